@@ -1,0 +1,55 @@
+# What `make` saves you is three or four commands; without it, run them by hand (on Windows .venv\Scripts\python).
+PYTHON ?= python3
+# The versions the tests run with, for Python 3.11 and 3.12. Elsewhere take the newest: make demo CONSTRAINTS=
+CONSTRAINTS ?= -c constraints.txt
+# A folder of your own scans for `make demo`; empty means the demo's own.
+DATA ?=
+
+INSTALL = .venv/bin/python -m pip install $(CONSTRAINTS)
+
+.PHONY: help demo test check render clean
+
+help:
+	@echo 'make demo    train and segment on this computer; your own data: make demo DATA="my folder"'
+	@echo 'make test    run the tests'
+	@echo 'make check   formatter, linter, type checker, and that bundles/ is what configs/ renders to'
+	@echo 'make render  write bundles/ from configs/'
+	@echo 'make clean   remove .venv and runs'
+
+demo: .venv/.core
+	.venv/bin/python scripts/demo.py --data "$(DATA)"
+
+test: .venv/.all
+	.venv/bin/python -m pytest
+
+check: .venv/.dev
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy rep3d
+	.venv/bin/python scripts/render_bundles.py --check
+
+render: .venv/.core
+	.venv/bin/python scripts/render_bundles.py
+
+clean:
+	rm -rf .venv runs
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+# Each empty stamp file says what .venv holds, so that only the first call installs.
+.venv/.core .venv/.dev .venv/.all: pyproject.toml constraints.txt | .venv/bin/python
+
+.venv/.core:
+	$(INSTALL) -e .
+	touch $@
+
+.venv/.dev:
+	$(INSTALL) -e ".[dev]"
+	touch $@
+
+# monailabel needs sam2, which is built from source and asks for torch: isolated, its build would download another one.
+.venv/.all:
+	$(INSTALL) torch setuptools
+	$(INSTALL) --no-build-isolation -e ".[label,export,baselines,test,dev]"
+	touch $@
