@@ -1,0 +1,193 @@
+"""Checkpoints of a training: the best weights, a file to resume from, and weights from elsewhere.
+
+`model.pt` holds the best weights as a flat state dict in training form; inference folds them. `last.pt` holds all that
+resuming needs. Both are written to a temporary name and renamed, so that a kill or a full disk leaves the older file.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from ignite.engine import Events
+from monai.engines import Workflow
+from torch import nn
+
+from rep3d.deploy import reparameterize
+
+logger = logging.getLogger(__name__)
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+BEST, LAST = "model.pt", "last.pt"
+
+
+def save_whole(content: object, path: str | os.PathLike) -> None:
+    """`torch.save` to a temporary name, then rename: `path` is the old file or the whole new one, never a part."""
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        torch.save(content, temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def read_weights(path: str | os.PathLike) -> Mapping[str, torch.Tensor]:
+    """The network's state dict of a `model.pt` or `last.pt`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no checkpoint.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {str(path)!r}: train first, or give a checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: no PyTorch checkpoint ({error})") from error
+    if isinstance(content, Mapping) and isinstance(content.get("network"), Mapping):
+        content = content["network"]
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ValueError(f"{path}: expected a state dict of tensors")
+    return content
+
+
+def load_weights(network: ModuleT, path: str | os.PathLike) -> ModuleT:
+    """Load a checkpoint of this very network, and return the network.
+
+    Raises:
+        ValueError: the checkpoint is of another network.
+    """
+    try:
+        network.load_state_dict(read_weights(path))
+    except RuntimeError as error:
+        lines = str(error).splitlines()
+        raise ValueError(f"{path}: the weights are of another network. {' '.join(lines[:3])[:600]}") from error
+    return network
+
+
+def load_deployed(network: ModuleT, path: str | os.PathLike) -> ModuleT:
+    """The network in its deployed form and eval mode, with the weights of a training checkpoint."""
+    return reparameterize(load_weights(network, path)).eval()
+
+
+def initialize_from(network: nn.Module, path: str | os.PathLike) -> None:
+    """Load what fits by name and shape, to fine-tune, and log what was and what was not loaded.
+
+    Raises:
+        ValueError: nothing fits.
+    """
+    weights, own = read_weights(path), network.state_dict()
+    fitting = {name: tensor for name, tensor in weights.items() if name in own and tensor.shape == own[name].shape}
+    if not fitting:
+        raise ValueError(f"init_from: {path} has no tensor whose name and shape fit the network")
+    network.load_state_dict(fitting, strict=False)
+    logger.info("init_from: loaded %d of the network's %d tensors from %s", len(fitting), len(own), path)
+    for name in own.keys() - fitting.keys():
+        reason = f"shape {tuple(weights[name].shape)} in the file" if name in weights else "not in the file"
+        logger.warning("init_from: kept the initial %s %s: %s", name, tuple(own[name].shape), reason)
+    for name in weights.keys() - own.keys():
+        logger.warning("init_from: %s of the file is not in the network", name)
+
+
+class Checkpoints:
+    """Attaches saving, resuming and initializing to MONAI engines.
+
+    Args:
+        trainer: MONAI trainer.
+        evaluator: MONAI evaluator whose key metric says which weights are best.
+        network: not wrapped for multi-GPU, so that names carry no `module.`.
+        optimizer: its state is in `last.pt`.
+        lr_scheduler: likewise.
+        folder: receives `model.pt` and `last.pt`.
+        resume: go on from `last.pt`; "true" and "false" too, as a command line gives them.
+        init_from: weights to start from.
+        writes: whether this process writes: rank 0 only.
+
+    Raises:
+        ValueError: both `resume` and `init_from`, or a training that is finished already.
+        FileNotFoundError: nothing to resume or to start from.
+    """
+
+    def __init__(
+        self,
+        trainer: Workflow,
+        evaluator: Workflow,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
+        folder: str | os.PathLike,
+        *,
+        resume: bool | str = False,
+        init_from: str | None = None,
+        writes: bool = True,
+    ) -> None:
+        self.trainer, self.evaluator = trainer, evaluator
+        self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
+        self.folder = Path(folder)
+        resume = _as_bool("resume", resume)
+        if resume and init_from:
+            raise ValueError(f"resume and init_from exclude each other, got init_from = {init_from!r}")
+        if resume:
+            self._resume()
+        elif init_from:
+            initialize_from(network, init_from)
+        if writes:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                self._keep_previous()
+            evaluator.add_event_handler(Events.COMPLETED, self._save_best)
+            trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save_last)
+
+    def _save_best(self) -> None:
+        if self.evaluator.state.best_metric_epoch == self.trainer.state.epoch:
+            save_whole(self.network.state_dict(), self.folder / BEST)
+
+    def _save_last(self) -> None:
+        content = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "lr_scheduler": self.lr_scheduler.state_dict(),
+            "epoch": self.trainer.state.epoch,
+            "best_metric": self.evaluator.state.best_metric,
+            "best_metric_epoch": self.evaluator.state.best_metric_epoch,
+        }
+        save_whole(content, self.folder / LAST)
+
+    def _resume(self) -> None:
+        path = self.folder / LAST
+        load_weights(self.network, path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        state = self.trainer.state
+        if content["epoch"] >= state.max_epochs:
+            raise ValueError(
+                f"resume: {path} has finished epoch {content['epoch']} of {state.max_epochs}; give more --epochs"
+            )
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.lr_scheduler.load_state_dict(content["lr_scheduler"])
+        self.evaluator.state.best_metric = content["best_metric"]
+        self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
+        self.trainer.load_state_dict(
+            {"epoch": content["epoch"], "epoch_length": state.epoch_length, "max_epochs": state.max_epochs}
+        )
+        logger.info("resume: going on after epoch %d of %s", content["epoch"], path)
+
+    def _keep_previous(self) -> None:
+        """A new training takes no earlier weights away: they stay beside the new ones under another name."""
+        for name in (BEST, LAST):
+            path = self.folder / name
+            if path.is_file():
+                kept = path.with_name(f"previous_{name}")
+                path.replace(kept)
+                logger.warning("%s is of an earlier training: kept as %s", path, kept)
+
+
+def _as_bool(name: str, value: bool | str) -> bool:
+    if str(value).lower() not in ("true", "false"):
+        raise ValueError(f"{name} must be true or false, got {value!r}")
+    return str(value).lower() == "true"

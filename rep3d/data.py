@@ -1,0 +1,289 @@
+"""Data lists and splits from folders of NIfTI files, and the checks that run before training starts.
+
+A data set is a folder in the Medical Segmentation Decathlon's layout (with `dataset.json`) or with the folders
+`imagesTr labelsTr imagesVal labelsVal` and, if there is a test set, `imagesTs labelsTs`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from tqdm import tqdm
+
+PARTS = ("training", "validation", "test")
+FRACTIONS = (0.7, 0.1, 0.2)  # of PARTS, where a Decathlon set has no split of its own
+SPLIT_SEED = 0
+SUFFIXES = (".nii.gz", ".nii")
+AFFINE_TOLERANCE = 1e-2  # millimetres
+SHOWN_PROBLEMS = 20
+
+Item = dict[str, str]
+
+
+def load_datalist(dataset_dir: str | os.PathLike, part: str) -> list[Item]:
+    """The pairs {"image": path, "label": path} of one part of a data set.
+
+    A Decathlon set is split by its own "validation" list of pairs where it has one (the test part is then the
+    validation part, unless "test" lists pairs as well), otherwise 70/10/20 % at random with a fixed seed. Without
+    `imagesTs` and `labelsTs`, the test part of the folder layout is its validation part.
+
+    Args:
+        dataset_dir: the data set's folder.
+        part: "training", "validation" or "test".
+
+    Raises:
+        ValueError: an unknown part, a `dataset.json` that cannot be read, an image without a label or an empty list.
+        FileNotFoundError: the folder does not exist or has neither layout.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part must be one of {PARTS}, got {part!r}")
+    folder = _existing_folder(dataset_dir)
+    if (folder / "dataset.json").is_file():
+        items = _decathlon_items(folder, part)
+    elif (folder / "imagesTr").is_dir():
+        items = _folder_items(folder, part)
+    else:
+        raise FileNotFoundError(
+            f"dataset_dir {str(folder)!r} holds no data set: expected a dataset.json (Decathlon layout), or the "
+            "folders imagesTr, labelsTr, imagesVal and labelsVal"
+        )
+    if not items:
+        raise ValueError(f"the {part} list of {str(folder)!r} is empty: expected at least one image with a label")
+    return items
+
+
+def load_inference_list(source: str | os.PathLike) -> list[Item]:
+    """The images {"image": path} to segment: one file, a folder of scans, or the test images of a data set.
+
+    Of a Decathlon set these are the "test" images of its `dataset.json`, or the test part of its split.
+
+    Raises:
+        ValueError: a folder without NIfTI files, or a file of another kind.
+        FileNotFoundError: `source` does not exist.
+    """
+    path = Path(source)
+    if path.is_file():
+        if not path.name.endswith(SUFFIXES):
+            raise ValueError(
+                f"dataset_dir {str(path)!r} is no NIfTI file: expected a name that ends with .nii.gz or .nii"
+            )
+        return [{"image": str(path)}]
+    folder = _existing_folder(source)
+    if (folder / "dataset.json").is_file():
+        listed = _read_dataset_json(folder).get("test", [])
+        if listed:
+            return [{"image": str(folder / (entry["image"] if isinstance(entry, dict) else entry))} for entry in listed]
+        return [{"image": item["image"]} for item in load_datalist(folder, "test")]
+    if (folder / "imagesTr").is_dir():
+        images = _scans(folder / "imagesTs") or _scans(folder / "imagesVal")
+    else:
+        images = _scans(folder)
+    if not images:
+        raise ValueError(f"dataset_dir {str(folder)!r} holds no scans: expected files that end with .nii.gz or .nii")
+    return [{"image": str(image)} for image in images]
+
+
+def random_split(
+    items: Sequence[Item], fractions: Sequence[float] = FRACTIONS, seed: int = SPLIT_SEED
+) -> list[list[Item]]:
+    """Items in random order, cut by the fractions; the last part takes what rounding leaves.
+
+    The order of the argument does not matter, and every part has at least one item where there are enough.
+    """
+    shuffled = sorted(items, key=lambda item: item["image"])
+    random.Random(seed).shuffle(shuffled)
+    ends = np.cumsum([max(1, round(fraction * len(shuffled))) for fraction in fractions[:-1]])
+    starts = [0, *ends]
+    return [shuffled[start:end] for start, end in zip(starts, [*ends, len(shuffled)], strict=True)]
+
+
+def check_datalist(items: Iterable[Item], classes: int, memory: str | os.PathLike | None = None) -> None:
+    """Check every image and label before a training starts, and raise one error that lists all problems.
+
+    Headers are read every time: each file exists and is a 3D NIfTI with a usable affine, and a label has the shape and
+    affine of its image. Voxels are read once per file (finite images; whole-numbered label ids below `classes`), and
+    again only when the file's size or modification time changes.
+
+    Args:
+        items: {"image": path, "label": path}.
+        classes: label ids are 0 to classes - 1.
+        memory: JSON file that remembers the checked voxels, or None to check them every time.
+
+    Raises:
+        ValueError: the files that are wrong, and how.
+    """
+    items = list(items)
+    problems = []
+    good = []
+    for item in items:
+        try:
+            check_header_pair(item)
+            good.append(item)
+        except ValueError as error:
+            problems.append(str(error))
+    seen = _read_memory(memory)
+    checks: list[tuple[str, Callable[[str], str]]] = [(item["image"], _check_image_voxels) for item in good]
+    checks += [(item["label"], lambda path: _check_label_voxels(path, classes)) for item in good]
+    pending = [(path, check, key) for path, check in checks if (key := _voxel_key(path, classes)) not in seen]
+    for path, check, key in tqdm(pending, desc="Checking voxels", disable=not pending):
+        problem = check(path)
+        if problem:
+            problems.append(problem)
+        else:
+            seen.add(key)
+    _write_memory(memory, seen)
+    if problems:
+        shown = "\n  ".join(problems[:SHOWN_PROBLEMS])
+        more = f"\n  and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        raise ValueError(f"{len(problems)} problem(s) in the data set:\n  {shown}{more}")
+
+
+def check_header_pair(item: Item) -> None:
+    """Raise ValueError, naming the file, unless the headers of image and label are usable and agree."""
+    image_shape, image_affine = read_header(item["image"])
+    label_shape, label_affine = read_header(item["label"])
+    if image_shape != label_shape:
+        raise ValueError(
+            f"{item['label']}: shape {label_shape} differs from {image_shape} of its image {item['image']}"
+        )
+    if not np.allclose(image_affine, label_affine, atol=AFFINE_TOLERANCE):
+        raise ValueError(
+            f"{item['label']}: affine {label_affine.round(3).tolist()} differs from {image_affine.round(3).tolist()} "
+            f"of its image {item['image']}"
+        )
+
+
+def read_header(path: str | os.PathLike) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine (4, 4; millimetres) of a 3D NIfTI file.
+
+    Raises:
+        ValueError: the file is missing, empty or unreadable, not 3D, or its affine is singular.
+    """
+    try:
+        volume: Any = nib.load(path)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except Exception as error:
+        size = os.path.getsize(path)
+        raise ValueError(f"{path}: cannot be read as NIfTI ({size} bytes; {error})") from error
+    if len(volume.shape) != 3 or min(volume.shape) < 1:
+        raise ValueError(f"{path}: shape {volume.shape}, expected three dimensions")
+    affine = np.asarray(volume.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise ValueError(f"{path}: affine {affine.round(3).tolist()} is singular, expected an invertible one")
+    return volume.shape, affine
+
+
+def _check_image_voxels(path: str) -> str:
+    """What is wrong with the image's voxels, or an empty text."""
+    voxels = _read_voxels(path)
+    if isinstance(voxels, str):
+        return voxels
+    bad = voxels.size - np.count_nonzero(np.isfinite(voxels))
+    return f"{path}: {bad} voxel(s) are NaN or infinite" if bad else ""
+
+
+def _check_label_voxels(path: str, classes: int) -> str:
+    """What is wrong with the label map's voxels, or an empty text."""
+    voxels = _read_voxels(path)
+    if isinstance(voxels, str):
+        return voxels
+    ids = np.unique(voxels)
+    wrong = [float(i) for i in ids if not (0 <= i < classes and i == round(i))]
+    return f"{path}: label value(s) {wrong[:5]}, expected whole numbers from 0 to {classes - 1}" if wrong else ""
+
+
+def _read_voxels(path: str) -> np.ndarray | str:
+    try:
+        volume: Any = nib.load(path)
+        return np.asanyarray(volume.dataobj)
+    except Exception as error:
+        return f"{path}: voxels cannot be read ({error})"
+
+
+def _voxel_key(path: str, classes: int) -> str:
+    stat = os.stat(path)
+    return f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}|{classes}"
+
+
+def _read_memory(memory: str | os.PathLike | None) -> set[str]:
+    if memory is None or not Path(memory).is_file():
+        return set()
+    try:
+        return set(json.loads(Path(memory).read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        return set()  # only costs another check
+
+
+def _write_memory(memory: str | os.PathLike | None, seen: set[str]) -> None:
+    if memory is None:
+        return
+    path = Path(memory)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(sorted(seen), indent=0), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _decathlon_items(folder: Path, part: str) -> list[Item]:
+    dataset = _read_dataset_json(folder)
+    own = {name: [entry for entry in dataset.get(name, []) if _is_pair(entry)] for name in PARTS}
+    if own["validation"]:
+        chosen = own[part] or own["validation"] if part == "test" else own[part]
+    else:
+        chosen = random_split(own["training"])[PARTS.index(part)]
+    return [{key: str(folder / entry[key]) for key in ("image", "label")} for entry in chosen]
+
+
+def _is_pair(entry: object) -> bool:
+    return isinstance(entry, dict) and "image" in entry and "label" in entry
+
+
+def _folder_items(folder: Path, part: str) -> list[Item]:
+    suffix = {"training": "Tr", "validation": "Val", "test": "Ts"}[part]
+    if part == "test" and not ((folder / "imagesTs").is_dir() and (folder / "labelsTs").is_dir()):
+        suffix = "Val"
+    images, labels = (_scans(folder / f"{kind}{suffix}") for kind in ("images", "labels"))
+    label_of = {_case(label): label for label in labels}
+    missing = [image.name for image in images if _case(image) not in label_of]
+    if missing:
+        raise ValueError(
+            f"{folder / f'labels{suffix}'} lacks the label of {missing[0]} and {len(missing) - 1} other image(s)"
+        )
+    return [{"image": str(image), "label": str(label_of[_case(image)])} for image in images]
+
+
+def _case(path: Path) -> str:
+    """The file's name without suffix and without the channel number of nnU-Net's image names."""
+    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    return name.removesuffix("_0000")
+
+
+def _scans(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and not path.name.startswith("."))
+
+
+def _existing_folder(path: str | os.PathLike) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"dataset_dir {str(folder)!r} does not exist: give the data set's folder, --dataset_dir DIR"
+        )
+    return folder
+
+
+def _read_dataset_json(folder: Path) -> dict:
+    path = folder / "dataset.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: no valid JSON ({error})") from error

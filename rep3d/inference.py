@@ -1,0 +1,48 @@
+"""Inference over many files, where one broken file does not stop the others."""
+
+from __future__ import annotations
+
+import logging
+
+from monai.data import DataLoader, Dataset
+from monai.engines import Evaluator
+from tqdm import tqdm
+
+from rep3d.errors import root_cause
+
+logger = logging.getLogger(__name__)
+
+
+def run_each(evaluator: Evaluator, dataset: Dataset) -> None:
+    """Run the evaluator on every item by itself; report those that fail, and go on.
+
+    Args:
+        evaluator: MONAI evaluator whose postprocessing saves its results.
+        dataset: items {"image": path} and their transform.
+
+    Raises:
+        RuntimeError: after all items, when some have failed. Names each with its reason.
+    """
+    failures = []
+    # The engine logs a traceback of what we report in one line.
+    engine_log = logging.getLogger(f"{type(evaluator).__module__}.{type(evaluator).__qualname__}")
+    engine_log.disabled = True
+    try:
+        for item in tqdm(dataset.data, desc="Segmenting", unit="volume"):
+            evaluator.data_loader = DataLoader(Dataset([item], dataset.transform), batch_size=1)
+            evaluator.state.epoch_length = 1
+            try:
+                evaluator.run()
+            except Exception as error:
+                reason = _first_line(root_cause(error))
+                logger.error("skipped %s: %s", item["image"], reason)
+                failures.append(f"{item['image']}: {reason}")
+    finally:
+        engine_log.disabled = False
+    if failures:
+        listed = "\n  ".join(failures)
+        raise RuntimeError(f"{len(failures)} of {len(dataset.data)} file(s) could not be segmented:\n  {listed}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

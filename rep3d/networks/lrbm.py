@@ -1,0 +1,91 @@
+"""Low-Rank Receptive Bias Modeling: the spatial mask on a large kernel.
+
+Equations 12-16 of "Spatially-Adaptive Gradient Re-parameterization for 3D Large Kernel Optimization" (Lee et al.,
+ICML 2026). Where the text leaves a choice open, docs/method.md says which was taken and why.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rep3d.ops.depthwise_conv3d import depthwise_conv3d
+
+
+def centre_distance(kernel_size: int) -> torch.Tensor:
+    """Euclidean distance of each kernel element from the kernel's centre in voxels, (1, k, k, k). Equation 12."""
+    axis = torch.arange(kernel_size, dtype=torch.float32) - kernel_size // 2
+    z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+    return torch.sqrt(z**2 + y**2 + x**2).unsqueeze(0)
+
+
+class FixedMask(nn.Module):
+    """M = P = 1 / (d + 1), (1, k, k, k): the prior of equation 13 with beta = 1 and nothing to learn.
+
+    Args:
+        kernel_size: k, edge of the kernel that is masked, in voxels.
+    """
+
+    distance: torch.Tensor
+
+    def __init__(self, kernel_size: int) -> None:
+        super().__init__()
+        self.register_buffer("distance", centre_distance(kernel_size), persistent=False)
+
+    def forward(self) -> torch.Tensor:
+        return 1 / (self.distance + 1)
+
+
+class LRBM(nn.Module):
+    """M = P + f(P), (C, k, k, k): a learnable prior and a generator that adapts it per channel. Equations 12-15.
+
+    beta = exp(log_beta) stays positive and starts at 1. The generator is `generator_depth` depthwise convolutions over
+    the C channels, each followed by a normalization over the kernel positions of its channel, with a sigmoid between
+    the layers. The last normalization starts with scale 0, so that training starts at M = P.
+
+    Args:
+        channels: C, channels of the kernel that is masked.
+        kernel_size: k, its edge in voxels.
+        generator_kernel_size: edge of the generator's own kernels, odd (paper: 7; ablated in Table 3).
+        generator_depth: layers of the generator (paper: 2; ablated in Table 9).
+    """
+
+    distance: torch.Tensor
+
+    def __init__(self, channels: int, kernel_size: int, generator_kernel_size: int = 7, generator_depth: int = 2):
+        super().__init__()
+        self.register_buffer("distance", centre_distance(kernel_size), persistent=False)
+        self.log_beta = nn.Parameter(torch.zeros(()))
+        self.convs = nn.ModuleList(
+            nn.Conv3d(channels, channels, generator_kernel_size, padding="same", groups=channels)
+            for _ in range(generator_depth)
+        )
+        norms = [nn.GroupNorm(channels, channels) for _ in range(generator_depth)]
+        nn.init.zeros_(norms[-1].weight)
+        self.norms = nn.ModuleList(norms)
+
+    def prior(self) -> torch.Tensor:
+        """P = beta / (d + beta), (1, k, k, k). Equation 13."""
+        beta = self.log_beta.exp()
+        return beta / (self.distance + beta)
+
+    def generate(self, prior: torch.Tensor) -> torch.Tensor:
+        """f(P) = Norm2(DConv2(sigmoid(Norm1(DConv1(P))))), (C, k, k, k). Equation 15."""
+        first, *others = cast("list[nn.Conv3d]", list(self.convs))
+        # P is the same in every channel, so the first convolution is one product of its patches and all the kernels.
+        size = first.kernel_size[0]
+        patches = F.pad(prior[0], (size // 2,) * 6).unfold(0, size, 1).unfold(1, size, 1).unfold(2, size, 1)
+        x = torch.addmm(
+            cast(torch.Tensor, first.bias)[:, None], first.weight.flatten(1), patches.flatten(3).flatten(0, 2).T
+        )
+        x = self.norms[0](x.view(1, -1, *prior.shape[1:]))
+        for conv, norm in zip(others, self.norms[1:], strict=True):
+            x = norm(depthwise_conv3d(torch.sigmoid(x), conv.weight, conv.bias))
+        return x.squeeze(0)
+
+    def forward(self) -> torch.Tensor:
+        prior = self.prior()
+        return prior + self.generate(prior)

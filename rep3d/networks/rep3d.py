@@ -1,0 +1,315 @@
+"""Rep3D: a plain encoder of large depthwise kernels that a spatial mask modulates, and a U-shaped decoder.
+
+The network of "Spatially-Adaptive Gradient Re-parameterization for 3D Large Kernel Optimization" (Lee et al., ICML
+2026), https://arxiv.org/abs/2505.19603. Numbers in brackets are the paper's equations. The stem, the downsampling and
+the decoder follow the released code, https://github.com/leeh43/Rep3D, as far as its outputs can tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.networks.blocks.dynunet_block import UnetOutBlock
+from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
+from torch import nn
+
+from rep3d.networks.lrbm import LRBM, FixedMask
+from rep3d.ops.depthwise_conv3d import depthwise_conv3d
+
+MODULATIONS = ("lrbm", "fixed", "none", "csla")
+BLOCK_ORDERS = ("conv-norm-act", "norm-conv-act")
+SMALL_KERNEL_SIZE = 3  # of the second branch of "csla" (Table 8)
+STRIDE = 16  # of the last encoder stage: every axis of the input must be a multiple of it
+
+
+class Rep3DBlock(nn.Module):
+    """One large depthwise convolution, in the form that trains: (B, C, D, H, W) -> (B, C, D, H, W).
+
+    "conv-norm-act" is GELU(BN(x * W_eff)), the released code; "norm-conv-act" is GELU(BN(x) * W_eff) [17].
+
+    Args:
+        channels: C.
+        kernel_size: k, odd, 3 to 31.
+        modulation: how W_eff comes from the parameters:
+            "lrbm": W_eff = W M with a learnable mask [14-16];
+            "fixed": W_eff = W P with P = 1 / (d + 1) [13];
+            "none": W_eff = W;
+            "csla": W_eff = W + pad(W_small), a large and a small kernel trained side by side [1-3], alpha = 1.
+        generator_kernel_size: see `LRBM`.
+        generator_depth: see `LRBM`.
+        block_order: "conv-norm-act" or "norm-conv-act".
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        kernel_size: int = 21,
+        modulation: str = "lrbm",
+        generator_kernel_size: int = 7,
+        generator_depth: int = 2,
+        block_order: str = "conv-norm-act",
+    ) -> None:
+        super().__init__()
+        self.arguments: dict[str, Any] = {
+            "channels": channels,
+            "kernel_size": kernel_size,
+            "modulation": modulation,
+            "generator_kernel_size": generator_kernel_size,
+            "generator_depth": generator_depth,
+            "block_order": block_order,
+        }
+        self.modulation = modulation
+        self.block_order = block_order
+        self.weight = nn.Parameter(_initial_kernel(channels, kernel_size))
+        if modulation == "lrbm":
+            self.mask: nn.Module = LRBM(channels, kernel_size, generator_kernel_size, generator_depth)
+        elif modulation == "fixed":
+            self.mask = FixedMask(kernel_size)
+        elif modulation == "csla":
+            self.small_weight = nn.Parameter(_initial_kernel(channels, SMALL_KERNEL_SIZE))
+        self.norm = nn.BatchNorm3d(channels)
+
+    def effective_kernel(self) -> torch.Tensor:
+        """W_eff, (C, 1, k, k, k), float32 also under autocast: a low-precision mask would round W."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            if self.modulation == "csla":
+                margin = (self.weight.shape[-1] - SMALL_KERNEL_SIZE) // 2
+                return self.weight + F.pad(self.small_weight, (margin,) * 6)  # [3]
+            if self.modulation == "none":
+                return self.weight
+            return self.weight * self.mask().unsqueeze(1)  # [16]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.block_order == "norm-conv-act":
+            return F.gelu(depthwise_conv3d(self.norm(x), self.effective_kernel()))  # [17]
+        return F.gelu(self.norm(depthwise_conv3d(x, self.effective_kernel())))
+
+    def deployed_state(self) -> dict[str, torch.Tensor]:
+        """State of the `DeployedRep3DBlock` that gives this block's outputs in eval mode, folded in float64."""
+        kernel = self.effective_kernel().detach().double()
+        norm = {name: tensor.detach().double() for name, tensor in self.norm.state_dict().items()}
+        scale = norm["weight"] / torch.sqrt(norm["running_var"] + self.norm.eps)
+        shift = norm["bias"] - norm["running_mean"] * scale
+        if self.block_order == "norm-conv-act":
+            # Zero padding comes after the norm, so its shift is no constant bias of the convolution.
+            state = {"kernel": kernel, "scale": scale, "shift": shift}
+        else:
+            state = {"kernel": kernel * scale.view(-1, 1, 1, 1, 1), "bias": shift}
+        return {name: tensor.to(self.weight.dtype) for name, tensor in state.items()}
+
+
+class DeployedRep3DBlock(nn.Module):
+    """A `Rep3DBlock` with mask and BatchNorm folded away: one convolution with bias, and GELU.
+
+    It takes the same arguments, and folds a state of the training form when it loads one. Until they were loaded its
+    parameters are NaN and `forward` raises: loaders that skip unknown names would otherwise leave it unmasked without a
+    word.
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: int = 21, block_order: str = "conv-norm-act", **other_arguments: Any
+    ) -> None:
+        super().__init__()
+        self.arguments = {
+            "channels": channels,
+            "kernel_size": kernel_size,
+            "block_order": block_order,
+            **other_arguments,
+        }
+        self.norm_first = block_order == "norm-conv-act"
+        self.kernel = _unknown(channels, 1, kernel_size, kernel_size, kernel_size)
+        self.padding = kernel_size // 2
+        self.bias = None if self.norm_first else _unknown(channels)
+        self.scale = _unknown(channels) if self.norm_first else None
+        self.shift = _unknown(channels) if self.norm_first else None
+        self.loaded = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.loaded:
+            raise RuntimeError("the kernels of this deployed Rep3D were never loaded: load a checkpoint first")
+        if self.scale is not None and self.shift is not None:
+            x = x * self.scale.view(-1, 1, 1, 1) + self.shift.view(-1, 1, 1, 1)
+        if torch.jit.is_scripting():
+            y = F.conv3d(x, self.kernel, self.bias, padding=self.padding, groups=self.kernel.shape[0])
+        else:
+            y = depthwise_conv3d(x, self.kernel, self.bias)
+        return F.gelu(y)
+
+    @torch.jit.unused
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        own = {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
+        if "weight" in own:
+            block = Rep3DBlock(**self.arguments)
+            errors = block.load_state_dict(own, strict=False)
+            if not errors.missing_keys and not errors.unexpected_keys:
+                for name in own:
+                    del state_dict[prefix + name]
+                state_dict.update({prefix + name: tensor for name, tensor in block.deployed_state().items()})
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.loaded = not any(bool(parameter.isnan().any()) for parameter in self.parameters())
+
+
+def _unknown(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.full(shape, torch.nan))
+
+
+def _initial_kernel(channels: int, kernel_size: int) -> torch.Tensor:
+    """(C, 1, k, k, k), drawn as `torch.nn.Conv3d` does."""
+    return nn.Conv3d(channels, channels, kernel_size, groups=channels, bias=False).weight.detach()
+
+
+class ChannelNorm(nn.Module):
+    """LayerNorm over the channels of each voxel: (B, C, D, H, W) -> (B, C, D, H, W)."""
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = eps
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.layer_norm(x.movedim(1, -1), self.weight.shape, self.weight, self.bias, self.eps)
+        return x.movedim(-1, 1).contiguous()
+
+
+class Rep3DEncoder(nn.Module):
+    """Four stages of Rep3D blocks: (B, C_in, D, H, W) -> maps of 1/2, 1/4, 1/8 and 1/16 of the size.
+
+    Args:
+        in_channels: C_in.
+        feature_size: channels per stage.
+        depths: blocks per stage.
+        deploy: build `DeployedRep3DBlock`s.
+        block_arguments: passed on to every block.
+    """
+
+    def __init__(
+        self, in_channels: int, feature_size: Sequence[int], depths: Sequence[int], deploy: bool, **block_arguments
+    ) -> None:
+        super().__init__()
+        block = DeployedRep3DBlock if deploy else Rep3DBlock
+        stem = nn.Sequential(
+            nn.Conv3d(in_channels, feature_size[0], 7, stride=2, padding=3), ChannelNorm(feature_size[0])
+        )
+        self.downsamples = nn.ModuleList([stem])
+        for before, after in zip(feature_size[:-1], feature_size[1:], strict=True):
+            self.downsamples.append(nn.Sequential(ChannelNorm(before), nn.Conv3d(before, after, 2, stride=2)))
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(block(channels=channels, **block_arguments) for _ in range(depth)))
+            for channels, depth in zip(feature_size, depths, strict=True)
+        )
+        self.norms = nn.ModuleList(ChannelNorm(channels) for channels in feature_size)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        maps: list[torch.Tensor] = []
+        for downsample, stage, norm in zip(self.downsamples, self.stages, self.norms):  # noqa: B905, not scriptable
+            x = stage(downsample(x))
+            maps.append(norm(x))
+        return maps
+
+
+class Rep3D(nn.Module):
+    """Rep3D segmentation network: (B, in_channels, D, H, W) -> logits (B, out_channels, D, H, W).
+
+    Every axis of the input must be a multiple of 16. Scripting it with `torch.jit.script` gives its deployed form.
+
+    Args:
+        in_channels: channels of the image.
+        out_channels: classes, background included.
+        feature_size: channels per encoder stage (Table 5).
+        depths: blocks per encoder stage.
+        hidden_size: channels at the bottom of the decoder (Table 5).
+        kernel_size: edge of the large depthwise kernels in voxels, odd, 3 to 31.
+        modulation: "lrbm", "fixed", "none" or "csla", see `Rep3DBlock`.
+        generator_kernel_size: of the mask's generator, 1, 3, 5 or 7 (Table 3).
+        generator_depth: layers of the mask's generator, 1, 2 or 3 (Table 9).
+        block_order: "conv-norm-act" (released code) or "norm-conv-act" (equation 17).
+        norm_name: normalization of the decoder, as in `monai.networks.layers.get_norm_layer`.
+        deploy: build the folded form for inference. It loads checkpoints of either form.
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        feature_size: Sequence[int] = (48, 96, 192, 384),
+        depths: Sequence[int] = (2, 2, 2, 2),
+        hidden_size: int = 768,
+        kernel_size: int = 21,
+        modulation: str = "lrbm",
+        generator_kernel_size: int = 7,
+        generator_depth: int = 2,
+        block_order: str = "conv-norm-act",
+        norm_name: str | tuple = "instance",
+        deploy: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_choice("modulation", modulation, MODULATIONS)
+        _check_choice("block_order", block_order, BLOCK_ORDERS)
+        _check_choice("kernel_size", kernel_size, range(3, 32, 2))
+        _check_choice("generator_kernel_size", generator_kernel_size, (1, 3, 5, 7))
+        _check_choice("generator_depth", generator_depth, (1, 2, 3))
+        for name, value in (("feature_size", feature_size), ("depths", depths)):
+            if len(value) != 4 or min(value) < 1:
+                raise ValueError(f"{name} must be four positive integers, got {value!r}")
+        self.in_channels = in_channels
+        self.encoder = Rep3DEncoder(
+            in_channels,
+            feature_size,
+            depths,
+            deploy,
+            kernel_size=kernel_size,
+            modulation=modulation,
+            generator_kernel_size=generator_kernel_size,
+            generator_depth=generator_depth,
+            block_order=block_order,
+        )
+        block: dict[str, Any] = {"spatial_dims": 3, "kernel_size": 3, "norm_name": norm_name, "res_block": True}
+        c1, c2, c3, c4 = feature_size
+        self.skip1 = UnetrBasicBlock(in_channels=in_channels, out_channels=c1, stride=1, **block)
+        self.skip2 = UnetrBasicBlock(in_channels=c1, out_channels=c2, stride=1, **block)
+        self.skip3 = UnetrBasicBlock(in_channels=c2, out_channels=c3, stride=1, **block)
+        self.skip4 = UnetrBasicBlock(in_channels=c3, out_channels=c4, stride=1, **block)
+        self.bottom = UnetrBasicBlock(in_channels=c4, out_channels=hidden_size, stride=1, **block)
+        self.up4 = UnetrUpBlock(in_channels=hidden_size, out_channels=c4, upsample_kernel_size=2, **block)
+        self.up3 = UnetrUpBlock(in_channels=c4, out_channels=c3, upsample_kernel_size=2, **block)
+        self.up2 = UnetrUpBlock(in_channels=c3, out_channels=c2, upsample_kernel_size=2, **block)
+        self.up1 = UnetrUpBlock(in_channels=c2, out_channels=c1, upsample_kernel_size=2, **block)
+        self.last = UnetrBasicBlock(in_channels=c1, out_channels=c1, stride=1, **block)
+        self.out = UnetOutBlock(spatial_dims=3, in_channels=c1, out_channels=out_channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.jit.is_tracing():  # a trace would record the check and warn of it
+            self._check_input(x)
+        x1, x2, x3, x4 = self.encoder(x)
+        y = self.bottom(x4)
+        y = self.up4(y, self.skip4(x3))
+        y = self.up3(y, self.skip3(x2))
+        y = self.up2(y, self.skip2(x1))
+        y = self.up1(y, self.skip1(x))
+        return self.out(self.last(y))
+
+    def _check_input(self, x: torch.Tensor) -> None:
+        if x.dim() != 5 or x.shape[1] != self.in_channels:
+            raise ValueError(f"x must have the shape (B, {self.in_channels}, D, H, W), got {list(x.shape)}")
+        if x.shape[2] % 16 != 0 or x.shape[3] % 16 != 0 or x.shape[4] % 16 != 0 or x[0, 0].numel() <= 16**3:
+            raise ValueError(
+                f"every axis of x must be a multiple of 16 voxels, and x larger than 16x16x16; got {list(x.shape[2:])}"
+            )
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        from rep3d.deploy import reparameterize
+
+        return reparameterize(self)
+
+
+def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}")

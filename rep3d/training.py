@@ -1,0 +1,109 @@
+"""What training configs need beyond MONAI: optimizer parameter groups, a progress bar and small adapters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Events
+from monai.engines import Workflow
+from monai.handlers import StatsHandler, TensorBoardStatsHandler, from_engine
+from torch import nn
+from tqdm import tqdm
+
+
+def parameter_groups(
+    network: nn.Module, *, weight_decay: float = 0.08, small_kernel_lr: float | None = None
+) -> list[dict]:
+    """Parameter groups for an optimizer such as `torch.optim.AdamW`.
+
+    Weight decay (paper Table 5) acts on kernels only: biases, normalizations and beta have at most one dimension and
+    get none.
+
+    Args:
+        network: the network to train.
+        weight_decay: of all kernels.
+        small_kernel_lr: learning rate of the small branch of `modulation="csla"` (paper Table 8: 1.5 to 3 times that of
+            the large one). None: that of the optimizer.
+
+    Raises:
+        ValueError: `small_kernel_lr` is given and the network has no small branch.
+    """
+    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    small = [parameter for name, parameter in named if name.endswith("small_weight")]
+    kernels = [parameter for name, parameter in named if parameter.ndim > 1 and not name.endswith("small_weight")]
+    others = [parameter for _, parameter in named if parameter.ndim <= 1]
+    groups: list[dict] = [
+        {"params": kernels, "weight_decay": weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    if small_kernel_lr is not None and not small:
+        raise ValueError(f'small_kernel_lr is {small_kernel_lr}, but the network has no small branch ("csla")')
+    if small:
+        groups.append({"params": small, "weight_decay": weight_decay})
+        if small_kernel_lr is not None:
+            groups[-1]["lr"] = small_kernel_lr
+    return groups
+
+
+class TrainingProgress:
+    """A progress bar over a whole training with the loss and the latest validation Dice.
+
+    Args:
+        evaluator: MONAI evaluator with a key metric.
+    """
+
+    def __init__(self, evaluator: Workflow) -> None:
+        self.evaluator = evaluator
+
+    def attach(self, engine: Workflow) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(Events.STARTED, self._open)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
+        engine.add_event_handler(Events.COMPLETED, lambda: self.bar.close())
+
+    def _open(self, engine: Workflow) -> None:
+        total = engine.state.max_epochs * engine.state.epoch_length
+        self.bar = tqdm(total=total, initial=engine.state.iteration, desc="Training", unit="step", dynamic_ncols=True)
+
+    def _step(self, engine: Workflow) -> None:
+        loss = from_engine("loss", first=True)(engine.state.output)
+        shown = {"epoch": f"{engine.state.epoch}/{engine.state.max_epochs}", "loss": f"{loss:.3f}"}
+        if self.evaluator.state.metrics:
+            shown |= {
+                "val_dice": f"{key_metric(self.evaluator):.3f}",
+                "best": f"{self.evaluator.state.best_metric:.3f}",
+            }
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update()
+
+
+def key_metric(engine: Workflow) -> float:
+    """The engine's latest key metric, for `torch.optim.lr_scheduler.ReduceLROnPlateau`."""
+    return engine.state.metrics[engine.state.key_metric_name]
+
+
+def image_meta(batch: Sequence[Mapping]) -> list[dict]:
+    """Meta data of the images of a decollated batch, for the reports of `monai.handlers.MetricsSaver`."""
+    return [item["image"].meta for item in batch]
+
+
+def handlers_of_rank(handlers: Sequence, rank: int) -> list:
+    """All handlers on rank 0; on other ranks none that writes or prints."""
+    talking = (StatsHandler, TensorBoardStatsHandler, TrainingProgress)
+    return [handler for handler in handlers if rank == 0 or not isinstance(handler, talking)]
+
+
+def join_process_group() -> None:
+    """Join the processes that `torchrun` started, over NCCL on CUDA and gloo on a CPU."""
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def local_device() -> torch.device:
+    """The GPU of this process under `torchrun`, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return torch.device("cuda", torch.cuda.current_device())

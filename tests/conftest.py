@@ -1,0 +1,33 @@
+import pytest
+import torch
+
+from rep3d import Rep3D
+
+TINY = {"feature_size": (4, 8, 8, 8), "hidden_size": 16, "kernel_size": 5}
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def tiny_rep3d():
+    """Build a small network: one input channel and three classes."""
+
+    def build(**arguments) -> Rep3D:
+        return Rep3D(1, 3, **{**TINY, **arguments})
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def relative_error():
+    """Largest difference of two tensors in units of the largest expected value."""
+
+    def error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+        assert actual.shape == expected.shape
+        difference = (actual.double() - expected.double()).abs().max()
+        return (difference / expected.double().abs().max().clamp(min=1e-30)).item()
+
+    return error

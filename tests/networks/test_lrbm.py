@@ -1,0 +1,97 @@
+import itertools
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rep3d.networks.lrbm import LRBM, FixedMask, centre_distance
+
+
+def naive_prior(kernel_size, beta):
+    """Equations 12 and 13, element by element."""
+    centre = kernel_size // 2
+    prior = torch.empty(1, kernel_size, kernel_size, kernel_size)
+    for z, y, x in itertools.product(range(kernel_size), repeat=3):
+        distance = math.sqrt((z - centre) ** 2 + (y - centre) ** 2 + (x - centre) ** 2)
+        prior[0, z, y, x] = beta / (distance + beta)
+    return prior
+
+
+def naive_generator(mask, prior):
+    """Equation 15 on the prior repeated for every channel."""
+    channels = mask.convs[0].weight.shape[0]
+    x = prior.expand(channels, -1, -1, -1).unsqueeze(0)
+    for i, (conv, norm) in enumerate(zip(mask.convs, mask.norms, strict=True)):
+        if i > 0:
+            x = torch.sigmoid(x)
+        x = F.conv3d(x, conv.weight, conv.bias, padding=conv.weight.shape[-1] // 2, groups=channels)
+        mean = x.mean(dim=(2, 3, 4), keepdim=True)
+        variance = x.var(dim=(2, 3, 4), keepdim=True, correction=0)
+        x = (x - mean) / torch.sqrt(variance + 1e-5) * norm.weight.view(-1, 1, 1, 1) + norm.bias.view(-1, 1, 1, 1)
+    return x.squeeze(0)
+
+
+def randomized_lrbm(**arguments):
+    mask = LRBM(**{"channels": 3, "kernel_size": 5, **arguments})
+    for parameter in mask.parameters():
+        torch.nn.init.normal_(parameter)
+    return mask
+
+
+def test_distance_is_in_voxels_from_the_centre():
+    distance = centre_distance(5)
+    assert distance.shape == (1, 5, 5, 5)
+    assert distance[0, 2, 2, 2] == 0
+    assert distance[0, 2, 2, 4] == distance[0, 0, 2, 2] == 2
+    assert distance[0, 0, 0, 0] == pytest.approx(math.sqrt(12))
+
+
+@pytest.mark.parametrize("kernel_size", [3, 7])
+def test_fixed_mask(kernel_size):
+    mask = FixedMask(kernel_size)
+    torch.testing.assert_close(mask(), naive_prior(kernel_size, beta=1))
+    assert not list(mask.parameters()) and not mask.state_dict()
+
+
+@pytest.mark.parametrize("beta", [0.25, 1, 6])
+@pytest.mark.parametrize("kernel_size", [3, 7])
+def test_prior(kernel_size, beta):
+    mask = LRBM(2, kernel_size)
+    torch.nn.init.constant_(mask.log_beta, math.log(beta))
+    torch.testing.assert_close(mask.prior(), naive_prior(kernel_size, beta))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("size", [1, 3, 5, 7])
+def test_generator_and_its_gradients(size, depth, relative_error):
+    mask = randomized_lrbm(generator_kernel_size=size, generator_depth=depth).double()
+    prior = mask.prior()
+    actual, expected = mask.generate(prior), naive_generator(mask, prior)
+    assert relative_error(actual, expected) < 1e-6
+    assert relative_error(mask(), prior + expected) < 1e-6
+    upstream = torch.randn_like(expected)
+    parameters = dict(mask.named_parameters())
+    gradients = torch.autograd.grad(actual, list(parameters.values()), upstream, retain_graph=True)
+    references = torch.autograd.grad(expected, list(parameters.values()), upstream)
+    scale = max(reference.abs().max() for reference in references)
+    for name, gradient, reference in zip(parameters, gradients, references, strict=True):
+        assert (gradient - reference).abs().max() < 1e-6 * scale, name
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_training_starts_at_the_prior(depth):
+    mask = LRBM(3, 7, generator_depth=depth)
+    torch.testing.assert_close(mask(), naive_prior(7, beta=1).expand(3, -1, -1, -1))
+
+
+def test_channels_differ():
+    mask = randomized_lrbm()()
+    assert mask.shape == (3, 5, 5, 5)
+    assert (mask[0] - mask[1]).abs().max() > 1e-3
+
+
+def test_parameter_count():
+    """One beta; per channel and layer a kernel, its bias, and the scale and shift of the normalization."""
+    mask = LRBM(48, 21)
+    assert sum(parameter.numel() for parameter in mask.parameters()) == 1 + 2 * 48 * (7**3 + 1 + 2)

@@ -1,0 +1,352 @@
+import copy
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from rep3d import depthwise_conv3d
+from rep3d.ops import depthwise_conv3d as ops
+
+# B, C, D, H, W, k: cubes, unequal and odd axes, single voxels, axes far smaller than the kernel.
+CASES = [
+    (1, 1, 1, 1, 1, 1),
+    (1, 2, 1, 1, 1, 5),
+    (2, 3, 6, 6, 6, 1),
+    (2, 3, 5, 6, 7, 3),
+    (1, 2, 8, 8, 8, 5),
+    (2, 2, 9, 4, 7, 7),
+    (1, 3, 2, 1, 13, 7),
+    (1, 2, 12, 10, 11, 21),
+    (2, 1, 24, 3, 6, 21),
+    (1, 2, 3, 5, 2, 21),
+]
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
+FAST = ("fft", "auto")
+HALVES = (torch.bfloat16, torch.float16)
+DEVICES = [
+    "cpu",
+    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")),
+]
+
+
+def make_inputs(case, dtype=torch.float32, device="cpu"):
+    """Leaves x, weight and bias that ask for gradients."""
+    batch, channels, *spatial_shape, k = case
+    shapes = ((batch, channels, *spatial_shape), (channels, 1, k, k, k), (channels,))
+    return [torch.randn(shape, dtype=dtype, device=device, requires_grad=True) for shape in shapes]
+
+
+def run(inputs, backend):
+    """Output and the gradients of all inputs, for an upstream gradient that differs between voxels."""
+    y = depthwise_conv3d(*inputs, backend=backend)
+    grad_y = torch.linspace(-1, 2, y.numel(), dtype=y.dtype, device=y.device).view_as(y)
+    return [y.detach(), *torch.autograd.grad(y, [tensor for tensor in inputs if tensor.requires_grad], grad_y)]
+
+
+class Conv(nn.Module):
+    def __init__(self, channels=3, kernel_size=5, backend="fft"):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(channels, 1, *(kernel_size,) * 3))
+        self.bias = nn.Parameter(torch.randn(channels))
+        self.backend = backend
+
+    def forward(self, x):
+        return depthwise_conv3d(x, self.weight, self.bias, backend=self.backend)
+
+
+# --- values and gradients
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_backends_agree(case, dtype, device, relative_error):
+    inputs = make_inputs(case, dtype, device)
+    expected = run(inputs, "direct")
+    for backend in FAST:
+        for name, actual, reference in zip(
+            ("y", "grad_x", "grad_weight", "grad_bias"), run(inputs, backend), expected, strict=True
+        ):
+            assert actual.dtype == dtype
+            assert relative_error(actual, reference) < TOLERANCES[dtype], (backend, name)
+
+
+def test_definition():
+    """Cross-correlation, not convolution: an impulse gives the kernel mirrored about its centre."""
+    x = torch.zeros(1, 1, 5, 5, 5)
+    x[0, 0, 2, 2, 2] = 1
+    weight = torch.randn(1, 1, 5, 5, 5)
+    for backend in ops.BACKENDS:
+        torch.testing.assert_close(depthwise_conv3d(x, weight, backend=backend), weight.flip(2, 3, 4))
+
+
+def test_without_bias(relative_error):
+    x, weight, bias = make_inputs((2, 3, 5, 6, 7, 5))
+    for backend in ops.BACKENDS:
+        with_bias = depthwise_conv3d(x, weight, bias, backend=backend)
+        assert relative_error(depthwise_conv3d(x, weight, backend=backend) + bias.view(-1, 1, 1, 1), with_bias) < 1e-6
+
+
+@pytest.mark.parametrize("case", [(2, 2, 3, 4, 2, 3), (1, 1, 2, 3, 4, 5)], ids=str)
+def test_gradcheck(case):
+    inputs = make_inputs(case, torch.float64)
+    assert torch.autograd.gradcheck(lambda *tensors: depthwise_conv3d(*tensors, backend="fft"), inputs)
+
+
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda x: x.transpose(2, 4),
+        lambda x: x[..., ::2],
+        lambda x: x.expand(2, -1, -1, -1, -1),
+        lambda x: x.contiguous(memory_format=torch.channels_last_3d),
+    ],
+    ids=["transposed", "strided", "expanded", "channels_last_3d"],
+)
+def test_memory_layout(layout, backend, relative_error):
+    x, weight, bias = make_inputs((1, 4, 6, 7, 8, 5))
+    x = layout(x.detach()).requires_grad_()
+    assert not x.is_contiguous()
+    for actual, reference in zip(run((x, weight, bias), backend), run((x, weight, bias), "direct"), strict=True):
+        assert relative_error(actual, reference) < 1e-5
+
+
+@pytest.mark.parametrize("wanted", [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2)], ids=str)
+@pytest.mark.parametrize("backend", FAST)
+def test_gradients_of_some_inputs(wanted, backend, relative_error):
+    inputs = make_inputs((2, 3, 5, 6, 7, 7))
+    for i, tensor in enumerate(inputs):
+        tensor.requires_grad_(i in wanted)
+    for actual, reference in zip(run(inputs, backend), run(inputs, "direct"), strict=True):
+        assert relative_error(actual, reference) < 1e-5
+
+
+def test_double_backward_is_refused():
+    x, weight, _ = make_inputs((1, 1, 4, 4, 4, 3))
+    (grad_x,) = torch.autograd.grad(depthwise_conv3d(x, weight, backend="fft").exp().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad_x.sum().backward()
+
+
+# --- memory
+
+
+@pytest.mark.parametrize("numbers", [1, 200, 500])
+def test_channel_blocks_change_nothing(numbers, monkeypatch, relative_error):
+    inputs = make_inputs((2, 5, 6, 4, 3, 5))
+    expected = run(inputs, "fft")
+    monkeypatch.setitem(ops.BLOCK_NUMBERS, "cpu", numbers)
+    blocks = ops._channel_blocks(inputs[0].shape, [8, 6, 4], "cpu")
+    assert len(blocks) > 1
+    assert [channel for block in blocks for channel in range(5)[block]] == list(range(5))
+    for actual, reference in zip(run(inputs, "fft"), expected, strict=True):
+        assert relative_error(actual, reference) < 1e-6
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_inference_keeps_the_spectra_of_one_block(context, monkeypatch):
+    """Also where the weight is a parameter, whose gradient is asked for outside `no_grad`."""
+    spectra, alive = [], []
+    forward_transform, inverse_transform = ops._forward_transform, ops._inverse_transform
+
+    def watched_forward(*args):
+        spectrum = forward_transform(*args)
+        spectra.append(weakref.ref(spectrum))
+        return spectrum
+
+    def watched_inverse(*args):
+        alive.append(sum(reference() is not None for reference in spectra))
+        return inverse_transform(*args)
+
+    monkeypatch.setattr(ops, "_forward_transform", watched_forward)
+    monkeypatch.setattr(ops, "_inverse_transform", watched_inverse)
+    monkeypatch.setitem(ops.BLOCK_NUMBERS, "cpu", 1)
+    x, weight, bias = make_inputs((1, 6, 6, 6, 6, 5))
+    with context():
+        y = depthwise_conv3d(x, weight, bias, backend="fft")
+    assert not y.requires_grad
+    assert len(alive) == 6
+    assert max(alive) <= 4  # this block's two, and at most the two of the block before
+
+
+def test_no_grad_gives_the_same_output():
+    inputs = make_inputs((2, 3, 5, 6, 7, 7))
+    for backend in ops.BACKENDS:
+        expected = depthwise_conv3d(*inputs, backend=backend).detach()
+        with torch.no_grad():
+            torch.testing.assert_close(depthwise_conv3d(*inputs, backend=backend), expected, rtol=1e-4, atol=1e-4)
+
+
+# --- dtypes
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("backend", ops.BACKENDS)
+@pytest.mark.parametrize("x_dtype", (torch.float32, *HALVES), ids=str)
+def test_autocast_computes_in_float32(x_dtype, backend, dtype, device):
+    """The result is the float32 one, rounded once."""
+    x, weight, bias = make_inputs((2, 3, 5, 6, 7, 5), device=device)
+    x = x.detach().to(x_dtype).requires_grad_()
+    with torch.autocast(device, dtype=dtype):
+        y, *gradients = run((x, weight, bias), backend)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y, depthwise_conv3d(x.float(), weight, bias, backend=backend).to(dtype), rtol=0, atol=0)
+    assert [gradient.dtype for gradient in gradients] == [x_dtype, torch.float32, torch.float32]
+
+
+@pytest.mark.parametrize("backend", ops.BACKENDS)
+def test_autocast_leaves_float64(backend):
+    inputs = make_inputs((1, 2, 4, 5, 6, 3), torch.float64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = depthwise_conv3d(*inputs, backend=backend)
+    torch.testing.assert_close(y, depthwise_conv3d(*inputs, backend=backend), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("backend", ops.BACKENDS)
+def test_half_precision_outside_autocast(backend, dtype, device):
+    inputs = make_inputs((2, 3, 5, 6, 7, 5), dtype, device)
+    y, *gradients = run(inputs, backend)
+    expected = depthwise_conv3d(*(tensor.float() for tensor in inputs), backend=backend)
+    torch.testing.assert_close(y, expected.to(dtype), rtol=0, atol=0)
+    assert {gradient.dtype for gradient in gradients} == {dtype}
+
+
+# --- inside of larger things
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_checkpoint(backend, relative_error):
+    inputs = make_inputs((2, 3, 5, 6, 7, 7))
+    function = lambda *tensors: depthwise_conv3d(*tensors, backend=backend)  # noqa: E731
+    checkpoint(function, *inputs, use_reentrant=False).square().sum().backward()
+    expected = torch.autograd.grad(function(*inputs).square().sum(), inputs)
+    for tensor, reference in zip(inputs, expected, strict=True):
+        assert relative_error(tensor.grad, reference) < 1e-6
+
+
+def test_deepcopy_of_a_module_in_use(relative_error):
+    module, x = Conv(), torch.randn(1, 3, 6, 6, 6)
+    module(x).sum().backward()
+    copied = copy.deepcopy(module)
+    expected = module(x).detach()
+    with torch.no_grad():
+        module.weight.zero_()
+    assert relative_error(copied(x), expected) < 1e-6
+    copied(x).sum().backward()
+    assert copied.weight.grad.abs().max() > 0
+
+
+def _ddp_process(rank, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    module, x = torch.load(folder / "start.pt", weights_only=False)
+    parallel = nn.parallel.DistributedDataParallel(module)
+    parallel(x[rank : rank + 1]).square().mean().backward()
+    torch.save([parameter.grad for parameter in module.parameters()], folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch was built without torch.distributed")
+def test_distributed_data_parallel(tmp_path, relative_error):
+    """Two processes with half the batch each average to the gradients of the whole batch."""
+    module, x = Conv(), torch.randn(2, 3, 6, 6, 6)
+    torch.save((module, x), tmp_path / "start.pt")
+    torch.multiprocessing.spawn(_ddp_process, (tmp_path,), nprocs=2)
+    module(x).square().mean().backward()
+    for rank in range(2):
+        gradients = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for gradient, parameter in zip(gradients, module.parameters(), strict=True):
+            assert relative_error(gradient, parameter.grad) < 1e-5
+
+
+# --- export
+
+
+@pytest.mark.parametrize("backend", ops.BACKENDS)
+def test_trace_is_the_plain_convolution(backend):
+    module, x = Conv(backend=backend), torch.randn(1, 3, 6, 6, 6)
+    traced = torch.jit.trace(module, x)
+    graph = str(traced.inlined_graph)
+    assert "aten::_convolution" in graph
+    assert "fft" not in graph
+    torch.testing.assert_close(traced(x), module(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ops.BACKENDS)
+def test_torch_export_is_the_plain_convolution(backend):
+    program = torch.export.export(Conv(backend=backend), (torch.randn(1, 3, 6, 6, 6),))
+    graph = program.graph_module.print_readable(print_output=False)
+    assert "conv3d" in graph
+    assert "fft" not in graph
+
+
+# --- the choice of a backend
+
+
+@pytest.mark.parametrize(
+    "shape, k, training, expected",
+    [
+        ((1, 48, 48, 48, 48), 21, True, "fft"),
+        ((1, 48, 48, 48, 48), 21, False, "fft"),
+        ((1, 48, 48, 48, 48), 7, True, "fft"),
+        ((1, 4, 4, 4, 4), 1, True, "direct"),
+        ((1, 48, 48, 48, 48), 1, False, "direct"),
+    ],
+)
+def test_auto_takes_the_faster(shape, k, training, expected):
+    """Cases where the two differ by an order of magnitude, so that they hold whatever the machine."""
+    x, weight = torch.empty(shape), torch.empty(shape[1], 1, k, k, k, requires_grad=training)
+    assert ops._choose_backend(x, weight) == expected
+
+
+def test_auto_knows_of_no_grad(monkeypatch):
+    costs = (ops._Cost(0, 1, 1), ops._Cost(1, 0, 0))  # direct without a backward pass, fft with one
+    monkeypatch.setitem(ops.COSTS, "cpu", costs)
+    x, weight, _ = make_inputs((1, 2, 4, 4, 4, 3))
+    assert ops._choose_backend(x, weight) == "fft"
+    assert ops._choose_backend(x.detach(), weight.detach()) == "direct"
+    with torch.no_grad():
+        assert ops._choose_backend(x, weight) == "direct"
+
+
+@pytest.mark.parametrize("n, expected", [(1, 2), (2, 2), (9, 10), (11, 12), (58, 60), (68, 70), (106, 108), (121, 126)])
+def test_good_size(n, expected):
+    assert ops.good_size(n) == expected
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    "name, value, change",
+    [
+        ("x", "(2, 4, 4, 4)", {"x": torch.zeros(2, 4, 4, 4)}),
+        ("x", "(0, 2, 4, 4, 4)", {"x": torch.zeros(0, 2, 4, 4, 4)}),
+        ("x", "(1, 2, 4, 0, 4)", {"x": torch.zeros(1, 2, 4, 0, 4)}),
+        ("x", "torch.int64", {"x": torch.zeros(1, 2, 4, 4, 4, dtype=torch.int64)}),
+        ("weight", "(2, 3, 3, 3)", {"weight": torch.zeros(2, 3, 3, 3)}),
+        ("weight", "(2, 2, 3, 3, 3)", {"weight": torch.zeros(2, 2, 3, 3, 3)}),
+        ("weight", "(2, 1, 3, 3, 5)", {"weight": torch.zeros(2, 1, 3, 3, 5)}),
+        ("weight", "4", {"weight": torch.zeros(2, 1, 4, 4, 4)}),
+        ("weight", "3", {"weight": torch.zeros(3, 1, 3, 3, 3)}),
+        ("weight", "torch.int32", {"weight": torch.zeros(2, 1, 3, 3, 3, dtype=torch.int32)}),
+        ("weight", "meta", {"weight": torch.zeros(2, 1, 3, 3, 3, device="meta")}),
+        ("bias", "(3,)", {"bias": torch.zeros(3)}),
+        ("bias", "(2, 1)", {"bias": torch.zeros(2, 1)}),
+        ("bias", "torch.bool", {"bias": torch.zeros(2, dtype=torch.bool)}),
+        ("backend", "'winograd'", {"backend": "winograd"}),
+    ],
+)
+def test_error_names_argument_and_value(name, value, change):
+    arguments = {"x": torch.zeros(1, 2, 4, 4, 4), "weight": torch.zeros(2, 1, 3, 3, 3), "bias": None, **change}
+    with pytest.raises(ValueError) as error:
+        depthwise_conv3d(**arguments)
+    assert str(error.value).startswith(name)
+    assert value in str(error.value)
