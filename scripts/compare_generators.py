@@ -27,9 +27,9 @@ from monai.transforms import (
     LoadImaged,
     NormalizeIntensityd,
     RandAffined,
-    RandCropByPosNegLabeld,
     RandScaleIntensityd,
     RandShiftIntensityd,
+    RandSpatialCropd,
     SpatialPadd,
 )
 from monai.utils import set_determinism
@@ -44,7 +44,7 @@ from rep3d.training import parameter_groups
 
 FORMS = ("positions-0", "positions-1", "channels-0", "channels-1", "fixed", "none")
 KEYS = ("image", "label")
-PATCH = (32, 48, 32)
+PATCH = (48, 64, 48)  # holds nearly every volume whole, in training and in scoring
 LEARNING_RATE = 1e-3
 
 
@@ -95,16 +95,16 @@ def run_cell(dataset_dir: str, form: str, seed: int, steps: int) -> dict:
     set_determinism(seed)
     load = [LoadImaged(KEYS), EnsureChannelFirstd(KEYS), NormalizeIntensityd("image"), SpatialPadd(KEYS, PATCH)]
     augment = [
-        RandCropByPosNegLabeld(KEYS, label_key="label", spatial_size=PATCH, pos=4, neg=1, num_samples=1),
+        RandSpatialCropd(KEYS, roi_size=PATCH, random_size=False),
         RandAffined(
             KEYS, prob=0.5, rotate_range=(0.3,) * 3, scale_range=(0.1,) * 3, mode=("bilinear", "nearest"),
-            padding_mode="border",
+            padding_mode="zeros",
         ),
         RandScaleIntensityd("image", factors=0.1, prob=0.5),
         RandShiftIntensityd("image", offsets=0.1, prob=0.5),
     ]  # fmt: skip
     data = CacheDataset(load_datalist(dataset_dir, "training"), Compose(load + augment), progress=False)
-    loader = DataLoader(data, batch_size=2, shuffle=True, drop_last=True)
+    loader = DataLoader(data, batch_size=1, shuffle=True)
     network = build_network(form)
     optimizer = torch.optim.AdamW(parameter_groups(network), lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
@@ -132,7 +132,7 @@ def run_cell(dataset_dir: str, form: str, seed: int, steps: int) -> dict:
 def score(network: nn.Module, dataset_dir: str) -> list[float]:
     """Mean Dice per label over the validation cases, each inferred whole."""
     load = Compose(
-        [LoadImaged(KEYS), EnsureChannelFirstd(KEYS), NormalizeIntensityd("image"), SpatialPadd(KEYS, (48, 64, 48))]
+        [LoadImaged(KEYS), EnsureChannelFirstd(KEYS), NormalizeIntensityd("image"), SpatialPadd(KEYS, PATCH)]
     )
     metric = DiceMetric(include_background=False, num_classes=3)
     network.eval()

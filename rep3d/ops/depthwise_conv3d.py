@@ -8,6 +8,7 @@ caller works in (the autocast dtype under autocast, otherwise that of `x`).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
 BACKENDS = ("auto", "direct", "fft")
+AXES = (-3, -2, -1)
 
 # Channels are transformed in blocks of at most this many complex numbers, which bounds the memory beside the saved
 # spectra. On a CPU small blocks also stay in the cache; a GPU wants enough work for one launch.
@@ -85,51 +87,56 @@ def _fft(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> to
 
 
 class _FFTConv(torch.autograd.Function):
-    """y[n] = sum_m x[n + m] w[m] over the offsets m from the kernel's centre, so in spectra Y = X conj(W).
+    """y[n] = sum_j x[n + j - r] w[j], a correlation, so with x shifted by r into its padding Y = X conj(W) in spectra.
 
-    The gradients follow from the saved spectra: dX = dY W and dW = X conj(dY). With the offsets cropped to |m| <= r,
-    r = min(k // 2, N - 1), circular transforms of length N + r are free of wrap-around in all three.
+    The gradients follow from the saved spectra: dX = dY W, shifted back by r, and dW = X conj(dY). Only the offsets
+    |j - r| <= N - 1 can matter; with the kernel cropped to them, circular transforms of length N + r are free of
+    wrap-around in all three.
     """
 
     @staticmethod
     def forward(ctx, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         need_x, need_weight = ctx.needs_input_grad
-        radii = _radii(x.shape[2:], weight.shape[-1])
-        sizes = [good_size(n + r) for n, r in zip(x.shape[2:], radii, strict=True)]
+        shape, k = x.shape[2:], weight.shape[-1]
+        radii = _radii(shape, k)
+        sizes = [good_size(n + r) for n, r in zip(shape, radii, strict=True)]
+        before_after = zip(reversed(shape), reversed(radii), reversed(sizes), strict=True)
+        padding = [p for n, r, size in before_after for p in (r, size - n - r)]
+        inner = _inner(k, radii)
         y = torch.empty_like(x, memory_format=torch.contiguous_format)
         x_spectra, weight_spectra = [], []
         for block in _channel_blocks(x.shape, sizes, x.device.type):
-            x_spectrum = _forward_transform(x[:, block], sizes)
-            weight_spectrum = _forward_transform(_centre_at_origin(weight[block, 0], radii, sizes), sizes)
-            y[:, block] = _inverse_transform(x_spectrum * weight_spectrum.conj(), sizes, x.shape[2:])
+            x_spectrum = torch.fft.rfftn(F.pad(x[:, block], padding), dim=AXES)
+            weight_spectrum = torch.fft.rfftn(weight[block, 0][inner], s=sizes, dim=AXES).conj_physical_()
+            y[:, block] = _inverse_transform(x_spectrum * weight_spectrum, sizes, [0, 0, 0], shape)
             if need_x:
                 weight_spectra.append(weight_spectrum)
             if need_weight:
                 x_spectra.append(x_spectrum)
         ctx.save_for_backward(*x_spectra, *weight_spectra)
-        ctx.x_shape, ctx.kernel_size, ctx.radii, ctx.sizes = x.shape, weight.shape[-1], radii, sizes
+        ctx.x_shape, ctx.kernel_size, ctx.radii, ctx.sizes = x.shape, k, radii, sizes
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_y: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None]:
         need_x, need_weight = ctx.needs_input_grad
-        shape, k = ctx.x_shape, ctx.kernel_size
-        blocks = _channel_blocks(shape, ctx.sizes, grad_y.device.type)
+        shape, k, sizes = ctx.x_shape, ctx.kernel_size, ctx.sizes
+        blocks = _channel_blocks(shape, sizes, grad_y.device.type)
         spectra = ctx.saved_tensors  # torch.utils.checkpoint allows to ask for them once
         x_spectra, weight_spectra = spectra[: len(blocks)], spectra[-len(blocks) :]
         grad_x = grad_y.new_empty(shape) if need_x else None
         grad_weight = grad_y.new_zeros(shape[1], 1, k, k, k) if need_weight else None
-        inner = (slice(None), *(slice(k // 2 - r, k // 2 + r + 1) for r in ctx.radii))
+        inner = _inner(k, ctx.radii)
+        offsets = [2 * r + 1 for r in ctx.radii]
         for i, block in enumerate(blocks):
-            grad_spectrum = _forward_transform(grad_y[:, block], ctx.sizes)
+            grad_spectrum = torch.fft.rfftn(grad_y[:, block], s=sizes, dim=AXES)
             if grad_x is not None:
-                grad_x[:, block] = _inverse_transform(grad_spectrum * weight_spectra[i], ctx.sizes, shape[2:])
+                product = weight_spectra[i].conj_physical() * grad_spectrum
+                grad_x[:, block] = _inverse_transform(product, sizes, ctx.radii, shape[2:])
             if grad_weight is not None:
-                product = (x_spectra[i] * grad_spectrum.conj_physical_()).sum(dim=0)
-                full = torch.fft.irfftn(product, s=ctx.sizes, dim=(-3, -2, -1))
-                full = full.roll(ctx.radii, dims=(-3, -2, -1))
-                grad_weight[block, 0][inner] = full[(slice(None), *(slice(2 * r + 1) for r in ctx.radii))]
+                product = (grad_spectrum.conj_physical_().mul_(x_spectra[i])).sum(dim=0)
+                grad_weight[block, 0][inner] = _inverse_transform(product, sizes, [0, 0, 0], offsets)
         return grad_x, grad_weight
 
 
@@ -138,27 +145,19 @@ def _radii(spatial_shape: torch.Size, k: int) -> list[int]:
     return [min(k // 2, n - 1) for n in spatial_shape]
 
 
-def _centre_at_origin(weight: torch.Tensor, radii: list[int], sizes: list[int]) -> torch.Tensor:
-    """(C, k, k, k) -> (C, *sizes): the cropped kernel with its centre at index 0 and negative offsets at the end."""
-    half = weight.shape[-1] // 2
-    inner = weight[(slice(None), *(slice(half - r, half + r + 1) for r in radii))]
-    padding = [p for size, r in zip(reversed(sizes), reversed(radii), strict=True) for p in (0, size - 2 * r - 1)]
-    return F.pad(inner, padding).roll([-r for r in radii], dims=(-3, -2, -1))
+def _inner(k: int, radii: list[int]) -> tuple[slice, ...]:
+    """The offsets of a kernel (C, k, k, k) that can matter."""
+    return (slice(None), *(slice(k // 2 - r, k // 2 + r + 1) for r in radii))
 
 
-def _forward_transform(x: torch.Tensor, sizes: list[int]) -> torch.Tensor:
-    """`rfftn` axis by axis, so that rows of mere padding are not transformed."""
-    x = torch.fft.rfft(x, n=sizes[2], dim=-1)
-    x = torch.fft.fft(x, n=sizes[1], dim=-2)
-    return torch.fft.fft(x, n=sizes[0], dim=-3)
-
-
-def _inverse_transform(spectrum: torch.Tensor, sizes: list[int], spatial_shape: torch.Size) -> torch.Tensor:
-    """`irfftn` cropped to the first voxels of each axis, axis by axis, so that rows to be cropped are dropped early."""
-    depth, height, width = spatial_shape
-    x = torch.fft.ifft(spectrum, n=sizes[0], dim=-3)[..., :depth, :, :]
-    x = torch.fft.ifft(x, n=sizes[1], dim=-2)[..., :height, :]
-    return torch.fft.irfft(x, n=sizes[2], dim=-1)[..., :width]
+def _inverse_transform(
+    spectrum: torch.Tensor, sizes: list[int], starts: Sequence[int], lengths: Sequence[int]
+) -> torch.Tensor:
+    """`irfftn` cropped to `lengths` voxels from `starts`, axis by axis, so that what is cropped is dropped early."""
+    depth, height, width = (slice(start, start + length) for start, length in zip(starts, lengths, strict=True))
+    x = torch.fft.ifft(spectrum, n=sizes[0], dim=-3)[..., depth, :, :]
+    x = torch.fft.ifft(x, n=sizes[1], dim=-2)[..., height, :]
+    return torch.fft.irfft(x, n=sizes[2], dim=-1)[..., width]
 
 
 def _channel_blocks(x_shape: torch.Size, sizes: list[int], device: str) -> list[slice]:
