@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+import torch.distributed as dist
 from ignite.engine import Events
 from monai.engines import Workflow
 from torch import nn
+from torch.optim.lr_scheduler import PolynomialLR
 
 from rep3d.deploy import reparameterize
 
@@ -104,13 +106,13 @@ class Checkpoints:
         network: not wrapped for multi-GPU, so that names carry no `module.`.
         optimizer: its state is in `last.pt`.
         lr_scheduler: likewise.
-        folder: receives `model.pt` and `last.pt`.
+        folder: receives `model.pt` and `last.pt`; the config's ckpt_dir.
         resume: go on from `last.pt`; "true" and "false" too, as a command line gives them.
         init_from: weights to start from.
         writes: whether this process writes: rank 0 only.
 
     Raises:
-        ValueError: both `resume` and `init_from`, or a training that is finished already.
+        ValueError: both `resume` and `init_from`, a training that is finished already, or a folder that cannot be made.
         FileNotFoundError: nothing to resume or to start from.
     """
 
@@ -137,15 +139,28 @@ class Checkpoints:
             self._resume()
         elif init_from:
             initialize_from(network, init_from)
+        if dist.is_initialized():
+            dist.barrier()  # every process has read before one renames what is there
         if writes:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"ckpt_dir {str(folder)!r} cannot be made: {error}") from None
             if not resume:
                 self._keep_previous()
             evaluator.add_event_handler(Events.COMPLETED, self._save_best)
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save_last)
+            trainer.add_event_handler(Events.COMPLETED, self._save_unvalidated)
 
     def _save_best(self) -> None:
         if self.evaluator.state.best_metric_epoch == self.trainer.state.epoch:
+            save_whole(self.network.state_dict(), self.folder / BEST)
+
+    def _save_unvalidated(self) -> None:
+        if self.evaluator.state.best_metric_epoch < 0:
+            logger.warning(
+                "no epoch was validated, val_interval is larger than epochs: %s holds the last weights", BEST
+            )
             save_whole(self.network.state_dict(), self.folder / BEST)
 
     def _save_last(self) -> None:
@@ -163,19 +178,34 @@ class Checkpoints:
         path = self.folder / LAST
         load_weights(self.network, path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+        if not {"epoch", "optimizer", "lr_scheduler"} <= content.keys():
+            raise ValueError(f"resume: {path} holds weights only; start from them with init_from")
         state = self.trainer.state
         if content["epoch"] >= state.max_epochs:
             raise ValueError(
                 f"resume: {path} has finished epoch {content['epoch']} of {state.max_epochs}; give more --epochs"
             )
         self.optimizer.load_state_dict(content["optimizer"])
-        self.lr_scheduler.load_state_dict(content["lr_scheduler"])
+        self._load_schedule(content["lr_scheduler"])
         self.evaluator.state.best_metric = content["best_metric"]
         self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
         self.trainer.load_state_dict(
             {"epoch": content["epoch"], "epoch_length": state.epoch_length, "max_epochs": state.max_epochs}
         )
         logger.info("resume: going on after epoch %d of %s", content["epoch"], path)
+
+    def _load_schedule(self, state: dict) -> None:
+        if not isinstance(self.lr_scheduler, PolynomialLR):
+            self.lr_scheduler.load_state_dict(state)
+            return
+        length = self.lr_scheduler.total_iters
+        self.lr_scheduler.load_state_dict(state)
+        if self.lr_scheduler.total_iters != length:
+            # A longer training decays over its own length; the shorter one's ends at 0, from where nothing would learn.
+            self.lr_scheduler.total_iters = length
+            decay = max(0.0, 1 - self.lr_scheduler.last_epoch / length) ** self.lr_scheduler.power
+            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.base_lrs, strict=True):
+                group["lr"] = rate * decay
 
     def _keep_previous(self) -> None:
         """A new training takes no earlier weights away: they stay beside the new ones under another name."""

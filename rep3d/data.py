@@ -7,15 +7,19 @@ A data set is a folder in the Medical Segmentation Decathlon's layout (with `dat
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
 
 PARTS = ("training", "validation", "test")
 FRACTIONS = (0.7, 0.1, 0.2)  # of PARTS, where a Decathlon set has no split of its own
@@ -77,7 +81,7 @@ def load_inference_list(source: str | os.PathLike) -> list[Item]:
         return [{"image": str(path)}]
     folder = _existing_folder(source)
     if (folder / "dataset.json").is_file():
-        listed = _read_dataset_json(folder).get("test", [])
+        listed = _read_dataset_json(folder).get("test")
         if listed:
             return [{"image": str(folder / (entry["image"] if isinstance(entry, dict) else entry))} for entry in listed]
         return [{"image": item["image"]} for item in load_datalist(folder, "test")]
@@ -99,9 +103,11 @@ def random_split(
     """
     shuffled = sorted(items, key=lambda item: item["image"])
     random.Random(seed).shuffle(shuffled)
-    ends = np.cumsum([max(1, round(fraction * len(shuffled))) for fraction in fractions[:-1]])
-    starts = [0, *ends]
-    return [shuffled[start:end] for start, end in zip(starts, [*ends, len(shuffled)], strict=True)]
+    count, parts = len(shuffled), len(fractions)
+    ends = np.cumsum([max(1, round(fraction * count)) for fraction in fractions[:-1]])
+    later = [max(part, count - parts + part) for part in range(1, parts)]  # leaves one for each later part
+    bounds = [0, *map(int, np.minimum(ends, later)), count]
+    return [shuffled[start:end] for start, end in pairwise(bounds)]
 
 
 def check_datalist(items: Iterable[Item], classes: int, memory: str | os.PathLike | None = None) -> None:
@@ -114,7 +120,8 @@ def check_datalist(items: Iterable[Item], classes: int, memory: str | os.PathLik
     Args:
         items: {"image": path, "label": path}.
         classes: label ids are 0 to classes - 1.
-        memory: JSON file that remembers the checked voxels, or None to check them every time.
+        memory: JSON file that remembers the checked voxels, or None to check them every time. Where it cannot be
+            written, a warning says so, and the next call checks again.
 
     Raises:
         ValueError: the files that are wrong, and how.
@@ -203,9 +210,12 @@ def _check_label_voxels(path: str, classes: int) -> str:
 def _read_voxels(path: str) -> np.ndarray | str:
     try:
         volume: Any = nib.load(path)
-        return np.asanyarray(volume.dataobj)
+        voxels = np.asanyarray(volume.dataobj)
     except Exception as error:
         return f"{path}: voxels cannot be read ({error})"
+    if voxels.dtype.kind not in "biuf":
+        return f"{path}: voxels of type {voxels.dtype}, expected numbers"
+    return voxels
 
 
 def _voxel_key(path: str, classes: int) -> str:
@@ -226,15 +236,20 @@ def _write_memory(memory: str | os.PathLike | None, seen: set[str]) -> None:
     if memory is None:
         return
     path = Path(memory)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(sorted(seen), indent=0), encoding="utf-8")
-    temporary.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(sorted(seen), indent=0), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        logger.warning("cannot write %s (%s): the voxels will be checked again", path, error)
+        if temporary.is_file():
+            temporary.unlink()
 
 
 def _decathlon_items(folder: Path, part: str) -> list[Item]:
     dataset = _read_dataset_json(folder)
-    own = {name: [entry for entry in dataset.get(name, []) if _is_pair(entry)] for name in PARTS}
+    own = {name: [entry for entry in dataset.get(name) or [] if _is_pair(entry)] for name in PARTS}
     if own["validation"]:
         chosen = own[part] or own["validation"] if part == "test" else own[part]
     else:
@@ -284,6 +299,9 @@ def _existing_folder(path: str | os.PathLike) -> Path:
 def _read_dataset_json(folder: Path) -> dict:
     path = folder / "dataset.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        dataset = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: no valid JSON ({error})") from error
+    if not isinstance(dataset, dict):
+        raise ValueError(f'{path}: holds a {type(dataset).__name__}, expected an object with the list "training"')
+    return dataset

@@ -21,6 +21,8 @@ def reparameterize(model: ModuleT) -> ModuleT:
     Its outputs equal those of `model` in eval mode; BatchNorm uses its running statistics. A network without such
     blocks is copied as it is. The argument is left as it was.
     """
+    if isinstance(model, Rep3DBlock):
+        return _deployed_block(model)  # type: ignore[return-value]
     deployed = copy.deepcopy(model)
     for parent in list(deployed.modules()):
         for name, child in list(parent.named_children()):

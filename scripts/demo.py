@@ -98,11 +98,13 @@ def next_commands(dataset: Path, weights: Path) -> list[str]:
     """What to try after the demo."""
     bundle = f"--bundle_root {BUNDLE.relative_to(ROOT)}"
     configs = f"{BUNDLE.relative_to(ROOT)}/configs"
-    run = f"{sys.executable} -m monai.bundle run"
+    python = os.path.relpath(sys.executable, ROOT)
+    run = f"{python} -m monai.bundle run"
+    infer = f"{configs}/inference.json"
     return [
         f'{run} training {bundle} --config_file {configs}/train.json --dataset_dir "{dataset}"',
-        f'{run} evaluating {bundle} --config_file {configs}/inference.json --checkpoint "{weights}" --dataset_dir SCANS',
-        f'{sys.executable} -m tensorboard.main --logdir "{weights.parents[1]}"',
+        f'{run} evaluating {bundle} --config_file {infer} --checkpoint "{weights}" --dataset_dir SCANS',
+        f'{python} -m tensorboard.main --logdir "{weights.parents[1]}"',
     ]
 
 

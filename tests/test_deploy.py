@@ -359,3 +359,11 @@ def test_onnx(block_order, trained, x, tmp_path, relative_error):
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     (actual,) = session.run(None, {"image": x.numpy()})
     assert relative_error(torch.from_numpy(actual), deployed(x).detach()) < 1e-4
+
+
+@pytest.mark.parametrize("deploy", [False, True])
+@pytest.mark.parametrize("modulations", [("fixed", "none"), ("none", "fixed"), ("lrbm", "fixed")])
+def test_checkpoint_of_another_modulation_does_not_load(tiny_rep3d, modulations, deploy):
+    saved, other = modulations
+    with pytest.raises(RuntimeError, match="state_dict"):
+        tiny_rep3d(modulation=other, deploy=deploy).load_state_dict(tiny_rep3d(modulation=saved).state_dict())

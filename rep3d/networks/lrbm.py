@@ -33,7 +33,8 @@ class FixedMask(nn.Module):
 
     def __init__(self, kernel_size: int) -> None:
         super().__init__()
-        self.register_buffer("distance", centre_distance(kernel_size), persistent=False)
+        # In the state dict, so that no checkpoint of this mask loads into a network without one.
+        self.register_buffer("distance", centre_distance(kernel_size))
 
     def forward(self) -> torch.Tensor:
         return 1 / (self.distance + 1)
@@ -43,8 +44,8 @@ class LRBM(nn.Module):
     """M = P + f(P), (C, k, k, k): a learnable prior and a generator that adapts it per channel. Equations 12-15.
 
     beta = exp(log_beta) stays positive and starts at 1. The generator is `generator_depth` depthwise convolutions over
-    the C channels, each followed by a normalization over the kernel positions of its channel, with a sigmoid between
-    the layers. The last normalization starts with scale 0, so that training starts at M = P.
+    the C channels, with a sigmoid between them. Each is followed by a normalization over the kernel positions of its
+    channel, which would cancel a bias. The last scale starts at 0, so that training starts at M = P.
 
     Args:
         channels: C, channels of the kernel that is masked.
@@ -60,7 +61,7 @@ class LRBM(nn.Module):
         self.register_buffer("distance", centre_distance(kernel_size), persistent=False)
         self.log_beta = nn.Parameter(torch.zeros(()))
         self.convs = nn.ModuleList(
-            nn.Conv3d(channels, channels, generator_kernel_size, padding="same", groups=channels)
+            nn.Conv3d(channels, channels, generator_kernel_size, groups=channels, bias=False)
             for _ in range(generator_depth)
         )
         norms = [nn.GroupNorm(channels, channels) for _ in range(generator_depth)]
@@ -78,12 +79,10 @@ class LRBM(nn.Module):
         # P is the same in every channel, so the first convolution is one product of its patches and all the kernels.
         size = first.kernel_size[0]
         patches = F.pad(prior[0], (size // 2,) * 6).unfold(0, size, 1).unfold(1, size, 1).unfold(2, size, 1)
-        x = torch.addmm(
-            cast(torch.Tensor, first.bias)[:, None], first.weight.flatten(1), patches.flatten(3).flatten(0, 2).T
-        )
+        x = first.weight.flatten(1) @ patches.flatten(3).flatten(0, 2).T
         x = self.norms[0](x.view(1, -1, *prior.shape[1:]))
         for conv, norm in zip(others, self.norms[1:], strict=True):
-            x = norm(depthwise_conv3d(torch.sigmoid(x), conv.weight, conv.bias))
+            x = norm(depthwise_conv3d(torch.sigmoid(x), conv.weight))
         return x.squeeze(0)
 
     def forward(self) -> torch.Tensor:

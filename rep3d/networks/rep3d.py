@@ -22,7 +22,6 @@ from rep3d.ops.depthwise_conv3d import depthwise_conv3d
 MODULATIONS = ("lrbm", "fixed", "none", "csla")
 BLOCK_ORDERS = ("conv-norm-act", "norm-conv-act")
 SMALL_KERNEL_SIZE = 3  # of the second branch of "csla" (Table 8)
-STRIDE = 16  # of the last encoder stage: every axis of the input must be a multiple of it
 
 
 class Rep3DBlock(nn.Module):

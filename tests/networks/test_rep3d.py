@@ -15,7 +15,7 @@ SHAPE = (1, 1, 32, 32, 32)
 
 
 def train_steps(network, steps=2):
-    """Optimizer steps on noise. Returns the optimizer, with the gradients of the last step in place."""
+    """Optimizer steps on noise. Returns the optimizer."""
     optimizer = torch.optim.AdamW(parameter_groups(network), lr=1e-2)
     x, target = torch.randn(2, *SHAPE[1:]), torch.randint(3, (2, *SHAPE[2:]))
     network.train()
@@ -33,7 +33,7 @@ def state_copy(module):
 # --- sizes of the paper's networks
 
 
-@pytest.mark.parametrize("modulation, expected", [("fixed", 65_826_928), ("none", 65_826_928), ("lrbm", 66_823_416)])
+@pytest.mark.parametrize("modulation, expected", [("fixed", 65_826_928), ("none", 65_826_928), ("lrbm", 66_820_536)])
 def test_parameter_count(modulation, expected):
     with torch.device("meta"):
         network = Rep3D(1, 16, modulation=modulation)
@@ -47,16 +47,16 @@ def test_parameter_count(modulation, expected):
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_gradients_reach_kernel_beta_and_generator(depth, block_order, tiny_rep3d):
     network = tiny_rep3d(generator_depth=depth, block_order=block_order)
-    train_steps(network)
+    state = train_steps(network).state
     blocks = {name: module for name, module in network.named_modules() if isinstance(module, Rep3DBlock)}
     assert len(blocks) == 8
     for name, block in blocks.items():
-        for parameter_name, parameter in block.named_parameters():
-            if ".convs." in parameter_name and parameter_name.endswith(".bias"):
-                continue  # the normalization that follows removes a constant: there is nothing to learn
+        # Over all steps: the gradient of a single number may pass through zero at one of them.
+        gradients = {name: state[p]["exp_avg_sq"].max().sqrt() for name, p in block.named_parameters()}
+        for parameter_name, gradient in gradients.items():
             # Far above what rounding leaves of a gradient that is zero.
-            assert parameter.grad.abs().max() > 1e-6 * block.weight.grad.abs().max(), f"{name}.{parameter_name}"
-        assert block.weight.grad.abs().max() > 0
+            assert gradient > 1e-6 * gradients["weight"], f"{name}.{parameter_name}"
+        assert gradients["weight"] > 0
         assert block.mask.log_beta.item() != 0
 
 

@@ -1,0 +1,428 @@
+"""Every bundle, found by glob: its files, its configs against the code they drive, and whole runs on phantoms."""
+
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from pydoc import locate
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from bundle_helpers import (
+    BUNDLES,
+    EVALUATE,
+    INFERENCE,
+    ROOT,
+    SHORT,
+    SMALL,
+    TEST_CASES,
+    TRAIN,
+    assert_label_map,
+    image_format,
+    label_names,
+    make_dataset,
+    options,
+    read,
+    run,
+    small_network,
+    suffixless,
+    workflow,
+)
+from monai.bundle import ConfigParser, ckpt_export, verify_metadata, verify_net_in_out
+from monai.bundle.config_item import ComponentLocator, ConfigComponent
+from monai.bundle.reference_resolver import ReferenceResolver
+
+from rep3d.checkpoints import load_deployed, read_weights
+from rep3d.data import load_datalist
+from rep3d.errors import root_cause
+
+SCHEMA = ROOT.parent / "shared/fixtures/bundle_metadata_schema.json"
+REAL_DATA = ROOT.parent / "shared/data"
+MULTI_GPU = ["train.json", "multi_gpu_train.json"]
+METADATA_KEYS = {  # those of the bundles in the MONAI Model Zoo
+    "schema", "version", "changelog", "monai_version", "pytorch_version", "numpy_version", "required_packages_version",
+    "supported_apps", "name", "task", "description", "authors", "copyright", "data_source", "data_type",
+    "image_classes", "label_classes", "pred_classes", "eval_metrics", "intended_use", "references",
+    "network_data_format",
+}  # fmt: skip
+
+each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+each_config = pytest.mark.parametrize("files", [TRAIN, EVALUATE, MULTI_GPU, INFERENCE], ids=lambda files: files[-1])
+needs_schema = pytest.mark.skipif(not SCHEMA.is_file(), reason="the schema of MONAI Bundle metadata is not here")
+
+
+@pytest.fixture(scope="module", params=BUNDLES, ids=lambda path: path.name)
+def trained(request, tmp_path_factory):
+    """A bundle after one epoch of two steps on a phantom."""
+    folder = tmp_path_factory.mktemp(request.param.name)
+    dataset = make_dataset(folder / "data", request.param)
+    run(request.param, TRAIN, dataset, folder, "training")
+    return SimpleNamespace(bundle=request.param, dataset=dataset, folder=folder, models=folder / "models")
+
+
+@pytest.fixture
+def models(trained, tmp_path):
+    """A folder with a copy of the trained models."""
+    shutil.copytree(trained.models, tmp_path / "models")
+    return tmp_path / "models"
+
+
+# --- files
+
+
+def test_there_are_bundles():
+    assert {"amos_ct", "msd_hippocampus"} <= {path.name for path in BUNDLES}
+
+
+@each_bundle
+def test_required_files(bundle):
+    configs = ("train", "inference", "evaluate", "multi_gpu_train", "metadata")
+    for name in (*(f"configs/{name}.json" for name in configs), "configs/logging.conf", "docs/README.md", "LICENSE"):
+        assert (bundle / name).stat().st_size > 0, name
+    for path in bundle.glob("configs/*.json"):
+        json.loads(path.read_text(encoding="utf-8"))
+
+
+@each_bundle
+def test_metadata(bundle):
+    metadata, labels = read(bundle, "metadata"), label_names(bundle)
+    assert metadata.keys() >= METADATA_KEYS
+    assert metadata["version"] in metadata["changelog"]
+    pred = metadata["network_data_format"]["outputs"]["pred"]
+    assert pred["channel_def"] == {str(i): name for i, name in enumerate(labels)}
+    assert pred["num_channels"] == len(labels) == len(set(labels))
+    assert image_format(bundle)["spatial_shape"] == read(bundle, "train")["patch_size"]
+    assert read(bundle, "inference")["label_names"] == labels
+
+
+@needs_schema
+@each_bundle
+def test_metadata_follows_the_schema(bundle):
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    jsonschema.validate(read(bundle, "metadata"), schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**read(bundle, "metadata"), "version": 1}, schema)
+
+
+@needs_schema
+def test_verify_metadata(tmp_path):
+    pytest.importorskip("jsonschema")
+    shutil.copy(SCHEMA, tmp_path / "schema.json")  # MONAI downloads it only where it is not there
+    verify_metadata(meta_file=str(BUNDLES[0] / "configs/metadata.json"), filepath=str(tmp_path / "schema.json"))
+
+
+@each_bundle
+def test_readme(bundle):
+    text = (bundle / "docs/README.md").read_text(encoding="utf-8")
+    assert not re.search(r"[{}]\w|\w[{}]", text.replace("{", "", 0)), "a placeholder was left"
+    for index, name in enumerate(label_names(bundle)):
+        assert f"{index} {name}" in text
+    for name in re.findall(r"configs/\w+\.json", text):
+        assert (bundle / name).is_file(), name
+
+
+# --- configs against the code
+
+
+def walk(config, key=""):
+    """Every value of a config with its id."""
+    yield key, config
+    pairs = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for name, value in pairs:
+        yield from walk(value, f"{key}::{name}" if key else str(name))
+
+
+@each_bundle
+@each_config
+def test_targets_and_references_exist(bundle, files):
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / name) for name in files])
+    parser.parse()
+    locator = ComponentLocator()
+    for key, value in walk(parser.config):
+        if isinstance(value, dict) and "_target_" in value:
+            target = ConfigComponent(value, key, locator).resolve_module_name()
+            assert callable(locate(target)), f"{key}: {target}"
+        if isinstance(value, str):
+            for reference in ReferenceResolver.match_refs_pattern(value):
+                assert reference in parser, f"{key}: {value}"
+    for name in re.findall(r"rep3d(?:\.\w+)+", json.dumps(parser.config)):
+        assert locate(name) is not None, name
+
+
+@each_bundle
+@pytest.mark.parametrize("files", [TRAIN, INFERENCE], ids=lambda files: files[-1])
+def test_run_ids(bundle, files):
+    config = read(bundle, Path(files[0]).stem)
+    assert config["run"] == config["training" if files == TRAIN else "evaluating"]
+
+
+@pytest.mark.parametrize("files", [TRAIN, EVALUATE, INFERENCE], ids=lambda files: files[-1])
+def test_everything_is_instantiated(files, trained, models, tmp_path):
+    created = workflow(trained.bundle, files, trained.dataset, tmp_path)
+    assert created.check_properties() == []
+    for key in created.parser.config:
+        if key not in ("run", "training", "evaluating", "initialize", "imports", "_meta_"):
+            created.parser.get_parsed_content(key)
+
+
+@pytest.mark.parametrize("network", sorted(ROOT.glob("configs/networks/*.json")), ids=lambda path: path.stem)
+@each_bundle
+def test_network_overlay(network, bundle):
+    for config in ("train", "inference"):
+        parser = ConfigParser()
+        parser.read_config([str(bundle / f"configs/{config}.json"), str(network)])
+        with torch.device("meta"):  # full size, and no memory
+            built = parser.get_parsed_content("network_def")
+        assert sum(parameter.numel() for parameter in built.parameters()) > 0
+
+
+@each_bundle
+def test_verify_net_in_out(bundle):
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(bundle / "configs/metadata.json"),
+        config_file=str(bundle / "configs/inference.json"),
+        **SMALL,
+        **{"_meta_#network_data_format#inputs#image#spatial_shape": [32, 32, 32]},
+    )
+
+
+# --- whole runs
+
+
+def test_training_leaves_its_files(trained):
+    assert sorted(path.name for path in trained.models.iterdir()) == ["last.pt", "model.pt"]
+    assert list(trained.folder.glob("eval/tensorboard/events*"))
+    weights = read_weights(trained.models / "model.pt")
+    assert weights.keys() == small_network(trained.bundle).state_dict().keys()
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+    last = torch.load(trained.models / "last.pt", weights_only=True)
+    assert last["epoch"] == 1
+
+
+def test_evaluation_writes_dice_per_case_and_label(trained, tmp_path):
+    override = {"ckpt_dir": str(trained.models)}
+    run(trained.bundle, EVALUATE, trained.dataset, tmp_path, "evaluating", **override)
+    with open(tmp_path / "eval/val_mean_dice_raw.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert len(rows[0]) == 1 + len(label_names(trained.bundle)) - 1 + 1  # file name, labels, mean
+    cases = {Path(item["image"]).name for item in load_datalist(trained.dataset, "test")}
+    assert len(cases) == TEST_CASES
+    assert {Path(row[0]).name for row in rows[1:]} == cases
+    for row in rows[1:]:
+        assert all(value == "nan" or 0 <= float(value) <= 1 for value in row[1:])
+    assert (tmp_path / "eval/val_mean_dice_summary.csv").is_file()
+
+
+def test_evaluation_is_in_the_grid_of_the_labels(trained, tmp_path):
+    """Dice of the label maps that inference writes equals that of the evaluation."""
+    override = {"ckpt_dir": str(trained.models)}
+    evaluation = run(trained.bundle, EVALUATE, trained.dataset, tmp_path, **override)
+    run(trained.bundle, INFERENCE, trained.dataset, tmp_path, **override)
+    scores = []
+    for item in load_datalist(trained.dataset, "test"):
+        pred = np.asarray(nib.load(tmp_path / f"eval/{suffixless(Path(item['image']))}_seg.nii.gz").dataobj)
+        label = np.asarray(nib.load(item["label"]).dataobj)
+        present = [i for i in range(1, len(label_names(trained.bundle))) if (label == i).any()]
+        dice = [2 * ((pred == i) & (label == i)).sum() / ((pred == i).sum() + (label == i).sum()) for i in present]
+        scores.append(np.mean(dice))
+    measured = evaluation.parser.get_parsed_content("validate#evaluator").state.metrics["val_mean_dice"]
+    assert measured == pytest.approx(np.mean(scores), abs=1e-3)
+
+
+def test_inference_writes_label_maps_on_the_images_own_grid(trained, tmp_path):
+    images = trained.dataset / "imagesTr"
+    shutil.copytree(images, tmp_path / "plain folder")
+    override = {"ckpt_dir": str(trained.models)}
+    run(trained.bundle, INFERENCE, tmp_path / "plain folder", tmp_path, "evaluating", **override)
+    written = sorted(path.name for path in (tmp_path / "eval").iterdir())
+    assert written == sorted(f"{suffixless(path)}_seg.nii.gz" for path in images.iterdir())
+    for image in images.iterdir():
+        path = tmp_path / "eval" / f"{suffixless(image)}_seg.nii.gz"
+        assert_label_map(path, image, len(label_names(trained.bundle)))
+
+
+def test_inference_goes_on_after_bad_files(trained, tmp_path, caplog):
+    good = Path(load_datalist(trained.dataset, "test")[0]["image"])
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for name in ("a_good", "z_good"):
+        shutil.copy(good, scans / f"{name}.nii.gz")
+    volume = nib.load(good)
+    voxels = np.asarray(volume.dataobj).astype(np.float32)
+    nib.save(nib.Nifti1Image(voxels[:, :, 0], volume.affine), scans / "flat.nii.gz")
+    voxels[2, 3, 4] = np.nan
+    nib.save(nib.Nifti1Image(voxels, volume.affine), scans / "holes.nii.gz")
+    (scans / "nothing.nii.gz").touch()
+    override = {"ckpt_dir": str(trained.models)}
+    with pytest.raises(RuntimeError) as raised:
+        run(trained.bundle, INFERENCE, scans, tmp_path, **override)
+    message = str(root_cause(raised.value))
+    assert message.startswith("3 of 5 file(s) could not be segmented")
+    for name in ("flat", "holes", "nothing"):
+        assert str(scans / f"{name}.nii.gz") in message
+    assert "NaN" in message and "expected one channel and three dimensions" in message
+    assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["a_good_seg.nii.gz", "z_good_seg.nii.gz"]
+    assert_label_map(tmp_path / "eval/z_good_seg.nii.gz", good, len(label_names(trained.bundle)))
+    assert "Traceback" not in caplog.text
+
+
+def test_training_stops_at_once_for_bad_files(trained, tmp_path):
+    dataset = tmp_path / "data"
+    shutil.copytree(trained.dataset, dataset)
+    path = Path(load_datalist(dataset, "training")[1]["label"])
+    label = nib.load(path)
+    nib.save(nib.Nifti1Image(np.full(label.shape, 77, np.uint8), label.affine), path)
+    with pytest.raises(RuntimeError) as raised:
+        workflow(trained.bundle, TRAIN, dataset, tmp_path / "out")
+    assert re.search(rf"{path.name}: label value\(s\) \[77.0\]", str(root_cause(raised.value)))
+    assert not (tmp_path / "out/models").exists()
+
+
+def test_resume(trained, models, tmp_path):
+    before = read_weights(models / "last.pt")
+    resumed = run(trained.bundle, TRAIN, trained.dataset, tmp_path, "training", resume="true", epochs=2)
+    trainer = resumed.parser.get_parsed_content("train#trainer")
+    assert (trainer.state.epoch, trainer.state.iteration) == (2, 4)
+    last = torch.load(models / "last.pt", weights_only=True)
+    assert last["epoch"] == 2
+    assert not torch.equal(last["network"]["out.conv.conv.weight"], before["out.conv.conv.weight"])
+    assert sorted(path.name for path in models.iterdir()) == ["last.pt", "model.pt"]
+
+
+def test_init_from(trained, models, tmp_path):
+    file = str(models / "model.pt")
+    created = workflow(trained.bundle, TRAIN, trained.dataset, tmp_path, init_from=file)
+    state = created.parser.get_parsed_content("network_def").state_dict()
+    for name, tensor in read_weights(models / "previous_model.pt").items():
+        assert torch.equal(state[name], tensor), name
+
+
+def test_same_seed_same_weights(trained, tmp_path):
+    weights = []
+    for name, seed in (("again", 0), ("other", 1)):
+        run(trained.bundle, TRAIN, trained.dataset, tmp_path / name, seed=seed)
+        weights.append(read_weights(tmp_path / name / "models/last.pt"))
+    first = read_weights(trained.models / "last.pt")
+    assert all(torch.equal(first[name], weights[0][name]) for name in first)
+    assert not all(torch.equal(first[name], weights[1][name]) for name in first)
+
+
+def test_torchscript_export(trained, tmp_path):
+    ckpt_export(
+        net_id="network_def",
+        filepath=str(tmp_path / "model.ts"),
+        ckpt_file=str(trained.models / "model.pt"),
+        meta_file=str(trained.bundle / "configs/metadata.json"),
+        config_file=str(trained.bundle / "configs/inference.json"),
+        **SMALL,
+    )
+    x = torch.randn(1, 1, 32, 48, 32)
+    with torch.no_grad():
+        expected = load_deployed(small_network(trained.bundle), trained.models / "model.pt")(x)
+        torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts").eval()(x), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real volumes are not here")
+@pytest.mark.parametrize("name", ["abdomen_ct", "abdomen_mr"])
+def test_inference_of_a_real_volume(name, tmp_path):
+    bundle, image = ROOT / "bundles/amos_ct", REAL_DATA / name / "image.nii.gz"
+    (tmp_path / "models").mkdir()
+    torch.save(small_network(bundle).state_dict(), tmp_path / "models/model.pt")
+    run(bundle, INFERENCE, image, tmp_path, patch_size=[96, 96, 48], **{"sliding_window#inferer#overlap": 0.25})
+    assert_label_map(tmp_path / "eval/image_seg.nii.gz", image, 16)
+
+
+# --- as users type them
+
+
+def commands(bundle: Path, program: str) -> list[list[str]]:
+    """The commands of a bundle's README, each as its words."""
+    text = (bundle / "docs/README.md").read_text(encoding="utf-8")
+    return [shlex.split(line) for line in text.splitlines() if line.startswith(f"{program} ")]
+
+
+def execute(words: list[str], cwd: Path) -> str:
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    result = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    return result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A repository with one bundle and a data set, to write into."""
+    folder = tmp_path_factory.mktemp("checkout") / "with space"
+    bundle = folder / "bundles/msd_hippocampus"
+    ignore = shutil.ignore_patterns("eval", "*.pt")
+    shutil.copytree(ROOT / "bundles/msd_hippocampus", bundle, ignore=ignore)
+    make_dataset(folder / "data set", bundle)
+    return SimpleNamespace(root=folder, bundle=bundle, dataset=folder / "data set")
+
+
+def typed(words: list[str], dataset: Path, **settings) -> list[str]:
+    """A README command with this interpreter and data set, and the small network."""
+    words = [str(dataset) if word == "DIR" else word for word in words]
+    return [sys.executable, *words[1:], *options(**settings)]
+
+
+@pytest.mark.slow
+def test_readme_commands_in_the_bundles_folder(checkout):
+    training, evaluation, inference, _ = commands(checkout.bundle, "python")
+    execute(typed(training, checkout.dataset, **SMALL, **SHORT), checkout.bundle)
+    assert (checkout.bundle / "models/model.pt").is_file()
+    output = execute(typed(evaluation, checkout.dataset, **SMALL), checkout.bundle)
+    assert (checkout.bundle / "eval/val_mean_dice_raw.csv").is_file(), output
+    execute(typed(inference, checkout.dataset, **SMALL), checkout.bundle)
+    assert len(list(checkout.bundle.glob("eval/*_seg.nii.gz"))) == TEST_CASES
+    left = {path.name for path in checkout.bundle.iterdir()}
+    assert left == {"configs", "docs", "models", "eval", "LICENSE"}
+
+
+@pytest.mark.slow
+def test_commands_in_the_repositorys_folder(checkout, tmp_path):
+    """Without a run id, as MONAI Label runs bundles; the weights are of another folder."""
+    python = [sys.executable, "-m", "monai.bundle", "run"]
+    folder = "bundles/msd_hippocampus"
+    common = {"bundle_root": folder, "dataset_dir": "data set", "output_dir": tmp_path / "out"}
+    weights = {"ckpt_dir": tmp_path / "models"}
+    settings = {**common, **weights, **SMALL}
+    execute([*python, *options(config_file=f"{folder}/configs/train.json", **settings, **SHORT)], checkout.root)
+    assert (tmp_path / "models/model.pt").is_file()
+    execute([*python, *options(config_file=f"{folder}/configs/inference.json", **settings)], checkout.root)
+    assert len(list(tmp_path.glob("out/*_seg.nii.gz"))) == TEST_CASES
+    assert {path.name for path in checkout.root.iterdir()} == {"bundles", "data set"}
+
+
+@pytest.mark.slow
+def test_error_of_a_command_is_printed_last(checkout, tmp_path):
+    training = commands(checkout.bundle, "python")[0]
+    result = subprocess.run(
+        typed(training, tmp_path / "nowhere"), cwd=checkout.bundle, capture_output=True, text=True, check=False
+    )
+    assert result.returncode != 0
+    last = result.stderr.rstrip().splitlines()[-1]
+    assert re.match(r"FileNotFoundError: dataset_dir '.*nowhere' does not exist.*--dataset_dir DIR", last)
+
+
+@pytest.mark.slow
+def test_training_on_two_processes(checkout, tmp_path):
+    """gloo on two CPU processes stands for NCCL on two GPUs."""
+    torchrun = commands(checkout.bundle, "torchrun")[0]
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", *torchrun[1:]]
+    words = [str(checkout.dataset) if word == "DIR" else word for word in words]
+    settings = {key: value for key, value in SMALL.items() if key != "device"}
+    execute([*words, *options(ckpt_dir=tmp_path, **settings, **SHORT)], checkout.bundle)
+    weights = read_weights(tmp_path / "model.pt")
+    assert weights.keys() == small_network(checkout.bundle).state_dict().keys()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "model.pt"]

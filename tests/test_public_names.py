@@ -1,0 +1,18 @@
+import rep3d
+
+
+def test_public_names():
+    assert sorted(rep3d.__all__) == [
+        "Rep3D",
+        "checkpoints",
+        "convert_official_state_dict",
+        "data",
+        "depthwise_conv3d",
+        "errors",
+        "inference",
+        "inferers",
+        "reparameterize",
+        "training",
+        "transforms",
+    ]
+    assert all(hasattr(rep3d, name) for name in rep3d.__all__)

@@ -1,0 +1,94 @@
+import pytest
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import MeanAbsoluteError, StatsHandler, TensorBoardStatsHandler, ValidationHandler
+from monai.handlers.utils import from_engine
+from torch import nn
+
+from rep3d import training
+from rep3d.training import TrainingProgress, handlers_of_rank, image_meta, key_metric
+
+
+@pytest.fixture
+def engines():
+    """Trainer and evaluator of one linear layer: 2 epochs of 3 steps."""
+    network = nn.Linear(1, 1)
+    data = [{"image": torch.ones(1, 1), "label": torch.ones(1, 1)}] * 3
+    evaluator = SupervisedEvaluator(
+        "cpu",
+        data,
+        network,
+        key_val_metric={"error": MeanAbsoluteError(output_transform=from_engine(["pred", "label"]))},
+    )
+    progress = TrainingProgress(evaluator)
+    trainer = SupervisedTrainer(
+        "cpu",
+        max_epochs=2,
+        train_data_loader=data,
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), 0.01),
+        loss_function=nn.MSELoss(),
+        train_handlers=[ValidationHandler(1, evaluator), progress],
+    )
+    return trainer, evaluator, progress
+
+
+def test_handlers_of_rank(engines, tmp_path):
+    _, evaluator, progress = engines
+    quiet = ValidationHandler(1, evaluator)
+    handlers = [quiet, StatsHandler(), TensorBoardStatsHandler(log_dir=str(tmp_path)), progress]
+    assert handlers_of_rank(handlers, 0) == handlers
+    for rank in (1, 7):
+        assert handlers_of_rank(handlers, rank) == [quiet]
+
+
+def test_key_metric(engines):
+    _, evaluator, _ = engines
+    evaluator.run()
+    assert key_metric(evaluator) == evaluator.state.metrics["error"]
+
+
+def test_progress_shows_a_whole_training(engines, monkeypatch):
+    trainer, evaluator, progress = engines
+    bars = []
+
+    class Bar:
+        def __init__(self, total, initial, **_):
+            self.total, self.n, self.shown, self.closed = total, initial, [], False
+            bars.append(self)
+
+        def set_postfix(self, shown, refresh):
+            self.shown.append(shown)
+
+        def update(self):
+            self.n += 1
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr(training, "tqdm", Bar)
+    trainer.run()
+    (bar,) = bars
+    assert (bar.total, bar.n, bar.closed) == (6, 6, True)
+    assert bar.shown[0].keys() == {"epoch", "loss"}  # before the first validation
+    assert bar.shown[-1].keys() == {"epoch", "loss", "val_dice", "best"}
+    assert [shown["epoch"] for shown in bar.shown] == ["1/2"] * 3 + ["2/2"] * 3
+
+
+def test_progress_of_a_resumed_training_starts_where_it_stopped(engines, capsys):
+    trainer, _, progress = engines
+    trainer.load_state_dict({"epoch": 1, "epoch_length": 3, "max_epochs": 2})
+    starts = []
+    trainer.add_event_handler(Events.EPOCH_STARTED, lambda: starts.append((progress.bar.n, progress.bar.total)))
+    trainer.run()
+    assert starts == [(3, 6)]
+    assert progress.bar.n == 6
+    assert "6/6" in capsys.readouterr().err
+
+
+def test_image_meta():
+    class Image:
+        meta = {"filename_or_obj": "a"}
+
+    assert image_meta([{"image": Image(), "label": None}]) == [{"filename_or_obj": "a"}]
