@@ -139,7 +139,7 @@ class Checkpoints:
             self._resume()
         elif init_from:
             initialize_from(network, init_from)
-        if dist.is_initialized():
+        if dist.is_available() and dist.is_initialized():
             dist.barrier()  # every process has read before one renames what is there
         if writes:
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import Evaluator
 from tqdm import tqdm
@@ -23,25 +24,33 @@ def run_each(evaluator: Evaluator, dataset: Dataset) -> None:
     Raises:
         RuntimeError: after all items, when some have failed. Names each with its reason.
     """
-    failures = []
+    failures: list[str] = []
+    errors: list[Exception] = []
     # The engine logs a traceback of what we report in one line.
-    engine_log = logging.getLogger(f"{type(evaluator).__module__}.{type(evaluator).__qualname__}")
-    engine_log.disabled = True
+    logs, evaluator.logger.disabled = not evaluator.logger.disabled, True
     try:
-        for item in tqdm(dataset.data, desc="Segmenting", unit="volume"):
-            evaluator.data_loader = DataLoader(Dataset([item], dataset.transform), batch_size=1)
-            evaluator.state.epoch_length = 1
-            try:
+        # Caught by a handler, not around `run`: an engine that was left by an exception skips its next run silently.
+        with evaluator.add_event_handler(Events.EXCEPTION_RAISED, _remember, errors):
+            for item in tqdm(dataset.data, desc="Segmenting", unit="volume"):
+                evaluator.data_loader = DataLoader(Dataset([item], dataset.transform), batch_size=1)
+                evaluator.state.epoch_length = 1
+                errors.clear()
                 evaluator.run()
-            except Exception as error:
-                reason = _first_line(root_cause(error))
-                logger.error("skipped %s: %s", item["image"], reason)
-                failures.append(f"{item['image']}: {reason}")
+                if errors:
+                    reason = _first_line(root_cause(errors[0]))
+                    logger.error("skipped %s: %s", item["image"], reason)
+                    failures.append(f"{item['image']}: {reason}")
     finally:
-        engine_log.disabled = False
+        evaluator.logger.disabled = not logs
     if failures:
         listed = "\n  ".join(failures)
         raise RuntimeError(f"{len(failures)} of {len(dataset.data)} file(s) could not be segmented:\n  {listed}")
+
+
+def _remember(engine: Evaluator, error: BaseException, errors: list[Exception]) -> None:
+    if not isinstance(error, Exception):  # KeyboardInterrupt
+        raise error
+    errors.append(error)
 
 
 def _first_line(error: BaseException) -> str:

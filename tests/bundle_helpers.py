@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from rep3d.data import load_datalist
+from rep3d.data import PARTS, load_datalist
 from rep3d.phantom import write_decathlon
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,18 +38,18 @@ def image_format(bundle: Path) -> dict:
     return read(bundle, "metadata")["network_data_format"]["inputs"]["image"]
 
 
-def make_dataset(folder: Path, bundle: Path) -> Path:
-    """Anisotropic LPS volumes; one for training and one for testing are smaller than the patch on every axis."""
+def make_dataset(folder: Path, bundle: Path, count: int = CASES) -> Path:
+    """Anisotropic LPS volumes; one case of each part is smaller than the patch on every axis."""
     write_decathlon(
         folder,
         labels=dict(list(enumerate(label_names(bundle)))[1:]),
-        count=CASES,
+        count=count,
         shape=(36, 30, 14),
         spacing=(1.5, 1.5, 3.0),
         modality="CT" if image_format(bundle)["modality"] == "CT" else "MRI",
         orientation="LPS",
     )
-    for part in ("training", "test"):
+    for part in PARTS:
         for path in load_datalist(folder, part)[0].values():
             volume = nib.load(path).slicer[8:22, 8:22, 3:11]
             nib.save(nib.Nifti1Image(np.asarray(volume.dataobj), volume.affine), path)

@@ -123,7 +123,7 @@ def test_verify_metadata(tmp_path):
 @each_bundle
 def test_readme(bundle):
     text = (bundle / "docs/README.md").read_text(encoding="utf-8")
-    assert not re.search(r"[{}]\w|\w[{}]", text.replace("{", "", 0)), "a placeholder was left"
+    assert not re.search(r"[{}]", text), "a placeholder was left"
     for index, name in enumerate(label_names(bundle)):
         assert f"{index} {name}" in text
     for name in re.findall(r"configs/\w+\.json", text):
@@ -354,7 +354,7 @@ def commands(bundle: Path, program: str) -> list[list[str]]:
 
 def execute(words: list[str], cwd: Path) -> str:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    result = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=1800, check=False)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     return result.stdout + result.stderr
 
@@ -366,7 +366,7 @@ def checkout(tmp_path_factory):
     bundle = folder / "bundles/msd_hippocampus"
     ignore = shutil.ignore_patterns("eval", "*.pt")
     shutil.copytree(ROOT / "bundles/msd_hippocampus", bundle, ignore=ignore)
-    make_dataset(folder / "data set", bundle)
+    make_dataset(folder / "data set", bundle, count=15)  # two for validation, which need different numbers of windows
     return SimpleNamespace(root=folder, bundle=bundle, dataset=folder / "data set")
 
 
@@ -384,7 +384,7 @@ def test_readme_commands_in_the_bundles_folder(checkout):
     output = execute(typed(evaluation, checkout.dataset, **SMALL), checkout.bundle)
     assert (checkout.bundle / "eval/val_mean_dice_raw.csv").is_file(), output
     execute(typed(inference, checkout.dataset, **SMALL), checkout.bundle)
-    assert len(list(checkout.bundle.glob("eval/*_seg.nii.gz"))) == TEST_CASES
+    assert len(list(checkout.bundle.glob("eval/*_seg.nii.gz"))) == len(load_datalist(checkout.dataset, "test"))
     left = {path.name for path in checkout.bundle.iterdir()}
     assert left == {"configs", "docs", "models", "eval", "LICENSE"}
 
@@ -400,16 +400,14 @@ def test_commands_in_the_repositorys_folder(checkout, tmp_path):
     execute([*python, *options(config_file=f"{folder}/configs/train.json", **settings, **SHORT)], checkout.root)
     assert (tmp_path / "models/model.pt").is_file()
     execute([*python, *options(config_file=f"{folder}/configs/inference.json", **settings)], checkout.root)
-    assert len(list(tmp_path.glob("out/*_seg.nii.gz"))) == TEST_CASES
+    assert len(list(tmp_path.glob("out/*_seg.nii.gz"))) == len(load_datalist(checkout.dataset, "test"))
     assert {path.name for path in checkout.root.iterdir()} == {"bundles", "data set"}
 
 
 @pytest.mark.slow
 def test_error_of_a_command_is_printed_last(checkout, tmp_path):
-    training = commands(checkout.bundle, "python")[0]
-    result = subprocess.run(
-        typed(training, tmp_path / "nowhere"), cwd=checkout.bundle, capture_output=True, text=True, check=False
-    )
+    words = typed(commands(checkout.bundle, "python")[0], tmp_path / "nowhere")
+    result = subprocess.run(words, cwd=checkout.bundle, capture_output=True, text=True, check=False)
     assert result.returncode != 0
     last = result.stderr.rstrip().splitlines()[-1]
     assert re.match(r"FileNotFoundError: dataset_dir '.*nowhere' does not exist.*--dataset_dir DIR", last)
@@ -417,7 +415,7 @@ def test_error_of_a_command_is_printed_last(checkout, tmp_path):
 
 @pytest.mark.slow
 def test_training_on_two_processes(checkout, tmp_path):
-    """gloo on two CPU processes stands for NCCL on two GPUs."""
+    """gloo on two CPU processes stands for NCCL on two GPUs; they validate with different numbers of forward passes."""
     torchrun = commands(checkout.bundle, "torchrun")[0]
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", *torchrun[1:]]
     words = [str(checkout.dataset) if word == "DIR" else word for word in words]
