@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -147,7 +148,7 @@ class Checkpoints:
             except OSError as error:
                 raise ValueError(f"ckpt_dir {str(folder)!r} cannot be made: {error}") from None
             if not resume:
-                self._keep_previous()
+                trainer.add_event_handler(Events.STARTED, self._keep_previous)
             evaluator.add_event_handler(Events.COMPLETED, self._save_best)
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save_last)
             trainer.add_event_handler(Events.COMPLETED, self._save_unvalidated)
@@ -208,11 +209,12 @@ class Checkpoints:
                 group["lr"] = rate * decay
 
     def _keep_previous(self) -> None:
-        """A new training takes no earlier weights away: they stay beside the new ones under another name."""
+        """A new training takes no earlier weights away: they stay beside the new ones, named by their time."""
         for name in (BEST, LAST):
             path = self.folder / name
             if path.is_file():
-                kept = path.with_name(f"previous_{name}")
+                saved = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
+                kept = path.with_name(f"{path.stem}_{saved}{path.suffix}")
                 path.replace(kept)
                 logger.warning("%s is of an earlier training: kept as %s", path, kept)
 

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 PARTS = ("training", "validation", "test")
 FRACTIONS = (0.7, 0.1, 0.2)  # of PARTS, where a Decathlon set has no split of its own
+VALIDATION_FRACTIONS = (7 / 8, 1 / 8)  # where it only lacks validation pairs: training and validation in proportion
 SPLIT_SEED = 0
 SUFFIXES = (".nii.gz", ".nii")
 AFFINE_TOLERANCE = 1e-2  # millimetres
@@ -34,9 +35,10 @@ Item = dict[str, str]
 def load_datalist(dataset_dir: str | os.PathLike, part: str) -> list[Item]:
     """The pairs {"image": path, "label": path} of one part of a data set.
 
-    A Decathlon set is split by its own "validation" list of pairs where it has one (the test part is then the
-    validation part, unless "test" lists pairs as well), otherwise 70/10/20 % at random with a fixed seed. Without
-    `imagesTs` and `labelsTs`, the test part of the folder layout is its validation part.
+    A Decathlon set is split by its own lists "validation" and "test" as far as they hold pairs: without a test list,
+    the test part is the validation part; without a validation list, one eighth of the training list is taken, at
+    random with a fixed seed; without both, the training list is split 70/10/20 %. Without `imagesTs` and `labelsTs`,
+    the test part of the folder layout is its validation part.
 
     Args:
         dataset_dir: the data set's folder.
@@ -251,9 +253,12 @@ def _decathlon_items(folder: Path, part: str) -> list[Item]:
     dataset = _read_dataset_json(folder)
     own = {name: [entry for entry in dataset.get(name) or [] if _is_pair(entry)] for name in PARTS}
     if own["validation"]:
-        chosen = own[part] or own["validation"] if part == "test" else own[part]
+        own["test"] = own["test"] or own["validation"]
+    elif own["test"]:
+        own["training"], own["validation"] = random_split(own["training"], VALIDATION_FRACTIONS)
     else:
-        chosen = random_split(own["training"])[PARTS.index(part)]
+        own = dict(zip(PARTS, random_split(own["training"]), strict=True))
+    chosen = own[part]
     return [{key: str(folder / entry[key]) for key in ("image", "label")} for entry in chosen]
 
 

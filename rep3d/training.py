@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 
@@ -83,6 +84,11 @@ class TrainingProgress:
 def key_metric(engine: Workflow) -> float:
     """The engine's latest key metric, for `torch.optim.lr_scheduler.ReduceLROnPlateau`."""
     return engine.state.metrics[engine.state.key_metric_name]
+
+
+def is_better(score: float, best: float) -> bool:
+    """Whether a validation score is a new best; unlike a plain comparison, any score is better than NaN."""
+    return score > best or math.isnan(best)
 
 
 def image_meta(batch: Sequence[Mapping]) -> list[dict]:

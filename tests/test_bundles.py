@@ -304,7 +304,7 @@ def test_init_from(trained, models, tmp_path):
     file = str(models / "model.pt")
     created = workflow(trained.bundle, TRAIN, trained.dataset, tmp_path, init_from=file)
     state = created.parser.get_parsed_content("network_def").state_dict()
-    for name, tensor in read_weights(models / "previous_model.pt").items():
+    for name, tensor in read_weights(models / "model.pt").items():
         assert torch.equal(state[name], tensor), name
 
 

@@ -92,6 +92,14 @@ def test_decathlon_with_test_pairs_of_its_own(tmp_path):
     assert names(load_datalist(folder, "test")) == ["d", "e"]
 
 
+def test_decathlon_with_test_pairs_but_no_validation(tmp_path):
+    folder = make_decathlon(tmp_path, training=pairs(*"abcdefgh"), test=pairs("y", "z"))
+    training, validation, test = (names(load_datalist(folder, part)) for part in data.PARTS)
+    assert (len(training), len(validation), test) == (7, 1, ["y", "z"])
+    assert sorted(training + validation) == list("abcdefgh")
+    assert [Path(item["image"]).name[0] for item in load_inference_list(folder)] == ["y", "z"]
+
+
 def test_folder_layout(tmp_path):
     folder = make_folders(tmp_path, Tr=3, Val=2, Ts=1)
     assert [names(load_datalist(folder, part)) for part in data.PARTS] == [

@@ -7,7 +7,7 @@ from monai.handlers.utils import from_engine
 from torch import nn
 
 from rep3d import training
-from rep3d.training import TrainingProgress, handlers_of_rank, image_meta, key_metric
+from rep3d.training import TrainingProgress, handlers_of_rank, image_meta, is_better, key_metric
 
 
 @pytest.fixture
@@ -41,6 +41,12 @@ def test_handlers_of_rank(engines, tmp_path):
     assert handlers_of_rank(handlers, 0) == handlers
     for rank in (1, 7):
         assert handlers_of_rank(handlers, rank) == [quiet]
+
+
+def test_any_score_is_better_than_nan():
+    nan = float("nan")
+    assert is_better(0.2, 0.1) and is_better(0.0, nan)
+    assert not is_better(0.1, 0.1) and not is_better(nan, 0.1)
 
 
 def test_key_metric(engines):
