@@ -59,7 +59,10 @@ def main(data: str = "", output: str = str(ROOT / "runs/demo"), steps: int = 420
     run_bundle("training", ["train.json"], overlays, options | training)
     seconds = time.perf_counter() - start
     run_bundle("evaluating", ["train.json", "evaluate.json"], overlays, options | {"output_dir": folder / "evaluation"})
-    run_bundle("evaluating", ["inference.json"], overlays, options | {"output_dir": folder / "predictions"})
+    # The held-out cases: a Decathlon set's own test images have no labels to compare with.
+    images = [{"image": case["image"]} for case in test_cases]
+    inference = {"output_dir": folder / "predictions", "dataset#data": images}
+    run_bundle("evaluating", ["inference.json"], overlays, options | inference)
 
     _, dice = read_dice(folder / "evaluation/val_mean_dice_raw.csv")
     table = dice_table(dice, labels[1:])
