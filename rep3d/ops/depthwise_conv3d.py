@@ -34,7 +34,7 @@ class _Cost(NamedTuple):
 
 # Without and with a backward pass to come. The CPU figures are from 2 cores; those for CUDA are estimates.
 COSTS = {
-    "cpu": (_Cost(0.04, 5.0, 1e6), _Cost(1.5, 14.0, 2e6)),
+    "cpu": (_Cost(0.018, 5.0, 1e6), _Cost(1.5, 14.0, 2e6)),
     "cuda": (_Cost(1e-3, 0.03, 1e5), _Cost(1e-2, 0.1, 3e5)),
 }
 
