@@ -1,4 +1,5 @@
 import copy
+import time
 import weakref
 
 import pytest
@@ -256,12 +257,12 @@ def test_distributed_data_parallel(tmp_path, relative_error):
     module, x = Conv(), torch.randn(2, 3, 6, 6, 6)
     torch.save((module, x), tmp_path / "start.pt")
     processes = torch.multiprocessing.spawn(_ddp_process, (tmp_path,), nprocs=2, join=False)
-    if not processes.join(timeout=120) and any(process.is_alive() for process in processes.processes):
-        for process in processes.processes:
-            process.kill()
-        pytest.skip("the two processes did not find each other in 120 s")
-    while not processes.join():
-        pass
+    end = time.monotonic() + 120
+    while not processes.join(timeout=5):
+        if time.monotonic() > end:
+            for process in processes.processes:
+                process.kill()
+            pytest.skip("the two processes did not find each other in 120 s")
     module(x).square().mean().backward()
     for rank in range(2):
         gradients = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
