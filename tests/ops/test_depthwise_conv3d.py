@@ -9,6 +9,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rep3d import depthwise_conv3d
 from rep3d.ops import depthwise_conv3d as ops
+from rep3d.ops import fft_conv
 
 # B, C, D, H, W, k: cubes, unequal and odd axes, single voxels, axes far smaller than the kernel.
 CASES = [
@@ -24,7 +25,7 @@ CASES = [
     (1, 2, 3, 5, 2, 21),
 ]
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
-FAST = ("fft", "auto")
+FAST = ("fft", "mixed", "auto")
 HALVES = (torch.bfloat16, torch.float16)
 DEVICES = [
     "cpu",
@@ -91,10 +92,59 @@ def test_without_bias(relative_error):
         assert relative_error(depthwise_conv3d(x, weight, backend=backend) + bias.view(-1, 1, 1, 1), with_bias) < 1e-6
 
 
-@pytest.mark.parametrize("case", [(2, 2, 3, 4, 2, 3), (1, 1, 2, 3, 4, 5)], ids=str)
-def test_gradcheck(case):
+SMALL_CASES = [(2, 2, 3, 4, 2, 3), (1, 1, 2, 3, 4, 5)]
+
+
+@pytest.mark.parametrize("save_spectra", [True, False])
+@pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize("case", SMALL_CASES, ids=str)
+def test_gradcheck(case, backend, save_spectra):
     inputs = make_inputs(case, torch.float64)
-    assert torch.autograd.gradcheck(lambda *tensors: depthwise_conv3d(*tensors, backend="fft"), inputs)
+    assert torch.autograd.gradcheck(
+        lambda *tensors: depthwise_conv3d(*tensors, backend=backend, save_spectra=save_spectra), inputs
+    )
+
+
+@pytest.mark.parametrize("backend", ops.BACKENDS)
+@pytest.mark.parametrize("case", SMALL_CASES, ids=str)
+def test_second_derivatives(case, backend):
+    inputs = make_inputs(case, torch.float64)
+    assert torch.autograd.gradgradcheck(lambda *tensors: depthwise_conv3d(*tensors, backend=backend), inputs)
+
+
+@pytest.mark.parametrize("backend", ops.BACKENDS)
+def test_function_transforms(backend, relative_error):
+    """Gradients per sample: `torch.func.vmap` over `torch.func.grad`."""
+    x, weight, _ = make_inputs((3, 2, 5, 4, 6, 5))
+
+    def loss(weight, sample):
+        return depthwise_conv3d(sample.unsqueeze(0), weight, backend=backend).square().sum()
+
+    actual = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weight.detach(), x.detach())
+    for gradient, sample in zip(actual, x.detach(), strict=True):
+        assert relative_error(gradient, torch.autograd.grad(loss(weight, sample), weight)[0]) < 1e-5
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_same_input_gives_the_same_bits(backend):
+    inputs = make_inputs((2, 3, 9, 8, 7, 7))
+    torch.use_deterministic_algorithms(True)
+    try:
+        for first, second in zip(run(inputs, backend), run(inputs, backend), strict=True):
+            assert torch.equal(first, second)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_compiles_without_graph_break(backend, relative_error):
+    inputs = make_inputs((2, 3, 5, 6, 7, 7))
+    compiled = torch.compile(
+        lambda *tensors: depthwise_conv3d(*tensors, backend=backend).square().sum(), fullgraph=True, backend="aot_eager"
+    )
+    expected = torch.autograd.grad(depthwise_conv3d(*inputs, backend=backend).square().sum(), inputs)
+    for actual, reference in zip(torch.autograd.grad(compiled(*inputs), inputs), expected, strict=True):
+        assert relative_error(actual, reference) < 1e-5
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -126,13 +176,6 @@ def test_gradients_of_some_inputs(wanted, backend, relative_error):
         assert relative_error(actual, reference) < 1e-5
 
 
-def test_double_backward_is_refused():
-    x, weight, _ = make_inputs((1, 1, 4, 4, 4, 3))
-    (grad_x,) = torch.autograd.grad(depthwise_conv3d(x, weight, backend="fft").exp().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        grad_x.sum().backward()
-
-
 # --- memory
 
 
@@ -140,8 +183,8 @@ def test_double_backward_is_refused():
 def test_channel_blocks_change_nothing(numbers, monkeypatch, relative_error):
     inputs = make_inputs((2, 5, 6, 4, 3, 5))
     expected = run(inputs, "fft")
-    monkeypatch.setitem(ops.BLOCK_NUMBERS, "cpu", numbers)
-    blocks = ops._channel_blocks(inputs[0].shape, [8, 6, 4], "cpu")
+    monkeypatch.setitem(fft_conv.BLOCK_NUMBERS, "cpu", numbers)
+    blocks = fft_conv._channel_blocks(inputs[0], fft_conv.make_plan((6, 4, 3), 5))
     assert len(blocks) > 1
     assert [channel for block in blocks for channel in range(5)[block]] == list(range(5))
     for actual, reference in zip(run(inputs, "fft"), expected, strict=True):
@@ -161,7 +204,7 @@ def test_inference_keeps_the_spectra_of_one_block(context, monkeypatch):
         return spectrum
 
     monkeypatch.setattr(torch.fft, "rfftn", watched_transform)
-    monkeypatch.setitem(ops.BLOCK_NUMBERS, "cpu", 1)
+    monkeypatch.setitem(fft_conv.BLOCK_NUMBERS, "cpu", 1)
     x, weight, bias = make_inputs((1, 6, 6, 6, 6, 5))
     with context():
         y = depthwise_conv3d(x, weight, bias, backend="fft")
@@ -299,7 +342,7 @@ def test_torch_export_is_the_plain_convolution(backend):
     [
         ((1, 48, 48, 48, 48), 21, True, "fft"),
         ((1, 48, 48, 48, 48), 21, False, "fft"),
-        ((1, 48, 48, 48, 48), 7, True, "fft"),
+        ((1, 192, 12, 12, 12), 3, True, "mixed"),
         ((1, 4, 4, 4, 4), 1, True, "direct"),
         ((1, 48, 48, 48, 48), 1, False, "direct"),
     ],
@@ -311,8 +354,7 @@ def test_auto_takes_the_faster(shape, k, training, expected):
 
 
 def test_auto_knows_of_no_grad(monkeypatch):
-    costs = (ops._Cost(0, 1, 1), ops._Cost(1, 0, 0))  # direct without a backward pass, fft with one
-    monkeypatch.setitem(ops.COSTS, "cpu", costs)
+    monkeypatch.setitem(ops.COSTS, "cpu", ops._Cost(0, 1, 10, 0, 0, 7))  # fft is the faster with a backward pass only
     x, weight, _ = make_inputs((1, 2, 4, 4, 4, 3))
     assert ops._choose_backend(x, weight) == "fft"
     assert ops._choose_backend(x.detach(), weight.detach()) == "direct"
@@ -320,9 +362,18 @@ def test_auto_knows_of_no_grad(monkeypatch):
         assert ops._choose_backend(x, weight) == "direct"
 
 
-@pytest.mark.parametrize("n, expected", [(1, 2), (2, 2), (9, 10), (11, 12), (58, 60), (68, 70), (106, 108), (121, 126)])
+def test_multiplies_inside_the_map_are_counted():
+    """A kernel of ones on a map of ones gives the number of products at each voxel."""
+    for n, k in ((1, 5), (4, 3), (6, 21), (30, 7)):
+        line = torch.nn.functional.conv1d(torch.ones(1, 1, n), torch.ones(1, 1, k), padding=k // 2)
+        assert ops._overlaps(n, k) == line.sum()
+
+
+@pytest.mark.parametrize(
+    "n, expected", [(1, 2), (9, 10), (11, 12), (25, 32), (58, 60), (68, 72), (106, 112), (130, 144)]
+)
 def test_good_size(n, expected):
-    assert ops.good_size(n) == expected
+    assert fft_conv.good_size(n) == expected
 
 
 # --- errors

@@ -1,0 +1,71 @@
+import copy
+import pickle
+
+import torch
+
+from rep3d import depthwise_conv3d
+from rep3d.ops.fft_conv import KernelSpectra
+
+
+def convolve(x, weight, spectra=None):
+    return depthwise_conv3d(x, weight, backend="fft", spectra=spectra)
+
+
+def test_kept_spectra_change_nothing():
+    weight, spectra = torch.randn(3, 1, 5, 5, 5), KernelSpectra()
+    for size in (6, 7, 6):
+        x = torch.randn(2, 3, size, 8, 5)
+        assert torch.equal(convolve(x, weight, spectra), convolve(x, weight))
+    assert len(spectra.entries) == 2
+
+
+def test_kernel_is_transformed_once_per_input_size(monkeypatch):
+    weight, spectra, calls = torch.randn(3, 1, 5, 5, 5), KernelSpectra(), []
+    transform = torch.fft.rfftn
+    monkeypatch.setattr(torch.fft, "rfftn", lambda *args, **kwargs: calls.append(1) or transform(*args, **kwargs))
+    x = torch.randn(1, 3, 6, 6, 6)
+    counts = []
+    for _ in range(3):
+        convolve(x, weight, spectra)
+        counts.append(len(calls))
+    assert counts == [2, 3, 4]
+
+
+def test_the_last_sizes_are_kept():
+    weight, spectra = torch.randn(1, 1, 3, 3, 3), KernelSpectra(limit=2)
+    for size in (4, 5, 6, 5):
+        convolve(torch.randn(1, 1, size, size, size), weight, spectra)
+    assert [key[0].shape[0] for key, _, _ in spectra.entries] == [5, 6]
+
+
+def test_changed_kernel_gets_new_spectra():
+    weight, spectra, x = torch.nn.Parameter(torch.randn(2, 1, 3, 3, 3)), KernelSpectra(), torch.randn(1, 2, 4, 4, 4)
+    with torch.no_grad():
+        convolve(x, weight, spectra)
+        weight.mul_(2)
+        torch.testing.assert_close(convolve(x, weight, spectra), convolve(x, weight))
+        weight.data = torch.randn_like(weight)
+        torch.testing.assert_close(convolve(x, weight, spectra), convolve(x, weight))
+    assert len(spectra.entries) == 1
+
+
+def test_not_used_with_gradients():
+    weight, spectra = torch.randn(2, 1, 3, 3, 3, requires_grad=True), KernelSpectra()
+    convolve(torch.randn(1, 2, 4, 4, 4), weight, spectra).sum().backward()
+    assert not spectra.entries
+
+
+def test_inference_mode():
+    """Weights made in inference mode have no version that would tell of a change."""
+    with torch.inference_mode():
+        weight, spectra, x = torch.randn(2, 1, 3, 3, 3), KernelSpectra(), torch.randn(1, 2, 4, 4, 4)
+        convolve(x, weight, spectra)
+        weight.mul_(2)
+        torch.testing.assert_close(convolve(x, weight, spectra), convolve(x, weight))
+
+
+def test_copies_start_empty():
+    weight, spectra = torch.randn(2, 1, 3, 3, 3), KernelSpectra(limit=5)
+    convolve(torch.randn(1, 2, 4, 4, 4), weight, spectra)
+    for copied in (copy.deepcopy(spectra), pickle.loads(pickle.dumps(spectra))):
+        assert copied.limit == 5 and not copied.entries
