@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from rep3d.networks.recomputing import RecomputingMixin
 from rep3d.networks.rep3d import DeployedRep3DBlock, Rep3DBlock
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -28,6 +29,8 @@ def reparameterize(model: ModuleT) -> ModuleT:
         for name, child in list(parent.named_children()):
             if isinstance(child, Rep3DBlock):
                 setattr(parent, name, _deployed_block(child))
+            elif isinstance(child, RecomputingMixin):
+                child.stop_recomputing()
     return deployed
 
 

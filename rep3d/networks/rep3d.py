@@ -7,7 +7,7 @@ the decoder follow the released code, https://github.com/leeh43/Rep3D, as far as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import nn
 
 from rep3d.networks.lrbm import LRBM, FixedMask
+from rep3d.networks.recomputing import RecomputingMixin
 from rep3d.ops.depthwise_conv3d import depthwise_conv3d
+from rep3d.ops.fft_conv import KernelSpectra
 
 MODULATIONS = ("lrbm", "fixed", "none", "csla")
 BLOCK_ORDERS = ("conv-norm-act", "norm-conv-act")
@@ -100,13 +102,19 @@ class Rep3DBlock(nn.Module):
         return {name: tensor.to(self.weight.dtype) for name, tensor in state.items()}
 
 
+class RecomputingRep3DBlock(RecomputingMixin, Rep3DBlock):
+    pass
+
+
 class DeployedRep3DBlock(nn.Module):
     """A `Rep3DBlock` with mask and BatchNorm folded away: one convolution with bias, and GELU.
 
     It takes the same arguments, and folds a state of the training form when it loads one. Until they were loaded its
     parameters are NaN and `forward` raises: loaders that skip unknown names would otherwise leave it unmasked without a
-    word.
+    word. It keeps the spectra of its kernel for the last input sizes.
     """
+
+    __jit_ignored_attributes__ = ["spectra"]
 
     def __init__(
         self, channels: int, kernel_size: int = 21, block_order: str = "conv-norm-act", **other_arguments: Any
@@ -124,6 +132,7 @@ class DeployedRep3DBlock(nn.Module):
         self.bias = None if self.norm_first else _unknown(channels)
         self.scale = _unknown(channels) if self.norm_first else None
         self.shift = _unknown(channels) if self.norm_first else None
+        self.spectra = KernelSpectra()
         self.loaded = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -134,7 +143,7 @@ class DeployedRep3DBlock(nn.Module):
         if torch.jit.is_scripting():
             y = F.conv3d(x, self.kernel, self.bias, padding=self.padding, groups=self.kernel.shape[0])
         else:
-            y = depthwise_conv3d(x, self.kernel, self.bias)
+            y = depthwise_conv3d(x, self.kernel, self.bias, spectra=self.spectra)
         return F.gelu(y)
 
     @torch.jit.unused
@@ -160,6 +169,14 @@ def _initial_kernel(channels: int, kernel_size: int) -> torch.Tensor:
     return nn.Conv3d(channels, channels, kernel_size, groups=channels, bias=False).weight.detach()
 
 
+class RecomputingBasicBlock(RecomputingMixin, UnetrBasicBlock):
+    pass
+
+
+class RecomputingUpBlock(RecomputingMixin, UnetrUpBlock):
+    pass
+
+
 class ChannelNorm(nn.Module):
     """LayerNorm over the channels of each voxel: (B, C, D, H, W) -> (B, C, D, H, W)."""
 
@@ -181,15 +198,19 @@ class Rep3DEncoder(nn.Module):
         in_channels: C_in.
         feature_size: channels per stage.
         depths: blocks per stage.
-        deploy: build `DeployedRep3DBlock`s.
+        block: class of the blocks.
         block_arguments: passed on to every block.
     """
 
     def __init__(
-        self, in_channels: int, feature_size: Sequence[int], depths: Sequence[int], deploy: bool, **block_arguments
+        self,
+        in_channels: int,
+        feature_size: Sequence[int],
+        depths: Sequence[int],
+        block: Callable[..., nn.Module],
+        **block_arguments,
     ) -> None:
         super().__init__()
-        block = DeployedRep3DBlock if deploy else Rep3DBlock
         stem = nn.Sequential(
             nn.Conv3d(in_channels, feature_size[0], 7, stride=2, padding=3), ChannelNorm(feature_size[0])
         )
@@ -228,6 +249,8 @@ class Rep3D(nn.Module):
         block_order: "conv-norm-act" (released code) or "norm-conv-act" (equation 17).
         norm_name: normalization of the decoder, as in `monai.networks.layers.get_norm_layer`.
         deploy: build the folded form for inference. It loads checkpoints of either form.
+        use_checkpoint: keep only the inputs of the blocks for the backward pass, which computes the rest again: less
+            memory, more time, the same numbers.
 
     Raises:
         ValueError: an argument out of its range.
@@ -248,6 +271,7 @@ class Rep3D(nn.Module):
         block_order: str = "conv-norm-act",
         norm_name: str | tuple = "instance",
         deploy: bool = False,
+        use_checkpoint: bool = False,
     ) -> None:
         super().__init__()
         _check_choice("modulation", modulation, MODULATIONS)
@@ -259,29 +283,47 @@ class Rep3D(nn.Module):
             if len(value) != 4 or min(value) < 1:
                 raise ValueError(f"{name} must be four positive integers, got {value!r}")
         self.in_channels = in_channels
+        recompute = use_checkpoint and not deploy
         self.encoder = Rep3DEncoder(
             in_channels,
             feature_size,
             depths,
-            deploy,
+            DeployedRep3DBlock if deploy else RecomputingRep3DBlock if recompute else Rep3DBlock,
             kernel_size=kernel_size,
             modulation=modulation,
             generator_kernel_size=generator_kernel_size,
             generator_depth=generator_depth,
             block_order=block_order,
         )
-        block: dict[str, Any] = {"spatial_dims": 3, "kernel_size": 3, "norm_name": norm_name, "res_block": True}
+        arguments: dict[str, Any] = {"spatial_dims": 3, "kernel_size": 3, "res_block": True}
+
+        def basic(before: int, after: int) -> nn.Module:
+            block = RecomputingBasicBlock if recompute else UnetrBasicBlock
+            return block(
+                in_channels=before, out_channels=after, stride=1, norm_name=_norm(norm_name, after), **arguments
+            )
+
+        def up(before: int, after: int) -> nn.Module:
+            block = RecomputingUpBlock if recompute else UnetrUpBlock
+            return block(
+                in_channels=before,
+                out_channels=after,
+                upsample_kernel_size=2,
+                norm_name=_norm(norm_name, after),
+                **arguments,
+            )
+
         c1, c2, c3, c4 = feature_size
-        self.skip1 = UnetrBasicBlock(in_channels=in_channels, out_channels=c1, stride=1, **block)
-        self.skip2 = UnetrBasicBlock(in_channels=c1, out_channels=c2, stride=1, **block)
-        self.skip3 = UnetrBasicBlock(in_channels=c2, out_channels=c3, stride=1, **block)
-        self.skip4 = UnetrBasicBlock(in_channels=c3, out_channels=c4, stride=1, **block)
-        self.bottom = UnetrBasicBlock(in_channels=c4, out_channels=hidden_size, stride=1, **block)
-        self.up4 = UnetrUpBlock(in_channels=hidden_size, out_channels=c4, upsample_kernel_size=2, **block)
-        self.up3 = UnetrUpBlock(in_channels=c4, out_channels=c3, upsample_kernel_size=2, **block)
-        self.up2 = UnetrUpBlock(in_channels=c3, out_channels=c2, upsample_kernel_size=2, **block)
-        self.up1 = UnetrUpBlock(in_channels=c2, out_channels=c1, upsample_kernel_size=2, **block)
-        self.last = UnetrBasicBlock(in_channels=c1, out_channels=c1, stride=1, **block)
+        self.skip1 = basic(in_channels, c1)
+        self.skip2 = basic(c1, c2)
+        self.skip3 = basic(c2, c3)
+        self.skip4 = basic(c3, c4)
+        self.bottom = basic(c4, hidden_size)
+        self.up4 = up(hidden_size, c4)
+        self.up3 = up(c4, c3)
+        self.up2 = up(c3, c2)
+        self.up1 = up(c2, c1)
+        self.last = basic(c1, c1)
         self.out = UnetOutBlock(spatial_dims=3, in_channels=c1, out_channels=out_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -307,6 +349,12 @@ class Rep3D(nn.Module):
         from rep3d.deploy import reparameterize
 
         return reparameterize(self)
+
+
+def _norm(norm_name: str | tuple, channels: int) -> str | tuple:
+    if norm_name == "instance":  # one channel per group is the same norm, and several times faster on a CPU
+        return "group", {"num_groups": channels, "affine": False}
+    return norm_name
 
 
 def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:

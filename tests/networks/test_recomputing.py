@@ -1,0 +1,80 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from rep3d import Rep3D, reparameterize
+from rep3d.networks.recomputing import RecomputingMixin, frozen_statistics
+
+SMALL = {"feature_size": (4, 6, 8, 10), "hidden_size": 12, "kernel_size": 5, "generator_kernel_size": 3}
+
+
+def pair(**arguments):
+    """The same network without and with recomputing, in training mode."""
+    torch.manual_seed(0)
+    plain = Rep3D(1, 3, **SMALL, **arguments)
+    recomputing = Rep3D(1, 3, **SMALL, **arguments, use_checkpoint=True)
+    recomputing.load_state_dict(plain.state_dict())
+    return plain, recomputing
+
+
+def saved_bytes(network, x):
+    """Bytes that the forward pass keeps for the backward pass, and what it returned."""
+    storages = {}
+
+    def pack(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = network(x)
+    return sum(storages.values()), y
+
+
+@pytest.mark.parametrize("norm_name", ["instance", "batch"])
+@pytest.mark.parametrize("modulation", ["lrbm", "fixed"])
+def test_same_training_step_with_less_memory(modulation, norm_name, relative_error):
+    plain, recomputing = pair(modulation=modulation, norm_name=norm_name)
+    x = torch.randn(2, 1, 32, 32, 32)
+    bytes_plain, expected = saved_bytes(plain, x)
+    bytes_recomputing, actual = saved_bytes(recomputing, x)
+    assert bytes_recomputing < bytes_plain / 2
+    assert relative_error(actual, expected) < 1e-6
+    expected.square().mean().backward()
+    actual.square().mean().backward()
+    for (name, one), other in zip(plain.named_parameters(), recomputing.parameters(), strict=True):
+        assert relative_error(other.grad, one.grad) < 1e-4, name
+    for (name, one), other in zip(plain.named_buffers(), recomputing.buffers(), strict=True):
+        torch.testing.assert_close(other, one, msg=f"{name} moved differently")
+
+
+def test_copies_compute_with_their_own_weights():
+    _, network = pair()
+    copied, x = copy.deepcopy(network), torch.randn(1, 1, 32, 32, 32)
+    expected = copied(x).detach()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    torch.testing.assert_close(copied(x), expected)
+    copied(x).square().mean().backward()
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_deployed_form_is_the_same():
+    plain, recomputing = pair()
+    plain.eval(), recomputing.eval()
+    deployed, x = reparameterize(recomputing), torch.randn(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(deployed(x), plain(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.jit.script(recomputing)(x), plain(x), rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(module, RecomputingMixin) for module in deployed.modules())
+
+
+def test_statistics_are_frozen():
+    norm, x = nn.BatchNorm3d(2), torch.randn(2, 2, 3, 3, 3)
+    with frozen_statistics(norm):
+        norm(x)
+    assert norm.num_batches_tracked == 0 and norm.running_mean.abs().max() == 0
+    norm(x)
+    assert norm.num_batches_tracked == 1 and norm.running_mean.abs().max() > 0
