@@ -1,12 +1,17 @@
-"""Mixed precision for any MONAI inferer, on CPU and CUDA alike."""
+"""Mixed precision for any MONAI inferer, and sliding windows whose memory does not grow with the classes' maps."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
-from monai.inferers import Inferer
+import torch.nn.functional as F
+from monai.data.utils import compute_importance_map, dense_patch_slices
+from monai.inferers import Inferer, SlidingWindowInferer
+from monai.utils import PytorchPadMode, convert_to_dst_type, ensure_tuple_rep, fall_back_tuple
+from tqdm import tqdm
 
 
 def has_fast_bfloat16(device: torch.device | str) -> bool:
@@ -35,4 +40,74 @@ class AutocastInferer(Inferer):
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         enabled = has_fast_bfloat16(inputs.device) if self.enabled is None else self.enabled
         with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=enabled):
-            return self.inferer(inputs, network, *args, **kwargs).float()
+            outputs = self.inferer(inputs, network, *args, **kwargs)
+        return outputs.float() if outputs.is_floating_point() else outputs
+
+
+class LabelMapInferer(SlidingWindowInferer):
+    """`SlidingWindowInferer` that returns the label map, (B, C, D, H, W) -> (B, 1, D, H, W) of uint8.
+
+    The label is the class with the largest sum of weighted logits, as from the argmax of `SlidingWindowInferer`.
+    Windows go along the first axis; rows that no later window reaches turn into labels at once, so the float maps of
+    the classes are as deep as one window, not as the image.
+
+    Args:
+        as of `monai.inferers.SlidingWindowInferer`: roi_size, sw_batch_size, overlap, mode, sigma_scale, padding_mode,
+        cval, sw_device, device and progress.
+
+    Raises:
+        ValueError: more than 256 classes.
+    """
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        call = lambda windows: network(windows, *args, **kwargs)  # noqa: E731
+        labels = torch.stack([self._label_map(image, call) for image in inputs])
+        return convert_to_dst_type(labels, inputs, dtype=torch.uint8)[0]
+
+    def _label_map(self, image: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """(C, D, H, W) -> (1, D, H, W)."""
+        shape = image.shape[1:]
+        roi = fall_back_tuple(self.roi_size, shape)
+        missing = [max(r - n, 0) for r, n in zip(roi, shape, strict=True)]
+        padding = [side for m in reversed(missing) for side in (m // 2, m - m // 2)]
+        if any(padding):
+            mode = PytorchPadMode(self.padding_mode)
+            image = F.pad(image.unsqueeze(0), padding, mode=mode, value=self.cval).squeeze(0)
+        device = torch.device(self.device or image.device)
+        importance = compute_importance_map(roi, self.mode, self.sigma_scale, device, torch.float32)
+        labels = torch.empty(image.shape[1:], dtype=torch.uint8, device=device)
+        sums = torch.empty(0, device=device)  # of weighted logits, (classes, rows of one layer, H, W)
+        layers = self._layers(image.shape[1:], roi)
+        ends = [layer[0][0].start for layer in layers[1:]] + [image.shape[1]]
+        progress = tqdm(total=sum(map(len, layers)), disable=not self.progress)
+        for layer, end in zip(layers, ends, strict=True):
+            for first in range(0, len(layer), self.sw_batch_size):
+                windows = layer[first : first + self.sw_batch_size]
+                batch = torch.stack([image[(slice(None), *window)] for window in windows])
+                logits = network(batch.to(self.sw_device or image.device)).to(device, torch.float32)
+                if not len(sums):
+                    _check_classes(logits.shape[1])
+                    sums = torch.zeros(logits.shape[1], roi[0], *image.shape[2:], device=device)
+                for window, values in zip(windows, logits, strict=True):
+                    sums[(slice(None), slice(None), *window[1:])] += values * importance
+                progress.update(len(windows))
+            done = end - layer[0][0].start
+            labels[layer[0][0].start : end] = sums[:, :done].argmax(0)
+            for rows in sums:
+                rows[: roi[0] - done] = rows[done:].clone()
+                rows[roi[0] - done :] = 0
+        progress.close()
+        inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, shape, strict=True))
+        return labels[inside].unsqueeze(0)
+
+    def _layers(self, shape: Sequence[int], roi: Sequence[int]) -> list[list[tuple[slice, ...]]]:
+        """The windows by their position on the first axis."""
+        axes = zip(roi, shape, ensure_tuple_rep(self.overlap, len(roi)), strict=True)
+        steps = [r if r == n else max(1, int(r * (1 - overlap))) for r, n, overlap in axes]
+        windows = dense_patch_slices(shape, roi, steps)
+        return [list(layer) for _, layer in groupby(windows, lambda window: window[0].start)]
+
+
+def _check_classes(number: int) -> None:
+    if number > 256:
+        raise ValueError(f"a label map of uint8 holds 256 classes, the network gives {number}")

@@ -1,10 +1,11 @@
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.inferers import SimpleInferer, SlidingWindowInferer
 from torch import nn
 
 from rep3d import inferers
-from rep3d.inferers import AutocastInferer, has_fast_bfloat16
+from rep3d.inferers import AutocastInferer, LabelMapInferer, has_fast_bfloat16
 
 
 class Watched(nn.Module):
@@ -72,3 +73,64 @@ def test_fast_bfloat16_on_a_cpu(capabilities, fast, monkeypatch):
 def test_old_torch_means_float32(monkeypatch):
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert has_fast_bfloat16("cpu") is False
+
+
+class Classes(nn.Module):
+    """Five classes from the neighbourhood of a voxel, so that windows disagree where they overlap."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(2, 5, 5, padding=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 2, 8, 8, 8), (2, 2, 19, 17, 22), (1, 2, 30, 8, 9), (1, 2, 5, 20, 3), (1, 2, 3, 4, 5)], ids=str
+)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"overlap": 0.5, "mode": "gaussian"},
+        {"overlap": (0.25, 0.6, 0.0), "sw_batch_size": 3},
+        {"overlap": 0.75, "mode": "gaussian", "padding_mode": "replicate", "sw_batch_size": 2},
+    ],
+    ids=str,
+)
+def test_label_map_is_the_argmax_of_the_class_maps(shape, arguments):
+    torch.manual_seed(0)
+    network, x = Classes().eval(), torch.randn(shape)
+    with torch.no_grad():
+        expected = SlidingWindowInferer((8, 8, 8), **arguments)(x, network).argmax(1, keepdim=True)
+        actual = LabelMapInferer((8, 8, 8), **arguments)(x, network)
+    assert actual.dtype == torch.uint8
+    assert actual.shape == (shape[0], 1, *shape[2:])
+    assert torch.equal(actual.long(), expected)
+
+
+def test_label_map_keeps_the_place_of_the_image():
+    image = MetaTensor(torch.randn(1, 2, 9, 9, 9), affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])))
+    with torch.no_grad():
+        labels = LabelMapInferer((8, 8, 8))(image, Classes())
+    assert torch.equal(labels.affine, image.affine)
+
+
+def test_class_maps_are_as_deep_as_one_window(monkeypatch):
+    allocated = []
+    zeros = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *shape, **kwargs: allocated.append(shape) or zeros(*shape, **kwargs))
+    with torch.no_grad():
+        LabelMapInferer((8, 8, 8))(torch.randn(1, 2, 40, 16, 16), Classes())
+    assert allocated == [(5, 8, 16, 16)]
+
+
+def test_too_many_classes_for_the_label_map():
+    with pytest.raises(ValueError, match="256 classes, the network gives 300"), torch.no_grad():
+        LabelMapInferer((4, 4, 4))(torch.randn(1, 1, 4, 4, 4), nn.Conv3d(1, 300, 1))
+
+
+def test_autocast_leaves_label_maps():
+    with torch.no_grad():
+        labels = AutocastInferer(LabelMapInferer((8, 8, 8)), enabled=True)(torch.randn(1, 2, 8, 8, 8), Classes())
+    assert labels.dtype == torch.uint8
