@@ -1,90 +1,154 @@
-"""Time the backends of the depthwise convolution against each other at the network's sizes.
+"""Time the depthwise convolution against its peers, side by side: the tables of docs/performance.md.
 
-    python scripts/benchmark_operator.py --device cpu --threads 2
+    python scripts/benchmark_operator.py --threads 2 --output_dir runs/benchmark_operator
 
-Prints a Markdown table: milliseconds, median of `--repeats` calls, and the largest error of `fft` in units of the
-largest value that `direct` gives.
+Prints Markdown tables and leaves them as CSV, with a plot of the cost against the kernel size, in `output_dir`:
+milliseconds (median of `--repeats` rounds that take turns), the largest error in units of the largest value that
+`direct` gives, and the memory that a training pass takes beside its arguments.
 """
 
 from __future__ import annotations
 
+import csv
+import json
 import platform
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import fire
+import matplotlib
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from rep3d import depthwise_conv3d
+from rep3d.ops.fft_conv import KernelSpectra
 
-# Channels, edge of the map, kernel size, at batch 1: a small case that stock PyTorch finishes on any machine, and the
-# four encoder stages for a patch of 96^3.
-CASES = (
-    (4, 40, 21),
-    *((channels, edge, k) for channels, edge in ((48, 48), (96, 24), (192, 12), (384, 6)) for k in (3, 7, 21)),
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+
+class Case(NamedTuple):
+    batch: int
+    channels: int
+    edge: int  # of the map, in voxels
+    k: int
+
+    def __str__(self) -> str:
+        return f"{self.batch}x{self.channels}x{self.edge}^3"
+
+
+# The encoder stages of the network for patches of 96^3 and 48^3, and what lies around them.
+CASES = tuple(
+    Case(*case)
+    for case in (
+        *((1, 48, 48, k) for k in (1, 3, 5, 7, 11, 21, 31)),
+        *((1, 96, 24, k) for k in (3, 7, 21)),
+        *((1, 192, 12, k) for k in (3, 7, 21)),
+        *((1, 384, 6, k) for k in (3, 5, 21)),
+        (2, 48, 24, 21),
+        (2, 96, 12, 3),
+        (4, 32, 24, 5),
+        (4, 16, 40, 13),
+        (1, 16, 96, 3),
+        (1, 16, 96, 21),
+    )
 )
-QUICK_CASES = ((8, 8, 3), (4, 12, 7))
+QUICK_CASES = (Case(1, 8, 8, 3), Case(2, 4, 12, 7))
+MEMORY_CASES = (Case(1, 48, 48, 21), Case(1, 48, 96, 21), Case(2, 48, 48, 21), Case(1, 192, 12, 21))
 PASSES = ("forward", "forward + backward")
-# The backward pass of `direct` takes minutes at some sizes: where one call would take longer than PATIENCE seconds, it
+OURS = ("fft", "fft kept", "mixed", "auto")
+OF_ONE_PASS = {"fft kept": PASSES[0], "mixed": PASSES[1]}
+# The backward pass of `direct` takes minutes at some sizes: where it would take longer than PATIENCE seconds, one call
 # is measured on few channels. Its time is linear in them; that of the forward pass is not (vectors of 16 channels).
-PATIENCE = 10.0
+PATIENCE = 5.0
 FEW_CHANNELS = 4
-HEADER = ("channels", "map", "k", "pass", "direct ms", "fft ms", "auto ms", "direct/fft", "direct/auto", "error of fft")
+
+Inputs = tuple[torch.Tensor, torch.Tensor]
 
 
-def main(device: str = "cpu", repeats: int = 5, threads: int | None = None, quick: bool = False) -> None:
-    """Print the table and what it was measured on.
+def main(
+    device: str = "cpu",
+    repeats: int = 5,
+    threads: int | None = None,
+    output_dir: str = "runs/benchmark_operator",
+    quick: bool = False,
+) -> None:
+    """Print the tables and what they were measured on.
 
     Args:
         device: "cpu" or "cuda".
-        repeats: calls per figure, after one that warms up.
+        repeats: rounds per figure, after one that warms up.
         threads: CPU threads; None: PyTorch's choice.
+        output_dir: for `speed.csv`, `memory.csv` and `kernel_size.png`.
         quick: two tiny sizes, to try the script itself.
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
     print(f"{device_name(device)}, {torch.get_num_threads()} thread(s), torch {torch.__version__}\n")
-    print(benchmark(QUICK_CASES if quick else CASES, device, repeats))
+    speed = [row for case in tqdm(QUICK_CASES if quick else CASES) for row in speed_rows(case, device, repeats)]
+    print(markdown(speed), "\n")
+    if any("*" in row["direct ms"] for row in speed):
+        print(f"\\* backward: one call on {FEW_CHANNELS} channels, times channels / {FEW_CHANNELS}\n")
+    memory = [memory_row(case, device) for case in tqdm(QUICK_CASES[:1] if quick else MEMORY_CASES)]
+    print(markdown(memory))
+    write_csv(speed, folder / "speed.csv")
+    write_csv(memory, folder / "memory.csv")
+    plot(speed, folder / "kernel_size.png")
 
 
-def benchmark(cases, device: str = "cpu", repeats: int = 5) -> str:
-    """The table as Markdown, two rows for each (channels, edge, kernel size)."""
-    rows, any_estimated = [HEADER, ("---",) * len(HEADER)], False
-    for case in tqdm(cases):
-        directs, estimated = direct_seconds(case, device, repeats)
-        any_estimated |= estimated
-        for name, direct, mark in zip(PASSES, directs, ("", "*" * estimated), strict=True):
-            fft, auto = (median_seconds(make_call(case, name, device, backend), repeats) for backend in ("fft", "auto"))
-            figures = (f"{1000 * direct:.2f}{mark}", f"{1000 * fft:.2f}", f"{1000 * auto:.2f}")
-            ratios = (f"{direct / fft:.2f}", f"{direct / auto:.2f}")
-            sizes = (str(case[0]), f"{case[1]}^3", str(case[2]))
-            rows.append((*sizes, name, *figures, *ratios, errors(case, name, device)))
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    if any_estimated:
-        table += f"\n\n\\* backward: one call on {FEW_CHANNELS} channels, times channels / {FEW_CHANNELS}"
-    return table
+# --- time
 
 
-def make_call(case, name: str, device: str, backend: str):
-    """A function that runs one pass: returns (y,) or (y, grad_x, grad_weight)."""
-    channels, edge, k = case
+def peers() -> dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+    """What is measured beside the backends: stock PyTorch in its other layout, and packages that are installed."""
+
+    def channels_last(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.conv3d(
+            x.contiguous(memory_format=torch.channels_last_3d), weight, padding=weight.shape[-1] // 2, groups=x.shape[1]
+        )
+
+    found = {"conv3d channels_last_3d": channels_last}
+    try:
+        from fft_conv_pytorch import fft_conv
+    except ImportError:
+        return found
+    found["fft-conv-pytorch"] = lambda x, weight: fft_conv(x, weight, padding=weight.shape[-1] // 2, groups=x.shape[1])
+    return found
+
+
+def make_inputs(case: Case, device: str) -> Inputs:
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(1, channels, edge, edge, edge, generator=generator).to(device)
-    weight = torch.randn(channels, 1, k, k, k, generator=generator).to(device)
-    grad_y = torch.randn(x.shape, generator=generator).to(device)
+    x = torch.randn(case.batch, case.channels, *(case.edge,) * 3, generator=generator)
+    weight = torch.randn(case.channels, 1, *(case.k,) * 3, generator=generator)
+    return x.to(device), weight.to(device)
 
-    def forward():
-        with torch.no_grad():
-            return (depthwise_conv3d(x, weight, backend=backend),)
 
-    def forward_backward():
-        inputs = x.requires_grad_(), weight.requires_grad_()
-        y = depthwise_conv3d(*inputs, backend=backend)
-        return (y.detach(), *torch.autograd.grad(y, inputs, grad_y))
+def make_call(function, inputs: Inputs, name: str) -> Callable[[], tuple[torch.Tensor, ...]]:
+    """A function that runs one pass: returns (y,) or (y, grad_x, grad_weight)."""
+    x, weight = (tensor.clone().requires_grad_(name == PASSES[1]) for tensor in inputs)
+    grad_y = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x.device)
 
-    return forward if name == PASSES[0] else forward_backward
+    def call():
+        y = function(x, weight)
+        return (y.detach(), *torch.autograd.grad(y, (x, weight), grad_y)) if y.requires_grad else (y,)
+
+    return call
+
+
+def backend(name: str):
+    """One of OURS; "fft kept" keeps the spectra of the kernel, as the deployed network does."""
+    if name == "fft kept":
+        spectra = KernelSpectra()
+        return lambda x, weight: depthwise_conv3d(x, weight, backend="fft", spectra=spectra)
+    return lambda x, weight: depthwise_conv3d(x, weight, backend=name)
 
 
 def seconds(call) -> float:
@@ -97,29 +161,145 @@ def seconds(call) -> float:
     return time.perf_counter() - start
 
 
-def median_seconds(call, repeats: int) -> float:
-    call()
-    return statistics.median(seconds(call) for _ in range(repeats))
+def medians(calls: dict[str, Callable], repeats: int) -> dict[str, float]:
+    """Seconds of each; every round runs all of them, so that a slow moment of the machine meets all."""
+    for call in calls.values():
+        call()
+    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats)]
+    return {name: statistics.median(one[name] for one in rounds) for name in calls}
 
 
-def direct_seconds(case, device: str, repeats: int) -> tuple[tuple[float, float], bool]:
-    """Seconds of `direct` for each of PASSES, and whether the second is estimated from few channels."""
-    forward = median_seconds(make_call(case, PASSES[0], device, "direct"), repeats)
-    few = min(FEW_CHANNELS, case[0])
-    few_forward, few_both = (seconds(make_call((few, *case[1:]), name, device, "direct")) for name in PASSES)
-    both = forward + (few_both - few_forward) * case[0] / few
-    if both > PATIENCE and few < case[0]:
-        return (forward, both), True
-    return (forward, median_seconds(make_call(case, PASSES[1], device, "direct"), repeats)), False
+def speed_rows(case: Case, device: str, repeats: int) -> list[dict[str, str]]:
+    """One row per pass."""
+    inputs = make_inputs(case, device)
+    few = tuple(tensor[:, :FEW_CHANNELS] if i == 0 else tensor[:FEW_CHANNELS] for i, tensor in enumerate(inputs))
+    functions = {"direct": backend("direct"), **peers(), **{name: backend(name) for name in OURS}}
+    forward_seconds: dict[str, float] = {}
+    rows = []
+    for name in PASSES:
+        timed, estimates = {}, {}
+        for peer, function in functions.items():
+            if OF_ONE_PASS.get(peer, name) != name:
+                continue
+            estimate = 0.0
+            if name == PASSES[1] and peer not in OURS:
+                both, forward = (seconds(make_call(function, few, p)) for p in reversed(PASSES))
+                estimate = forward_seconds[peer] + max(both - forward, 0) * case.channels / len(few[1])
+            if estimate > PATIENCE:
+                estimates[peer] = estimate
+            else:
+                timed[peer] = make_call(function, inputs, name)
+        figures = {**medians(timed, repeats), **estimates}
+        if name == PASSES[0]:
+            forward_seconds = figures
+        rows.append(speed_row(case, name, figures, estimates, errors(few, name)))
+    return rows
 
 
-def errors(case, name: str, device: str) -> str:
-    """Largest error of every tensor that the pass gives, on few channels."""
-    few = (min(FEW_CHANNELS, case[0]), *case[1:])
-    expected, actual = (make_call(few, name, device, backend)() for backend in ("direct", "fft"))
-    names = ("y", "grad x", "grad weight")
-    pairs = list(zip(names, actual, expected, strict=False))
-    return ", ".join(f"{name} {(a - e).abs().max() / e.abs().max():.0e}" for name, a, e in pairs[1:] or pairs)
+def speed_row(case: Case, name: str, figures: dict[str, float], estimates, error: str) -> dict[str, str]:
+    row = {"size": str(case), "k": str(case.k), "pass": name}
+    for peer in ("direct", *peers(), *OURS):
+        row[f"{peer} ms"] = f"{1000 * figures[peer]:.2f}{'*' * (peer in estimates)}" if peer in figures else "-"
+    best = min(figures[peer] for peer in ("direct", "fft", "mixed") if peer in figures)
+    row["direct/auto"] = f"{figures['direct'] / figures['auto']:.2f}"
+    row["auto/best"] = f"{figures['auto'] / best:.2f}"
+    row["error of fft"] = error
+    return row
+
+
+def errors(inputs: Inputs, name: str) -> str:
+    """Largest error of every tensor that the pass gives."""
+    expected, actual = (make_call(backend(way), inputs, name)() for way in ("direct", "fft"))
+    pairs = list(zip(("y", "grad x", "grad weight"), actual, expected, strict=False))
+    return ", ".join(f"{part} {(a - e).abs().max() / e.abs().max():.0e}" for part, a, e in pairs[1:] or pairs)
+
+
+# --- memory
+
+
+def memory_row(case: Case, device: str) -> dict[str, str]:
+    row = {"size": str(case), "k": str(case.k)}
+    inputs = make_inputs(case, "cpu")
+    arguments = 4 * (2 * inputs[0].numel() + inputs[1].numel())
+    row["x + weight + y MB"] = f"{arguments / 1e6:.0f}"
+    for name, save_spectra in (("fft", True), ("low memory", False)):
+        extra = extra_memory(case, save_spectra, device)
+        row[f"{name} extra MB"] = f"{extra / 1e6:.0f}"
+        row[f"{name} extra/arguments"] = f"{extra / arguments:.2f}"
+    return row
+
+
+def extra_memory(case: Case, save_spectra: bool, device: str) -> int:
+    """Bytes that a training pass takes at its peak beside x, weight and grad_y, in a process of its own."""
+    arguments = json.dumps([*case, save_spectra, device])
+    command = [sys.executable, __file__, "training_pass", arguments]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def training_pass(arguments: list) -> int:
+    """In the process of its own: run one and return its extra peak memory in bytes."""
+    *case, save_spectra, device = arguments
+    torch.set_num_threads(1)
+
+    def call(case: Case):
+        def function(x, weight):
+            return depthwise_conv3d(x, weight, backend="fft", save_spectra=save_spectra)
+
+        return make_call(function, make_inputs(case, device), PASSES[1])
+
+    call(Case(1, 1, 4, 3))()  # loads the libraries
+    measured = call(Case(*case))
+    before = peak_memory(device, reset=True)
+    measured()
+    return peak_memory(device) - before
+
+
+def peak_memory(device: str, reset: bool = False) -> int:
+    """Bytes: resident size of the process on Linux, allocated memory on CUDA. `reset` starts a new peak."""
+    if device == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated()
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
+    return 1024 * int(peak)
+
+
+# --- output
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def write_csv(rows: list[dict[str, str]], path: Path) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def plot(rows: list[dict[str, str]], path: Path) -> None:
+    """Milliseconds against the kernel size, for the map size with the most kernel sizes."""
+    sizes = [row["size"] for row in rows]
+    size = max(sizes, key=sizes.count)
+    figure, axes = plt.subplots(1, len(PASSES), figsize=(11, 4.5), sharey=True)
+    for axis, name in zip(axes, PASSES, strict=True):
+        mine = [row for row in rows if row["size"] == size and row["pass"] == name]
+        for column in (column for column in mine[0] if column.endswith(" ms")):
+            points = [(int(row["k"]), float(row[column].rstrip("*"))) for row in mine if row[column] != "-"]
+            if points:
+                axis.plot(*zip(*points, strict=True), marker="o", label=column.removesuffix(" ms"))
+        axis.set(title=f"{name}, {size}", xlabel="kernel size", yscale="log")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("milliseconds")
+    axes[1].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
 
 
 def device_name(device: str) -> str:
@@ -131,4 +311,7 @@ def device_name(device: str) -> str:
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    if sys.argv[1:2] == ["training_pass"]:
+        print(training_pass(json.loads(sys.argv[2])))
+    else:
+        fire.Fire(main)

@@ -1,3 +1,4 @@
+import csv
 import runpy
 from pathlib import Path
 
@@ -11,37 +12,38 @@ def script():
     return runpy.run_path(str(SCRIPT))
 
 
-def cells_of(table):
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line[:1] == "|"]
+def milliseconds(cell):
+    return float(cell.rstrip("*"))
 
 
-def test_table_has_two_rows_per_case(script):
-    header, _, *rows = cells_of(script["benchmark"](script["QUICK_CASES"], repeats=1))
-    expected = [
-        [str(channels), f"{edge}^3", str(k), name]
-        for channels, edge, k in script["QUICK_CASES"]
-        for name in ("forward", "forward + backward")
-    ]
-    assert [row[:4] for row in rows] == expected
-    for row in rows:
-        figures = dict(zip(header, row, strict=True))
-        assert all(float(figures[f"{backend} ms"]) > 0 for backend in ("direct", "fft", "auto"))
-        assert float(figures["direct/fft"]) > 0 and float(figures["direct/auto"]) > 0
-        quantities = ["y"] if figures["pass"] == "forward" else ["grad x", "grad weight"]
-        measured = dict(part.rsplit(" ", 1) for part in figures["error of fft"].split(", "))
+def test_one_row_per_pass(script):
+    case = script["Case"](2, 8, 8, 3)
+    forward, both = script["speed_rows"](case, "cpu", repeats=1)
+    assert [row["pass"] for row in (forward, both)] == list(script["PASSES"])
+    for row, quantities in ((forward, ["y"]), (both, ["grad x", "grad weight"])):
+        assert (row["size"], row["k"]) == ("2x8x8^3", "3")
+        assert all(milliseconds(row[f"{way} ms"]) > 0 for way in ("direct", "conv3d channels_last_3d", "fft", "auto"))
+        assert float(row["direct/auto"]) > 0 and float(row["auto/best"]) > 0
+        measured = dict(part.rsplit(" ", 1) for part in row["error of fft"].split(", "))
         assert list(measured) == quantities
         assert all(float(error) < 1e-5 for error in measured.values())
+    assert forward["mixed ms"] == "-" and milliseconds(both["mixed ms"]) > 0  # differs from direct in training only
 
 
 def test_estimates_are_marked(script, monkeypatch):
-    monkeypatch.setitem(script["benchmark"].__globals__, "PATIENCE", float("-inf"))
-    table = script["benchmark"](((8, 6, 3),), repeats=1)
-    assert [row[4].endswith("*") for row in cells_of(table)[2:]] == [False, True]
-    assert "4 channels" in table.splitlines()[-1]
+    monkeypatch.setitem(script["speed_rows"].__globals__, "PATIENCE", 0.0)
+    forward, both = script["speed_rows"](script["Case"](1, 8, 6, 3), "cpu", repeats=1)
+    assert not forward["direct ms"].endswith("*")
+    assert both["direct ms"].endswith("*") and not both["fft ms"].endswith("*")
 
 
-def test_command_line_prints_the_device(script, capsys):
-    script["main"](repeats=1, quick=True)
+def test_command_line_leaves_the_tables(script, capsys, tmp_path):
+    script["main"](repeats=1, quick=True, output_dir=str(tmp_path))
     printed = capsys.readouterr().out
     assert "thread(s), torch " in printed.splitlines()[0]
-    assert "| direct ms |" in printed
+    rows = list(csv.DictReader((tmp_path / "speed.csv").open()))
+    assert [row["size"] for row in rows] == ["1x8x8^3"] * 2 + ["2x4x12^3"] * 2
+    assert rows[0]["direct ms"] in printed
+    (memory,) = csv.DictReader((tmp_path / "memory.csv").open())
+    assert float(memory["fft extra MB"]) >= 0
+    assert (tmp_path / "kernel_size.png").read_bytes()[:4] == b"\x89PNG"
