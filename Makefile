@@ -51,5 +51,5 @@ clean:
 # monailabel needs sam2, which is built from source and asks for torch: isolated, its build would download another one.
 .venv/.all:
 	$(INSTALL) torch setuptools
-	$(INSTALL) --no-build-isolation -e ".[label,export,baselines,test,dev]"
+	$(INSTALL) --no-build-isolation -e ".[label,export,refine,baselines,test,dev]"
 	touch $@

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from torch import nn
 from torch.optim.lr_scheduler import PolynomialLR
 
 from rep3d.deploy import reparameterize
+from rep3d.networks.ensemble import Ensemble
 
 logger = logging.getLogger(__name__)
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -74,9 +75,16 @@ def load_weights(network: ModuleT, path: str | os.PathLike) -> ModuleT:
     return network
 
 
-def load_deployed(network: ModuleT, path: str | os.PathLike) -> ModuleT:
-    """The network in its deployed form and eval mode, with the weights of a training checkpoint."""
-    return reparameterize(load_weights(network, path)).eval()
+def load_deployed(network: nn.Module, path: str | os.PathLike | Sequence[str | os.PathLike]) -> nn.Module:
+    """The network in its deployed form and eval mode, with the weights of a training checkpoint.
+
+    With several checkpoints, such as those of the folds, an `Ensemble` of as many networks.
+    """
+    if isinstance(path, str | os.PathLike):
+        return reparameterize(load_weights(network, path)).eval()
+    if not path:
+        raise ValueError(f"checkpoint is {path!r}, expected a file or a list of files")
+    return Ensemble([reparameterize(load_weights(network, one)).eval() for one in path])
 
 
 def initialize_from(network: nn.Module, path: str | os.PathLike) -> None:

@@ -1,7 +1,8 @@
 """Data lists and splits from folders of NIfTI files, and the checks that run before training starts.
 
 A data set is a folder in the Medical Segmentation Decathlon's layout (with `dataset.json`) or with the folders
-`imagesTr labelsTr imagesVal labelsVal` and, if there is a test set, `imagesTs labelsTs`.
+`imagesTr labelsTr imagesVal labelsVal` and, if there is a test set, `imagesTs labelsTs`. A `splits.json` beside them
+(see `rep3d.splits`) decides which pair belongs to which part.
 """
 
 from __future__ import annotations
@@ -19,9 +20,13 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from rep3d.splits import FILE as SPLITS_FILE
+from rep3d.splits import cases_of, read_splits
+
 logger = logging.getLogger(__name__)
 
 PARTS = ("training", "validation", "test")
+FOLDER_SUFFIXES = {"training": "Tr", "validation": "Val", "test": "Ts"}
 FRACTIONS = (0.7, 0.1, 0.2)  # of PARTS, where a Decathlon set has no split of its own
 VALIDATION_FRACTIONS = (7 / 8, 1 / 8)  # where it only lacks validation pairs: training and validation in proportion
 SPLIT_SEED = 0
@@ -32,26 +37,34 @@ SHOWN_PROBLEMS = 20
 Item = dict[str, str]
 
 
-def load_datalist(dataset_dir: str | os.PathLike, part: str) -> list[Item]:
+def load_datalist(dataset_dir: str | os.PathLike, part: str, fold: int = 0) -> list[Item]:
     """The pairs {"image": path, "label": path} of one part of a data set.
 
-    A Decathlon set is split by its own lists "validation" and "test" as far as they hold pairs: without a test list,
-    the test part is the validation part; without a validation list, one eighth of the training list is taken, at
-    random with a fixed seed; without both, the training list is split 70/10/20 %. Without `imagesTs` and `labelsTs`,
-    the test part of the folder layout is its validation part.
+    Where the folder has a `splits.json`, it names them. Otherwise a Decathlon set is split by its own lists
+    "validation" and "test" as far as they hold pairs: without a test list, the test part is the validation part;
+    without a validation list, one eighth of the training list is taken, at random with a fixed seed; without both, the
+    training list is split 70/10/20 %. Without `imagesTs` and `labelsTs`, the test part of the folder layout is its
+    validation part.
 
     Args:
         dataset_dir: the data set's folder.
         part: "training", "validation" or "test".
+        fold: of `splits.json`.
 
     Raises:
-        ValueError: an unknown part, a `dataset.json` that cannot be read, an image without a label or an empty list.
+        ValueError: an unknown part or fold, a `dataset.json` or `splits.json` that cannot be read or names what is not
+            there, an image without a label or an empty list.
         FileNotFoundError: the folder does not exist or has neither layout.
     """
     if part not in PARTS:
         raise ValueError(f"part must be one of {PARTS}, got {part!r}")
     folder = _existing_folder(dataset_dir)
-    if (folder / "dataset.json").is_file():
+    splits = folder / SPLITS_FILE
+    if splits.is_file():
+        items = _split_items(folder, splits, part, fold)
+    elif fold != 0:
+        raise ValueError(f"fold is {fold}, but {str(folder)!r} has no {splits.name}: scripts/prepare_data.py makes one")
+    elif (folder / "dataset.json").is_file():
         items = _decathlon_items(folder, part)
     elif (folder / "imagesTr").is_dir():
         items = _folder_items(folder, part)
@@ -83,14 +96,14 @@ def load_inference_list(source: str | os.PathLike) -> list[Item]:
         return [{"image": str(path)}]
     folder = _existing_folder(source)
     if (folder / "dataset.json").is_file():
-        listed = _read_dataset_json(folder).get("test")
+        listed = read_dataset_json(folder).get("test")
         if listed:
             return [{"image": str(folder / (entry["image"] if isinstance(entry, dict) else entry))} for entry in listed]
         return [{"image": item["image"]} for item in load_datalist(folder, "test")]
     if (folder / "imagesTr").is_dir():
-        images = _scans(folder / "imagesTs") or _scans(folder / "imagesVal")
+        images = list_scans(folder / "imagesTs") or list_scans(folder / "imagesVal")
     else:
-        images = _scans(folder)
+        images = list_scans(folder)
     if not images:
         raise ValueError(f"dataset_dir {str(folder)!r} holds no scans: expected files that end with .nii.gz or .nii")
     return [{"image": str(image)} for image in images]
@@ -191,25 +204,29 @@ def read_header(path: str | os.PathLike) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 def _check_image_voxels(path: str) -> str:
-    """What is wrong with the image's voxels, or an empty text."""
-    voxels = _read_voxels(path)
-    if isinstance(voxels, str):
-        return voxels
+    voxels = read_voxels(path)
+    return voxels if isinstance(voxels, str) else image_problem(path, voxels)
+
+
+def image_problem(path: str, voxels: np.ndarray) -> str:
+    """What is wrong with an image's voxels, or an empty text."""
     bad = voxels.size - np.count_nonzero(np.isfinite(voxels))
     return f"{path}: {bad} voxel(s) are NaN or infinite" if bad else ""
 
 
 def _check_label_voxels(path: str, classes: int) -> str:
-    """What is wrong with the label map's voxels, or an empty text."""
-    voxels = _read_voxels(path)
-    if isinstance(voxels, str):
-        return voxels
-    ids = np.unique(voxels)
+    voxels = read_voxels(path)
+    return voxels if isinstance(voxels, str) else label_problem(path, np.unique(voxels), classes)
+
+
+def label_problem(path: str, ids: np.ndarray, classes: int) -> str:
+    """What is wrong with the values of a label map, or an empty text."""
     wrong = [float(i) for i in ids if not (0 <= i < classes and i == round(i))]
     return f"{path}: label value(s) {wrong[:5]}, expected whole numbers from 0 to {classes - 1}" if wrong else ""
 
 
-def _read_voxels(path: str) -> np.ndarray | str:
+def read_voxels(path: str) -> np.ndarray | str:
+    """The voxels of a NIfTI file, or why they cannot be read."""
     try:
         volume: Any = nib.load(path)
         voxels = np.asanyarray(volume.dataobj)
@@ -249,8 +266,21 @@ def _write_memory(memory: str | os.PathLike | None, seen: set[str]) -> None:
             temporary.unlink()
 
 
+def _split_items(folder: Path, splits: Path, part: str, fold: int) -> list[Item]:
+    if (folder / "dataset.json").is_file():
+        dataset = read_dataset_json(folder)
+        entries = [entry for name in PARTS for entry in dataset.get(name) or [] if _is_pair(entry)]
+        items = [_absolute(folder, entry) for entry in entries]
+    else:
+        labelled = [suffix for suffix in FOLDER_SUFFIXES.values() if (folder / f"labels{suffix}").is_dir()]
+        items = [item for suffix in labelled for item in _folder_pairs(folder, suffix)]
+    item_of = {case_name(item["image"]): item for item in items}
+    chosen = cases_of(read_splits(splits, item_of), part, fold, splits)
+    return [item_of[case] for case in chosen]
+
+
 def _decathlon_items(folder: Path, part: str) -> list[Item]:
-    dataset = _read_dataset_json(folder)
+    dataset = read_dataset_json(folder)
     own = {name: [entry for entry in dataset.get(name) or [] if _is_pair(entry)] for name in PARTS}
     if own["validation"]:
         own["test"] = own["test"] or own["validation"]
@@ -258,8 +288,11 @@ def _decathlon_items(folder: Path, part: str) -> list[Item]:
         own["training"], own["validation"] = random_split(own["training"], VALIDATION_FRACTIONS)
     else:
         own = dict(zip(PARTS, random_split(own["training"]), strict=True))
-    chosen = own[part]
-    return [{key: str(folder / entry[key]) for key in ("image", "label")} for entry in chosen]
+    return [_absolute(folder, entry) for entry in own[part]]
+
+
+def _absolute(folder: Path, entry: Item) -> Item:
+    return {key: str(folder / entry[key]) for key in ("image", "label")}
 
 
 def _is_pair(entry: object) -> bool:
@@ -267,26 +300,31 @@ def _is_pair(entry: object) -> bool:
 
 
 def _folder_items(folder: Path, part: str) -> list[Item]:
-    suffix = {"training": "Tr", "validation": "Val", "test": "Ts"}[part]
+    suffix = FOLDER_SUFFIXES[part]
     if part == "test" and not ((folder / "imagesTs").is_dir() and (folder / "labelsTs").is_dir()):
         suffix = "Val"
-    images, labels = (_scans(folder / f"{kind}{suffix}") for kind in ("images", "labels"))
-    label_of = {_case(label): label for label in labels}
-    missing = [image.name for image in images if _case(image) not in label_of]
+    return _folder_pairs(folder, suffix)
+
+
+def _folder_pairs(folder: Path, suffix: str) -> list[Item]:
+    images, labels = (list_scans(folder / f"{kind}{suffix}") for kind in ("images", "labels"))
+    label_of = {case_name(label): label for label in labels}
+    missing = [image.name for image in images if case_name(image) not in label_of]
     if missing:
         raise ValueError(
             f"{folder / f'labels{suffix}'} lacks the label of {missing[0]} and {len(missing) - 1} other image(s)"
         )
-    return [{"image": str(image), "label": str(label_of[_case(image)])} for image in images]
+    return [{"image": str(image), "label": str(label_of[case_name(image)])} for image in images]
 
 
-def _case(path: Path) -> str:
+def case_name(path: str | os.PathLike) -> str:
     """The file's name without suffix and without the channel number of nnU-Net's image names."""
-    name = path.name.removesuffix(".gz").removesuffix(".nii")
+    name = Path(path).name.removesuffix(".gz").removesuffix(".nii")
     return name.removesuffix("_0000")
 
 
-def _scans(folder: Path) -> list[Path]:
+def list_scans(folder: Path) -> list[Path]:
+    """The NIfTI files of a folder by name; none where there is no such folder."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and not path.name.startswith("."))
@@ -301,10 +339,17 @@ def _existing_folder(path: str | os.PathLike) -> Path:
     return folder
 
 
-def _read_dataset_json(folder: Path) -> dict:
+def read_dataset_json(folder: Path) -> dict:
+    """The folder's `dataset.json`.
+
+    Raises:
+        ValueError: it is missing, or no valid JSON object.
+    """
     path = folder / "dataset.json"
     try:
         dataset = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
     except ValueError as error:
         raise ValueError(f"{path}: no valid JSON ({error})") from error
     if not isinstance(dataset, dict):

@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
+from rep3d.scores import Scores, case_means, table
+
 BLUE, VERMILION, RED, GRAY = "#0072B2", "#D55E00", "#FF2020", "#999999"
 # Okabe and Ito's first, which every kind of colour vision tells apart; then what stays distinct on a gray image.
 LABEL_COLOURS = "#E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7 #7CFC5A #FF3B5C #9A7BFF #8B5A2B".split()
@@ -120,37 +122,18 @@ def overlay_montage(
     return _save(path, figure)
 
 
-def read_dice(path: str | Path) -> tuple[list[str], dict[str, list[float]]]:
-    """Return the cases and, for each column (class0, ..., mean), the Dice of each case, NaN where it has none.
-
-    `path` is the `<metric>_raw.csv` that MONAI's `MetricsSaver` writes, delimited by commas.
-    """
-    head, *lines = _existing(path, "a CSV file").read_text(encoding="utf-8").splitlines() or [""]
-    columns = head.split(",")[1:]
-    rows = [line.rsplit(",", len(columns)) for line in lines]  # from the right: a file name may hold commas
-    try:
-        if not head.startswith("filename,") or columns[-1] != "mean":
-            raise ValueError(f"got {head!r}")
-        values = zip(*([float(value) for value in row[1:]] for row in rows), strict=True)
-        return [row[0] for row in rows], {c: list(v) for c, v in zip(columns, values, strict=True)}
-    except ValueError as error:
-        raise ValueError(f"{path}: expected 'filename,class0,...,mean' and a line for each case; {error}") from None
-
-
-def dice_table(dice: Mapping[str, Sequence[float]], label_names: Sequence[str]) -> str:
+def dice_table(scores: Scores) -> str:
     """Return a Markdown table: the Dice of each label over the cases that have one, last that of the cases' means.
 
-    `dice` comes from `read_dice`. `label_names` names its columns except "mean", in order, or ValueError; the
-    background is among them if it was evaluated. The deviation is that of the population, as in MONAI's summary.
+    `scores` comes from `rep3d.scores.read_scores`. The deviation is that of the population.
     """
-    columns = [column for column in dice if column != "mean"]
-    if len(columns) != len(label_names):
-        raise ValueError(f"label_names must have one name for each of {columns}, got {list(label_names)}")
+    values = table(scores, "dice")
+    columns = dict(zip(next(iter(scores.values())), values.T, strict=True)) | {"mean": case_means(scores, "dice")}
     lines = ["| label | mean | std | median | min | cases |", "| :-- | --: | --: | --: | --: | --: |"]
-    for column, name in zip([*columns, "mean"], [*label_names, "mean"], strict=True):
-        values = [value for value in dice[column] if not math.isnan(value)]
-        cells = [f"{f(values):.3f}" if values else "-" for f in (np.mean, np.std, np.median, np.min)]
-        lines.append(" | ".join([f"| {name.replace('|', '/')}", *cells, f"{len(values)} |"]))
+    for name, column in columns.items():
+        dice = column[np.isfinite(column)]
+        cells = [f"{f(dice):.3f}" if dice.size else "-" for f in (np.mean, np.std, np.median, np.min)]
+        lines.append(" | ".join([f"| {name.replace('|', '/')}", *cells, f"{dice.size} |"]))
     return "\n".join(lines) + "\n"
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
-from collections.abc import Mapping, Sequence
+import platform
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from ignite.engine import Events
+from ignite.handlers import ProgressBar
 from monai.engines import Workflow
 from monai.handlers import StatsHandler, TensorBoardStatsHandler, from_engine
 from torch import nn
@@ -47,6 +50,22 @@ def parameter_groups(
         if small_kernel_lr is not None:
             groups[-1]["lr"] = small_kernel_lr
     return groups
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory of freed tensors for the next ones, with glibc (Linux); elsewhere do nothing.
+
+    By default glibc gives every tensor above 32 MB back to the system, which then clears each page again: half the time
+    of a training step on a CPU at 96^3. The price is a higher peak of memory, because freed gaps do not always fit.
+
+    Returns:
+        Whether it is so.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    m_trim_threshold, m_mmap_max = -1, -4
+    return bool(mallopt(m_mmap_max, 0) and mallopt(m_trim_threshold, -1))
 
 
 class TrainingProgress:
@@ -91,14 +110,9 @@ def is_better(score: float, best: float) -> bool:
     return score > best or math.isnan(best)
 
 
-def image_meta(batch: Sequence[Mapping]) -> list[dict]:
-    """Meta data of the images of a decollated batch, for the reports of `monai.handlers.MetricsSaver`."""
-    return [item["image"].meta for item in batch]
-
-
 def handlers_of_rank(handlers: Sequence, rank: int) -> list:
     """All handlers on rank 0; on other ranks none that writes or prints."""
-    talking = (StatsHandler, TensorBoardStatsHandler, TrainingProgress)
+    talking = (StatsHandler, TensorBoardStatsHandler, TrainingProgress, ProgressBar)
     return [handler for handler in handlers if rank == 0 or not isinstance(handler, talking)]
 
 

@@ -20,7 +20,8 @@ import fire
 
 from rep3d.data import load_datalist
 from rep3d.phantom import write_decathlon
-from rep3d.report import dice_table, overlay_montage, read_dice, training_curve, write_report
+from rep3d.report import dice_table, overlay_montage, training_curve, write_report
+from rep3d.scores import read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles/msd_hippocampus"
@@ -65,8 +66,7 @@ def main(data: str = "", output: str = str(ROOT / "runs/demo"), steps: int = 120
     inference = {"output_dir": folder / "predictions", "dataset#data": images}
     run_bundle("evaluating", ["inference.json"], overlays, options | inference)
 
-    _, dice = read_dice(folder / "evaluation/val_mean_dice_raw.csv")
-    table = dice_table(dice, labels[1:])
+    table = dice_table(read_scores(folder / "evaluation"))
     curve = training_curve(folder / "training/tensorboard", folder / "training_curve.png")
     names = dict(enumerate(labels[1:], 1))
     montage = overlay_montage(_shown(test_cases, folder / "predictions"), names, folder / "overlays.png")

@@ -44,16 +44,20 @@ def render(root: Path, name: str) -> dict[str, str]:
     base = root / "configs/base"
     network = _read(root / "configs/networks" / f"{dataset['network']}.json")
     common = _read(base / "common.json")
+    if "recipe" in dataset:
+        dataset = merge(_read(root / "configs/recipes" / f"{dataset['recipe']}.json"), dataset)
     configs = {
         "train": merge(common, network, _read(base / "train.json"), dataset["common"], dataset["train"]),
         "evaluate": _read(base / "evaluate.json"),
         "inference": merge(common, network, _read(base / "inference.json"), dataset["common"]),
-        "multi_gpu_train": _read(base / "multi_gpu_train.json"),
+        "multi_gpu_train": merge(_read(base / "multi_gpu.json"), _read(base / "multi_gpu_train.json")),
+        "multi_gpu_evaluate": _read(base / "multi_gpu.json"),
+        "refine": _read(base / "refine.json"),
         "metadata": metadata(_read(base / "metadata.json"), dataset),
     }
     files = {f"configs/{key}.json": json.dumps(config, indent=4) + "\n" for key, config in configs.items()}
     files["configs/logging.conf"] = (base / "logging.conf").read_text(encoding="utf-8")
-    files["docs/README.md"] = readme((base / "README.md").read_text(encoding="utf-8"), dataset)
+    files["docs/README.md"] = readme((base / "README.md").read_text(encoding="utf-8"), name, dataset)
     files["LICENSE"] = (root / "LICENSE").read_text(encoding="utf-8")
     return files
 
@@ -95,9 +99,9 @@ def metadata(base: dict, dataset: dict) -> dict:
     }  # fmt: skip
 
 
-def readme(template: str, dataset: dict) -> str:
+def readme(template: str, bundle: str, dataset: dict) -> str:
     labels = ", ".join(f"{i} {name}" for i, name in enumerate(dataset["common"]["label_names"]))
-    return template.format(**dataset["metadata"], **dataset["readme"], labels=labels)
+    return template.format(bundle=bundle, **dataset["metadata"], **dataset["readme"], labels=labels)
 
 
 def _read(path: Path) -> dict:

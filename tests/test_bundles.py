@@ -1,6 +1,5 @@
 """Every bundle, found by glob: its files, its configs against the code they drive, and whole runs on phantoms."""
 
-import csv
 import json
 import os
 import re
@@ -43,6 +42,8 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from rep3d.checkpoints import load_deployed, read_weights
 from rep3d.data import load_datalist
 from rep3d.errors import root_cause
+from rep3d.scores import read_scores, score_label_map
+from rep3d.splits import make_splits
 
 SCHEMA = ROOT.parent / "shared/fixtures/bundle_metadata_schema.json"
 REAL_DATA = ROOT.parent / "shared/data"
@@ -79,12 +80,13 @@ def models(trained, tmp_path):
 
 
 def test_there_are_bundles():
-    assert {"amos_ct", "msd_hippocampus"} <= {path.name for path in BUNDLES}
+    names = {path.name for path in BUNDLES}
+    assert names == {"amos_ct", "amos_mri", "kits", "msd_hepatic_vessel", "msd_hippocampus", "msd_pancreas"}
 
 
 @each_bundle
 def test_required_files(bundle):
-    configs = ("train", "inference", "evaluate", "multi_gpu_train", "metadata")
+    configs = ("train", "inference", "evaluate", "refine", "multi_gpu_train", "multi_gpu_evaluate", "metadata")
     for name in (*(f"configs/{name}.json" for name in configs), "configs/logging.conf", "docs/README.md", "LICENSE"):
         assert (bundle / name).stat().st_size > 0, name
     for path in bundle.glob("configs/*.json"):
@@ -210,34 +212,58 @@ def test_training_leaves_its_files(trained):
     assert last["epoch"] == 1
 
 
-def test_evaluation_writes_dice_per_case_and_label(trained, tmp_path):
+@pytest.mark.parametrize("refine", [False, True])
+def test_scores_are_those_of_the_written_label_maps(refine, trained, tmp_path):
+    """Per case and label, in the grid of the labels."""
+    if refine:
+        pytest.importorskip("skimage")
+    refinement = ["refine.json"] if refine else []
     override = {"ckpt_dir": str(trained.models)}
-    run(trained.bundle, EVALUATE, trained.dataset, tmp_path, "evaluating", **override)
-    with open(tmp_path / "eval/val_mean_dice_raw.csv", encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    assert len(rows[0]) == 1 + len(label_names(trained.bundle)) - 1 + 1  # file name, labels, mean
-    cases = {Path(item["image"]).name for item in load_datalist(trained.dataset, "test")}
-    assert len(cases) == TEST_CASES
-    assert {Path(row[0]).name for row in rows[1:]} == cases
-    for row in rows[1:]:
-        assert all(value == "nan" or 0 <= float(value) <= 1 for value in row[1:])
-    assert (tmp_path / "eval/val_mean_dice_summary.csv").is_file()
+    run(trained.bundle, EVALUATE + refinement, trained.dataset, tmp_path, "evaluating", **override)
+    run(trained.bundle, INFERENCE + refinement, trained.dataset, tmp_path, **override)
+    scores, names = read_scores(tmp_path / "eval"), label_names(trained.bundle)
+    items = load_datalist(trained.dataset, "test")
+    assert sorted(scores) == sorted(suffixless(Path(item["image"])) for item in items) and len(items) == TEST_CASES
+    for item in items:
+        case = suffixless(Path(item["image"]))
+        pred, label = (nib.load(path) for path in (tmp_path / f"eval/{case}_seg.nii.gz", item["label"]))
+        masks, ids = (np.asarray(volume.dataobj) for volume in (pred, label)), range(1, len(names))
+        expected = score_label_map(*masks, ids, nib.affines.voxel_sizes(label.affine))
+        assert list(scores[case]) == names[1:]
+        for i in ids:
+            assert scores[case][names[i]] == pytest.approx(expected[i], rel=1e-3, nan_ok=True)
+    assert (tmp_path / "eval/summary.md").read_text(encoding="utf-8").startswith(f"Means over {TEST_CASES} case(s)")
 
 
-def test_evaluation_is_in_the_grid_of_the_labels(trained, tmp_path):
-    """Dice of the label maps that inference writes equals that of the evaluation."""
-    override = {"ckpt_dir": str(trained.models)}
-    evaluation = run(trained.bundle, EVALUATE, trained.dataset, tmp_path, **override)
-    run(trained.bundle, INFERENCE, trained.dataset, tmp_path, **override)
-    scores = []
-    for item in load_datalist(trained.dataset, "test"):
-        pred = np.asarray(nib.load(tmp_path / f"eval/{suffixless(Path(item['image']))}_seg.nii.gz").dataobj)
-        label = np.asarray(nib.load(item["label"]).dataobj)
-        present = [i for i in range(1, len(label_names(trained.bundle))) if (label == i).any()]
-        dice = [2 * ((pred == i) & (label == i)).sum() / ((pred == i).sum() + (label == i).sum()) for i in present]
-        scores.append(np.mean(dice))
-    measured = evaluation.parser.get_parsed_content("validate#evaluator").state.metrics["val_mean_dice"]
-    assert measured == pytest.approx(np.mean(scores), abs=1e-3)
+def test_ensemble_of_checkpoints(trained, tmp_path):
+    """The label maps of the mean softmax of two networks."""
+    other = small_network(trained.bundle).state_dict()
+    torch.save(other, tmp_path / "other.pt")
+    checkpoints = [str(trained.models / "model.pt"), str(tmp_path / "other.pt")]
+    created = workflow(trained.bundle, INFERENCE, trained.dataset, tmp_path, checkpoint=checkpoints)
+    x = torch.randn(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        single = [load_deployed(small_network(trained.bundle), path)(x).softmax(1) for path in checkpoints]
+        ensemble = created.parser.get_parsed_content("network").eval()(x)
+    torch.testing.assert_close(ensemble, sum(single) / 2)
+    created.run()
+    assert len(list((tmp_path / "eval").glob("*_seg.nii.gz"))) == TEST_CASES
+
+
+def test_folds(trained, tmp_path):
+    """Each fold trains on its own cases, and its weights lie apart."""
+    cases = [suffixless(path) for path in (trained.dataset / "imagesTr").iterdir()]
+    dataset = tmp_path / "data"
+    shutil.copytree(trained.dataset, dataset)
+    splits = make_splits(cases, {"training": 6, "validation": 1, "test": 1}, folds=3)
+    (dataset / "splits.json").write_text(json.dumps(splits), encoding="utf-8")
+    for fold, models in ((0, "models"), (2, "models/fold2")):
+        parser = ConfigParser()
+        parser.read_config(str(trained.bundle / "configs/train.json"))
+        parser.update({"fold": fold, "dataset_dir": str(dataset), "bundle_root": "root"})
+        data = parser.get_parsed_content("train#dataset#data")
+        assert sorted(suffixless(Path(item["image"])) for item in data) == splits[fold]["train"]
+        assert parser.get_parsed_content("ckpt_dir") == f"root/{models}"
 
 
 def test_inference_writes_label_maps_on_the_images_own_grid(trained, tmp_path):
@@ -382,7 +408,7 @@ def test_readme_commands_in_the_bundles_folder(checkout):
     execute(typed(training, checkout.dataset, **SMALL, **SHORT), checkout.bundle)
     assert (checkout.bundle / "models/model.pt").is_file()
     output = execute(typed(evaluation, checkout.dataset, **SMALL), checkout.bundle)
-    assert (checkout.bundle / "eval/val_mean_dice_raw.csv").is_file(), output
+    assert (checkout.bundle / "eval/scores.csv").is_file(), output
     execute(typed(inference, checkout.dataset, **SMALL), checkout.bundle)
     assert len(list(checkout.bundle.glob("eval/*_seg.nii.gz"))) == len(load_datalist(checkout.dataset, "test"))
     left = {path.name for path in checkout.bundle.iterdir()}

@@ -447,13 +447,13 @@ def test_read_header(tmp_path):
 @pytest.fixture
 def reads(monkeypatch):
     """Paths whose voxels were read."""
-    read, paths = data._read_voxels, []
+    read, paths = data.read_voxels, []
 
     def counting(path):
         paths.append(Path(path).name)
         return read(path)
 
-    monkeypatch.setattr(data, "_read_voxels", counting)
+    monkeypatch.setattr(data, "read_voxels", counting)
     return paths
 
 

@@ -5,14 +5,12 @@ from html.parser import HTMLParser
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 from matplotlib.image import imread
-from monai.handlers.utils import write_metrics_reports
 from torch.utils.tensorboard import SummaryWriter
 
 from rep3d import report
 from rep3d.phantom import make_phantom, write_decathlon
-from rep3d.report import dice_table, overlay_montage, read_dice, training_curve, write_report
+from rep3d.report import dice_table, overlay_montage, training_curve, write_report
 
 NAMES = {1: "anterior", 2: "posterior"}
 
@@ -174,35 +172,18 @@ def test_montage_errors(tmp_path, cases):
     assert not png.exists()
 
 
-@pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_dice_of_monais_writer(tmp_path, kind):
-    raw = np.array([[0.5, 0.9], [0.7, np.nan], [0.9, 0.7]], kind)
-    images = ["a, b.nii.gz", "c.nii.gz", "d.nii.gz"]
-    write_metrics_reports(tmp_path, images, None, {"dice": torch.from_numpy(raw)}, None, ",")
-    cases, dice = read_dice(tmp_path / "dice_raw.csv")
-    assert cases == images
-    assert list(dice) == ["class0", "class1", "mean"]
-    np.testing.assert_allclose(dice["class1"], [0.9, np.nan, 0.7], rtol=1e-4)
-    assert dice_table(dice, ["left|right", "tumour"]).splitlines() == [
+def test_dice_table():
+    nan, labels = float("nan"), ("left|right", "tumour", "none")
+    dices = {"a": (0.5, 0.9, nan), "c": (0.7, nan, nan), "d": (0.9, 0.7, nan)}
+    scores = {case: {n: {"dice": d} for n, d in zip(labels, row, strict=True)} for case, row in dices.items()}
+    assert dice_table(scores).splitlines() == [
         "| label | mean | std | median | min | cases |",
         "| :-- | --: | --: | --: | --: | --: |",
         "| left/right | 0.700 | 0.163 | 0.700 | 0.500 | 3 |",
         "| tumour | 0.800 | 0.100 | 0.800 | 0.700 | 2 |",
+        "| none | - | - | - | - | 0 |",
         "| mean | 0.733 | 0.047 | 0.700 | 0.700 | 3 |",
     ]
-    assert "| none | - | - | - | - | 0 |" in dice_table({"class0": [np.nan], "mean": [np.nan]}, ["none"])
-    with pytest.raises(ValueError, match="label_names"):
-        dice_table(dice, ["liver"])
-
-
-@pytest.mark.parametrize("text", ["", "filename\tclass0\tmean\n", "filename,class0,mean\n",
-                                  "filename,class0,mean\na,1\n", "filename,class0,mean\na,1,x\n"])  # fmt: skip
-def test_dice_errors(tmp_path, text):
-    (tmp_path / "dice_raw.csv").write_text(text)
-    with pytest.raises(ValueError, match="dice_raw.csv: expected 'filename,class0,...,mean'"):
-        read_dice(tmp_path / "dice_raw.csv")
-    with pytest.raises(FileNotFoundError, match="gone.csv: expected a CSV file"):
-        read_dice(tmp_path / "gone.csv")
 
 
 class Page(HTMLParser):
@@ -234,7 +215,7 @@ def test_report_is_one_page(tmp_path):
         tmp_path / "report",
         title="Rep3D <Hippocampus>",
         facts={"Network": "<script>alert(1)</script>"},
-        table=dice_table({"class0": [0.25], "mean": [0.25]}, ["head & tail"]),
+        table=dice_table({"a": {"head & tail": {"dice": 0.25}}}),
         pictures=[("Loss > 0", picture)],
         next_commands=["python -m monai.bundle run < x"],
     )

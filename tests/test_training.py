@@ -7,7 +7,7 @@ from monai.handlers.utils import from_engine
 from torch import nn
 
 from rep3d import training
-from rep3d.training import TrainingProgress, handlers_of_rank, image_meta, is_better, key_metric
+from rep3d.training import TrainingProgress, handlers_of_rank, is_better, key_metric
 
 
 @pytest.fixture
@@ -91,10 +91,3 @@ def test_progress_of_a_resumed_training_starts_where_it_stopped(engines, capsys)
     assert starts == [(3, 6)]
     assert progress.bar.n == 6
     assert "6/6" in capsys.readouterr().err
-
-
-def test_image_meta():
-    class Image:
-        meta = {"filename_or_obj": "a"}
-
-    assert image_meta([{"image": Image(), "label": None}]) == [{"filename_or_obj": "a"}]

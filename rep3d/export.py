@@ -1,0 +1,82 @@
+"""A trained bundle as one archive: configs, weights, and the deployed network as TorchScript and ONNX."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import torch
+from monai.bundle import ConfigParser, ckpt_export
+
+from rep3d.checkpoints import load_deployed, read_weights, save_whole
+
+INCLUDED = ("configs", "docs", "LICENSE")
+
+
+def pack_bundle(bundle: str | os.PathLike, weights: str | os.PathLike, archive: str | os.PathLike) -> Path:
+    """Write a zip with one folder of the bundle's name, and return its path.
+
+    `models` in it holds model.pt (training form: for retraining and inference) and the deployed network for patches,
+    (1, C, *patch_size), as model.ts (any batch and size) and model.onnx (that size only).
+
+    Args:
+        bundle: the bundle's folder.
+        weights: a model.pt or last.pt of its network.
+        archive: the zip file; one that is there is replaced when the new one is whole.
+
+    Raises:
+        FileNotFoundError: no bundle or no weights there.
+        ValueError: the weights are of another network.
+    """
+    source, archive = Path(bundle).resolve(), Path(archive)
+    if not (source / "configs/inference.json").is_file():
+        raise FileNotFoundError(f"bundle {str(bundle)!r} has no configs/inference.json: give a bundle's folder")
+    parser = ConfigParser()
+    parser.read_config(source / "configs/inference.json")
+    deployed = load_deployed(parser.get_parsed_content("network_def"), weights)
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary) / source.name
+        (copy / "models").mkdir(parents=True)
+        for name in INCLUDED:
+            (shutil.copytree if (source / name).is_dir() else shutil.copy)(source / name, copy / name)
+        model = copy / "models/model.pt"
+        save_whole(dict(read_weights(weights)), model)
+        image = torch.zeros(1, parser["in_channels"], *parser["patch_size"])
+        _export_onnx(deployed, image, model.with_suffix(".onnx"))
+        ckpt_export(
+            net_id="network_def",
+            filepath=str(model.with_suffix(".ts")),
+            ckpt_file=str(model),
+            meta_file=str(copy / "configs/metadata.json"),
+            config_file=str(copy / "configs/inference.json"),
+        )
+        return _zip(copy, archive)
+
+
+def _export_onnx(network: torch.nn.Module, image: torch.Tensor, path: Path) -> None:
+    torch.onnx.export(
+        network,
+        (image,),
+        path,
+        input_names=["image"],
+        output_names=["pred"],
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+
+
+def _zip(folder: Path, archive: Path) -> Path:
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    temporary = archive.with_name(f".{os.getpid()}.{archive.name}")
+    try:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
+            for path in sorted(folder.rglob("*")):
+                file.write(path, path.relative_to(folder.parent))
+        temporary.replace(archive)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return archive

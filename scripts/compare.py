@@ -1,0 +1,43 @@
+"""Compare evaluations: a table with intervals and the paired Wilcoxon test, and a box plot per label.
+
+    python scripts/compare.py eval_rep3d eval_fixed eval_none --output_dir runs/comparison
+
+Each folder is the output folder of `python -m monai.bundle run evaluating`, with its scores.csv. The first one is what
+the others are tested against.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fire
+
+from rep3d.comparison import box_plot, comparison_table
+from rep3d.scores import COLUMNS, read_scores
+
+
+def main(*folders: str, output_dir: str = "runs/comparison", score: str = "dice") -> None:
+    """Print the table and leave it, with the plot, in a folder.
+
+    Args:
+        folders: two or more output folders of evaluations.
+        output_dir: receives comparison.md and comparison.png.
+        score: a column of scores.csv.
+    """
+    if len(folders) < 2:
+        raise SystemExit(f"give two or more folders of evaluations, got {len(folders)}")
+    if score not in COLUMNS:
+        raise SystemExit(f"score is {score!r}, expected one of {', '.join(COLUMNS)}")
+    evaluations = {str(folder): read_scores(folder) for folder in folders}
+    if len(evaluations) < len(folders):
+        raise SystemExit(f"a folder is given twice: {' '.join(map(str, folders))}")
+    output = Path(output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    text = comparison_table(evaluations, score)
+    (output / "comparison.md").write_text(text + "\n", encoding="utf-8")
+    box_plot(evaluations, output / "comparison.png", score)
+    print(text)
+
+
+if __name__ == "__main__":
+    fire.Fire(main)

@@ -1,0 +1,34 @@
+"""Download a task of the Medical Segmentation Decathlon, check it and unpack it.
+
+    python scripts/download_data.py msd_hippocampus --folder downloads
+
+Of the other data sets, which ask for registration, it says where to get them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fire
+from monai.apps import DecathlonDataset, download_and_extract
+from prepare_data import read_config
+
+
+def main(dataset: str, folder: str) -> None:
+    """Download into a folder.
+
+    Args:
+        dataset: one of configs/datasets.
+        folder: receives the archive and the unpacked task.
+    """
+    config = read_config(dataset)
+    task = config["data"].get("task")
+    if task is None:
+        raise SystemExit(f"{dataset} cannot be downloaded without registration. {config['readme']['get']}")
+    archive = Path(folder) / f"{task}.tar"
+    download_and_extract(DecathlonDataset.resource[task], archive, folder, DecathlonDataset.md5[task])
+    print(f"{Path(folder) / task}\nNext: python scripts/prepare_data.py {dataset} --source {Path(folder) / task}")
+
+
+if __name__ == "__main__":
+    fire.Fire(main)

@@ -1,0 +1,29 @@
+"""Pack a trained bundle into a zip, for `monai.bundle.load` and MONAI Label where rep3d is installed.
+
+    python scripts/pack_bundle.py bundles/msd_hippocampus --archive msd_hippocampus.zip
+
+Needs the extra `export` for ONNX.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fire
+
+from rep3d.export import pack_bundle
+
+
+def main(bundle: str, archive: str, weights: str | None = None) -> None:
+    """Write the archive.
+
+    Args:
+        bundle: the bundle's folder.
+        archive: the zip file.
+        weights: a checkpoint; by default the bundle's models/model.pt.
+    """
+    print(pack_bundle(bundle, weights or Path(bundle) / "models/model.pt", archive))
+
+
+if __name__ == "__main__":
+    fire.Fire(main)

@@ -1,0 +1,87 @@
+import zipfile
+
+import monai.bundle
+import pytest
+import torch
+from bundle_helpers import ROOT, label_names, read
+
+from rep3d import Rep3D
+from rep3d.checkpoints import load_deployed
+from rep3d.export import pack_bundle
+
+BUNDLE = ROOT / "bundles/msd_hippocampus"
+
+
+def network():
+    definition = {name: value for name, value in read(BUNDLE, "inference")["network_def"].items() if name[0] != "_"}
+    return Rep3D(**definition | {"in_channels": 1, "out_channels": len(label_names(BUNDLE))})
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "best of all.pt"
+    torch.save(network().state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def archive(weights, tmp_path_factory):
+    pytest.importorskip("onnxscript")
+    return pack_bundle(BUNDLE, weights, tmp_path_factory.mktemp("archive") / "packed.zip")
+
+
+@pytest.fixture(scope="module")
+def unpacked(archive, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elsewhere")
+    with zipfile.ZipFile(archive) as file:
+        file.extractall(folder)
+    return folder / "msd_hippocampus"
+
+
+@pytest.fixture(scope="module")
+def example(weights):
+    x = torch.randn(1, 1, *read(BUNDLE, "inference")["patch_size"], generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return x, load_deployed(network(), weights)(x)
+
+
+def test_contents(archive, unpacked):
+    assert [path.name for path in archive.parent.iterdir()] == ["packed.zip"]
+    assert {path.name for path in unpacked.iterdir()} == {"configs", "docs", "models", "LICENSE"}
+    assert {path.name for path in (unpacked / "models").iterdir()} == {"model.pt", "model.ts", "model.onnx"}
+    assert read(unpacked, "train") == read(BUNDLE, "train")
+
+
+def test_torchscript_gives_the_same(unpacked, example):
+    x, expected = example
+    with torch.no_grad():
+        actual = torch.jit.load(unpacked / "models/model.ts").eval()(x)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_onnx_gives_the_same(unpacked, example):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    x, expected = example
+    session = onnxruntime.InferenceSession(unpacked / "models/model.onnx", providers=["CPUExecutionProvider"])
+    (actual,) = session.run(["pred"], {"image": x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(actual), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_monai_loads_it(unpacked, example):
+    """`monai.bundle.load` of the unpacked folder, from wherever it lies."""
+    x, expected = example
+    loaded = monai.bundle.load("msd_hippocampus", bundle_dir=str(unpacked.parent), workflow_type="inference").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_wrong_arguments(weights, tmp_path):
+    with pytest.raises(FileNotFoundError, match="bundle .* has no configs/inference.json"):
+        pack_bundle(tmp_path, weights, tmp_path / "a.zip")
+    with pytest.raises(FileNotFoundError, match="no weights at .*absent.pt"):
+        pack_bundle(BUNDLE, tmp_path / "absent.pt", tmp_path / "a.zip")
+    torch.save({"x": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="other.pt: the weights are of another network"):
+        pack_bundle(BUNDLE, tmp_path / "other.pt", tmp_path / "a.zip")
+    assert not list(tmp_path.glob("*.zip"))

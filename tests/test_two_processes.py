@@ -1,0 +1,136 @@
+"""Bundles on two CPU processes over gloo, which stand for GPUs over NCCL."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from bundle_helpers import ROOT, SHORT, SMALL, make_dataset, options, small_network
+
+from rep3d.checkpoints import read_weights
+from rep3d.data import load_datalist
+from rep3d.scores import read_scores
+
+BUNDLE = ROOT / "bundles/msd_hippocampus"
+ONE = [sys.executable, "-m", "monai.bundle"]
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "monai.bundle"]
+ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+UNET = {  # without BatchNorm, whose statistics are those of a process
+    "network_def": {
+        "_target_": "BasicUNet",
+        "in_channels": "@in_channels",
+        "out_channels": "@out_channels",
+        "features": [4, 4, 4, 4, 4, 4],
+    }
+}
+CENTRE = {"_target_": "ResizeWithPadOrCropd", "keys": "@keys", "spatial_size": "@patch_size"}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("data"), BUNDLE)
+
+
+def command(program, run_id, dataset, folder, overlay=None, **settings):
+    files = {"training": ["train.json"], "evaluating": ["train.json", "evaluate.json"]}[run_id]
+    settings = {**SMALL, **settings}
+    if program is TWO:
+        files = [*files, {"training": "multi_gpu_train.json", "evaluating": "multi_gpu_evaluate.json"}[run_id]]
+        del settings["device"]
+    names = [str(BUNDLE / "configs" / name) for name in files]
+    if overlay:
+        names.append(str(overlay))
+        settings = {name: value for name, value in settings.items() if not name.startswith("network_def")}
+    paths = {
+        "dataset_dir": dataset,
+        "bundle_root": BUNDLE,
+        "output_dir": folder / "eval",
+        "ckpt_dir": folder / "models",
+    }
+    return [*program, "run", run_id, "--config_file", str(names), *options(**{**paths, **settings})]
+
+
+def execute(words):
+    result = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False)
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
+    return SimpleNamespace(out=result.stdout, err=result.stderr)
+
+
+def test_same_training_as_one_process_with_the_joined_batch(dataset, tmp_path):
+    overlay = tmp_path / "unet.json"
+    overlay.write_text(json.dumps(UNET), encoding="utf-8")
+    pairs = load_datalist(dataset, "training")[:2]
+    same = {
+        **SHORT,
+        "epochs": 3,
+        "train#trainer#epoch_length": 1,
+        "train#random_transforms": json.dumps([CENTRE]),
+        "train#inferer#enabled": False,
+        "train#dataset#data": json.dumps(pairs),
+    }
+    weights = []
+    for program, batch in ((ONE, 2), (TWO, 1)):
+        folder = tmp_path / str(batch)
+        execute(command(program, "training", dataset, folder, overlay, batch_size=batch, **same))
+        weights.append(torch.load(folder / "models/last.pt", weights_only=True)["network"])
+    one, two = weights
+    assert not any(name.startswith("module.") for name in two)
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-3, atol=1e-5)
+
+
+def test_what_only_one_process_does(dataset, tmp_path):
+    """It writes the logs and draws the bar."""
+    printed = execute(command(TWO, "training", dataset, tmp_path, **SHORT))
+    assert len(list((tmp_path / "eval/tensorboard").iterdir())) == 1
+    assert printed.err.count("| 2/2 ") <= 2  # redrawn when it closes
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["last.pt", "model.pt"]
+    assert read_weights(tmp_path / "models/model.pt").keys() == small_network(BUNDLE).state_dict().keys()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers in /proc")
+def test_resume_after_a_worker_was_killed(dataset, tmp_path):
+    settings = {**SHORT, "epochs": 3, "train#trainer#epoch_length": 40}
+    words = command(TWO, "training", dataset, tmp_path, **settings)
+    process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    last = tmp_path / "models/last.pt"
+    end = time.monotonic() + 120
+    while not last.is_file():
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    assert process.wait(timeout=120) != 0
+    killed_after = torch.load(last, weights_only=True)["epoch"]
+    assert 1 <= killed_after < 3
+    execute([*words, "--resume", "true"])
+    content = torch.load(last, weights_only=True)
+    assert content["epoch"] == 3
+    assert all(tensor.isfinite().all() for tensor in content["network"].values())
+
+
+def test_same_evaluation_as_one_process(dataset, tmp_path):
+    (tmp_path / "models").mkdir()
+    torch.manual_seed(0)
+    torch.save(small_network(BUNDLE).state_dict(), tmp_path / "models/model.pt")
+    scores, printed = [], []
+    cases = json.dumps(load_datalist(dataset, "training")[:3])  # an odd number: one process has more
+    for program, folder in ((ONE, tmp_path / "one"), (TWO, tmp_path / "two")):
+        settings = {"ckpt_dir": tmp_path / "models", "validate#dataset#data": cases}
+        printed.append(execute(command(program, "evaluating", dataset, folder, **settings)))
+        scores.append(read_scores(folder / "eval"))
+    one, two = scores
+    assert list(one) == list(two) and len(one) == 3
+    for case in one:
+        for label in one[case]:
+            assert two[case][label] == pytest.approx(one[case][label], rel=1e-4, nan_ok=True)
+    metric = [next(line for line in p.out.splitlines() if "Metrics" in line).split("Metrics")[1] for p in printed]
+    assert metric[0] == metric[1]
