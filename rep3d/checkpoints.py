@@ -116,7 +116,8 @@ class Checkpoints:
         optimizer: its state is in `last.pt`.
         lr_scheduler: likewise.
         folder: receives `model.pt` and `last.pt`; the config's ckpt_dir.
-        resume: go on from `last.pt`; "true" and "false" too, as a command line gives them.
+        resume: go on from `last.pt`; "true" and "false" too, as a command line gives them. "auto": where there is one,
+            which is then preferred to `init_from`.
         init_from: weights to start from.
         writes: whether this process writes: rank 0 only.
 
@@ -141,7 +142,10 @@ class Checkpoints:
         self.trainer, self.evaluator = trainer, evaluator
         self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
         self.folder = Path(folder)
-        resume = _as_bool("resume", resume)
+        if str(resume).lower() == "auto":
+            resume = (self.folder / LAST).is_file()
+            init_from = None if resume else init_from
+        resume = _as_bool(resume)
         if resume and init_from:
             raise ValueError(f"resume and init_from exclude each other, got init_from = {init_from!r}")
         if resume:
@@ -227,7 +231,7 @@ class Checkpoints:
                 logger.warning("%s is of an earlier training: kept as %s", path, kept)
 
 
-def _as_bool(name: str, value: bool | str) -> bool:
+def _as_bool(value: bool | str) -> bool:
     if str(value).lower() not in ("true", "false"):
-        raise ValueError(f"{name} must be true or false, got {value!r}")
+        raise ValueError(f"resume must be true, false or auto, got {value!r}")
     return str(value).lower() == "true"

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from rep3d import depthwise_conv3d
 from rep3d.ops.fft_conv import KernelSpectra
+from rep3d.training import keep_freed_memory
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -90,6 +91,7 @@ def main(
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    keep_freed_memory()  # for all alike, as in training: page faults hide what the operators cost
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{device_name(device)}, {torch.get_num_threads()} thread(s), torch {torch.__version__}\n")

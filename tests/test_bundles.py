@@ -1,5 +1,6 @@
 """Every bundle, found by glob: its files, its configs against the code they drive, and whole runs on phantoms."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -103,6 +104,16 @@ def test_metadata(bundle):
     assert pred["num_channels"] == len(labels) == len(set(labels))
     assert image_format(bundle)["spatial_shape"] == read(bundle, "train")["patch_size"]
     assert read(bundle, "inference")["label_names"] == labels
+
+
+@each_bundle
+def test_required_packages(bundle):
+    """As the model zoo installs them: by name and version."""
+    packages = read(bundle, "metadata")["required_packages_version"]
+    assert "rep3d" in packages
+    for name, version in packages.items():
+        assert re.fullmatch(r"\d+(\.\d+)+", version), name
+        assert importlib.metadata.version(name)
 
 
 @needs_schema
@@ -360,13 +371,30 @@ def test_torchscript_export(trained, tmp_path):
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real volumes are not here")
-@pytest.mark.parametrize("name", ["abdomen_ct", "abdomen_mr"])
-def test_inference_of_a_real_volume(name, tmp_path):
-    bundle, image = ROOT / "bundles/amos_ct", REAL_DATA / name / "image.nii.gz"
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "LAS", "IPL"])
+@pytest.mark.parametrize("name, scan", [("amos_ct", "abdomen_ct"), ("amos_mri", "abdomen_mr")])
+def test_inference_of_a_real_volume(name, scan, orientation, tmp_path):
+    """The same labels at the same places, in whatever order the voxels are stored."""
+    bundle, original = ROOT / "bundles" / name, nib.load(REAL_DATA / scan / "image.nii.gz")
     (tmp_path / "models").mkdir()
+    torch.manual_seed(0)
     torch.save(small_network(bundle).state_dict(), tmp_path / "models/model.pt")
-    run(bundle, INFERENCE, image, tmp_path, patch_size=[96, 96, 48], **{"sliding_window#inferer#overlap": 0.25})
-    assert_label_map(tmp_path / "eval/image_seg.nii.gz", image, 16)
+    settings = {"patch_size": [96, 96, 48], "sliding_window#inferer#overlap": 0.25}
+    label_maps = {}
+    for codes in ("RAS", orientation):
+        nib.save(reoriented(original, codes), tmp_path / f"{codes}.nii.gz")
+        run(bundle, INFERENCE, tmp_path / f"{codes}.nii.gz", tmp_path, **settings)
+        written = tmp_path / f"eval/{codes}_seg.nii.gz"
+        assert_label_map(written, tmp_path / f"{codes}.nii.gz", len(label_names(bundle)))
+        label_maps[codes] = np.asarray(reoriented(nib.load(written), "RAS").dataobj)
+    assert len(np.unique(label_maps["RAS"])) > 1
+    assert (label_maps[orientation] == label_maps["RAS"]).mean() > 0.999
+
+
+def reoriented(volume, codes: str):
+    """The volume with its voxels stored in another order."""
+    wanted = nib.orientations.axcodes2ornt(codes)
+    return volume.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(volume.affine), wanted))
 
 
 # --- as users type them

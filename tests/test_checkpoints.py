@@ -324,8 +324,17 @@ def test_resumed_equals_uninterrupted(tmp_path):
 
 @pytest.mark.parametrize("resume", ["yes", "", 1, None, "0"])
 def test_junk_for_resume(resume, tmp_path):
-    with pytest.raises(ValueError, match=f"resume must be true or false, got {resume!r}"):
+    with pytest.raises(ValueError, match=f"resume must be true, false or auto, got {resume!r}"):
         Training(tmp_path, resume=resume)
+
+
+def test_resume_auto_starts_and_then_goes_on(tmp_path):
+    weights = tmp_path / "weights.pt"
+    torch.save(Training(tmp_path / "other").network.state_dict(), weights)
+    first = Training(tmp_path / "out", epochs=2, resume="auto", init_from=str(weights)).run()
+    assert first.seen[0] == (1, 0, RATE)
+    second = Training(tmp_path / "out", epochs=3, resume="auto", init_from=str(weights)).run()
+    assert second.seen[0][0] == 3
 
 
 @pytest.mark.parametrize("resume", [False, "false", "False"])

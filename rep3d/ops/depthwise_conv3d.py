@@ -7,6 +7,7 @@ float32 and return the dtype that the caller works in (the autocast dtype under 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -118,14 +119,16 @@ def _overlaps(n: int, k: int) -> int:
 
 def _choose_backend(x: torch.Tensor, weight: torch.Tensor, kernel_spectrum_kept: bool = False) -> str:
     training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    costs = expected_costs(
-        x.shape,
-        weight.shape[-1],
-        training=training,
-        device=x.device.type,
-        kernel_spectrum_kept=kernel_spectrum_kept and not training,
-    )
+    choose = _cheapest if torch.compiler.is_compiling() else _cheapest_remembered
+    return choose(tuple(x.shape), weight.shape[-1], training, x.device.type, kernel_spectrum_kept and not training)
+
+
+def _cheapest(shape: tuple[int, ...], k: int, training: bool, device: str, kernel_spectrum_kept: bool) -> str:
+    costs = expected_costs(shape, k, training=training, device=device, kernel_spectrum_kept=kernel_spectrum_kept)
     return min(costs, key=lambda backend: costs[backend])
+
+
+_cheapest_remembered = functools.lru_cache(maxsize=1024)(_cheapest)  # a layer asks at every call
 
 
 def _is_exporting() -> bool:
