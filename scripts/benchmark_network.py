@@ -8,13 +8,15 @@ Prints Markdown tables and leaves them as CSV in `output_dir`:
     changes: a training step with one thing done differently;
     allocator: a training step with and without `rep3d.training.keep_freed_memory`, in processes of their own;
     stitching: the label map of a large image, with a stub in place of the network.
-In the first three the variants take turns in one process, the first is the one that the others are compared to, and
-each one's memory is measured in a process of its own.
+In the first three the variants take turns in one process, which keeps freed memory, and the first is the one that the
+others are compared to; each one's memory is measured in a process of its own, which does not.
 """
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -82,11 +84,11 @@ def main(
     """
     if threads is not None:
         torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # of the processes that measure
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     print(f"{device_name(device)}, {torch.get_num_threads()} thread(s), torch {torch.__version__}\n")
-    keep_freed_memory()
     settings = [
         {"network": network, "size": size, "batch": batch, "dtype": dtype, "device": device}
         for network in networks
@@ -94,9 +96,7 @@ def main(
         for size in sizes
     ]
     makers: dict[str, Callable[[dict], list[dict[str, str]]]] = {
-        "training": lambda setting: rows_of(TRAINING, training_step, setting, repeats),
-        "inference": lambda setting: rows_of(INFERENCE, inference, setting, repeats),
-        "changes": lambda setting: rows_of(CHANGES, training_step, setting, repeats),
+        **{table: functools.partial(rows_of, table, repeats=repeats) for table in VARIANTS},
         "allocator": lambda setting: allocator_rows(setting, repeats),
         "stitching": lambda _: [in_own_process("stitching_row", [])],
     }
@@ -108,15 +108,14 @@ def main(
         write_csv(rows, folder / f"{name}.csv")
 
 
-def rows_of(variants, make_call, setting: dict, repeats: int) -> list[dict[str, str]]:
-    calls = {name: make_call(arguments, **setting) for name, arguments in variants.items()}
-    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats + 1)][1:]
-    del calls
-    medians = {name: statistics.median(one[name] for one in rounds) for name in variants}
+def rows_of(table: str, setting: dict, repeats: int) -> list[dict[str, str]]:
+    """In processes of their own, so that no measurement meets the memory of another."""
+    variants, _ = VARIANTS[table]
+    medians = in_own_process("timings", [table, setting, repeats])
     first = medians[next(iter(variants))]
     rows = []
     for name in variants:
-        memory = in_own_process("extra_memory", [make_call.__name__, variants[name], setting])
+        memory = in_own_process("extra_memory", [table, name, setting])
         rows.append(
             {
                 **described(setting),
@@ -127,6 +126,15 @@ def rows_of(variants, make_call, setting: dict, repeats: int) -> list[dict[str, 
             }
         )
     return rows
+
+
+def timings(table: str, setting: dict, repeats: int) -> dict[str, float]:
+    """Median seconds of each variant; they take turns."""
+    keep_freed_memory()
+    variants, make_call = VARIANTS[table]
+    calls = {name: make_call(arguments, **setting) for name, arguments in variants.items()}
+    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(repeats + 1)][1:]
+    return {name: statistics.median(one[name] for one in rounds) for name in variants}
 
 
 def described(setting: dict) -> dict[str, str]:
@@ -195,10 +203,10 @@ def in_own_process(function: str, argument) -> Any:
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
-def extra_memory(make_call: str, arguments: dict, setting: dict) -> int:
+def extra_memory(table: str, name: str, setting: dict) -> int:
     """Bytes at the peak of the second call beside what is there before the first (weights and inputs)."""
-    arguments = {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
-    call = {"training_step": training_step, "inference": inference}[make_call](arguments, **setting)
+    variants, make_call = VARIANTS[table]
+    call = make_call(variants[name], **setting)
     before = peak_memory(setting["device"], reset=True)
     call()
     call()
@@ -244,8 +252,14 @@ def stitching_row() -> dict[str, str]:
     }
 
 
+VARIANTS = {
+    "training": (TRAINING, training_step),
+    "inference": (INFERENCE, inference),
+    "changes": (CHANGES, training_step),
+}
+
 if __name__ == "__main__":
-    measurements = {f.__name__: f for f in (extra_memory, allocator_row, stitching_row)}
+    measurements = {f.__name__: f for f in (timings, extra_memory, allocator_row, stitching_row)}
     if sys.argv[1:2] and sys.argv[1] in measurements:
         print(json.dumps(measurements[sys.argv[1]](*json.loads(sys.argv[2]))))
     else:
