@@ -132,9 +132,11 @@ def _volumes(facts: Sequence[CaseFacts]) -> np.ndarray:
 def _plot(facts: Sequence[CaseFacts], label_names: Sequence[str], path: Path) -> None:
     figure, ((sizes, spacings), (intensities, volumes)) = plt.subplots(2, 2, figsize=(12, 8))
     axes = [f"axis {axis}" for axis in range(3)]
-    sizes.boxplot([[fact.shape[axis] for fact in facts] for axis in range(3)], tick_labels=axes)
+    sizes.boxplot([[fact.shape[axis] for fact in facts] for axis in range(3)])
+    sizes.set_xticks([1, 2, 3], axes)
     sizes.set(title=f"Size of {len(facts)} cases", ylabel="voxels")
-    spacings.boxplot([[fact.spacing[axis] for fact in facts] for axis in range(3)], tick_labels=axes)
+    spacings.boxplot([[fact.spacing[axis] for fact in facts] for axis in range(3)])
+    spacings.set_xticks([1, 2, 3], axes)
     spacings.set(title="Spacing", ylabel="mm")
     labelled = [fact.foreground_percentiles for fact in facts if fact.foreground_percentiles]
     for i, p in enumerate(PERCENTILES):
@@ -142,7 +144,8 @@ def _plot(facts: Sequence[CaseFacts], label_names: Sequence[str], path: Path) ->
     intensities.set(title="Intensity of the labelled voxels", xlabel="case, sorted for each line", yscale="symlog")
     intensities.legend(fontsize="small")
     of_label = [column[column > 0] for column in _volumes(facts).T[1:]]
-    volumes.boxplot(of_label, tick_labels=label_names[1:])
+    volumes.boxplot(of_label)
+    volumes.set_xticks(range(1, len(label_names)), label_names[1:])
     volumes.set(title="Volume of the labels, where present", ylabel="ml", yscale="log")
     volumes.tick_params(axis="x", rotation=60)
     figure.tight_layout()

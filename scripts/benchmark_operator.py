@@ -288,18 +288,18 @@ def plot(rows: list[dict[str, str]], path: Path) -> None:
     """Milliseconds against the kernel size, for the map size with the most kernel sizes."""
     sizes = [row["size"] for row in rows]
     size = max(sizes, key=sizes.count)
-    figure, axes = plt.subplots(1, len(PASSES), figsize=(11, 4.5), sharey=True)
+    figure, axes = plt.subplots(1, len(PASSES), figsize=(11, 5), sharey=True, layout="constrained")
+    columns = [column for column in rows[0] if column.endswith(" ms")]
+    for i, column in enumerate(columns):
+        for axis, name in zip(axes, PASSES, strict=True):
+            mine = [row for row in rows if row["size"] == size and row["pass"] == name and row[column] != "-"]
+            kernels, values = [int(row["k"]) for row in mine], [float(row[column].rstrip("*")) for row in mine]
+            axis.plot(kernels, values, color=f"C{i}", marker="o", label=column.removesuffix(" ms"))
     for axis, name in zip(axes, PASSES, strict=True):
-        mine = [row for row in rows if row["size"] == size and row["pass"] == name]
-        for column in (column for column in mine[0] if column.endswith(" ms")):
-            points = [(int(row["k"]), float(row[column].rstrip("*"))) for row in mine if row[column] != "-"]
-            if points:
-                axis.plot(*zip(*points, strict=True), marker="o", label=column.removesuffix(" ms"))
         axis.set(title=f"{name}, {size}", xlabel="kernel size", yscale="log")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("milliseconds")
-    axes[1].legend()
-    figure.tight_layout()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(columns), frameon=False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
