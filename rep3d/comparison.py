@@ -99,12 +99,10 @@ def box_plot(evaluations: Mapping[str, Scores], path: str | os.PathLike, column:
         for median in boxes["medians"]:
             median.set_color("black")
         axes.plot([], [], color=f"C{i}", linewidth=8, label=name)
-    axes.set_xticks(
-        range(len(labels)), labels, rotation=45 if len(labels) > 4 else 0, ha="right" if len(labels) > 4 else "center"
-    )
+    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
     axes.set_ylabel(column)
     axes.grid(axis="y", alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=len(evaluations), frameon=False)
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     figure.savefig(temporary)

@@ -130,7 +130,7 @@ def _volumes(facts: Sequence[CaseFacts]) -> np.ndarray:
 
 
 def _plot(facts: Sequence[CaseFacts], label_names: Sequence[str], path: Path) -> None:
-    figure, ((sizes, spacings), (intensities, volumes)) = plt.subplots(2, 2, figsize=(12, 8))
+    figure, ((sizes, spacings), (intensities, volumes)) = plt.subplots(2, 2, figsize=(12, 8), layout="constrained")
     axes = [f"axis {axis}" for axis in range(3)]
     sizes.boxplot([[fact.shape[axis] for fact in facts] for axis in range(3)])
     sizes.set_xticks([1, 2, 3], axes)
@@ -145,10 +145,8 @@ def _plot(facts: Sequence[CaseFacts], label_names: Sequence[str], path: Path) ->
     intensities.legend(fontsize="small")
     of_label = [column[column > 0] for column in _volumes(facts).T[1:]]
     volumes.boxplot(of_label)
-    volumes.set_xticks(range(1, len(label_names)), label_names[1:])
+    volumes.set_xticks(range(1, len(label_names)), label_names[1:], rotation=30, ha="right")
     volumes.set(title="Volume of the labels, where present", ylabel="ml", yscale="log")
-    volumes.tick_params(axis="x", rotation=60)
-    figure.tight_layout()
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     figure.savefig(temporary, dpi=110)
     plt.close(figure)
