@@ -4,13 +4,16 @@ PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 # A folder of your own scans for `make demo`; empty means the demo's own.
 DATA ?=
+# A folder of scans for `make label-demo`; empty means phantoms.
+STUDIES ?=
 
 INSTALL = .venv/bin/python -m pip install $(CONSTRAINTS)
 
-.PHONY: help demo test check render clean
+.PHONY: help demo label-demo test check render clean
 
 help:
 	@echo 'make demo    train and segment on this computer; your own data: make demo DATA="my folder"'
+	@echo 'make label-demo  serve the small network to 3D Slicer; your own scans: make label-demo STUDIES="my folder"'
 	@echo 'make test    run the tests'
 	@echo 'make check   formatter, linter, type checker, and that bundles/ is what configs/ renders to'
 	@echo 'make render  write bundles/ from configs/'
@@ -19,13 +22,16 @@ help:
 demo: .venv/.core
 	.venv/bin/python scripts/demo.py --data "$(DATA)"
 
+label-demo: .venv/.all
+	.venv/bin/python scripts/label_demo.py --studies "$(STUDIES)"
+
 test: .venv/.all
 	.venv/bin/python -m pytest
 
 check: .venv/.dev
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
-	.venv/bin/mypy rep3d
+	.venv/bin/mypy
 	.venv/bin/python scripts/render_bundles.py --check
 
 render: .venv/.core

@@ -29,7 +29,7 @@ def test_tables(capsys, tmp_path):
 def test_every_variant_trains(table):
     script = runpy.run_path(str(SCRIPT))
     setting = {"network": "tiny", "size": 32, "batch": 1, "dtype": "float32", "device": "cpu"}
-    timings = script["timings"](table, setting, repeats=1)
+    timings = script["in_own_process"]("timings", [table, setting, 1])
     assert timings.keys() == script["VARIANTS"][table][0].keys() and min(timings.values()) > 0
 
 

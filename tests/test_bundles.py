@@ -12,6 +12,7 @@ from pathlib import Path
 from pydoc import locate
 from types import SimpleNamespace
 
+import monai.bundle
 import nibabel as nib
 import numpy as np
 import pytest
@@ -259,6 +260,20 @@ def test_ensemble_of_checkpoints(trained, tmp_path):
     torch.testing.assert_close(ensemble, sum(single) / 2)
     created.run()
     assert len(list((tmp_path / "eval").glob("*_seg.nii.gz"))) == TEST_CASES
+
+
+def test_monai_loads_it_from_another_folder(trained, tmp_path):
+    elsewhere = tmp_path / "elsewhere" / trained.bundle.name
+    shutil.copytree(trained.bundle / "configs", elsewhere / "configs")
+    shutil.copytree(trained.models, elsewhere / "models")
+    small = {name.partition("#")[2]: value for name, value in SMALL.items() if name.startswith("network_def#")}
+    loaded = monai.bundle.load(
+        elsewhere.name, bundle_dir=str(elsewhere.parent), workflow_type="inference", net_override=small
+    ).eval()
+    x = torch.randn(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        expected = load_deployed(small_network(trained.bundle), trained.models / "model.pt")(x)
+        torch.testing.assert_close(loaded(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_folds(trained, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import torch
@@ -14,14 +15,22 @@ from torch.utils.checkpoint import checkpoint
 class RecomputingMixin(nn.Module):
     """Put before a module class as `class X(RecomputingMixin, Y)`: keeps only the inputs of `forward` for backward.
 
-    Running statistics of batch norms move once per step, as without it.
+    Where no batch norm couples the samples they are computed one after the other, so that backward holds the
+    activations of one sample of one block. Running statistics of batch norms move once per step, as without it.
     """
 
     def forward(self, *args):
         if not torch.is_grad_enabled():
             return super().forward(*args)
-        contexts = lambda: (contextlib.nullcontext(), frozen_statistics(self))  # noqa: E731
-        return checkpoint(super().forward, *args, use_reentrant=False, context_fn=contexts)
+        recompute = functools.partial(
+            checkpoint,
+            super().forward,
+            use_reentrant=False,
+            context_fn=lambda: (contextlib.nullcontext(), frozen_statistics(self)),
+        )
+        if _batch_norms(self):
+            return recompute(*args)
+        return torch.cat([recompute(*sample) for sample in zip(*(arg.split(1) for arg in args), strict=True)])
 
     def stop_recomputing(self) -> None:
         """Turn this module into one of the class that the mixin was put before."""
@@ -31,7 +40,7 @@ class RecomputingMixin(nn.Module):
 @contextlib.contextmanager
 def frozen_statistics(module: nn.Module) -> Iterator[None]:
     """Batch norms inside leave their running statistics as they were."""
-    norms = [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]
+    norms = _batch_norms(module)
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None
@@ -40,3 +49,7 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for norm, (momentum, batches) in zip(norms, before, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, batches
+
+
+def _batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    return [norm for norm in module.modules() if isinstance(norm, _BatchNorm)]

@@ -164,7 +164,7 @@ class _MixedCorrelation(torch.autograd.Function):
 
     @staticmethod
     def forward(x, weight) -> torch.Tensor:
-        return F.conv3d(x, weight, padding=weight.shape[-1] // 2, groups=weight.shape[0])
+        return _convolve(x, weight)
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -174,7 +174,11 @@ class _MixedCorrelation(torch.autograd.Function):
     def backward(ctx, grad_y):
         x, weight = ctx.saved_tensors
         need_x, need_weight = ctx.needs_input_grad
-        grad_x = correlate_mixed(grad_y, weight.flip(AXES)) if need_x else None
+        grad_x = None
+        if need_x and torch.is_grad_enabled():  # somebody wants second derivatives
+            grad_x = correlate_mixed(grad_y, weight.flip(AXES))
+        elif need_x:
+            grad_x = _convolve(grad_y, weight, flipped=True)
         grad_weight = _WeightGradient.apply(x, grad_y, weight.shape[-1]) if need_weight else None
         return grad_x, grad_weight
 
@@ -204,6 +208,13 @@ class _WeightGradient(torch.autograd.Function):
             correlate(x, grad) if need_grad_y else None,
             None,
         )
+
+
+def _convolve(x: torch.Tensor, weight: torch.Tensor, flipped: bool = False) -> torch.Tensor:
+    """`torch.nn.functional.conv3d` with the offsets that can matter, of the kernel or of the flipped kernel."""
+    plan = make_plan(x.shape[2:], weight.shape[-1])
+    inner = weight[(slice(None), *plan.inner)]
+    return F.conv3d(x, inner.flip(AXES) if flipped else inner, padding=plan.radii, groups=weight.shape[0])
 
 
 def _correlate(

@@ -35,16 +35,17 @@ def saved_bytes(network, x):
 @pytest.mark.parametrize("norm_name", ["instance", "batch"])
 @pytest.mark.parametrize("modulation", ["lrbm", "fixed"])
 def test_same_training_step_with_less_memory(modulation, norm_name, relative_error):
-    plain, recomputing = pair(modulation=modulation, norm_name=norm_name)
-    x = torch.randn(2, 1, 32, 32, 32)
+    """In float64: in float32 some gradients that a norm cancels are all rounding."""
+    plain, recomputing = (network.double() for network in pair(modulation=modulation, norm_name=norm_name))
+    x = torch.randn(2, 1, 32, 32, 32, dtype=torch.float64)
     bytes_plain, expected = saved_bytes(plain, x)
     bytes_recomputing, actual = saved_bytes(recomputing, x)
     assert bytes_recomputing < bytes_plain / 2
-    assert relative_error(actual, expected) < 1e-6
+    assert relative_error(actual, expected) < 1e-12
     expected.square().mean().backward()
     actual.square().mean().backward()
     for (name, one), other in zip(plain.named_parameters(), recomputing.parameters(), strict=True):
-        assert relative_error(other.grad, one.grad) < 1e-4, name
+        assert relative_error(other.grad, one.grad) < 1e-9, name
     for (name, one), other in zip(plain.named_buffers(), recomputing.buffers(), strict=True):
         torch.testing.assert_close(other, one, msg=f"{name} moved differently")
 

@@ -1,0 +1,43 @@
+"""Start the server: `python -m monailabel_app start_server --studies DIR`.
+
+Takes all options of `monailabel start_server`, with this app and 127.0.0.1 as defaults, and `--conf` as described in
+`monailabel_app.settings`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from monailabel_app.doors import is_loopback
+from monailabel_app.settings import read_settings
+
+APP = Path(__file__).resolve().parent
+
+
+def main(arguments: list[str]) -> None:
+    """Check the address and hand over to MONAI Label's command line."""
+    if arguments[:1] != ["start_server"]:
+        sys.exit("usage: python -m monailabel_app start_server --studies DIR [--port 8000] [--conf NAME VALUE] ...")
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-i", "--host", default="127.0.0.1")
+    parser.add_argument("-c", "--conf", nargs=2, action="append", default=[])
+    given, _ = parser.parse_known_args(arguments[1:])
+    try:
+        security = read_settings(APP, dict(given.conf)).security
+    except ValueError as error:
+        sys.exit(str(error))
+    if not (is_loopback(given.host) or security.authentication.enabled or security.insecure):
+        sys.exit(
+            f"host is {given.host!r}: other computers may reach it, callers must be known. Give --conf api_keys "
+            "FILE or --conf realm ADDRESS, or, at your own risk, --conf insecure true"
+        )
+    from monailabel.main import Main
+
+    sys.argv = ["monailabel", "start_server", "--app", str(APP), "--host", given.host, *arguments[1:]]
+    Main().run()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,171 @@
+"""Who calls: nobody in particular on this computer, the holder of an API key, or a user of an OpenID provider."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jwt
+import requests
+
+from monailabel_app.validation import RequestError
+
+ROLES = ("monailabel-admin", "monailabel-reviewer", "monailabel-annotator", "monailabel-user")  # MONAI Label's
+ADMIN, REVIEWER, ANNOTATOR, USER = ROLES
+# Only signatures that need the provider's private key; "none" and shared secrets are refused.
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+TIMEOUT = 10  # seconds for the provider's answer
+
+
+@dataclass(frozen=True)
+class User:
+    """Who calls, and as what."""
+
+    username: str
+    roles: tuple[str, ...]
+    email: str = ""
+    name: str = ""
+
+    def json(self) -> dict[str, Any]:
+        return {"username": self.username, "email": self.email, "name": self.name, "roles": list(self.roles)}
+
+
+LOCAL_USER = User("local", ROLES)
+
+
+class Authentication:
+    """Checks the caller's `Authorization: Bearer ...` or `X-API-Key: ...` header.
+
+    Args:
+        key_file: JSON, `{"SHA-256 of the key in hex": {"name": "...", "roles": ["monailabel-annotator"]}}`.
+        realm: address of the OpenID provider's realm, such as https://keycloak.example/realms/hospital.
+        client_id: the provider's name for this app; a token for another client is refused.
+        roles_claim: where in the token the roles stand, "#" between levels.
+
+    Raises:
+        ValueError: the key file is no such JSON.
+    """
+
+    def __init__(
+        self,
+        key_file: str | Path | None = None,
+        realm: str = "",
+        client_id: str = "monailabel-app",
+        roles_claim: str = "realm_access#roles",
+    ) -> None:
+        self._keys = _read_keys(Path(key_file)) if key_file else {}
+        self.realm = realm.rstrip("/")
+        self.client_id = client_id
+        self._roles_claim = roles_claim.split("#")
+        self._issuer: dict[str, Any] = {}
+        self._jwks: jwt.PyJWKClient | None = None
+
+    @property
+    def enabled(self) -> bool:
+        return bool(self._keys or self.realm)
+
+    def user(self, authorization: str | None, api_key: str | None) -> User:
+        """Who calls.
+
+        Raises:
+            RequestError: 401, no or no valid credentials.
+        """
+        if not self.enabled:
+            return LOCAL_USER
+        scheme, _, token = (authorization or "").partition(" ")
+        credential = api_key or (token.strip() if scheme.lower() == "bearer" else "")
+        if not credential:
+            raise RequestError(401, "credentials are missing")
+        user = self._user_of_key(credential)
+        if user is None and self.realm:
+            user = self._user_of_token(credential)
+        if user is None:
+            raise RequestError(401, "the credentials are not valid")
+        return user
+
+    def token(self, username: str, password: str) -> dict[str, Any]:
+        """What 3D Slicer asks for with its login form: of a key's holder the key itself, else the provider's token.
+
+        Raises:
+            RequestError: 401, wrong name or password; 502, the provider does not answer.
+        """
+        user = self._user_of_key(password)
+        if user is not None and user.username == username:
+            return {"access_token": password, "token_type": "bearer"}
+        if not self.realm:
+            raise RequestError(401, "the credentials are not valid")
+        fields = {"client_id": self.client_id, "grant_type": "password", "username": username, "password": password}
+        try:
+            answer = requests.post(self._configuration()["token_endpoint"], data=fields, timeout=TIMEOUT)
+        except (requests.RequestException, KeyError) as error:
+            raise RequestError(502, "the OpenID provider does not answer") from error
+        if answer.status_code != 200:
+            raise RequestError(401, "the credentials are not valid")
+        content = answer.json()
+        return {"access_token": content["access_token"], "token_type": content.get("token_type", "bearer")}
+
+    def _user_of_key(self, key: str) -> User | None:
+        digest = hashlib.sha256(key.encode()).hexdigest()
+        found = None
+        for known, user in self._keys.items():  # all, so that the time does not tell which
+            if hmac.compare_digest(known, digest):
+                found = user
+        return found
+
+    def _user_of_token(self, token: str) -> User | None:
+        try:
+            configuration = self._configuration()
+            if self._jwks is None:
+                self._jwks = jwt.PyJWKClient(configuration["jwks_uri"], timeout=TIMEOUT)
+            claims = jwt.decode(
+                token,
+                self._jwks.get_signing_key_from_jwt(token).key,
+                algorithms=list(ALGORITHMS),
+                issuer=configuration["issuer"],
+                options={"require": ["exp", "iss"], "verify_aud": False},
+            )
+        except (jwt.PyJWKClientConnectionError, requests.RequestException, KeyError) as error:
+            raise RequestError(502, "the OpenID provider does not answer") from error
+        except jwt.PyJWTError:
+            return None
+        if self.client_id not in (claims.get("azp"), *_as_list(claims.get("aud"))):
+            return None
+        roles: Any = claims
+        for level in self._roles_claim:
+            roles = roles.get(level) if isinstance(roles, dict) else None
+        return User(
+            str(claims.get("preferred_username") or claims.get("sub", "")),
+            tuple(role for role in _as_list(roles) if role in ROLES),
+            str(claims.get("email", "")),
+            str(claims.get("name", "")),
+        )
+
+    def _configuration(self) -> dict[str, Any]:
+        if not self._issuer:
+            answer = requests.get(f"{self.realm}/.well-known/openid-configuration", timeout=TIMEOUT)
+            answer.raise_for_status()
+            self._issuer = answer.json()
+        return self._issuer
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _read_keys(path: Path) -> dict[str, User]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        keys = {digest.lower(): User(entry["name"], tuple(entry["roles"])) for digest, entry in content.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"api_keys: {path} cannot be read as JSON of keys ({error!r})") from error
+    for digest, user in keys.items():
+        wrong = set(user.roles) - set(ROLES)
+        if len(digest) != 64 or wrong:
+            raise ValueError(f"api_keys: {path}: {user.name!r} needs the SHA-256 of its key in hex, and roles: {ROLES}")
+    if not keys:
+        raise ValueError(f"api_keys: {path} holds no key")
+    return keys

@@ -1,0 +1,73 @@
+"""The bundles that the app can serve: what their metadata says, and whether they have weights."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+WEIGHTS = "models/model.pt"
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """One MONAI Bundle on disk."""
+
+    root: Path
+    labels: dict[str, int]  # without the background
+    description: str
+    version: str
+
+    @property
+    def name(self) -> str:
+        return self.root.name
+
+    @property
+    def weights(self) -> Path:
+        """The weights that serve; the file may not be there yet."""
+        return self.root / WEIGHTS
+
+    def config(self, name: str) -> Path:
+        return self.root / "configs" / f"{name}.json"
+
+
+def read_bundle(root: Path) -> Bundle:
+    """Read `configs/metadata.json`.
+
+    Raises:
+        ValueError: the file lacks what the app needs.
+    """
+    path = root / "configs/metadata.json"
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+        labels = {name: int(index) for index, name in channels.items() if int(index) > 0}
+        return Bundle(root, labels, metadata["description"], metadata["version"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: no metadata of a segmentation bundle ({error!r})") from error
+
+
+def choose_bundles(folder: Path, models: str) -> dict[str, Bundle]:
+    """The bundles to serve by name.
+
+    Args:
+        folder: holds one folder per bundle.
+        models: names separated by commas, or "all": every bundle that has weights.
+
+    Raises:
+        ValueError: a name is not there, or "all" finds no weights.
+    """
+    found = {path.parents[1].name: path.parents[1] for path in sorted(folder.glob("*/configs/inference.json"))}
+    if models == "all":
+        chosen = {name: read_bundle(root) for name, root in found.items() if (root / WEIGHTS).is_file()}
+        if not chosen:
+            raise ValueError(
+                f"models is 'all', but no bundle in {folder} has {WEIGHTS}: train one, put weights there, or name a "
+                f"bundle to train it from a client: {', '.join(found) or 'there is none'}"
+            )
+        return chosen
+    names = [name.strip() for name in models.split(",") if name.strip()]
+    unknown = [name for name in names if name not in found]
+    if unknown or not names:
+        raise ValueError(f"models is {models!r}, expected 'all' or some of {', '.join(found)} (bundles in {folder})")
+    return {name: read_bundle(found[name]) for name in names}

@@ -1,0 +1,314 @@
+"""The studies folder: images, and labels of which no version gets lost.
+
+    studies/
+        scan.nii.gz ...                     images, NIfTI or NRRD; an image's id is its name without the suffix
+        series/                             a folder of the files of one DICOM series; the id is its name
+        labels/final/scan.nii.gz            the label that counts, as MONAI Label lays it out
+        labels/original/scan.nii.gz         what a model proposed
+        labels/versions/scan/0001.nii.gz    every label that was ever stored, with 0001.json: who, when, from what
+        .rep3d/scan.json                    what is known of an image, such as its scores
+        .rep3d/converted/                   DICOM series as NIfTI
+
+A version counts once its JSON file is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+
+from monailabel_app.dicom import convert_series, is_series
+from monailabel_app.files import copy_whole, read_json, remove_parts, write_json
+from monailabel_app.validation import RequestError, check_name, split_suffix
+
+TAGS = tuple(tag.value for tag in DefaultLabelTag)
+KNOWLEDGE = ".rep3d"  # folder of what is known of images
+LABEL_SUFFIX = ".nii.gz"
+
+
+class StudiesFolder(Datastore):
+    """A local folder as MONAI Label's datastore. Listing reads the folder, so files may come and go.
+
+    Args:
+        root: the studies folder; made where it is missing.
+    """
+
+    def __init__(self, root: str | os.PathLike) -> None:
+        self.root = Path(root).resolve()
+        self._lock = threading.RLock()  # of writes
+        for folder in (self.root, *(self.root / "labels" / tag for tag in (*TAGS, "versions")), self.root / KNOWLEDGE):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._repair()
+
+    # --- images
+
+    def list_images(self) -> list[str]:
+        return list(self._images())
+
+    def get_image_uri(self, image_id: str) -> str:
+        """The image's path, or an empty text where there is no such image."""
+        return str(self.image(image_id)) if image_id in self._images() else ""
+
+    def image(self, image_id: str) -> Path:
+        """The image's path.
+
+        Raises:
+            RequestError: 404, there is no such image.
+        """
+        path = self._images().get(image_id)
+        if path is None:
+            raise RequestError(404, f"there is no image {image_id[:200]!r}")
+        if path.is_dir():
+            return self._converted(image_id, path)
+        return path
+
+    def get_image(self, image_id: str, params: object = None) -> bytes:
+        return self.image(image_id).read_bytes()
+
+    def get_image_info(self, image_id: str) -> dict[str, Any]:
+        path = self.image(image_id)
+        return {**read_json(self._knowledge(image_id)), "name": path.name, "path": str(path)}
+
+    def update_image_info(self, image_id: str, info: Mapping[str, Any]) -> None:
+        self.image(image_id)
+        with self._lock:
+            path = self._knowledge(image_id)
+            write_json(path, {**read_json(path), **info})
+
+    def add_image(self, image_id: str, image_filename: str, image_info: Mapping[str, Any]) -> str:
+        """Take a checked file in.
+
+        Raises:
+            RequestError: a bad name, or one that another image has.
+        """
+        _, suffix = split_suffix(image_filename)
+        image_id = check_name(image_id or split_suffix(Path(image_filename).name)[0], "image")
+        with self._lock:
+            if image_id in self._images():
+                raise RequestError(409, f"there is an image {image_id!r} already")
+            copy_whole(Path(image_filename), self.root / f"{image_id}{suffix}")
+            write_json(self._knowledge(image_id), {"ts": int(time.time()), **image_info})
+        return image_id
+
+    def remove_image(self, image_id: str) -> None:
+        """Remove an image and its current labels; the versions of its labels stay."""
+        with self._lock:
+            path = self.image(image_id)
+            if self._images()[image_id].is_dir():
+                raise RequestError(405, "a DICOM series is not removed: delete its folder")
+            for tag in self.get_labels_by_image_id(image_id):
+                self.remove_label(image_id, tag)
+            path.unlink()
+            self._knowledge(image_id).unlink(missing_ok=True)
+
+    # --- labels
+
+    def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
+        if image_id not in self._images():
+            return {}
+        return {tag: image_id for tag in TAGS if self._label(image_id, tag) is not None}
+
+    def get_label_by_image_id(self, image_id: str, tag: str) -> str:
+        return self.get_labels_by_image_id(image_id).get(tag, "")
+
+    def get_label_uri(self, label_id: str, label_tag: str) -> str:
+        path = self._label(label_id, label_tag)
+        return str(path) if path else ""
+
+    def label(self, label_id: str, label_tag: str) -> Path:
+        """The label's path.
+
+        Raises:
+            RequestError: 404, there is no such label.
+        """
+        path = self._label(label_id, label_tag)
+        if path is None:
+            raise RequestError(404, f"there is no label {label_id[:200]!r} with the tag {label_tag[:200]!r}")
+        return path
+
+    def get_label(self, label_id: str, label_tag: str, params: object = None) -> bytes:
+        return self.label(label_id, label_tag).read_bytes()
+
+    def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
+        """What was stored with the current label; of a file that was put there by hand, its time and name."""
+        path = self.label(label_id, label_tag)
+        newest = [info for info in self.versions(label_id) if info["tag"] == label_tag and not info["removed"]]
+        return newest[-1] if newest else {"ts": int(path.stat().st_mtime), "name": path.name, "tag": label_tag}
+
+    def update_label_info(self, label_id: str, label_tag: str, info: Mapping[str, Any]) -> None:
+        with self._lock:
+            known = self.get_label_info(label_id, label_tag)
+            if "version" in known:
+                write_json(self._version(label_id, known["version"], ".json"), {**known, **info})
+
+    def versions(self, image_id: str) -> list[dict[str, Any]]:
+        """All versions of an image's labels, the oldest first: version, tag, ts, user, model and what else was told."""
+        folder = self.root / "labels/versions" / check_name(image_id, "label")
+        return [read_json(path) for path in sorted(folder.glob("[0-9]*.json"))]
+
+    def version_file(self, image_id: str, info: Mapping[str, Any]) -> Path:
+        """The file of what `get_label_info` tells, which no later submission changes if it has a version."""
+        if "version" not in info:
+            return self.label(image_id, info["tag"])
+        return self._version(image_id, info["version"], LABEL_SUFFIX)
+
+    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: Mapping[str, Any]) -> str:
+        """Store a checked `.nii.gz` label map as a new version, and make it the current one.
+
+        Raises:
+            RequestError: no such image, or another tag than those of TAGS.
+        """
+        self.image(image_id)
+        if label_tag not in TAGS:
+            raise RequestError(400, f"tag is {label_tag[:200]!r}, expected one of {', '.join(TAGS)}")
+        with self._lock:
+            known = self.versions(image_id)
+            number = known[-1]["version"] + 1 if known else 1
+            version = self._version(image_id, number, LABEL_SUFFIX)
+            version.parent.mkdir(exist_ok=True)
+            copy_whole(Path(label_filename), version)
+            info = {"ts": int(time.time()), "name": version.name, **label_info}
+            info |= {"version": number, "tag": label_tag, "removed": False}
+            write_json(version.with_name(f"{number:04d}.json"), info)
+            self._make_current(image_id, label_tag, version)
+        return image_id
+
+    def remove_label(self, label_id: str, label_tag: str) -> None:
+        """Remove the current label; its versions stay."""
+        with self._lock:
+            path = self.label(label_id, label_tag)
+            for info in self.versions(label_id):
+                if info["tag"] == label_tag and not info["removed"]:
+                    write_json(self._version(label_id, info["version"], ".json"), {**info, "removed": True})
+            path.unlink()
+
+    # --- lists
+
+    def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        tag = label_tag or DefaultLabelTag.FINAL.value
+        return [image_id for image_id in self._images() if self._label(image_id, tag) is not None]
+
+    def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
+        labeled = set(self.get_labeled_images(label_tag))
+        return [image_id for image_id in self._images() if image_id not in labeled]
+
+    def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
+        """The images with a final label."""
+        pairs = []
+        for image_id in self._images():
+            label = self._label(image_id, DefaultLabelTag.FINAL.value)
+            if label is not None:
+                paths = {"image": self.image(image_id), "label": label}
+                pairs.append({key: str(p if full_path else p.relative_to(self.root)) for key, p in paths.items()})
+        return pairs
+
+    def status(self) -> dict[str, Any]:
+        tags = {tag: len(self.get_labeled_images(tag)) for tag in TAGS}
+        return {
+            "total": len(self._images()),
+            "completed": tags[DefaultLabelTag.FINAL.value],
+            "label_tags": {tag: count for tag, count in tags.items() if count},
+        }
+
+    def json(self) -> dict[str, Any]:
+        """The datastore as MONAI Label describes it to clients; without paths of the server."""
+        objects = {}
+        for image_id, image in self._images().items():
+            info = read_json(self._knowledge(image_id)) | {"name": image.name}
+            labels = {
+                tag: {"ext": LABEL_SUFFIX, "info": self.get_label_info(image_id, tag)}
+                for tag in self.get_labels_by_image_id(image_id)
+            }
+            suffix = ".nii.gz" if image.is_dir() else split_suffix(image.name)[1]
+            objects[image_id] = {"image": {"ext": suffix, "info": info}, "labels": labels}
+        return {"name": self.name(), "description": self.description(), "objects": objects}
+
+    def get_dataset_archive(self, limit_cases: int | None = None) -> str:
+        """A ZIP file of the labelled images; the caller deletes it."""
+        pairs = self.datalist()[: limit_cases or None]
+        if not pairs:
+            raise RequestError(404, "there is no labelled image yet")
+        with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
+            with zipfile.ZipFile(file, "w") as archive:
+                for pair in pairs:
+                    for key, path in pair.items():
+                        archive.write(path, f"{key}/{Path(path).name}")
+                archive.writestr("metadata.json", json.dumps(self.json()))
+        return file.name
+
+    def refresh(self) -> None:
+        """Nothing to do: every listing reads the folder."""
+
+    def name(self) -> str:
+        return self.root.name
+
+    def set_name(self, name: str) -> None:
+        raise RequestError(405, "the datastore is named after its folder")
+
+    def description(self) -> str:
+        return "Images and labels of a local folder"
+
+    def set_description(self, description: str) -> None:
+        raise RequestError(405, "the datastore's description is fixed")
+
+    # --- files
+
+    def _images(self) -> dict[str, Path]:
+        images: dict[str, Path] = {}
+        for path in sorted(self.root.iterdir()):
+            if path.name[0] == "." or path.name == "labels" or not path.resolve().is_relative_to(self.root):
+                continue
+            try:
+                image_id = path.name if path.is_dir() and is_series(path) else split_suffix(path.name)[0]
+                images.setdefault(check_name(image_id, "image"), path)
+            except RequestError:
+                continue
+        return images
+
+    def _converted(self, image_id: str, series: Path) -> Path:
+        """A DICOM series as NIfTI; made anew when the folder has changed."""
+        path = self.root / KNOWLEDGE / "converted" / f"{image_id}.nii.gz"
+        if not path.is_file() or path.stat().st_mtime_ns < series.stat().st_mtime_ns:
+            convert_series(series, path)
+        return path
+
+    def _is_own_file(self, path: Path) -> bool:
+        """Links that lead out of the studies folder are not followed."""
+        return path.is_file() and path.resolve().is_relative_to(self.root)
+
+    def _label(self, image_id: str, tag: str) -> Path | None:
+        if tag not in TAGS:
+            return None
+        path = self.root / "labels" / tag / f"{check_name(image_id, 'label')}{LABEL_SUFFIX}"
+        return path if self._is_own_file(path) else None
+
+    def _version(self, image_id: str, number: int, suffix: str) -> Path:
+        return self.root / "labels/versions" / check_name(image_id, "label") / f"{number:04d}{suffix}"
+
+    def _knowledge(self, image_id: str) -> Path:
+        return self.root / KNOWLEDGE / f"{check_name(image_id, 'image')}.json"
+
+    def _make_current(self, image_id: str, tag: str, version: Path) -> None:
+        copy_whole(version, self.root / "labels" / tag / f"{image_id}{LABEL_SUFFIX}")
+
+    def _repair(self) -> None:
+        """Finish what a kill interrupted: the newest version of each label is the current one."""
+        for folder in (self.root / "labels/versions").iterdir():
+            newest = {info["tag"]: info for info in self.versions(folder.name) if not info["removed"]}
+            for tag, info in newest.items():
+                current, version = (
+                    self._label(folder.name, tag),
+                    self._version(folder.name, info["version"], LABEL_SUFFIX),
+                )
+                if current is None or current.stat().st_mtime_ns < version.stat().st_mtime_ns:
+                    self._make_current(folder.name, tag, version)
+        remove_parts(self.root)

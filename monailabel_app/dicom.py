@@ -1,0 +1,85 @@
+"""A DICOM series as one volume: slices put in order by their position, and refused where they do not make a grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from pydicom.misc import is_dicom
+
+from monailabel_app.files import whole_file
+from monailabel_app.validation import RequestError
+
+SPACING_TOLERANCE = 0.01  # of the distance between slices
+TAGS = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel"]
+
+
+def is_series(folder: Path) -> bool:
+    """Whether the first file of a folder is DICOM."""
+    first = next((path for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."), None)
+    return first is not None and is_dicom(first)
+
+
+def sorted_slices(folder: Path) -> list[Path]:
+    """The files of a series from its first slice to its last.
+
+    Slice thickness and identifiers are not looked at: what counts is where the slices lie.
+
+    Raises:
+        RequestError: slices of different size or orientation, at the same place, or at uneven distances.
+    """
+    slices = [(path, _header(path)) for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."]
+    if len(slices) < 2:
+        raise RequestError(400, f"the DICOM series has {len(slices)} slice(s), expected at least two")
+    first = slices[0][1]
+    for path, header in slices:
+        if header.get("SamplesPerPixel", 1) != 1:
+            raise RequestError(400, f"{path.name}: colour images are not supported")
+        for tag in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
+            if not np.allclose(header[tag], first[tag], atol=1e-3):
+                raise RequestError(400, f"{path.name}: {tag} is {header[tag]}, of the first slice {first[tag]}")
+    across, down = np.reshape(np.asarray(first["ImageOrientationPatient"], dtype=float), (2, 3))
+    normal = np.cross(across, down)
+    places = {path: float(normal @ np.asarray(header["ImagePositionPatient"], float)) for path, header in slices}
+    order = sorted(places, key=lambda path: places[path])
+    gaps = np.diff([places[path] for path in order])
+    usual = float(np.median(gaps))
+    for path, gap in zip(order[1:], gaps, strict=True):
+        if gap < SPACING_TOLERANCE:
+            raise RequestError(400, f"{path.name}: there is another slice at its place")
+        if abs(gap - usual) > SPACING_TOLERANCE * usual:
+            raise RequestError(
+                400, f"{path.name}: {gap:.3f} mm after the slice before, the others {usual:.3f} mm: is one missing?"
+            )
+    return order
+
+
+def convert_series(folder: Path, target: Path) -> None:
+    """Write a series as NIfTI, in its own voxel order.
+
+    Raises:
+        RequestError: as `sorted_slices`, or slices that cannot be read.
+    """
+    files = sorted_slices(folder)
+    try:
+        image = sitk.ReadImage([str(path) for path in files])
+    except RuntimeError as error:
+        raise RequestError(400, "the DICOM series cannot be decoded") from error
+    target.parent.mkdir(exist_ok=True)
+    with whole_file(target) as temporary:
+        sitk.WriteImage(image, str(temporary))
+
+
+def _header(path: Path) -> dict[str, Any]:
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+    except (pydicom.errors.InvalidDicomError, OSError, EOFError) as error:
+        raise RequestError(400, f"{path.name}: no DICOM file") from error
+    header = {tag: getattr(dataset, tag, None) for tag in TAGS}
+    missing = [tag for tag, value in header.items() if value in (None, "") and tag != "SamplesPerPixel"]
+    if missing:
+        raise RequestError(400, f"{path.name}: {', '.join(missing)} is missing")
+    return {tag: value for tag, value in header.items() if value is not None}

@@ -1,0 +1,188 @@
+"""The server's doors: who may come in, how much they may bring, what they are told when something fails, and a record.
+
+MONAI Label's own endpoints are not used: they evaluate request parameters, follow paths of the caller's choice and
+block the server while a network runs. `routes` answers the same requests in their place.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import monailabel
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.staticfiles import StaticFiles
+
+from monailabel_app.authentication import Authentication
+from monailabel_app.validation import RequestError
+
+logger = logging.getLogger(__name__)
+
+STATIC = Path(monailabel.__file__).parent / "endpoints/static"  # MONAI Label brings OHIF
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+UNRECORDED = ("/ohif", "/static", "/favicon.ico")  # files of the viewer
+Scope = MutableMapping[str, Any]
+ASGIApp = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Security:
+    """What the server lets in.
+
+    Args:
+        authentication: who may do what; not enabled: everyone on this computer everything.
+        insecure: serve other computers without authentication.
+        origins: web pages of other servers that may call, such as https://viewer.example.
+        max_upload: bytes of one request.
+        audit_file: JSON lines of who did what and when; None: no record.
+        model_upload: accept `PUT /model`.
+    """
+
+    authentication: Authentication = field(default_factory=Authentication)
+    insecure: bool = False
+    origins: Sequence[str] = ()
+    max_upload: int = 2 * 2**30
+    audit_file: Path | None = None
+    model_upload: bool = False
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this computer reaches the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def guard(app: FastAPI, security: Security, router: APIRouter) -> None:
+    """From now on, `router` answers what comes to `app`, behind the doors.
+
+    Starlette sends every request through `app.middleware_stack`, so that this holds for a server that is starting.
+    """
+    server = FastAPI(title="Rep3D", openapi_url=None)
+    server.state.security = security
+    server.add_exception_handler(RequestValidationError, _answer_wrong_request)
+    server.include_router(router)
+    server.mount("/static", StaticFiles(directory=STATIC))
+    server.mount("/ohif", _Viewer(directory=STATIC / "ohif", html=True))
+    inner: ASGIApp = server
+    if security.origins:
+        inner = CORSMiddleware(
+            server, allow_origins=list(security.origins), allow_methods=["*"], allow_headers=["*"], max_age=600
+        )
+    app.middleware_stack = Doors(inner, security)
+
+
+class _Viewer(StaticFiles):
+    """OHIF's files; its pages have addresses of their own, which all mean index.html."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        try:
+            return await super().get_response(path, scope)
+        except HTTPException as error:
+            if error.status_code != 404:
+                raise
+            return await super().get_response("index.html", scope)
+
+
+class Doors:
+    """ASGI middleware around everything: address, origin and size of requests, errors, and the audit log."""
+
+    def __init__(self, app: ASGIApp, security: Security) -> None:
+        self.app = app
+        self.security = security
+        self._audit_lock = threading.Lock()
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        start = time.perf_counter()
+        answer = {"status": 500, "started": False}
+        received = 0
+
+        async def limited_receive() -> Any:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self.security.max_upload:
+                raise RequestError(413, f"the request has more than {self.security.max_upload} bytes")
+            return message
+
+        async def watched_send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                answer.update(status=message["status"], started=True)
+                message = {**message, "headers": [*message["headers"], (b"x-content-type-options", b"nosniff")]}
+            await send(message)
+
+        scope.setdefault("state", {})
+        try:
+            self._check(scope)
+            await self.app(scope, limited_receive, watched_send)
+        except RequestError as error:
+            await _refuse(error.status, error.message, scope, receive, watched_send)
+        except Exception:
+            reference = uuid.uuid4().hex[:8]
+            logger.exception("error %s", reference)
+            if not answer["started"]:
+                await _refuse(500, f"internal error {reference}, see the server's log", scope, receive, watched_send)
+        finally:
+            self._record(scope, int(answer["status"]), time.perf_counter() - start)
+
+    def _check(self, scope: Scope) -> None:
+        security = self.security
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        client = (scope.get("client") or ("", 0))[0]
+        guarded = security.authentication.enabled or security.insecure
+        if not guarded:
+            if not is_loopback(client):
+                raise RequestError(403, "without authentication the server answers only this computer")
+            if (urlsplit(f"//{headers.get('host', '')}").hostname or "") not in LOCAL_NAMES:
+                raise RequestError(403, "the Host header is not this computer's")  # a web page that rebinds a name
+        origin = headers.get("origin")
+        if origin and urlsplit(origin).netloc != headers.get("host") and origin not in security.origins:
+            raise RequestError(403, "requests of this web page are not accepted")
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > security.max_upload:
+            raise RequestError(413, f"the request has {length[:20]} bytes, at most {security.max_upload} are accepted")
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        if self.security.audit_file is None or scope["path"].startswith(UNRECORDED):
+            return
+        user = scope["state"].get("user")
+        entry = {
+            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            "user": user.username if user else None,
+            "client": (scope.get("client") or ("",))[0],
+            "method": scope["method"],
+            "path": scope["path"],
+            "query": scope["query_string"].decode("latin-1")[:500],
+            "status": status,
+            "seconds": round(seconds, 3),
+        }
+        with self._audit_lock, self.security.audit_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+async def _refuse(status: int, message: str, scope: Scope, receive: Any, send: Any) -> None:
+    await JSONResponse({"detail": message}, status)(scope, receive, send)
+
+
+async def _answer_wrong_request(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    return JSONResponse({"detail": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 422)

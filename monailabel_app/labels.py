@@ -1,0 +1,87 @@
+"""A label that a client submits: which bundle's it is, its ids put right, checked, and stored as a new version."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from monailabel_app.bundles import Bundle
+from monailabel_app.datastore import StudiesFolder
+from monailabel_app.formats import write_label_map
+from monailabel_app.validation import RequestError, SubmissionParameters, read_grid, read_label
+
+
+def submit_label(
+    datastore: StudiesFolder,
+    bundles: Mapping[str, Bundle],
+    image_id: str,
+    file: Path,
+    tag: str,
+    parameters: SubmissionParameters,
+    told: Mapping[str, Any],
+) -> str:
+    """Store a label map in the ids of one of the bundles.
+
+    3D Slicer numbers the segments by their order and tells their names; a `.seg.nrrd` file tells both itself. Where
+    there are no names, the ids are taken to be those of the bundle already.
+
+    Args:
+        bundles: those that are served. The one that segmented the image last comes first, then their own order.
+        file: what was uploaded, NIfTI or NRRD.
+        told: what to store with the version, such as who submitted it.
+
+    Raises:
+        RequestError: no such image, no bundle with these names, or a label that does not fit its image.
+    """
+    image = datastore.image(image_id)
+    last = datastore.get_image_info(image_id).get("model")
+    candidates = sorted(bundles.values(), key=lambda bundle: bundle.name != last)
+    segments = _segments(file, parameters)
+    bundle = _bundle_with(candidates, list(segments)) if segments else candidates[0]
+    ids = {name.casefold(): index for name, index in bundle.labels.items()}
+    new_id = {value: ids[name.casefold()] for name, value in segments.items()}
+    grid = read_grid(image)
+    voxels = read_label(file, grid, new_id or ids.values(), parameters.allow_empty)
+    table = np.arange(256)
+    for value, index in new_id.items():
+        table[value] = index
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "label.nii.gz"
+        write_label_map(table[voxels.astype(np.uint8)], grid.affine, path, labels=bundle.labels)
+        info = {**told, "model": bundle.name, "label_names": bundle.labels}
+        return datastore.save_label(image_id, str(path), tag, info)
+
+
+def _segments(file: Path, parameters: SubmissionParameters) -> dict[str, int]:
+    """The voxel values by segment name; empty where nothing tells names."""
+    if file.name.endswith(".seg.nrrd"):
+        return _segments_of_header(file)
+    infos = [info for info in parameters.label_info or [] if info.name != "background"]
+    return {info.name: number for number, info in enumerate(infos, 1)}
+
+
+def _segments_of_header(file: Path) -> dict[str, int]:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(file))
+    try:
+        reader.ReadImageInformation()
+        fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+        numbers = [key.removesuffix("_Name") for key in fields if key.startswith("Segment") and key.endswith("_Name")]
+        return {fields[f"{number}_Name"]: int(fields[f"{number}_LabelValue"]) for number in numbers}
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise RequestError(
+            400, "the .seg.nrrd file cannot be read: its segments need names and label values"
+        ) from error
+
+
+def _bundle_with(bundles: list[Bundle], names: list[str]) -> Bundle:
+    for bundle in bundles:
+        if {name.casefold() for name in names} <= {name.casefold() for name in bundle.labels}:
+            return bundle
+    known = "; ".join(f"{bundle.name}: {', '.join(bundle.labels)}" for bundle in bundles)
+    raise RequestError(400, f"no model has all the segments {names}. The models have {known}")

@@ -1,0 +1,104 @@
+"""The app as MONAI Label finds it: what it serves, from which studies, behind which doors."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import monailabel.app
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from monailabel_app.active_learning import Uncertainty, make_strategies
+from monailabel_app.background import BackgroundWork
+from monailabel_app.bundles import choose_bundles
+from monailabel_app.datastore import StudiesFolder
+from monailabel_app.doors import guard
+from monailabel_app.inference import BundleInference
+from monailabel_app.routes import router
+from monailabel_app.sessions import Sessions
+from monailabel_app.settings import Settings, read_settings
+from monailabel_app.training import BundleTraining
+from monailabel_app.validation import RequestError
+
+logger = logging.getLogger(__name__)
+
+
+class Rep3DApp(MONAILabelApp):
+    """Serves bundles.
+
+    Args:
+        app_dir: this folder; logs go below it.
+        studies: folder of the images.
+        conf: see `monailabel_app.settings`.
+
+    Raises:
+        ValueError: a setting that does not work, such as a model that is not there.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
+        self.settings: Settings = read_settings(Path(app_dir), conf)
+        (Path(app_dir) / "logs").mkdir(exist_ok=True)
+        self.bundles = choose_bundles(self.settings.bundles, self.settings.models)
+        super().__init__(app_dir, studies, dict(conf), "Rep3D", "Large-kernel segmentation of 3D scans")
+        self.background = BackgroundWork(self._infers, self._trainers, self.datastore(), scoring=self.settings.scoring)
+        guard(monailabel.app.app, self.settings.security, router)
+
+    def init_datastore(self) -> StudiesFolder:
+        if self.studies.startswith(("http://", "https://")):
+            raise ValueError(f"studies is {self.studies!r}, expected a folder: DICOMweb is not served yet")
+        return StudiesFolder(self.studies)
+
+    def init_infers(self) -> dict[str, BundleInference]:
+        return {name: BundleInference(bundle) for name, bundle in self.bundles.items()}
+
+    def init_trainers(self) -> dict[str, BundleTraining]:
+        return {name: BundleTraining(bundle, self.settings.promotion) for name, bundle in self.bundles.items()}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        return make_strategies(self._infers)
+
+    def init_scoring_methods(self) -> dict[str, ScoringMethod]:
+        return {"uncertainty": Uncertainty()}
+
+    def _load_sessions(self, load: bool = False) -> Sessions:
+        return Sessions(self.settings.sessions)
+
+    def on_init_complete(self) -> None:
+        for name, task in self._infers.items():
+            if not task.is_valid():
+                logger.warning("%s has no weights (%s): train it, or put them there", name, task.bundle.weights)
+            elif self.settings.warm_up:
+                logger.info("warming up %s", name)
+                task.warm_up()
+        self.background.resume_trainings()
+        super().on_init_complete()
+
+    def infer_task(self, model: str) -> BundleInference:
+        """The task of a model.
+
+        Raises:
+            RequestError: 404, the model is not served.
+        """
+        if model not in self._infers:
+            raise RequestError(404, f"there is no model {model[:100]!r}, expected one of {', '.join(self._infers)}")
+        return self._infers[model]
+
+    def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The image that `request["strategy"]` picks, and what is known of it; empty where all are labelled.
+
+        Raises:
+            RequestError: 404, there is no such strategy.
+        """
+        if request["strategy"] not in self._strategies:
+            raise RequestError(404, f"there is no strategy {request['strategy'][:100]!r}")
+        self.background.keep_scores()
+        sample = self._strategies[request["strategy"]](request, self.datastore())
+        return {**self.datastore().get_image_info(sample["id"]), **sample} if sample else {}
+
+    def async_scoring(self, method: str | None = None, params: Mapping[str, Any] | None = None) -> None:
+        """Compute what scores are missing in the background."""
+        self.background.keep_scores()

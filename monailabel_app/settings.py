@@ -1,0 +1,95 @@
+"""What `--conf NAME VALUE` sets, with its checks.
+
+models      bundles to serve, separated by commas, or all: every bundle that has weights (all)
+bundles     folder of the bundles (bundles, beside the app)
+promotion   which new weights serve: "not worse", "better" (than those that serve, on validation cases) or "never"
+warm_up     run each network once at the start (true)
+api_keys    file of the API keys that may call, see docs/deployment.md
+realm       address of an OpenID provider's realm, such as https://keycloak.example/realms/hospital
+client_id   the provider's name for this app (monailabel-app)
+insecure    serve other computers without authentication (false)
+origins     web pages of other servers that may call, separated by commas
+max_upload  megabytes of one request (2048)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from monailabel_app.authentication import Authentication
+from monailabel_app.doors import Security
+from monailabel_app.training import PROMOTION
+
+NAMES = (
+    "models",
+    "bundles",
+    "promotion",
+    "warm_up",
+    "api_keys",
+    "realm",
+    "client_id",
+    "insecure",
+    "origins",
+    "max_upload",
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a running app."""
+
+    models: str
+    bundles: Path
+    promotion: str
+    warm_up: bool
+    scoring: bool
+    sessions: Path
+    security: Security
+
+
+def read_settings(app_dir: Path, conf: Mapping[str, str]) -> Settings:
+    """The settings of a command line.
+
+    Raises:
+        ValueError: names the setting, its value and what was expected.
+    """
+    unknown = [name for name in conf if name not in NAMES]
+    if unknown:
+        raise ValueError(f"conf has {unknown}, expected some of {', '.join(NAMES)}")
+    promotion = conf.get("promotion", PROMOTION[0])
+    if promotion not in PROMOTION:
+        raise ValueError(f"promotion is {promotion!r}, expected one of {PROMOTION}")
+    authentication = Authentication(
+        conf.get("api_keys"), conf.get("realm", ""), conf.get("client_id", "monailabel-app")
+    )
+    security = Security(
+        authentication,
+        insecure=_switch(conf, "insecure", False),
+        origins=tuple(origin.strip() for origin in conf.get("origins", "").split(",") if origin.strip()),
+        max_upload=_megabytes(conf.get("max_upload", "2048")),
+        audit_file=app_dir / "logs/audit.jsonl",
+    )
+    return Settings(
+        conf.get("models", "all"),
+        Path(conf.get("bundles", app_dir.parent / "bundles")).resolve(),
+        promotion,
+        _switch(conf, "warm_up", True),
+        _switch(conf, "scoring", True),
+        app_dir / "sessions",
+        security,
+    )
+
+
+def _switch(conf: Mapping[str, str], name: str, default: bool) -> bool:
+    value = str(conf.get(name, default)).lower()
+    if value not in ("true", "false"):
+        raise ValueError(f"{name} is {conf[name]!r}, expected true or false")
+    return value == "true"
+
+
+def _megabytes(value: str) -> int:
+    if not value.isdigit() or int(value) < 1:
+        raise ValueError(f"max_upload is {value!r}, expected megabytes, a whole number above 0")
+    return int(value) * 2**20

@@ -1,0 +1,120 @@
+"""Work in the background, one piece of a kind at a time, in the words of MONAI Label's clients."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any
+
+from monailabel_app.validation import RequestError
+
+logger = logging.getLogger(__name__)
+
+KEPT = 50  # finished tasks that are remembered
+
+
+class Task:
+    """One piece of work. Its function calls `report` now and then, and ends early where `stopping` is set."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.id = str(uuid.uuid4())
+        self.request = request
+        self.status = "SUBMITTED"
+        self.details: deque[str] = deque(maxlen=20)
+        self.progress: dict[str, Any] = {}
+        self.started = datetime.now()
+        self.ended: datetime | None = None
+        self.result: Any = None
+        self.stopping = threading.Event()
+
+    def report(self, message: str, **progress: Any) -> None:
+        self.details.append(message)
+        self.progress.update(progress)
+
+    def json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "status": self.status,
+            "request": self.request,
+            "start_ts": f"{self.started:%Y-%m-%d %H:%M:%S}",
+            "end_ts": f"{self.ended:%Y-%m-%d %H:%M:%S}" if self.ended else None,
+            "details": list(self.details) or [self.status],
+            "progress": self.progress,
+            "result": self.result,
+        }
+
+
+class TaskList:
+    """The tasks of one kind, such as training, which run one after the other."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._tasks: deque[Task] = deque(maxlen=KEPT)
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=kind)
+
+    def start(self, function: Callable[[Task], Any], request: dict[str, Any], *, enqueue: bool = False) -> Task:
+        """Run `function(task)` in the background.
+
+        Raises:
+            RequestError: 429, one is running already, and `enqueue` is false.
+        """
+        if self.running() and not enqueue:
+            raise RequestError(429, f"{self.kind} is running already")
+        task = Task(request)
+        self._tasks.append(task)
+        self._worker.submit(self._run, function, task)
+        return task
+
+    def running(self) -> Task | None:
+        return next((task for task in self._tasks if task.status in ("SUBMITTED", "RUNNING")), None)
+
+    def latest(self) -> Task:
+        """The running task, or else the last one.
+
+        Raises:
+            RequestError: 404, there was none.
+        """
+        task = self.running() or (self._tasks[-1] if self._tasks else None)
+        if task is None:
+            raise RequestError(404, f"there is no task of {self.kind} yet")
+        return task
+
+    def all(self) -> list[Task]:
+        return list(self._tasks)
+
+    def stop(self) -> Task:
+        """Ask the running task to end and wait until it has, 30 seconds at most.
+
+        Raises:
+            RequestError: 404, none is running.
+        """
+        task = self.running()
+        if task is None:
+            raise RequestError(404, f"no task of {self.kind} is running")
+        task.stopping.set()
+        deadline = time.monotonic() + 30
+        while task.status in ("SUBMITTED", "RUNNING") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return task
+
+    def _run(self, function: Callable[[Task], Any], task: Task) -> None:
+        try:
+            if not task.stopping.is_set():
+                task.status = "RUNNING"
+                task.result = function(task)
+            task.ended = datetime.now()
+            task.status = "STOPPED" if task.stopping.is_set() else "DONE"
+        except Exception as error:
+            if isinstance(error, RequestError):
+                task.report(error.message)
+            else:
+                logger.exception("%s failed", self.kind)
+                task.report(f"failed: {type(error).__name__}, see the server's log")
+            task.ended = datetime.now()
+            task.status = "ERROR"

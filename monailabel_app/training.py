@@ -1,0 +1,316 @@
+"""Retraining on the submitted labels: the bundle's own `train.json`, in a process of its own.
+
+    models/retraining/run.json           what runs or ran: status, request, user, cases
+    models/retraining/data/dataset.json  the labelled images, split into training and validation
+    models/retraining/models/            the new weights, and the checkpoint to resume from
+    models/retraining/training.log       what the training printed
+
+New weights become a version. They serve if they are not worse on the validation cases than those that serve now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import psutil
+import torch
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.others.generic import device_list, name_to_device
+
+from monailabel_app.bundles import Bundle
+from monailabel_app.datastore import StudiesFolder
+from monailabel_app.files import read_json, write_json
+from monailabel_app.tasks import Task
+from monailabel_app.validation import RequestError, TrainingParameters, read_grid, read_voxels
+from monailabel_app.versions import add_version, keep_serving, serve_version
+from rep3d.scores import read_scores, table
+
+logger = logging.getLogger(__name__)
+
+RUN, PROCESS = "run.json", "process.json"
+PROMOTION = ("not worse", "better", "never")  # than the serving weights, to serve in their place
+VALIDATIONS = 10  # of one training, at most
+PROGRESS = re.compile(r"(\d+)/(\d+) \[.*?epoch=(\d+)/(\d+), loss=([\d.naninf]+)(?:, val_dice=([\d.nan]+))?")
+LOG_BYTES = 4000  # at the end of the log, where progress stands
+POLL_SECONDS = 0.5
+KILL_SECONDS = 20  # that a stopped training has to end
+
+Item = dict[str, str]
+
+
+class BundleTraining(TrainTask):
+    """Trains one bundle.
+
+    Args:
+        bundle: what to train; it needs no weights yet.
+        promotion: one of PROMOTION.
+    """
+
+    def __init__(self, bundle: Bundle, promotion: str = PROMOTION[0]) -> None:
+        super().__init__(bundle.description)
+        self.bundle = bundle
+        self.promotion = promotion
+        self.folder = bundle.root / "models/retraining"
+
+    def config(self) -> dict[str, Any]:
+        defaults = TrainingParameters()
+        return {
+            "device": device_list(),
+            "max_epochs": defaults.max_epochs,
+            "val_split": defaults.val_split,
+            "pretrained": defaults.pretrained,
+        }
+
+    def info(self) -> dict[str, Any]:
+        return {**super().info(), "version": self.bundle.version}
+
+    def stats(self) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, request: Mapping[str, Any], datastore: StudiesFolder) -> dict[str, Any]:
+        raise NotImplementedError("trainings are started by the app, in the background")
+
+    def check(self, datastore: StudiesFolder, options: TrainingParameters) -> dict[str, Item]:
+        """The images and labels that can be trained on.
+
+        Raises:
+            RequestError: no label, or an unknown device.
+        """
+        if options.device and options.device not in device_list():
+            raise RequestError(400, f"params['device']: {options.device!r}, expected one of {device_list()}")
+        items = self._labelled(datastore)
+        if not items:
+            raise RequestError(400, f"there is no submitted label for {self.bundle.name!r} to train on")
+        return items
+
+    def prepare(self, datastore: StudiesFolder, options: TrainingParameters, user: str) -> None:
+        """Write down what is to be trained; an earlier training's folder is replaced.
+
+        Raises:
+            RequestError: as `check`.
+        """
+        items = self.check(datastore, options)
+        training, validation = split_cases(items, options.val_split)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        (self.folder / "data").mkdir(parents=True)
+        for item in items.values():
+            item["image"] = str(self._as_nifti(Path(item["image"])))
+        parts = {
+            "training": [items[case] for case in training],
+            "validation": [items[case] for case in validation or training[:1]],
+        }
+        write_json(self.folder / "data/dataset.json", parts)
+        cases = {"training": training, "validation": validation}
+        self._remember({"status": "RUNNING", "user": user, "cases": cases, "options": options.model_dump()})
+
+    def interrupted(self) -> dict[str, Any] | None:
+        """What was training when the server ended."""
+        run = read_json(self.folder / RUN)
+        return run if run.get("status") == "RUNNING" else None
+
+    def run(self, task: Task) -> dict[str, Any]:
+        """Train what `prepare` wrote down, or go on with it; keep the result as a version, and let it serve if it may.
+
+        Returns:
+            {"version": number, "serving": whether it serves, "note": why, "dice": {"new": ..., "serving": ...}}
+
+        Raises:
+            RequestError: the training failed; the message has its last words.
+        """
+        run = self.interrupted()
+        assert run is not None, "prepare comes first"
+        options = TrainingParameters.model_validate(run["options"])
+        device = name_to_device(options.device)
+        validated = bool(run["cases"]["validation"])
+        if not validated:
+            task.report("there are too few labels to validate: the new weights will not serve by themselves")
+        settings = {
+            "epochs": options.max_epochs,
+            "val_interval": max(1, options.max_epochs // VALIDATIONS) if validated else options.max_epochs + 1,
+            "ckpt_dir": self.folder / "models",
+            "resume": "auto",
+            "num_workers": 0,
+        }
+        if options.pretrained and self.bundle.weights.is_file():
+            settings["init_from"] = self.bundle.weights
+        if (self.folder / "models/last.pt").is_file() and self._finished_epochs() >= options.max_epochs:
+            task.report("the training was finished already")
+        elif not self._bundle_run(task, "training", ["train"], device, settings):
+            self._remember({**run, "status": "STOPPED"})
+            return {"note": "stopped"}
+        result = self._promote(task, device, run)
+        self._remember({**run, "status": "DONE", "result": result})
+        return result
+
+    def _promote(self, task: Task, device: str, run: Mapping[str, Any]) -> dict[str, Any]:
+        keep_serving(self.bundle)
+        new = self.folder / "models/model.pt"
+        dice: dict[str, float | None] = {"new": None, "serving": None}
+        if run["cases"]["validation"]:
+            task.report("scoring the new weights and those that serve")
+            dice["new"] = self._mean_dice(task, new, device, "new")
+            if self.bundle.weights.is_file():
+                dice["serving"] = self._mean_dice(task, self.bundle.weights, device, "serving")
+        serves, note = may_serve(dice["new"], dice["serving"], self.bundle.weights.is_file(), self.promotion)
+        told = {"user": run["user"], "cases": run["cases"], "dice": dice, "note": note}
+        number = add_version(self.bundle, new, told)
+        if serves:
+            serve_version(self.bundle, number)
+        task.report(f"version {number}: {note}", dice=dice["new"])
+        return {"version": number, "serving": serves, "note": note, "dice": dice}
+
+    def _mean_dice(self, task: Task, weights: Path, device: str, name: str) -> float | None:
+        """On the validation cases; None where the scoring was stopped."""
+        output = self.folder / f"scores_{name}"
+        settings = {"checkpoint": weights, "output_dir": output}
+        if not self._bundle_run(task, "evaluating", ["train", "evaluate"], device, settings):
+            return None
+        return round(float(np.nanmean(table(read_scores(output), "dice"))), 4)
+
+    def _bundle_run(
+        self, task: Task, run_id: str, configs: list[str], device: str, settings: Mapping[str, Any]
+    ) -> bool:
+        """`python -m monai.bundle run`; whether it came to its end."""
+        command = [sys.executable, "-m", "monai.bundle", "run", run_id]
+        command += ["--config_file", str([str(self.bundle.config(name)) for name in configs])]
+        told = {
+            "bundle_root": self.bundle.root,
+            "dataset_dir": self.folder / "data",
+            "output_dir": self.folder / "eval",
+            "device": device,
+            **settings,
+        }
+        for name, value in told.items():
+            command += [f"--{name}", str(value)]
+        threads = max(1, torch.get_num_threads() - 1)  # one core is the server's
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+        self._end_orphan()
+        log = self.folder / "training.log"
+        with log.open("ab") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
+        write_json(self.folder / PROCESS, {"pid": process.pid, "started": psutil.Process(process.pid).create_time()})
+        try:
+            while process.poll() is None and not task.stopping.wait(POLL_SECONDS):
+                self._report_progress(task, log)
+        finally:
+            _end(process)
+        if task.stopping.is_set():
+            return False
+        if process.returncode != 0:
+            reason = _last_line(log).replace(str(self.folder.parent.parent), self.bundle.name)
+            raise RequestError(500, f"{run_id} failed: {reason}")
+        self._report_progress(task, log)
+        return True
+
+    def _end_orphan(self) -> None:
+        """A server that was killed leaves its training running: end it before another writes to the same folder."""
+        known = read_json(self.folder / PROCESS)
+        try:
+            process = psutil.Process(known["pid"])
+            if process.create_time() == known["started"]:
+                process.kill()
+                process.wait(KILL_SECONDS)
+        except (KeyError, psutil.NoSuchProcess):
+            pass
+
+    def _report_progress(self, task: Task, log: Path) -> None:
+        found = PROGRESS.findall(_tail(log))
+        if not found:
+            return
+        step, steps, epoch, epochs, loss, dice = found[-1]
+        progress = {"step": int(step), "steps": int(steps), "epoch": int(epoch), "epochs": int(epochs)}
+        if progress != {key: task.progress.get(key) for key in progress}:
+            shown = f"epoch {epoch} of {epochs}, step {step} of {steps}, loss {loss}"
+            task.report(f"{shown}, validation Dice {dice}" if dice else shown, **progress, loss=loss, val_dice=dice)
+
+    def _labelled(self, datastore: StudiesFolder) -> dict[str, Item]:
+        """The final labels in this bundle's ids, by image; of each the version that no later submission changes."""
+        items = {}
+        for image_id in datastore.get_labeled_images():
+            info = datastore.get_label_info(image_id, "final")
+            if info.get("model", self.bundle.name) == self.bundle.name:
+                items[image_id] = {
+                    "image": str(datastore.image(image_id)),
+                    "label": str(datastore.version_file(image_id, info)),
+                }
+        return items
+
+    def _as_nifti(self, image: Path) -> Path:
+        """Training reads NIfTI; images of another format are converted into the training's folder."""
+        if image.name.endswith((".nii", ".nii.gz")):
+            return image
+        path = self.folder / "data" / f"{image.name.partition('.')[0]}.nii.gz"
+        nib.save(nib.Nifti1Image(read_voxels(image), read_grid(image).affine), path)
+        return path
+
+    def _finished_epochs(self) -> int:
+        checkpoint = torch.load(self.folder / "models/last.pt", map_location="cpu", weights_only=True)
+        return int(checkpoint["epoch"])
+
+    def _remember(self, run: Mapping[str, Any]) -> None:
+        write_json(self.folder / RUN, run)
+
+
+def split_cases(cases: Mapping[str, Any], fraction: float) -> tuple[list[str], list[str]]:
+    """Training and validation cases. A case stays in its part while others join, so that scores stay comparable.
+
+    With one case, or a fraction of 0, there is no validation.
+    """
+    order = sorted(cases, key=_position)
+    count = sum(_position(case) < fraction for case in order)
+    if fraction > 0 and len(order) > 1:
+        count = min(max(count, 1), len(order) - 1)
+    else:
+        count = 0
+    return sorted(order[count:]), sorted(order[:count])
+
+
+def may_serve(new: float | None, serving: float | None, there_are_weights: bool, promotion: str) -> tuple[bool, str]:
+    """Whether new weights take the place of those that serve, and why."""
+    if promotion == "never":
+        return False, "kept; by the server's settings no weights serve by themselves"
+    if not there_are_weights:
+        return True, "serves: there were no weights before"
+    if new is None or serving is None:
+        return False, "kept, but does not serve: without validation cases nothing shows that it is not worse"
+    compared = f"validation Dice {new:.4f}, of the serving weights {serving:.4f}"
+    if new > serving or (new == serving and promotion == "not worse"):
+        return True, f"serves: {compared}"
+    return False, f"kept, but does not serve: {compared}"
+
+
+def _position(case: str) -> float:
+    """A number from 0 to 1 that depends on the case's name alone."""
+    return int(hashlib.sha256(case.encode()).hexdigest()[:12], 16) / 16**12
+
+
+def _end(process: subprocess.Popen) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _tail(path: Path) -> str:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - LOG_BYTES))
+        return file.read().decode("utf-8", errors="replace")
+
+
+def _last_line(path: Path) -> str:
+    lines = [line.strip() for line in _tail(path).splitlines() if line.strip()]
+    return lines[-1] if lines else "it printed nothing"

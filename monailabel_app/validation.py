@@ -1,0 +1,263 @@
+"""What comes from outside is data, checked here before anything uses it: parameters, names, images and labels."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+
+import nibabel as nib
+import numpy as np
+import SimpleITK as sitk
+from fastapi import HTTPException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd")  # of images and labels; the longer of two that fit comes first
+MAX_PARAMETERS = 64 * 1024  # characters of one request's parameters
+MAX_DEPTH = 16  # of the parameters' nesting
+MAX_EDGE = 4096  # voxels along one axis
+MAX_VOXELS = 2**30  # of one image: 4 GiB in float32
+AFFINE_TOLERANCE = 1e-2  # millimetres; NRRD and DICOM round
+
+_EXPRESSIONS = ("$", "@", "%")  # begin what a bundle's config evaluates, refers to or includes
+_NAME = re.compile(r"[^\W_][\w .()+=,-]{0,199}")  # one file name: no separators, no leading dot, no control characters
+_REFUSED_KEYS = {"image", "label", "session", "file"}
+_REFUSED_ENDINGS = ("path", "paths", "dir", "folder", "filename", "uri", "url", "root")
+
+ParametersT = TypeVar("ParametersT", bound="Parameters")
+
+
+class RequestError(HTTPException):
+    """What the caller is told: an HTTP status, 4xx where the mistake is the caller's, and a message."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(status, message, {"WWW-Authenticate": "Bearer"} if status == 401 else None)
+
+    @property
+    def status(self) -> int:
+        return self.status_code
+
+    @property
+    def message(self) -> str:
+        return self.detail
+
+
+class Parameters(BaseModel):
+    """A declared set of request parameters; keys that are not declared are ignored."""
+
+    model_config = ConfigDict(extra="ignore", protected_namespaces=())
+
+
+class InferenceParameters(Parameters):
+    device: Annotated[str, Field(max_length=100)] = ""
+    preset: Literal["accurate", "fast"] = "accurate"
+    result_extension: Literal[".nii.gz", ".nii", ".nrrd", ".seg.nrrd"] = ".nii.gz"
+    result_dtype: Literal["uint8", "uint16", "int16", "int32"] = "uint8"
+    result_compress: bool = True
+
+
+class TrainingParameters(Parameters):
+    device: Annotated[str, Field(max_length=100)] = ""
+    max_epochs: Annotated[int, Field(ge=1, le=100_000)] = 50
+    val_split: Annotated[float, Field(ge=0, le=0.9)] = 0.2
+    pretrained: bool = True
+
+
+class SampleParameters(Parameters):
+    model: Annotated[str, Field(max_length=200)] = ""
+
+
+class LabelInfo(Parameters):
+    """A segment as 3D Slicer describes it: the i-th of the list has the voxel value i + 1."""
+
+    name: Annotated[str, Field(max_length=200)]
+
+
+class SubmissionParameters(Parameters):
+    label_info: Annotated[list[LabelInfo], Field(max_length=255)] | None = None
+    client_id: Annotated[str, Field(max_length=200)] | None = None
+    allow_empty: bool = False
+
+
+def parse_parameters(text: str | None) -> dict[str, Any]:
+    """The JSON object of a request, without anything that a config would evaluate.
+
+    Raises:
+        RequestError: too long, no JSON object, or refused by `refuse_expressions`.
+    """
+    if not text:
+        return {}
+    if len(text) > MAX_PARAMETERS:
+        raise RequestError(413, f"params has {len(text)} characters, at most {MAX_PARAMETERS} are accepted")
+    try:
+        parameters = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, "params is no valid JSON") from error
+    if not isinstance(parameters, dict):
+        raise RequestError(400, f"params is a JSON {type(parameters).__name__}, expected an object")
+    refuse_expressions(parameters)
+    return parameters
+
+
+def refuse_expressions(value: Any, where: str = "params", depth: int = 0) -> None:
+    """Refuse config expressions and names of files wherever they stand in request parameters.
+
+    Raises:
+        RequestError: names the key.
+    """
+    if depth > MAX_DEPTH:
+        raise RequestError(400, f"{where} is nested more than {MAX_DEPTH} levels deep")
+    if isinstance(value, str) and value.lstrip().startswith(_EXPRESSIONS):
+        raise RequestError(400, f"{where} begins with {value.lstrip()[0]!r}: expressions are not accepted")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            refuse_expressions(key, f"a key of {where}", depth)
+            if key.startswith("_") or key.lower() in _REFUSED_KEYS or key.lower().endswith(_REFUSED_ENDINGS):
+                raise RequestError(400, f"{where} has the key {key!r}, which is not accepted among the parameters")
+            refuse_expressions(item, f"{where}[{key!r}]", depth + 1)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            refuse_expressions(item, f"{where}[{index}]", depth + 1)
+
+
+def check_parameters(schema: type[ParametersT], parameters: Mapping[str, Any]) -> ParametersT:
+    """The declared parameters, with their defaults.
+
+    Raises:
+        RequestError: a value of the wrong type, range or choice.
+    """
+    try:
+        return schema.model_validate(dict(parameters))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise RequestError(400, f"params[{'.'.join(map(str, first['loc']))!r}]: {first['msg']}") from error
+
+
+def check_name(value: str, what: str) -> str:
+    """A name that stays inside the folder it is joined to.
+
+    Raises:
+        RequestError: separators, a leading dot, control characters, an empty or an overlong name.
+    """
+    if not _NAME.fullmatch(value) or ".." in value:
+        raise RequestError(400, f"{what} is {value[:100]!r}, expected a plain name of letters, digits, blanks and .-_")
+    return value
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """A file name without its suffix, and the suffix.
+
+    Raises:
+        RequestError: the suffix is none of `SUFFIXES`.
+    """
+    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
+    if suffix is None:
+        raise RequestError(400, f"file name {name[-100:]!r} has no known suffix, expected one of {', '.join(SUFFIXES)}")
+    return name[: -len(suffix)], suffix
+
+
+class Grid(NamedTuple):
+    """Where the voxels of a file lie: shape (D, H, W) in the order of NIfTI, and affine (4, 4) in RAS millimetres."""
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+
+
+def read_grid(path: Path) -> Grid:
+    """The grid of a NIfTI or NRRD file, from its header.
+
+    Raises:
+        RequestError: unreadable, not 3D, not of numbers, too large, or a singular affine. Says nothing of the path.
+    """
+    _, suffix = split_suffix(path.name)
+    try:
+        grid, dtype = _nifti_grid(path) if suffix.startswith(".nii") else _nrrd_grid(path)
+    except RequestError:
+        raise
+    except Exception as error:
+        raise RequestError(400, f"the {suffix} file cannot be read ({path.stat().st_size} bytes)") from error
+    if len(grid.shape) != 3 or min(grid.shape) < 1:
+        raise RequestError(400, f"the shape is {grid.shape}, expected three dimensions")
+    if max(grid.shape) > MAX_EDGE or np.prod(grid.shape, dtype=np.int64) > MAX_VOXELS:
+        raise RequestError(413, f"the shape is {grid.shape}: at most {MAX_EDGE} an axis and {MAX_VOXELS} voxels")
+    if dtype.kind not in "biuf":
+        raise RequestError(400, f"the voxels are of type {dtype}, expected numbers")
+    if not np.isfinite(grid.affine).all() or abs(np.linalg.det(grid.affine[:3, :3])) < 1e-9:
+        raise RequestError(400, "the affine is singular, expected an invertible one")
+    return grid
+
+
+def read_voxels(path: Path) -> np.ndarray:
+    """The voxels (D, H, W) of a file whose grid has been checked.
+
+    Raises:
+        RequestError: they cannot be read, or some are NaN or infinite.
+    """
+    try:
+        if split_suffix(path.name)[1].startswith(".nii"):
+            volume: Any = nib.load(path)
+            voxels = np.asanyarray(volume.dataobj)
+        else:
+            voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).transpose()
+    except Exception as error:
+        raise RequestError(400, f"the voxels cannot be read ({path.stat().st_size} bytes)") from error
+    if not np.isfinite(voxels).all():
+        raise RequestError(400, "some voxels are NaN or infinite")
+    return voxels
+
+
+def check_image(path: Path) -> None:
+    """Raise RequestError unless the file holds an image that a network can take."""
+    read_grid(path)
+    read_voxels(path)
+
+
+def read_label(path: Path, image: Grid, values: Iterable[int], allow_empty: bool = False) -> np.ndarray:
+    """The voxels of a label map on its image's grid.
+
+    Args:
+        values: the label ids that may occur beside 0.
+        allow_empty: accept a map of zeros.
+
+    Raises:
+        RequestError: unreadable; another shape or affine than the image's; voxels that are no label ids; empty.
+    """
+    grid = read_grid(path)
+    if grid.shape != image.shape:
+        raise RequestError(400, f"the label's shape {grid.shape} differs from {image.shape} of its image")
+    if not np.allclose(grid.affine, image.affine, atol=AFFINE_TOLERANCE):
+        difference = np.abs(grid.affine - image.affine).max()
+        raise RequestError(400, f"the label's affine differs from that of its image by up to {difference:.3g} mm")
+    voxels = read_voxels(path)
+    found = np.unique(voxels)
+    allowed = {0, *values}
+    wrong = [float(value) for value in found if float(value) not in allowed]
+    if wrong:
+        raise RequestError(400, f"label value(s) {wrong[:5]}, expected some of {sorted(allowed)}")
+    if not allow_empty and not found.any():
+        raise RequestError(400, "the label is empty; send allow_empty to store it all the same")
+    return voxels
+
+
+def _nifti_grid(path: Path) -> tuple[Grid, np.dtype]:
+    volume: Any = nib.load(path)
+    return Grid(volume.shape, np.asarray(volume.affine, dtype=np.float64)), volume.get_data_dtype()
+
+
+def _nrrd_grid(path: Path) -> tuple[Grid, np.dtype]:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    if reader.GetNumberOfComponents() != 1 or reader.GetDimension() != 3:
+        raise RequestError(
+            400,
+            f"{reader.GetDimension()} dimensions and {reader.GetNumberOfComponents()} components; expected "
+            "three and one (in 3D Slicer: segments must not overlap)",
+        )
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
+    affine[:3, 3] = reader.GetOrigin()
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # NRRD through SimpleITK is in LPS
+    return Grid(reader.GetSize(), affine), np.dtype(np.float32)

@@ -1,0 +1,89 @@
+"""The weights of a bundle over time: every version is kept, one serves, any can be made to serve again.
+
+    models/model.pt                      the weights that serve
+    models/versions/0001/model.pt        a version
+    models/versions/0001/version.json    number, time, user, data, scores, note
+
+A version counts once its JSON file is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from monailabel_app.bundles import Bundle
+from monailabel_app.files import copy_whole, read_json, write_json
+from monailabel_app.validation import RequestError
+
+FILE = "model.pt"
+
+
+def list_versions(bundle: Bundle) -> list[dict[str, Any]]:
+    """All versions, the oldest first; "serving" tells which one serves."""
+    serving = _digest(bundle.weights)
+    found = []
+    for path in sorted(_folder(bundle).glob("[0-9]*/version.json")):
+        version = read_json(path)
+        found.append({**version, "serving": version["sha256"] == serving})
+    return found
+
+
+def version_files(bundle: Bundle) -> list[Path]:
+    """The weights of all versions, the oldest first."""
+    return [_folder(bundle) / f"{version['version']:04d}" / FILE for version in list_versions(bundle)]
+
+
+def add_version(bundle: Bundle, weights: Path, told: Mapping[str, Any]) -> int:
+    """Keep a copy of weights as the next version, without serving them.
+
+    Args:
+        told: what to remember, such as user, data, scores and note.
+    """
+    known = list_versions(bundle)
+    number = known[-1]["version"] + 1 if known else 1
+    folder = _folder(bundle) / f"{number:04d}"
+    shutil.rmtree(folder, ignore_errors=True)  # of an addition that was interrupted
+    folder.mkdir(parents=True)
+    copy_whole(weights, folder / FILE)
+    version = {
+        "version": number,
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "sha256": _digest(folder / FILE),
+        **told,
+    }
+    write_json(folder / "version.json", version)
+    return number
+
+
+def keep_serving(bundle: Bundle) -> None:
+    """Make a version of the weights that serve, where they are not one yet."""
+    if bundle.weights.is_file() and not any(version["serving"] for version in list_versions(bundle)):
+        add_version(bundle, bundle.weights, {"user": None, "note": "was there before the app kept versions"})
+
+
+def serve_version(bundle: Bundle, number: int) -> dict[str, Any]:
+    """Let a version serve from the next request on.
+
+    Raises:
+        RequestError: 404, there is no such version.
+    """
+    keep_serving(bundle)
+    version = next((version for version in list_versions(bundle) if version["version"] == number), None)
+    if version is None:
+        raise RequestError(404, f"model {bundle.name!r} has no version {number}")
+    bundle.weights.parent.mkdir(exist_ok=True)
+    copy_whole(_folder(bundle) / f"{number:04d}" / FILE, bundle.weights)
+    return {**version, "serving": True}
+
+
+def _folder(bundle: Bundle) -> Path:
+    return bundle.root / "models/versions"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""

@@ -1,0 +1,90 @@
+"""A running server, as a user starts it, and bundles that a test can afford."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import requests
+import torch
+from bundle_helpers import ROOT, SMALL, small_network
+
+START_SECONDS = 120
+
+
+def small_bundle(folder: Path, name: str, weights: bool = True) -> Path:
+    """A copy of a bundle with a network that a test can afford, and random weights."""
+    bundle = folder / name
+    shutil.copytree(ROOT / "bundles" / name, bundle, ignore=shutil.ignore_patterns("models", "eval"))
+    for path in (bundle / "configs/train.json", bundle / "configs/inference.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        for key, value in SMALL.items():
+            *parents, last = key.split("#")
+            place = config
+            for parent in parents:
+                place = place[parent]
+            place[last] = value
+        path.write_text(json.dumps(config, indent=4), encoding="utf-8")
+    if weights:
+        (bundle / "models").mkdir()
+        torch.manual_seed(0)
+        torch.save(small_network(bundle).state_dict(), bundle / "models/model.pt")
+    return bundle
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """`python -m monailabel_app start_server` in a folder of its own."""
+
+    def __init__(self, folder: Path, *, host: str = "127.0.0.1", **conf: str) -> None:
+        self.folder = folder
+        self.studies = folder / "studies"
+        self.app = folder / "app"
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.log = folder / "server.log"
+        shutil.copytree(ROOT / "monailabel_app", self.app, ignore=shutil.ignore_patterns("__pycache__", "logs"))
+        self.command = [sys.executable, "-m", "monailabel_app", "start_server", "--studies", str(self.studies)]
+        self.command += ["--host", host, "--port", self.url.rpartition(":")[2], "--app", str(self.app)]
+        for name, value in conf.items():
+            self.command += ["--conf", name, value]
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> "Server":
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(self.folder), "OMP_NUM_THREADS": "1"}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command, cwd=self.folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                requests.get(f"{self.url}/auth/", timeout=5)
+                return self
+            except requests.ConnectionError:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    self.stop()
+                    raise RuntimeError(f"the server did not start:\n{self.log.read_text()}") from None
+                time.sleep(0.2)
+
+    def stop(self, kill: bool = False) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill() if kill else self.process.terminate()
+            self.process.wait(30)
+
+    def request(self, method: str, path: str, **arguments) -> requests.Response:
+        return requests.request(method, f"{self.url}{path}", timeout=120, **arguments)
+
+    def __enter__(self) -> "Server":
+        return self.start()
+
+    def __exit__(self, *_) -> None:
+        self.stop()

@@ -1,0 +1,410 @@
+"""The started server, by HTTP: what clients need, what attackers try."""
+
+import hashlib
+import importlib.util
+import json
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from app_helpers import Server, small_bundle
+from bundle_helpers import label_names
+
+from monailabel_app.__main__ import main
+from monailabel_app.bundles import choose_bundles
+
+HIPPOCAMPUS = ["anterior hippocampus", "posterior hippocampus"]
+
+
+def slicer_client():
+    """The client that 3D Slicer's module brings, which the wheel of MONAI Label installs beside its package."""
+    found = Path(sys.prefix, "monailabel/plugins/slicer/MONAILabel/MONAILabelLib/client.py")
+    if not found.is_file():
+        pytest.skip("the wheel of MONAI Label left no plugin of 3D Slicer here")
+    spec = importlib.util.spec_from_file_location("slicer_client", found)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.MONAILabelClient
+
+
+@pytest.fixture
+def images(server):
+    return sorted(server.request("GET", "/datastore/?output=all").json()["objects"])
+
+
+def upload(path):
+    return {"file": (path.name, path.read_bytes())}
+
+
+# --- clients
+
+
+def test_info(server, material):
+    info = server.request("GET", "/info/").json()
+    assert set(info["models"]) == {"msd_hippocampus", "amos_ct"}  # kits has no weights
+    for name, model in info["models"].items():
+        names = label_names(material.bundles / name)
+        assert model["labels"] == {label: index for index, label in enumerate(names) if index}
+        assert model["type"] == "segmentation" and model["dimension"] == 3
+        assert model["config"]["preset"] == ["accurate", "fast"]
+    assert {"random", "first"} <= set(info["strategies"])
+    assert info["datastore"]["total"] >= 4
+
+
+def test_a_day_with_slicer(material, studies, tmp_path):
+    """Next sample, segment, correct, submit, next sample."""
+    with Server(tmp_path, bundles=str(material.bundles), models="msd_hippocampus") as running:
+        client = slicer_client()(running.url, tmpdir=str(tmp_path / "client"), client_id="reader")
+        (tmp_path / "client").mkdir()
+        seen = set()
+        for _ in range(2):
+            sample = client.next_sample("first", {})
+            assert sample["id"] not in seen and "path" not in sample
+            seen.add(sample["id"])
+            scan = studies / sample["name"]
+            result, params = client.infer(
+                "msd_hippocampus",
+                sample["id"],
+                {"device": "cpu", "preset": "fast", "result_extension": ".nrrd", "result_dtype": "uint8"},
+            )
+            assert sorted(params["label_names"], key=params["label_names"].get) == HIPPOCAMPUS
+            image, label = sitk.ReadImage(str(scan)), sitk.ReadImage(result)
+            assert label.GetSize() == image.GetSize() and label.GetPixelID() == sitk.sitkUInt8
+            np.testing.assert_allclose(label.GetOrigin(), image.GetOrigin(), atol=1e-3)
+            np.testing.assert_allclose(label.GetDirection(), image.GetDirection(), atol=1e-5)
+            corrected = nib.Nifti1Image(slicer_export(scan), nib.load(scan).affine)
+            nib.save(corrected, tmp_path / "client/corrected.nii.gz")
+            segments = [{"name": name, "idx": number + 2} for number, name in enumerate(reversed(HIPPOCAMPUS))]
+            told = {"label_info": segments}
+            assert client.save_label(sample["id"], str(tmp_path / "client/corrected.nii.gz"), params=told)
+            stored = np.asarray(nib.load(client.download_label(sample["id"], "final")).dataobj)
+            swapped = np.array([0, 2, 1], dtype=np.uint8)[slicer_export(scan)]
+            np.testing.assert_array_equal(stored, swapped)
+            info = client.datastore()["objects"][sample["id"]]["labels"]["final"]["info"]
+            assert (info["version"], info["model"], info["client_id"]) == (1, "msd_hippocampus", "reader")
+        assert client.info()["datastore"]["completed"] == 2
+
+
+def slicer_export(scan):
+    """A label map whose values are the order of the segments."""
+    voxels = np.zeros(nib.load(scan).shape, dtype=np.uint8)
+    voxels[2:5, 2:5, 2:5], voxels[5:8, 2:5, 2:5] = 1, 2
+    return voxels
+
+
+def test_ohif(server, images):
+    """As the panel of OHIF asks: the bare, uncompressed NRRD."""
+    params = {
+        "result_extension": ".nrrd",
+        "result_dtype": "uint8",
+        "result_compress": False,
+        "restore_label_idx": False,
+    }
+    answer = server.request(
+        "POST", f"/infer/msd_hippocampus?image={images[0]}&output=image", data={"params": json.dumps(params)}
+    )
+    assert answer.status_code == 200
+    assert b"encoding: raw" in answer.content and b"type: unsigned char" in answer.content
+    page = server.request("GET", "/ohif/")
+    assert page.status_code == 200 and "<html" in page.text.lower()
+    assert server.request("GET", "/ohif/viewer?StudyInstanceUIDs=1.2").text == page.text
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".seg.nrrd"])
+def test_result_formats(suffix, server, images, tmp_path):
+    answer = server.request(
+        "POST",
+        f"/infer/amos_ct?image={images[0]}&output=image",
+        data={"params": json.dumps({"result_extension": suffix, "preset": "fast"})},
+    )
+    assert answer.status_code == 200
+    path = tmp_path / f"result{suffix}"
+    path.write_bytes(answer.content)
+    scan = sitk.ReadImage(str(server.studies / f"{images[0]}.nii.gz"))
+    image = sitk.ReadImage(str(path))
+    assert image.GetSize() == scan.GetSize()
+    if suffix == ".seg.nrrd":
+        names = [image.GetMetaData(f"Segment{number}_Name") for number in range(15)]
+        assert names[:2] == ["spleen", "right kidney"]
+
+
+def test_an_image_that_is_only_lent(server, material, tmp_path):
+    """By upload, and by a session of its own."""
+    scan = next(iter(material.scans.values()))
+    before = server.request("GET", "/datastore/").json()
+    answer = server.request("POST", "/infer/msd_hippocampus?output=json", files=upload(scan))
+    assert answer.status_code == 200 and answer.json()["latencies"]["total"] > 0
+    session = server.request("PUT", "/session/", files={"files": (scan.name, scan.read_bytes())}).json()
+    path = f"/session/{session['session_id']}"
+    assert server.request("GET", path).json()["image"] == "upload.nii.gz"
+    answer = server.request("POST", f"/infer/msd_hippocampus?output=json&session_id={session['session_id']}")
+    assert answer.status_code == 200
+    assert server.request("DELETE", path).status_code == 200
+    assert server.request("GET", path).status_code == 404
+    assert server.request("GET", "/datastore/").json() == before
+
+
+def test_answers_while_a_network_runs(server, images):
+    stop = threading.Event()
+
+    def keep_busy():
+        while not stop.is_set():
+            server.request("POST", f"/infer/amos_ct?image={images[0]}&output=json")
+
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(3):
+            pool.submit(keep_busy)
+        time.sleep(0.5)
+        try:
+            for _ in range(5):
+                start = time.perf_counter()
+                assert server.request("GET", "/info/").status_code == 200
+                assert time.perf_counter() - start < 1
+        finally:
+            stop.set()
+
+
+def test_batch(material, studies, tmp_path):
+    (studies / "broken.nii.gz").write_bytes(b"junk")
+    with Server(tmp_path, bundles=str(material.bundles), models="msd_hippocampus") as running:
+        assert running.request("GET", "/batch/infer").status_code == 404
+        started = running.request("POST", "/batch/infer/msd_hippocampus?images=unlabeled", json={"preset": "fast"})
+        assert started.status_code == 200
+        assert running.request("POST", "/batch/infer/msd_hippocampus").status_code == 429
+        while (status := running.request("GET", "/batch/infer").json())["status"] in ("SUBMITTED", "RUNNING"):
+            time.sleep(0.2)
+        assert status["status"] == "DONE"
+        assert sorted(status["result"]["done"]) == sorted(name.removesuffix(".nii.gz") for name in material.scans)
+        assert list(status["result"]["failed"]) == ["broken"]
+        labels = running.request("GET", "/datastore/").json()["label_tags"]
+        assert labels == {"original": 4}
+
+
+# --- attackers
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"preset": "$open('PWNED', 'w')"},
+        {"roi_size": "$__import__('pathlib').Path('PWNED').touch()"},
+        {"model_filename": "../../x.pt"},
+        {"image": "/etc/passwd"},
+        {"logging": {"_target_": "os.mkdir", "path": "PWNED"}},
+    ],
+    ids=str,
+)
+def test_parameters_are_data(params, server, images):
+    data = {"params": json.dumps(params)}
+    assert server.request("POST", f"/infer/msd_hippocampus?image={images[0]}", data=data).status_code == 400
+    assert server.request("POST", "/batch/infer/msd_hippocampus", json=params).status_code == 400
+    assert server.request("POST", "/activelearning/random", json=params).status_code == 400
+    assert not list(server.folder.rglob("PWNED"))
+
+
+@pytest.mark.parametrize("image", ["/etc/passwd", "../server.log", "absent", "..%2Fserver.log", "labels/final/x"])
+def test_only_images_of_the_studies(image, server):
+    for method, path in (
+        ("POST", f"/infer/msd_hippocampus?image={image}"),
+        ("GET", f"/datastore/image?image={image}"),
+        ("GET", f"/datastore/image/info?image={image}"),
+        ("GET", f"/datastore/label?label={image}&tag=final"),
+        ("DELETE", f"/datastore/image?id={image}"),
+        ("GET", f"/session/{image}"),
+    ):
+        answer = server.request(method, path)
+        assert answer.status_code in (400, 404), path
+        assert str(server.folder) not in answer.text
+    assert server.log.is_file()
+
+
+def test_writes_stay_in_the_studies(server, material, images):
+    scan = next(iter(material.scans.values()))
+    before = sorted(server.folder.rglob("*.nii.gz"))
+    for path in ("/datastore/image?image=../escaped", "/datastore/?image=a/b", "/datastore/image?image=.hidden"):
+        assert server.request("PUT", path, files=upload(scan)).status_code == 400
+    label = {"label": ("x.nii.gz", next(iter(material.labels.values())).read_bytes())}
+    for path in (f"image={images[0]}&tag=../../escaped", "image=../x", f"image={images[0]}&tag=new"):
+        assert server.request("PUT", f"/datastore/label?{path}", files=label).status_code in (400, 404)
+    assert sorted(server.folder.rglob("*.nii.gz")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.nii.gz", b""), ("a.nii.gz", b"junk"), ("a.zip", b"PK"), ("a", b"x"), ("a.sh", b"#!/bin/sh"), ("a.nrrd", b"x")],
+)
+def test_uploads_are_images(name, content, server, images):
+    file = (name, content)
+    for method, path, field in (
+        ("PUT", "/datastore/image?image=junk", "file"),
+        ("POST", "/infer/msd_hippocampus", "file"),
+        ("PUT", "/session/", "files"),
+        ("PUT", f"/datastore/label?image={images[0]}", "label"),
+    ):
+        assert server.request(method, path, files={field: file}).status_code == 400, path
+    assert sorted(server.request("GET", "/datastore/?output=all").json()["objects"]) == images
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda voxels: voxels[1:], "shape"),
+        (lambda voxels: voxels + 70, "label value"),
+        (lambda voxels: voxels * 0.5, "label value"),
+        (lambda voxels: voxels * 0, "empty"),
+    ],
+    ids=["shape", "ids", "fractions", "empty"],
+)
+def test_labels_are_checked(change, message, server, images, tmp_path):
+    scan = nib.load(server.studies / f"{images[0]}.nii.gz")
+    voxels = np.zeros(scan.shape)
+    voxels[3:6, 3:6, 3:6] = 1
+    path = tmp_path / "label.nii.gz"
+    nib.save(nib.Nifti1Image(change(voxels), scan.affine), path)
+    answer = server.request(
+        "PUT", f"/datastore/label?image={images[0]}", files={"label": (path.name, path.read_bytes())}
+    )
+    assert answer.status_code == 400 and message in answer.json()["detail"]
+    assert server.request("GET", "/datastore/").json()["completed"] == 0
+
+
+def test_names_of_no_model(server, images, material):
+    label = {"label": ("x.nii.gz", next(iter(material.labels.values())).read_bytes())}
+    params = json.dumps({"label_info": [{"name": "left ear"}]})
+    answer = server.request("PUT", f"/datastore/label?image={images[0]}", files=label, data={"params": params})
+    assert answer.status_code == 400 and "left ear" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/infer/absent?image=x"),
+        ("POST", "/batch/infer/absent"),
+        ("POST", "/activelearning/absent"),
+        ("POST", "/scoring/absent"),
+        ("POST", "/train/absent"),
+        ("GET", "/model/absent"),
+        ("GET", "/model/info/absent"),
+        ("GET", "/absent"),
+        ("GET", "/static/../../app.py"),
+        ("GET", "/ohif/..%2f..%2f..%2fapp.py"),
+        ("POST", "/reload"),
+        ("GET", "/openapi.json"),
+    ],
+)
+def test_what_is_not_there(method, path, server):
+    answer = server.request(method, path)
+    assert answer.status_code in (404, 405) or "<html" in answer.text.lower()
+    assert "from fastapi" not in answer.text
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_weights_are_not_replaced(method, server, material):
+    weights = material.bundles / "msd_hippocampus/models/model.pt"
+    before = weights.read_bytes()
+    answer = server.request(method, "/model/msd_hippocampus", files={"file": ("model.pt", b"x")})
+    assert answer.status_code == 405
+    assert weights.read_bytes() == before
+
+
+def test_other_web_pages(server):
+    """A page that the user visits may not send requests, nor rebind its name to this computer."""
+    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}):
+        assert server.request("GET", "/info/", headers=headers).status_code == 403
+        assert server.request("PUT", "/datastore/image?image=x", headers=headers).status_code == 403
+    answer = server.request("GET", "/info/", headers={"Origin": server.url})
+    assert answer.status_code == 200 and "access-control-allow-origin" not in answer.headers
+
+
+def test_errors_tell_no_internals(server):
+    for path, data in (("/infer/msd_hippocampus?image=x&output=bad", {}), ("/datastore/?output=1", None)):
+        answer = server.request("POST" if data is not None else "GET", path, data=data)
+        assert 400 <= answer.status_code < 500
+        assert "Traceback" not in answer.text and ".py" not in answer.text
+
+
+def test_audit_log(server, images):
+    server.request("GET", f"/datastore/image/info?image={images[0]}")
+    entries = [json.loads(line) for line in (server.app / "logs/audit.jsonl").read_text().splitlines()]
+    last = next(entry for entry in reversed(entries) if entry["path"] == "/datastore/image/info")
+    assert last["user"] == "local" and last["client"] == "127.0.0.1" and last["status"] in (200, 400, 404)
+    assert last["time"].endswith("+00:00")
+
+
+def test_keys(material, studies, tmp_path):
+    keys = {
+        hashlib.sha256(key.encode()).hexdigest(): {"name": name, "roles": roles}
+        for key, name, roles in (
+            ("reader's key", "reader", ["monailabel-user"]),
+            ("chief's key", "chief", ["monailabel-user", "monailabel-annotator", "monailabel-admin"]),
+        )
+    }
+    (tmp_path / "keys.json").write_text(json.dumps(keys))
+    conf = {"bundles": str(material.bundles), "models": "msd_hippocampus", "api_keys": str(tmp_path / "keys.json")}
+    with Server(tmp_path, host="0.0.0.0", **conf) as running:
+        reader, chief = {"X-API-Key": "reader's key"}, {"Authorization": "Bearer chief's key"}
+        assert running.request("GET", "/info/").status_code == 401
+        assert running.request("GET", "/info/", headers={"X-API-Key": "wrong"}).status_code == 401
+        assert running.request("GET", "/info/", headers=reader).status_code == 200
+        assert running.request("GET", "/logs/", headers=reader).status_code == 403
+        assert running.request("GET", "/logs/", headers=chief).status_code == 200
+        client = slicer_client()(running.url, tmpdir=str(tmp_path))
+        assert client.auth_enabled()
+        with pytest.raises(Exception, match="Status: 401"):
+            client.auth_token("chief", "wrong")
+        client.update_auth(client.auth_token("chief", "chief's key"))
+        assert client.auth_valid_token() and "msd_hippocampus" in client.info()["models"]
+        scan = next(iter(material.scans.values()))
+        session = running.request("PUT", "/session/", headers=reader, files={"files": ("a.nii.gz", scan.read_bytes())})
+        path = f"/session/{session.json()['session_id']}"
+        assert running.request("GET", path, headers=reader).status_code == 200
+        assert running.request("GET", path, headers=chief).status_code == 404
+        assert "chief" in (running.app / "logs/audit.jsonl").read_text()
+
+
+def test_sizes(material, studies, tmp_path):
+    conf = {"bundles": str(material.bundles), "models": "msd_hippocampus", "max_upload": "1", "warm_up": "false"}
+    with Server(tmp_path, **conf) as running:
+        large = {"file": ("a.nii.gz", b"x" * (2 * 2**20))}
+        assert running.request("PUT", "/datastore/image?image=a", files=large).status_code == 413
+
+        def without_length():
+            yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.nii.gz"\r\n\r\n'
+            for _ in range(64):
+                yield b"x" * 2**16
+
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        answer = running.request("PUT", "/datastore/image?image=a", data=without_length(), headers=headers)
+        assert answer.status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host", "0.0.0.0"], "host is '0.0.0.0'.*api_keys"),
+        (["--conf", "nonsense", "1"], "conf has .'nonsense'."),
+        (["--conf", "api_keys", "absent.json"], "api_keys: absent.json cannot be read"),
+        (["--conf", "insecure", "maybe"], "insecure is 'maybe', expected true or false"),
+        (["--conf", "promotion", "always"], "promotion is 'always', expected one of"),
+        (["--conf", "max_upload", "-1"], "max_upload is '-1', expected megabytes"),
+    ],
+)
+def test_refuses_to_start(arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        main(["start_server", "--studies", "absent", *arguments])
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [("absent", "models is 'absent', expected 'all' or some of"), ("", "models is ''"), ("all", "no bundle in .* has")],
+)
+def test_models_that_are_not_there(models, message, tmp_path):
+    small_bundle(tmp_path, "kits", weights=False)
+    with pytest.raises(ValueError, match=message):
+        choose_bundles(tmp_path, models)

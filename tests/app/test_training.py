@@ -1,0 +1,187 @@
+"""Retraining through the server: the bundle's own training, versions, promotion, resuming."""
+
+import json
+import shutil
+import time
+
+import pytest
+import torch
+from app_helpers import Server, small_bundle
+from bundle_helpers import small_network
+
+from monailabel_app.bundles import read_bundle
+from monailabel_app.training import may_serve, split_cases
+from monailabel_app.validation import RequestError
+from monailabel_app.versions import add_version, keep_serving, list_versions, serve_version
+
+MODEL = "msd_hippocampus"
+
+
+@pytest.fixture
+def bundle(tmp_path):
+    return read_bundle(small_bundle(tmp_path / "bundles", MODEL))
+
+
+def weights(folder, bundle, seed):
+    torch.manual_seed(seed)
+    path = folder / f"{seed}.pt"
+    torch.save(small_network(bundle.root).state_dict(), path)
+    return path
+
+
+def submit(server, material, names):
+    for name in names:
+        label = {"label": (name, material.labels[name].read_bytes())}
+        answer = server.request("PUT", f"/datastore/label?image={name.removesuffix('.nii.gz')}", files=label)
+        assert answer.status_code == 200, answer.text
+
+
+def wait(server, *, until=("DONE", "ERROR", "STOPPED"), seconds=180):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        status = server.request("GET", "/train/").json()
+        if status["status"] in until:
+            return status
+        time.sleep(0.5)
+    raise TimeoutError(json.dumps(status))
+
+
+# --- rules
+
+
+def test_split_stays_as_cases_join():
+    cases = [f"case_{number}" for number in range(40)]
+    _, before = split_cases(dict.fromkeys(cases[:20]), 0.3)
+    training, after = split_cases(dict.fromkeys(cases), 0.3)
+    assert set(before) < set(after) and not set(training) & set(after)
+    assert 6 <= len(after) <= 18
+
+
+@pytest.mark.parametrize(("count", "fraction", "sizes"), [(1, 0.2, (1, 0)), (2, 0.01, (1, 1)), (3, 0.0, (3, 0))])
+def test_split_of_few_cases(count, fraction, sizes):
+    training, validation = split_cases({str(number): None for number in range(count)}, fraction)
+    assert (len(training), len(validation)) == sizes
+
+
+@pytest.mark.parametrize(
+    ("new", "serving", "promotion", "serves"),
+    [
+        (0.8, 0.7, "not worse", True),
+        (0.7, 0.7, "not worse", True),
+        (0.7, 0.7, "better", False),
+        (0.6, 0.7, "not worse", False),
+        (0.8, 0.7, "never", False),
+        (None, None, "not worse", False),
+        (float("nan"), 0.5, "not worse", False),
+    ],
+)
+def test_promotion(new, serving, promotion, serves):
+    assert may_serve(new, serving, True, promotion)[0] is serves
+
+
+def test_first_weights_serve():
+    assert may_serve(None, None, False, "not worse") == (True, "serves: there were no weights before")
+
+
+def test_versions(bundle, tmp_path):
+    before = bundle.weights.read_bytes()
+    keep_serving(bundle)
+    keep_serving(bundle)
+    assert add_version(bundle, weights(tmp_path, bundle, 7), {"user": "ann", "note": "x"}) == 2
+    assert [(v["version"], v["serving"]) for v in list_versions(bundle)] == [(1, True), (2, False)]
+    assert serve_version(bundle, 2)["user"] == "ann"
+    assert bundle.weights.read_bytes() == (tmp_path / "7.pt").read_bytes()
+    serve_version(bundle, 1)
+    assert bundle.weights.read_bytes() == before
+    with pytest.raises(RequestError, match="has no version 3"):
+        serve_version(bundle, 3)
+
+
+def test_an_interrupted_addition_is_no_version(bundle, tmp_path, monkeypatch):
+    keep_serving(bundle)
+    monkeypatch.setattr("monailabel_app.versions.write_json", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        add_version(bundle, weights(tmp_path, bundle, 7), {})
+    monkeypatch.undo()
+    assert len(list_versions(bundle)) == 1
+    assert add_version(bundle, tmp_path / "7.pt", {}) == 2
+
+
+# --- the server
+
+
+@pytest.fixture
+def running(material, bundle, studies, tmp_path):
+    with Server(tmp_path, bundles=str(bundle.root.parent), models=MODEL, warm_up="false") as server:
+        yield server
+
+
+def test_from_labels_to_a_new_version(running, material, bundle):
+    assert running.request("POST", f"/train/{MODEL}", json={}).status_code == 400
+    names = sorted(material.labels)
+    submit(running, material, names[:3])
+    started = running.request("POST", f"/train/{MODEL}", json={"max_epochs": 2, "val_split": 0.3, "device": "cpu"})
+    assert started.status_code == 200 and started.json()["status"] in ("SUBMITTED", "RUNNING")
+    assert running.request("POST", f"/train/{MODEL}", json={}).status_code == 429
+    assert running.request("GET", "/train/?check_if_running=true").status_code == 200
+    start = time.perf_counter()
+    assert running.request("GET", "/info/").status_code == 200
+    assert time.perf_counter() - start < 1
+    status = wait(running)
+    assert status["status"] == "DONE", status
+    assert status["progress"]["epochs"] == 2 and 0 <= status["result"]["dice"]["new"] <= 1
+    versions = running.request("GET", f"/model/{MODEL}/versions").json()
+    assert [version["version"] for version in versions] == [1, 2]
+    assert sorted(sum(versions[1]["cases"].values(), [])) == [name.removesuffix(".nii.gz") for name in names[:3]]
+    assert versions[1]["user"] == "local" and versions[1]["serving"] is status["result"]["serving"]
+    image = names[3].removesuffix(".nii.gz")
+    for number in (2, 1):
+        assert running.request("POST", f"/model/{MODEL}/versions/{number}").json()["serving"]
+        assert running.request("POST", f"/infer/{MODEL}?image={image}&output=json").status_code == 200
+    assert running.request("GET", "/train/?check_if_running=true").status_code == 404
+
+
+def test_one_label(running, material):
+    """Without validation nothing shows that the new weights are good: they are kept, and serve on demand."""
+    submit(running, material, sorted(material.labels)[:1])
+    running.request("POST", f"/train/{MODEL}", json={"max_epochs": 1})
+    status = wait(running)
+    assert status["status"] == "DONE", status
+    assert not status["result"]["serving"] and "without validation" in status["result"]["note"]
+
+
+def test_killed_server_goes_on(running, material, bundle):
+    submit(running, material, sorted(material.labels)[:2])
+    running.request("POST", f"/train/{MODEL}", json={"max_epochs": 400})
+    last = bundle.root / "models/retraining/models/last.pt"
+    deadline = time.monotonic() + 120
+    while not last.is_file() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    running.stop(kill=True)
+    running.start()
+    status = running.request("GET", "/train/").json()
+    assert status["request"] == {"model": MODEL, "resumed": True}
+    log = bundle.root / "models/retraining/training.log"
+    deadline = time.monotonic() + 120
+    while "resume: going on after epoch" not in log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert "resume: going on after epoch" in log.read_text()
+    stopped = running.request("DELETE", "/train/").json()
+    assert stopped["status"] == "STOPPED"
+    assert wait(running)["status"] == "STOPPED"
+    running.stop()
+    running.start()
+    assert running.request("GET", "/train/").status_code == 404  # what was stopped stays so
+
+
+def test_a_training_that_fails_says_why(running, material, bundle):
+    submit(running, material, sorted(material.labels)[:2])
+    config = bundle.config("train")
+    shutil.copy(config, config.with_suffix(".kept"))
+    content = json.loads(config.read_text())
+    content["learning_rate"] = "$1 / 0"
+    config.write_text(json.dumps(content))
+    running.request("POST", f"/train/{MODEL}", json={"max_epochs": 1})
+    status = wait(running)
+    assert status["status"] == "ERROR" and "training failed: ZeroDivisionError" in status["details"][-1]
+    assert running.request("GET", f"/model/{MODEL}/versions").json() == []

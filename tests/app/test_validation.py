@@ -1,0 +1,219 @@
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from monailabel_app.formats import write_label_map
+from monailabel_app.validation import (
+    AFFINE_TOLERANCE,
+    MAX_PARAMETERS,
+    Grid,
+    InferenceParameters,
+    RequestError,
+    check_image,
+    check_name,
+    check_parameters,
+    parse_parameters,
+    read_grid,
+    read_label,
+    read_voxels,
+    split_suffix,
+)
+
+AFFINE = np.array([[-1.5, 0, 0, 10], [0, 0, 2.0, -20], [0, 3.0, 0, 30], [0, 0, 0, 1]])
+
+
+def save(path, voxels, affine=AFFINE):
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"preset": "$__import__('os').system('true')"},
+        {"preset": "  $1"},
+        {"device": "@network_def"},
+        {"device": "%configs/train.json::network_def"},
+        {"deep": [{"er": ["$1"]}]},
+        {"$key": 1},
+        {"x": {"_target_": "os.system", "command": "true"}},
+        {"image": "/etc/passwd"},
+        {"image_path": "a"},
+        {"model_filename": "other.pt"},
+        {"bundle_root": "."},
+        {"nested": {"label": "x"}},
+    ],
+    ids=str,
+)
+def test_nothing_reaches_a_config(parameters):
+    with pytest.raises(RequestError) as caught:
+        parse_parameters(json.dumps(parameters))
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("[1]", 400),
+        ("{", 400),
+        ("null", 400),
+        ("[" * 100_000, 413),
+        ("[" * 20_000, 400),
+        ('{"a": ' * 20 + "1" + "}" * 20, 400),
+        (json.dumps({"a": "x" * MAX_PARAMETERS}), 413),
+    ],
+    ids=["list", "broken", "null", "long", "deep list", "deep", "long text"],
+)
+def test_odd_parameters(text, status):
+    with pytest.raises(RequestError) as caught:
+        parse_parameters(text)
+    assert caught.value.status == status
+
+
+def test_unknown_parameters_are_ignored():
+    told = parse_parameters('{"preset": "fast", "client_id": "user@host", "roi_size": [1, 2], "save_label": true}')
+    assert check_parameters(InferenceParameters, told) == InferenceParameters(preset="fast")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("preset", "best"), ("result_extension", ".sh"), ("result_dtype", "float32"), ("device", ["cpu"])],
+)
+def test_values_are_checked(name, value):
+    with pytest.raises(RequestError, match=name):
+        check_parameters(InferenceParameters, {name: value})
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\\b", ".hidden", "a\0b", "a\n", "a" * 201, "x..y"])
+def test_names_stay_in_their_folder(name):
+    with pytest.raises(RequestError, match="image is .*, expected a plain name"):
+        check_name(name, "image")
+
+
+@pytest.mark.parametrize("name", ["case_001", "Größe 1", "1.2.840.113654", "a-b(2)"])
+def test_plain_names(name):
+    assert check_name(name, "image") == name
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("a.nii.gz", ("a", ".nii.gz")), ("a.b.NRRD", ("a.b", ".nrrd")), ("x.seg.nrrd", ("x", ".seg.nrrd"))],
+)
+def test_suffixes(name, expected):
+    assert split_suffix(name) == expected
+
+
+def test_unknown_suffix():
+    with pytest.raises(RequestError, match=r"'a.zip' has no known suffix"):
+        split_suffix("a.zip")
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".seg.nrrd"])
+def test_formats_agree(suffix, tmp_path):
+    """What is written comes back, on the same grid, also as SimpleITK reads it."""
+    voxels = np.random.default_rng(0).integers(0, 3, (4, 5, 6), dtype=np.uint8)
+    path = tmp_path / f"label{suffix}"
+    write_label_map(voxels, AFFINE, path, labels={"a": 1, "b": 2})
+    grid = read_grid(path)
+    assert grid.shape == (4, 5, 6)
+    np.testing.assert_allclose(grid.affine, AFFINE, atol=1e-6)
+    np.testing.assert_array_equal(read_voxels(path), voxels)
+    image = sitk.ReadImage(str(path))
+    assert image.GetPixelID() == sitk.sitkUInt8
+    point = image.TransformIndexToPhysicalPoint((3, 1, 2))
+    np.testing.assert_allclose(np.array([-1, -1, 1]) * point, (AFFINE @ [3, 1, 2, 1])[:3], atol=1e-5)
+    assert [path.name] == [p.name for p in tmp_path.iterdir()]
+
+
+def test_segments_of_slicer(tmp_path):
+    path = tmp_path / "label.seg.nrrd"
+    write_label_map(np.ones((2, 3, 4), np.uint8), AFFINE, path, labels={"liver": 1, "unheard of": 2})
+    image = sitk.ReadImage(str(path))
+    assert [image.GetMetaData(f"Segment{i}_Name") for i in range(2)] == ["liver", "unheard of"]
+    assert [image.GetMetaData(f"Segment{i}_LabelValue") for i in range(2)] == ["1", "2"]
+    colors = [image.GetMetaData(f"Segment{i}_Color").split() for i in range(2)]
+    assert colors[0] != colors[1] and all(0 <= float(part) <= 1 for color in colors for part in color)
+    assert image.GetMetaData("Segment0_Extent") == "0 1 0 2 0 3"
+
+
+def test_ids_that_do_not_fit_the_type(tmp_path):
+    with pytest.raises(ValueError, match="dtype is uint8, but the label map holds 300"):
+        write_label_map(np.full((2, 2, 2), 300), AFFINE, tmp_path / "a.nii.gz", labels={})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("shape", "value", "message"),
+    [
+        ((4, 4), 0, "expected three dimensions"),
+        ((4, 4, 4, 2), 0, "expected three dimensions"),
+        ((2, 2, 5000), 0, "at most"),
+        ((2, 2, 2), np.nan, "NaN or infinite"),
+        ((2, 2, 2), np.inf, "NaN or infinite"),
+    ],
+)
+def test_images_that_no_network_can_take(shape, value, message, tmp_path):
+    with pytest.raises(RequestError, match=message):
+        check_image(save(tmp_path / "a.nii.gz", np.full(shape, value, dtype=np.float32)))
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd"])
+@pytest.mark.parametrize("content", [b"", b"junk" * 100], ids=["empty", "junk"])
+def test_files_that_are_none(suffix, content, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(RequestError, match=rf"the {suffix} file cannot be read \({len(content)} bytes\)") as caught:
+        check_image(path)
+    assert str(tmp_path) not in caught.value.message
+
+
+def test_truncated_file(tmp_path):
+    path = save(tmp_path / "a.nii.gz", np.random.default_rng(0).random((20, 20, 20)))
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(RequestError, match="voxels cannot be read"):
+        check_image(path)
+
+
+def test_a_small_file_that_declares_a_huge_image(tmp_path):
+    """Refused by its header: nothing of that size is unpacked."""
+    header = nib.Nifti1Header()
+    header.set_data_shape((4000, 4000, 4000))
+    header.set_data_dtype(np.uint8)
+    path = tmp_path / "a.nii"
+    with path.open("wb") as file:
+        header.write_to(file)
+        file.write(b"\0" * 100)
+    with pytest.raises(RequestError) as caught:
+        check_image(path)
+    assert caught.value.status == 413
+
+
+def test_label(tmp_path):
+    voxels = np.array([0, 1, 2, 0, 0, 1, 2, 2], dtype=np.float64).reshape(2, 2, 2)
+    grid = Grid((2, 2, 2), AFFINE + AFFINE_TOLERANCE / 2)
+    np.testing.assert_array_equal(read_label(save(tmp_path / "a.nii.gz", voxels), grid, [1, 2]), voxels)
+
+
+@pytest.mark.parametrize(
+    ("voxels", "affine", "message"),
+    [
+        (np.ones((2, 2, 3)), AFFINE, "shape"),
+        (np.ones((2, 2, 2)), AFFINE + 1, "affine differs"),
+        (np.full((2, 2, 2), 3.0), AFFINE, r"label value\(s\) \[3.0\], expected some of \[0, 1, 2\]"),
+        (np.full((2, 2, 2), 0.5), AFFINE, r"label value\(s\) \[0.5\]"),
+        (np.full((2, 2, 2), -1.0), AFFINE, r"label value\(s\) \[-1.0\]"),
+        (np.zeros((2, 2, 2)), AFFINE, "the label is empty"),
+    ],
+    ids=["shape", "affine", "id", "fraction", "negative", "empty"],
+)
+def test_labels_that_do_not_fit(voxels, affine, message, tmp_path):
+    with pytest.raises(RequestError, match=message):
+        read_label(save(tmp_path / "a.nii.gz", voxels, affine), Grid((2, 2, 2), AFFINE), [1, 2])
+
+
+def test_empty_label_on_request(tmp_path):
+    path = save(tmp_path / "a.nii.gz", np.zeros((2, 2, 2)))
+    assert not read_label(path, Grid((2, 2, 2), AFFINE), [1, 2], allow_empty=True).any()
