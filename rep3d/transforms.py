@@ -1,4 +1,4 @@
-"""What MONAI's transforms lack: a check of what was loaded, and writing a file only as a whole."""
+"""What MONAI's transforms lack: a check of what was loaded, a way back to its grid, and writing a file as a whole."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import NibabelWriter
+from monai.data import MetaTensor, NibabelWriter
 from monai.transforms import MapTransform
+from scipy.ndimage import affine_transform
 
 
 class CheckVolumed(MapTransform):
@@ -34,6 +36,38 @@ class CheckVolumed(MapTransform):
             if not torch.isfinite(volume.affine).all() or torch.linalg.det(volume.affine[:3, :3].double()).abs() < 1e-9:
                 raise ValueError(f"{name}: affine {volume.affine.tolist()} is singular, expected an invertible one")
         return dict(data)
+
+
+class ToNativeGridd(MapTransform):
+    """Puts label maps (1, D, H, W) on the grid of the file that their image was loaded from, by the nearest voxel.
+
+    Goes by the affines, so that any preprocessing that keeps them right is undone. Unlike `Invertd` it holds no
+    coordinates of all voxels: a CT of 1000 slices takes gigabytes less. What lies more than a voxel outside the label
+    map becomes background.
+
+    Args:
+        keys: label maps, `MetaTensor`s.
+        orig_key: the image, a `MetaTensor` with the metadata of `LoadImaged`.
+    """
+
+    def __init__(self, keys: KeysCollection, orig_key: str = "image", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.orig_key = orig_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        meta = d[self.orig_key].meta
+        affine = torch.as_tensor(meta["original_affine"], dtype=torch.float64)
+        shape = tuple(int(n) for n in meta["spatial_shape"])
+        for key in self.key_iterator(d):
+            label = d[key]
+            to_label = (torch.linalg.inv(label.affine.double().cpu()) @ affine).numpy()
+            padded = np.pad(label[0].cpu().numpy(), 1, mode="edge")
+            voxels = affine_transform(
+                padded, to_label[:3, :3], to_label[:3, 3] + 1, shape, order=0, mode="grid-constant", prefilter=False
+            )
+            d[key] = MetaTensor(torch.from_numpy(voxels).unsqueeze(0), affine=affine, meta=label.meta)
+        return d
 
 
 class WholeFileWriter(NibabelWriter):

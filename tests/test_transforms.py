@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, LoadImaged, SaveImaged
+from monai.transforms import Compose, Invertd, LoadImaged, Orientationd, SaveImaged, Spacingd
 
 from rep3d.errors import root_cause
-from rep3d.transforms import CheckVolumed, WholeFileWriter
+from rep3d.transforms import CheckVolumed, ToNativeGridd, WholeFileWriter
 
 
 def volume(shape=(1, 4, 5, 6), affine=None, fill=1.0) -> MetaTensor:
@@ -123,3 +123,55 @@ def test_name_of_the_temporary_file_keeps_the_suffix(save, monkeypatch):
     (temporary, final), *_ = names
     assert temporary.endswith(".scan_seg.nii.gz") and final.endswith(os.sep + "scan_seg.nii.gz")
     assert os.path.dirname(temporary) == os.path.dirname(final)
+
+
+# --- ToNativeGridd
+
+
+def save_labels(path, orientation, affine):
+    """Blocks of 6 voxels with labels of their own."""
+    blocks = np.random.default_rng(0).integers(0, 4, (6, 5, 4), dtype=np.uint8)
+    image = nib.Nifti1Image(blocks.repeat(6, 0).repeat(6, 1).repeat(6, 2), affine)
+    target = nib.orientations.axcodes2ornt(orientation)
+    image = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(affine), target))
+    nib.save(image, path)
+    return path
+
+
+OBLIQUE = nib.affines.from_matvec(
+    nib.eulerangles.euler2mat(0.2, -0.3, 0.1) @ np.diag([1.2, 0.9, 2.0]), [10.0, -20.0, 30.0]
+)
+
+
+@pytest.mark.parametrize("affine", [np.diag([1.2, 0.9, 2.0, 1]), OBLIQUE], ids=["straight", "oblique"])
+@pytest.mark.parametrize("orientation", ["RAS", "LPS", "LAS", "IPL"])
+def test_back_on_the_native_grid(orientation, affine, tmp_path):
+    """Finer and back gives what was there, as MONAI's inversion does."""
+    path = save_labels(tmp_path / "a.nii.gz", orientation, affine)
+    there = Compose(
+        [
+            LoadImaged("image", ensure_channel_first=True),
+            Orientationd("image", "RAS"),
+            Spacingd("image", (0.6, 0.6, 1.0), mode="nearest"),
+        ]
+    )
+    data = there({"image": str(path)})
+    data["pred"] = data["image"].clone()
+    back = ToNativeGridd("pred")(data)["pred"]
+    scan = nib.load(path)
+    np.testing.assert_array_equal(back[0].numpy(), np.asarray(scan.dataobj))
+    np.testing.assert_allclose(back.affine, scan.affine, atol=1e-5)
+    inverted = Invertd("pred", there, orig_keys="image", nearest_interp=True)(data)["pred"]
+    np.testing.assert_array_equal(back[0].numpy(), inverted[0].numpy())
+    assert back.meta["filename_or_obj"] == str(path)
+
+
+def test_outside_of_the_label_map_is_background(tmp_path):
+    path = save_labels(tmp_path / "a.nii.gz", "RAS", np.eye(4))
+    image = LoadImaged("image", ensure_channel_first=True)({"image": str(path)})["image"]
+    affine = image.affine.clone()
+    affine[0, 3] = 10
+    pred = MetaTensor(torch.ones(1, 5, 30, 24, dtype=torch.uint8), affine=affine)
+    back = ToNativeGridd("pred")({"image": image, "pred": pred})["pred"]
+    assert back.shape == (1, 36, 30, 24)
+    assert back[0, :, 5, 5].nonzero().flatten().tolist() == list(range(9, 16))  # one voxel more on either side
