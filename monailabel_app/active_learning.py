@@ -141,13 +141,17 @@ def choose_model(models: Mapping[str, BundleInference], name: str) -> BundleInfe
 
 
 def known_scores(datastore: StudiesFolder, model: BundleInference) -> Scores:
-    """The scores of all images that the model's present weights gave."""
-    found = {}
+    """The scores of all images that the model's present weights and versions gave."""
+    found, stamp = {}, _stamp(model)
     for image in datastore.list_images():
         scores = datastore.get_image_info(image).get("scores", {}).get(model.bundle.name)
-        if scores and scores["weights"] == model.stamp():
+        if scores and scores["weights"] == stamp:
             found[image] = scores
     return found
+
+
+def _stamp(model: BundleInference) -> str:
+    return f"{model.stamp()}-{len(version_files(model.bundle))}"
 
 
 def compute_scores(task: Task, datastore: StudiesFolder, model: BundleInference) -> dict[str, Any]:
@@ -163,7 +167,7 @@ def compute_scores(task: Task, datastore: StudiesFolder, model: BundleInference)
     failed: dict[str, str] = {}
     for image in missing:
         try:
-            stamp = model.stamp()
+            stamp = _stamp(model)
             scores = score_image(model, datastore.image(image), task.stopping.is_set)
             if scores is None:
                 break

@@ -155,6 +155,16 @@ class StudiesFolder(Datastore):
         folder = self.root / "labels/versions" / check_name(image_id, "label")
         return [read_json(path) for path in sorted(folder.glob("[0-9]*.json"))]
 
+    def label_version(self, image_id: str, number: int) -> Path:
+        """The file of a version.
+
+        Raises:
+            RequestError: 404, there is no such version.
+        """
+        if number not in [info["version"] for info in self.versions(image_id)]:
+            raise RequestError(404, f"label {image_id!r} has no version {number}")
+        return self._version(image_id, number, LABEL_SUFFIX)
+
     def version_file(self, image_id: str, info: Mapping[str, Any]) -> Path:
         """The file of what `get_label_info` tells, which no later submission changes if it has a version."""
         if "version" not in info:

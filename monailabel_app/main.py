@@ -25,6 +25,8 @@ from monailabel_app.training import BundleTraining
 from monailabel_app.validation import RequestError
 
 logger = logging.getLogger(__name__)
+# It warns at every image that an optional decoder of NVIDIA is not there.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
 class Rep3DApp(MONAILabelApp):

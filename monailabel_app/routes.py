@@ -270,9 +270,11 @@ def check_label(user: AnyUser, image: str, tag: str) -> Response:
 
 
 @router.get("/datastore/label")
-def download_label(user: AnyUser, label: str, tag: str) -> FileResponse:
-    path = _app().datastore().label(label, tag)
-    return FileResponse(path, filename=path.name)
+def download_label(user: AnyUser, label: str, tag: str, version: int | None = None) -> FileResponse:
+    """`version` is not of MONAI Label: an earlier label, see `label_versions`."""
+    store = _app().datastore()
+    path = store.label(label, tag) if version is None else store.label_version(label, version)
+    return FileResponse(path, filename=f"{label}.nii.gz")
 
 
 @router.get("/datastore/label/info")

@@ -27,7 +27,7 @@ def list_versions(bundle: Bundle) -> list[dict[str, Any]]:
     """All versions, the oldest first; "serving" tells which one serves."""
     serving = _digest(bundle.weights)
     found = []
-    for path in sorted(_folder(bundle).glob("[0-9]*/version.json")):
+    for path in _descriptions(bundle):
         version = read_json(path)
         found.append({**version, "serving": version["sha256"] == serving})
     return found
@@ -35,7 +35,7 @@ def list_versions(bundle: Bundle) -> list[dict[str, Any]]:
 
 def version_files(bundle: Bundle) -> list[Path]:
     """The weights of all versions, the oldest first."""
-    return [_folder(bundle) / f"{version['version']:04d}" / FILE for version in list_versions(bundle)]
+    return [path.with_name(FILE) for path in _descriptions(bundle)]
 
 
 def add_version(bundle: Bundle, weights: Path, told: Mapping[str, Any]) -> int:
@@ -79,6 +79,10 @@ def serve_version(bundle: Bundle, number: int) -> dict[str, Any]:
     bundle.weights.parent.mkdir(exist_ok=True)
     copy_whole(_folder(bundle) / f"{number:04d}" / FILE, bundle.weights)
     return {**version, "serving": True}
+
+
+def _descriptions(bundle: Bundle) -> list[Path]:
+    return sorted(_folder(bundle).glob("[0-9]*/version.json"))
 
 
 def _folder(bundle: Bundle) -> Path:

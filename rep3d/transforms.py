@@ -66,7 +66,7 @@ class ToNativeGridd(MapTransform):
             voxels = affine_transform(
                 padded, to_label[:3, :3], to_label[:3, 3] + 1, shape, order=0, mode="grid-constant", prefilter=False
             )
-            d[key] = MetaTensor(torch.from_numpy(voxels).unsqueeze(0), affine=affine, meta=label.meta)
+            d[key] = MetaTensor(torch.from_numpy(voxels).unsqueeze(0), meta={**label.meta, "affine": affine})
         return d
 
 
