@@ -1,1 +1,1 @@
-"""A MONAI Label app that serves the bundles of this project to 3D Slicer and OHIF."""
+"""A MONAI Label app that serves the bundles of this project to 3D Slicer."""

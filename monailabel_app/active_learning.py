@@ -144,7 +144,7 @@ def known_scores(datastore: StudiesFolder, model: BundleInference) -> Scores:
     """The scores of all images that the model's present weights and versions gave."""
     found, stamp = {}, _stamp(model)
     for image in datastore.list_images():
-        scores = datastore.get_image_info(image).get("scores", {}).get(model.bundle.name)
+        scores = datastore.knowledge(image).get("scores", {}).get(model.bundle.name)
         if scores and scores["weights"] == stamp:
             found[image] = scores
     return found
@@ -173,11 +173,14 @@ def compute_scores(task: Task, datastore: StudiesFolder, model: BundleInference)
                 break
             if len(versions) > 1:
                 scores["disagreement"] = disagreement(model, datastore.image(image), versions)
-            kept = datastore.get_image_info(image).get("scores", {})
+            kept = datastore.knowledge(image).get("scores", {})
             datastore.update_image_info(image, {"scores": {**kept, model.bundle.name: {"weights": stamp, **scores}}})
             done.append(image)
         except RequestError as error:
             logger.warning("scoring: skipped %s: %s", image, error.message)
             failed[image] = error.message
+        except Exception as error:
+            logger.exception("scoring: skipped %s", image)
+            failed[image] = f"{type(error).__name__}, see the server's log"
         task.report(f"{len(done) + len(failed)} of {len(missing)} images", done=len(done), total=len(missing))
     return {"done": done, "failed": failed}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,7 @@ def _read_keys(path: Path) -> dict[str, User]:
         raise ValueError(f"api_keys: {path} cannot be read as JSON of keys ({error!r})") from error
     for digest, user in keys.items():
         wrong = set(user.roles) - set(ROLES)
-        if len(digest) != 64 or wrong:
+        if not re.fullmatch("[0-9a-f]{64}", digest) or wrong:
             raise ValueError(f"api_keys: {path}: {user.name!r} needs the SHA-256 of its key in hex, and roles: {ROLES}")
     if not keys:
         raise ValueError(f"api_keys: {path} holds no key")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any
@@ -71,7 +72,8 @@ class BackgroundWork:
     def keep_scores(self) -> None:
         """Compute the scores that are missing, where that is wanted and not going on already."""
         if self._scoring and not self.scorings.running():
-            self.start_scoring("")
+            with contextlib.suppress(RequestError):  # another request was faster
+                self.start_scoring("")
 
     def start_scoring(self, model: str) -> Task:
         """Compute the missing scores of a model, or, without a name, of all that have weights.

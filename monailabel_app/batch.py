@@ -46,5 +46,8 @@ def segment_all(
         except RequestError as error:
             logger.warning("batch inference: skipped %s: %s", image_id, error.message)
             failed[image_id] = error.message
+        except Exception as error:
+            logger.exception("batch inference: skipped %s", image_id)
+            failed[image_id] = f"{type(error).__name__}, see the server's log"
         batch.report(f"{len(done) + len(failed)} of {len(images)} images", done=len(done), total=len(images))
     return {"done": done, "failed": failed}

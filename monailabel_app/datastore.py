@@ -14,6 +14,7 @@ A version counts once its JSON file is there.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -64,9 +65,7 @@ class StudiesFolder(Datastore):
         Raises:
             RequestError: 404, there is no such image.
         """
-        path = self._images().get(image_id)
-        if path is None:
-            raise RequestError(404, f"there is no image {image_id[:200]!r}")
+        path = self._existing(image_id)
         if path.is_dir():
             return self._converted(image_id, path)
         return path
@@ -75,11 +74,24 @@ class StudiesFolder(Datastore):
         return self.image(image_id).read_bytes()
 
     def get_image_info(self, image_id: str) -> dict[str, Any]:
-        path = self.image(image_id)
-        return {**read_json(self._knowledge(image_id)), "name": path.name, "path": str(path)}
+        """What is known of an image.
+
+        Raises:
+            RequestError: 404, there is no such image.
+        """
+        self._existing(image_id)
+        return self.knowledge(image_id)
+
+    def knowledge(self, image_id: str) -> dict[str, Any]:
+        """What was stored with an image, without a look at the image."""
+        return read_json(self._knowledge(image_id))
+
+    def checksum(self, image_id: str) -> str:
+        """SHA-256 of the image's file, by which clients tell cached downloads apart."""
+        return f"SHA256:{_digest(self.image(image_id))}"
 
     def update_image_info(self, image_id: str, info: Mapping[str, Any]) -> None:
-        self.image(image_id)
+        self._existing(image_id)
         with self._lock:
             path = self._knowledge(image_id)
             write_json(path, {**read_json(path), **info})
@@ -93,7 +105,7 @@ class StudiesFolder(Datastore):
         _, suffix = split_suffix(image_filename)
         image_id = check_name(image_id or split_suffix(Path(image_filename).name)[0], "image")
         with self._lock:
-            if image_id in self._images():
+            if image_id.casefold() in [known.casefold() for known in self._images()]:
                 raise RequestError(409, f"there is an image {image_id!r} already")
             copy_whole(Path(image_filename), self.root / f"{image_id}{suffix}")
             write_json(self._knowledge(image_id), {"ts": int(time.time()), **image_info})
@@ -141,8 +153,8 @@ class StudiesFolder(Datastore):
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
         """What was stored with the current label; of a file that was put there by hand, its time and name."""
         path = self.label(label_id, label_tag)
-        newest = [info for info in self.versions(label_id) if info["tag"] == label_tag and not info["removed"]]
-        return newest[-1] if newest else {"ts": int(path.stat().st_mtime), "name": path.name, "tag": label_tag}
+        newest = self._newest(label_id, label_tag)
+        return newest or {"ts": int(path.stat().st_mtime), "name": path.name, "tag": label_tag}
 
     def update_label_info(self, label_id: str, label_tag: str, info: Mapping[str, Any]) -> None:
         with self._lock:
@@ -165,11 +177,12 @@ class StudiesFolder(Datastore):
             raise RequestError(404, f"label {image_id!r} has no version {number}")
         return self._version(image_id, number, LABEL_SUFFIX)
 
-    def version_file(self, image_id: str, info: Mapping[str, Any]) -> Path:
-        """The file of what `get_label_info` tells, which no later submission changes if it has a version."""
-        if "version" not in info:
-            return self.label(image_id, info["tag"])
-        return self._version(image_id, info["version"], LABEL_SUFFIX)
+    def fixed_label(self, image_id: str, tag: str) -> tuple[Path, dict[str, Any]]:
+        """The current label as a version, whose file no later submission changes, and what was stored with it."""
+        with self._lock:
+            self._keep_current(image_id, tag)
+            info = self._newest(image_id, tag)
+        return self._version(image_id, info["version"], LABEL_SUFFIX), info
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: Mapping[str, Any]) -> str:
         """Store a checked `.nii.gz` label map as a new version, and make it the current one.
@@ -177,18 +190,12 @@ class StudiesFolder(Datastore):
         Raises:
             RequestError: no such image, or another tag than those of TAGS.
         """
-        self.image(image_id)
+        self._existing(image_id)
         if label_tag not in TAGS:
             raise RequestError(400, f"tag is {label_tag[:200]!r}, expected one of {', '.join(TAGS)}")
         with self._lock:
-            known = self.versions(image_id)
-            number = known[-1]["version"] + 1 if known else 1
-            version = self._version(image_id, number, LABEL_SUFFIX)
-            version.parent.mkdir(exist_ok=True)
-            copy_whole(Path(label_filename), version)
-            info = {"ts": int(time.time()), "name": version.name, **label_info}
-            info |= {"version": number, "tag": label_tag, "removed": False}
-            write_json(version.with_name(f"{number:04d}.json"), info)
+            self._keep_current(image_id, label_tag)
+            version = self._add_version(image_id, Path(label_filename), label_tag, label_info)
             self._make_current(image_id, label_tag, version)
         return image_id
 
@@ -196,6 +203,7 @@ class StudiesFolder(Datastore):
         """Remove the current label; its versions stay."""
         with self._lock:
             path = self.label(label_id, label_tag)
+            self._keep_current(label_id, label_tag)
             for info in self.versions(label_id):
                 if info["tag"] == label_tag and not info["removed"]:
                     write_json(self._version(label_id, info["version"], ".json"), {**info, "removed": True})
@@ -233,10 +241,11 @@ class StudiesFolder(Datastore):
         """The datastore as MONAI Label describes it to clients; without paths of the server."""
         objects = {}
         for image_id, image in self._images().items():
-            info = read_json(self._knowledge(image_id)) | {"name": image.name}
+            info = self.knowledge(image_id) | {"name": image.name}
             labels = {
                 tag: {"ext": LABEL_SUFFIX, "info": self.get_label_info(image_id, tag)}
-                for tag in self.get_labels_by_image_id(image_id)
+                for tag in TAGS
+                if self._label(image_id, tag) is not None
             }
             suffix = ".nii.gz" if image.is_dir() else split_suffix(image.name)[1]
             objects[image_id] = {"image": {"ext": suffix, "info": info}, "labels": labels}
@@ -275,20 +284,31 @@ class StudiesFolder(Datastore):
     def _images(self) -> dict[str, Path]:
         images: dict[str, Path] = {}
         for path in sorted(self.root.iterdir()):
-            if path.name[0] == "." or path.name == "labels" or not path.resolve().is_relative_to(self.root):
+            if path.name[0] == "." or path.name == "labels":
                 continue
             try:
+                if not path.resolve().is_relative_to(self.root):
+                    continue
                 image_id = path.name if path.is_dir() and is_series(path) else split_suffix(path.name)[0]
                 images.setdefault(check_name(image_id, "image"), path)
-            except RequestError:
+            except (RequestError, OSError, RuntimeError):  # no image, not readable, a loop of links
                 continue
         return images
+
+    def _existing(self, image_id: str) -> Path:
+        path = self._images().get(image_id)
+        if path is None:
+            raise RequestError(404, f"there is no image {image_id[:200]!r}")
+        return path
 
     def _converted(self, image_id: str, series: Path) -> Path:
         """A DICOM series as NIfTI; made anew when the folder has changed."""
         path = self.root / KNOWLEDGE / "converted" / f"{image_id}.nii.gz"
-        if not path.is_file() or path.stat().st_mtime_ns < series.stat().st_mtime_ns:
-            convert_series(series, path)
+        files = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(series.iterdir())}
+        with self._lock:
+            if not path.is_file() or read_json(path.with_suffix(".json")) != files:
+                convert_series(series, path)
+                write_json(path.with_suffix(".json"), files)
         return path
 
     def _is_own_file(self, path: Path) -> bool:
@@ -307,18 +327,45 @@ class StudiesFolder(Datastore):
     def _knowledge(self, image_id: str) -> Path:
         return self.root / KNOWLEDGE / f"{check_name(image_id, 'image')}.json"
 
+    def _newest(self, image_id: str, tag: str) -> dict[str, Any]:
+        """What was stored with the newest version that was not removed; empty where there is none."""
+        versions = [info for info in self.versions(image_id) if info["tag"] == tag and not info["removed"]]
+        return versions[-1] if versions else {}
+
+    def _add_version(self, image_id: str, label: Path, tag: str, told: Mapping[str, Any]) -> Path:
+        known = self.versions(image_id)
+        number = known[-1]["version"] + 1 if known else 1
+        version = self._version(image_id, number, LABEL_SUFFIX)
+        version.parent.mkdir(exist_ok=True)
+        copy_whole(label, version)
+        info = {"ts": int(time.time()), "name": version.name, **told}
+        info |= {"version": number, "tag": tag, "removed": False}
+        write_json(version.with_name(f"{number:04d}.json"), info)
+        return version
+
+    def _keep_current(self, image_id: str, tag: str) -> None:
+        """Make a version of a label that was put there by hand, so that nothing replaces its only copy."""
+        path = self._label(image_id, tag)
+        if path is None:
+            return
+        newest = self._newest(image_id, tag)
+        if newest and _digest(path) == _digest(self._version(image_id, newest["version"], LABEL_SUFFIX)):
+            return
+        self._add_version(image_id, path, tag, {"user": None, "note": "was put into the folder by hand"})
+
     def _make_current(self, image_id: str, tag: str, version: Path) -> None:
         copy_whole(version, self.root / "labels" / tag / f"{image_id}{LABEL_SUFFIX}")
 
     def _repair(self) -> None:
-        """Finish what a kill interrupted: the newest version of each label is the current one."""
+        """Finish what a kill interrupted: a label that is still an older version gives way to the newest."""
         for folder in (self.root / "labels/versions").iterdir():
-            newest = {info["tag"]: info for info in self.versions(folder.name) if not info["removed"]}
-            for tag, info in newest.items():
-                current, version = (
-                    self._label(folder.name, tag),
-                    self._version(folder.name, info["version"], LABEL_SUFFIX),
-                )
-                if current is None or current.stat().st_mtime_ns < version.stat().st_mtime_ns:
-                    self._make_current(folder.name, tag, version)
+            files = sorted(folder.glob(f"[0-9]*{LABEL_SUFFIX}"))
+            for tag in TAGS:
+                newest, current = self._newest(folder.name, tag), self._label(folder.name, tag)
+                if newest and (current is None or _digest(current) in [_digest(file) for file in files]):
+                    self._make_current(folder.name, tag, self._version(folder.name, newest["version"], LABEL_SUFFIX))
         remove_parts(self.root)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -14,6 +14,7 @@ from monailabel_app.files import whole_file
 from monailabel_app.validation import RequestError
 
 SPACING_TOLERANCE = 0.01  # of the distance between slices
+TILT_TOLERANCE = 0.1  # millimetres that a slice may lie beside the first
 TAGS = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel"]
 
 
@@ -43,8 +44,13 @@ def sorted_slices(folder: Path) -> list[Path]:
                 raise RequestError(400, f"{path.name}: {tag} is {header[tag]}, of the first slice {first[tag]}")
     across, down = np.reshape(np.asarray(first["ImageOrientationPatient"], dtype=float), (2, 3))
     normal = np.cross(across, down)
-    places = {path: float(normal @ np.asarray(header["ImagePositionPatient"], float)) for path, header in slices}
+    positions = {path: np.asarray(header["ImagePositionPatient"], dtype=float) for path, header in slices}
+    places = {path: float(normal @ position) for path, position in positions.items()}
     order = sorted(places, key=lambda path: places[path])
+    for path in order:
+        offset = positions[path] - positions[order[0]]
+        if max(abs(across @ offset), abs(down @ offset)) > TILT_TOLERANCE:
+            raise RequestError(400, f"{path.name}: not straight above the first slice (tilted gantry?)")
     gaps = np.diff([places[path] for path in order])
     usual = float(np.median(gaps))
     for path, gap in zip(order[1:], gaps, strict=True):

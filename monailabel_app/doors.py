@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,17 +23,19 @@ import monailabel
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 
 from monailabel_app.authentication import Authentication
-from monailabel_app.validation import RequestError
+from monailabel_app.validation import MAX_PARAMETERS, RequestError
 
 logger = logging.getLogger(__name__)
 
 STATIC = Path(monailabel.__file__).parent / "endpoints/static"  # MONAI Label brings OHIF
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+OPEN = ("/", "/auth/", "/auth/token")  # without credentials; and the files of the viewer
 UNRECORDED = ("/ohif", "/static", "/favicon.ico")  # files of the viewer
 Scope = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
@@ -49,7 +51,6 @@ class Security:
         origins: web pages of other servers that may call, such as https://viewer.example.
         max_upload: bytes of one request.
         audit_file: JSON lines of who did what and when; None: no record.
-        model_upload: accept `PUT /model`.
     """
 
     authentication: Authentication = field(default_factory=Authentication)
@@ -57,7 +58,6 @@ class Security:
     origins: Sequence[str] = ()
     max_upload: int = 2 * 2**30
     audit_file: Path | None = None
-    model_upload: bool = False
 
 
 def is_loopback(host: str) -> bool:
@@ -113,14 +113,16 @@ class Doors:
             return
         start = time.perf_counter()
         answer = {"status": 500, "started": False}
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        limit = self._limit(scope["path"], headers)
         received = 0
 
         async def limited_receive() -> Any:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self.security.max_upload:
-                raise RequestError(413, f"the request has more than {self.security.max_upload} bytes")
+            if received > limit:
+                raise RequestError(413, f"the request has more than {limit} bytes")
             return message
 
         async def watched_send(message: Any) -> None:
@@ -131,7 +133,10 @@ class Doors:
 
         scope.setdefault("state", {})
         try:
-            self._check(scope)
+            self._check(scope, headers)
+            if scope["path"] not in OPEN and not scope["path"].startswith(UNRECORDED):  # before a body is read
+                credentials = headers.get("authorization"), headers.get("x-api-key")
+                scope["state"]["user"] = await run_in_threadpool(self.security.authentication.user, *credentials)
             await self.app(scope, limited_receive, watched_send)
         except RequestError as error:
             await _refuse(error.status, error.message, scope, receive, watched_send)
@@ -143,22 +148,30 @@ class Doors:
         finally:
             self._record(scope, int(answer["status"]), time.perf_counter() - start)
 
-    def _check(self, scope: Scope) -> None:
+    def _limit(self, path: str, headers: Mapping[str, str]) -> int:
+        """Bytes that a request may have: files many, parameters few."""
+        is_file = path not in OPEN and headers.get("content-type", "").lower().startswith("multipart/")
+        return self.security.max_upload if is_file else min(MAX_PARAMETERS, self.security.max_upload)
+
+    def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         security = self.security
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         client = (scope.get("client") or ("", 0))[0]
         guarded = security.authentication.enabled or security.insecure
         if not guarded:
             if not is_loopback(client):
                 raise RequestError(403, "without authentication the server answers only this computer")
-            if (urlsplit(f"//{headers.get('host', '')}").hostname or "") not in LOCAL_NAMES:
+            if _host_name(headers.get("host", "")) not in LOCAL_NAMES:
                 raise RequestError(403, "the Host header is not this computer's")  # a web page that rebinds a name
         origin = headers.get("origin")
-        if origin and urlsplit(origin).netloc != headers.get("host") and origin not in security.origins:
+        if not origin and headers.get("sec-fetch-site") in ("cross-site", "same-site"):  # an image or a form of a page
+            raise RequestError(403, "requests of this web page are not accepted")
+        if origin and origin.partition("//")[2] != headers.get("host") and origin not in security.origins:
             raise RequestError(403, "requests of this web page are not accepted")
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > security.max_upload:
-            raise RequestError(413, f"the request has {length[:20]} bytes, at most {security.max_upload} are accepted")
+        if not length.isdigit() or int(length) > self._limit(scope["path"], headers):
+            raise RequestError(
+                413, f"the request has {length[:20]} bytes, at most {self._limit(scope['path'], headers)} are accepted"
+            )
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         if self.security.audit_file is None or scope["path"].startswith(UNRECORDED):
@@ -169,13 +182,20 @@ class Doors:
             "user": user.username if user else None,
             "client": (scope.get("client") or ("",))[0],
             "method": scope["method"],
-            "path": scope["path"],
+            "path": scope["path"][:500],
             "query": scope["query_string"].decode("latin-1")[:500],
             "status": status,
             "seconds": round(seconds, 3),
         }
         with self._audit_lock, self.security.audit_file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
+
+
+def _host_name(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 async def _refuse(status: int, message: str, scope: Scope, receive: Any, send: Any) -> None:

@@ -26,7 +26,7 @@ def whole_file(target: Path) -> Iterator[Path]:
     temporary = target.with_name(f".{os.getpid()}.{threading.get_ident()}{PART}.{target.name}")
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except OSError as error:

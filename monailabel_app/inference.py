@@ -21,7 +21,13 @@ from monailabel.utils.others.generic import device_list, name_to_device
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.formats import write_label_map
-from monailabel_app.validation import InferenceParameters, RequestError, check_parameters
+from monailabel_app.validation import (
+    InferenceParameters,
+    RequestError,
+    check_parameters,
+    read_grid,
+    read_voxels,
+)
 from rep3d.checkpoints import load_deployed
 from rep3d.errors import root_cause
 
@@ -159,11 +165,16 @@ class BundleInference(InferTask):
         Raises:
             RequestError: it cannot be read or prepared.
         """
-        try:
-            return parser.get_parsed_content("preprocessing")({"image": str(image)})
-        except Exception as error:
-            reason = str(root_cause(error)).replace(str(image), "the image")
-            raise RequestError(400, f"the image cannot be prepared: {reason}") from error
+        with tempfile.TemporaryDirectory() as folder:
+            file = image
+            if image.name.endswith(".nrrd"):  # read as it was checked, not by another reader's rules
+                file = Path(folder) / "image.nii.gz"
+                nib.save(nib.Nifti1Image(read_voxels(image).astype(np.float32), read_grid(image).affine), file)
+            try:
+                return parser.get_parsed_content("preprocessing")({"image": str(file)})
+            except Exception as error:
+                reason = str(root_cause(error)).replace(str(file), "the image")
+                raise RequestError(400, f"the image cannot be prepared: {reason}") from error
 
     def network(self, parser: ConfigParser) -> torch.nn.Module:
         """The deployed network on the parser's device; read again when the weights' file has changed."""

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.datastore import StudiesFolder
 from monailabel_app.formats import write_label_map
-from monailabel_app.validation import RequestError, SubmissionParameters, read_grid, read_label
+from monailabel_app.validation import RequestError, SubmissionParameters, nrrd_reader, read_grid, read_label
 
 
 def submit_label(
@@ -39,7 +38,7 @@ def submit_label(
         RequestError: no such image, no bundle with these names, or a label that does not fit its image.
     """
     image = datastore.image(image_id)
-    last = datastore.get_image_info(image_id).get("model")
+    last = datastore.knowledge(image_id).get("model")
     candidates = sorted(bundles.values(), key=lambda bundle: bundle.name != last)
     segments = _segments(file, parameters)
     bundle = _bundle_with(candidates, list(segments)) if segments else candidates[0]
@@ -66,17 +65,20 @@ def _segments(file: Path, parameters: SubmissionParameters) -> dict[str, int]:
 
 
 def _segments_of_header(file: Path) -> dict[str, int]:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(file))
+    reader = nrrd_reader(file)
     try:
         reader.ReadImageInformation()
         fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
         numbers = [key.removesuffix("_Name") for key in fields if key.startswith("Segment") and key.endswith("_Name")]
-        return {fields[f"{number}_Name"]: int(fields[f"{number}_LabelValue"]) for number in numbers}
+        segments = {fields[f"{number}_Name"]: int(fields[f"{number}_LabelValue"]) for number in numbers}
     except (RuntimeError, KeyError, ValueError) as error:
         raise RequestError(
             400, "the .seg.nrrd file cannot be read: its segments need names and label values"
         ) from error
+    segments.pop("background", None)
+    if not all(0 < value < 256 for value in segments.values()) or len(set(segments.values())) < len(segments):
+        raise RequestError(400, f"the segments have the label values {segments}, expected different ones from 1 to 255")
+    return segments
 
 
 def _bundle_with(bundles: list[Bundle], names: list[str]) -> Bundle:

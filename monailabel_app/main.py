@@ -99,7 +99,12 @@ class Rep3DApp(MONAILabelApp):
             raise RequestError(404, f"there is no strategy {request['strategy'][:100]!r}")
         self.background.keep_scores()
         sample = self._strategies[request["strategy"]](request, self.datastore())
-        return {**self.datastore().get_image_info(sample["id"]), **sample} if sample else {}
+        if not sample:
+            return {}
+        store = self.datastore()
+        path = store.image(sample["id"])
+        told = {"name": path.name, "path": str(path), "checksum": store.checksum(sample["id"])}
+        return {**store.knowledge(sample["id"]), **told, **sample}
 
     def async_scoring(self, method: str | None = None, params: Mapping[str, Any] | None = None) -> None:
         """Compute what scores are missing in the background."""

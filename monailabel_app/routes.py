@@ -41,12 +41,10 @@ router = APIRouter()
 
 
 def needs(role: str) -> Callable[[Request], User]:
-    """A dependency: the caller, who must have the role."""
+    """A dependency: the caller, whom the doors let in, and who must have the role."""
 
     def caller(request: Request) -> User:
-        security = request.app.state.security
-        user = security.authentication.user(request.headers.get("authorization"), request.headers.get("x-api-key"))
-        request.state.user = user
+        user: User = request.state.user
         if role not in user.roles:
             raise RequestError(403, f"the role {role!r} is required")
         return user
@@ -135,8 +133,9 @@ def infer(
     elif session_id:
         result, told = task({**parameters, "image": str(app.sessions().image(session_id, user.username))})
     elif image:
-        result, told = task({**parameters, "image": str(app.datastore().image(image))})
+        path = app.datastore().image(image)
         app.datastore().update_image_info(image, {"model": model})
+        result, told = task({**parameters, "image": str(path)})
     else:
         raise RequestError(400, "image, file or session_id is missing")
     return _answer(Path(result), told, output)

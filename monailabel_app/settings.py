@@ -4,6 +4,7 @@ models      bundles to serve, separated by commas, or all: every bundle that has
 bundles     folder of the bundles (bundles, beside the app)
 promotion   which new weights serve: "not worse", "better" (than those that serve, on validation cases) or "never"
 warm_up     run each network once at the start (true)
+scoring     compute the scores of active learning in the background (true)
 api_keys    file of the API keys that may call, see docs/deployment.md
 realm       address of an OpenID provider's realm, such as https://keycloak.example/realms/hospital
 client_id   the provider's name for this app (monailabel-app)
@@ -27,6 +28,7 @@ NAMES = (
     "bundles",
     "promotion",
     "warm_up",
+    "scoring",
     "api_keys",
     "realm",
     "client_id",

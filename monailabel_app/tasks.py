@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
@@ -55,8 +55,11 @@ class TaskList:
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self._tasks: deque[Task] = deque(maxlen=KEPT)
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix=kind)
+        self._tasks: list[Task] = []
+        self._lock = threading.Lock()
+        self._waiting: queue.SimpleQueue[tuple[Callable[[Task], Any], Task]] = queue.SimpleQueue()
+        # Not a pool of threads: the server would wait for all its work before it ends.
+        threading.Thread(target=self._work, name=kind, daemon=True).start()
 
     def start(self, function: Callable[[Task], Any], request: dict[str, Any], *, enqueue: bool = False) -> Task:
         """Run `function(task)` in the background.
@@ -64,11 +67,13 @@ class TaskList:
         Raises:
             RequestError: 429, one is running already, and `enqueue` is false.
         """
-        if self.running() and not enqueue:
-            raise RequestError(429, f"{self.kind} is running already")
-        task = Task(request)
-        self._tasks.append(task)
-        self._worker.submit(self._run, function, task)
+        with self._lock:
+            if self.running() and not enqueue:
+                raise RequestError(429, f"{self.kind} is running already")
+            task = Task(request)
+            finished = [known for known in self._tasks if known.ended]
+            self._tasks = [known for known in self._tasks if known not in finished[:-KEPT]] + [task]
+        self._waiting.put((function, task))
         return task
 
     def running(self) -> Task | None:
@@ -102,6 +107,10 @@ class TaskList:
         while task.status in ("SUBMITTED", "RUNNING") and time.monotonic() < deadline:
             time.sleep(0.05)
         return task
+
+    def _work(self) -> None:
+        while True:
+            self._run(*self._waiting.get())
 
     def _run(self, function: Callable[[Task], Any], task: Task) -> None:
         try:

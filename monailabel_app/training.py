@@ -34,6 +34,7 @@ from monailabel_app.files import read_json, write_json
 from monailabel_app.tasks import Task
 from monailabel_app.validation import RequestError, TrainingParameters, read_grid, read_voxels
 from monailabel_app.versions import add_version, keep_serving, serve_version
+from rep3d.checkpoints import read_weights, save_whole
 from rep3d.scores import read_scores, table
 
 logger = logging.getLogger(__name__)
@@ -101,11 +102,12 @@ class BundleTraining(TrainTask):
             RequestError: as `check`.
         """
         items = self.check(datastore, options)
+        self._keep_unfinished()
         training, validation = split_cases(items, options.val_split)
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "data").mkdir(parents=True)
-        for item in items.values():
-            item["image"] = str(self._as_nifti(Path(item["image"])))
+        for case, item in items.items():
+            item["image"] = str(self._as_nifti(case, Path(item["image"])))
         parts = {
             "training": [items[case] for case in training],
             "validation": [items[case] for case in validation or training[:1]],
@@ -113,6 +115,13 @@ class BundleTraining(TrainTask):
         write_json(self.folder / "data/dataset.json", parts)
         cases = {"training": training, "validation": validation}
         self._remember({"status": "RUNNING", "user": user, "cases": cases, "options": options.model_dump()})
+
+    def _keep_unfinished(self) -> None:
+        """New weights of a training that never came to its end become a version before another takes its folder."""
+        weights = self.folder / "models/model.pt"
+        if weights.is_file() and read_json(self.folder / RUN).get("status") != "DONE":
+            note = "of a training that did not come to its end"
+            add_version(self.bundle, weights, {"user": read_json(self.folder / RUN).get("user"), "note": note})
 
     def interrupted(self) -> dict[str, Any] | None:
         """What was training when the server ended."""
@@ -130,6 +139,13 @@ class BundleTraining(TrainTask):
         """
         run = self.interrupted()
         assert run is not None, "prepare comes first"
+        try:
+            return self._run(task, run)
+        except BaseException:
+            self._remember({**run, "status": "FAILED"})
+            raise
+
+    def _run(self, task: Task, run: Mapping[str, Any]) -> dict[str, Any]:
         options = TrainingParameters.model_validate(run["options"])
         device = name_to_device(options.device)
         validated = bool(run["cases"]["validation"])
@@ -156,12 +172,18 @@ class BundleTraining(TrainTask):
     def _promote(self, task: Task, device: str, run: Mapping[str, Any]) -> dict[str, Any]:
         keep_serving(self.bundle)
         new = self.folder / "models/model.pt"
+        if not new.is_file():  # the server was killed between the last checkpoint and it
+            save_whole(dict(read_weights(new.with_name("last.pt"))), new)
         dice: dict[str, float | None] = {"new": None, "serving": None}
         if run["cases"]["validation"]:
             task.report("scoring the new weights and those that serve")
             dice["new"] = self._mean_dice(task, new, device, "new")
             if self.bundle.weights.is_file():
                 dice["serving"] = self._mean_dice(task, self.bundle.weights, device, "serving")
+        if task.stopping.is_set():
+            note = "kept, but does not serve: the scoring was stopped"
+            number = add_version(self.bundle, new, {"user": run["user"], "cases": run["cases"], "note": note})
+            return {"version": number, "serving": False, "note": note, "dice": dice}
         serves, note = may_serve(dice["new"], dice["serving"], self.bundle.weights.is_file(), self.promotion)
         told = {"user": run["user"], "cases": run["cases"], "dice": dice, "note": note}
         number = add_version(self.bundle, new, told)
@@ -208,7 +230,7 @@ class BundleTraining(TrainTask):
         if task.stopping.is_set():
             return False
         if process.returncode != 0:
-            reason = _last_line(log).replace(str(self.folder.parent.parent), self.bundle.name)
+            reason = re.sub(r"(?:[A-Za-z]:)?[/\\][^\s:'\"]*[/\\]", "", _last_line(log))  # no paths of the server
             raise RequestError(500, f"{run_id} failed: {reason}")
         self._report_progress(task, log)
         return True
@@ -238,20 +260,21 @@ class BundleTraining(TrainTask):
         """The final labels in this bundle's ids, by image; of each the version that no later submission changes."""
         items = {}
         for image_id in datastore.get_labeled_images():
-            info = datastore.get_label_info(image_id, "final")
-            if info.get("model", self.bundle.name) == self.bundle.name:
-                items[image_id] = {
-                    "image": str(datastore.image(image_id)),
-                    "label": str(datastore.version_file(image_id, info)),
-                }
+            label, info = datastore.fixed_label(image_id, "final")
+            if info.get("model", self.bundle.name) != self.bundle.name:
+                continue
+            try:
+                items[image_id] = {"image": str(datastore.image(image_id)), "label": str(label)}
+            except RequestError as error:
+                logger.warning("training goes without %s: %s", image_id, error.message)
         return items
 
-    def _as_nifti(self, image: Path) -> Path:
+    def _as_nifti(self, case: str, image: Path) -> Path:
         """Training reads NIfTI; images of another format are converted into the training's folder."""
         if image.name.endswith((".nii", ".nii.gz")):
             return image
-        path = self.folder / "data" / f"{image.name.partition('.')[0]}.nii.gz"
-        nib.save(nib.Nifti1Image(read_voxels(image), read_grid(image).affine), path)
+        path = self.folder / "data" / f"{case}.nii.gz"
+        nib.save(nib.Nifti1Image(read_voxels(image).astype(np.float32), read_grid(image).affine), path)
         return path
 
     def _finished_epochs(self) -> int:
@@ -263,9 +286,9 @@ class BundleTraining(TrainTask):
 
 
 def split_cases(cases: Mapping[str, Any], fraction: float) -> tuple[list[str], list[str]]:
-    """Training and validation cases. A case stays in its part while others join, so that scores stay comparable.
+    """Training and validation cases, by names alone: a case stays in its part while others join.
 
-    With one case, or a fraction of 0, there is no validation.
+    With one case, or a fraction of 0, there is no validation; with few, one of them validates whatever its name.
     """
     order = sorted(cases, key=_position)
     count = sum(_position(case) < fraction for case in order)

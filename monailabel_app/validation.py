@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar
@@ -17,12 +18,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd")  # of images and labels; the longer of two that fit comes first
 MAX_PARAMETERS = 64 * 1024  # characters of one request's parameters
 MAX_DEPTH = 16  # of the parameters' nesting
+MAX_HEADER = 2**20  # bytes of a NRRD file that are searched for the end of its header
 MAX_EDGE = 4096  # voxels along one axis
 MAX_VOXELS = 2**30  # of one image: 4 GiB in float32
 AFFINE_TOLERANCE = 1e-2  # millimetres; NRRD and DICOM round
 
 _EXPRESSIONS = ("$", "@", "%")  # begin what a bundle's config evaluates, refers to or includes
 _NAME = re.compile(r"[^\W_][\w .()+=,-]{0,199}")  # one file name: no separators, no leading dot, no control characters
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(10))}  # of Windows
+_checking = threading.Lock()  # a small upload may unpack to gigabytes: one at a time
 _REFUSED_KEYS = {"image", "label", "session", "file"}
 _REFUSED_ENDINGS = ("path", "paths", "dir", "folder", "filename", "uri", "url", "root")
 
@@ -141,7 +145,7 @@ def check_name(value: str, what: str) -> str:
     Raises:
         RequestError: separators, a leading dot, control characters, an empty or an overlong name.
     """
-    if not _NAME.fullmatch(value) or ".." in value:
+    if not _NAME.fullmatch(value) or ".." in value or value[-1] in ". " or value.split(".")[0].upper() in _RESERVED:
         raise RequestError(400, f"{what} is {value[:100]!r}, expected a plain name of letters, digits, blanks and .-_")
     return value
 
@@ -200,7 +204,9 @@ def read_voxels(path: Path) -> np.ndarray:
             volume: Any = nib.load(path)
             voxels = np.asanyarray(volume.dataobj)
         else:
-            voxels = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).transpose()
+            voxels = sitk.GetArrayFromImage(nrrd_reader(path).Execute()).transpose()
+    except RequestError:
+        raise
     except Exception as error:
         raise RequestError(400, f"the voxels cannot be read ({path.stat().st_size} bytes)") from error
     if not np.isfinite(voxels).all():
@@ -209,9 +215,10 @@ def read_voxels(path: Path) -> np.ndarray:
 
 
 def check_image(path: Path) -> None:
-    """Raise RequestError unless the file holds an image that a network can take."""
-    read_grid(path)
-    read_voxels(path)
+    """Raise RequestError unless the file holds an image that a network can take. One file is looked at at a time."""
+    with _checking:
+        read_grid(path)
+        read_voxels(path)
 
 
 def read_label(path: Path, image: Grid, values: Iterable[int], allow_empty: bool = False) -> np.ndarray:
@@ -224,6 +231,11 @@ def read_label(path: Path, image: Grid, values: Iterable[int], allow_empty: bool
     Raises:
         RequestError: unreadable; another shape or affine than the image's; voxels that are no label ids; empty.
     """
+    with _checking:
+        return _checked_label(path, image, values, allow_empty)
+
+
+def _checked_label(path: Path, image: Grid, values: Iterable[int], allow_empty: bool) -> np.ndarray:
     grid = read_grid(path)
     if grid.shape != image.shape:
         raise RequestError(400, f"the label's shape {grid.shape} differs from {image.shape} of its image")
@@ -233,12 +245,28 @@ def read_label(path: Path, image: Grid, values: Iterable[int], allow_empty: bool
     voxels = read_voxels(path)
     found = np.unique(voxels)
     allowed = {0, *values}
-    wrong = [float(value) for value in found if float(value) not in allowed]
+    wrong = np.setdiff1d(found, sorted(allowed))[:5].astype(float).tolist()
     if wrong:
-        raise RequestError(400, f"label value(s) {wrong[:5]}, expected some of {sorted(allowed)}")
+        raise RequestError(400, f"label value(s) {wrong}, expected some of {sorted(allowed)}")
     if not allow_empty and not found.any():
         raise RequestError(400, "the label is empty; send allow_empty to store it all the same")
     return voxels
+
+
+def nrrd_reader(path: Path) -> sitk.ImageFileReader:
+    """A reader of that very file.
+
+    Raises:
+        RequestError: the header names another file to read the voxels from.
+    """
+    with path.open("rb") as file:
+        header = file.read(MAX_HEADER).partition(b"\n\n")[0].partition(b"\r\n\r\n")[0]
+    if re.search(rb"^data ?file:", header, re.IGNORECASE | re.MULTILINE) or not header.startswith(b"NRRD"):
+        raise RequestError(400, "the file is no NRRD file with its voxels inside")
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO")
+    reader.SetFileName(str(path))
+    return reader
 
 
 def _nifti_grid(path: Path) -> tuple[Grid, np.dtype]:
@@ -247,8 +275,7 @@ def _nifti_grid(path: Path) -> tuple[Grid, np.dtype]:
 
 
 def _nrrd_grid(path: Path) -> tuple[Grid, np.dtype]:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader = nrrd_reader(path)
     reader.ReadImageInformation()
     if reader.GetNumberOfComponents() != 1 or reader.GetDimension() != 3:
         raise RequestError(

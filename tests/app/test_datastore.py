@@ -57,6 +57,29 @@ def test_labels_put_there_by_hand(store, label):
     assert store.get_label_info(image, "final")["name"] == f"{image}.nii.gz"
 
 
+def test_a_label_put_there_by_hand_is_not_lost(store, material):
+    """Neither to a submission nor to a restart, also where it took the place of a version."""
+    image, (sent, by_hand, again, *_) = store.list_images()[0], material.labels.values()
+    store.save_label(image, str(sent), "final", {"user": "ann"})
+    current = store.label(image, "final")
+    shutil.copy(by_hand, current)
+    os.utime(current, (1, 1))  # as a restored backup may have it
+    store = StudiesFolder(store.root)
+    assert current.read_bytes() == by_hand.read_bytes()
+    assert store.fixed_label(image, "final")[0].read_bytes() == by_hand.read_bytes()
+    store.save_label(image, str(again), "final", {})
+    kept = [store.label_version(image, info["version"]).read_bytes() for info in store.versions(image)]
+    assert kept == [path.read_bytes() for path in (sent, by_hand, again)]
+
+
+def test_a_bad_entry_does_not_block_the_others(store):
+    images = store.list_images()
+    (store.root / "loop").symlink_to(store.root / "loop")
+    (store.root / "empty").mkdir()
+    (store.root / "notes.txt").write_text("x")
+    assert store.list_images() == images
+
+
 def test_links_out_of_the_folder_are_not_followed(store, label, tmp_path):
     image = store.list_images()[0]
     (tmp_path / "secret.nii.gz").write_bytes(b"secret")

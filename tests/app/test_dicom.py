@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import nibabel as nib
@@ -72,6 +73,25 @@ def test_series_that_make_no_grid(break_it, message, series):
     break_it(sorted_slices(series))
     with pytest.raises(RequestError, match=message):
         sorted_slices(series)
+
+
+def test_tilted_gantry(series):
+    for number, path in enumerate(sorted_slices(series)):
+        x, y, z = pydicom.dcmread(path).ImagePositionPatient
+        change(path, ImagePositionPatient=[x, y + number, z])
+    with pytest.raises(RequestError, match="tilted gantry"):
+        sorted_slices(series)
+
+
+def test_a_series_that_was_still_being_copied(series):
+    store, kept = StudiesFolder(series.parent), sorted_slices(series)[10:]
+    for path in kept:
+        path.rename(series.parent / path.name.replace(".dcm", ".later"))
+    assert nib.load(store.image("series")).shape[2] == 10
+    for path in kept:
+        (series.parent / path.name.replace(".dcm", ".later")).rename(path)
+    os.utime(series, (1, 1))
+    assert nib.load(store.image("series")).shape[2] == 20
 
 
 def test_thickness_does_not_count(series):

@@ -18,6 +18,7 @@ from bundle_helpers import label_names
 
 from monailabel_app.__main__ import main
 from monailabel_app.bundles import choose_bundles
+from monailabel_app.formats import write_label_map
 
 HIPPOCAMPUS = ["anterior hippocampus", "posterior hippocampus"]
 
@@ -68,6 +69,7 @@ def test_a_day_with_slicer(material, studies, tmp_path):
             assert sample["id"] not in seen and "path" not in sample
             seen.add(sample["id"])
             scan = studies / sample["name"]
+            assert sample["checksum"] == f"SHA256:{hashlib.sha256(scan.read_bytes()).hexdigest()}"
             result, params = client.infer(
                 "msd_hippocampus",
                 sample["id"],
@@ -274,6 +276,16 @@ def test_labels_are_checked(change, message, server, images, tmp_path):
     assert server.request("GET", "/datastore/").json()["completed"] == 0
 
 
+@pytest.mark.parametrize("value", [0, 300])
+def test_segments_with_odd_values(value, server, images, tmp_path):
+    scan = nib.load(server.studies / f"{images[0]}.nii.gz")
+    path = tmp_path / "label.seg.nrrd"
+    write_label_map(np.ones(scan.shape, np.uint8), scan.affine, path, labels={"anterior hippocampus": value})
+    files = {"label": (path.name, path.read_bytes())}
+    answer = server.request("PUT", f"/datastore/label?image={images[0]}", files=files)
+    assert answer.status_code == 400 and "different ones from 1 to 255" in answer.json()["detail"]
+
+
 def test_names_of_no_model(server, images, material):
     label = {"label": ("x.nii.gz", next(iter(material.labels.values())).read_bytes())}
     params = json.dumps({"label_info": [{"name": "left ear"}]})
@@ -315,7 +327,13 @@ def test_weights_are_not_replaced(method, server, material):
 
 def test_other_web_pages(server):
     """A page that the user visits may not send requests, nor rebind its name to this computer."""
-    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}):
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example"},
+        {"Host": "["},
+        {"Sec-Fetch-Site": "cross-site"},
+    ):
         assert server.request("GET", "/info/", headers=headers).status_code == 403
         assert server.request("PUT", "/datastore/image?image=x", headers=headers).status_code == 403
     answer = server.request("GET", "/info/", headers={"Origin": server.url})
@@ -350,6 +368,8 @@ def test_keys(material, studies, tmp_path):
     with Server(tmp_path, host="0.0.0.0", **conf) as running:
         reader, chief = {"X-API-Key": "reader's key"}, {"Authorization": "Bearer chief's key"}
         assert running.request("GET", "/info/").status_code == 401
+        assert running.request("PUT", "/session/", files={"files": ("a", b"x")}).status_code == 401
+        assert running.request("POST", "/train/", data=b"x" * 2**20).status_code in (401, 413)
         assert running.request("GET", "/info/", headers={"X-API-Key": "wrong"}).status_code == 401
         assert running.request("GET", "/info/", headers=reader).status_code == 200
         assert running.request("GET", "/logs/", headers=reader).status_code == 403

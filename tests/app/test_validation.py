@@ -87,7 +87,10 @@ def test_values_are_checked(name, value):
         check_parameters(InferenceParameters, {name: value})
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a\\b", ".hidden", "a\0b", "a\n", "a" * 201, "x..y"])
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../x", "a/b", "a\\b", ".hidden", "a\0b", "a\n", "a" * 201, "x..y", "a.", "a ", "CON", "nul.x"],
+)
 def test_names_stay_in_their_folder(name):
     with pytest.raises(RequestError, match="image is .*, expected a plain name"):
         check_name(name, "image")
@@ -165,9 +168,22 @@ def test_images_that_no_network_can_take(shape, value, message, tmp_path):
 def test_files_that_are_none(suffix, content, tmp_path):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
-    with pytest.raises(RequestError, match=rf"the {suffix} file cannot be read \({len(content)} bytes\)") as caught:
+    message = "no NRRD file" if suffix == ".nrrd" else rf"the {suffix} file cannot be read \({len(content)} bytes\)"
+    with pytest.raises(RequestError, match=message) as caught:
         check_image(path)
     assert str(tmp_path) not in caught.value.message
+
+
+@pytest.mark.parametrize("field", ["data file", "DATAFILE", "Data File"])
+def test_a_header_that_names_another_file(field, tmp_path):
+    """Its voxels would be read from wherever the sender likes."""
+    (tmp_path / "secret").write_bytes(b"TOP SECRET")
+    path = tmp_path / "a.nrrd"
+    header = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 1 1 1\nencoding: raw\n{field}: {tmp_path}/secret\n\n"
+    path.write_text(header)
+    for call in (read_grid, read_voxels, check_image):
+        with pytest.raises(RequestError, match="no NRRD file with its voxels inside"):
+            call(path)
 
 
 def test_truncated_file(tmp_path):
