@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
+from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor, NibabelWriter
 from monai.transforms import MapTransform
 from scipy.ndimage import affine_transform
@@ -71,7 +71,15 @@ class ToNativeGridd(MapTransform):
 
 
 class WholeFileWriter(NibabelWriter):
-    """`NibabelWriter` that writes to a temporary name and renames, so that a file is whole or not there."""
+    """`NibabelWriter` that writes to a temporary name and renames, so that a file is whole or not there.
+
+    A volume of one channel keeps its three axes, also those of length 1, which MONAI drops at the end.
+    """
+
+    def set_data_array(self, data_array: NdarrayOrTensor, *args: Any, **kwargs: Any) -> None:
+        super().set_data_array(data_array, *args, **kwargs)
+        if data_array.shape[0] == 1:
+            self.data_obj = self.data_obj.reshape(data_array.shape[1:])
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: Any) -> None:
         path = Path(filename)

@@ -83,7 +83,7 @@ def test_dimensions_of_a_file(shape, tmp_path):
 def save(tmp_path):
     folder = {"output_dir": tmp_path, "separate_folder": False}
     writer = SaveImaged("image", output_postfix="seg", resample=False, writer=WholeFileWriter, **folder)
-    return lambda fill=1.0: writer({"image": volume(fill=fill)})
+    return lambda fill=1.0, shape=(1, 4, 5, 6): writer({"image": volume(shape, fill=fill)})
 
 
 def test_writes_the_file_and_nothing_else(save, tmp_path):
@@ -92,6 +92,12 @@ def test_writes_the_file_and_nothing_else(save, tmp_path):
     written = nib.load(tmp_path / "scan_seg.nii.gz")
     assert written.shape == (4, 5, 6)
     assert (written.get_fdata() == 2).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 1), (4, 1, 1), (1, 5, 6)])
+def test_one_slice_stays_a_volume(shape, save, tmp_path):
+    save(shape=(1, *shape))
+    assert nib.load(tmp_path / "scan_seg.nii.gz").shape == shape
 
 
 @pytest.mark.parametrize("interruption", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
