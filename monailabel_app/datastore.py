@@ -29,7 +29,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from monailabel_app.dicom import convert_series, is_series
 from monailabel_app.files import copy_whole, read_json, remove_parts, write_json
-from monailabel_app.validation import RequestError, check_name, split_suffix
+from monailabel_app.validation import SUFFIXES, RequestError, check_name, split_suffix
 
 TAGS = tuple(tag.value for tag in DefaultLabelTag)
 KNOWLEDGE = ".rep3d"  # folder of what is known of images
@@ -68,6 +68,17 @@ class StudiesFolder(Datastore):
         path = self._existing(image_id)
         if path.is_dir():
             return self._converted(image_id, path)
+        return path
+
+    def series(self, image_id: str) -> Path:
+        """The folder of an image's DICOM files.
+
+        Raises:
+            RequestError: 404, there is no such image; 400, it is of another format.
+        """
+        path = self._existing(image_id)
+        if not path.is_dir():
+            raise RequestError(400, f"image {image_id!r} is no DICOM series")
         return path
 
     def get_image(self, image_id: str, params: object = None) -> bytes:
@@ -247,7 +258,9 @@ class StudiesFolder(Datastore):
                 for tag in TAGS
                 if self._label(image_id, tag) is not None
             }
-            suffix = ".nii.gz" if image.is_dir() else split_suffix(image.name)[1]
+            suffix = next(
+                (suffix for suffix in SUFFIXES if image.name.endswith(suffix)), ".nii.gz"
+            )  # DICOM is converted
             objects[image_id] = {"image": {"ext": suffix, "info": info}, "labels": labels}
         return {"name": self.name(), "description": self.description(), "objects": objects}
 

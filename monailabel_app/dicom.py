@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,18 @@ def sorted_slices(folder: Path) -> list[Path]:
                 400, f"{path.name}: {gap:.3f} mm after the slice before, the others {usual:.3f} mm: is one missing?"
             )
     return order
+
+
+def read_grid_of_slices(slices: Sequence[Path]) -> np.ndarray:
+    """The affine (4, 4), RAS millimetres, of slices in the order of `sorted_slices`, as `convert_series` writes it."""
+    first, last = _header(slices[0]), _header(slices[-1])
+    across, down = np.reshape(np.asarray(first["ImageOrientationPatient"], dtype=float), (2, 3))
+    origin, end = (np.asarray(header["ImagePositionPatient"], dtype=float) for header in (first, last))
+    row_spacing, column_spacing = (float(value) for value in first["PixelSpacing"])
+    affine = np.eye(4)
+    columns = (across * column_spacing, down * row_spacing, (end - origin) / (len(slices) - 1), origin)
+    affine[:3] = np.stack(columns, axis=1)
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # DICOM is in LPS
 
 
 def convert_series(folder: Path, target: Path) -> None:

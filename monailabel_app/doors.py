@@ -1,7 +1,7 @@
 """The server's doors: who may come in, how much they may bring, what they are told when something fails, and a record.
 
 MONAI Label's own endpoints are not used: they evaluate request parameters, follow paths of the caller's choice and
-block the server while a network runs. `routes` answers the same requests in their place.
+block the server while a network runs. `routes` and `viewer` answer the same requests in their place.
 """
 
 from __future__ import annotations
@@ -19,21 +19,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import monailabel
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.staticfiles import StaticFiles
 
 from monailabel_app.authentication import Authentication
 from monailabel_app.validation import MAX_PARAMETERS, RequestError
 
 logger = logging.getLogger(__name__)
 
-STATIC = Path(monailabel.__file__).parent / "endpoints/static"  # MONAI Label brings OHIF
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 OPEN = ("/", "/auth/", "/auth/token")  # without credentials; and the files of the viewer
 UNRECORDED = ("/ohif", "/static", "/favicon.ico")  # files of the viewer
@@ -68,35 +64,22 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def guard(app: FastAPI, security: Security, router: APIRouter) -> None:
-    """From now on, `router` answers what comes to `app`, behind the doors.
+def guard(app: FastAPI, security: Security, additions: Sequence[Callable[[FastAPI], None]]) -> None:
+    """From now on, what the additions add to a new server answers what comes to `app`, behind the doors.
 
     Starlette sends every request through `app.middleware_stack`, so that this holds for a server that is starting.
     """
     server = FastAPI(title="Rep3D", openapi_url=None)
     server.state.security = security
     server.add_exception_handler(RequestValidationError, _answer_wrong_request)
-    server.include_router(router)
-    server.mount("/static", StaticFiles(directory=STATIC))
-    server.mount("/ohif", _Viewer(directory=STATIC / "ohif", html=True))
+    for add in additions:
+        add(server)
     inner: ASGIApp = server
     if security.origins:
         inner = CORSMiddleware(
             server, allow_origins=list(security.origins), allow_methods=["*"], allow_headers=["*"], max_age=600
         )
     app.middleware_stack = Doors(inner, security)
-
-
-class _Viewer(StaticFiles):
-    """OHIF's files; its pages have addresses of their own, which all mean index.html."""
-
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        try:
-            return await super().get_response(path, scope)
-        except HTTPException as error:
-            if error.status_code != 404:
-                raise
-            return await super().get_response("index.html", scope)
 
 
 class Doors:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import monailabel.app
+from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -17,12 +18,16 @@ from monailabel_app.background import BackgroundWork
 from monailabel_app.bundles import choose_bundles
 from monailabel_app.datastore import StudiesFolder
 from monailabel_app.doors import guard
+from monailabel_app.exchange import Exchange
 from monailabel_app.inference import BundleInference
-from monailabel_app.routes import router
+from monailabel_app.pacs import Pacs
+from monailabel_app.pacs_studies import PacsStudies
+from monailabel_app.routes import add_routes
 from monailabel_app.sessions import Sessions
 from monailabel_app.settings import Settings, read_settings
 from monailabel_app.training import BundleTraining
 from monailabel_app.validation import RequestError
+from monailabel_app.viewer import add_viewer
 
 logger = logging.getLogger(__name__)
 # It warns at every image that an optional decoder of NVIDIA is not there.
@@ -34,7 +39,7 @@ class Rep3DApp(MONAILabelApp):
 
     Args:
         app_dir: this folder; logs go below it.
-        studies: folder of the images.
+        studies: folder of the images, or address of a DICOMweb service.
         conf: see `monailabel_app.settings`.
 
     Raises:
@@ -47,12 +52,18 @@ class Rep3DApp(MONAILabelApp):
         self.bundles = choose_bundles(self.settings.bundles, self.settings.models)
         super().__init__(app_dir, studies, dict(conf), "Rep3D", "Large-kernel segmentation of 3D scans")
         self.background = BackgroundWork(self._infers, self._trainers, self.datastore(), scoring=self.settings.scoring)
-        guard(monailabel.app.app, self.settings.security, router)
+        store = self.datastore()
+        self.exchange: Exchange | None = None
+        if isinstance(store, PacsStudies):
+            self.exchange = Exchange(store, self.bundles, send=self.settings.send_labels)
+        guard(monailabel.app.app, self.settings.security, [add_routes, add_viewer])
 
     def init_datastore(self) -> StudiesFolder:
-        if self.studies.startswith(("http://", "https://")):
-            raise ValueError(f"studies is {self.studies!r}, expected a folder: DICOMweb is not served yet")
-        return StudiesFolder(self.studies)
+        if not self.studies.startswith(("http://", "https://")):
+            return StudiesFolder(self.studies)
+        user, password = settings.MONAI_LABEL_DATASTORE_USERNAME, settings.MONAI_LABEL_DATASTORE_PASSWORD
+        pacs = Pacs(self.studies, self.settings.modalities, user, password)
+        return PacsStudies(pacs, self.settings.pacs_folder)
 
     def init_infers(self) -> dict[str, BundleInference]:
         return {name: BundleInference(bundle) for name, bundle in self.bundles.items()}
@@ -77,6 +88,8 @@ class Rep3DApp(MONAILabelApp):
                 logger.info("warming up %s", name)
                 task.warm_up()
         self.background.resume_trainings()
+        if self.exchange is not None:
+            self.exchange.start()
         super().on_init_complete()
 
     def infer_task(self, model: str) -> BundleInference:
@@ -97,6 +110,7 @@ class Rep3DApp(MONAILabelApp):
         """
         if request["strategy"] not in self._strategies:
             raise RequestError(404, f"there is no strategy {request['strategy'][:100]!r}")
+        self.refresh()
         self.background.keep_scores()
         sample = self._strategies[request["strategy"]](request, self.datastore())
         if not sample:
@@ -104,7 +118,16 @@ class Rep3DApp(MONAILabelApp):
         store = self.datastore()
         path = store.image(sample["id"])
         told = {"name": path.name, "path": str(path), "checksum": store.checksum(sample["id"])}
-        return {**store.knowledge(sample["id"]), **told, **sample}
+        return {**store.get_image_info(sample["id"]), **told, **sample}
+
+    def refresh(self, *, wait: bool = True) -> None:
+        """Make labels and the PACS, if there is one, the same.
+
+        Raises:
+            RequestError: 502, the PACS does not answer (only where it is waited for).
+        """
+        if self.exchange is not None:
+            self.exchange.run() if wait else self.exchange.soon()
 
     def async_scoring(self, method: str | None = None, params: Mapping[str, Any] | None = None) -> None:
         """Compute what scores are missing in the background."""

@@ -14,15 +14,19 @@ from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Body, Depends, File, Form, Request, UploadFile
+from fastapi import APIRouter, Body, Depends, FastAPI, File, Form, Request, UploadFile
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
 from starlette.background import BackgroundTask
 
 from monailabel_app.authentication import ADMIN, ANNOTATOR, USER, User
+from monailabel_app.dicom import sorted_slices
+from monailabel_app.dicom_seg import make_segmentation
+from monailabel_app.inference import BundleInference
 from monailabel_app.labels import submit_label
 from monailabel_app.validation import (
+    InferenceParameters,
     RequestError,
     SampleParameters,
     SubmissionParameters,
@@ -38,6 +42,11 @@ LOG_LINES = 10_000  # at most, of one request for the log
 COPY_BYTES = 2**20
 
 router = APIRouter()
+
+
+def add_routes(server: FastAPI) -> None:
+    """Answer MONAI Label's clients."""
+    server.include_router(router)
 
 
 def needs(role: str) -> Callable[[Request], User]:
@@ -119,13 +128,15 @@ def infer(
     params: Annotated[str, Form()] = "{}",
     file: Annotated[UploadFile | None, File()] = None,
     label: Annotated[UploadFile | None, File()] = None,
-    output: Literal["image", "json", "all"] | None = None,
+    output: Literal["image", "json", "all", "dicom_seg"] | None = None,
 ) -> Response:
     app = _app()
     task = app.infer_task(model)
     parameters = parse_parameters(params)
     if label is not None:
         raise RequestError(400, f"model {model!r} takes no label")
+    if output == "dicom_seg":
+        return _answer_segmentation(task, image, parameters)
     if file is not None:
         with _received(file) as path:
             check_image(path)
@@ -172,6 +183,7 @@ def training_status(user: AnyUser, all: bool = False, check_if_running: bool = F
 def train_all(user: Admin, params: JSONParameters = None) -> dict[str, Any]:
     refuse_expressions(params or {})
     app = _app()
+    app.refresh()
     started = {
         name: app.background.start_training(name, params or {}, user.username, enqueue=True) for name in app.bundles
     }
@@ -181,6 +193,7 @@ def train_all(user: Admin, params: JSONParameters = None) -> dict[str, Any]:
 @router.post("/train/{model}")
 def train(user: Admin, model: str, params: JSONParameters = None, enqueue: bool = False) -> dict[str, Any]:
     refuse_expressions(params or {})
+    _app().refresh()
     return _app().background.start_training(model, params or {}, user.username, enqueue).json()
 
 
@@ -194,6 +207,7 @@ def training_stop(user: Admin) -> dict[str, Any]:
 
 @router.get("/datastore/")
 def datastore(user: AnyUser, output: Literal["stats", "all", "train"] = "stats") -> Any:
+    _app().refresh()
     store = _app().datastore()
     if output == "all":
         return store.json()
@@ -253,6 +267,7 @@ def save_label(
     told = {"user": user.username, "client_id": parameters.client_id}
     with _received(label) as path:
         label_id = submit_label(app.datastore(), app.bundles, image, path, tag or "final", parameters, told)
+    app.refresh(wait=False)
     return {"image": image, "label": label_id}
 
 
@@ -402,7 +417,7 @@ def _status(tasks: Any, all: bool, check_if_running: bool) -> Any:
         task = tasks.running()
         if task is None:
             raise RequestError(404, f"no task of {tasks.kind} is running")
-        return [task.json()]
+        return task.json()
     return [task.json() for task in tasks.all()] if all else tasks.latest().json()
 
 
@@ -424,6 +439,25 @@ def _received(upload: UploadFile) -> Iterator[Path]:
         with path.open("wb") as file:
             shutil.copyfileobj(upload.file, file, COPY_BYTES)
         yield path
+
+
+def _answer_segmentation(task: BundleInference, image: str, parameters: dict[str, Any]) -> Response:
+    """The label map of a DICOM series of the studies as a DICOM Segmentation.
+
+    Raises:
+        RequestError: 400, the image is no DICOM series; others as inference does.
+    """
+    datastore = _app().datastore()
+    slices = sorted_slices(datastore.series(image))
+    options = check_parameters(InferenceParameters, parameters)
+    result = task.segment(datastore.image(image), device=options.device, preset=options.preset)
+    segmentation = make_segmentation(slices, result.voxels, task.bundle.labels, task.bundle.name)
+    with tempfile.NamedTemporaryFile(prefix="rep3d_", suffix=".dcm", delete=False) as file:
+        segmentation.save_as(file.name)
+    path = Path(file.name)
+    return FileResponse(
+        path, media_type="application/dicom", filename=path.name, background=BackgroundTask(path.unlink)
+    )
 
 
 def _answer(result: Path, told: dict[str, Any], output: str | None) -> Response:

@@ -11,6 +11,11 @@ client_id   the provider's name for this app (monailabel-app)
 insecure    serve other computers without authentication (false)
 origins     web pages of other servers that may call, separated by commas
 max_upload  megabytes of one request (2048)
+
+Where studies is the address of a PACS:
+modalities   of the series to label, separated by commas (CT,MR)
+pacs_folder  of labels and fetched series (pacs, in the app's folder)
+send_labels  store submitted labels in the PACS as DICOM Segmentations (true)
 """
 
 from __future__ import annotations
@@ -35,6 +40,9 @@ NAMES = (
     "insecure",
     "origins",
     "max_upload",
+    "modalities",
+    "pacs_folder",
+    "send_labels",
 )
 
 
@@ -49,6 +57,9 @@ class Settings:
     scoring: bool
     sessions: Path
     security: Security
+    modalities: tuple[str, ...]
+    pacs_folder: Path
+    send_labels: bool
 
 
 def read_settings(app_dir: Path, conf: Mapping[str, str]) -> Settings:
@@ -69,7 +80,7 @@ def read_settings(app_dir: Path, conf: Mapping[str, str]) -> Settings:
     security = Security(
         authentication,
         insecure=_switch(conf, "insecure", False),
-        origins=tuple(origin.strip() for origin in conf.get("origins", "").split(",") if origin.strip()),
+        origins=_words(conf, "origins", ""),
         max_upload=_megabytes(conf.get("max_upload", "2048")),
         audit_file=app_dir / "logs/audit.jsonl",
     )
@@ -81,7 +92,14 @@ def read_settings(app_dir: Path, conf: Mapping[str, str]) -> Settings:
         _switch(conf, "scoring", True),
         app_dir / "sessions",
         security,
+        _words(conf, "modalities", "CT,MR"),
+        Path(conf.get("pacs_folder", app_dir / "pacs")),
+        _switch(conf, "send_labels", True),
     )
+
+
+def _words(conf: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in conf.get(name, default).split(",") if word.strip())
 
 
 def _switch(conf: Mapping[str, str], name: str, default: bool) -> bool:

@@ -1,0 +1,135 @@
+"""A PACS of our own: Debian's Orthanc with its DICOMweb plugin, in a network that nothing else reaches."""
+
+import ctypes
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import requests
+from app_helpers import free_port
+from highdicom import UID
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
+
+PLUGINS = Path("/usr/share/orthanc/plugins")
+CLONE_NEWNET = 0x40000000
+STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage}
+SPHERE = 900  # HU, in air
+
+
+def need_orthanc() -> None:
+    if shutil.which("Orthanc") is None or not list(PLUGINS.glob("libOrthancDicomWeb*")):
+        pytest.skip("Debian's packages orthanc and orthanc-dicomweb are not here")
+
+
+@contextmanager
+def own_network() -> Iterator[None]:
+    """A network namespace with nothing but 127.0.0.1: Orthanc 1.10.1 listens on all addresses, whatever it is told."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    outside = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    if libc.unshare(CLONE_NEWNET) != 0:
+        os.close(outside)
+        pytest.skip("a network of its own for Orthanc needs Linux and the rights of root")
+    try:
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        yield
+    finally:
+        assert libc.setns(outside, CLONE_NEWNET) == 0
+        os.close(outside)
+
+
+class Orthanc:
+    """Starts in a folder of its own, and stops."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url = f"http://127.0.0.1:{free_port()}"
+        self.dicomweb = f"{self.url}/dicom-web"
+        self._config = folder / "orthanc.json"
+        self._log = folder / "orthanc.log"
+        settings = {
+            "StorageDirectory": str(folder / "orthanc"),
+            "IndexDirectory": str(folder / "orthanc"),
+            "HttpPort": int(self.url.rpartition(":")[2]),
+            "DicomServerEnabled": False,
+            "RemoteAccessAllowed": False,
+            "Plugins": [str(PLUGINS)],
+            "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        }
+        self._config.write_text(json.dumps(settings), encoding="utf-8")
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(["Orthanc", str(self._config)], stdout=log, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                requests.get(f"{self.dicomweb}/studies", timeout=5).raise_for_status()
+                return
+            except requests.ConnectionError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"Orthanc did not start:\n{self._log.read_text()}") from None
+                time.sleep(0.1)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(30)
+
+    def store(self, files: list[Path]) -> None:
+        for file in files:
+            requests.post(f"{self.url}/instances", file.read_bytes(), timeout=30).raise_for_status()
+
+    def segmentations(self) -> list[str]:
+        """SOPInstanceUIDs."""
+        found = requests.get(f"{self.dicomweb}/instances", {"Modality": "SEG"}, timeout=30).json()
+        return [item["00080018"]["Value"][0] for item in found]
+
+    def __enter__(self) -> "Orthanc":
+        self.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.stop()
+
+
+def write_series(folder: Path, modality: str = "CT", *, slices: int = 12, study: str | None = None) -> list[Path]:
+    """A bright ball in air, off the middle; 64 columns and 48 rows of 2 mm, slices every 3 mm, the last one first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    z, y, x = np.mgrid[:slices, :48, :64]
+    ball = (2 * (x - 22)) ** 2 + (2 * (y - 30)) ** 2 + (3 * (z - slices / 2)) ** 2 < 16**2
+    hounsfield = np.where(ball, SPHERE, -1000)
+    series, study, frame = UID(), study or UID(), UID()
+    paths = []
+    for number in range(slices):
+        dataset = pydicom.Dataset()
+        dataset.SOPClassUID, dataset.SOPInstanceUID = STORAGE[modality], UID()
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID = study, series, frame
+        dataset.Modality, dataset.SeriesDescription = modality, "ball"
+        dataset.PatientName, dataset.PatientID = "Phantom^Ball", "P1"
+        dataset.PatientBirthDate = dataset.PatientSex = dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
+        dataset.StudyDate, dataset.StudyTime, dataset.StudyID = "20260101", "120000", "1"
+        dataset.SeriesNumber, dataset.InstanceNumber = 1, slices - number
+        dataset.Manufacturer = dataset.PositionReferenceIndicator = dataset.Laterality = ""
+        dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+        dataset.ImagePositionPatient = [-64, -48, 3 * number]
+        dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        dataset.PixelSpacing, dataset.SliceThickness = [2, 2], 5
+        dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 48, 64, 1
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
+        dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = 1, 0, "HU"
+        dataset.WindowCenter, dataset.WindowWidth = 0, 2000
+        dataset.PixelData = hounsfield[number].astype("<i2").tobytes()
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.is_little_endian, dataset.is_implicit_VR = True, False
+        paths.append(folder / f"{number:03d}.dcm")
+        dataset.save_as(paths[-1], write_like_original=False)
+    return paths

@@ -1,0 +1,254 @@
+"""Studies of a PACS: what clients see of it, and labels there and back."""
+
+import gzip
+import io
+import json
+import time
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import requests
+import torch
+from app_helpers import Server, small_bundle
+from pacs_helpers import Orthanc, need_orthanc, own_network, write_series
+
+from monailabel_app.bundles import read_bundle
+from monailabel_app.dicom import convert_series, sorted_slices
+from monailabel_app.dicom_seg import make_segmentation
+
+LIVER = 6
+SECONDS = 60  # to wait for what happens in the background
+
+
+def threshold_bundle(folder):
+    """amos_ct with a network that calls bright voxels liver."""
+    bundle = small_bundle(folder, "amos_ct", weights=False)
+    for name in ("train", "inference"):
+        path = bundle / f"configs/{name}.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["network_def"] = {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 16, "kernel_size": 1}
+        path.write_text(json.dumps(config), encoding="utf-8")
+    weight, bias = torch.zeros(16, 1, 1, 1, 1), torch.full((16,), -100.0)
+    weight[LIVER], bias[LIVER], bias[0] = 100.0, -50.0, 0.0
+    (bundle / "models").mkdir()
+    torch.save({"weight": weight, "bias": bias}, bundle / "models/model.pt")
+    return bundle
+
+
+def until(condition):
+    deadline = time.monotonic() + SECONDS
+    while not (result := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return result
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """An Orthanc with a CT series, an MR series and a localizer, and a server over it."""
+    need_orthanc()
+    folder = tmp_path_factory.mktemp("pacs")
+    bundle = threshold_bundle(folder / "bundles")
+    series = {name: write_series(folder / name, name) for name in ("CT", "MR")}
+    localizer = write_series(folder / "localizer", slices=1)
+    with own_network(), Orthanc(folder) as orthanc:
+        orthanc.store([*series["CT"], *series["MR"], *localizer])
+        conf = {
+            "bundles": str(bundle.parent),
+            "models": "amos_ct",
+            "scoring": "false",
+            "pacs_folder": str(folder / "kept"),
+        }
+        with Server(folder, studies=orthanc.dicomweb, **conf) as server:
+            uids = {name: str(pydicom.dcmread(files[0]).SeriesInstanceUID) for name, files in series.items()}
+            yield SimpleNamespace(
+                orthanc=orthanc,
+                server=server,
+                uids=uids,
+                folder=folder,
+                bundle=read_bundle(bundle),
+                kept=folder / "kept",
+            )
+
+
+@pytest.fixture
+def series(place, tmp_path):
+    """A CT series of this test alone."""
+    files = write_series(tmp_path / "own")
+    place.orthanc.store(files)
+    uid = str(pydicom.dcmread(files[0]).SeriesInstanceUID)
+    until(lambda: uid in objects(place))
+    convert_series(tmp_path / "own", tmp_path / "own.nii.gz")
+    return SimpleNamespace(uid=uid, files=sorted_slices(tmp_path / "own"), volume=nib.load(tmp_path / "own.nii.gz"))
+
+
+def objects(place):
+    return place.server.request("GET", "/datastore/?output=all").json()["objects"]
+
+
+def label_of(place, uid):
+    answer = place.server.request("GET", f"/datastore/label?label={uid}&tag=final")
+    return np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(answer.content)).dataobj)
+
+
+def ball(series):
+    return np.asarray(series.volume.dataobj) > 0
+
+
+def test_series_are_images(place):
+    assert {place.uids["CT"], place.uids["MR"]} <= set(objects(place))
+    assert place.server.request("GET", "/info/").json()["datastore"]["total"] == len(objects(place))
+    for path in ("/datastore/image?image=1.2.3", "/datastore/image?image=../x"):
+        assert place.server.request("GET", path).status_code == 404
+    answer = place.server.request("PUT", "/datastore/image?image=new", files={"file": ("a.nii.gz", b"x")})
+    assert answer.status_code in (400, 405)
+
+
+@pytest.mark.parametrize("modality", ["CT", "MR"])
+def test_inference_as_ohif_asks_for_it(place, modality):
+    params = {
+        "result_extension": ".nrrd",
+        "result_dtype": "uint8",
+        "result_compress": False,
+        "restore_label_idx": False,
+    }
+    answer = place.server.request(
+        "POST",
+        f"/infer/amos_ct?image={place.uids[modality]}&output=image",
+        files={"params": (None, json.dumps(params))},
+    )
+    assert answer.status_code == 200, answer.text
+    header, _, voxels = answer.content.partition(b"\n\n")
+    assert b"encoding: raw" in header and b"sizes: 64 48 12" in header
+    voxels = np.frombuffer(voxels, np.uint8).reshape(12, 48, 64)
+    assert set(np.unique(voxels)) == {0, LIVER}
+    assert voxels[6, 30, 22] == LIVER and voxels[6, 18, 42] == 0
+
+
+def test_inference_as_a_dicom_segmentation(place, tmp_path):
+    answer = place.server.request("POST", f"/infer/amos_ct?image={place.uids['CT']}&output=dicom_seg")
+    assert answer.status_code == 200, answer.text
+    dataset = pydicom.dcmread(io.BytesIO(answer.content))
+    assert [segment.SegmentLabel for segment in dataset.SegmentSequence] == ["liver"]
+    assert dataset.ReferencedSeriesSequence[0].SeriesInstanceUID == place.uids["CT"]
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.PixelSpacing == [2, 2] and measures.SpacingBetweenSlices == 3  # the slices are 5 mm thick
+
+
+def test_next_sample_tells_what_ohif_shows(place):
+    sample = place.server.request("POST", "/activelearning/first").json()
+    assert sample["SeriesInstanceUID"] == sample["id"] and sample["PatientID"] == "P1"
+    assert sample["RetrieveURL"] == f"/ohif/monai-label?StudyInstanceUIDs={sample['StudyInstanceUID']}"
+
+
+def test_a_submitted_label_goes_to_the_pacs(place, series, tmp_path):
+    before = place.server.request("GET", "/datastore/").json()["completed"]
+    known = place.orthanc.segmentations()
+    path = tmp_path / "label.nii.gz"
+    nib.save(nib.Nifti1Image((LIVER * ball(series)).astype(np.uint8), series.volume.affine), path)
+    answer = place.server.request(
+        "PUT", f"/datastore/label?image={series.uid}", files={"label": (path.name, path.read_bytes())}
+    )
+    assert answer.status_code == 200, answer.text
+    assert place.server.request("GET", "/datastore/").json()["completed"] == before + 1
+    new = until(lambda: set(place.orthanc.segmentations()) - set(known))
+    time.sleep(1)
+    place.server.request("GET", "/datastore/")  # looks for new segmentations
+    versions = place.server.request("GET", f"/datastore/label/versions?label={series.uid}").json()
+    assert len(versions) == 1 and new == {versions[0]["segmentation"]}  # its own is not taken in again
+
+
+def segmentation(series, labels=None, voxels=None, model="other"):
+    labels = labels or {"liver": 1}
+    return make_segmentation(series.files, ball(series).astype(np.uint8) if voxels is None else voxels, labels, model)
+
+
+def store(place, dataset):
+    """As OHIF stores it: through the server."""
+    content = io.BytesIO()
+    dataset.save_as(content)
+    body = b"--x\r\nContent-Type: application/dicom\r\n\r\n" + content.getvalue() + b"\r\n--x--"
+    headers = {"Content-Type": 'multipart/related; type="application/dicom"; boundary=x'}
+    return place.server.request("POST", "/proxy/dicom/wado/studies", data=body, headers=headers)
+
+
+def test_a_segmentation_of_the_pacs_is_a_label(place, series):
+    dataset = segmentation(series)
+    dataset.ContentCreatorName = "Reader^One"
+    assert store(place, dataset).status_code == 200
+    sample = place.server.request("POST", "/activelearning/first").json()
+    assert sample.get("id") != series.uid
+    np.testing.assert_array_equal(label_of(place, series.uid), LIVER * ball(series))
+    info = place.server.request("GET", f"/datastore/label/info?label={series.uid}&tag=final").json()
+    assert info["segmentation"] == dataset.SOPInstanceUID and info["user"] == "Reader^One"
+    assert len(place.server.request("GET", f"/datastore/label/versions?label={series.uid}").json()) == 1
+
+
+def test_a_segmentation_that_does_not_fit_is_refused(place, series):
+    store(place, segmentation(series, {"a thing": 1}))
+    assert series.uid in objects(place) and not objects(place)[series.uid]["labels"]
+    outcomes = [json.loads(path.read_text()) for path in (place.kept / ".rep3d/segmentations").iterdir()]
+    refused = [outcome["refused"] for outcome in outcomes if outcome.get("image") == series.uid]
+    assert len(refused) == 1 and "a thing" in refused[0]
+
+
+def test_a_segmentation_waits_for_its_series(place, tmp_path):
+    files = write_series(tmp_path / "late")
+    convert_series(tmp_path / "late", tmp_path / "late.nii.gz")
+    late = SimpleNamespace(files=sorted_slices(tmp_path / "late"), volume=nib.load(tmp_path / "late.nii.gz"))
+    store(place, segmentation(late))
+    place.server.request("GET", "/datastore/")
+    place.orthanc.store(files)
+    uid = str(pydicom.dcmread(files[0]).SeriesInstanceUID)
+    until(lambda: uid in objects(place) and objects(place)[uid]["labels"])
+
+
+def test_a_series_that_grows_is_fetched_again(place, tmp_path):
+    files = write_series(tmp_path / "growing")
+    place.orthanc.store(files[:6])
+    uid = str(pydicom.dcmread(files[0]).SeriesInstanceUID)
+    until(lambda: uid in objects(place))
+
+    def slices():
+        content = place.server.request("GET", f"/datastore/image?image={uid}").content
+        (tmp_path / "image.nii.gz").write_bytes(content)
+        return nib.load(tmp_path / "image.nii.gz").shape[2]
+
+    assert slices() == 6
+    place.orthanc.store(files[6:])
+    until(lambda: slices() == 12)
+
+
+@pytest.mark.parametrize(
+    "path", ["../system", "system", "studies/../../system", "servers", "studies/%2e%2e/%2e%2e/system"]
+)
+def test_the_proxy_passes_dicomweb_alone(place, path):
+    request = requests.Request("GET", place.server.url).prepare()
+    request.url = f"{place.server.url}/proxy/dicom/wado/{path}"
+    assert requests.Session().send(request, timeout=30).status_code == 404
+
+
+def test_the_proxy_keeps_the_query(place):
+    found = place.server.request("GET", "/proxy/dicom/qido/series?Modality=MR").json()
+    assert [item["0020000E"]["Value"][0] for item in found] == [place.uids["MR"]]
+
+
+def test_the_viewer_knows_its_server(place):
+    answer = place.server.request("GET", "/ohif/viewer")
+    assert answer.headers["content-type"].startswith("text/html")
+    address = place.server.url.replace(":", "%3A").replace("/", "%2F")
+    assert f"MONAILABEL_SERVER_URL={address}%2F;" in answer.headers["set-cookie"]
+
+
+def test_a_pacs_that_is_away(place):
+    place.orthanc.stop()
+    try:
+        time.sleep(3)
+        answer = place.server.request("GET", "/datastore/")
+        assert answer.status_code == 502 and "PACS" in answer.json()["detail"]
+    finally:
+        place.orthanc.start()
+    until(lambda: place.server.request("GET", "/datastore/").status_code == 200)
