@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ from monailabel_app.dicom import read_grid_of_slices
 from monailabel_app.formats import label_colors
 from monailabel_app.validation import RequestError
 
+logging.getLogger("highdicom").setLevel(logging.WARNING)  # its messages hold identifiers
 SERIES_NUMBER = 300
 STRUCTURE = Code("91723000", "SCT", "Anatomical structure")
 CATEGORY = Code("123037004", "SCT", "Anatomical Structure")
@@ -24,6 +26,7 @@ ALTERED_CATEGORY = Code("49755003", "SCT", "Morphologically Altered Structure")
 NEOPLASM = Code("108369006", "SCT", "Neoplasm")
 CYST = Code("367643001", "SCT", "Cyst")
 FAMILY = Code("123110", "DCM", "Artificial Intelligence")
+PLACE_TOLERANCE = 0.05  # of a voxel
 # Names of labels that pydicom's dictionary of SNOMED CT has under another one.
 KEYWORDS = {"postcava": "InferiorVenaCava", "vessel": "BloodVessel", "tumor": "Neoplasm"}
 
@@ -53,7 +56,7 @@ def make_segmentation(
     for number, index in enumerate(present.values(), 1):  # segments are numbered from 1 without gaps
         frames[voxels.transpose() == index] = number
     colors = label_colors(labels)
-    return hd.seg.Segmentation(
+    segmentation = hd.seg.Segmentation(
         sources,
         frames,
         hd.seg.SegmentationTypeValues.BINARY,
@@ -67,9 +70,12 @@ def make_segmentation(
         software_versions=version("rep3d"),
         device_serial_number="none",
         content_label="SEGMENTATION",
-        pixel_measures=_pixel_measures(sources[0], slices),
         series_description=f"Segmentation, {model}"[:64],
     )
+    # Viewers take the distance of slices from here; how thick a slice is often differs.
+    measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    measures.SpacingBetweenSlices = float(np.linalg.norm(read_grid_of_slices(slices)[:3, 2]))
+    return segmentation
 
 
 def read_segmentation(
@@ -86,29 +92,50 @@ def read_segmentation(
     Raises:
         RequestError: no readable segmentation, overlapping segments, or one of other slices.
     """
+    affine = read_grid_of_slices(slices)
     try:
-        segmentation = hd.seg.Segmentation.from_dataset(dataset, copy=False)
-        frames = segmentation.get_pixels_by_source_instance(
-            [pydicom.dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID for path in slices],
-            combine_segments=True,
-            assert_missing_frames_are_empty=True,
-            ignore_spatial_locations=True,
+        names = {int(item.SegmentNumber): str(item.SegmentLabel) for item in dataset.SegmentSequence}
+        frames = np.reshape(dataset.pixel_array, (-1, dataset.Rows, dataset.Columns))
+        places = [_place_of_frame(dataset, group, affine) for group in dataset.PerFrameFunctionalGroupsSequence]
+        groups = [group.SegmentIdentificationSequence[0] for group in dataset.PerFrameFunctionalGroupsSequence]
+        numbers = [int(group.ReferencedSegmentNumber) for group in groups]
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, NotImplementedError) as error:
+        raise RequestError(400, f"the DICOM segmentation cannot be read ({error})") from error
+    first = pydicom.dcmread(slices[0], specific_tags=["Rows", "Columns"])
+    if dataset.SegmentationType != "BINARY" or frames.shape[1:] != (first.Rows, first.Columns):
+        raise RequestError(
+            400,
+            f"the DICOM segmentation is {dataset.SegmentationType} with frames of {frames.shape[1:]}, expected BINARY "
+            f"of {(first.Rows, first.Columns)} as its series",
         )
-        names = {
-            number: str(segmentation.get_segment_description(number).segment_label)
-            for number in segmentation.segment_numbers
-        }
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
-        raise RequestError(400, f"the DICOM segmentation cannot be read: {error}") from error
-    present = {names[number]: int(number) for number in names if (frames == number).any()}
-    return frames.transpose().astype(np.uint8), read_grid_of_slices(slices), present
+    voxels = np.zeros((len(slices), *frames.shape[1:]), dtype=np.uint8)
+    for frame, place, number in zip(frames.astype(bool), places, numbers, strict=True):
+        if not 0 <= place < len(slices) or number not in names or not 0 < number < 256:
+            raise RequestError(400, f"the DICOM segmentation has a frame of segment {number} at slice {place}")
+        if voxels[place][frame].any():
+            raise RequestError(400, f"the segment {names[number]!r} overlaps another one")
+        voxels[place][frame] = number
+    present = {names[number]: number for number in np.unique(voxels).tolist() if number}
+    return voxels.transpose(), affine, present
 
 
-def _pixel_measures(source: pydicom.Dataset, slices: Sequence[Path]) -> hd.PixelMeasuresSequence:
-    """Viewers take the distance of slices from here; how thick a slice is often differs."""
-    distance = float(np.linalg.norm(read_grid_of_slices(slices)[:3, 2]))
-    thickness = float(source.get("SliceThickness") or distance)
-    return hd.PixelMeasuresSequence(source.PixelSpacing, thickness, distance)
+def _place_of_frame(dataset: pydicom.Dataset, group: pydicom.Dataset, affine: np.ndarray) -> int:
+    """Which slice of the series a frame of a segmentation lies on.
+
+    Raises:
+        ValueError: none, or turned otherwise.
+    """
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    orientation = (shared if "PlaneOrientationSequence" in shared else group).PlaneOrientationSequence[0]
+    across, down = np.reshape(np.asarray(orientation.ImageOrientationPatient, dtype=float), (2, 3))
+    position = np.asarray(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
+    to_lps = np.diag([-1.0, -1.0, 1.0])
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    turned = not np.allclose(to_lps @ np.stack([across, down], axis=1), axes[:, :2], atol=1e-3)
+    i, j, k = np.linalg.solve(affine[:3, :3], to_lps @ position - affine[:3, 3])
+    if turned or max(abs(i), abs(j), abs(k - round(k))) > PLACE_TOLERANCE:
+        raise ValueError("a frame lies on no slice of the series")
+    return round(k)
 
 
 def _describe(number: int, name: str, color: tuple[float, float, float], model: str) -> hd.seg.SegmentDescription:
