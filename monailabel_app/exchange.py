@@ -1,7 +1,8 @@
 """Labels there and back between the app and a PACS, as DICOM Segmentations.
 
 A viewer such as OHIF has no way to submit a label: it stores a segmentation in the PACS. What appears there is taken in
-as a submitted label, checked like any other; what is submitted to the app is stored in the PACS.
+as a submitted label, checked like any other. What is submitted to the app, or segmented by it in a batch, is stored in
+the PACS.
 """
 
 from __future__ import annotations
@@ -66,8 +67,9 @@ class Exchange:
                 if not known or known.get("waiting") in self._datastore.list_images():
                     self._take_in(study, series, uid)
             if self._send:
-                for image_id in self._datastore.get_labeled_images():
-                    self._send_label(image_id)
+                for image_id in self._datastore.list_images():
+                    for tag in self._datastore.get_labels_by_image_id(image_id):
+                        self._send_label(image_id, tag)
 
     def _work(self) -> None:
         while True:
@@ -106,15 +108,16 @@ class Exchange:
             submit_label(self._datastore, self._bundles, image_id, path, "final", SubmissionParameters(), told)
         return self._datastore.get_label_info(image_id, "final")["version"]
 
-    def _send_label(self, image_id: str) -> None:
-        info = self._datastore.get_label_info(image_id, "final")
-        if "segmentation" in info or "label_names" not in info:
+    def _send_label(self, image_id: str, tag: str) -> None:
+        info = self._datastore.get_label_info(image_id, tag)
+        bundle = self._bundles.get(info.get("model", ""))
+        if "segmentation" in info or bundle is None:
             return
         path = self._datastore.label_version(image_id, info["version"])
         label: Any = nib.load(path)
         slices = sorted_slices(self._datastore.series(image_id))
         try:
-            segmentation = make_segmentation(slices, np.asarray(label.dataobj), info["label_names"], info["model"])
+            segmentation = make_segmentation(slices, np.asarray(label.dataobj), bundle.labels, bundle.name)
         except RequestError as error:
             logger.warning("the label of %s is not sent to the PACS: %s", image_id, error.message)
             self._datastore.tell_version(image_id, info["version"], {"segmentation": None})

@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pydicom
 import pytest
 import requests
-from app_helpers import free_port
+import torch
+from app_helpers import Server, free_port, small_bundle
 from highdicom import UID
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
@@ -22,7 +24,10 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 PLUGINS = Path("/usr/share/orthanc/plugins")
 CLONE_NEWNET = 0x40000000
 STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage}
-SPHERE = 900  # HU, in air
+BALL = 900  # HU, in air
+LIVER = 6
+THRESHOLD = 0.87  # of the bundle's intensities: 186 HU
+SECONDS = 60  # to wait for what happens in the background
 
 
 def need_orthanc() -> None:
@@ -104,7 +109,7 @@ def write_series(folder: Path, modality: str = "CT", *, slices: int = 12, study:
     folder.mkdir(parents=True, exist_ok=True)
     z, y, x = np.mgrid[:slices, :48, :64]
     ball = (2 * (x - 22)) ** 2 + (2 * (y - 30)) ** 2 + (3 * (z - slices / 2)) ** 2 < 16**2
-    hounsfield = np.where(ball, SPHERE, -1000)
+    hounsfield = np.where(ball, BALL, -1000)
     series, study, frame = UID(), study or UID(), UID()
     paths = []
     for number in range(slices):
@@ -125,7 +130,7 @@ def write_series(folder: Path, modality: str = "CT", *, slices: int = 12, study:
         dataset.PhotometricInterpretation = "MONOCHROME2"
         dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
         dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = 1, 0, "HU"
-        dataset.WindowCenter, dataset.WindowWidth = 0, 2000
+        dataset.WindowCenter, dataset.WindowWidth = 40, 300
         dataset.PixelData = hounsfield[number].astype("<i2").tobytes()
         dataset.file_meta = FileMetaDataset()
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -133,3 +138,42 @@ def write_series(folder: Path, modality: str = "CT", *, slices: int = 12, study:
         paths.append(folder / f"{number:03d}.dcm")
         dataset.save_as(paths[-1], write_like_original=False)
     return paths
+
+
+def threshold_bundle(folder):
+    """amos_ct with a network that calls bright voxels liver."""
+    bundle = small_bundle(folder, "amos_ct", weights=False)
+    for name in ("train", "inference"):
+        path = bundle / f"configs/{name}.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["network_def"] = {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 16, "kernel_size": 1}
+        path.write_text(json.dumps(config), encoding="utf-8")
+    weight, bias = torch.zeros(16, 1, 1, 1, 1), torch.full((16,), -100.0)
+    weight[LIVER], bias[LIVER], bias[0] = 100.0, -THRESHOLD * 100, 0.0
+    (bundle / "models").mkdir()
+    torch.save({"weight": weight, "bias": bias}, bundle / "models/model.pt")
+    return bundle
+
+
+@contextmanager
+def pacs_server(folder: Path) -> Iterator[SimpleNamespace]:
+    """An Orthanc, and a server over it with `threshold_bundle`."""
+    need_orthanc()
+    bundle = threshold_bundle(folder / "bundles")
+    with own_network(), Orthanc(folder) as orthanc:
+        kept = folder / "kept"
+        conf = {"bundles": str(bundle.parent), "models": "amos_ct", "scoring": "false", "pacs_folder": str(kept)}
+        with Server(folder, studies=orthanc.dicomweb, **conf) as server:
+            yield SimpleNamespace(orthanc=orthanc, server=server, folder=folder, kept=kept)
+
+
+def objects(place):
+    return place.server.request("GET", "/datastore/?output=all").json()["objects"]
+
+
+def until(condition):
+    deadline = time.monotonic() + SECONDS
+    while not (result := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return result

@@ -11,67 +11,21 @@ import numpy as np
 import pydicom
 import pytest
 import requests
-import torch
-from app_helpers import Server, small_bundle
-from pacs_helpers import Orthanc, need_orthanc, own_network, write_series
+from pacs_helpers import LIVER, objects, pacs_server, until, write_series
 
-from monailabel_app.bundles import read_bundle
 from monailabel_app.dicom import convert_series, sorted_slices
 from monailabel_app.dicom_seg import make_segmentation
-
-LIVER = 6
-SECONDS = 60  # to wait for what happens in the background
-
-
-def threshold_bundle(folder):
-    """amos_ct with a network that calls bright voxels liver."""
-    bundle = small_bundle(folder, "amos_ct", weights=False)
-    for name in ("train", "inference"):
-        path = bundle / f"configs/{name}.json"
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config["network_def"] = {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 16, "kernel_size": 1}
-        path.write_text(json.dumps(config), encoding="utf-8")
-    weight, bias = torch.zeros(16, 1, 1, 1, 1), torch.full((16,), -100.0)
-    weight[LIVER], bias[LIVER], bias[0] = 100.0, -50.0, 0.0
-    (bundle / "models").mkdir()
-    torch.save({"weight": weight, "bias": bias}, bundle / "models/model.pt")
-    return bundle
-
-
-def until(condition):
-    deadline = time.monotonic() + SECONDS
-    while not (result := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    return result
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """An Orthanc with a CT series, an MR series and a localizer, and a server over it."""
-    need_orthanc()
-    folder = tmp_path_factory.mktemp("pacs")
-    bundle = threshold_bundle(folder / "bundles")
-    series = {name: write_series(folder / name, name) for name in ("CT", "MR")}
-    localizer = write_series(folder / "localizer", slices=1)
-    with own_network(), Orthanc(folder) as orthanc:
-        orthanc.store([*series["CT"], *series["MR"], *localizer])
-        conf = {
-            "bundles": str(bundle.parent),
-            "models": "amos_ct",
-            "scoring": "false",
-            "pacs_folder": str(folder / "kept"),
-        }
-        with Server(folder, studies=orthanc.dicomweb, **conf) as server:
-            uids = {name: str(pydicom.dcmread(files[0]).SeriesInstanceUID) for name, files in series.items()}
-            yield SimpleNamespace(
-                orthanc=orthanc,
-                server=server,
-                uids=uids,
-                folder=folder,
-                bundle=read_bundle(bundle),
-                kept=folder / "kept",
-            )
+    with pacs_server(tmp_path_factory.mktemp("pacs")) as place:
+        place.series = {name: write_series(place.folder / name, name) for name in ("CT", "MR")}
+        localizer = write_series(place.folder / "localizer", slices=1)
+        place.orthanc.store([*place.series["CT"], *place.series["MR"], *localizer])
+        place.uids = {name: str(pydicom.dcmread(files[0]).SeriesInstanceUID) for name, files in place.series.items()}
+        until(lambda: set(place.uids.values()) <= set(objects(place)))
+        yield place
 
 
 @pytest.fixture
@@ -83,10 +37,6 @@ def series(place, tmp_path):
     until(lambda: uid in objects(place))
     convert_series(tmp_path / "own", tmp_path / "own.nii.gz")
     return SimpleNamespace(uid=uid, files=sorted_slices(tmp_path / "own"), volume=nib.load(tmp_path / "own.nii.gz"))
-
-
-def objects(place):
-    return place.server.request("GET", "/datastore/?output=all").json()["objects"]
 
 
 def label_of(place, uid):
