@@ -11,6 +11,7 @@ client_id   the provider's name for this app (monailabel-app)
 insecure    serve other computers without authentication (false)
 origins     web pages of other servers that may call, separated by commas
 max_upload  megabytes of one request (2048)
+model_upload  take weights from clients with the role of an administrator (false)
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ NAMES = (
     "insecure",
     "origins",
     "max_upload",
+    "model_upload",
 )
 
 
@@ -49,6 +51,7 @@ class Settings:
     scoring: bool
     sessions: Path
     security: Security
+    model_upload: bool
 
 
 def read_settings(app_dir: Path, conf: Mapping[str, str]) -> Settings:
@@ -81,6 +84,7 @@ def read_settings(app_dir: Path, conf: Mapping[str, str]) -> Settings:
         _switch(conf, "scoring", True),
         app_dir / "sessions",
         security,
+        _switch(conf, "model_upload", False),
     )
 
 
