@@ -28,7 +28,7 @@ from app_helpers import ROOT, PlainServer, Server, small_bundle
 PAGE = ROOT / "docs/security.md"
 EVIL = "https://evil.example"
 ADMIN_KEY, READER_KEY = "the chief's key", "the reader's key"
-SECONDS = 60  # that a training of the plain app may take
+SECONDS = 120  # that a training of the plain app may take
 
 
 @dataclass(frozen=True)
@@ -369,12 +369,24 @@ def archive(target):
     return answer, target.marker.exists()
 
 
-@attack("the session of another user", "reads their image", ours=404, keys=True)
+def session_of_the_administrator(target: Target, content: bytes) -> str:
+    answer = target.send("PUT", "/session/", files={"files": ("a.nii.gz", content)})
+    return answer.json()["session_id"]
+
+
+@attack("the session of another user is downloaded", "reads their image", ours=404, keys=True)
 def session_of_another(target):
     content = nifti(np.ones((4, 4, 4)))
-    session = target.send("PUT", "/session/", files={"files": ("a.nii.gz", content)}).json()["session_id"]
-    answer = target.send("GET", f"/session/{session}?image=true", headers={"X-API-Key": READER_KEY})
+    path = f"/session/{session_of_the_administrator(target, content)}?image=true"
+    answer = target.send("GET", path, headers={"X-API-Key": READER_KEY})
     return answer, answer.content == content
+
+
+@attack("the session of another user is segmented", "reads their image", ours=404, keys=True)
+def segmented_session_of_another(target):
+    query = f"session_id={session_of_the_administrator(target, nifti(secret_voxels()))}"
+    answer = target.infer(query=query, headers={"X-API-Key": READER_KEY})
+    return answer, shows_secret(answer)
 
 
 # --- who calls
@@ -580,7 +592,7 @@ def test_this_app_refuses(tried, request):
     (target.outside / "config.json").write_text(json.dumps({"overlap": target.code}))  # as an attack would
     before = contents(target.server.folder)
     answer, done = tried.attempt(target)
-    assert (answer.status_code, done) == (tried.ours, False), answer.text
+    assert (answer.status_code, done) == (tried.ours, False), answer.text[:500]
     assert 400 <= tried.ours < 500
     told = ("Traceback", ".py", str(target.server.app), str(target.server.studies))
     assert not any(text in answer.text for text in told)
@@ -596,7 +608,7 @@ def test_monai_label_alone(tried, plain):
         answer, done = tried.attempt(plain)
     finally:
         plain.weights.write_bytes(kept)
-    assert (answer.status_code, done) == (tried.plain, tried.works), answer.text
+    assert (answer.status_code, done) == (tried.plain, tried.works), answer.text[:500]
 
 
 def test_own_pages_may_call(ours):
