@@ -124,7 +124,9 @@ def expression(target):
 def training_expression(target):
     answer = target.send("POST", f"/train/{target.model}", json={"device": target.code, "val_split": -1})
     deadline = time.monotonic() + SECONDS
-    while answer.ok and target.send("GET", "/train/?check_if_running=true").ok and time.monotonic() < deadline:
+    while answer.ok and time.monotonic() < deadline:
+        if target.send("GET", "/train/").json()["status"] not in ("SUBMITTED", "RUNNING"):
+            break
         time.sleep(0.2)
     return answer, target.marker.exists()
 
