@@ -1,7 +1,11 @@
-"""Start the server: `python -m monailabel_app start_server --studies DIR`.
+"""Start the server, or look after the versions of a model's weights.
 
-Takes all options of `monailabel start_server`, with this app and 127.0.0.1 as defaults, and `--conf` as described in
-`monailabel_app.settings`.
+    python -m monailabel_app start_server --studies DIR
+    python -m monailabel_app versions --model NAME
+    python -m monailabel_app serve_version --model NAME --version 3
+
+`start_server` takes all options of `monailabel start_server`, with this app and 127.0.0.1 as defaults, and `--conf` as
+described in `monailabel_app.settings`.
 """
 
 from __future__ import annotations
@@ -10,20 +14,36 @@ import argparse
 import sys
 from pathlib import Path
 
+from monailabel_app.commands import COMMANDS, run_command
 from monailabel_app.doors import is_loopback
 from monailabel_app.settings import read_settings
+from monailabel_app.validation import RequestError
 
 APP = Path(__file__).resolve().parent
 
 
 def main(arguments: list[str]) -> None:
+    """Start the server, or print what another command answers."""
+    command = arguments[0] if arguments else ""
+    if command == "start_server":
+        start_server(arguments[1:])
+    elif command in COMMANDS:
+        try:
+            print(run_command(arguments, read_settings(APP, {}).bundles))
+        except RequestError as error:
+            sys.exit(error.message)
+        except ValueError as error:
+            sys.exit(str(error))
+    else:
+        sys.exit(__doc__)
+
+
+def start_server(arguments: list[str]) -> None:
     """Check the address and hand over to MONAI Label's command line."""
-    if arguments[:1] != ["start_server"]:
-        sys.exit("usage: python -m monailabel_app start_server --studies DIR [--port 8000] [--conf NAME VALUE] ...")
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-i", "--host", default="127.0.0.1")
     parser.add_argument("-c", "--conf", nargs=2, action="append", default=[])
-    given, _ = parser.parse_known_args(arguments[1:])
+    given, _ = parser.parse_known_args(arguments)
     try:
         security = read_settings(APP, dict(given.conf)).security
     except ValueError as error:
@@ -35,7 +55,7 @@ def main(arguments: list[str]) -> None:
         )
     from monailabel.main import Main
 
-    sys.argv = ["monailabel", "start_server", "--app", str(APP), "--host", given.host, *arguments[1:]]
+    sys.argv = ["monailabel", "start_server", "--app", str(APP), "--host", given.host, *arguments]
     Main().run()
 
 

@@ -25,6 +25,7 @@ from monailabel_app.dicom import sorted_slices
 from monailabel_app.dicom_seg import make_segmentation
 from monailabel_app.inference import BundleInference
 from monailabel_app.labels import submit_label
+from monailabel_app.uploads import serve_upload
 from monailabel_app.validation import (
     InferenceParameters,
     RequestError,
@@ -391,6 +392,18 @@ def download_model(user: Admin, model: str) -> FileResponse:
     return FileResponse(path, filename=f"{model}.pt")
 
 
+@router.put("/model/{model}")
+def replace_model(user: Admin, model: str, file: Annotated[UploadFile, File()]) -> dict[str, Any]:
+    """The new weights serve at once; those that served stay a version."""
+    app = _app()
+    task = app.infer_task(model)
+    if not app.settings.model_upload:
+        raise RequestError(403, "weights are not accepted here: the server's setting model_upload is false")
+    with _received(file, ".pt") as path:
+        version = serve_upload(task, path, user.username)
+    return {**app.model_info(model), "version": version["version"]}
+
+
 @router.get("/model/{model}/versions")
 def model_versions(user: AnyUser, model: str) -> list[dict[str, Any]]:
     """Not of MONAI Label: every version of the weights, and which one serves."""
@@ -427,13 +440,16 @@ def _without_path(info: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _received(upload: UploadFile) -> Iterator[Path]:
+def _received(upload: UploadFile, suffix: str = "") -> Iterator[Path]:
     """The upload as a file under a name of our own, for as long as the context lasts.
+
+    Args:
+        suffix: of the file; empty: that of the upload's name.
 
     Raises:
         RequestError: a file name without a known suffix.
     """
-    _, suffix = split_suffix(upload.filename or "")
+    suffix = suffix or split_suffix(upload.filename or "")[1]
     with tempfile.TemporaryDirectory(prefix="rep3d_") as folder:
         path = Path(folder) / f"upload{suffix}"
         with path.open("wb") as file:

@@ -1,21 +1,22 @@
 """What `--conf NAME VALUE` sets, with its checks.
 
-models      bundles to serve, separated by commas, or all: every bundle that has weights (all)
-bundles     folder of the bundles (bundles, beside the app)
-promotion   which new weights serve: "not worse", "better" (than those that serve, on validation cases) or "never"
-warm_up     run each network once at the start (true)
-scoring     compute the scores of active learning in the background (true)
-api_keys    file of the API keys that may call, see docs/deployment.md
-realm       address of an OpenID provider's realm, such as https://keycloak.example/realms/hospital
-client_id   the provider's name for this app (monailabel-app)
-insecure    serve other computers without authentication (false)
-origins     web pages of other servers that may call, separated by commas
-max_upload  megabytes of one request (2048)
+models        bundles to serve, separated by commas, or all: every bundle that has weights (all)
+bundles       folder of the bundles (bundles, beside the app)
+promotion     which new weights serve: "not worse", "better" (than those that serve, on validation cases) or "never"
+warm_up       run each network once at the start (true)
+scoring       compute the scores of active learning in the background (true)
+api_keys      file of the API keys that may call, see docs/deployment.md
+realm         address of an OpenID provider's realm, such as https://keycloak.example/realms/hospital
+client_id     the provider's name for this app (monailabel-app)
+insecure      serve other computers without authentication (false)
+origins       web pages of other servers that may call, separated by commas
+max_upload    megabytes of one request (2048)
+model_upload  take weights from clients with the role of an administrator (false)
 
 Where studies is the address of a PACS:
-modalities   of the series to label, separated by commas (CT,MR)
-pacs_folder  of labels and fetched series (pacs, in the app's folder)
-send_labels  store submitted labels in the PACS as DICOM Segmentations (true)
+modalities    of the series to label, separated by commas (CT,MR)
+pacs_folder   of labels and fetched series (pacs, in the app's folder)
+send_labels   store submitted labels in the PACS as DICOM Segmentations (true)
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ NAMES = (
     "insecure",
     "origins",
     "max_upload",
+    "model_upload",
     "modalities",
     "pacs_folder",
     "send_labels",
@@ -57,6 +59,7 @@ class Settings:
     scoring: bool
     sessions: Path
     security: Security
+    model_upload: bool
     modalities: tuple[str, ...]
     pacs_folder: Path
     send_labels: bool
@@ -92,6 +95,7 @@ def read_settings(app_dir: Path, conf: Mapping[str, str]) -> Settings:
         _switch(conf, "scoring", True),
         app_dir / "sessions",
         security,
+        _switch(conf, "model_upload", False),
         _words(conf, "modalities", "CT,MR"),
         Path(conf.get("pacs_folder", app_dir / "pacs")),
         _switch(conf, "send_labels", True),

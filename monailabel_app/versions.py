@@ -16,6 +16,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from monailabel_app.bundles import Bundle
 from monailabel_app.files import copy_whole, read_json, write_json
 from monailabel_app.validation import RequestError
@@ -44,26 +46,28 @@ def add_version(bundle: Bundle, weights: Path, told: Mapping[str, Any]) -> int:
     Args:
         told: what to remember, such as user, data, scores and note.
     """
-    known = list_versions(bundle)
-    number = known[-1]["version"] + 1 if known else 1
-    folder = _folder(bundle) / f"{number:04d}"
-    shutil.rmtree(folder, ignore_errors=True)  # of an addition that was interrupted
-    folder.mkdir(parents=True)
-    copy_whole(weights, folder / FILE)
-    version = {
-        "version": number,
-        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "sha256": _digest(folder / FILE),
-        **told,
-    }
-    write_json(folder / "version.json", version)
+    with _changing(bundle):
+        known = list_versions(bundle)
+        number = known[-1]["version"] + 1 if known else 1
+        folder = _folder(bundle) / f"{number:04d}"
+        shutil.rmtree(folder, ignore_errors=True)  # of an addition that was interrupted
+        folder.mkdir()
+        copy_whole(weights, folder / FILE)
+        version = {
+            "version": number,
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "sha256": _digest(folder / FILE),
+            **told,
+        }
+        write_json(folder / "version.json", version)
     return number
 
 
 def keep_serving(bundle: Bundle) -> None:
     """Make a version of the weights that serve, where they are not one yet."""
-    if bundle.weights.is_file() and not any(version["serving"] for version in list_versions(bundle)):
-        add_version(bundle, bundle.weights, {"user": None, "note": "was there before the app kept versions"})
+    with _changing(bundle):
+        if bundle.weights.is_file() and not any(version["serving"] for version in list_versions(bundle)):
+            add_version(bundle, bundle.weights, {"user": None, "note": "was there before the app kept versions"})
 
 
 def serve_version(bundle: Bundle, number: int) -> dict[str, Any]:
@@ -72,13 +76,19 @@ def serve_version(bundle: Bundle, number: int) -> dict[str, Any]:
     Raises:
         RequestError: 404, there is no such version.
     """
-    keep_serving(bundle)
-    version = next((version for version in list_versions(bundle) if version["version"] == number), None)
-    if version is None:
-        raise RequestError(404, f"model {bundle.name!r} has no version {number}")
-    bundle.weights.parent.mkdir(exist_ok=True)
-    copy_whole(_folder(bundle) / f"{number:04d}" / FILE, bundle.weights)
+    with _changing(bundle):
+        version = next((version for version in list_versions(bundle) if version["version"] == number), None)
+        if version is None:
+            raise RequestError(404, f"model {bundle.name!r} has no version {number}")
+        keep_serving(bundle)
+        copy_whole(_folder(bundle) / f"{number:04d}" / FILE, bundle.weights)
     return {**version, "serving": True}
+
+
+def _changing(bundle: Bundle) -> FileLock:
+    """Hold it while versions change: threads of the server do that, and the command. A thread may hold it twice."""
+    _folder(bundle).mkdir(parents=True, exist_ok=True)
+    return FileLock(_folder(bundle) / ".lock", is_singleton=True)
 
 
 def _descriptions(bundle: Bundle) -> list[Path]:

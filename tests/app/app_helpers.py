@@ -45,21 +45,17 @@ def free_port() -> int:
 class Server:
     """`python -m monailabel_app start_server` in a folder of its own."""
 
+    app_source = ROOT / "monailabel_app"
+    module = "monailabel_app"
+
     def __init__(self, folder: Path, *, host: str = "127.0.0.1", studies: str = "", **conf: str) -> None:
         self.folder = folder
         self.studies = folder / "studies"
         self.app = folder / "app"
         self.url = f"http://127.0.0.1:{free_port()}"
         self.log = folder / "server.log"
-        shutil.copytree(ROOT / "monailabel_app", self.app, ignore=shutil.ignore_patterns("__pycache__", "logs"))
-        self.command = [
-            sys.executable,
-            "-m",
-            "monailabel_app",
-            "start_server",
-            "--studies",
-            studies or str(self.studies),
-        ]
+        shutil.copytree(self.app_source, self.app, ignore=shutil.ignore_patterns("__pycache__", "logs"))
+        self.command = [sys.executable, "-m", self.module, "start_server", "--studies", studies or str(self.studies)]
         self.command += ["--host", host, "--port", self.url.rpartition(":")[2], "--app", str(self.app)]
         for name, value in conf.items():
             self.command += ["--conf", name, value]
@@ -95,3 +91,10 @@ class Server:
 
     def __exit__(self, *_) -> None:
         self.stop()
+
+
+class PlainServer(Server):
+    """MONAI Label's own `start_server` with a plain app."""
+
+    app_source = Path(__file__).parent / "plain_app"
+    module = "monailabel.main"

@@ -1,0 +1,66 @@
+"""The versions of a model's weights on the command line, whether the server runs or not.
+
+python -m monailabel_app versions --model NAME [--bundles DIR]
+python -m monailabel_app serve_version --model NAME --version 3 [--bundles DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monailabel_app.bundles import choose_bundles
+from monailabel_app.versions import list_versions, serve_version
+
+COMMANDS = ("versions", "serve_version")
+COLUMNS = ("version", "date", "dice", "cases", "user", "note", "serving")
+
+
+def run_command(arguments: Sequence[str], bundles: Path) -> str:
+    """What a command prints.
+
+    Args:
+        arguments: one of COMMANDS, and its options.
+        bundles: folder of the bundles, where the options name none.
+
+    Raises:
+        ValueError: there is no such model.
+        RequestError: there is no such version.
+        SystemExit: the options are wrong.
+    """
+    parser = argparse.ArgumentParser(f"python -m monailabel_app {arguments[0]}", allow_abbrev=False)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--bundles", type=Path, default=bundles)
+    if arguments[0] == "serve_version":
+        parser.add_argument("--version", type=int, required=True)
+    options = parser.parse_args(arguments[1:])
+    chosen = choose_bundles(options.bundles, options.model)
+    if len(chosen) != 1:
+        raise ValueError(f"--model is {options.model!r}, expected one of {', '.join(chosen)}")
+    (bundle,) = chosen.values()
+    if arguments[0] == "versions":
+        return version_table(list_versions(bundle))
+    serve_version(bundle, options.version)
+    return f"{bundle.name}: version {options.version} serves"
+
+
+def version_table(versions: Sequence[Mapping[str, Any]]) -> str:
+    """The versions in lines and columns; cases are counted as training + validation, Dice is on the latter."""
+    rows = [COLUMNS, *(tuple(_cells(version)) for version in versions)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _cells(version: Mapping[str, Any]) -> list[str]:
+    dice, cases = version.get("dice", {}).get("new"), version.get("cases")
+    return [
+        str(version["version"]),
+        version["time"][:16].replace("T", " "),
+        "-" if dice is None else f"{dice:.4f}",
+        f"{len(cases['training'])} + {len(cases['validation'])}" if cases else "-",
+        version["user"] or "-",
+        version["note"],
+        "yes" if version["serving"] else "",
+    ]

@@ -1,0 +1,637 @@
+"""The attacks of docs/security.md, over HTTP: against this app, and against a plain app of MONAI Label.
+
+Each attack tells with its answer whether it did its damage. This app refuses each with 4xx; what MONAI Label's own
+server answers is written down too, so that each check is known to be able to fail, and so that a newer MONAI Label that
+closes a hole makes the test tell. `PYTHONPATH=tests python tests/app/test_attacks.py` prints the table of the page.
+"""
+
+import gzip
+import hashlib
+import io
+import json
+import pickle
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import monailabel
+import nibabel as nib
+import numpy as np
+import pytest
+import requests
+import torch
+from app_helpers import ROOT, PlainServer, Server, small_bundle
+
+PAGE = ROOT / "docs/security.md"
+IMAGE = "scan"  # of the studies
+EVIL = "https://evil.example"
+ADMIN_KEY, READER_KEY = "the chief's key", "the reader's key"
+SECONDS = 120  # that a training of the plain app may take
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server under attack."""
+
+    server: Server
+    model: str
+    weights: Path
+    headers: tuple[tuple[str, str], ...] = ()  # of its administrator, where it asks who calls
+
+    @property
+    def outside(self) -> Path:
+        """A folder beside the studies, of which no client may read."""
+        return self.server.folder / "outside"
+
+    @property
+    def marker(self) -> Path:
+        """What code that the attacker sends would leave."""
+        return self.server.folder / "marker"
+
+    @property
+    def code(self) -> str:
+        return f"$__import__('pathlib').Path({str(self.marker)!r}).touch() or 0.25"
+
+    @property
+    def label(self) -> Path:
+        """The image's final label."""
+        return self.server.studies / f"labels/final/{IMAGE}.nii.gz"
+
+    def send(self, method: str, path: str, **arguments) -> requests.Response:
+        headers = {**dict(self.headers), **arguments.pop("headers", {})}
+        return self.server.request(method, path, headers=headers, **arguments)
+
+    def infer(self, params: dict | None = None, query: str = f"image={IMAGE}", **arguments) -> requests.Response:
+        told = {"params": json.dumps({"result_extension": ".nii.gz", **(params or {})})}
+        return self.send("POST", f"/infer/{self.model}?{query}&output=image", data=told, **arguments)
+
+    def submit(self, content: bytes, query: str = f"image={IMAGE}") -> requests.Response:
+        return self.send("PUT", f"/datastore/label?{query}", files={"label": ("label.nii.gz", content)})
+
+    def add(self, name: str, content: bytes, image: str) -> requests.Response:
+        return self.send("PUT", f"/datastore/image?image={image}", files={"file": (name, content)})
+
+
+Attempt = Callable[[Target], tuple[requests.Response, bool]]
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One request, and what becomes of it.
+
+    Args:
+        name: what is tried.
+        harm: what the attacker gets from the plain app; empty where that lets nothing through.
+        attempt: makes the request; returns the answer, and whether the harm is done.
+        ours: status of this app.
+        plain: status of MONAI Label's plain app.
+        keys: whether this app asks for API keys, and takes weights, while it is attacked.
+    """
+
+    name: str
+    harm: str
+    attempt: Attempt
+    ours: int
+    plain: int
+    keys: bool
+
+
+ATTACKS: list[Attack] = []
+
+
+def attack(name: str, harm: str = "", *, ours: int, plain: int = 200, keys: bool = False):
+    """Put the decorated function into the table."""
+
+    def register(attempt: Attempt) -> Attempt:
+        ATTACKS.append(Attack(name, harm, attempt, ours, plain, keys))
+        return attempt
+
+    return register
+
+
+# --- parameters
+
+
+@attack("a `$` expression among the parameters of an inference", "runs code", ours=400)
+def expression(target):
+    return target.infer({"sw_overlap": target.code}), target.marker.exists()
+
+
+@attack("a `$` expression as the device of a training", "runs code", ours=400)
+def training_expression(target):
+    answer = target.send("POST", f"/train/{target.model}", json={"device": target.code, "val_split": -1})
+    deadline = time.monotonic() + SECONDS
+    while answer.ok and time.monotonic() < deadline:
+        if target.send("GET", "/train/").json()["status"] not in ("SUBMITTED", "RUNNING"):
+            break
+        time.sleep(0.2)
+    return answer, target.marker.exists()
+
+
+@attack("a `%` reference to a file of the server, which holds an expression", "reads the file, runs code", ours=400)
+def macro(target):
+    (target.outside / "config.json").write_text(json.dumps({"overlap": target.code}))
+    return target.infer({"sw_overlap": f"%{target.outside}/config.json::overlap"}), target.marker.exists()
+
+
+@attack("an `@` reference to another part of the config", ours=400, plain=500)
+def reference(target):
+    answer = target.infer({"sw_overlap": "@network_def"})
+    return answer, answer.ok
+
+
+@attack("`image` among the parameters: a path of the server", "reads any image of the server", ours=400)
+def image_among_parameters(target):
+    answer = target.infer({"image": str(target.outside / "secret.nii.gz")})
+    return answer, shows_secret(answer)
+
+
+@attack("`image` of an inference: a path of the server", "reads any image of the server", ours=404)
+def image_path(target):
+    answer = target.infer(query=f"image={target.outside / 'secret.nii.gz'}")
+    return answer, shows_secret(answer)
+
+
+@attack("`model_filename` among the parameters", "other weights compute", ours=400)
+def other_weights(target):
+    answer = target.infer({"model_filename": "../../../outside/foreground.pt"})
+    return answer, answer.ok and bool(voxels_of(answer).all())
+
+
+# --- ids and names
+
+
+@attack("an image named `../escaped` is added", "writes outside the studies", ours=400)
+def image_outside(target):
+    answer = target.add("a.nii.gz", nifti(np.ones((4, 4, 4))), "../escaped")
+    return answer, (target.server.studies / "../escaped.nii.gz").exists()
+
+
+@attack("a label with the tag `../../escaped`", "writes outside the studies", ours=400)
+def tag_outside(target):
+    answer = target.submit(nifti(right_label(target)), f"image={IMAGE}&tag=../../escaped")
+    return answer, (target.server.folder / "escaped").exists()
+
+
+@attack("a download of the image `../outside/secret`", ours=404, plain=404)
+def download_outside(target):
+    answer = target.send("GET", "/datastore/image?image=../outside/secret")
+    return answer, answer.ok
+
+
+@attack("a download of the label `../../../outside/secret`", ours=400, plain=404)
+def download_label_outside(target):
+    answer = target.send("GET", "/datastore/label?label=../../../outside/secret&tag=final")
+    return answer, answer.ok
+
+
+@attack("removing the image `../outside/secret`", ours=404, plain=500)
+def remove_outside(target):
+    answer = target.send("DELETE", "/datastore/image?id=../outside/secret")
+    return answer, not (target.outside / "secret.nii.gz").exists()
+
+
+@attack("a link in the studies folder that leads out of it", "reads any image of the server", ours=404)
+def link(target):
+    answer = target.send("GET", "/datastore/image?image=link")
+    return answer, answer.content == (target.outside / "secret.nii.gz").read_bytes()
+
+
+# --- labels
+
+
+def stored(target: Target, content: bytes) -> tuple[requests.Response, bool]:
+    answer = target.submit(content)
+    return answer, target.label.exists() and target.label.read_bytes() == content
+
+
+@attack("a label that is no image", "is stored as final", ours=400)
+def junk_label(target):
+    return stored(target, b"junk")
+
+
+@attack("an empty label", "is stored as final", ours=400)
+def empty_label(target):
+    return stored(target, nifti(right_label(target) * 0))
+
+
+@attack("a label of another shape than its image", "is stored as final", ours=400)
+def label_of_another_shape(target):
+    return stored(target, nifti(right_label(target)[1:]))
+
+
+@attack("a label in another place than its image", "is stored as final", ours=400)
+def label_elsewhere(target):
+    return stored(target, nifti(right_label(target), shift=50))
+
+
+@attack("a label with ids that are no whole numbers", "is stored as final", ours=400)
+def fractions(target):
+    return stored(target, nifti(right_label(target) * 0.5))
+
+
+@attack("a label with ids that no model has", "is stored as final", ours=400)
+def unknown_ids(target):
+    return stored(target, nifti(right_label(target) * 70))
+
+
+# --- images
+
+
+def added(target: Target, name: str, content: bytes, image: str) -> tuple[requests.Response, bool]:
+    return target.add(name, content, image), any(target.server.studies.glob(f"{image}.*"))
+
+
+@attack("an image that is none", "is stored among the studies", ours=400)
+def junk_image(target):
+    return added(target, "a.nii.gz", b"junk", "junk")
+
+
+@attack("a script as an image", "is stored among the studies", ours=400)
+def script(target):
+    return added(target, "a.sh", b"#!/bin/sh", "script")
+
+
+@attack("an image with a NaN voxel", "is stored among the studies", ours=400)
+def nan_image(target):
+    return added(target, "a.nii.gz", nifti(np.full((4, 4, 4), np.nan, np.float32)), "nan")
+
+
+@attack("a small file that declares 4000 x 4000 x 4000 voxels", "is stored among the studies", ours=413)
+def declared_size(target):
+    header = nib.Nifti1Header()
+    header.set_data_shape((4000, 4000, 4000))
+    header.set_data_dtype(np.uint8)
+    return added(target, "a.nii", header.binaryblock + bytes(104), "declared")
+
+
+@attack("an upload above the limit", "is stored, however large", ours=413)
+def large(target):
+    return added(target, "a.nii.gz", bytes(2 * 2**20), "large")
+
+
+@attack("the same without telling its length", "is stored, however large", ours=413)
+def large_without_length(target):
+    def body():
+        yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.nii.gz"\r\n\r\n'
+        for _ in range(32):
+            yield bytes(2**16)
+        yield b"\r\n--x--\r\n"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = target.send("PUT", "/datastore/image?image=chunked", data=body(), headers=headers)
+    return answer, any(target.server.studies.glob("chunked.*"))
+
+
+@attack("a detached header (.nhdr) that names a file of the server", "reads any file of the server", ours=400)
+def detached_header(target):
+    return read_raw(target, ".nhdr")
+
+
+@attack("the same as .nrrd", ours=400, plain=500)
+def detached_nrrd(target):
+    return read_raw(target, ".nrrd")
+
+
+def read_raw(target: Target, suffix: str) -> tuple[requests.Response, bool]:
+    secret = target.outside / "secret.raw"
+    header = f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 3 4\nencoding: raw\ndata file: {secret}\n\n"
+    answer = target.infer(query="x=", files={"file": (f"a{suffix}", header.encode())})
+    return answer, answer.ok and voxels_of(answer).astype(np.uint8).tobytes("F") == secret.read_bytes()
+
+
+# --- weights
+
+
+@attack("weights are replaced", "the attacker's network segments", ours=403)
+def replaced_weights(target):
+    return send_weights(target, (target.outside / "foreground.pt").read_bytes())
+
+
+@attack("weights are removed", "nothing segments any more", ours=405)
+def removed_weights(target):
+    return target.send("DELETE", f"/model/{target.model}"), not target.weights.exists()
+
+
+class Malice:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@attack(
+    "weights that are a pickle with code, uploads being allowed",
+    "replaces the weights (PyTorch does not run the code)",
+    ours=400,
+    keys=True,
+)
+def malicious_weights(target):
+    answer, done = send_weights(target, pickle.dumps({"weight": Malice(target.marker)}))
+    target.infer(query="x=", files={"file": ("a.nii.gz", nifti(np.ones((8, 8, 8))))})  # reads them
+    return answer, done or target.marker.exists()
+
+
+@attack("weights of another network, uploads being allowed", "replaces the weights", ours=400, keys=True)
+def weights_of_another_network(target):
+    content = io.BytesIO()
+    torch.save({"weight": torch.zeros(3)}, content)
+    return send_weights(target, content.getvalue())
+
+
+@attack("weights from somebody who may only read, uploads being allowed", "replaces the weights", ours=403, keys=True)
+def weights_without_role(target):
+    content = (target.outside / "foreground.pt").read_bytes()
+    return send_weights(target, content, {"X-API-Key": READER_KEY})
+
+
+def send_weights(
+    target: Target, content: bytes, headers: dict[str, str] | None = None
+) -> tuple[requests.Response, bool]:
+    answer = target.send("PUT", f"/model/{target.model}", files={"file": ("model.pt", content)}, headers=headers or {})
+    return answer, target.weights.read_bytes() == content
+
+
+# --- sessions
+
+
+@attack("an archive as a session, whose members lead out of its folder", "writes anywhere on the server", ours=400)
+def archive(target):
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as file:
+        member = tarfile.TarInfo(str(target.marker))
+        file.addfile(member, io.BytesIO())
+    answer = target.send("PUT", "/session/?uncompress=true", files={"files": ("a.tar.gz", content.getvalue())})
+    return answer, target.marker.exists()
+
+
+def session_of_the_administrator(target: Target, content: bytes) -> str:
+    answer = target.send("PUT", "/session/", files={"files": ("a.nii.gz", content)})
+    return answer.json()["session_id"]
+
+
+@attack("the session of another user is downloaded", "reads their image", ours=404, keys=True)
+def session_of_another(target):
+    content = nifti(np.ones((4, 4, 4)))
+    path = f"/session/{session_of_the_administrator(target, content)}?image=true"
+    answer = target.send("GET", path, headers={"X-API-Key": READER_KEY})
+    return answer, answer.content == content
+
+
+@attack("the session of another user is segmented", "reads their image", ours=404, keys=True)
+def segmented_session_of_another(target):
+    query = f"session_id={session_of_the_administrator(target, nifti(secret_voxels()))}"
+    answer = target.infer(query=query, headers={"X-API-Key": READER_KEY})
+    return answer, shows_secret(answer)
+
+
+# --- who calls
+
+
+def listed(target: Target, **headers: str) -> tuple[requests.Response, bool]:
+    answer = target.send("GET", "/datastore/?output=all", headers=headers)
+    return answer, answer.ok and IMAGE in answer.json()["objects"]
+
+
+@attack("no credentials, though keys are set", "reads the studies", ours=401, keys=True)
+def no_credentials(target):
+    answer = target.server.request("GET", "/datastore/?output=all")
+    return answer, answer.ok and IMAGE in answer.json()["objects"]
+
+
+@attack("somebody who may only read removes an image", "removes it", ours=403, keys=True)
+def without_role(target):
+    headers = {"X-API-Key": READER_KEY}
+    spare = target.server.studies / "spare.nii.gz"
+    answer = target.send("DELETE", "/datastore/image?id=spare", headers=headers)
+    return answer, not spare.exists()
+
+
+@attack("a web page of another server reads, with the user's cookies", "reads the studies", ours=403)
+def page_reads(target):
+    answer, told = listed(target, Origin=EVIL, Cookie="session=1")
+    allowed = answer.headers.get("Access-Control-Allow-Origin") == EVIL
+    return answer, told and allowed and answer.headers["Access-Control-Allow-Credentials"] == "true"
+
+
+@attack("a page without an address (`Origin: null`) reads", "reads the studies", ours=403)
+def nameless_page_reads(target):
+    answer, told = listed(target, Origin="null")
+    return answer, told and answer.headers.get("Access-Control-Allow-Origin") in ("null", "*")
+
+
+@attack("a web page of another server sends a form", "is carried out", ours=403)
+def page_sends_a_form(target):
+    answer = target.infer(headers={"Origin": EVIL})
+    return answer, answer.ok
+
+
+@attack("a web page of another server asks for a file, as for a picture", "is carried out", ours=403)
+def page_shows_a_picture(target):
+    return listed(target, **{"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"})
+
+
+@attack("a web page that rebinds its name to this computer (`Host: evil.example`)", "reads the studies", ours=403)
+def rebound_name(target):
+    return listed(target, Host="evil.example")
+
+
+# --- what is not there
+
+
+def posted(path: str) -> Attempt:
+    def attempt(target: Target) -> tuple[requests.Response, bool]:
+        answer = target.send("POST", path.format(model=target.model))
+        return answer, answer.ok
+
+    return attempt
+
+
+for what, path in (
+    ("an unknown model is asked to segment", f"/infer/absent?image={IMAGE}"),
+    ("an unknown strategy picks the next sample", "/activelearning/absent"),
+    ("an unknown image is segmented", "/infer/{model}?image=absent"),
+):
+    attack(what, ours=404, plain=500)(posted(path))
+for what, path in (
+    ("an unknown model is trained", "/train/absent"),
+    ("an unknown model segments all images", "/batch/infer/absent"),
+    ("an unknown method scores", "/scoring/absent"),
+):
+    attack(what, "starts a task that fails", ours=404)(posted(path))
+
+
+@attack("an unknown image is labelled", ours=404, plain=500)
+def label_of_no_image(target):
+    answer = target.submit(nifti(right_label(target)), "image=absent")
+    return answer, answer.ok
+
+
+@attack("a request that fails, to see the server's code or paths in the answer", ours=400, plain=500)
+def trace(target):
+    answer = target.infer(query="x=", files={"file": ("a.nii.gz", b"junk")})
+    return answer, "Traceback" in answer.text or ".py" in answer.text or str(target.server.folder) in answer.text
+
+
+@attack("`POST /reload`", "the server forgets and loads its app anew", ours=404)
+def reload(target):
+    answer = target.send("POST", "/reload")
+    return answer, answer.ok
+
+
+# --- material
+
+
+def nifti(voxels: np.ndarray, shift: float = 0) -> bytes:
+    affine = np.diag([1.5, 1.5, 3.0, 1.0])
+    affine[0, 3] = shift
+    return gzip.compress(nib.Nifti1Image(voxels.astype(np.float32), affine).to_bytes())
+
+
+def right_label(target: Target) -> np.ndarray:
+    label = np.zeros(nib.load(target.server.studies / f"{IMAGE}.nii.gz").shape)
+    label[2:4, 2:4, 2:4] = 1
+    return label
+
+
+def voxels_of(answer: requests.Response) -> np.ndarray:
+    return np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(answer.content)).dataobj)
+
+
+def secret_voxels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 2, (7, 8, 9))
+
+
+def shows_secret(answer: requests.Response) -> bool:
+    """Whether the plain model's answer, a threshold at 0.5, is the secret itself."""
+    return answer.ok and np.array_equal(voxels_of(answer), secret_voxels())
+
+
+def threshold_network(foreground: float = 0.0) -> dict[str, torch.Tensor]:
+    """Weights of the plain model: label 1 above 0.5, or everywhere where `foreground` is large."""
+    weight = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1, 1)
+    return {"weight": weight, "bias": torch.tensor([0.5, foreground])}
+
+
+def fill(folder: Path) -> None:
+    """A studies folder with a scan and a link that leads out, and secrets beside it."""
+    studies, outside = folder / "studies", folder / "outside"
+    studies.mkdir(parents=True)
+    outside.mkdir()
+    for name in (IMAGE, "spare"):
+        (studies / f"{name}.nii.gz").write_bytes(nifti(np.random.default_rng(1).random((12, 12, 12))))
+    (outside / "secret.nii.gz").write_bytes(nifti(secret_voxels()))
+    (outside / "secret.raw").write_bytes(secret_voxels().astype(np.uint8).tobytes()[:24])
+    torch.save(threshold_network(foreground=1e9), outside / "foreground.pt")
+    (studies / "link.nii.gz").symlink_to(outside / "secret.nii.gz")
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """MONAI Label's own server with a plain app."""
+    folder = tmp_path_factory.mktemp("plain")
+    fill(folder)
+    server = PlainServer(folder)
+    weights = server.app / "bundle/models/model.pt"
+    weights.parent.mkdir()
+    torch.save(threshold_network(), weights)
+    with server:
+        yield Target(server, "plain", weights)
+
+
+def start_ours(folder: Path, **conf: str) -> Target:
+    fill(folder)
+    model = "msd_hippocampus"
+    bundle = small_bundle(folder / "bundles", model)
+    server = Server(
+        folder, bundles=str(bundle.parent), models=model, warm_up="false", scoring="false", max_upload="1", **conf
+    )
+    return Target(server.start(), model, bundle / "models/model.pt")
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    """This app as it comes."""
+    target = start_ours(tmp_path_factory.mktemp("ours"))
+    yield target
+    target.server.stop()
+
+
+@pytest.fixture(scope="module")
+def ours_with_keys(tmp_path_factory):
+    """This app with two users, whose administrator may send weights."""
+    folder = tmp_path_factory.mktemp("ours_with_keys")
+    keys = {
+        ADMIN_KEY: {"name": "chief", "roles": ["monailabel-admin", "monailabel-annotator", "monailabel-user"]},
+        READER_KEY: {"name": "reader", "roles": ["monailabel-user"]},
+    }
+    file = folder / "keys.json"
+    file.write_text(json.dumps({hashlib.sha256(key.encode()).hexdigest(): user for key, user in keys.items()}))
+    target = start_ours(folder, api_keys=str(file), model_upload="true")
+    yield Target(target.server, target.model, target.weights, headers=(("X-API-Key", ADMIN_KEY),))
+    target.server.stop()
+
+
+def contents(folder: Path) -> dict[Path, str]:
+    """The files below a folder, without what the server writes of its own accord: records and sessions."""
+    files = [path for path in folder.rglob("*") if path.is_file() and not {"logs", "sessions"} & set(path.parts)]
+    kept = [path for path in files if path.suffix not in (".log", ".pyc")]
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in kept}
+
+
+# --- tests
+
+
+@pytest.mark.parametrize("tried", ATTACKS, ids=lambda tried: tried.name)
+def test_this_app_refuses(tried, request):
+    target = request.getfixturevalue("ours_with_keys" if tried.keys else "ours")
+    (target.outside / "config.json").write_text(json.dumps({"overlap": target.code}))  # as an attack would
+    before = contents(target.server.folder)
+    answer, done = tried.attempt(target)
+    assert (answer.status_code, done) == (tried.ours, False), answer.text[:500]
+    assert 400 <= tried.ours < 500
+    told = ("Traceback", ".py", str(target.server.app), str(target.server.studies))
+    assert not any(text in answer.text for text in told)
+    assert contents(target.server.folder) == before
+
+
+@pytest.mark.parametrize("tried", ATTACKS, ids=lambda tried: tried.name)
+def test_monai_label_alone(tried, plain):
+    """An attack that must work here shows that it is one; where MONAI Label has closed it, the table changes."""
+    kept = plain.weights.read_bytes()
+    plain.marker.unlink(missing_ok=True)
+    try:
+        answer, done = tried.attempt(plain)
+    finally:
+        plain.weights.write_bytes(kept)
+    assert (answer.status_code, done) == (tried.plain, bool(tried.harm)), answer.text[:500]
+
+
+def test_own_pages_may_call(ours):
+    """The viewer that this server hands out; a broken Host header is refused like a foreign one."""
+    answer = ours.send("GET", "/info/", headers={"Origin": ours.server.url})
+    assert answer.status_code == 200 and "access-control-allow-origin" not in answer.headers
+    assert ours.send("GET", "/info/", headers={"Host": "["}).status_code == 403
+
+
+def test_the_page_has_the_table():
+    assert table() in PAGE.read_text(encoding="utf-8"), f"print it: PYTHONPATH=tests python {__file__}"
+
+
+def table() -> str:
+    """The attacks with both answers, in Markdown."""
+    rows = [f"| attack | MONAI Label {monailabel.__version__}, plain app | this app |", "|---|---|---|"]
+    for tried in ATTACKS:
+        plain = f"**{tried.harm}** ({tried.plain})" if tried.harm else f"fails ({tried.plain})"
+        rows.append(f"| {tried.name} | {plain} | refused ({tried.ours}) |")
+    return "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(table())
