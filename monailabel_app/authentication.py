@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -39,7 +40,9 @@ LOCAL_USER = User("local", ROLES)
 
 
 class Authentication:
-    """Checks the caller's `Authorization: Bearer ...` or `X-API-Key: ...` header.
+    """Checks the caller's `Authorization` or `X-API-Key` header.
+
+    Keys and tokens come as Bearer. A browser asks for name and key and sends them as Basic, so that OHIF gets in.
 
     Args:
         key_file: JSON, `{"SHA-256 of the key in hex": {"name": "...", "roles": ["monailabel-annotator"]}}`.
@@ -69,6 +72,16 @@ class Authentication:
     def enabled(self) -> bool:
         return bool(self._keys or self.realm)
 
+    @property
+    def challenge(self) -> str:
+        """What a refused caller is told to send."""
+        return 'Basic realm="Rep3D", charset="UTF-8"' if self._keys else "Bearer"
+
+    @property
+    def guards_viewer(self) -> bool:
+        """Whether the viewer's files need credentials too: a browser asks for them at its first page."""
+        return bool(self._keys)
+
     def user(self, authorization: str | None, api_key: str | None) -> User:
         """Who calls.
 
@@ -78,6 +91,8 @@ class Authentication:
         if not self.enabled:
             return LOCAL_USER
         scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() == "basic" and not api_key:
+            return self._user_of_password(token)
         credential = api_key or (token.strip() if scheme.lower() == "bearer" else "")
         if not credential:
             raise RequestError(401, "credentials are missing")
@@ -108,6 +123,16 @@ class Authentication:
             raise RequestError(401, "the credentials are not valid")
         content = answer.json()
         return {"access_token": content["access_token"], "token_type": content.get("token_type", "bearer")}
+
+    def _user_of_password(self, encoded: str) -> User:
+        try:
+            name, _, key = base64.b64decode(encoded, validate=True).decode("utf-8").partition(":")
+        except ValueError as error:
+            raise RequestError(401, "the credentials are not valid") from error
+        user = self._user_of_key(key)
+        if user is None or user.username != name:
+            raise RequestError(401, "the credentials are not valid")
+        return user
 
     def _user_of_key(self, key: str) -> User | None:
         digest = hashlib.sha256(key.encode()).hexdigest()

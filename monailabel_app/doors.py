@@ -31,8 +31,9 @@ from monailabel_app.validation import MAX_PARAMETERS, RequestError
 logger = logging.getLogger(__name__)
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
-OPEN = ("/", "/auth/", "/auth/token")  # without credentials; and the files of the viewer
-UNRECORDED = ("/ohif", "/static", "/favicon.ico")  # files of the viewer
+OPEN = ("/", "/auth/", "/auth/token")  # without credentials
+VIEWER = ("/ohif", "/static", "/favicon.ico")  # its files, of which there is no record
+PROXY = "/proxy/"  # a viewer's searches name patients
 Scope = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 
@@ -117,19 +118,26 @@ class Doors:
         scope.setdefault("state", {})
         try:
             self._check(scope, headers)
-            if scope["path"] not in OPEN and not scope["path"].startswith(UNRECORDED):  # before a body is read
+            if self._needs_user(scope["path"]):  # before a body is read
                 credentials = headers.get("authorization"), headers.get("x-api-key")
                 scope["state"]["user"] = await run_in_threadpool(self.security.authentication.user, *credentials)
             await self.app(scope, limited_receive, watched_send)
         except RequestError as error:
-            await _refuse(error.status, error.message, scope, receive, watched_send)
+            challenge = {"WWW-Authenticate": self.security.authentication.challenge} if error.status == 401 else None
+            await JSONResponse({"detail": error.message}, error.status, challenge)(scope, receive, watched_send)
         except Exception:
             reference = uuid.uuid4().hex[:8]
             logger.exception("error %s", reference)
             if not answer["started"]:
-                await _refuse(500, f"internal error {reference}, see the server's log", scope, receive, watched_send)
+                message = f"internal error {reference}, see the server's log"
+                await JSONResponse({"detail": message}, 500)(scope, receive, watched_send)
         finally:
             self._record(scope, int(answer["status"]), time.perf_counter() - start)
+
+    def _needs_user(self, path: str) -> bool:
+        if path.startswith(VIEWER):
+            return self.security.authentication.guards_viewer
+        return path not in OPEN
 
     def _limit(self, path: str, headers: Mapping[str, str]) -> int:
         """Bytes that a request may have: files many, parameters few."""
@@ -157,7 +165,7 @@ class Doors:
             )
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        if self.security.audit_file is None or scope["path"].startswith(UNRECORDED):
+        if self.security.audit_file is None or scope["path"].startswith(VIEWER):
             return
         user = scope["state"].get("user")
         entry = {
@@ -166,7 +174,7 @@ class Doors:
             "client": (scope.get("client") or ("",))[0],
             "method": scope["method"],
             "path": scope["path"][:500],
-            "query": scope["query_string"].decode("latin-1")[:500],
+            "query": "" if scope["path"].startswith(PROXY) else scope["query_string"].decode("latin-1")[:500],
             "status": status,
             "seconds": round(seconds, 3),
         }
@@ -179,10 +187,6 @@ def _host_name(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
-
-
-async def _refuse(status: int, message: str, scope: Scope, receive: Any, send: Any) -> None:
-    await JSONResponse({"detail": message}, status)(scope, receive, send)
 
 
 async def _answer_wrong_request(request: Request, error: Exception) -> JSONResponse:

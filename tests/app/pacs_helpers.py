@@ -156,13 +156,19 @@ def threshold_bundle(folder):
 
 
 @contextmanager
-def pacs_server(folder: Path) -> Iterator[SimpleNamespace]:
+def pacs_server(folder: Path, **conf: str) -> Iterator[SimpleNamespace]:
     """An Orthanc, and a server over it with `threshold_bundle`."""
     need_orthanc()
     bundle = threshold_bundle(folder / "bundles")
     with own_network(), Orthanc(folder) as orthanc:
         kept = folder / "kept"
-        conf = {"bundles": str(bundle.parent), "models": "amos_ct", "scoring": "false", "pacs_folder": str(kept)}
+        conf = {
+            "bundles": str(bundle.parent),
+            "models": "amos_ct",
+            "scoring": "false",
+            "pacs_folder": str(kept),
+            **conf,
+        }
         with Server(folder, studies=orthanc.dicomweb, **conf) as server:
             yield SimpleNamespace(orthanc=orthanc, server=server, folder=folder, kept=kept)
 

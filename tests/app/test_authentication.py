@@ -1,5 +1,6 @@
 """Keys and tokens, against a provider that runs here."""
 
+import base64
 import hashlib
 import json
 import threading
@@ -93,6 +94,21 @@ def test_other_headers(header, realm):
     with pytest.raises(RequestError) as caught:
         Authentication(realm=realm).user(header, None)
     assert caught.value.status == 401
+
+
+def test_a_browser_sends_name_and_key(tmp_path):
+    entry = {"name": "Dr Böhm", "roles": [USER]}
+    (tmp_path / "keys.json").write_text(json.dumps({hashlib.sha256(b"k:ey").hexdigest(): entry}), encoding="utf-8")
+    authentication = Authentication(tmp_path / "keys.json")
+    encoded = {
+        text: base64.b64encode(text.encode()).decode() for text in ("Dr Böhm:k:ey", "other:k:ey", "Dr Böhm:", "x")
+    }
+    assert authentication.user(f"Basic {encoded.pop('Dr Böhm:k:ey')}", None).username == "Dr Böhm"
+    assert authentication.challenge.startswith("Basic")
+    for wrong in (*encoded.values(), "", "//", "ä"):
+        with pytest.raises(RequestError) as caught:
+            authentication.user(f"Basic {wrong}", None)
+        assert caught.value.status == 401
 
 
 def test_password(realm):

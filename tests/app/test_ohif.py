@@ -1,6 +1,8 @@
 """OHIF in a real browser, over a real PACS: what a clinician clicks."""
 
+import hashlib
 import io
+import json
 import shutil
 import time
 from pathlib import Path
@@ -29,10 +31,14 @@ OPTIONS = (
 PATIENCE = 120  # seconds, for a slow machine without a GPU
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
+@pytest.fixture(scope="module", autouse=True)
+def need_a_browser():
     if CHROMIUM is None or DRIVER is None:
         pytest.skip("Debian's packages chromium and chromium-driver are not here")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
     with pacs_server(tmp_path_factory.mktemp("ohif")) as place:
         yield place
 
@@ -175,3 +181,17 @@ def test_training_and_a_corrected_segmentation(place, browser, tmp_path):
     browser.click("//button[text()='Stop Training']")
     browser.text("STOPPED")
     assert place.server.request("GET", "/train/").json()["status"] == "STOPPED"
+
+
+def test_the_browser_asks_for_a_key(tmp_path):
+    keys = {hashlib.sha256(b"key").hexdigest(): {"name": "reader", "roles": ["monailabel-user"]}}
+    (tmp_path / "keys.json").write_text(json.dumps(keys), encoding="utf-8")
+    with pacs_server(tmp_path, api_keys=str(tmp_path / "keys.json")) as place:
+        place.orthanc.store(write_series(tmp_path / "ball"))
+        refused = place.server.request("GET", "/ohif/")
+        assert refused.status_code == 401 and refused.headers["WWW-Authenticate"].startswith("Basic")
+        browser = Browser(place.server.url.replace("://", "://reader:key@"), tmp_path / "profile")
+        try:
+            browser.text("Phantom, Ball")  # in the list of studies
+        finally:
+            browser.driver.quit()

@@ -1,0 +1,131 @@
+"""Label maps as DICOM Segmentations and back."""
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from bundle_helpers import BUNDLES
+from pacs_helpers import write_series
+
+from monailabel_app.bundles import read_bundle
+from monailabel_app.dicom import convert_series, sorted_slices
+from monailabel_app.dicom_seg import make_segmentation, read_segmentation
+from monailabel_app.validation import RequestError
+
+LABELS = {"liver": 3, "left kidney": 1, "tumor": 7, "spleen": 200}
+
+
+@pytest.fixture
+def slices(tmp_path):
+    write_series(tmp_path / "series")
+    return sorted_slices(tmp_path / "series")
+
+
+@pytest.fixture
+def voxels():
+    """Random blocks of three of the labels; (D, H, W) as nibabel has them."""
+    blocks = np.random.default_rng(0).choice([0, 3, 1, 200], (8, 6, 4), p=[0.7, 0.1, 0.1, 0.1])
+    return np.kron(blocks, np.ones((8, 8, 3), int))
+
+
+def saved(dataset, path):
+    dataset.save_as(path)
+    return pydicom.dcmread(path)
+
+
+def test_there_and_back(slices, voxels, tmp_path):
+    dataset = saved(make_segmentation(slices, voxels, LABELS, "a model"), tmp_path / "seg.dcm")
+    back, affine, found = read_segmentation(dataset, slices)
+    assert set(found) == {"liver", "left kidney", "spleen"}  # no voxel is tumor
+    for name, index in LABELS.items():
+        np.testing.assert_array_equal(back == found.get(name, -1), voxels == index)
+    convert_series(tmp_path / "series", tmp_path / "series.nii.gz")
+    np.testing.assert_allclose(affine, nib.load(tmp_path / "series.nii.gz").affine, atol=1e-4)
+    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.SpacingBetweenSlices == 3 and measures.SliceThickness == 5
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+def test_every_label_has_a_code_and_a_color(bundle, slices):
+    labels = read_bundle(bundle).labels
+    voxels = np.zeros((64, 48, 12), int)
+    voxels[: len(labels), 0, 0] = list(labels.values())
+    segments = make_segmentation(slices, voxels, labels, "a model").SegmentSequence
+    assert [segment.SegmentLabel for segment in segments] == list(labels)
+    for segment in segments:
+        code = segment.SegmentedPropertyTypeCodeSequence[0]
+        assert code.CodingSchemeDesignator == "SCT" and code.CodeMeaning.split()[0].lower() != "anatomical"
+        assert len(segment.RecommendedDisplayCIELabValue) == 3
+    altered = {s.SegmentLabel for s in segments if s.SegmentedPropertyCategoryCodeSequence[0].CodeValue == "49755003"}
+    assert altered == set(labels) & {"tumor", "cyst"}
+
+
+def test_an_empty_label_map(slices):
+    with pytest.raises(RequestError, match="empty"):
+        make_segmentation(slices, np.zeros((64, 48, 12), int), LABELS, "a model")
+
+
+def test_a_series_without_identifiers(slices, voxels):
+    for path in slices:
+        dataset = pydicom.dcmread(path)
+        dataset.SeriesInstanceUID = ""
+        dataset.save_as(path)
+    with pytest.raises(RequestError, match="SeriesInstanceUID"):
+        make_segmentation(slices, voxels, LABELS, "a model")
+
+
+def overlap(dataset):
+    groups = dataset.PerFrameFunctionalGroupsSequence
+    groups[1].PlanePositionSequence = groups[0].PlanePositionSequence
+    dataset.PixelData = b"\xff" * len(dataset.PixelData)
+
+
+def shift(dataset):
+    dataset.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0].ImagePositionPatient = [-64, -47, 0]
+
+
+def beyond(dataset):
+    dataset.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0].ImagePositionPatient = [-64, -48, -3]
+
+
+def turn(dataset):
+    orientation = dataset.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+    orientation.ImageOrientationPatient = [0, 1, 0, 1, 0, 0]
+
+
+def fractional(dataset):
+    dataset.SegmentationType = "FRACTIONAL"
+
+
+def no_segments(dataset):
+    del dataset.SegmentSequence
+
+
+def other_size(dataset):
+    dataset.Rows, dataset.Columns = dataset.Columns, dataset.Rows
+
+
+def cut_short(dataset):
+    dataset.PixelData = dataset.PixelData[:100]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (overlap, "overlaps"),
+        (shift, "no slice"),
+        (beyond, "at slice -1"),
+        (turn, "no slice"),
+        (fractional, "FRACTIONAL"),
+        (no_segments, "cannot be read"),
+        (other_size, "expected BINARY"),
+        (cut_short, "cannot be read"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_segmentations_that_do_not_fit(change, message, slices, voxels, tmp_path):
+    dataset = make_segmentation(slices, voxels, LABELS, "a model")
+    change(dataset)
+    with pytest.raises(RequestError, match=message) as caught:
+        read_segmentation(saved(dataset, tmp_path / "seg.dcm"), slices)
+    assert caught.value.status == 400
