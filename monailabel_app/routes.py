@@ -182,13 +182,25 @@ def training_status(user: AnyUser, all: bool = False, check_if_running: bool = F
 
 @router.post("/train/")
 def train_all(user: Admin, params: JSONParameters = None) -> dict[str, Any]:
+    """`params` holds the parameters of each model by its name. What cannot be trained does not keep others from it."""
     refuse_expressions(params or {})
     app = _app()
     app.refresh()
-    started = {
-        name: app.background.start_training(name, params or {}, user.username, enqueue=True) for name in app.bundles
-    }
-    return {name: {"result": task.json(), "detail": None} for name, task in started.items()}
+    answers: dict[str, dict[str, Any]] = {}
+    refused: list[RequestError] = []
+    for name in app.bundles:
+        options = (params or {}).get(name)
+        try:
+            task = app.background.start_training(
+                name, options if isinstance(options, dict) else {}, user.username, enqueue=True
+            )
+            answers[name] = {"result": task.json(), "detail": None}
+        except RequestError as error:
+            refused.append(error)
+            answers[name] = {"result": None, "detail": error.message}
+    if len(refused) == len(answers):
+        raise refused[0]
+    return answers
 
 
 @router.post("/train/{model}")

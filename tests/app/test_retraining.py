@@ -141,6 +141,21 @@ def test_from_labels_to_a_new_version(running, material, bundle):
     assert running.request("GET", "/train/?check_if_running=true").status_code == 404
 
 
+def test_all_models(material, studies, tmp_path):
+    """What has labels is trained with its own parameters; what has none does not keep it from that."""
+    shutil.copytree(material.bundles, tmp_path / "bundles")
+    conf = {"bundles": str(tmp_path / "bundles"), "models": f"{MODEL},amos_ct", "warm_up": "false", "scoring": "false"}
+    with Server(tmp_path, **conf) as running:
+        assert running.request("POST", "/train/", json={}).status_code == 400
+        submit(running, material, sorted(material.labels)[:1])
+        answer = running.request(
+            "POST", "/train/", json={MODEL: {"max_epochs": "1"}, "amos_ct": {"max_epochs": 2}}
+        ).json()
+        assert answer[MODEL]["result"]["request"]["max_epochs"] == 1
+        assert answer["amos_ct"]["result"] is None and "no submitted label" in answer["amos_ct"]["detail"]
+        assert wait(running)["status"] == "DONE"
+
+
 def test_one_label(running, material):
     """Without validation nothing shows that the new weights are good: they are kept, and serve on demand."""
     submit(running, material, sorted(material.labels)[:1])
