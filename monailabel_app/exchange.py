@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Exchange:
         self._datastore = datastore
         self._bundles = bundles
         self._send = send
+        self._settled: set[str] = set()  # UIDs of segmentations that need no second look
         self._lock = threading.Lock()
         self._wanted = threading.Event()
 
@@ -62,12 +63,12 @@ class Exchange:
             RequestError: 502, the PACS does not answer.
         """
         with self._lock:
+            images = self._datastore.list_images()
             for study, series, uid in self._datastore.pacs.segmentations():
-                known = self._datastore.segmentation(uid)
-                if not known or known.get("waiting") in self._datastore.list_images():
-                    self._take_in(study, series, uid)
+                if uid not in self._settled:
+                    self._look_at(study, series, uid, images)
             if self._send:
-                for image_id in self._datastore.list_images():
+                for image_id in images:
                     for tag in self._datastore.get_labels_by_image_id(image_id):
                         self._send_label(image_id, tag)
 
@@ -82,21 +83,32 @@ class Exchange:
             self._wanted.wait(INTERVAL)
             self._wanted.clear()
 
-    def _take_in(self, study: str, series: str, uid: str) -> None:
-        dataset = self._datastore.pacs.instance(study, series, uid)
+    def _look_at(self, study: str, series: str, uid: str, images: Sequence[str]) -> None:
+        """Take a segmentation in, remember why not, or wait for its series."""
+        known = self._datastore.segmentation(uid)
+        if not known or known.get("waiting") in images:
+            try:
+                known = self._take_in(self._datastore.pacs.instance(study, series, uid), uid, images)
+            except RequestError as error:
+                if error.status >= 500:
+                    raise
+                known = {"refused": error.message}
+                logger.warning("segmentation %s of the PACS is not taken as a label: %s", uid, error.message)
+            except Exception as error:
+                known = {"refused": f"{type(error).__name__}, see the server's log"}
+                logger.exception("segmentation %s of the PACS", uid)
+            self._datastore.remember_segmentation(uid, known)
+        if "waiting" not in known:
+            self._settled.add(uid)
+
+    def _take_in(self, dataset: pydicom.Dataset, uid: str, images: Sequence[str]) -> dict[str, Any]:
         references = dataset.get("ReferencedSeriesSequence")
-        image_id = str(references[0].SeriesInstanceUID) if references else ""
-        if references and image_id not in self._datastore.list_images():
-            self._datastore.remember_segmentation(uid, {"waiting": image_id})
-            return
-        try:
-            version = self._submit(dataset, image_id, uid)
-            self._datastore.remember_segmentation(uid, {"image": image_id, "version": version})
-        except RequestError as error:
-            if error.status >= 500:
-                raise
-            logger.warning("segmentation %s of the PACS is not taken as a label: %s", uid, error.message)
-            self._datastore.remember_segmentation(uid, {"image": image_id, "refused": error.message})
+        if not references:
+            raise RequestError(400, "it tells no series that it belongs to")
+        image_id = str(references[0].SeriesInstanceUID)
+        if image_id not in images:
+            return {"waiting": image_id}
+        return {"image": image_id, "version": self._submit(dataset, image_id, uid)}
 
     def _submit(self, dataset: pydicom.Dataset, image_id: str, uid: str) -> int:
         slices = sorted_slices(self._datastore.series(image_id))

@@ -141,8 +141,7 @@ def test_a_segmentation_that_does_not_fit_is_refused(place, series):
     store(place, segmentation(series, {"a thing": 1}))
     assert series.uid in objects(place) and not objects(place)[series.uid]["labels"]
     outcomes = [json.loads(path.read_text()) for path in (place.kept / ".rep3d/segmentations").iterdir()]
-    refused = [outcome["refused"] for outcome in outcomes if outcome.get("image") == series.uid]
-    assert len(refused) == 1 and "a thing" in refused[0]
+    assert [outcome for outcome in outcomes if "a thing" in outcome.get("refused", "")]
 
 
 def test_a_segmentation_waits_for_its_series(place, tmp_path):
