@@ -15,9 +15,10 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel_app.active_learning import Uncertainty, make_strategies
 from monailabel_app.background import BackgroundWork
 from monailabel_app.bundles import choose_bundles
-from monailabel_app.datastore import StudiesFolder
+from monailabel_app.datastore import KNOWLEDGE, StudiesFolder
 from monailabel_app.doors import guard
 from monailabel_app.inference import BundleInference
+from monailabel_app.locks import lock_folders
 from monailabel_app.routes import router
 from monailabel_app.sessions import Sessions
 from monailabel_app.settings import Settings, read_settings
@@ -38,13 +39,15 @@ class Rep3DApp(MONAILabelApp):
         conf: see `monailabel_app.settings`.
 
     Raises:
-        ValueError: a setting that does not work, such as a model that is not there.
+        ValueError: a setting that does not work, such as a model that is not there; or another server works on the
+            studies or on a bundle.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         self.settings: Settings = read_settings(Path(app_dir), conf)
         (Path(app_dir) / "logs").mkdir(exist_ok=True)
         self.bundles = choose_bundles(self.settings.bundles, self.settings.models)
+        self._locks = lock_folders(bundle.weights.parent for bundle in self.bundles.values())
         super().__init__(app_dir, studies, dict(conf), "Rep3D", "Large-kernel segmentation of 3D scans")
         self.background = BackgroundWork(self._infers, self._trainers, self.datastore(), scoring=self.settings.scoring)
         guard(monailabel.app.app, self.settings.security, router)
@@ -52,6 +55,7 @@ class Rep3DApp(MONAILabelApp):
     def init_datastore(self) -> StudiesFolder:
         if self.studies.startswith(("http://", "https://")):
             raise ValueError(f"studies is {self.studies!r}, expected a folder: DICOMweb is not served yet")
+        self._locks += lock_folders([Path(self.studies) / KNOWLEDGE])
         return StudiesFolder(self.studies)
 
     def init_infers(self) -> dict[str, BundleInference]:

@@ -317,8 +317,8 @@ def test_what_is_not_there(method, path, server):
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_weights_are_not_replaced(method, server, material):
-    weights = material.bundles / "msd_hippocampus/models/model.pt"
+def test_weights_are_not_replaced(method, server):
+    weights = server.folder / "bundles/msd_hippocampus/models/model.pt"
     before = weights.read_bytes()
     answer = server.request(method, "/model/msd_hippocampus", files={"file": ("model.pt", b"x")})
     assert answer.status_code == 405
