@@ -9,12 +9,12 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 STATIC = Path(monailabel.__file__).parent / "endpoints/static"  # MONAI Label brings OHIF
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 OPEN = ("/", "/auth/", "/auth/token")  # without credentials; and the files of the viewer
+AUDIT_FILES = 20  # that the audit log is made of, at most
 UNRECORDED = ("/ohif", "/static", "/favicon.ico")  # files of the viewer
 Scope = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
@@ -50,7 +51,9 @@ class Security:
         insecure: serve other computers without authentication.
         origins: web pages of other servers that may call, such as https://viewer.example.
         max_upload: bytes of one request.
-        audit_file: JSON lines of who did what and when; None: no record.
+        audit_file: JSON lines of who did what and when; None: no record. Older lines move on to files that end in .1,
+            .2 and so on.
+        audit_bytes: of all these files, about; the oldest lines go.
     """
 
     authentication: Authentication = field(default_factory=Authentication)
@@ -58,6 +61,7 @@ class Security:
     origins: Sequence[str] = ()
     max_upload: int = 2 * 2**30
     audit_file: Path | None = None
+    audit_bytes: int = 2**30
 
 
 def is_loopback(host: str) -> bool:
@@ -105,7 +109,14 @@ class Doors:
     def __init__(self, app: ASGIApp, security: Security) -> None:
         self.app = app
         self.security = security
-        self._audit_lock = threading.Lock()
+        self._audit: logging.Handler = logging.NullHandler()
+        if security.audit_file is not None:
+            self._audit = _AuditLog(
+                security.audit_file,
+                maxBytes=security.audit_bytes // AUDIT_FILES,
+                backupCount=AUDIT_FILES - 1,
+                encoding="utf-8",
+            )
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -174,7 +185,7 @@ class Doors:
             )
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        if self.security.audit_file is None or scope["path"].startswith(UNRECORDED):
+        if scope["path"].startswith(UNRECORDED):
             return
         user = scope["state"].get("user")
         entry = {
@@ -187,8 +198,17 @@ class Doors:
             "status": status,
             "seconds": round(seconds, 3),
         }
-        with self._audit_lock, self.security.audit_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        self._audit.handle(logging.makeLogRecord({"msg": json.dumps(entry)}))
+
+
+class _AuditLog(RotatingFileHandler):
+    """Goes on in the same file where that cannot be moved, rather than to lose a line."""
+
+    def doRollover(self) -> None:
+        try:
+            super().doRollover()
+        except OSError:
+            logger.exception("the audit log goes on in the same file")
 
 
 def _host_name(host: str) -> str:
