@@ -62,7 +62,8 @@ class Rep3DApp(MONAILabelApp):
         return {name: BundleInference(bundle) for name, bundle in self.bundles.items()}
 
     def init_trainers(self) -> dict[str, BundleTraining]:
-        return {name: BundleTraining(bundle, self.settings.promotion) for name, bundle in self.bundles.items()}
+        served = list(self.bundles.values())
+        return {bundle.name: BundleTraining(bundle, self.settings.promotion, served) for bundle in served}
 
     def init_strategies(self) -> dict[str, Strategy]:
         return make_strategies(self._infers)
