@@ -206,12 +206,12 @@ class StudiesFolder(Datastore):
     # --- lists
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        labels = self._labels(label_tag or DefaultLabelTag.FINAL.value)
-        return [image_id for image_id in self._images() if image_id in labels]
+        known = self._labels(label_tag or DefaultLabelTag.FINAL.value)
+        return [image_id for image_id in self._images() if image_id in known]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        labels = self._labels(label_tag or DefaultLabelTag.FINAL.value)
-        return [image_id for image_id in self._images() if image_id not in labels]
+        known = self._labels(label_tag or DefaultLabelTag.FINAL.value)
+        return [image_id for image_id in self._images() if image_id not in known]
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
         """The images with a final label."""

@@ -6,6 +6,7 @@ block the server while a network runs. `routes` answers the same requests in the
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
 import logging
@@ -21,6 +22,7 @@ from urllib.parse import urlsplit
 
 import monailabel
 from fastapi import APIRouter, FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
@@ -37,6 +39,7 @@ STATIC = Path(monailabel.__file__).parent / "endpoints/static"  # MONAI Label br
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 OPEN = ("/", "/auth/", "/auth/token")  # without credentials; and the files of the viewer
 AUDIT_FILES = 20  # that the audit log is made of, at most
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, somebody's part of it, the size of a file
 UNRECORDED = ("/ohif", "/static", "/favicon.ico")  # files of the viewer
 Scope = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
@@ -80,6 +83,8 @@ def guard(app: FastAPI, security: Security, router: APIRouter) -> None:
     server = FastAPI(title="Rep3D", openapi_url=None)
     server.state.security = security
     server.add_exception_handler(RequestValidationError, _answer_wrong_request)
+    for kind in (OSError, HTTPException):
+        server.add_exception_handler(kind, _answer_full_disk)
     server.include_router(router)
     server.mount("/static", StaticFiles(directory=STATIC))
     server.mount("/ohif", _Viewer(directory=STATIC / "ohif", html=True))
@@ -209,6 +214,7 @@ class _AuditLog(RotatingFileHandler):
             super().doRollover()
         except OSError:
             logger.exception("the audit log goes on in the same file")
+            self.stream = None  # type: ignore[assignment]  # opened again by the next line
 
 
 def _host_name(host: str) -> str:
@@ -226,3 +232,14 @@ async def _answer_wrong_request(request: Request, error: Exception) -> JSONRespo
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return JSONResponse({"detail": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 422)
+
+
+async def _answer_full_disk(request: Request, error: Exception) -> Response:
+    """507 where there is no room for an upload; other errors are answered as ever."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno in FULL:
+        logger.error("%s %s: %s", request.method, request.url.path, cause.strerror)
+        return JSONResponse({"detail": f"the file cannot be stored ({cause.strerror})"}, 507)
+    if isinstance(error, HTTPException):
+        return await http_exception_handler(request, error)
+    raise error

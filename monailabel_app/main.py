@@ -17,6 +17,7 @@ from monailabel_app.background import BackgroundWork
 from monailabel_app.bundles import choose_bundles
 from monailabel_app.datastore import KNOWLEDGE, StudiesFolder
 from monailabel_app.doors import guard
+from monailabel_app.files import remove_parts
 from monailabel_app.inference import BundleInference
 from monailabel_app.locks import lock_folders
 from monailabel_app.routes import router
@@ -48,6 +49,8 @@ class Rep3DApp(MONAILabelApp):
         (Path(app_dir) / "logs").mkdir(exist_ok=True)
         self.bundles = choose_bundles(self.settings.bundles, self.settings.models)
         self._locks = lock_folders(bundle.weights.parent for bundle in self.bundles.values())
+        for bundle in self.bundles.values():
+            remove_parts(bundle.weights.parent)
         super().__init__(app_dir, studies, dict(conf), "Rep3D", "Large-kernel segmentation of 3D scans")
         self.background = BackgroundWork(self._infers, self._trainers, self.datastore(), scoring=self.settings.scoring)
         guard(monailabel.app.app, self.settings.security, router)

@@ -41,7 +41,7 @@ class Sessions:
                 disk is full.
         """
         now = int(time.time())
-        session = {
+        session: dict[str, Any] = {
             "name": str(uuid.uuid4()),
             "image": image.name,
             "bytes": image.stat().st_size,

@@ -126,7 +126,7 @@ class BundleTraining(TrainTask):
         """New weights of a training that never came to its end become a version before another takes its folder."""
         weights, run = self.folder / "models/model.pt", read_json(self.folder / RUN)
         if weights.is_file() and run.get("status") != "DONE":
-            told = {key: run[key] for key in ("user", "cases") if key in run}
+            told: dict[str, Any] = {key: run[key] for key in ("user", "cases") if key in run}
             add_version(self.bundle, weights, {**told, "note": "of a training that did not come to its end"})
 
     def interrupted(self) -> dict[str, Any] | None:
