@@ -276,7 +276,7 @@ class StudiesFolder(Datastore):
     # --- files
 
     def _images(self, beginning: str = "") -> dict[str, Path]:
-        """The images by id, or those whose file names begin so: the folder is read once, of its files none."""
+        """The images by id, or those whose file names begin so; reads the folder once."""
         images: dict[str, Path] = {}
         for entry in self._entries(self.root):
             if entry.name[0] == "." or entry.name == "labels" or not entry.name.startswith(beginning):

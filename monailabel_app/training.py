@@ -313,7 +313,7 @@ class BundleTraining(TrainTask):
 
 
 def known_parts(bundle: Bundle) -> dict[str, str]:
-    """ "training" or "validation" of every case that a version saw; training, where one was trained on it."""
+    """The part, "training" or "validation", of every case that a version saw: training, where any was trained on it."""
     seen = [version["cases"] for version in list_versions(bundle) if "cases" in version]
     validation, training = (
         dict.fromkeys((case for cases in seen for case in cases[part]), part) for part in ("validation", "training")

@@ -187,7 +187,7 @@ def limit_files(process, size):
 
 @pytest.mark.skipif(not hasattr(psutil, "RLIMIT_FSIZE"), reason="the system limits no file sizes")
 def test_full_disk_of_a_server(material, studies, tmp_path):
-    """A clear answer, what was there stays whole, and the server goes on once there is room."""
+    """A clear answer, what was there stays whole, and the server goes on as soon as there is room."""
     bundle = small_bundle(tmp_path / "bundles", MODEL)
     image, other = sorted(name.removesuffix(".nii.gz") for name in material.scans)[:2]
     labels = [{"label": ("a.nii.gz", material.labels[f"{name}.nii.gz"].read_bytes())} for name in (image, other)]

@@ -1,4 +1,5 @@
 import pytest
+import torch
 from app_helpers import small_bundle
 
 from monailabel_app import inference
@@ -31,3 +32,15 @@ def test_no_longer_than_needed(model, sizes, monkeypatch):
     monkeypatch.setattr(inference, "WARM_UP_SECONDS", -1)
     model.warm_up()
     assert sizes and len(set(sizes)) == 1
+
+
+def test_a_gpu_that_is_too_small(model, sizes):
+    """The server starts all the same: requests do with fewer windows at once."""
+
+    def full(_, inputs):
+        if len(inputs[0]) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    model.network(model.parser()).register_forward_pre_hook(full)
+    model.warm_up()
+    assert {1, 2} <= {count for count, *_ in sizes}
