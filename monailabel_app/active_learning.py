@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
@@ -168,11 +170,9 @@ def compute_scores(task: Task, datastore: StudiesFolder, model: BundleInference)
     for image in missing:
         try:
             stamp = _stamp(model)
-            scores = score_image(model, datastore.image(image), task.stopping.is_set)
+            scores = _score(model, datastore.image(image), versions, task.stopping.is_set)
             if scores is None:
                 break
-            if len(versions) > 1:
-                scores["disagreement"] = disagreement(model, datastore.image(image), versions)
             kept = datastore.knowledge(image).get("scores", {})
             datastore.update_image_info(image, {"scores": {**kept, model.bundle.name: {"weights": stamp, **scores}}})
             done.append(image)
@@ -184,3 +184,26 @@ def compute_scores(task: Task, datastore: StudiesFolder, model: BundleInference)
             failed[image] = f"{type(error).__name__}, see the server's log"
         task.report(f"{len(done) + len(failed)} of {len(missing)} images", done=len(done), total=len(missing))
     return {"done": done, "failed": failed}
+
+
+def _score(
+    model: BundleInference, image: Path, versions: Sequence[Path], is_stopping: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """Scores of one image, on the CPU where the GPU's memory does not suffice; None where it was stopped."""
+    for device in ("", "cpu"):
+        try:
+            return _score_on(device, model, image, versions, is_stopping)
+        except torch.cuda.OutOfMemoryError:
+            logger.warning("scoring: the GPU ran out of memory, taking the CPU")
+            model.free_memory()
+    raise AssertionError("the CPU raises no CUDA error")
+
+
+def _score_on(
+    device: str, model: BundleInference, image: Path, versions: Sequence[Path], is_stopping: Callable[[], bool]
+) -> dict[str, Any] | None:
+    scores = score_image(model, image, is_stopping, device)
+    if scores is None or len(versions) < 2:
+        return scores
+    value = disagreement(model, image, versions, is_stopping, device)
+    return None if value is None else {**scores, "disagreement": value}

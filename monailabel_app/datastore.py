@@ -57,7 +57,7 @@ class StudiesFolder(Datastore):
 
     def get_image_uri(self, image_id: str) -> str:
         """The image's path, or an empty text where there is no such image."""
-        return str(self.image(image_id)) if image_id in self._images() else ""
+        return str(self.image(image_id)) if image_id in self._images(image_id) else ""
 
     def image(self, image_id: str) -> Path:
         """The image's path.
@@ -65,10 +65,7 @@ class StudiesFolder(Datastore):
         Raises:
             RequestError: 404, there is no such image.
         """
-        path = self._existing(image_id)
-        if path.is_dir():
-            return self._converted(image_id, path)
-        return path
+        return self._file(image_id, self._existing(image_id))
 
     def series(self, image_id: str) -> Path:
         """The folder of an image's DICOM files.
@@ -126,7 +123,7 @@ class StudiesFolder(Datastore):
         """Remove an image and its current labels; the versions of its labels stay."""
         with self._lock:
             path = self.image(image_id)
-            if self._images()[image_id].is_dir():
+            if self._existing(image_id).is_dir():
                 raise RequestError(405, "a DICOM series is not removed: delete its folder")
             for tag in self.get_labels_by_image_id(image_id):
                 self.remove_label(image_id, tag)
@@ -136,7 +133,7 @@ class StudiesFolder(Datastore):
     # --- labels
 
     def get_labels_by_image_id(self, image_id: str) -> dict[str, str]:
-        if image_id not in self._images():
+        if image_id not in self._images(image_id):
             return {}
         return {tag: image_id for tag in TAGS if self._label(image_id, tag) is not None}
 
@@ -163,9 +160,7 @@ class StudiesFolder(Datastore):
 
     def get_label_info(self, label_id: str, label_tag: str) -> dict[str, Any]:
         """What was stored with the current label; of a file that was put there by hand, its time and name."""
-        path = self.label(label_id, label_tag)
-        newest = self._newest(label_id, label_tag)
-        return newest or {"ts": int(path.stat().st_mtime), "name": path.name, "tag": label_tag}
+        return self._label_info(label_id, label_tag, self.label(label_id, label_tag))
 
     def update_label_info(self, label_id: str, label_tag: str, info: Mapping[str, Any]) -> None:
         with self._lock:
@@ -175,8 +170,7 @@ class StudiesFolder(Datastore):
 
     def versions(self, image_id: str) -> list[dict[str, Any]]:
         """All versions of an image's labels, the oldest first: version, tag, ts, user, model and what else was told."""
-        folder = self.root / "labels/versions" / check_name(image_id, "label")
-        return [read_json(path) for path in sorted(folder.glob("[0-9]*.json"))]
+        return [read_json(path) for path in self._descriptions(image_id)]
 
     def label_version(self, image_id: str, number: int) -> Path:
         """The file of a version.
@@ -223,40 +217,40 @@ class StudiesFolder(Datastore):
     # --- lists
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        tag = label_tag or DefaultLabelTag.FINAL.value
-        return [image_id for image_id in self._images() if self._label(image_id, tag) is not None]
+        known = self._labels(label_tag or DefaultLabelTag.FINAL.value)
+        return [image_id for image_id in self._images() if image_id in known]
 
     def get_unlabeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
-        labeled = set(self.get_labeled_images(label_tag))
-        return [image_id for image_id in self._images() if image_id not in labeled]
+        known = self._labels(label_tag or DefaultLabelTag.FINAL.value)
+        return [image_id for image_id in self._images() if image_id not in known]
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
         """The images with a final label."""
-        pairs = []
-        for image_id in self._images():
-            label = self._label(image_id, DefaultLabelTag.FINAL.value)
-            if label is not None:
-                paths = {"image": self.image(image_id), "label": label}
+        pairs, labels = [], self._labels(DefaultLabelTag.FINAL.value)
+        for image_id, image in self._images().items():
+            if image_id in labels:
+                paths = {"image": self._file(image_id, image), "label": labels[image_id]}
                 pairs.append({key: str(p if full_path else p.relative_to(self.root)) for key, p in paths.items()})
         return pairs
 
     def status(self) -> dict[str, Any]:
-        tags = {tag: len(self.get_labeled_images(tag)) for tag in TAGS}
+        images = self._images()
+        tags = {tag: len(images.keys() & self._labels(tag).keys()) for tag in TAGS}
         return {
-            "total": len(self._images()),
+            "total": len(images),
             "completed": tags[DefaultLabelTag.FINAL.value],
             "label_tags": {tag: count for tag, count in tags.items() if count},
         }
 
     def json(self) -> dict[str, Any]:
         """The datastore as MONAI Label describes it to clients; without paths of the server."""
-        objects = {}
+        objects, tagged = {}, {tag: self._labels(tag) for tag in TAGS}
         for image_id, image in self._images().items():
             info = self.knowledge(image_id) | {"name": image.name}
             labels = {
-                tag: {"ext": LABEL_SUFFIX, "info": self.get_label_info(image_id, tag)}
-                for tag in TAGS
-                if self._label(image_id, tag) is not None
+                tag: {"ext": LABEL_SUFFIX, "info": self._label_info(image_id, tag, paths[image_id])}
+                for tag, paths in tagged.items()
+                if image_id in paths
             }
             suffix = next(
                 (suffix for suffix in SUFFIXES if image.name.endswith(suffix)), ".nii.gz"
@@ -294,25 +288,30 @@ class StudiesFolder(Datastore):
 
     # --- files
 
-    def _images(self) -> dict[str, Path]:
+    def _images(self, beginning: str = "") -> dict[str, Path]:
+        """The images by id, or those whose file names begin so; reads the folder once."""
         images: dict[str, Path] = {}
-        for path in sorted(self.root.iterdir()):
-            if path.name[0] == "." or path.name == "labels":
+        for entry in self._entries(self.root):
+            if entry.name[0] == "." or entry.name == "labels" or not entry.name.startswith(beginning):
                 continue
             try:
-                if not path.resolve().is_relative_to(self.root):
+                if not self._leads_inside(entry):
                     continue
-                image_id = path.name if path.is_dir() and is_series(path) else split_suffix(path.name)[0]
+                path = Path(entry.path)
+                image_id = entry.name if entry.is_dir() and is_series(path) else split_suffix(entry.name)[0]
                 images.setdefault(check_name(image_id, "image"), path)
             except (RequestError, OSError, RuntimeError):  # no image, not readable, a loop of links
                 continue
         return images
 
     def _existing(self, image_id: str) -> Path:
-        path = self._images().get(image_id)
+        path = self._images(image_id).get(image_id)
         if path is None:
             raise RequestError(404, f"there is no image {image_id[:200]!r}")
         return path
+
+    def _file(self, image_id: str, path: Path) -> Path:
+        return self._converted(image_id, path) if path.is_dir() else path
 
     def _converted(self, image_id: str, series: Path) -> Path:
         """A DICOM series as NIfTI; made anew when the folder has changed."""
@@ -324,15 +323,32 @@ class StudiesFolder(Datastore):
                 write_json(path.with_suffix(".json"), files)
         return path
 
-    def _is_own_file(self, path: Path) -> bool:
+    @staticmethod
+    def _entries(folder: Path) -> list[os.DirEntry]:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+
+    def _leads_inside(self, entry: os.DirEntry) -> bool:
         """Links that lead out of the studies folder are not followed."""
-        return path.is_file() and path.resolve().is_relative_to(self.root)
+        return not entry.is_symlink() or Path(entry.path).resolve().is_relative_to(self.root)
 
     def _label(self, image_id: str, tag: str) -> Path | None:
         if tag not in TAGS:
             return None
         path = self.root / "labels" / tag / f"{check_name(image_id, 'label')}{LABEL_SUFFIX}"
-        return path if self._is_own_file(path) else None
+        return path if path.is_file() and path.resolve().is_relative_to(self.root) else None
+
+    def _labels(self, tag: str) -> dict[str, Path]:
+        """The current labels of a tag, by image id."""
+        folder = self.root / "labels" / tag
+        if tag not in TAGS or not folder.resolve().is_relative_to(self.root):
+            return {}
+        files = {Path(entry.path): entry for entry in self._entries(folder) if entry.name.endswith(LABEL_SUFFIX)}
+        own = [path for path, entry in files.items() if path.is_file() and self._leads_inside(entry)]
+        return {path.name.removesuffix(LABEL_SUFFIX): path for path in own}
+
+    def _label_info(self, image_id: str, tag: str, path: Path) -> dict[str, Any]:
+        return self._newest(image_id, tag) or {"ts": int(path.stat().st_mtime), "name": path.name, "tag": tag}
 
     def _version(self, image_id: str, number: int, suffix: str) -> Path:
         return self.root / "labels/versions" / check_name(image_id, "label") / f"{number:04d}{suffix}"
@@ -342,8 +358,12 @@ class StudiesFolder(Datastore):
 
     def _newest(self, image_id: str, tag: str) -> dict[str, Any]:
         """What was stored with the newest version that was not removed; empty where there is none."""
-        versions = [info for info in self.versions(image_id) if info["tag"] == tag and not info["removed"]]
-        return versions[-1] if versions else {}
+        newest_first = map(read_json, reversed(self._descriptions(image_id)))
+        return next((info for info in newest_first if info["tag"] == tag and not info["removed"]), {})
+
+    def _descriptions(self, image_id: str) -> list[Path]:
+        """The JSON files of the versions, the oldest first."""
+        return sorted((self.root / "labels/versions" / check_name(image_id, "label")).glob("[0-9]*.json"))
 
     def _add_version(self, image_id: str, label: Path, tag: str, told: Mapping[str, Any]) -> Path:
         known = self.versions(image_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ TAGS = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows
 
 def is_series(folder: Path) -> bool:
     """Whether the first file of a folder is DICOM."""
-    first = next((path for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."), None)
-    return first is not None and is_dicom(first)
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if entry.name[0] != "." and entry.is_file()]
+    return bool(names) and is_dicom(folder / min(names))
 
 
 def sorted_slices(folder: Path) -> list[Path]:

@@ -6,23 +6,26 @@ block the server while a network runs. `routes` and `viewer` answer the same req
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import json
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from monailabel_app.authentication import Authentication
@@ -34,6 +37,8 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 OPEN = ("/", "/auth/", "/auth/token")  # without credentials
 VIEWER = ("/ohif", "/static", "/favicon.ico")  # its files, of which there is no record
 PROXY = "/proxy/"  # a viewer's searches name patients
+AUDIT_FILES = 20  # that the audit log is made of, at most
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, somebody's part of it, the size of a file
 Scope = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 
@@ -47,7 +52,9 @@ class Security:
         insecure: serve other computers without authentication.
         origins: web pages of other servers that may call, such as https://viewer.example.
         max_upload: bytes of one request.
-        audit_file: JSON lines of who did what and when; None: no record.
+        audit_file: JSON lines of who did what and when; None: no record. Older lines move on to files that end in .1,
+            .2 and so on.
+        audit_bytes: of all these files, about; the oldest lines go.
     """
 
     authentication: Authentication = field(default_factory=Authentication)
@@ -55,6 +62,7 @@ class Security:
     origins: Sequence[str] = ()
     max_upload: int = 2 * 2**30
     audit_file: Path | None = None
+    audit_bytes: int = 2**30
 
 
 def is_loopback(host: str) -> bool:
@@ -73,6 +81,8 @@ def guard(app: FastAPI, security: Security, additions: Sequence[Callable[[FastAP
     server = FastAPI(title="Rep3D", openapi_url=None)
     server.state.security = security
     server.add_exception_handler(RequestValidationError, _answer_wrong_request)
+    for kind in (OSError, HTTPException):
+        server.add_exception_handler(kind, _answer_full_disk)
     for add in additions:
         add(server)
     inner: ASGIApp = server
@@ -89,7 +99,14 @@ class Doors:
     def __init__(self, app: ASGIApp, security: Security) -> None:
         self.app = app
         self.security = security
-        self._audit_lock = threading.Lock()
+        self._audit: logging.Handler = logging.NullHandler()
+        if security.audit_file is not None:
+            self._audit = _AuditLog(
+                security.audit_file,
+                maxBytes=security.audit_bytes // AUDIT_FILES,
+                backupCount=AUDIT_FILES - 1,
+                encoding="utf-8",
+            )
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -165,7 +182,7 @@ class Doors:
             )
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        if self.security.audit_file is None or scope["path"].startswith(VIEWER):
+        if scope["path"].startswith(VIEWER):
             return
         user = scope["state"].get("user")
         entry = {
@@ -178,8 +195,18 @@ class Doors:
             "status": status,
             "seconds": round(seconds, 3),
         }
-        with self._audit_lock, self.security.audit_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+        self._audit.handle(logging.makeLogRecord({"msg": json.dumps(entry)}))
+
+
+class _AuditLog(RotatingFileHandler):
+    """Goes on in the same file where that cannot be moved, rather than to lose a line."""
+
+    def doRollover(self) -> None:
+        try:
+            super().doRollover()
+        except OSError:
+            logger.exception("the audit log goes on in the same file")
+            self.stream = None  # type: ignore[assignment]  # opened again by the next line
 
 
 def _host_name(host: str) -> str:
@@ -193,3 +220,14 @@ async def _answer_wrong_request(request: Request, error: Exception) -> JSONRespo
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return JSONResponse({"detail": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 422)
+
+
+async def _answer_full_disk(request: Request, error: Exception) -> Response:
+    """507 where there is no room for an upload; other errors are answered as ever."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if isinstance(cause, OSError) and cause.errno in FULL:
+        logger.error("%s %s: %s", request.method, request.url.path, cause.strerror)
+        return JSONResponse({"detail": f"the file cannot be stored ({cause.strerror})"}, 507)
+    if isinstance(error, HTTPException):
+        return await http_exception_handler(request, error)
+    raise error

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from monailabel.datastore.utils.colors import GENERIC_ANATOMY_COLORS
 
 from monailabel_app.files import whole_file
+from monailabel_app.validation import RequestError
 
 GOLDEN_ANGLE = 0.381966  # of the colour circle: neighbouring labels get distant hues
 
@@ -35,6 +36,7 @@ def write_label_map(
 
     Raises:
         ValueError: an id does not fit the dtype.
+        RequestError: 507, it cannot be written.
     """
     if voxels.size and voxels.max() > np.iinfo(dtype).max:
         raise ValueError(f"dtype is {dtype}, but the label map holds {int(voxels.max())}")
@@ -46,7 +48,10 @@ def write_label_map(
             image = to_sitk(voxels, affine)
             if path.name.endswith(".seg.nrrd"):
                 _describe_segments(image, labels)
-            sitk.WriteImage(image, str(temporary), useCompression=compress)
+            try:
+                sitk.WriteImage(image, str(temporary), useCompression=compress)
+            except RuntimeError as error:
+                raise RequestError(507, "the file cannot be stored") from error
 
 
 def to_sitk(voxels: np.ndarray, affine: np.ndarray) -> sitk.Image:

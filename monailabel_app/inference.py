@@ -46,6 +46,7 @@ FALLBACKS: list[tuple[str, dict[str, Any]]] = [
     ("the GPU ran out of memory: used the CPU", {"device": "cpu"}),
 ]
 WARM_UP_SHAPE = (48, 48, 48)
+WARM_UP_SECONDS = 5  # then no more: a slow network's first call takes hardly longer than the others
 MAX_WAITING = 8  # requests that wait for their turn; more are told to come again
 
 _turn = threading.Lock()  # networks take all cores or the whole GPU: one at a time
@@ -87,12 +88,24 @@ class BundleInference(InferTask):
         return str(self.bundle.weights) if self.is_valid() or not validate else None
 
     def warm_up(self) -> None:
-        """Segment noise, so that the first request finds all loaded."""
+        """Segment noise, and as many windows at once as requests may, so that the first request finds all ready."""
+        start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "noise.nii.gz"
             noise = np.random.default_rng(0).normal(100, 50, WARM_UP_SHAPE).astype(np.float32)
             nib.save(nib.Nifti1Image(noise, np.eye(4)), path)
             self.segment(path)
+        parser = self.parser(changes={"sliding_window#inferer#overlap": 0})
+        inferer, (*side, width) = parser.get_parsed_content("inferer"), parser["patch_size"]
+        for count in range(parser["sw_batch_size"], 0, -1):
+            if time.monotonic() - start > WARM_UP_SECONDS:
+                break
+            try:
+                windows = torch.randn(1, parser["in_channels"], *side, width * count, device=parser["device"])
+                with self.turn(), torch.inference_mode():
+                    inferer(windows, self.network(parser))
+            except torch.cuda.OutOfMemoryError:
+                self.free_memory()  # requests take fewer windows then, too
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Segment `request["image"]`, a path that the server chose, and write the result to a temporary file.
@@ -192,14 +205,18 @@ class BundleInference(InferTask):
         stat = self.bundle.weights.stat()
         return f"{stat.st_mtime_ns}-{stat.st_size}"
 
+    def free_memory(self) -> None:
+        """Let go of the networks, which the next request reads again."""
+        self._networks.clear()
+        torch.cuda.empty_cache()
+
     def _segment(self, image: Path, device: str, preset: Mapping[str, Any]) -> Segmentation:
         for note, changes in FALLBACKS:
             try:
                 return self._run(self.parser(device, {**preset, **changes}), image, note)
             except torch.cuda.OutOfMemoryError:
                 logger.warning("%s: out of GPU memory (%s)", self.bundle.name, note or "as configured")
-                self._networks.clear()
-                torch.cuda.empty_cache()
+                self.free_memory()
         raise AssertionError("the CPU raises no CUDA error")
 
     def _run(self, parser: ConfigParser, image: Path, note: str) -> Segmentation:

@@ -1,9 +1,9 @@
-"""A label that a client submits: which bundle's it is, its ids put right, checked, and stored as a new version."""
+"""Which bundle's a label is. One that a client submits is checked and stored as a new version, its ids put right."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,29 @@ def submit_label(
         write_label_map(table[voxels.astype(np.uint8)], grid.affine, path, labels=bundle.labels)
         info = {**told, "model": bundle.name, "label_names": bundle.labels}
         return datastore.save_label(image_id, str(path), tag, info)
+
+
+def label_ids(
+    datastore: StudiesFolder, image_id: str, image: Path, label: Path, info: Mapping[str, Any]
+) -> Sequence[int]:
+    """The ids beside 0 in a label that nobody submitted; read once and kept with it.
+
+    Args:
+        label: the current final one, and what was stored with it.
+
+    Raises:
+        RequestError: a label that does not fit its image.
+    """
+    if "ids" in info:
+        return info["ids"]
+    ids = [int(value) for value in np.unique(read_label(label, read_grid(image), range(256))) if value]
+    datastore.update_label_info(image_id, "final", {"ids": ids})
+    return ids
+
+
+def bundles_with(ids: Iterable[int], bundles: Iterable[Bundle]) -> list[str]:
+    """The names of the bundles that have all these ids."""
+    return [bundle.name for bundle in bundles if set(ids) <= set(bundle.labels.values())]
 
 
 def _segments(file: Path, parameters: SubmissionParameters) -> dict[str, int]:

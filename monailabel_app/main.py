@@ -16,10 +16,12 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel_app.active_learning import Uncertainty, make_strategies
 from monailabel_app.background import BackgroundWork
 from monailabel_app.bundles import choose_bundles
-from monailabel_app.datastore import StudiesFolder
+from monailabel_app.datastore import KNOWLEDGE, StudiesFolder
 from monailabel_app.doors import guard
 from monailabel_app.exchange import Exchange
+from monailabel_app.files import remove_parts
 from monailabel_app.inference import BundleInference
+from monailabel_app.locks import lock_folders
 from monailabel_app.pacs import Pacs
 from monailabel_app.pacs_studies import PacsStudies
 from monailabel_app.routes import add_routes
@@ -43,13 +45,17 @@ class Rep3DApp(MONAILabelApp):
         conf: see `monailabel_app.settings`.
 
     Raises:
-        ValueError: a setting that does not work, such as a model that is not there.
+        ValueError: a setting that does not work, such as a model that is not there; or another server works on the
+            studies or on a bundle.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         self.settings: Settings = read_settings(Path(app_dir), conf)
         (Path(app_dir) / "logs").mkdir(exist_ok=True)
         self.bundles = choose_bundles(self.settings.bundles, self.settings.models)
+        self._locks = lock_folders(bundle.weights.parent for bundle in self.bundles.values())
+        for bundle in self.bundles.values():
+            remove_parts(bundle.weights.parent)
         super().__init__(app_dir, studies, dict(conf), "Rep3D", "Large-kernel segmentation of 3D scans")
         self.background = BackgroundWork(self._infers, self._trainers, self.datastore(), scoring=self.settings.scoring)
         store = self.datastore()
@@ -59,17 +65,20 @@ class Rep3DApp(MONAILabelApp):
         guard(monailabel.app.app, self.settings.security, [add_routes, add_viewer])
 
     def init_datastore(self) -> StudiesFolder:
-        if not self.studies.startswith(("http://", "https://")):
-            return StudiesFolder(self.studies)
+        in_pacs = self.studies.startswith(("http://", "https://"))
+        folder = self.settings.pacs_folder if in_pacs else Path(self.studies)
+        self._locks += lock_folders([folder / KNOWLEDGE])
+        if not in_pacs:
+            return StudiesFolder(folder)
         user, password = settings.MONAI_LABEL_DATASTORE_USERNAME, settings.MONAI_LABEL_DATASTORE_PASSWORD
-        pacs = Pacs(self.studies, self.settings.modalities, user, password)
-        return PacsStudies(pacs, self.settings.pacs_folder)
+        return PacsStudies(Pacs(self.studies, self.settings.modalities, user, password), folder)
 
     def init_infers(self) -> dict[str, BundleInference]:
         return {name: BundleInference(bundle) for name, bundle in self.bundles.items()}
 
     def init_trainers(self) -> dict[str, BundleTraining]:
-        return {name: BundleTraining(bundle, self.settings.promotion) for name, bundle in self.bundles.items()}
+        served = list(self.bundles.values())
+        return {bundle.name: BundleTraining(bundle, self.settings.promotion, served) for bundle in served}
 
     def init_strategies(self) -> dict[str, Strategy]:
         return make_strategies(self._infers)

@@ -32,14 +32,10 @@ class PacsStudies(StudiesFolder):
         for name in ("series", "segmentations"):
             (self.root / KNOWLEDGE / name).mkdir(exist_ok=True)
 
-    def image(self, image_id: str) -> Path:
-        return self._converted(image_id, self.series(image_id))
-
     def series(self, image_id: str) -> Path:
         """The folder of a series' files; fetched where the PACS has another number of them."""
-        self._existing(image_id)
+        folder = self._existing(image_id)
         told = self.pacs.series()[image_id]
-        folder = self._images()[image_id]
         with self._lock:
             if not folder.is_dir() or told.count not in (0, len(list(folder.iterdir()))):
                 self.pacs.fetch(told, folder)
@@ -80,5 +76,9 @@ class PacsStudies(StudiesFolder):
             raise RequestError(400, f"{uid[:64]!r} is no UID")
         return self.root / KNOWLEDGE / "segmentations" / f"{uid}.json"
 
-    def _images(self) -> dict[str, Path]:
-        return {uid: self.root / KNOWLEDGE / "series" / uid for uid in self.pacs.series()}
+    def _images(self, beginning: str = "") -> dict[str, Path]:
+        folder = self.root / KNOWLEDGE / "series"
+        return {uid: folder / uid for uid in self.pacs.series() if uid.startswith(beginning)}
+
+    def _file(self, image_id: str, path: Path) -> Path:
+        return self._converted(image_id, self.series(image_id))

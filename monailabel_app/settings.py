@@ -11,6 +11,7 @@ client_id     the provider's name for this app (monailabel-app)
 insecure      serve other computers without authentication (false)
 origins       web pages of other servers that may call, separated by commas
 max_upload    megabytes of one request (2048)
+max_audit     megabytes of the audit log, whose oldest lines go then (1024)
 model_upload  take weights from clients with the role of an administrator (false)
 
 Where studies is the address of a PACS:
@@ -41,6 +42,7 @@ NAMES = (
     "insecure",
     "origins",
     "max_upload",
+    "max_audit",
     "model_upload",
     "modalities",
     "pacs_folder",
@@ -84,8 +86,9 @@ def read_settings(app_dir: Path, conf: Mapping[str, str]) -> Settings:
         authentication,
         insecure=_switch(conf, "insecure", False),
         origins=_words(conf, "origins", ""),
-        max_upload=_megabytes(conf.get("max_upload", "2048")),
+        max_upload=_megabytes(conf, "max_upload", "2048"),
         audit_file=app_dir / "logs/audit.jsonl",
+        audit_bytes=_megabytes(conf, "max_audit", "1024"),
     )
     return Settings(
         conf.get("models", "all"),
@@ -113,7 +116,8 @@ def _switch(conf: Mapping[str, str], name: str, default: bool) -> bool:
     return value == "true"
 
 
-def _megabytes(value: str) -> int:
+def _megabytes(conf: Mapping[str, str], name: str, default: str) -> int:
+    value = conf.get(name, default)
     if not value.isdigit() or int(value) < 1:
-        raise ValueError(f"max_upload is {value!r}, expected megabytes, a whole number above 0")
+        raise ValueError(f"{name} is {value!r}, expected megabytes, a whole number above 0")
     return int(value) * 2**20

@@ -1,6 +1,6 @@
 """Retraining on the submitted labels: the bundle's own `train.json`, in a process of its own.
 
-    models/retraining/run.json           what runs or ran: status, request, user, cases
+    models/retraining/run.json           what runs or ran: status, request, user, cases, and which were left out and why
     models/retraining/data/dataset.json  the labelled images, split into training and validation
     models/retraining/models/            the new weights, and the checkpoint to resume from
     models/retraining/training.log       what the training printed
@@ -17,7 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,10 @@ from monailabel.utils.others.generic import device_list, name_to_device
 from monailabel_app.bundles import Bundle
 from monailabel_app.datastore import StudiesFolder
 from monailabel_app.files import read_json, write_json
+from monailabel_app.labels import bundles_with, label_ids
 from monailabel_app.tasks import Task
 from monailabel_app.validation import RequestError, TrainingParameters, read_grid, read_voxels
-from monailabel_app.versions import add_version, keep_serving, serve_version
+from monailabel_app.versions import add_version, keep_serving, list_versions, serve_version, version_of
 from rep3d.checkpoints import read_weights, save_whole
 from rep3d.scores import read_scores, table
 
@@ -45,6 +46,7 @@ VALIDATIONS = 10  # of one training, at most
 PROGRESS = re.compile(r"(\d+)/(\d+) \[.*?epoch=(\d+)/(\d+), loss=([\d.naninf]+)(?:, val_dice=([\d.nan]+))?")
 LOG_BYTES = 4000  # at the end of the log, where progress stands
 POLL_SECONDS = 0.5
+DESCRIBED = 3  # cases that are left out, in a message
 KILL_SECONDS = 20  # that a stopped training has to end
 
 Item = dict[str, str]
@@ -56,11 +58,13 @@ class BundleTraining(TrainTask):
     Args:
         bundle: what to train; it needs no weights yet.
         promotion: one of PROMOTION.
+        served: all bundles of the app, to tell which one a label belongs to that was put there by hand.
     """
 
-    def __init__(self, bundle: Bundle, promotion: str = PROMOTION[0]) -> None:
+    def __init__(self, bundle: Bundle, promotion: str = PROMOTION[0], served: Sequence[Bundle] = ()) -> None:
         super().__init__(bundle.description)
         self.bundle = bundle
+        self.served = served or [bundle]
         self.promotion = promotion
         self.folder = bundle.root / "models/retraining"
 
@@ -82,18 +86,19 @@ class BundleTraining(TrainTask):
     def __call__(self, request: Mapping[str, Any], datastore: StudiesFolder) -> dict[str, Any]:
         raise NotImplementedError("trainings are started by the app, in the background")
 
-    def check(self, datastore: StudiesFolder, options: TrainingParameters) -> dict[str, Item]:
-        """The images and labels that can be trained on.
+    def check(self, datastore: StudiesFolder, options: TrainingParameters) -> tuple[dict[str, Item], dict[str, str]]:
+        """The images and labels that can be trained on, and why others are left out.
 
         Raises:
             RequestError: no label, or an unknown device.
         """
         if options.device and options.device not in device_list():
             raise RequestError(400, f"params['device']: {options.device!r}, expected one of {device_list()}")
-        items = self._labelled(datastore)
+        items, left_out = self._labelled(datastore)
         if not items:
-            raise RequestError(400, f"there is no submitted label for {self.bundle.name!r} to train on")
-        return items
+            told = f"there is no submitted label for {self.bundle.name!r} to train on"
+            raise RequestError(400, f"{told}; {_describe(left_out)}" if left_out else told)
+        return items, left_out
 
     def prepare(self, datastore: StudiesFolder, options: TrainingParameters, user: str) -> None:
         """Write down what is to be trained; an earlier training's folder is replaced.
@@ -101,9 +106,9 @@ class BundleTraining(TrainTask):
         Raises:
             RequestError: as `check`.
         """
-        items = self.check(datastore, options)
+        items, left_out = self.check(datastore, options)
         self._keep_unfinished()
-        training, validation = split_cases(items, options.val_split)
+        training, validation = split_cases(items, options.val_split, known_parts(self.bundle))
         shutil.rmtree(self.folder, ignore_errors=True)
         (self.folder / "data").mkdir(parents=True)
         for case, item in items.items():
@@ -114,14 +119,15 @@ class BundleTraining(TrainTask):
         }
         write_json(self.folder / "data/dataset.json", parts)
         cases = {"training": training, "validation": validation}
-        self._remember({"status": "RUNNING", "user": user, "cases": cases, "options": options.model_dump()})
+        run = {"user": user, "cases": cases, "left_out": left_out, "options": options.model_dump()}
+        self._remember({"status": "RUNNING", **run})
 
     def _keep_unfinished(self) -> None:
         """New weights of a training that never came to its end become a version before another takes its folder."""
-        weights = self.folder / "models/model.pt"
-        if weights.is_file() and read_json(self.folder / RUN).get("status") != "DONE":
-            note = "of a training that did not come to its end"
-            add_version(self.bundle, weights, {"user": read_json(self.folder / RUN).get("user"), "note": note})
+        weights, run = self.folder / "models/model.pt", read_json(self.folder / RUN)
+        if weights.is_file() and run.get("status") != "DONE":
+            told: dict[str, Any] = {key: run[key] for key in ("user", "cases") if key in run}
+            add_version(self.bundle, weights, {**told, "note": "of a training that did not come to its end"})
 
     def interrupted(self) -> dict[str, Any] | None:
         """What was training when the server ended."""
@@ -149,8 +155,10 @@ class BundleTraining(TrainTask):
         options = TrainingParameters.model_validate(run["options"])
         device = name_to_device(options.device)
         validated = bool(run["cases"]["validation"])
+        if run.get("left_out"):
+            task.report(_describe(run["left_out"]))
         if not validated:
-            task.report("there are too few labels to validate: the new weights will not serve by themselves")
+            task.report("there is no label to validate with: the new weights will not serve by themselves")
         settings = {
             "epochs": options.max_epochs,
             "val_interval": max(1, options.max_epochs // VALIDATIONS) if validated else options.max_epochs + 1,
@@ -174,6 +182,9 @@ class BundleTraining(TrainTask):
         new = self.folder / "models/model.pt"
         if not new.is_file():  # the server was killed between the last checkpoint and it
             save_whole(dict(read_weights(new.with_name("last.pt"))), new)
+        kept = version_of(self.bundle, new)
+        if kept and kept["serving"]:  # the server was killed right after this
+            return {key: kept.get(key) for key in ("version", "serving", "note", "dice")}
         dice: dict[str, float | None] = {"new": None, "serving": None}
         if run["cases"]["validation"]:
             task.report("scoring the new weights and those that serve")
@@ -256,18 +267,34 @@ class BundleTraining(TrainTask):
             shown = f"epoch {epoch} of {epochs}, step {step} of {steps}, loss {loss}"
             task.report(f"{shown}, validation Dice {dice}" if dice else shown, **progress, loss=loss, val_dice=dice)
 
-    def _labelled(self, datastore: StudiesFolder) -> dict[str, Item]:
-        """The final labels in this bundle's ids, by image; of each the version that no later submission changes."""
-        items = {}
+    def _labelled(self, datastore: StudiesFolder) -> tuple[dict[str, Item], dict[str, str]]:
+        """The final labels in this bundle's ids, by image; of each the version that no later submission changes.
+
+        And why others are left out, but for those of other bundles.
+        """
+        items, left_out = {}, {}
         for image_id in datastore.get_labeled_images():
             label, info = datastore.fixed_label(image_id, "final")
-            if info.get("model", self.bundle.name) != self.bundle.name:
-                continue
             try:
-                items[image_id] = {"image": str(datastore.image(image_id)), "label": str(label)}
+                image = datastore.image(image_id)
+                if "model" not in info:
+                    self._check_ids(label_ids(datastore, image_id, image, label, info))
+                elif info["model"] != self.bundle.name:
+                    continue
+                items[image_id] = {"image": str(image), "label": str(label)}
             except RequestError as error:
                 logger.warning("training goes without %s: %s", image_id, error.message)
-        return items
+                left_out[image_id] = error.message
+        return items, left_out
+
+    def _check_ids(self, ids: Sequence[int]) -> None:
+        """Whether a label that was put there by hand is of this bundle, and certainly of no other that is served."""
+        fitting = bundles_with(ids, self.served)
+        if self.bundle.name not in fitting:
+            raise RequestError(400, f"its label was put there by hand, with ids of another model: {list(ids)}")
+        if len(fitting) > 1:
+            models = ", ".join(fitting)
+            raise RequestError(400, f"its label was put there by hand, and may be of {models}: serve one, or submit it")
 
     def _as_nifti(self, case: str, image: Path) -> Path:
         """Training reads NIfTI; images of another format are converted into the training's folder."""
@@ -285,18 +312,33 @@ class BundleTraining(TrainTask):
         write_json(self.folder / RUN, run)
 
 
-def split_cases(cases: Mapping[str, Any], fraction: float) -> tuple[list[str], list[str]]:
-    """Training and validation cases, by names alone: a case stays in its part while others join.
+def known_parts(bundle: Bundle) -> dict[str, str]:
+    """The part, "training" or "validation", of every case that a version saw: training, where any was trained on it."""
+    seen = [version["cases"] for version in list_versions(bundle) if "cases" in version]
+    validation, training = (
+        dict.fromkeys((case for cases in seen for case in cases[part]), part) for part in ("validation", "training")
+    )
+    return validation | training
 
-    With one case, or a fraction of 0, there is no validation; with few, one of them validates whatever its name.
+
+def split_cases(
+    cases: Mapping[str, Any], fraction: float, known: Mapping[str, str] | None = None
+) -> tuple[list[str], list[str]]:
+    """Training and validation cases. A known case keeps its part, new ones get theirs by their names alone.
+
+    With one case there is no validation. With more, and a fraction above 0, one new case validates where no known one
+    does, whatever its name. Where nothing else is left to train on, validation cases are trained on.
     """
-    order = sorted(cases, key=_position)
-    count = sum(_position(case) < fraction for case in order)
-    if fraction > 0 and len(order) > 1:
-        count = min(max(count, 1), len(order) - 1)
-    else:
-        count = 0
-    return sorted(order[count:]), sorted(order[:count])
+    known = known or {}
+    parts = {part: [case for case in cases if known.get(case) == part] for part in ("training", "validation")}
+    new = sorted((case for case in cases if case not in known), key=_position)
+    count = 0
+    if fraction > 0 and len(cases) > 1:
+        count = max(sum(_position(case) < fraction for case in new), not parts["validation"])
+        count = min(count, len(new) if parts["training"] else len(new) - 1)
+    count = max(count, 0)
+    training, validation = sorted(parts["training"] + new[count:]), sorted(parts["validation"] + new[:count])
+    return (training, validation) if training else (validation, [])
 
 
 def may_serve(new: float | None, serving: float | None, there_are_weights: bool, promotion: str) -> tuple[bool, str]:
@@ -316,6 +358,11 @@ def may_serve(new: float | None, serving: float | None, there_are_weights: bool,
 def _position(case: str) -> float:
     """A number from 0 to 1 that depends on the case's name alone."""
     return int(hashlib.sha256(case.encode()).hexdigest()[:12], 16) / 16**12
+
+
+def _describe(left_out: Mapping[str, str]) -> str:
+    first = "; ".join(f"{case}: {reason}" for case, reason in list(left_out.items())[:DESCRIBED])
+    return f"left out {len(left_out)} image(s): {first}{'; ...' if len(left_out) > DESCRIBED else ''}"
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from monai.bundle import ConfigParser
 from monai.data.utils import dense_patch_slices
 
 from monailabel_app.inference import BundleInference
@@ -21,6 +22,12 @@ from rep3d.checkpoints import load_deployed
 
 NOISE = 0.1  # standard deviations of the image
 VERSIONS = 3  # that are compared
+# The GPU gets one window at a time, never the image.
+IN_WINDOWS = {
+    "sw_batch_size": 1,
+    "sliding_window#inferer#device": "cpu",
+    "sliding_window#inferer#sw_device": "@device",
+}
 
 CHANGES: tuple[Callable[[torch.Tensor, torch.Generator], torch.Tensor], ...] = (
     lambda x, _: x,
@@ -32,17 +39,20 @@ CHANGES: tuple[Callable[[torch.Tensor, torch.Generator], torch.Tensor], ...] = (
 
 
 def score_image(
-    inference: BundleInference, image: Path, is_stopping: Callable[[], bool] = lambda: False
+    inference: BundleInference, image: Path, is_stopping: Callable[[], bool] = lambda: False, device: str = ""
 ) -> dict[str, float | list[float]] | None:
     """Entropy (0 to 1, mean over what may be foreground) and features of an image; None where it was stopped.
 
     Goes window by window, without overlap, and lets requests in between.
 
+    Args:
+        device: a name of `inference.config()["device"]`, or empty for the first of them.
+
     Raises:
         RequestError: the image cannot be prepared.
     """
-    parser = inference.parser()
-    x = inference.prepare(parser, image)["image"].as_tensor().to(parser["device"])
+    parser = inference.parser(device)
+    x = inference.prepare(parser, image)["image"].as_tensor()
     patch = parser.get_parsed_content("patch_size")
     missing = [max(0, p - n) for p, n in zip(patch, x.shape[1:], strict=True)]
     x = F.pad(x, [side for m in reversed(missing) for side in (0, m)])
@@ -52,7 +62,7 @@ def score_image(
     for window in windows:
         if is_stopping():
             return None
-        piece = x[(slice(None), *window)].unsqueeze(0)
+        piece = x[(slice(None), *window)].unsqueeze(0).to(parser["device"])
         probabilities = []
         for change in CHANGES:
             with inference.turn(), torch.inference_mode():
@@ -64,25 +74,54 @@ def score_image(
         weight += float(foreground.sum())
         with inference.turn(), torch.inference_mode():
             encoder = inference.network(parser).get_submodule("encoder")
-            features = features + encoder(piece)[-1].mean((0, 2, 3, 4)) / len(windows)
+            features = features + encoder(piece)[-1].mean((0, 2, 3, 4)).cpu() / len(windows)
     return {"entropy": unsure / max(weight, 1e-9), "features": [round(float(value), 5) for value in features]}
 
 
-def disagreement(inference: BundleInference, image: Path, weights: Sequence[Path]) -> float:
-    """1 - the mean Dice of every pair of label maps that the weights give, over the labels that either has.
+def disagreement(
+    inference: BundleInference,
+    image: Path,
+    weights: Sequence[Path],
+    is_stopping: Callable[[], bool] = lambda: False,
+    device: str = "",
+) -> float | None:
+    """1 - the mean Dice of every pair of label maps that the weights give; None where it was stopped.
+
+    The Dice is over the labels that either map has. Goes window by window, and lets requests in between.
+
+    Args:
+        device: a name of `inference.config()["device"]`, or empty for the first of them.
 
     Raises:
         RequestError: the image cannot be prepared.
     """
-    parser = inference.parser()
-    x = inference.prepare(parser, image)["image"].as_tensor().unsqueeze(0).to(parser["device"])
-    maps = []
-    for path in weights:
-        with inference.turn(), torch.inference_mode():
-            network = load_deployed(parser.get_parsed_content("network_def"), path).to(parser["device"])
-            maps.append(parser.get_parsed_content("inferer")(x, network)[0].cpu())
+    parser = inference.parser(device, IN_WINDOWS)
+    x = inference.prepare(parser, image)["image"].as_tensor().unsqueeze(0)
+    try:
+        maps = [_label_map(inference, parser, x, path, is_stopping) for path in weights]
+    except _Stopped:
+        return None
     dices = [_mean_dice(one, other) for one, other in combinations(maps, 2)]
     return 1 - sum(dices) / len(dices)
+
+
+class _Stopped(Exception):
+    """Ends the windows of an image."""
+
+
+def _label_map(
+    inference: BundleInference, parser: ConfigParser, x: torch.Tensor, weights: Path, is_stopping: Callable[[], bool]
+) -> torch.Tensor:
+    network = load_deployed(parser.get_parsed_content("network_def"), weights).to(parser["device"])
+
+    def in_turn(windows: torch.Tensor) -> torch.Tensor:
+        if is_stopping():
+            raise _Stopped
+        with inference.turn():
+            return network(windows)
+
+    with torch.inference_mode():
+        return parser.get_parsed_content("inferer")(x, in_turn)[0]
 
 
 def _mean_dice(one: torch.Tensor, other: torch.Tensor) -> float:

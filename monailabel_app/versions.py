@@ -41,13 +41,17 @@ def version_files(bundle: Bundle) -> list[Path]:
 
 
 def add_version(bundle: Bundle, weights: Path, told: Mapping[str, Any]) -> int:
-    """Keep a copy of weights as the next version, without serving them.
+    """Keep a copy of weights as the next version, without serving them; its number.
+
+    Weights that are a version already stay that one.
 
     Args:
         told: what to remember, such as user, data, scores and note.
     """
     with _changing(bundle):
-        known = list_versions(bundle)
+        same, known = version_of(bundle, weights), list_versions(bundle)
+        if same:
+            return same["version"]
         number = known[-1]["version"] + 1 if known else 1
         folder = _folder(bundle) / f"{number:04d}"
         shutil.rmtree(folder, ignore_errors=True)  # of an addition that was interrupted
@@ -61,6 +65,12 @@ def add_version(bundle: Bundle, weights: Path, told: Mapping[str, Any]) -> int:
         }
         write_json(folder / "version.json", version)
     return number
+
+
+def version_of(bundle: Bundle, weights: Path) -> dict[str, Any] | None:
+    """The version that holds these very weights."""
+    digest = _digest(weights)
+    return next((version for version in list_versions(bundle) if version["sha256"] == digest), None)
 
 
 def keep_serving(bundle: Bundle) -> None:

@@ -30,14 +30,21 @@ BEST, LAST = "model.pt", "last.pt"
 
 
 def save_whole(content: object, path: str | os.PathLike) -> None:
-    """`torch.save` to a temporary name, then rename: `path` is the old file or the whole new one, never a part."""
+    """`torch.save` to a temporary name, then rename: `path` is the old file or the whole new one, never a part.
+
+    Raises:
+        OSError: it cannot be written, such as to a full disk.
+    """
     path = Path(path)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        torch.save(content, temporary)
+        with temporary.open("wb") as file:
+            torch.save(content, file)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error.__context__, OSError):  # torch raises one of its own that tells no reason
+            raise error.__context__ from None
         raise
 
 

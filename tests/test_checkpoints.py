@@ -95,8 +95,8 @@ def test_save_whole_replaces(tmp_path):
 def test_interrupted_save_leaves_the_old_file(interruption, tmp_path, monkeypatch):
     save_whole({"value": 1}, tmp_path / "a.pt")
 
-    def half(content, path):
-        Path(path).write_bytes(b"half of a checkpoint")
+    def half(content, file):
+        file.write(b"half of a checkpoint")
         raise interruption
 
     with monkeypatch.context() as patch:
@@ -106,6 +106,15 @@ def test_interrupted_save_leaves_the_old_file(interruption, tmp_path, monkeypatc
                 save_whole({"value": 2}, tmp_path / name)
     assert files(tmp_path) == ["a.pt"]
     assert torch.load(tmp_path / "a.pt", weights_only=True) == {"value": 1}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_full_disk_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints.os, "getpid", lambda: "full")
+    (tmp_path / ".full.a.pt").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device"):
+        save_whole({"value": torch.zeros(10_000)}, tmp_path / "a.pt")
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"network": state, "epoch": 3}])

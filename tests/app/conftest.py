@@ -43,5 +43,6 @@ def server(material, tmp_path_factory):
     (folder / "studies").mkdir()
     for name, path in material.scans.items():
         shutil.copy(path, folder / "studies" / name)
-    with Server(folder, bundles=str(material.bundles), models="msd_hippocampus,amos_ct,kits") as running:
+    bundles = shutil.copytree(material.bundles, folder / "bundles")  # it keeps other servers away from them
+    with Server(folder, bundles=str(bundles), models="msd_hippocampus,amos_ct,kits") as running:
         yield running

@@ -5,7 +5,9 @@ import pytest
 import torch
 from app_helpers import small_bundle
 from bundle_helpers import small_network
+from monai.data.utils import dense_patch_slices
 
+from monailabel_app import active_learning
 from monailabel_app.active_learning import (
     by_disagreement,
     by_diversity,
@@ -80,6 +82,62 @@ def test_disagreement(model, store, tmp_path):
     one, other = new_weights(model, 1, tmp_path), new_weights(model, 2, tmp_path)
     assert disagreement(model, image, [one, one]) == 0
     assert 0 < disagreement(model, image, [one, other]) <= 1
+
+
+def window_count(model, image):
+    parser = model.parser()
+    patch = parser["patch_size"]
+    shape = [max(n, p) for n, p in zip(model.prepare(parser, image)["image"].shape[1:], patch, strict=True)]
+    return len(dense_patch_slices(shape, patch, [p // 2 for p in patch]))
+
+
+def largest(model, store):
+    return max(map(store.image, store.list_images()), key=lambda image: window_count(model, image))
+
+
+def test_requests_come_in_between(model, store, tmp_path, monkeypatch):
+    """After every window: a request waits for one at most."""
+    image, turns = largest(model, store), []
+    turn = model.turn
+    monkeypatch.setattr(model, "turn", lambda: turns.append(1) or turn())
+    versions = [new_weights(model, seed, tmp_path) for seed in (1, 2)]
+    disagreement(model, image, versions)
+    assert len(turns) == 2 * window_count(model, image) > 4
+    assert disagreement(model, image, versions, lambda: len(turns) > 100) is not None
+    assert disagreement(model, image, versions, lambda: True) is None
+
+
+def test_windows_only_on_the_device(model, store, tmp_path, monkeypatch):
+    """Not the whole image, which a GPU may have no room for."""
+    image, sizes = largest(model, store), []
+    parser, to = model.parser, torch.Tensor.to
+    monkeypatch.setattr(model, "parser", lambda _="", changes=None: parser("", {**(changes or {}), "device": "cpu:0"}))
+
+    def watched(tensor, *args, **kwargs):
+        if str(args[:1]) == "('cpu:0',)":
+            sizes.append(tensor.shape[-3:].numel())
+        return to(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "to", watched)
+    score_image(model, image)
+    scored = len(sizes)
+    disagreement(model, image, [new_weights(model, seed, tmp_path) for seed in (1, 2)])
+    assert 0 < scored < len(sizes) and max(sizes) == 32**3
+
+
+def test_scores_where_the_gpu_is_too_small(model, store, monkeypatch):
+    devices = []
+
+    def small_gpu(inference, image, is_stopping, device):
+        devices.append(device)
+        if device != "cpu":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return score_image(inference, image, is_stopping, device)
+
+    monkeypatch.setattr(active_learning, "score_image", small_gpu)
+    result = compute_scores(Task({}), store, model)
+    assert result == {"done": store.list_images(), "failed": {}}
+    assert devices == ["", "cpu"] * len(store.list_images())
 
 
 def test_ranks():

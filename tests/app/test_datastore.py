@@ -1,12 +1,14 @@
 import json
 import os
 import shutil
+import sys
 import threading
 import zipfile
 
 import pytest
 
 from monailabel_app import datastore, files
+from monailabel_app.active_learning import First
 from monailabel_app.datastore import StudiesFolder
 from monailabel_app.validation import RequestError
 
@@ -80,12 +82,40 @@ def test_a_bad_entry_does_not_block_the_others(store):
     assert store.list_images() == images
 
 
+@pytest.fixture
+def folder_reads():
+    """The folders that are read from now on."""
+    reads, watching = [], True
+
+    def watch(event, arguments):
+        if watching and event in ("os.scandir", "os.listdir"):
+            reads.append(str(arguments[0]))
+
+    sys.addaudithook(watch)
+    yield reads
+    watching = False
+
+
+def test_listing_reads_the_studies_once(store, label, folder_reads):
+    """However many images there are."""
+    for image in store.list_images():
+        store.save_label(image, label, "final", {})
+    shutil.copy(store.image(store.list_images()[0]), store.root / "unlabeled.nii.gz")
+    for listing in (store.json, store.status, store.datalist, lambda: First()({}, store)):
+        folder_reads.clear()
+        assert listing()
+        assert folder_reads.count(str(store.root)) == 1
+        assert folder_reads.count(str(store.root / "labels/final")) == 1
+
+
 def test_links_out_of_the_folder_are_not_followed(store, label, tmp_path):
     image = store.list_images()[0]
     (tmp_path / "secret.nii.gz").write_bytes(b"secret")
     (store.root / "link.nii.gz").symlink_to(tmp_path / "secret.nii.gz")
     (store.root / "labels/final" / f"{image}.nii.gz").symlink_to(tmp_path / "secret.nii.gz")
+    (store.root / "labels/final/loop.nii.gz").symlink_to(store.root / "labels/final/loop.nii.gz")
     assert "link" not in store.list_images() and store.get_labeled_images() == []
+    assert store.json()["objects"][image]["labels"] == {}
     with pytest.raises(RequestError, match="there is no image 'link'"):
         store.image("link")
     store.save_label(image, label, "final", {})

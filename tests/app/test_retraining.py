@@ -4,14 +4,17 @@ import json
 import shutil
 import time
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from app_helpers import Server, small_bundle
 from bundle_helpers import small_network
 
 from monailabel_app.bundles import read_bundle
-from monailabel_app.training import may_serve, split_cases
-from monailabel_app.validation import RequestError
+from monailabel_app.datastore import StudiesFolder
+from monailabel_app.training import BundleTraining, may_serve, split_cases
+from monailabel_app.validation import RequestError, TrainingParameters
 from monailabel_app.versions import add_version, keep_serving, list_versions, serve_version
 
 MODEL = "msd_hippocampus"
@@ -63,6 +66,52 @@ def test_split_of_few_cases(count, fraction, sizes):
     assert (len(training), len(validation)) == sizes
 
 
+@pytest.mark.parametrize("name", "abcdefgh")
+def test_no_case_changes_its_part(name):
+    """From the first label on, whatever the names."""
+    known = {}
+    for count in range(1, 15):
+        cases = [f"{name}{number}" for number in range(count)]
+        training, validation = split_cases(dict.fromkeys(cases), 0.2, known)
+        parts = dict.fromkeys(training, "training") | dict.fromkeys(validation, "validation")
+        assert sorted(parts) == sorted(cases) and known.items() <= parts.items()
+        assert bool(validation) == (count > 1)
+        known = parts
+
+
+@pytest.mark.parametrize(
+    ("cases", "fraction", "known", "expected"),
+    [
+        ("ab", 0.9, {"a": "training"}, ("a", "b")),
+        ("ab", 0.9, {"a": "validation"}, ("b", "a")),
+        ("ab", 0.2, {"a": "training", "b": "training"}, ("ab", "")),
+        ("ab", 0.0, {"a": "validation"}, ("b", "a")),
+        ("ab", 0.2, {"a": "validation", "b": "validation"}, ("ab", "")),
+        ("a", 0.2, {"a": "validation"}, ("a", "")),
+        ("a", 0.2, {"b": "training"}, ("a", "")),
+    ],
+)
+def test_split_of_known_cases(cases, fraction, known, expected):
+    assert split_cases(dict.fromkeys(cases), fraction, known) == tuple(list(part) for part in expected)
+
+
+def test_who_was_trained_on_does_not_validate(bundle, studies, material, tmp_path):
+    """Also by a version that does not serve, or that never came to its end."""
+    store, trainer = StudiesFolder(studies), BundleTraining(bundle)
+    names = store.list_images()
+    for name in names:
+        store.save_label(name, str(material.labels[f"{name}.nii.gz"]), "final", {"model": MODEL})
+    cases = {"training": names[:1], "validation": names[1:2]}
+    add_version(bundle, weights(tmp_path, bundle, 7), {"cases": cases})
+    add_version(bundle, weights(tmp_path, bundle, 8), {"cases": {"training": names[1:2], "validation": []}})
+    (trainer.folder / "models").mkdir(parents=True)
+    shutil.copy(weights(tmp_path, bundle, 9), trainer.folder / "models/model.pt")
+    unfinished = {"status": "FAILED", "user": "ann", "cases": {"training": names[2:3], "validation": []}}
+    (trainer.folder / "run.json").write_text(json.dumps(unfinished))
+    trainer.prepare(store, TrainingParameters(val_split=0.9), "ann")
+    assert trainer.interrupted()["cases"] == {"training": names[:3], "validation": names[3:]}
+
+
 @pytest.mark.parametrize(
     ("new", "serving", "promotion", "serves"),
     [
@@ -87,7 +136,8 @@ def test_versions(bundle, tmp_path):
     before = bundle.weights.read_bytes()
     keep_serving(bundle)
     keep_serving(bundle)
-    assert add_version(bundle, weights(tmp_path, bundle, 7), {"user": "ann", "note": "x"}) == 2
+    for _ in range(2):
+        assert add_version(bundle, weights(tmp_path, bundle, 7), {"user": "ann", "note": "x"}) == 2
     assert [(v["version"], v["serving"]) for v in list_versions(bundle)] == [(1, True), (2, False)]
     assert serve_version(bundle, 2)["user"] == "ann"
     assert bundle.weights.read_bytes() == (tmp_path / "7.pt").read_bytes()
@@ -107,6 +157,60 @@ def test_an_interrupted_addition_is_no_version(bundle, tmp_path, monkeypatch):
     assert add_version(bundle, tmp_path / "7.pt", {}) == 2
 
 
+# --- labels that were put into the folder by hand
+
+
+@pytest.fixture
+def by_hand(studies, material):
+    """A store, and its one image whose label nobody submitted."""
+    store = StudiesFolder(studies)
+    name = store.list_images()[0]
+    shutil.copy(material.labels[f"{name}.nii.gz"], store.root / "labels/final")
+    return store, name
+
+
+def test_a_label_by_hand_of_the_only_model(by_hand, bundle):
+    store, name = by_hand
+    items, left_out = BundleTraining(bundle).check(store, TrainingParameters())
+    assert list(items) == [name] and left_out == {}
+    assert store.get_label_info(name, "final")["ids"] == [1, 2]
+
+
+def test_a_label_by_hand_that_may_be_of_several_models(by_hand, bundle, material, caplog):
+    """It trains none of them, and that is said; a submitted one trains its own."""
+    store, name = by_hand
+    other = store.list_images()[1]
+    store.save_label(other, str(material.labels[f"{other}.nii.gz"]), "final", {"model": MODEL})
+    served = [bundle, read_bundle(material.bundles / "amos_ct")]
+    trainer = BundleTraining(bundle, served=served)
+    reason = "its label was put there by hand, and may be of msd_hippocampus, amos_ct: serve one, or submit it"
+    for _ in range(2):  # the second time the ids are known
+        items, left_out = trainer.check(store, TrainingParameters())
+        assert list(items) == [other] and left_out == {name: reason}
+    assert f"training goes without {name}: {reason}" in caplog.text
+    store.remove_label(other, "final")
+    with pytest.raises(RequestError, match=f"no submitted label for .*; left out 1 image.*{reason}"):
+        trainer.check(store, TrainingParameters())
+
+
+def test_a_label_by_hand_of_another_model(by_hand, bundle, material):
+    store, name = by_hand
+    path = store.label(name, "final")
+    label = nib.load(path)
+    nib.save(nib.Nifti1Image((np.asarray(label.dataobj) > 0).astype(np.uint8) * 9, label.affine), path)
+    served = [bundle, read_bundle(material.bundles / "amos_ct")]
+    assert list(BundleTraining(served[1], served=served).check(store, TrainingParameters())[0]) == [name]
+    with pytest.raises(RequestError, match=r"ids of another model: \[9\]"):
+        BundleTraining(bundle, served=served).check(store, TrainingParameters())
+
+
+def test_a_label_by_hand_that_is_no_label(by_hand, bundle):
+    store, name = by_hand
+    shutil.copy(store.image(name), store.label(name, "final"))
+    with pytest.raises(RequestError, match=f"{name}: label value"):
+        BundleTraining(bundle).check(store, TrainingParameters())
+
+
 # --- the server
 
 
@@ -120,6 +224,7 @@ def test_from_labels_to_a_new_version(running, material, bundle):
     assert running.request("POST", f"/train/{MODEL}", json={}).status_code == 400
     names = sorted(material.labels)
     submit(running, material, names[:3])
+    shutil.copy(material.scans[names[3]], running.studies / "labels/final")  # by hand, and no label
     started = running.request("POST", f"/train/{MODEL}", json={"max_epochs": 2, "val_split": 0.3, "device": "cpu"})
     assert started.status_code == 200 and started.json()["status"] in ("SUBMITTED", "RUNNING")
     assert running.request("POST", f"/train/{MODEL}", json={}).status_code == 429
@@ -129,6 +234,7 @@ def test_from_labels_to_a_new_version(running, material, bundle):
     assert time.perf_counter() - start < 1
     status = wait(running)
     assert status["status"] == "DONE", status
+    assert any(detail.startswith("left out 1 image(s): ") for detail in status["details"])
     assert status["progress"]["epochs"] == 2 and 0 <= status["result"]["dice"]["new"] <= 1
     versions = running.request("GET", f"/model/{MODEL}/versions").json()
     assert [version["version"] for version in versions] == [1, 2]

@@ -339,6 +339,7 @@ def test_keys(material, studies, tmp_path):
         (["--conf", "insecure", "maybe"], "insecure is 'maybe', expected true or false"),
         (["--conf", "promotion", "always"], "promotion is 'always', expected one of"),
         (["--conf", "max_upload", "-1"], "max_upload is '-1', expected megabytes"),
+        (["--conf", "max_audit", "0"], "max_audit is '0', expected megabytes"),
     ],
 )
 def test_refuses_to_start(arguments, message):

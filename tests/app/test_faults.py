@@ -1,0 +1,229 @@
+"""What a second server, kill -9 and a full disk leave behind."""
+
+import gzip
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import psutil
+import pytest
+import requests
+import torch
+from app_helpers import Server, small_bundle
+from bundle_helpers import small_network
+
+from monailabel_app import files, training, versions
+from monailabel_app.bundles import read_bundle
+from monailabel_app.formats import write_label_map
+from monailabel_app.locks import lock_folders
+from monailabel_app.tasks import Task
+from monailabel_app.training import BundleTraining
+from monailabel_app.validation import RequestError
+from rep3d.checkpoints import load_deployed
+
+MODEL = "msd_hippocampus"
+QUICK = {"models": MODEL, "warm_up": "false", "scoring": "false"}
+
+
+# --- a second server
+
+
+def test_one_server_at_a_time(material, studies, tmp_path):
+    """On a studies folder, and on a bundle; also after the first was killed."""
+    bundle, other = (small_bundle(tmp_path / name, MODEL) for name in ("bundles", "others"))
+    (bundle / "models/.1.2.part.model.pt").write_bytes(b"left by a kill")
+    with Server(tmp_path, bundles=str(bundle.parent), **QUICK) as first:
+        assert not list(bundle.rglob("*.part.*"))
+        same_bundle = Server(tmp_path / "second", bundles=str(bundle.parent), **QUICK)
+        with pytest.raises(RuntimeError, match=f"another server works on {bundle}"):
+            same_bundle.start()
+        same_studies = Server(tmp_path / "third", bundles=str(other.parent), **QUICK)
+        same_studies.command[same_studies.command.index("--studies") + 1] = str(studies)
+        with pytest.raises(RuntimeError, match=f"another server works on {studies}"):
+            same_studies.start()
+        assert first.request("GET", "/info/").status_code == 200
+        first.stop(kill=True)
+        same_studies.start().stop()
+
+
+def test_locks(tmp_path):
+    kept = lock_folders([tmp_path / "a", tmp_path / "b"])
+    with pytest.raises(ValueError, match=f"another server works on {tmp_path / 'b'}"):
+        lock_folders([tmp_path / "c", tmp_path / "b"])
+    kept.clear()
+    assert len(lock_folders([tmp_path / "c", tmp_path / "b"])) == 2
+    shutil.rmtree(tmp_path / "a")
+    (tmp_path / "a").write_text("no folder")
+    with pytest.raises(ValueError, match="a cannot be locked .File exists"):
+        lock_folders([tmp_path / "a"])
+
+
+# --- kill -9
+
+
+def test_killed_while_labels_come_in(material, studies, tmp_path):
+    """What was acknowledged is there after a restart, as it was sent."""
+    bundle = small_bundle(tmp_path / "bundles", MODEL)
+    running = Server(tmp_path, bundles=str(bundle.parent), **QUICK).start()
+    names = sorted(name.removesuffix(".nii.gz") for name in material.scans)
+    acknowledged = {}
+
+    def submit(client):
+        for number in range(1000):
+            own_id, image = f"{client}-{number}", names[(client + number) % len(names)]
+            scan = nib.load(studies / f"{image}.nii.gz")
+            voxels = np.zeros(scan.shape, np.uint8)
+            voxels.flat[client * 1000 + number] = 1
+            content = gzip.compress(nib.Nifti1Image(voxels, scan.affine).to_bytes())
+            data, sent = {"params": json.dumps({"client_id": own_id})}, {"label": ("a.nii.gz", content)}
+            try:
+                answer = running.request("PUT", f"/datastore/label?image={image}", files=sent, data=data)
+            except requests.RequestException:
+                return  # killed
+            assert answer.status_code == 200, answer.text
+            acknowledged[own_id] = image, client * 1000 + number
+
+    clients = [threading.Thread(target=submit, args=(client,)) for client in range(4)]
+    for client in clients:
+        client.start()
+    deadline = time.monotonic() + 60
+    while len(acknowledged) < 40 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.stop(kill=True)
+    for client in clients:
+        client.join()
+    assert len(acknowledged) >= 40
+    with running:
+        for image in names:
+            told = running.request("GET", f"/datastore/label/versions?label={image}").json()
+            kept = {info["client_id"]: info["version"] for info in told}
+            assert [info["version"] for info in told] == list(range(1, len(told) + 1))
+            current = running.request("GET", f"/datastore/label?label={image}&tag=final").content
+            for own_id, (labelled, voxel) in acknowledged.items():
+                if labelled == image:
+                    path = f"/datastore/label?label={image}&tag=final&version={kept[own_id]}"
+                    content = running.request("GET", path).content
+                    stored = np.asarray(nib.Nifti1Image.from_bytes(gzip.decompress(content)).dataobj)
+                    assert np.flatnonzero(stored).tolist() == [voxel]
+            newest = running.request("GET", f"/datastore/label?label={image}&tag=final&version={len(told)}").content
+            assert current == newest
+        assert not list(studies.rglob(".*.part.*"))
+
+
+def killed(function):
+    """Whether a child of this process was killed while it ran a function."""
+    child = os.fork()
+    if not child:
+        function()
+        os._exit(0)
+    return os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def new_weights(bundle, seed, path):
+    torch.manual_seed(seed)
+    torch.save(small_network(bundle.root).state_dict(), path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def trained(tmp_path, monkeypatch):
+    """A training that has come to its end, and whose weights are better but no version yet."""
+    trainer = BundleTraining(read_bundle(small_bundle(tmp_path / "bundles", MODEL)), "better")
+    (trainer.folder / "models").mkdir(parents=True)
+    new_weights(trainer.bundle, 7, trainer.folder / "models/model.pt")
+    torch.save({"epoch": 50}, trainer.folder / "models/last.pt")
+    cases = {"training": ["a"], "validation": ["b"]}
+    files.write_json(trainer.folder / "run.json", {"status": "RUNNING", "user": "ann", "cases": cases, "options": {}})
+    new = (trainer.folder / "models/model.pt").read_bytes()
+    score = lambda self, task, path, *_: 0.9 if path.read_bytes() == new else 0.5  # noqa: E731
+    monkeypatch.setattr(BundleTraining, "_mean_dice", score)
+    return trainer
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+@pytest.mark.parametrize("step", ["describe", "serve", "replace", "remember"])
+def test_killed_during_promotion(step, trained, monkeypatch):
+    """The weights that serve are the old or the new ones, and after a restart the new ones, as one version."""
+    bundle, old = trained.bundle, trained.bundle.weights.read_bytes()
+    new = (trained.folder / "models/model.pt").read_bytes()
+    replace = os.replace
+    with monkeypatch.context() as patch:
+        if step == "describe":
+            patch.setattr(versions, "write_json", lambda path, told: "dice" in told and kill())
+        elif step == "serve":
+            patch.setattr(training, "serve_version", kill)
+        elif step == "replace":
+            patch.setattr(os, "replace", lambda one, other: kill() if other == bundle.weights else replace(one, other))
+        else:
+            patch.setattr(BundleTraining, "_remember", kill)
+        assert killed(lambda: trained.run(Task({})))
+    assert bundle.weights.read_bytes() == (new if step == "remember" else old)
+    load_deployed(small_network(bundle.root), bundle.weights)
+    result = BundleTraining(bundle, "better").run(Task({}))
+    assert (result["version"], result["serving"], result["dice"]["new"]) == (2, True, 0.9)
+    assert [version["serving"] for version in versions.list_versions(bundle)] == [False, True]
+    assert bundle.weights.read_bytes() == new
+    assert (bundle.root / "models/versions/0001/model.pt").read_bytes() == old
+    assert trained.interrupted() is None
+
+
+# --- a full disk
+
+
+def limit_files(process, size):
+    """No file grows beyond a size, in bytes: writing ends in the middle, as on a full disk."""
+    psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, (size, psutil.RLIM_INFINITY))
+
+
+@pytest.mark.skipif(not hasattr(psutil, "RLIMIT_FSIZE"), reason="the system limits no file sizes")
+def test_full_disk_of_a_server(material, studies, tmp_path):
+    """A clear answer, what was there stays whole, and the server goes on as soon as there is room."""
+    bundle = small_bundle(tmp_path / "bundles", MODEL)
+    image, other = sorted(name.removesuffix(".nii.gz") for name in material.scans)[:2]
+    labels = [{"label": ("a.nii.gz", material.labels[f"{name}.nii.gz"].read_bytes())} for name in (image, other)]
+    scan = ("a.nii.gz", material.scans[f"{image}.nii.gz"].read_bytes())
+    large = ("a.nii.gz", os.urandom(3 * 2**20))  # goes to the disk while it is received
+    with Server(tmp_path, bundles=str(bundle.parent), **QUICK) as running:
+        submit = lambda: running.request("PUT", f"/datastore/label?image={image}", files=labels[0])  # noqa: E731
+        assert submit().status_code == 200
+        before = {path: path.read_bytes() for path in studies.rglob("*") if path.is_file()}
+        audited = (running.app / "logs/audit.jsonl").read_text()
+        limit_files(running.process, 100)
+        for method, path, sent in (
+            ("PUT", f"/datastore/label?image={image}", labels[0]),
+            ("PUT", f"/datastore/label?image={other}", labels[1]),
+            ("PUT", "/datastore/image?image=new", {"file": scan}),
+            ("PUT", "/datastore/image?image=large", {"file": large}),
+            ("PUT", "/session/", {"files": scan}),
+            ("POST", f"/infer/{MODEL}", {"file": scan}),
+        ):
+            answer = running.request(method, path, files=sent)
+            assert answer.status_code == 507, (path, answer.text)
+            assert answer.json()["detail"] == "the file cannot be stored (File too large)"
+        assert {path: path.read_bytes() for path in studies.rglob("*") if path.is_file()} == before
+        limit_files(running.process, psutil.RLIM_INFINITY)
+        assert submit().status_code == 200
+        lines = (running.app / "logs/audit.jsonl").read_text().removeprefix(audited).splitlines()
+        assert json.loads(lines[-1])["status"] == 200 and all(json.loads(line)["path"] for line in lines)
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".seg.nrrd"])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+def test_full_disk_of_a_result(suffix, tmp_path, monkeypatch):
+    voxels = np.random.default_rng(0).integers(0, 3, (60, 60, 60))
+    path = tmp_path / f"result{suffix}"
+    monkeypatch.setattr(files.os, "getpid", lambda: 1)
+    (tmp_path / f".1.{threading.get_ident()}.part.{path.name}").symlink_to("/dev/full")
+    with pytest.raises(RequestError, match="the file cannot be stored") as caught:
+        write_label_map(voxels, np.eye(4), path, labels={"a": 1})
+    assert caught.value.status == 507 and list(tmp_path.iterdir()) == []
