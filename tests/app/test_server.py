@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import json
+import shutil
 import sys
 import threading
 import time
@@ -59,8 +60,9 @@ def test_info(server, material):
 
 
 def test_a_day_with_slicer(material, studies, tmp_path):
-    """Next sample, segment, correct, submit, next sample."""
-    with Server(tmp_path, bundles=str(material.bundles), models="msd_hippocampus") as running:
+    """Next sample, segment, correct, submit, next sample; then train, and segment with the new weights."""
+    shutil.copytree(material.bundles, tmp_path / "bundles")
+    with Server(tmp_path, bundles=str(tmp_path / "bundles"), models="msd_hippocampus") as running:
         client = slicer_client()(running.url, tmpdir=str(tmp_path / "client"), client_id="reader")
         (tmp_path / "client").mkdir()
         seen = set()
@@ -91,6 +93,18 @@ def test_a_day_with_slicer(material, studies, tmp_path):
             info = client.datastore()["objects"][sample["id"]]["labels"]["final"]["info"]
             assert (info["version"], info["model"], info["client_id"]) == (1, "msd_hippocampus", "reader")
         assert client.info()["datastore"]["completed"] == 2
+
+        client.train_start("msd_hippocampus", {"max_epochs": 1, "device": "cpu", "val_split": 0.3, "pretrained": True})
+        deadline = time.monotonic() + 120
+        while client.train_status(check_if_running=True) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        assert client.train_status()["status"] == "DONE"
+        new = running.request("GET", "/model/msd_hippocampus/versions").json()[-1]["version"]
+        running.request("POST", f"/model/msd_hippocampus/versions/{new}").raise_for_status()
+        sample = client.next_sample("first", {})
+        assert sample["id"] not in seen
+        result, _ = client.infer("msd_hippocampus", sample["id"], {"result_extension": ".nrrd"})
+        assert sitk.ReadImage(result).GetSize() == sitk.ReadImage(str(studies / sample["name"])).GetSize()
 
 
 def slicer_export(scan):
