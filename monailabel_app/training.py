@@ -40,7 +40,7 @@ from rep3d.scores import read_scores, table
 
 logger = logging.getLogger(__name__)
 
-RUN, PROCESS = "run.json", "process.json"
+RUN, PROCESS, LOG = "run.json", "process.json", "training.log"
 PROMOTION = ("not worse", "better", "never")  # than the serving weights, to serve in their place
 VALIDATIONS = 10  # of one training, at most
 PROGRESS = re.compile(r"(\d+)/(\d+) \[.*?epoch=(\d+)/(\d+), loss=([\d.naninf]+)(?:, val_dice=([\d.nan]+))?")
@@ -81,7 +81,22 @@ class BundleTraining(TrainTask):
         return {**super().info(), "version": self.bundle.version}
 
     def stats(self) -> dict[str, Any]:
-        return {}
+        """What 3D Slicer and OHIF show: how far a training is, and the validation Dice of it or of what serves."""
+        run = read_json(self.folder / RUN)
+        if run.get("status") == "RUNNING":
+            return self._stats_of_running(run["options"]["max_epochs"])
+        result = run.get("result", {})
+        dice = result.get("dice", {}).get("new" if result.get("serving") else "serving")
+        return {"best_metric": dice, "total_time": "ended"} if dice is not None else {}
+
+    def _stats_of_running(self, epochs: int) -> dict[str, Any]:
+        log = self.folder / LOG
+        found = PROGRESS.findall(_tail(log)) if log.is_file() else []
+        if not found:
+            return {"epoch": 0, "total_epochs": epochs}
+        _, _, epoch, _, _, dice = found[-1]
+        best = {"best_metric": float(dice)} if dice and dice != "nan" else {}
+        return {"epoch": int(epoch), "total_epochs": epochs, **best}
 
     def __call__(self, request: Mapping[str, Any], datastore: StudiesFolder) -> dict[str, Any]:
         raise NotImplementedError("trainings are started by the app, in the background")
@@ -229,7 +244,7 @@ class BundleTraining(TrainTask):
         threads = max(1, torch.get_num_threads() - 1)  # one core is the server's
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
         self._end_orphan()
-        log = self.folder / "training.log"
+        log = self.folder / LOG
         with log.open("ab") as output:
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment)
         write_json(self.folder / PROCESS, {"pid": process.pid, "started": psutil.Process(process.pid).create_time()})

@@ -211,6 +211,17 @@ def test_a_label_by_hand_that_is_no_label(by_hand, bundle):
         BundleTraining(bundle).check(store, TrainingParameters())
 
 
+def test_stats_of_a_running_training(bundle):
+    trainer = BundleTraining(bundle)
+    assert trainer.stats() == {}
+    trainer.folder.mkdir(parents=True)
+    (trainer.folder / "run.json").write_text(json.dumps({"status": "RUNNING", "options": {"max_epochs": 4}}))
+    assert trainer.stats() == {"epoch": 0, "total_epochs": 4}
+    bar = "Training: 50%|#   | 10/20 [00:05<00:05,  2.00step/s, epoch=2/4, loss=0.123, val_dice=0.75, best=0.75]"
+    (trainer.folder / "training.log").write_text(bar)
+    assert trainer.stats() == {"epoch": 2, "total_epochs": 4, "best_metric": 0.75}
+
+
 # --- the server
 
 
@@ -236,6 +247,8 @@ def test_from_labels_to_a_new_version(running, material, bundle):
     assert status["status"] == "DONE", status
     assert any(detail.startswith("left out 1 image(s): ") for detail in status["details"])
     assert status["progress"]["epochs"] == 2 and 0 <= status["result"]["dice"]["new"] <= 1
+    shown = status["result"]["dice"]["new" if status["result"]["serving"] else "serving"]
+    assert running.request("GET", "/info/").json()["train_stats"][MODEL]["best_metric"] == shown
     versions = running.request("GET", f"/model/{MODEL}/versions").json()
     assert [version["version"] for version in versions] == [1, 2]
     assert sorted(sum(versions[1]["cases"].values(), [])) == [name.removesuffix(".nii.gz") for name in names[:3]]
