@@ -20,6 +20,7 @@ from monailabel_app.validation import RequestError
 
 logging.getLogger("highdicom").setLevel(logging.WARNING)  # its messages hold identifiers
 SERIES_NUMBER = 300
+IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 STRUCTURE = Code("91723000", "SCT", "Anatomical structure")
 CATEGORY = Code("123037004", "SCT", "Anatomical Structure")
 ALTERED_CATEGORY = Code("49755003", "SCT", "Morphologically Altered Structure")
@@ -46,7 +47,7 @@ def make_segmentation(
         RequestError: an empty label map, or slices without the identifiers that a segmentation refers to.
     """
     sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in slices]
-    missing = [tag for tag in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID") if not sources[0].get(tag)]
+    missing = [tag for tag in IDENTIFIERS if not sources[0].get(tag)]
     if missing:
         raise RequestError(400, f"the DICOM series has no {', '.join(missing)}: a segmentation cannot refer to it")
     present = {name: index for name, index in labels.items() if (voxels == index).any()}
@@ -56,22 +57,26 @@ def make_segmentation(
     for number, index in enumerate(present.values(), 1):  # segments are numbered from 1 without gaps
         frames[voxels.transpose() == index] = number
     colors = label_colors(labels)
-    segmentation = hd.seg.Segmentation(
-        sources,
-        frames,
-        hd.seg.SegmentationTypeValues.BINARY,
-        [_describe(number, name, colors[name], model) for number, name in enumerate(present, 1)],
-        series_instance_uid=hd.UID(),
-        series_number=SERIES_NUMBER,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="Rep3D",
-        manufacturer_model_name=model[:64],
-        software_versions=version("rep3d"),
-        device_serial_number="none",
-        content_label="SEGMENTATION",
-        series_description=f"Segmentation, {model}"[:64],
-    )
+    descriptions = [_describe(number, name, colors[name], model) for number, name in enumerate(present, 1)]
+    try:
+        segmentation = hd.seg.Segmentation(
+            sources,
+            frames,
+            hd.seg.SegmentationTypeValues.BINARY,
+            descriptions,
+            series_instance_uid=hd.UID(),
+            series_number=SERIES_NUMBER,
+            sop_instance_uid=hd.UID(),
+            instance_number=1,
+            manufacturer="Rep3D",
+            manufacturer_model_name=model[:64],
+            software_versions=version("rep3d"),
+            device_serial_number="none",
+            content_label="SEGMENTATION",
+            series_description=f"Segmentation, {model}"[:64],
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RequestError(400, f"the DICOM series lacks what a segmentation needs ({error})") from error
     # Viewers take the distance of slices from here; how thick a slice is often differs.
     measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     measures.SpacingBetweenSlices = float(np.linalg.norm(read_grid_of_slices(slices)[:3, 2]))

@@ -24,7 +24,7 @@ from monailabel_app.validation import RequestError
 logging.getLogger("dicomweb_client").setLevel(logging.WARNING)  # its messages name patients' studies
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 UID_LENGTH = 64
-TIMEOUT = (5, 60)  # seconds to connect, and between two pieces of an answer
+TIMEOUT = (5, 30)  # seconds to connect, and between two pieces of an answer
 KEPT_SECONDS = 2  # that a list of series is taken for current
 AS_STORED = (("application/dicom", "*"),)  # any transfer syntax: the PACS need not transcode
 FIELDS = ["StudyDate", "StudyTime", "NumberOfSeriesRelatedInstances", "SeriesDescription"]

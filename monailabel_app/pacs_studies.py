@@ -8,6 +8,7 @@ folder/.rep3d/segmentations/<UID>.json    what became of a DICOM Segmentation, s
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ class PacsStudies(StudiesFolder):
     def __init__(self, pacs: Pacs, root: str | os.PathLike) -> None:
         super().__init__(root)
         self.pacs = pacs
+        self._fetching = threading.Lock()  # not that of writes: labels are stored meanwhile
         for name in ("series", "segmentations"):
             (self.root / KNOWLEDGE / name).mkdir(exist_ok=True)
 
@@ -36,7 +38,7 @@ class PacsStudies(StudiesFolder):
         """The folder of a series' files; fetched where the PACS has another number of them."""
         folder = self._existing(image_id)
         told = self.pacs.series()[image_id]
-        with self._lock:
+        with self._fetching:
             if not folder.is_dir() or told.count not in (0, len(list(folder.iterdir()))):
                 self.pacs.fetch(told, folder)
         return folder

@@ -65,12 +65,16 @@ def test_an_empty_label_map(slices):
         make_segmentation(slices, np.zeros((64, 48, 12), int), LABELS, "a model")
 
 
-def test_a_series_without_identifiers(slices, voxels):
+@pytest.mark.parametrize(
+    ("tag", "message"),
+    [("SeriesInstanceUID", "has no SeriesInstanceUID"), ("SOPClassUID", "has no SOPClassUID"), ("PatientID", "lacks")],
+)
+def test_an_anonymised_series(tag, message, slices, voxels):
     for path in slices:
         dataset = pydicom.dcmread(path)
-        dataset.SeriesInstanceUID = ""
+        delattr(dataset, tag)
         dataset.save_as(path)
-    with pytest.raises(RequestError, match="SeriesInstanceUID"):
+    with pytest.raises(RequestError, match=message):
         make_segmentation(slices, voxels, LABELS, "a model")
 
 
