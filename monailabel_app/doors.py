@@ -83,6 +83,7 @@ def guard(app: FastAPI, security: Security, additions: Sequence[Callable[[FastAP
     server.add_exception_handler(RequestValidationError, _answer_wrong_request)
     for kind in (OSError, HTTPException):
         server.add_exception_handler(kind, _answer_full_disk)
+    server.add_exception_handler(Exception, _leave_to_doors)
     for add in additions:
         add(server)
     inner: ASGIApp = server
@@ -220,6 +221,10 @@ async def _answer_wrong_request(request: Request, error: Exception) -> JSONRespo
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     return JSONResponse({"detail": f"{'.'.join(map(str, first['loc']))}: {first['msg']}"}, 422)
+
+
+async def _leave_to_doors(request: Request, error: Exception) -> Response:
+    raise error
 
 
 async def _answer_full_disk(request: Request, error: Exception) -> Response:
