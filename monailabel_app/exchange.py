@@ -127,10 +127,12 @@ class Exchange:
             return
         path = self._datastore.label_version(image_id, info["version"])
         label: Any = nib.load(path)
-        slices = sorted_slices(self._datastore.series(image_id))
         try:
+            slices = sorted_slices(self._datastore.series(image_id))
             segmentation = make_segmentation(slices, np.asarray(label.dataobj), bundle.labels, bundle.name)
         except RequestError as error:
+            if error.status >= 500:
+                raise
             logger.warning("the label of %s is not sent to the PACS: %s", image_id, error.message)
             self._datastore.tell_version(image_id, info["version"], {"segmentation": None})
             return

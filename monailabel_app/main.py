@@ -57,11 +57,11 @@ class Rep3DApp(MONAILabelApp):
         for bundle in self.bundles.values():
             remove_parts(bundle.weights.parent)
         super().__init__(app_dir, studies, dict(conf), "Rep3D", "Large-kernel segmentation of 3D scans")
-        self.background = BackgroundWork(self._infers, self._trainers, self.datastore(), scoring=self.settings.scoring)
         store = self.datastore()
-        self.exchange: Exchange | None = None
-        if isinstance(store, PacsStudies):
-            self.exchange = Exchange(store, self.bundles, send=self.settings.send_labels)
+        in_pacs = isinstance(store, PacsStudies)
+        scoring = self.settings.scoring and ("scoring" in conf or not in_pacs)
+        self.background = BackgroundWork(self._infers, self._trainers, store, scoring=scoring)
+        self.exchange = Exchange(store, self.bundles, send=self.settings.send_labels) if in_pacs else None
         guard(monailabel.app.app, self.settings.security, [add_routes, add_viewer])
 
     def init_datastore(self) -> StudiesFolder:
@@ -71,7 +71,8 @@ class Rep3DApp(MONAILabelApp):
         if not in_pacs:
             return StudiesFolder(folder)
         user, password = settings.MONAI_LABEL_DATASTORE_USERNAME, settings.MONAI_LABEL_DATASTORE_PASSWORD
-        return PacsStudies(Pacs(self.studies, self.settings.modalities, user, password), folder)
+        pacs = Pacs(self.studies, self.settings.modalities, self.settings.search, user, password)
+        return PacsStudies(pacs, folder)
 
     def init_infers(self) -> dict[str, BundleInference]:
         return {name: BundleInference(bundle) for name, bundle in self.bundles.items()}

@@ -18,7 +18,6 @@ import requests
 from dicomweb_client import DICOMwebClient
 from pydicom.uid import SegmentationStorage
 
-from monailabel_app.files import PART
 from monailabel_app.validation import RequestError
 
 logging.getLogger("dicomweb_client").setLevel(logging.WARNING)  # its messages name patients' studies
@@ -83,12 +82,16 @@ class Pacs:
     Args:
         url: its root, such as http://127.0.0.1:8042/dicom-web.
         modalities: of the series that are images to label.
+        search: what else these must have, values by DICOM keyword; `*` and ranges of dates as in QIDO-RS.
         user, password: for its basic authentication; empty: none.
     """
 
-    def __init__(self, url: str, modalities: Sequence[str], user: str = "", password: str = "") -> None:
+    def __init__(
+        self, url: str, modalities: Sequence[str], search: Mapping[str, str], user: str = "", password: str = ""
+    ) -> None:
         self.url = url.rstrip("/")
         self.modalities = tuple(modalities)
+        self.search = dict(search)
         self._session = _Session()
         if user:
             self._session.auth = (user, password)
@@ -117,7 +120,7 @@ class Pacs:
         Raises:
             RequestError: 502, the PACS does not answer.
         """
-        temporary = folder.with_name(f".{folder.name}{PART}.dicom")
+        temporary = folder.with_name(f".{folder.name}")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
@@ -186,7 +189,8 @@ class Pacs:
 
     @_answered
     def _search(self, modality: str) -> list[Series]:
-        found = self._client.search_for_series(fields=FIELDS, search_filters={"Modality": modality}, get_remaining=True)
+        wanted = {**self.search, "Modality": modality}
+        found = self._client.search_for_series(fields=FIELDS, search_filters=wanted, get_remaining=True)
         return [_series(pydicom.Dataset.from_json(item)) for item in found]
 
 

@@ -4,7 +4,7 @@ models        bundles to serve, separated by commas, or all: every bundle that h
 bundles       folder of the bundles (bundles, beside the app)
 promotion     which new weights serve: "not worse", "better" (than those that serve, on validation cases) or "never"
 warm_up       run each network once at the start (true)
-scoring       compute the scores of active learning in the background (true)
+scoring       compute the scores of active learning in the background (true; false for a PACS, of which it fetches all)
 api_keys      file of the API keys that may call, see docs/deployment.md
 realm         address of an OpenID provider's realm, such as https://keycloak.example/realms/hospital
 client_id     the provider's name for this app (monailabel-app)
@@ -16,6 +16,7 @@ model_upload  take weights from clients with the role of an administrator (false
 
 Where studies is the address of a PACS:
 modalities    of the series to label, separated by commas (CT,MR)
+search        what else these must have, such as StudyDate=20260101-,SeriesDescription=Abdomen*
 pacs_folder   of labels and fetched series (pacs, in the app's folder)
 send_labels   store submitted labels in the PACS as DICOM Segmentations (true)
 """
@@ -25,6 +26,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from pydicom.datadict import tag_for_keyword
 
 from monailabel_app.authentication import Authentication
 from monailabel_app.doors import Security
@@ -45,6 +48,7 @@ NAMES = (
     "max_audit",
     "model_upload",
     "modalities",
+    "search",
     "pacs_folder",
     "send_labels",
 )
@@ -63,6 +67,7 @@ class Settings:
     security: Security
     model_upload: bool
     modalities: tuple[str, ...]
+    search: dict[str, str]
     pacs_folder: Path
     send_labels: bool
 
@@ -100,6 +105,7 @@ def read_settings(app_dir: Path, conf: Mapping[str, str]) -> Settings:
         security,
         _switch(conf, "model_upload", False),
         _words(conf, "modalities", "CT,MR"),
+        _search(conf),
         Path(conf.get("pacs_folder", app_dir / "pacs")),
         _switch(conf, "send_labels", True),
     )
@@ -107,6 +113,14 @@ def read_settings(app_dir: Path, conf: Mapping[str, str]) -> Settings:
 
 def _words(conf: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in conf.get(name, default).split(",") if word.strip())
+
+
+def _search(conf: Mapping[str, str]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in _words(conf, "search", "")]
+    wrong = [keyword for keyword, _, value in pairs if not value or tag_for_keyword(keyword) is None]
+    if wrong:
+        raise ValueError(f"search is {conf['search']!r}, expected KEYWORD=VALUE with DICOM keywords, not {wrong}")
+    return {keyword: value for keyword, _, value in pairs}
 
 
 def _switch(conf: Mapping[str, str], name: str, default: bool) -> bool:

@@ -15,6 +15,8 @@ from pacs_helpers import LIVER, objects, pacs_server, until, write_series
 
 from monailabel_app.dicom import convert_series, sorted_slices
 from monailabel_app.dicom_seg import make_segmentation
+from monailabel_app.pacs import Pacs
+from monailabel_app.settings import read_settings
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +180,17 @@ def test_the_proxy_passes_dicomweb_alone(place, path):
     request = requests.Request("GET", place.server.url).prepare()
     request.url = f"{place.server.url}/proxy/dicom/wado/{path}"
     assert requests.Session().send(request, timeout=30).status_code == 404
+
+
+def test_only_what_is_searched_for(place):
+    for search, found in (({}, True), ({"SeriesDescription": "ba*"}, True), ({"PatientID": "nobody"}, False)):
+        assert (place.uids["CT"] in Pacs(place.orthanc.dicomweb, ["CT"], search).series()) is found
+
+
+@pytest.mark.parametrize("search", ["Nonsense=1", "PatientID", "PatientID="])
+def test_a_search_that_is_none(search, tmp_path):
+    with pytest.raises(ValueError, match="expected KEYWORD=VALUE"):
+        read_settings(tmp_path, {"search": search})
 
 
 def test_the_proxy_keeps_the_query(place):
