@@ -16,7 +16,7 @@ model_upload  take weights from clients with the role of an administrator (false
 
 Where studies is the address of a PACS:
 modalities    of the series to label, separated by commas (CT,MR)
-search        what else these must have, such as StudyDate=20260101-,SeriesDescription=Abdomen*
+search        what else these must have, such as StudyDate=20260101-,BodyPartExamined=ABDOMEN
 pacs_folder   of labels and fetched series (pacs, in the app's folder)
 send_labels   store submitted labels in the PACS as DICOM Segmentations (true)
 """
