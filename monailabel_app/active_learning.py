@@ -130,6 +130,24 @@ def make_strategies(models: Mapping[str, BundleInference]) -> dict[str, Strategy
     }
 
 
+def pick_sample(
+    strategies: Mapping[str, Strategy], request: Mapping[str, Any], datastore: StudiesFolder
+) -> dict[str, Any]:
+    """The image that `request["strategy"]` picks, and what is known of it; empty where all are labelled.
+
+    Raises:
+        RequestError: 404, there is no such strategy.
+    """
+    if request["strategy"] not in strategies:
+        raise RequestError(404, f"there is no strategy {request['strategy'][:100]!r}")
+    sample = strategies[request["strategy"]](request, datastore)
+    if not sample:
+        return {}
+    path = datastore.image(sample["id"])
+    told = {"name": path.name, "path": str(path), "checksum": datastore.checksum(sample["id"])}
+    return {**datastore.get_image_info(sample["id"]), **told, **sample}
+
+
 def choose_model(models: Mapping[str, BundleInference], name: str) -> BundleInference:
     """The named model, or the first that has weights.
 

@@ -6,7 +6,7 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -238,3 +238,13 @@ class BundleInference(InferTask):
             "post": time.perf_counter() - inferred,
         }
         return Segmentation(pred[0].as_tensor().numpy(), pred.affine.double().numpy(), seconds, note)
+
+
+def prepare_tasks(tasks: Iterable[BundleInference], *, warm_up: bool) -> None:
+    """Say which have no weights yet, and warm the others up where that is wanted."""
+    for task in tasks:
+        if not task.is_valid():
+            logger.warning("%s has no weights (%s): train it, or put them there", task.bundle.name, task.bundle.weights)
+        elif warm_up:
+            logger.info("warming up %s", task.bundle.name)
+            task.warm_up()

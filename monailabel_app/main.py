@@ -13,14 +13,14 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from monailabel_app.active_learning import Uncertainty, make_strategies
+from monailabel_app.active_learning import Uncertainty, make_strategies, pick_sample
 from monailabel_app.background import BackgroundWork
 from monailabel_app.bundles import choose_bundles
 from monailabel_app.datastore import KNOWLEDGE, StudiesFolder
 from monailabel_app.doors import guard
 from monailabel_app.exchange import Exchange
 from monailabel_app.files import remove_parts
-from monailabel_app.inference import BundleInference
+from monailabel_app.inference import BundleInference, prepare_tasks
 from monailabel_app.locks import lock_folders
 from monailabel_app.pacs import Pacs
 from monailabel_app.pacs_studies import PacsStudies
@@ -31,7 +31,6 @@ from monailabel_app.training import BundleTraining
 from monailabel_app.validation import RequestError
 from monailabel_app.viewer import add_viewer
 
-logger = logging.getLogger(__name__)
 # It warns at every image that an optional decoder of NVIDIA is not there.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
@@ -91,12 +90,7 @@ class Rep3DApp(MONAILabelApp):
         return Sessions(self.settings.sessions)
 
     def on_init_complete(self) -> None:
-        for name, task in self._infers.items():
-            if not task.is_valid():
-                logger.warning("%s has no weights (%s): train it, or put them there", name, task.bundle.weights)
-            elif self.settings.warm_up:
-                logger.info("warming up %s", name)
-                task.warm_up()
+        prepare_tasks(self._infers.values(), warm_up=self.settings.warm_up)
         self.background.resume_trainings()
         if self.exchange is not None:
             self.exchange.start()
@@ -118,17 +112,9 @@ class Rep3DApp(MONAILabelApp):
         Raises:
             RequestError: 404, there is no such strategy.
         """
-        if request["strategy"] not in self._strategies:
-            raise RequestError(404, f"there is no strategy {request['strategy'][:100]!r}")
         self.refresh()
         self.background.keep_scores()
-        sample = self._strategies[request["strategy"]](request, self.datastore())
-        if not sample:
-            return {}
-        store = self.datastore()
-        path = store.image(sample["id"])
-        told = {"name": path.name, "path": str(path), "checksum": store.checksum(sample["id"])}
-        return {**store.get_image_info(sample["id"]), **told, **sample}
+        return pick_sample(self._strategies, request, self.datastore())
 
     def refresh(self, *, wait: bool = True) -> None:
         """Make labels and the PACS, if there is one, the same.
