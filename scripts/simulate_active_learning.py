@@ -28,6 +28,7 @@ from typing import Any
 
 import fire
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 from scipy.stats import t as student
@@ -287,12 +288,11 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
     for i, strategy in enumerate(strategies):
         shift = 1 + 0.04 * (i - (len(strategies) - 1) / 2)  # so that the intervals stand beside each other
         positions = [number * shift for number in numbers]
-        style = {"color": f"C{STRATEGIES.index(strategy)}", "marker": "o", "markersize": 4, "capsize": 3}
-        dice = [mean_and_half(list(by_seed(cells, strategy, [number]).values())) for number in numbers]
-        curve.errorbar(positions, *zip(*dice, strict=True), label=strategy, **style)
+        color = f"C{STRATEGIES.index(strategy)}"
+        dice = [list(by_seed(cells, strategy, [number]).values()) for number in numbers]
+        _draw(curve, positions, dice, color, strategy)
         if strategy != BASELINE:
-            against = [mean_and_half(differences(cells, strategy, [number])) for number in numbers]
-            difference.errorbar(positions, *zip(*against, strict=True), **style)
+            _draw(difference, positions, [differences(cells, strategy, [number]) for number in numbers], color, "")
     difference.axhline(0, color=f"C{STRATEGIES.index(BASELINE)}", linewidth=1)
     seeds = len({cell["seed"] for cell in cells})
     curve.set_ylabel("mean Dice of the test cases")
@@ -302,10 +302,18 @@ def plot(cells: Sequence[Cell], path: Path) -> None:
         axes.set_xticks(numbers, [str(number) for number in numbers])
         axes.set_xlabel("labelled cases")
         axes.grid(alpha=0.3)
-    figure.suptitle(f"Mean and {CONFIDENCE:.0%} interval over {seeds} seed(s)")
+    figure.suptitle(f"Mean and {CONFIDENCE:.0%} interval over {seeds} seed(s), and each seed")
     figure.legend(loc="outside lower center", ncols=len(strategies), frameon=False)
     with whole_file(path) as temporary:
         figure.savefig(temporary)
+
+
+def _draw(axes: Axes, positions: Sequence[float], values: Sequence[Sequence[float]], color: str, label: str) -> None:
+    """Means with intervals, and a dot per seed."""
+    summary = [mean_and_half(of_seeds) for of_seeds in values]
+    axes.errorbar(positions, *zip(*summary, strict=True), label=label, color=color, marker="o", markersize=5, capsize=3)
+    for position, of_seeds in zip(positions, values, strict=True):
+        axes.plot([position * 1.015] * len(of_seeds), of_seeds, ".", color=color, alpha=0.5, markersize=4)
 
 
 def _as_tuple(value: Any) -> tuple:

@@ -30,7 +30,7 @@ def settings(tmp_path_factory):
         "bundle": str(bundle),
         "numbers": NUMBERS,
         "steps": 10,
-        "candidates": 6,
+        "candidates": 3,
     }
 
 
