@@ -119,15 +119,18 @@ def by_diversity(unlabeled: Scores, labeled: Scores) -> dict[str, float]:
     return {image: unlabeled[image]["entropy"] * distance / largest for image, distance in distances.items()}
 
 
+# The strategies that go by scores, by the names that clients see: description and rank.
+RANKINGS: dict[str, tuple[str, Callable[[Scores, Scores], dict[str, float]]]] = {
+    "entropy": ("Most uncertain under changes of contrast and noise", by_entropy),
+    "disagreement": ("Where the newest versions of the weights disagree most", by_disagreement),
+    "diverse": ("Uncertain and unlike what is labelled", by_diversity),
+}
+
+
 def make_strategies(models: Mapping[str, BundleInference]) -> dict[str, Strategy]:
     """The strategies by the names that clients see."""
-    return {
-        "random": Random(),
-        "first": First(),
-        "entropy": Scored("Most uncertain under changes of contrast and noise", by_entropy, models),
-        "disagreement": Scored("Where the newest versions of the weights disagree most", by_disagreement, models),
-        "diverse": Scored("Uncertain and unlike what is labelled", by_diversity, models),
-    }
+    scored = {name: Scored(description, rank, models) for name, (description, rank) in RANKINGS.items()}
+    return {"random": Random(), "first": First(), **scored}
 
 
 def pick_sample(

@@ -19,6 +19,7 @@ from monai.data.utils import dense_patch_slices
 
 from monailabel_app.inference import BundleInference
 from rep3d.checkpoints import load_deployed
+from rep3d.inferers import has_fast_bfloat16
 
 NOISE = 0.1  # standard deviations of the image
 VERSIONS = 3  # that are compared
@@ -65,16 +66,16 @@ def score_image(
         piece = x[(slice(None), *window)].unsqueeze(0).to(parser["device"])
         probabilities = []
         for change in CHANGES:
-            with inference.turn(), torch.inference_mode():
+            with inference.turn(), torch.inference_mode(), _autocast(piece.device):
                 probabilities.append(inference.network(parser)(change(piece, generator)).float().softmax(1))
         mean = torch.stack(probabilities).mean(0)
         entropy = -(mean * mean.clamp(min=1e-9).log()).sum(1) / math.log(mean.shape[1])
         foreground = 1 - mean[:, 0]
         unsure += float((entropy * foreground).sum())
         weight += float(foreground.sum())
-        with inference.turn(), torch.inference_mode():
+        with inference.turn(), torch.inference_mode(), _autocast(piece.device):
             encoder = inference.network(parser).get_submodule("encoder")
-            features = features + encoder(piece)[-1].mean((0, 2, 3, 4)).cpu() / len(windows)
+            features = features + encoder(piece)[-1].float().mean((0, 2, 3, 4)).cpu() / len(windows)
     return {"entropy": unsure / max(weight, 1e-9), "features": [round(float(value), 5) for value in features]}
 
 
@@ -122,6 +123,10 @@ def _label_map(
 
     with torch.inference_mode():
         return parser.get_parsed_content("inferer")(x, in_turn)[0]
+
+
+def _autocast(device: torch.device) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_fast_bfloat16(device))
 
 
 def _mean_dice(one: torch.Tensor, other: torch.Tensor) -> float:

@@ -1,0 +1,136 @@
+import csv
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from app_helpers import small_bundle
+from bundle_helpers import make_dataset
+
+from rep3d.data import case_name, load_datalist
+
+SCRIPT = Path(__file__).parents[2] / "scripts/simulate_active_learning.py"
+STRATEGIES = ["random", "entropy", "disagreement", "diverse"]
+NUMBERS = [2, 3, 5]
+
+
+@pytest.fixture(scope="module")
+def script():
+    return runpy.run_path(str(SCRIPT))
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("simulation")
+    bundle = small_bundle(folder, "msd_hippocampus", weights=False)
+    return {
+        "dataset_dir": str(make_dataset(folder / "data", bundle, count=14)),
+        "output_dir": str(folder / "output"),
+        "bundle": str(bundle),
+        "numbers": NUMBERS,
+        "steps": 10,
+        "candidates": 3,
+    }
+
+
+@pytest.fixture(scope="module")
+def output(script, settings):
+    """Of a finished experiment: one seed with all strategies, and one with random alone."""
+    hook = sys.excepthook
+    script["main"](**settings, seeds=0)
+    script["main"](**settings, seeds=[1], strategies="random")
+    sys.excepthook = hook
+    return Path(settings["output_dir"])
+
+
+def read_cells(output, seed=0):
+    cells = [json.loads(path.read_text()) for path in (output / f"seed{seed}").glob("*.json")]
+    return {(cell["strategy"], cell["number"]): cell for cell in cells}
+
+
+def test_every_strategy_starts_from_the_same_cases_and_picks_unlabelled_ones(output, settings):
+    pool = {case_name(item["image"]) for item in load_datalist(settings["dataset_dir"], "training")}
+    cells = read_cells(output)
+    assert set(cells) == {(strategy, number) for strategy in STRATEGIES for number in NUMBERS}
+    assert len({cells[strategy, 2]["trained"] for strategy in STRATEGIES}) == 1
+    for strategy in STRATEGIES:
+        few, more, most = (cells[strategy, number]["cases"] for number in NUMBERS)
+        assert more[:2] == few and most[:3] == more
+        assert [len(set(cases)) for cases in (few, more, most)] == NUMBERS and set(most) <= pool
+    assert cells["random", 2]["cases"] != read_cells(output, 1)["random", 2]["cases"]
+
+
+def test_strategies_follow_their_scores(output):
+    cells = read_cells(output)
+    folder = output / "seed0" / cells["entropy", 2]["trained"]
+    scores = json.loads((folder / "uncertainty.json").read_text())
+    labelled = set(cells["entropy", 2]["cases"])
+    assert cells["entropy", 3]["cases"][2] == max(scores.keys() - labelled, key=lambda case: scores[case]["entropy"])
+    # One version has nothing to disagree with: the app picks any case, here the one that random picks.
+    assert cells["disagreement", 3]["cases"] == cells["random", 3]["cases"]
+
+
+def test_table_and_plot(output):
+    rows = list(csv.DictReader((output / "cells.csv").open()))
+    assert len(rows) == (len(STRATEGIES) + 1) * len(NUMBERS)
+    table = (output / "table.md").read_text()
+    one, other, entropy = (
+        read_cells(output, seed)[strategy, 5]["dice"]
+        for seed, strategy in ((0, "random"), (1, "random"), (0, "entropy"))
+    )
+    assert f"| 5 | random | 2 | {(one + other) / 2:.4f} (" in table
+    assert f"| 5 | entropy | 1 | {entropy:.4f} | {entropy - one:+.4f} |" in table
+    assert (output / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_goes_on_where_it_was_interrupted(script, settings, output, monkeypatch):
+    runs = []
+    run = script["Experiment"]._run
+    monkeypatch.setattr(
+        script["Experiment"],
+        "_run",
+        lambda self, configs, run_id, told: (runs.append(run_id), run(self, configs, run_id, told)),
+    )
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    script["main"](**settings, seeds=[0])
+    assert runs == []
+    cell = output / "seed1/random_5.json"
+    before = json.loads(cell.read_text())
+    cell.unlink()
+    (output / "seed1" / before["trained"] / "scores.csv").unlink()
+    script["main"](**settings, seeds=[1], strategies=["random"])
+    assert runs == ["evaluating"] and json.loads(cell.read_text()) == before
+
+
+def test_interval_over_seeds(script):
+    mean, half = script["mean_and_half"]([1.0, 2.0, 3.0])
+    assert mean == 2 and half == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+    assert script["differences"](
+        [
+            {"strategy": "random", "seed": 0, "number": 4, "dice": 0.5},
+            {"strategy": "entropy", "seed": 0, "number": 4, "dice": 0.75},
+            {"strategy": "entropy", "seed": 1, "number": 4, "dice": 0.9},
+        ],
+        "entropy",
+        [4],
+    ) == [0.25]
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"strategies": "entropie"}, "strategies is .'entropie',., expected some of random, entropy"),
+        ({"numbers": [4, 2]}, "ascending"),
+        ({"numbers": [0, 2]}, "whole numbers from 1"),
+        ({"numbers": [2, 99], "candidates": 200}, "ends with 99, but the training part has 10 cases"),
+        ({"steps": 15}, "steps is 15, expected a multiple of 10"),
+        ({"candidates": 1}, "candidates is 1, expected at least the 2 case"),
+        ({"steps": 20}, "give another folder"),
+        ({"bundle": "nowhere"}, "nowhere.*no metadata of a segmentation bundle"),
+        ({"dataset_dir": "nowhere"}, "'nowhere' does not exist"),
+    ],
+)
+def test_bad_arguments(script, settings, output, told, message):
+    with pytest.raises(SystemExit, match=message):
+        script["main"](**{**settings, **told})
