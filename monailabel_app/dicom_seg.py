@@ -16,10 +16,11 @@ from pydicom.sr.coding import Code
 
 from monailabel_app.dicom import read_grid_of_slices
 from monailabel_app.formats import label_colors
-from monailabel_app.validation import RequestError
+from monailabel_app.validation import MAX_VOXELS, RequestError
 
 logging.getLogger("highdicom").setLevel(logging.WARNING)  # its messages hold identifiers
 SERIES_NUMBER = 300
+MANUFACTURER, PROPOSAL = "Rep3D", "PROPOSAL"
 IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 STRUCTURE = Code("91723000", "SCT", "Anatomical structure")
 CATEGORY = Code("123037004", "SCT", "Anatomical Structure")
@@ -33,7 +34,13 @@ KEYWORDS = {"postcava": "InferiorVenaCava", "vessel": "BloodVessel", "tumor": "N
 
 
 def make_segmentation(
-    slices: Sequence[Path], voxels: np.ndarray, labels: Mapping[str, int], model: str
+    slices: Sequence[Path],
+    voxels: np.ndarray,
+    labels: Mapping[str, int],
+    model: str,
+    *,
+    uid: str | None = None,
+    is_proposal: bool = False,
 ) -> pydicom.Dataset:
     """A binary DICOM Segmentation of a series.
 
@@ -42,6 +49,8 @@ def make_segmentation(
         voxels: (D, H, W) label ids, on the grid of the series as `convert_series` writes it.
         labels: ids by name; those without voxels are left out.
         model: what made the label map, such as the name of a bundle.
+        uid: its SOPInstanceUID; a new one otherwise.
+        is_proposal: a network made it, and nobody has looked at it; see `is_own_proposal`.
 
     Raises:
         RequestError: an empty label map, or slices without the identifiers that a segmentation refers to.
@@ -66,13 +75,13 @@ def make_segmentation(
             descriptions,
             series_instance_uid=hd.UID(),
             series_number=SERIES_NUMBER,
-            sop_instance_uid=hd.UID(),
+            sop_instance_uid=uid or hd.UID(),
             instance_number=1,
-            manufacturer="Rep3D",
+            manufacturer=MANUFACTURER,
             manufacturer_model_name=model[:64],
             software_versions=version("rep3d"),
             device_serial_number="none",
-            content_label="SEGMENTATION",
+            content_label=PROPOSAL if is_proposal else "SEGMENTATION",
             series_description=f"Segmentation, {model}"[:64],
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -81,6 +90,11 @@ def make_segmentation(
     measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     measures.SpacingBetweenSlices = float(np.linalg.norm(read_grid_of_slices(slices)[:3, 2]))
     return segmentation
+
+
+def is_own_proposal(dataset: pydicom.Dataset) -> bool:
+    """Whether a segmentation is what a network of this app proposed."""
+    return (dataset.get("Manufacturer"), dataset.get("ContentLabel")) == (MANUFACTURER, PROPOSAL)
 
 
 def read_segmentation(
@@ -98,6 +112,7 @@ def read_segmentation(
         RequestError: no readable segmentation, overlapping segments, or one of other slices.
     """
     affine = read_grid_of_slices(slices)
+    _check_size(dataset, slices)
     try:
         names = {int(item.SegmentNumber): str(item.SegmentLabel) for item in dataset.SegmentSequence}
         frames = np.reshape(dataset.pixel_array, (-1, dataset.Rows, dataset.Columns))
@@ -106,13 +121,6 @@ def read_segmentation(
         numbers = [int(group.ReferencedSegmentNumber) for group in groups]
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, NotImplementedError) as error:
         raise RequestError(400, f"the DICOM segmentation cannot be read ({error})") from error
-    first = pydicom.dcmread(slices[0], specific_tags=["Rows", "Columns"])
-    if dataset.SegmentationType != "BINARY" or frames.shape[1:] != (first.Rows, first.Columns):
-        raise RequestError(
-            400,
-            f"the DICOM segmentation is {dataset.SegmentationType} with frames of {frames.shape[1:]}, expected BINARY "
-            f"of {(first.Rows, first.Columns)} as its series",
-        )
     voxels = np.zeros((len(slices), *frames.shape[1:]), dtype=np.uint8)
     for frame, place, number in zip(frames.astype(bool), places, numbers, strict=True):
         if not 0 <= place < len(slices) or number not in names or not 0 < number < 256:
@@ -122,6 +130,23 @@ def read_segmentation(
         voxels[place][frame] = number
     present = {names[number]: number for number in np.unique(voxels).tolist() if number}
     return voxels.transpose(), affine, present
+
+
+def _check_size(dataset: pydicom.Dataset, slices: Sequence[Path]) -> None:
+    """Before its frames are unpacked: eight bytes of memory for each byte."""
+    first = pydicom.dcmread(slices[0], specific_tags=["Rows", "Columns"])
+    kind, size = dataset.get("SegmentationType"), (dataset.get("Rows"), dataset.get("Columns"))
+    if kind != "BINARY" or size != (first.Rows, first.Columns):
+        raise RequestError(
+            400,
+            f"the DICOM segmentation is {kind} with frames of {size}, expected BINARY of {(first.Rows, first.Columns)} "
+            "as its series",
+        )
+    frames, most = int(dataset.get("NumberOfFrames") or 1), len(slices) * len(dataset.get("SegmentSequence") or ())
+    if frames > most or frames * first.Rows * first.Columns > MAX_VOXELS:
+        raise RequestError(
+            400, f"the DICOM segmentation cannot be read: it has {frames} frames, at most {most} are possible"
+        )
 
 
 def _place_of_frame(dataset: pydicom.Dataset, group: pydicom.Dataset, affine: np.ndarray) -> int:

@@ -172,7 +172,9 @@ class Doors:
             if _host_name(headers.get("host", "")) not in LOCAL_NAMES:
                 raise RequestError(403, "the Host header is not this computer's")  # a web page that rebinds a name
         origin = headers.get("origin")
-        if not origin and headers.get("sec-fetch-site") in ("cross-site", "same-site"):  # an image or a form of a page
+        # A link of another page, or the way back from signing in, may open the viewer; an image or a form may not.
+        opens_viewer = scope["path"].startswith(VIEWER) and headers.get("sec-fetch-dest") == "document"
+        if not (origin or opens_viewer) and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
             raise RequestError(403, "requests of this web page are not accepted")
         if origin and origin.partition("//")[2] != headers.get("host") and origin not in security.origins:
             raise RequestError(403, "requests of this web page are not accepted")

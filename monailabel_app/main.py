@@ -65,6 +65,10 @@ class Rep3DApp(MONAILabelApp):
 
     def init_datastore(self) -> StudiesFolder:
         in_pacs = self.studies.startswith(("http://", "https://"))
+        if in_pacs and "@" in self.studies:
+            raise ValueError(
+                "studies holds a name or password; give them as MONAI_LABEL_DATASTORE_USERNAME and _PASSWORD"
+            )
         folder = self.settings.pacs_folder if in_pacs else Path(self.studies)
         self._locks += lock_folders([folder / KNOWLEDGE])
         if not in_pacs:

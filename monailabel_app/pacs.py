@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
+from pydicom.errors import InvalidDicomError
 from pydicom.uid import SegmentationStorage
 
 from monailabel_app.validation import RequestError
@@ -29,6 +30,8 @@ AS_STORED = (("application/dicom", "*"),)  # any transfer syntax: the PACS need 
 FIELDS = ["StudyDate", "StudyTime", "NumberOfSeriesRelatedInstances", "SeriesDescription"]
 # What a viewer may ask for: searches, metadata, pixels, bulk data, of studies, series and instances.
 RESOURCE = re.compile(r"(studies|series|instances)(/[\w.,-]+)*/?")
+STORE = re.compile(r"studies(/[0-9.]+)?/?")
+COUNT = ".count"
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,7 +73,7 @@ def _answered(function: Callable[P, T]) -> Callable[P, T]:
         except requests.HTTPError as error:
             status = error.response.status_code if error.response is not None else "an error"
             raise RequestError(502, f"the PACS answered {status}") from error
-        except (requests.RequestException, ValueError, KeyError) as error:
+        except (requests.RequestException, InvalidDicomError, ValueError, KeyError) as error:
             raise RequestError(502, f"the PACS does not answer as expected ({type(error).__name__})") from error
 
     return call
@@ -96,8 +99,10 @@ class Pacs:
         if user:
             self._session.auth = (user, password)
         self._client = DICOMwebClient(self.url, self._session)
+        self._client.set_http_retry_params(retry=False)  # it would wait 30 seconds; who waits here can try again
         self._lock = threading.Lock()
         self._series: dict[str, Series] = {}
+        self._failure = ""
         self._listed = -float("inf")
 
     def series(self) -> dict[str, Series]:
@@ -108,24 +113,35 @@ class Pacs:
         """
         with self._lock:
             if time.monotonic() - self._listed > KEPT_SECONDS:
-                found = [item for modality in self.modalities for item in self._search(modality)]
-                self._series = {item.uid: item for item in found if item.count != 1 and is_uid(item.uid)}
+                try:
+                    found = [item for modality in self.modalities for item in self._search(modality)]
+                    self._series = {item.uid: item for item in found if item.count != 1 and is_uid(item.uid)}
+                    self._failure = ""
+                except RequestError as error:
+                    self._failure = error.message  # for those who waited meanwhile, too
                 self._listed = time.monotonic()
+            if self._failure:
+                raise RequestError(502, self._failure)
             return self._series
 
     @_answered
     def fetch(self, series: Series, folder: Path) -> None:
-        """Download a series into a new folder.
+        """Download a series into a new folder, in whose file COUNT stands how many instances the PACS told of.
 
         Raises:
-            RequestError: 502, the PACS does not answer.
+            RequestError: 502, the PACS does not answer, or with fewer instances.
         """
         temporary = folder.with_name(f".{folder.name}")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            for number, instance in enumerate(self._client.iter_series(series.study, series.uid, AS_STORED)):
-                instance.save_as(temporary / f"{number:05d}.dcm", write_like_original=False)
+            received = 0
+            for instance in self._client.iter_series(series.study, series.uid, AS_STORED):
+                instance.save_as(temporary / f"{received:05d}.dcm", write_like_original=False)
+                received += 1
+            if received < series.count:
+                raise RequestError(502, f"the PACS sent {received} of the {series.count} slices of the series")
+            (temporary / COUNT).write_text(str(series.count), encoding="utf-8")
             shutil.rmtree(folder, ignore_errors=True)
             temporary.rename(folder)
         except OSError as error:
@@ -142,12 +158,9 @@ class Pacs:
         Raises:
             RequestError: 502, the PACS does not answer.
         """
-        found = self._client.search_for_instances(
-            fields=["ContentDate", "ContentTime"],
-            search_filters={"Modality": "SEG", "SOPClassUID": SegmentationStorage},
-            get_remaining=True,
-        )
-        datasets = [pydicom.Dataset.from_json(item) for item in found]
+        wanted = {"Modality": "SEG", "SOPClassUID": SegmentationStorage}
+        fields = ["ContentDate", "ContentTime"]
+        datasets = _all_pages(self._client.search_for_instances, "SOPInstanceUID", fields, wanted)
         datasets.sort(key=lambda item: (str(item.get("ContentDate", "")), str(item.get("ContentTime", ""))))
         tags = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
         uids = [tuple(str(dataset.get(tag)) for tag in tags) for dataset in datasets]
@@ -177,12 +190,12 @@ class Pacs:
     def forward(
         self, method: str, path: str, query: str, headers: Mapping[str, str], body: bytes | None
     ) -> requests.Response:
-        """A viewer's DICOMweb request, answered by the PACS as a stream.
+        """A viewer's DICOMweb request, answered by the PACS as a stream. POST stores instances, and nothing else.
 
         Raises:
             RequestError: 404, no DICOMweb resource; 502, the PACS does not answer.
         """
-        if not RESOURCE.fullmatch(path) or ".." in path:
+        if not (STORE if method == "POST" else RESOURCE).fullmatch(path) or ".." in path:
             raise RequestError(404, f"{path[:200]!r} is no DICOMweb resource")
         url = f"{self.url}/{path}" + (f"?{query}" if query else "")
         return self._session.request(method, url, headers=dict(headers), data=body, stream=True)
@@ -190,8 +203,21 @@ class Pacs:
     @_answered
     def _search(self, modality: str) -> list[Series]:
         wanted = {**self.search, "Modality": modality}
-        found = self._client.search_for_series(fields=FIELDS, search_filters=wanted, get_remaining=True)
-        return [_series(pydicom.Dataset.from_json(item)) for item in found]
+        return list(map(_series, _all_pages(self._client.search_for_series, "SeriesInstanceUID", FIELDS, wanted)))
+
+
+def _all_pages(
+    search: Callable[..., list[dict[str, dict]]], uid: str, fields: Sequence[str], wanted: Mapping[str, str]
+) -> list[pydicom.Dataset]:
+    """What a search finds, page by page, until one brings nothing new."""
+    found: dict[str, pydicom.Dataset] = {}
+    while True:
+        page = search(fields=fields, search_filters=dict(wanted), offset=len(found) or None)
+        datasets = [pydicom.Dataset.from_json(item) for item in page]
+        new = {str(dataset.get(uid)): dataset for dataset in datasets if str(dataset.get(uid)) not in found}
+        if not new:
+            return list(found.values())
+        found |= new
 
 
 def is_uid(text: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 from monailabel_app.datastore import KNOWLEDGE, StudiesFolder
 from monailabel_app.files import read_json, write_json
-from monailabel_app.pacs import Pacs, is_uid
+from monailabel_app.pacs import COUNT, Pacs, Series, is_uid
 from monailabel_app.validation import RequestError
 
 
@@ -36,16 +36,27 @@ class PacsStudies(StudiesFolder):
 
     def series(self, image_id: str) -> Path:
         """The folder of a series' files; fetched where the PACS has another number of them."""
-        folder = self._existing(image_id)
-        told = self.pacs.series()[image_id]
+        folder, told = self._existing(image_id), self.told(image_id)
+        count = folder / COUNT
         with self._fetching:
-            if not folder.is_dir() or told.count not in (0, len(list(folder.iterdir()))):
+            if not count.is_file() or count.read_text(encoding="utf-8") != str(told.count):
                 self.pacs.fetch(told, folder)
         return folder
 
+    def told(self, image_id: str) -> Series:
+        """What the PACS tells of an image.
+
+        Raises:
+            RequestError: 404, there is no such image.
+        """
+        series = self.pacs.series().get(image_id)
+        if series is None:
+            raise RequestError(404, f"there is no image {image_id[:200]!r}")
+        return series
+
     def get_image_info(self, image_id: str) -> dict[str, Any]:
         known = super().get_image_info(image_id)
-        told = self.pacs.series()[image_id]
+        told = self.told(image_id)
         return {**known, **told.info(), "RetrieveURL": f"/ohif/monai-label?StudyInstanceUIDs={told.study}"}
 
     def add_image(self, image_id: str, image_filename: str, image_info: Mapping[str, Any]) -> str:
@@ -68,7 +79,7 @@ class PacsStudies(StudiesFolder):
             write_json(path, {**read_json(path), **told})
 
     def name(self) -> str:
-        return self.pacs.url
+        return "PACS"
 
     def description(self) -> str:
         return "Images of a PACS"
@@ -79,8 +90,10 @@ class PacsStudies(StudiesFolder):
         return self.root / KNOWLEDGE / "segmentations" / f"{uid}.json"
 
     def _images(self, beginning: str = "") -> dict[str, Path]:
-        folder = self.root / KNOWLEDGE / "series"
-        return {uid: folder / uid for uid in self.pacs.series() if uid.startswith(beginning)}
+        folder, series = self.root / KNOWLEDGE / "series", self.pacs.series()
+        if beginning in series:
+            return {beginning: folder / beginning}
+        return {uid: folder / uid for uid in series if uid.startswith(beginning)}
 
     def _file(self, image_id: str, path: Path) -> Path:
         return self._converted(image_id, self.series(image_id))

@@ -296,6 +296,8 @@ class BundleTraining(TrainTask):
                     self._check_ids(label_ids(datastore, image_id, image, label, info))
                 elif info["model"] != self.bundle.name:
                     continue
+                if read_grid(label).shape != read_grid(image).shape:  # a series that has grown since
+                    raise RequestError(400, "its label has another shape")
                 items[image_id] = {"image": str(image), "label": str(label)}
             except RequestError as error:
                 logger.warning("training goes without %s: %s", image_id, error.message)

@@ -25,6 +25,7 @@ STATIC = Path(monailabel.__file__).parent / "endpoints/static"
 SERVER_COOKIE = "MONAILABEL_SERVER_URL"  # where OHIF's panel of MONAI Label looks for its server first
 TO_PACS = ("accept", "accept-encoding", "content-type")
 FROM_PACS = ("content-type", "content-encoding", "content-length")
+INERT = {"content-security-policy": "sandbox"}  # a page that somebody stored in the PACS runs nothing
 PIECE = 2**16  # bytes
 
 router = APIRouter()
@@ -45,13 +46,15 @@ async def dicomweb(user: AnyUser, request: Request, service: Literal["wado", "qi
         raise RequestError(404, "the studies are in a folder, not in a PACS")
     if request.method == "POST" and ANNOTATOR not in user.roles:
         raise RequestError(403, f"the role {ANNOTATOR!r} is required")
+    if request.method == "POST" and not request.headers.get("content-type", "").startswith("multipart/related"):
+        raise RequestError(400, "instances are stored as multipart/related")
     headers = {name: request.headers[name] for name in TO_PACS if name in request.headers}
     body = await request.body() if request.method == "POST" else None
     answer = await run_in_threadpool(datastore.pacs.forward, request.method, path, request.url.query, headers, body)
     return StreamingResponse(
         answer.raw.stream(PIECE, decode_content=False),
         answer.status_code,
-        {name: answer.headers[name] for name in FROM_PACS if name in answer.headers},
+        {name: answer.headers[name] for name in FROM_PACS if name in answer.headers} | INERT,
         background=BackgroundTask(answer.close),
     )
 

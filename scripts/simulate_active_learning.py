@@ -85,7 +85,6 @@ def main(
         raise SystemExit(f"numbers ends with {numbers[-1]}, but the training part has {len(pool)} cases")
     output = Path(output_dir)
     _claim(output, {"bundle": original.name, "numbers": list(numbers), "steps": steps, "candidates": candidates})
-    logging.getLogger("rep3d.checkpoints").setLevel(logging.ERROR)  # it warns of a training without validation
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / original.name
         shutil.copytree(original.root, copy, ignore=shutil.ignore_patterns("models", "eval"))
@@ -347,4 +346,5 @@ def _claim(output: Path, settings: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("rep3d.checkpoints").setLevel(logging.ERROR)  # it warns of a training without validation
     fire.Fire(main)

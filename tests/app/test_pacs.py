@@ -13,10 +13,14 @@ import pytest
 import requests
 from pacs_helpers import LIVER, objects, pacs_server, until, write_series
 
+from monailabel_app.bundles import choose_bundles
 from monailabel_app.dicom import convert_series, sorted_slices
 from monailabel_app.dicom_seg import make_segmentation
+from monailabel_app.exchange import Exchange
 from monailabel_app.pacs import Pacs
+from monailabel_app.pacs_studies import PacsStudies
 from monailabel_app.settings import read_settings
+from monailabel_app.validation import RequestError
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +150,77 @@ def test_a_segmentation_that_does_not_fit_is_refused(place, series):
     assert [outcome for outcome in outcomes if "a thing" in outcome.get("refused", "")]
 
 
+def test_a_proposal_of_another_server_is_no_label(place, series):
+    """Its folder may be lost, or another server may label the same PACS: a network's output is no truth."""
+    proposal = make_segmentation(series.files, ball(series), {"liver": 1}, "amos_ct", is_proposal=True)
+    store(place, proposal)
+    assert not objects(place)[series.uid]["labels"]
+
+
+def test_a_refused_segmentation_is_looked_at_again_as_its_series_grows(place, tmp_path):
+    files = write_series(tmp_path / "growing")
+    convert_series(tmp_path / "growing", tmp_path / "growing.nii.gz")
+    whole = SimpleNamespace(files=sorted_slices(tmp_path / "growing"), volume=nib.load(tmp_path / "growing.nii.gz"))
+    place.orthanc.store(files[:6])
+    uid = str(pydicom.dcmread(files[0]).SeriesInstanceUID)
+    until(lambda: uid in objects(place))
+    store(place, segmentation(whole))
+    assert not objects(place)[uid]["labels"]
+    place.orthanc.store(files[6:])
+    until(lambda: objects(place)[uid]["labels"])
+
+
+def test_what_fails_does_not_keep_the_others(tmp_path, monkeypatch):
+    """One segmentation that the PACS cannot deliver, and one that makes us fail, before one that has no series."""
+    listed = [("1", "2", uid) for uid in ("1.1", "1.2", "1.3")]
+
+    def instance(study, series, uid):
+        if uid == "1.1":
+            raise RequestError(502, "the PACS answered 500")
+        return 1 / 0 if uid == "1.2" else pydicom.Dataset()
+
+    pacs = SimpleNamespace(series=dict, segmentations=lambda: listed, instance=instance)
+    store = PacsStudies(pacs, tmp_path)
+    exchange = Exchange(store, {}, send=True)
+    exchange.run()
+    assert store.segmentation("1.3")["refused"] and not store.segmentation("1.1") and not store.segmentation("1.2")
+    monkeypatch.setattr("monailabel_app.exchange.PAUSE", -1)
+    listed[:2] = []
+    exchange.run()
+
+
+def test_a_label_is_sent_once(tmp_path, series, place):
+    """A PACS that stores and answers late gets no second copy."""
+    sent = []
+
+    def keep(dataset):
+        sent.append(str(dataset.SOPInstanceUID))
+        raise RequestError(502, "the PACS does not answer as expected (ReadTimeout)")
+
+    real = Pacs(place.orthanc.dicomweb, ["CT"], {})
+    pacs = SimpleNamespace(
+        series=real.series, fetch=real.fetch, store=keep, segmentations=lambda: [("1", "2", uid) for uid in sent]
+    )
+    store = PacsStudies(pacs, tmp_path / "kept")
+    path = tmp_path / "label.nii.gz"
+    nib.save(nib.Nifti1Image((LIVER * ball(series)).astype(np.uint8), series.volume.affine), path)
+    store.save_label(series.uid, str(path), "final", {"model": "amos_ct"})
+    bundle = choose_bundles(place.folder / "bundles", "amos_ct")
+    for _ in range(3):
+        exchange = Exchange(store, bundle, send=True)  # as after a restart
+        exchange.run()
+    assert len(sent) == 1 and store.get_label_info(series.uid, "final")["segmentation"] == sent[0]
+    assert len(store.versions(series.uid)) == 1
+
+
+def test_a_pacs_that_is_not_there_answers_at_once():
+    start = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(RequestError, match="PACS"):
+            Pacs("http://127.0.0.1:1/dicom-web", ["CT", "MR"], {}).series()
+    assert time.monotonic() - start < 5
+
+
 def test_a_segmentation_waits_for_its_series(place, tmp_path):
     files = write_series(tmp_path / "late")
     convert_series(tmp_path / "late", tmp_path / "late.nii.gz")
@@ -180,6 +255,26 @@ def test_the_proxy_passes_dicomweb_alone(place, path):
     request = requests.Request("GET", place.server.url).prepare()
     request.url = f"{place.server.url}/proxy/dicom/wado/{path}"
     assert requests.Session().send(request, timeout=30).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["studies/1.2/export/archive", "series/1.2/modify", "instances", "studies/../studies"])
+def test_the_proxy_stores_instances_alone(place, path):
+    headers = {"Content-Type": "multipart/related; boundary=x"}
+    request = requests.Request("POST", place.server.url, data=b"x", headers=headers).prepare()
+    request.url = f"{place.server.url}/proxy/dicom/wado/{path}"
+    assert requests.Session().send(request, timeout=30).status_code == 404
+
+
+def test_the_proxys_answers_run_nothing(place):
+    answer = place.server.request("GET", "/proxy/dicom/qido/studies")
+    assert answer.headers["content-security-policy"] == "sandbox"
+    assert place.server.request("POST", "/proxy/dicom/wado/studies", data=b"x").status_code == 400
+
+
+def test_a_link_of_another_page_opens_the_viewer_and_nothing_else(place):
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert place.server.request("GET", "/ohif/viewer", headers=headers).status_code == 200
+    assert place.server.request("GET", "/datastore/", headers=headers).status_code == 403
 
 
 def test_only_what_is_searched_for(place):
