@@ -139,7 +139,6 @@ def test_segmentation_lies_on_the_anatomy(place, browser, tmp_path, scan):
     browser.text("Running Segmentation - Successful")
     bright, covered = before.min(2) > 250, np.abs(browser.picture() - before).max(2) > 40
     covered[: len(covered) // 4], bright[: len(bright) // 4] = False, False  # texts
-    browser.driver.save_screenshot("/tmp/s10/after.png")
     assert bright.any() and overlap(bright, covered) > 0.5
     for mirrored in (bright[:, ::-1], bright[::-1]):
         assert overlap(mirrored, covered) < 0.5 * overlap(bright, covered)
