@@ -14,6 +14,13 @@ import torch
 from bundle_helpers import ROOT, SMALL, small_network
 
 START_SECONDS = 120
+# What the panel of OHIF sends with a segmentation.
+OHIF_PARAMETERS = {
+    "result_extension": ".nrrd",
+    "result_dtype": "uint8",
+    "result_compress": False,
+    "restore_label_idx": False,
+}
 
 
 def small_bundle(folder: Path, name: str, weights: bool = True) -> Path:

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from app_helpers import Server, small_bundle
+from app_helpers import OHIF_PARAMETERS, Server, small_bundle
 from bundle_helpers import label_names
 
 from monailabel_app.__main__ import main
@@ -116,14 +116,8 @@ def slicer_export(scan):
 
 def test_ohif(server, images):
     """As the panel of OHIF asks: the bare, uncompressed NRRD."""
-    params = {
-        "result_extension": ".nrrd",
-        "result_dtype": "uint8",
-        "result_compress": False,
-        "restore_label_idx": False,
-    }
     answer = server.request(
-        "POST", f"/infer/msd_hippocampus?image={images[0]}&output=image", data={"params": json.dumps(params)}
+        "POST", f"/infer/msd_hippocampus?image={images[0]}&output=image", data={"params": json.dumps(OHIF_PARAMETERS)}
     )
     assert answer.status_code == 200
     assert b"encoding: raw" in answer.content and b"type: unsigned char" in answer.content
