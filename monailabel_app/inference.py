@@ -32,6 +32,8 @@ from rep3d.checkpoints import load_deployed
 from rep3d.errors import root_cause
 
 logger = logging.getLogger(__name__)
+# It warns at every image that an optional decoder of NVIDIA is not there.
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 # What a preset changes in the bundle's config. The bundle's own overlap is what its scores were measured with.
 PRESETS: dict[str, dict[str, Any]] = {"accurate": {}, "fast": {"sliding_window#inferer#overlap": 0.25}}
@@ -238,6 +240,17 @@ class BundleInference(InferTask):
             "post": time.perf_counter() - inferred,
         }
         return Segmentation(pred[0].as_tensor().numpy(), pred.affine.double().numpy(), seconds, note)
+
+
+def find_task(tasks: Mapping[str, BundleInference], model: str) -> BundleInference:
+    """The task of a model.
+
+    Raises:
+        RequestError: 404, the model is not served.
+    """
+    if model not in tasks:
+        raise RequestError(404, f"there is no model {model[:100]!r}, expected one of {', '.join(tasks)}")
+    return tasks[model]
 
 
 def prepare_tasks(tasks: Iterable[BundleInference], *, warm_up: bool) -> None:

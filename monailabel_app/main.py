@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import monailabel.app
-from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
@@ -20,19 +18,15 @@ from monailabel_app.datastore import KNOWLEDGE, StudiesFolder
 from monailabel_app.doors import guard
 from monailabel_app.exchange import Exchange
 from monailabel_app.files import remove_parts
-from monailabel_app.inference import BundleInference, prepare_tasks
+from monailabel_app.inference import BundleInference, find_task, prepare_tasks
 from monailabel_app.locks import lock_folders
-from monailabel_app.pacs import Pacs
+from monailabel_app.pacs import connect
 from monailabel_app.pacs_studies import PacsStudies
 from monailabel_app.routes import add_routes
 from monailabel_app.sessions import Sessions
 from monailabel_app.settings import Settings, read_settings
 from monailabel_app.training import BundleTraining
-from monailabel_app.validation import RequestError
 from monailabel_app.viewer import add_viewer
-
-# It warns at every image that an optional decoder of NVIDIA is not there.
-logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
 class Rep3DApp(MONAILabelApp):
@@ -65,17 +59,11 @@ class Rep3DApp(MONAILabelApp):
 
     def init_datastore(self) -> StudiesFolder:
         in_pacs = self.studies.startswith(("http://", "https://"))
-        if in_pacs and "@" in self.studies:
-            raise ValueError(
-                "studies holds a name or password; give them as MONAI_LABEL_DATASTORE_USERNAME and _PASSWORD"
-            )
         folder = self.settings.pacs_folder if in_pacs else Path(self.studies)
         self._locks += lock_folders([folder / KNOWLEDGE])
         if not in_pacs:
             return StudiesFolder(folder)
-        user, password = settings.MONAI_LABEL_DATASTORE_USERNAME, settings.MONAI_LABEL_DATASTORE_PASSWORD
-        pacs = Pacs(self.studies, self.settings.modalities, self.settings.search, user, password)
-        return PacsStudies(pacs, folder)
+        return PacsStudies(connect(self.studies, self.settings.modalities, self.settings.search), folder)
 
     def init_infers(self) -> dict[str, BundleInference]:
         return {name: BundleInference(bundle) for name, bundle in self.bundles.items()}
@@ -101,31 +89,17 @@ class Rep3DApp(MONAILabelApp):
         super().on_init_complete()
 
     def infer_task(self, model: str) -> BundleInference:
-        """The task of a model.
-
-        Raises:
-            RequestError: 404, the model is not served.
-        """
-        if model not in self._infers:
-            raise RequestError(404, f"there is no model {model[:100]!r}, expected one of {', '.join(self._infers)}")
-        return self._infers[model]
+        """See `inference.find_task`."""
+        return find_task(self._infers, model)
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """The image that `request["strategy"]` picks, and what is known of it; empty where all are labelled.
-
-        Raises:
-            RequestError: 404, there is no such strategy.
-        """
+        """See `active_learning.pick_sample`."""
         self.refresh()
         self.background.keep_scores()
         return pick_sample(self._strategies, request, self.datastore())
 
     def refresh(self, *, wait: bool = True) -> None:
-        """Make labels and the PACS, if there is one, the same.
-
-        Raises:
-            RequestError: 502, the PACS does not answer (only where it is waited for).
-        """
+        """Make labels and the PACS, if there is one, the same; see `exchange.Exchange`."""
         if self.exchange is not None:
             self.exchange.run() if wait else self.exchange.soon()
 

@@ -16,6 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 import pydicom
 import requests
 from dicomweb_client import DICOMwebClient
+from monailabel.config import settings
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import SegmentationStorage
 
@@ -218,6 +219,18 @@ def _all_pages(
         if not new:
             return list(found.values())
         found |= new
+
+
+def connect(url: str, modalities: Sequence[str], search: Mapping[str, str]) -> Pacs:
+    """The PACS at an address, with the name and password that MONAI Label's environment variables hold.
+
+    Raises:
+        ValueError: the address holds them, which clients would see.
+    """
+    if "@" in url:
+        raise ValueError("studies holds a name or password; give them as MONAI_LABEL_DATASTORE_USERNAME and _PASSWORD")
+    user, password = settings.MONAI_LABEL_DATASTORE_USERNAME, settings.MONAI_LABEL_DATASTORE_PASSWORD
+    return Pacs(url, modalities, search, user, password)
 
 
 def is_uid(text: str) -> bool:

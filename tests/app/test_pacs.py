@@ -18,7 +18,7 @@ from monailabel_app.bundles import choose_bundles
 from monailabel_app.dicom import convert_series, sorted_slices
 from monailabel_app.dicom_seg import make_segmentation
 from monailabel_app.exchange import Exchange
-from monailabel_app.pacs import Pacs
+from monailabel_app.pacs import Pacs, connect
 from monailabel_app.pacs_studies import PacsStudies
 from monailabel_app.settings import read_settings
 from monailabel_app.validation import RequestError
@@ -278,6 +278,11 @@ def test_only_what_is_searched_for(place):
 def test_a_search_that_is_none(search, tmp_path):
     with pytest.raises(ValueError, match="expected KEYWORD=VALUE"):
         read_settings(tmp_path, {"search": search})
+
+
+def test_credentials_in_the_address():
+    with pytest.raises(ValueError, match="MONAI_LABEL_DATASTORE_USERNAME"):
+        connect("http://name:secret@127.0.0.1/dicom-web", ["CT"], {})
 
 
 def test_the_proxy_keeps_the_query(place):
