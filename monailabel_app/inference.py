@@ -38,12 +38,19 @@ logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR
 # What a preset changes in the bundle's config. The bundle's own overlap is what its scores were measured with.
 PRESETS: dict[str, dict[str, Any]] = {"accurate": {}, "fast": {"sliding_window#inferer#overlap": 0.25}}
 # What to try, one after the other, while the GPU's memory does not suffice: a note and config changes.
+STITCH_ON_CPU = {
+    "sw_batch_size": 1,
+    "sliding_window#inferer#device": "cpu",
+    "sliding_window#inferer#sw_device": "@device",
+}
+SMALLER_WINDOWS = {"sliding_window#inferer#roi_size": "$[max(32, side * 2 // 3 // 16 * 16) for side in @patch_size]"}
 FALLBACKS: list[tuple[str, dict[str, Any]]] = [
     ("", {}),
     ("the GPU ran out of memory: took one window at a time", {"sw_batch_size": 1}),
+    ("the GPU ran out of memory: put the windows together in main memory", STITCH_ON_CPU),
     (
-        "the GPU ran out of memory: put the windows together in main memory",
-        {"sw_batch_size": 1, "sliding_window#inferer#device": "cpu", "sliding_window#inferer#sw_device": "@device"},
+        "the GPU ran out of memory: took smaller windows than the network was trained with",
+        {**STITCH_ON_CPU, **SMALLER_WINDOWS},
     ),
     ("the GPU ran out of memory: used the CPU", {"device": "cpu"}),
 ]

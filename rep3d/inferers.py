@@ -38,8 +38,9 @@ class AutocastInferer(Inferer):
         self.enabled = enabled
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
-        enabled = has_fast_bfloat16(inputs.device) if self.enabled is None else self.enabled
-        with torch.autocast(inputs.device.type, dtype=torch.bfloat16, enabled=enabled):
+        device = torch.device(getattr(self.inferer, "sw_device", None) or inputs.device)  # the network's
+        enabled = has_fast_bfloat16(device) if self.enabled is None else self.enabled
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
             outputs = self.inferer(inputs, network, *args, **kwargs)
         return outputs.float() if outputs.is_floating_point() else outputs
 

@@ -6,6 +6,7 @@ import ctypes
 import math
 import os
 import platform
+import time
 from collections.abc import Sequence
 
 import torch
@@ -119,6 +120,16 @@ def handlers_of_rank(handlers: Sequence, rank: int) -> list:
 def join_process_group() -> None:
     """Join the processes that `torchrun` started, over NCCL on CUDA and gloo on a CPU."""
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def leave_process_group() -> None:
+    """Leave the process group of `join_process_group`.
+
+    Then wait for a second: threads of gloo may still hold tensors of the last exchange, and Python aborts where one
+    lets go of them while it shuts down (pytorch/pytorch#190489).
+    """
+    dist.destroy_process_group()
+    time.sleep(1)
 
 
 def local_device() -> torch.device:

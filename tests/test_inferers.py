@@ -46,6 +46,15 @@ def test_default_follows_the_device(fast, expected, monkeypatch):
     assert devices == [x.device]
 
 
+def test_default_follows_the_network_where_the_image_lies_elsewhere(monkeypatch):
+    devices = []
+    monkeypatch.setattr(inferers, "has_fast_bfloat16", lambda device: bool(devices.append(device)))
+    inferer = SimpleInferer()
+    inferer.sw_device = "cuda"  # as `SlidingWindowInferer` has it
+    AutocastInferer(inferer)(torch.ones(1, 1, 4, 4, 4), Watched())
+    assert devices == [torch.device("cuda")]
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_gradients_flow(enabled):
     network, x = Watched(), torch.randn(1, 1, 4, 4, 4)
