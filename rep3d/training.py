@@ -123,13 +123,13 @@ def join_process_group() -> None:
 
 
 def leave_process_group() -> None:
-    """Leave the process group of `join_process_group`.
+    """Leave the process group of `join_process_group`, before the network is dropped and Python ends.
 
-    Then wait for a second: threads of gloo may still hold tensors of the last exchange, and Python aborts where one
-    lets go of them while it shuts down (pytorch/pytorch#190489).
+    Waits for a second first: while gloo's threads let go of what they exchanged last, dropping a
+    `DistributedDataParallel` can hang, and the end of Python aborts (pytorch/pytorch#190489).
     """
-    dist.destroy_process_group()
     time.sleep(1)
+    dist.destroy_process_group()
 
 
 def local_device() -> torch.device:

@@ -386,9 +386,8 @@ def test_torchscript_export(trained, tmp_path):
 
 
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real volumes are not here")
-@pytest.mark.parametrize("orientation", ["RAS", "LPS", "LAS", "IPL"])
 @pytest.mark.parametrize("name, scan", [("amos_ct", "abdomen_ct"), ("amos_mri", "abdomen_mr")])
-def test_inference_of_a_real_volume(name, scan, orientation, tmp_path):
+def test_inference_of_a_real_volume(name, scan, tmp_path):
     """The same labels at the same places, in whatever order the voxels are stored."""
     bundle, original = ROOT / "bundles" / name, nib.load(REAL_DATA / scan / "image.nii.gz")
     (tmp_path / "models").mkdir()
@@ -396,14 +395,14 @@ def test_inference_of_a_real_volume(name, scan, orientation, tmp_path):
     torch.save(small_network(bundle).state_dict(), tmp_path / "models/model.pt")
     settings = {"patch_size": [96, 96, 48], "sliding_window#inferer#overlap": 0.25}
     label_maps = {}
-    for codes in ("RAS", orientation):
+    for codes in ("RAS", "LPS", "LAS", "IPL"):
         nib.save(reoriented(original, codes), tmp_path / f"{codes}.nii.gz")
         run(bundle, INFERENCE, tmp_path / f"{codes}.nii.gz", tmp_path, **settings)
         written = tmp_path / f"eval/{codes}_seg.nii.gz"
         assert_label_map(written, tmp_path / f"{codes}.nii.gz", len(label_names(bundle)))
         label_maps[codes] = np.asarray(reoriented(nib.load(written), "RAS").dataobj)
+        assert (label_maps[codes] == label_maps["RAS"]).mean() > 0.999
     assert len(np.unique(label_maps["RAS"])) > 1
-    assert (label_maps[orientation] == label_maps["RAS"]).mean() > 0.999
 
 
 def reoriented(volume, codes: str):
