@@ -40,6 +40,7 @@ SCAN = (36, 52, 36)  # voxels: about the mean of the set
 POLICIES = {"as it comes": None, "passive": "PASSIVE"}
 BUSY = (0, 1, 2)
 WARM_UP = 3
+PATIENCE = 20  # seconds for one figure, however few calls that are
 
 
 def main(threads: int = 2, calls: int = 20, rounds: int = 3, output_dir: str = "runs/benchmark_sharing") -> None:
@@ -47,7 +48,7 @@ def main(threads: int = 2, calls: int = 20, rounds: int = 3, output_dir: str = "
 
     Args:
         threads: of the measured process.
-        calls: of one figure; their median counts.
+        calls: of one figure, fewer where they take long; their median counts.
         rounds: figures of a cell; their median is shown.
         output_dir: for the table as CSV.
     """
@@ -101,12 +102,14 @@ def measured(work: str, policy: str | None, threads: int, calls: int) -> float:
 def median_seconds(work: str, calls: int) -> float:
     keep_freed_memory()
     call = WORK[work]()
-    times = []
-    for _ in range(WARM_UP + calls):
+    for _ in range(WARM_UP):
+        call()
+    times: list[float] = []
+    while len(times) < calls and sum(times) < PATIENCE:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
-    return statistics.median(times[WARM_UP:])
+    return statistics.median(times)
 
 
 def training_step() -> Callable[[], object]:

@@ -39,7 +39,7 @@ def submit(server, material, names):
         assert answer.status_code == 200, answer.text
 
 
-def wait(server, *, until=("DONE", "ERROR", "STOPPED"), seconds=180):
+def wait(server, *, until=("DONE", "ERROR", "STOPPED"), seconds=300):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         status = server.request("GET", "/train/").json()

@@ -98,7 +98,7 @@ def test_a_day_with_slicer(material, studies, tmp_path):
         assert client.info()["datastore"]["completed"] == 2
 
         client.train_start("msd_hippocampus", {"max_epochs": 1, "device": "cpu", "val_split": 0.3, "pretrained": True})
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while client.train_status(check_if_running=True) and time.monotonic() < deadline:
             time.sleep(0.5)
         assert client.train_status()["status"] == "DONE"
