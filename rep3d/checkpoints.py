@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import PolynomialLR
 
 from rep3d.cases import Item, case_names
 from rep3d.deploy import reparameterize
-from rep3d.leakage import TrainingCases, image_digests, some, trained_cases
+from rep3d.leakage import TrainingCases, image_digests, some, trained_images
 from rep3d.networks.ensemble import Ensemble
 
 logger = logging.getLogger(__name__)
@@ -104,12 +104,12 @@ def trained_on(
     """The cases among {"image": path} that a checkpoint, or one of several, was trained on, as a warning says.
 
     Args:
-        path: of a checkpoint, or of several. One that does not know its cases counts as trained on others.
+        path: of a checkpoint, or of several. One that does not tell counts as trained on others.
         items: what is to be evaluated.
         memory: as for `rep3d.leakage.training_cases`.
     """
     paths = [path] if isinstance(path, str | os.PathLike) else path
-    known = {digest for one in paths for digest in trained_cases(read_weights(one))}
+    known = {digest for one in paths for digest in trained_images(read_weights(one))}
     digests = image_digests([item["image"] for item in items], memory) if known else {}
     seen = [name for item, name in zip(items, case_names(items), strict=True) if digests.get(item["image"]) in known]
     if seen:
@@ -146,7 +146,7 @@ class Checkpoints:
         optimizer: its state is in `last.pt`.
         lr_scheduler: likewise.
         folder: receives `model.pt` and `last.pt`; the config's ckpt_dir.
-        cases: of the training; both files carry them.
+        cases: of the training; the weights in both files tell them.
         resume: go on from `last.pt`; "true" and "false" too, as a command line gives them. "auto": where there is one,
             which is then preferred to `init_from`.
         init_from: weights to start from.

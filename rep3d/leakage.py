@@ -1,9 +1,9 @@
 """No image both trains and judges: between the parts of a training, and between it and the weights it goes on from.
 
 An image is known by its voxels: its digest depends neither on the file's name, header and compression nor on the type
-of the voxels. Weights carry the digests and names of the cases that they were trained on in the `_metadata` of their
-state dict, which PyTorch saves with it and ignores when it loads weights. Names alone prove nothing: many data sets
-have a `case_0`.
+of the voxels. Weights carry the digests of the images that they were trained on in the `_metadata` of their state dict,
+which PyTorch saves with it and ignores when it loads weights. An equal name only gives a warning: many data sets have a
+`case_0`. Names are hashed as well, because weights are passed on and names may be of patients.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rep3d.data import read_voxels
 
 logger = logging.getLogger(__name__)
 
-KEY = "cases"  # in the metadata of a state dict
+KEY = "trained_on"  # in the metadata of a state dict
 SHOWN_NAMES = 10
 
 Cases = dict[str, str]  # names of cases by the digests of their images
@@ -40,6 +40,7 @@ class TrainingCases:
 
     def __init__(self, training: Cases, validation: Cases) -> None:
         self.training, self.validation = training, validation
+        self.earlier: dict[str, str] = {}  # what the weights that the training goes on from were trained on
 
     def go_on_from(self, weights: Mapping[str, Any], path: str | os.PathLike) -> None:
         """Add what weights were trained on, before the training goes on from them.
@@ -47,21 +48,22 @@ class TrainingCases:
         Raises:
             ValueError: they were trained on images of the validation part. Names those.
         """
-        earlier = trained_cases(weights)
+        earlier = trained_images(weights)
         seen = [name for digest, name in self.validation.items() if digest in earlier]
         if seen:
             raise ValueError(
                 f"{path} was trained on {len(seen)} of the {len(self.validation)} validation cases, which would look "
                 f"better than new ones: {some(seen)}; let them train, or start from other weights"
             )
-        alike = sorted(set(self.validation.values()) & set(earlier.values()))
+        alike = [name for name in self.validation.values() if _hashed(name) in earlier.values()]
         if alike:
             logger.warning("%s was trained on other images with names of validation cases: %s", path, some(alike))
-        self.training = earlier | self.training
+        self.earlier = earlier
 
     def mark(self, weights: Any) -> Any:
-        """A network's state dict, with the cases that it was trained on."""
-        weights._metadata[KEY] = dict(self.training)
+        """A network's state dict, which now tells what it was trained on."""
+        own = {digest: _hashed(name) for digest, name in self.training.items()}
+        weights._metadata[KEY] = self.earlier | own
         return weights
 
 
@@ -93,8 +95,8 @@ def training_cases(
     return TrainingCases(*named)
 
 
-def trained_cases(weights: Mapping[str, Any]) -> Cases:
-    """What a state dict says that it was trained on; nothing where it does not know."""
+def trained_images(weights: Mapping[str, Any]) -> dict[str, str]:
+    """The digests of the images that a state dict was trained on, with hashed names; none where it does not tell."""
     return getattr(weights, "_metadata", {}).get(KEY, {})
 
 
@@ -125,6 +127,10 @@ def _names(items: Iterable[Item]) -> dict[str, str]:
     """Names of the cases by the paths of their images; an image may be listed repeatedly."""
     item_of = {_path(item): item for item in items}
     return dict(zip(item_of, case_names(list(item_of.values())), strict=True))
+
+
+def _hashed(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
 def _path(item: Item) -> str:
