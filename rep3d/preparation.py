@@ -117,13 +117,12 @@ def check_pairs(pairs: Sequence[Scan], classes: int, memory: Path) -> tuple[list
 
 
 def _refuse_equal_names(scans: Sequence[Scan]) -> None:
-    """Raise ValueError where a scan would be linked in the place of another one."""
-    image_of: dict[str, Path] = {}
+    """Raise ValueError where two scans, with or without labels, are of one name. Names both."""
+    image_of: dict[tuple[str, bool], Path] = {}
     for scan in scans:
-        image, *_ = link_names(scan)
-        if image in image_of:
-            raise ValueError(f"{image_of[image]} and {scan.image} are both case {scan.case!r}: rename one")
-        image_of[image] = scan.image
+        image = image_of.setdefault((scan.case, scan.label is None), scan.image)
+        if image != scan.image:
+            raise ValueError(f"{image} and {scan.image} are both case {scan.case!r}: rename one")
 
 
 def _check(scan: Scan, classes: int) -> dict[str, Any]:
