@@ -83,7 +83,8 @@ def load_inference_list(source: str | os.PathLike) -> list[Item]:
     """The images {"image": path} to segment: one file, a folder of scans, or the test images of a data set.
 
     Of a Decathlon set these are the "test" images of its `dataset.json`, or the test part of its split. Where the names
-    of the files do not tell the cases apart, an image has its name as "case".
+    of the files do not tell the cases apart, an image has its name as "case", which is that of its pair where it has
+    a label.
 
     Raises:
         ValueError: a folder without NIfTI files, or a file of another kind.
@@ -99,14 +100,26 @@ def load_inference_list(source: str | os.PathLike) -> list[Item]:
     folder = _existing_folder(source)
     if (folder / DATASET_FILE).is_file():
         listed = read_lists(folder)["test"] or load_datalist(folder, "test")
-        return name_cases([{key: item[key] for key in ("image", "case") if key in item} for item in listed])
-    if (folder / "imagesTr").is_dir():
-        images = list_scans(folder / "imagesTs") or list_scans(folder / "imagesVal")
+    elif (folder / "imagesTr").is_dir():
+        listed = _images(folder / "imagesTs") or _images(folder / "imagesVal")
     else:
-        images = list_scans(folder)
-    if not images:
+        listed = _images(folder)
+    if not listed:
         raise ValueError(f"dataset_dir {str(folder)!r} holds no scans: expected files that end with .nii.gz or .nii")
-    return name_cases([{"image": str(image)} for image in images])
+    return name_cases(_named_as_pairs(folder, listed))
+
+
+def _images(folder: Path) -> list[Item]:
+    return [{"image": str(image)} for image in list_scans(folder)]
+
+
+def _named_as_pairs(folder: Path, listed: Iterable[Item]) -> list[Item]:
+    """Images to segment, those that have a label with the name of their pair: scores and label maps go by one name."""
+    name_of: dict[str, str] = {}
+    if (folder / DATASET_FILE).is_file() or (folder / "imagesTr").is_dir():
+        name_of = {pair["image"]: item_name(pair) for pairs in list_pairs(folder).values() for pair in pairs}
+    named = [(item["image"], name_of.get(item["image"], item.get("case"))) for item in listed]
+    return [{"image": image, "case": case} if case else {"image": image} for image, case in named]
 
 
 def random_split(

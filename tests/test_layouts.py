@@ -103,6 +103,25 @@ def test_nnunet(tmp_path):
     assert [item["case"] for item in load_datalist(tmp_path, "validation")] == ["c5"]
 
 
+def test_scores_and_label_maps_go_by_one_name(tmp_path):
+    """Of the whole data set, not of the one test case or of the image without its label."""
+    pairs = [{"image": f"case_{i}/ct.nii.gz", "label": f"case_{i}/truth.nii.gz"} for i in range(3)]
+    write(tmp_path / "exports", {"training": pairs[:1], "validation": pairs[1:2], "test": pairs[2:]})
+    write(tmp_path / "nnunet", NNUNET)
+    touch(
+        tmp_path / "nnunet",
+        "imagesTr/c_0000.nii.gz",
+        "labelsTr/c.nii.gz",
+        "imagesTs/t_0000.nii.gz",
+        "labelsTs/t.nii.gz",
+    )
+    for kind in ("Tr", "Val"):
+        touch(tmp_path / "folders", f"images{kind}/{kind}_0000.nii.gz", f"labels{kind}/{kind}.nii.gz")
+    for name, case in (("exports", "case_2/ct"), ("nnunet", "t"), ("folders", "Val")):
+        (scored,), (segmented,) = load_datalist(tmp_path / name, "test"), load_inference_list(tmp_path / name)
+        assert scored["case"] == segmented["case"] == case and scored["image"] == segmented["image"]
+
+
 def test_nnunet_with_two_channels(tmp_path):
     write(tmp_path, NNUNET)
     touch(tmp_path, "imagesTr/c0_0000.nii.gz", "imagesTr/c0_0001.nii.gz", "labelsTr/c0.nii.gz")
