@@ -194,7 +194,8 @@ def decathlon_scans(source: Path, data: Mapping[str, Any], names: Sequence[str])
             f"{source / 'dataset.json'}: the labels of {dataset.get('name')!r} are {dataset.get('labels')!r}, "
             f"expected {data['task_labels']} of {data['task']}"
         )
-    pairs, images = list_pairs(source)["training"], read_lists(source)["test"]
+    listed, images = list_pairs(source), read_lists(source)["test"]
+    pairs = [*listed["training"], *listed["validation"]]
     scans = [Scan(file_name(case), Path(pair["image"]), Path(pair["label"])) for case, pair in _named(pairs)]
     return scans + [Scan(file_name(case), Path(image["image"]), None) for case, image in _named(images)], {}
 

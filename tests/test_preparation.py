@@ -329,6 +329,14 @@ def test_images_that_share_a_name(tmp_path):
         assert image.parent == label.parent and Path(item["image"]).name == f"{image.parent.name}_ct.nii.gz"
 
 
+def test_no_pair_of_a_list_is_lost(tmp_path):
+    source = decathlon(tmp_path / "task")
+    dataset = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    lists = {"training": dataset["training"][:6], "validation": dataset["training"][6:]}
+    (source / "dataset.json").write_text(json.dumps({**dataset, **lists}), encoding="utf-8")
+    assert len(prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data").facts) == 10
+
+
 def test_two_scans_of_one_name(tmp_path):
     source = amos(tmp_path / "amos")
     save(source / "imagesTr/amos_0003.nii", np.zeros((9, 8, 7), np.int16))
