@@ -6,8 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
-from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, run, small_network
+from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, TRAIN, run
 
 from rep3d.cases import case_name, case_names, file_name, find_case, name_cases, output_name
 from rep3d.data import load_datalist, load_inference_list
@@ -95,7 +94,7 @@ def test_name_of_a_file(name):
 
 @pytest.fixture(scope="module")
 def exports(tmp_path_factory):
-    """A data set as hospitals export it, all images of one name, and weights."""
+    """A data set as hospitals export it, all images of one name, and weights that were trained on it."""
     folder = tmp_path_factory.mktemp("exports")
     pairs = []
     for i in range(6):
@@ -109,9 +108,7 @@ def exports(tmp_path_factory):
         pairs.append({"image": f"{case.name}/imaging.nii.gz", "label": f"{case.name}/segmentation.nii.gz"})
     lists = {"training": pairs[:3], "validation": pairs[3:4], "test": pairs[4:]}
     (folder / "data/dataset.json").write_text(json.dumps(lists), encoding="utf-8")
-    (folder / "models").mkdir()
-    torch.manual_seed(0)
-    torch.save(small_network(BUNDLE).state_dict(), folder / "models/model.pt")
+    run(BUNDLE, TRAIN, folder / "data", folder, "training", batch_size=2)
     return folder
 
 
