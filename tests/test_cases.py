@@ -6,7 +6,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, TRAIN, run
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 
 from rep3d.cases import case_name, case_names, file_name, find_case, name_cases, output_name
 from rep3d.data import load_datalist, load_inference_list
@@ -166,3 +169,13 @@ def test_an_image_that_is_listed_twice_is_not_segmented_twice(exports, tmp_path)
         )
     assert "imaging.nii.gz is listed 2 times" in str(root_cause(raised.value))
     assert Path(tmp_path / "eval").exists() is False
+
+
+def test_postprocessing_needs_no_data_set():
+    """MONAI Label builds it for one image, whose item has no name."""
+    parser = ConfigParser()
+    parser.read_config(str(BUNDLE / "configs/inference.json"))
+    named, _ = parser.get_parsed_content("postprocessing").transforms[-2:]
+    pred = MetaTensor(torch.zeros(1, 2, 2, 2), meta={"filename_or_obj": "x/scan.1.nii.gz"})
+    assert output_name(named({"pred": pred})["pred"].meta)["subject"] == "scan.1.nii.gz"
+    assert output_name(named({"pred": pred, "case": "x/scan"})["pred"].meta)["subject"] == "x_scan.nii.gz"
