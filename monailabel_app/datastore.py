@@ -9,6 +9,8 @@
         .rep3d/scan.json                    what is known of an image, such as its scores
         .rep3d/converted/                   DICOM series as NIfTI
 
+Files and series of one id, such as `scan.nii` and `scan.nii.gz`, are set aside: a label of that id would be of either.
+
 A version counts once its JSON file is there.
 """
 
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 import threading
@@ -30,6 +33,8 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel_app.dicom import convert_series, is_series
 from monailabel_app.files import copy_whole, read_json, remove_parts, write_json
 from monailabel_app.validation import SUFFIXES, RequestError, check_name, split_suffix
+
+logger = logging.getLogger(__name__)
 
 TAGS = tuple(tag.value for tag in DefaultLabelTag)
 KNOWLEDGE = ".rep3d"  # folder of what is known of images
@@ -49,6 +54,8 @@ class StudiesFolder(Datastore):
         for folder in (self.root, *(self.root / "labels" / tag for tag in (*TAGS, "versions")), self.root / KNOWLEDGE):
             folder.mkdir(parents=True, exist_ok=True)
         self._repair()
+        for reason in self.set_aside().values():
+            logger.warning("set aside: %s", reason)
 
     # --- images
 
@@ -77,6 +84,14 @@ class StudiesFolder(Datastore):
         if not path.is_dir():
             raise RequestError(400, f"image {image_id!r} is no DICOM series")
         return path
+
+    def set_aside(self, beginning: str = "") -> dict[str, str]:
+        """Why files that share an id are no images, by id; of all, or of those whose names begin so."""
+        return {
+            image_id: f"{' and '.join(path.name for path in paths)} are both image {image_id!r}: rename all but one"
+            for image_id, paths in self._files(beginning).items()
+            if len(paths) > 1
+        }
 
     def get_image(self, image_id: str, params: object = None) -> bytes:
         return self.image(image_id).read_bytes()
@@ -113,7 +128,7 @@ class StudiesFolder(Datastore):
         _, suffix = split_suffix(image_filename)
         image_id = check_name(image_id or split_suffix(Path(image_filename).name)[0], "image")
         with self._lock:
-            if image_id.casefold() in [known.casefold() for known in self._images()]:
+            if image_id.casefold() in [known.casefold() for known in (*self._images(), *self.set_aside())]:
                 raise RequestError(409, f"there is an image {image_id!r} already")
             copy_whole(Path(image_filename), self.root / f"{image_id}{suffix}")
             write_json(self._knowledge(image_id), {"ts": int(time.time()), **image_info})
@@ -290,7 +305,11 @@ class StudiesFolder(Datastore):
 
     def _images(self, beginning: str = "") -> dict[str, Path]:
         """The images by id, or those whose file names begin so; reads the folder once."""
-        images: dict[str, Path] = {}
+        return {image_id: paths[0] for image_id, paths in self._files(beginning).items() if len(paths) == 1}
+
+    def _files(self, beginning: str = "") -> dict[str, list[Path]]:
+        """All files and series that an id may mean."""
+        found: dict[str, list[Path]] = {}
         for entry in self._entries(self.root):
             if entry.name[0] == "." or entry.name == "labels" or not entry.name.startswith(beginning):
                 continue
@@ -299,13 +318,15 @@ class StudiesFolder(Datastore):
                     continue
                 path = Path(entry.path)
                 image_id = entry.name if entry.is_dir() and is_series(path) else split_suffix(entry.name)[0]
-                images.setdefault(check_name(image_id, "image"), path)
+                found.setdefault(check_name(image_id, "image"), []).append(path)
             except (RequestError, OSError, RuntimeError):  # no image, not readable, a loop of links
                 continue
-        return images
+        return found
 
     def _existing(self, image_id: str) -> Path:
         path = self._images(image_id).get(image_id)
+        if path is None and image_id in (reasons := self.set_aside(image_id)):
+            raise RequestError(409, reasons[image_id])
         if path is None:
             raise RequestError(404, f"there is no image {image_id[:200]!r}")
         return path

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def copy_whole(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write a JSON file."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, default=str), encoding="utf-8")

@@ -224,7 +224,7 @@ def datastore(user: AnyUser, output: Literal["stats", "all", "train"] = "stats")
     store = _app().datastore()
     if output == "all":
         return store.json()
-    return store.datalist(full_path=False) if output == "train" else store.status()
+    return store.datalist(full_path=False) if output == "train" else {**store.status(), "set_aside": store.set_aside()}
 
 
 @router.put("/datastore/")

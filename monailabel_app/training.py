@@ -1,7 +1,7 @@
 """Retraining on the submitted labels: the bundle's own `train.json`, in a process of its own.
 
     models/retraining/run.json           what runs or ran: status, request, user, cases, and which were left out and why
-    models/retraining/data/dataset.json  the labelled images, split into training and validation
+    models/retraining/data/dataset.json  the labelled images; splits.json says which train and which validate
     models/retraining/models/            the new weights, and the checkpoint to resume from
     models/retraining/training.log       what the training printed
 
@@ -35,7 +35,7 @@ from monailabel_app.labels import bundles_with, label_ids
 from monailabel_app.tasks import Task
 from monailabel_app.validation import RequestError, TrainingParameters, read_grid, read_voxels
 from monailabel_app.versions import add_version, keep_serving, list_versions, serve_version, version_of
-from rep3d.checkpoints import read_weights, save_whole
+from rep3d.checkpoints import read_weights, save_whole, trained_on
 from rep3d.scores import read_scores, table
 
 logger = logging.getLogger(__name__)
@@ -123,19 +123,25 @@ class BundleTraining(TrainTask):
         """
         items, left_out = self.check(datastore, options)
         self._keep_unfinished()
-        training, validation = split_cases(items, options.val_split, known_parts(self.bundle))
         shutil.rmtree(self.folder, ignore_errors=True)
-        (self.folder / "data").mkdir(parents=True)
+        data = self.folder / "data"
+        data.mkdir(parents=True)
         for case, item in items.items():
             item["image"] = str(self._as_nifti(case, Path(item["image"])))
-        parts = {
-            "training": [items[case] for case in training],
-            "validation": [items[case] for case in validation or training[:1]],
-        }
-        write_json(self.folder / "data/dataset.json", parts)
+        known = known_parts(self.bundle) | dict.fromkeys(self._trained_on(items), "training")
+        training, validation = split_cases(items, options.val_split, known)
+        write_json(data / "dataset.json", {"training": [{**item, "case": case} for case, item in items.items()]})
+        write_json(data / "splits.json", [{"train": training, "val": validation}])
         cases = {"training": training, "validation": validation}
         run = {"user": user, "cases": cases, "left_out": left_out, "options": options.model_dump()}
         self._remember({"status": "RUNNING", **run})
+
+    def _trained_on(self, items: Mapping[str, Item]) -> list[str]:
+        """The cases that the weights that serve were trained on, under whatever name and wherever that was."""
+        if not self.bundle.weights.is_file():
+            return []
+        named = [{**item, "case": case} for case, item in items.items()]
+        return trained_on(self.bundle.weights, named, self.folder / "eval/digests.json")
 
     def _keep_unfinished(self) -> None:
         """New weights of a training that never came to its end become a version before another takes its folder."""
@@ -174,13 +180,15 @@ class BundleTraining(TrainTask):
             task.report(_describe(run["left_out"]))
         if not validated:
             task.report("there is no label to validate with: the new weights will not serve by themselves")
-        settings = {
+        settings: dict[str, Any] = {
             "epochs": options.max_epochs,
             "val_interval": max(1, options.max_epochs // VALIDATIONS) if validated else options.max_epochs + 1,
             "ckpt_dir": self.folder / "models",
             "resume": "auto",
             "num_workers": 0,
         }
+        if not validated:
+            settings["validate#dataset#data"] = []
         if options.pretrained and self.bundle.weights.is_file():
             settings["init_from"] = self.bundle.weights
         if (self.folder / "models/last.pt").is_file() and self._finished_epochs() >= options.max_epochs:
@@ -196,7 +204,7 @@ class BundleTraining(TrainTask):
         keep_serving(self.bundle)
         new = self.folder / "models/model.pt"
         if not new.is_file():  # the server was killed between the last checkpoint and it
-            save_whole(dict(read_weights(new.with_name("last.pt"))), new)
+            save_whole(read_weights(new.with_name("last.pt")), new)
         kept = version_of(self.bundle, new)
         if kept and kept["serving"]:  # the server was killed right after this
             return {key: kept.get(key) for key in ("version", "serving", "note", "dice")}
@@ -287,7 +295,7 @@ class BundleTraining(TrainTask):
 
         And why others are left out, but for those of other bundles.
         """
-        items, left_out = {}, {}
+        items, left_out = {}, datastore.set_aside()
         for image_id in datastore.get_labeled_images():
             label, info = datastore.fixed_label(image_id, "final")
             try:

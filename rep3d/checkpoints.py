@@ -20,7 +20,9 @@ from monai.engines import Workflow
 from torch import nn
 from torch.optim.lr_scheduler import PolynomialLR
 
+from rep3d.cases import Item, case_names
 from rep3d.deploy import reparameterize
+from rep3d.leakage import TrainingCases, image_digests, some, trained_images
 from rep3d.networks.ensemble import Ensemble
 
 logger = logging.getLogger(__name__)
@@ -94,6 +96,27 @@ def load_deployed(network: nn.Module, path: str | os.PathLike | Sequence[str | o
     return Ensemble([reparameterize(load_weights(network, one)).eval() for one in path])
 
 
+def trained_on(
+    path: str | os.PathLike | Sequence[str | os.PathLike],
+    items: Sequence[Item],
+    memory: str | os.PathLike | None = None,
+) -> list[str]:
+    """The cases among {"image": path} that a checkpoint, or one of several, was trained on, as a warning says.
+
+    Args:
+        path: of a checkpoint, or of several. One that does not tell counts as trained on others.
+        items: what is to be evaluated.
+        memory: as for `rep3d.leakage.training_cases`.
+    """
+    paths = [path] if isinstance(path, str | os.PathLike) else path
+    known = {digest for one in paths for digest in trained_images(read_weights(one))}
+    digests = image_digests([item["image"] for item in items], memory) if known else {}
+    seen = [name for item, name in zip(items, case_names(items), strict=True) if digests.get(item["image"]) in known]
+    if seen:
+        logger.warning("%s was trained on %d of the %d case(s): %s", path, len(seen), len(items), some(seen))
+    return seen
+
+
 def initialize_from(network: nn.Module, path: str | os.PathLike) -> None:
     """Load what fits by name and shape, to fine-tune, and log what was and what was not loaded.
 
@@ -123,13 +146,15 @@ class Checkpoints:
         optimizer: its state is in `last.pt`.
         lr_scheduler: likewise.
         folder: receives `model.pt` and `last.pt`; the config's ckpt_dir.
+        cases: of the training; the weights in both files tell them.
         resume: go on from `last.pt`; "true" and "false" too, as a command line gives them. "auto": where there is one,
             which is then preferred to `init_from`.
         init_from: weights to start from.
         writes: whether this process writes: rank 0 only.
 
     Raises:
-        ValueError: both `resume` and `init_from`, a training that is finished already, or a folder that cannot be made.
+        ValueError: both `resume` and `init_from`, a training that is finished already, weights that were trained on
+            validation cases, or a folder that cannot be made.
         FileNotFoundError: nothing to resume or to start from.
     """
 
@@ -142,6 +167,7 @@ class Checkpoints:
         lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
         folder: str | os.PathLike,
         *,
+        cases: TrainingCases | None = None,
         resume: bool | str = False,
         init_from: str | None = None,
         writes: bool = True,
@@ -149,12 +175,15 @@ class Checkpoints:
         self.trainer, self.evaluator = trainer, evaluator
         self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
         self.folder = Path(folder)
+        self.cases = cases or TrainingCases({}, {})
         if str(resume).lower() == "auto":
             resume = (self.folder / LAST).is_file()
             init_from = None if resume else init_from
         resume = _as_bool(resume)
         if resume and init_from:
             raise ValueError(f"resume and init_from exclude each other, got init_from = {init_from!r}")
+        if start := self.folder / LAST if resume else init_from:
+            self.cases.go_on_from(read_weights(start), start)
         if resume:
             self._resume()
         elif init_from:
@@ -172,20 +201,23 @@ class Checkpoints:
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save_last)
             trainer.add_event_handler(Events.COMPLETED, self._save_unvalidated)
 
+    def _weights(self) -> Mapping[str, torch.Tensor]:
+        return self.cases.mark(self.network.state_dict())
+
     def _save_best(self) -> None:
         if self.evaluator.state.best_metric_epoch == self.trainer.state.epoch:
-            save_whole(self.network.state_dict(), self.folder / BEST)
+            save_whole(self._weights(), self.folder / BEST)
 
     def _save_unvalidated(self) -> None:
         if self.evaluator.state.best_metric_epoch < 0:
             logger.warning(
                 "no epoch was validated, val_interval is larger than epochs: %s holds the last weights", BEST
             )
-            save_whole(self.network.state_dict(), self.folder / BEST)
+            save_whole(self._weights(), self.folder / BEST)
 
     def _save_last(self) -> None:
         content = {
-            "network": self.network.state_dict(),
+            "network": self._weights(),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "epoch": self.trainer.state.epoch,

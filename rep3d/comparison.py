@@ -25,7 +25,8 @@ def common_cases(evaluations: Mapping[str, Scores]) -> dict[str, Scores]:
     first = next(iter(evaluations.values()))
     cases = [case for case in first if all(case in scores for scores in evaluations.values())]
     if not cases:
-        raise ValueError(f"the evaluations {list(evaluations)} have no case in common")
+        examples = ", ".join(next(iter(scores)) for scores in evaluations.values())
+        raise ValueError(f"the evaluations {list(evaluations)} have no case in common; their first ones are {examples}")
     labels = list(first[cases[0]])
     for name, scores in evaluations.items():
         if list(scores[cases[0]]) != labels:
@@ -39,11 +40,13 @@ def comparison_table(evaluations: Mapping[str, Scores], column: str = "dice") ->
     The interval is the 95 % bootstrap interval over cases. p is of the two-sided paired Wilcoxon signed-rank test of
     the cases' means against the first evaluation.
     """
+    counts = {name: len(scores) for name, scores in evaluations.items()}
     evaluations = common_cases(evaluations)
     first = next(iter(evaluations.values()))
     labels = list(next(iter(first.values())))
+    others = [f"{count - len(first)} of {name}" for name, count in counts.items() if count > len(first)]
     lines = [
-        f"{column} of {len(first)} common case(s)",
+        f"{column} of {len(first)} common case(s)" + (f"; without {', '.join(others)}" if others else ""),
         "",
         f"| | {' | '.join(labels)} | Mean | 95 % interval | p |",
         "|---" * (len(labels) + 4) + "|",

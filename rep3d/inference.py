@@ -9,6 +9,7 @@ from monai.data import DataLoader, Dataset
 from monai.engines import Evaluator
 from tqdm import tqdm
 
+from rep3d.cases import case_names
 from rep3d.errors import root_cause
 
 logger = logging.getLogger(__name__)
@@ -19,11 +20,13 @@ def run_each(evaluator: Evaluator, dataset: Dataset) -> None:
 
     Args:
         evaluator: MONAI evaluator whose postprocessing saves its results.
-        dataset: items {"image": path} and their transform.
+        dataset: items {"image": path} and their transform; an item reaches it with its name as "case".
 
     Raises:
+        ValueError: two items are one case.
         RuntimeError: after all items, when some have failed. Names each with its reason.
     """
+    items = [{**item, "case": name} for item, name in zip(dataset.data, case_names(dataset.data), strict=True)]
     failures: list[str] = []
     errors: list[Exception] = []
     # The engine logs a traceback of what we report in one line.
@@ -31,7 +34,7 @@ def run_each(evaluator: Evaluator, dataset: Dataset) -> None:
     try:
         # Caught by a handler, not around `run`: an engine that was left by an exception skips its next run silently.
         with evaluator.add_event_handler(Events.EXCEPTION_RAISED, _remember, errors):
-            for item in tqdm(dataset.data, desc="Segmenting", unit="volume"):
+            for item in tqdm(items, desc="Segmenting", unit="volume"):
                 evaluator.data_loader = DataLoader(Dataset([item], dataset.transform), batch_size=1)
                 evaluator.state.epoch_length = 1
                 errors.clear()
@@ -44,7 +47,7 @@ def run_each(evaluator: Evaluator, dataset: Dataset) -> None:
         evaluator.logger.disabled = not logs
     if failures:
         listed = "\n  ".join(failures)
-        raise RuntimeError(f"{len(failures)} of {len(dataset.data)} file(s) could not be segmented:\n  {listed}")
+        raise RuntimeError(f"{len(failures)} of {len(items)} file(s) could not be segmented:\n  {listed}")
 
 
 def _remember(engine: Evaluator, error: BaseException, errors: list[Exception]) -> None:

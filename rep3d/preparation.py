@@ -11,15 +11,17 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
 from rep3d import splits
-from rep3d.data import case_name, check_header_pair, list_scans, read_dataset_json
+from rep3d.cases import case_name, case_names, file_name
+from rep3d.data import check_header_pair
 from rep3d.fingerprint import CaseFacts, examine
+from rep3d.layouts import list_pairs, list_scans, read_dataset_json, read_lists
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ CHECKED = "checked.json"
 
 
 class Scan(NamedTuple):
-    case: str
+    case: str  # which its files in the output are named after
     image: Path
     label: Path | None  # None: to be segmented
 
@@ -61,8 +63,8 @@ def prepare(
 
     Raises:
         FileNotFoundError: `source` does not exist.
-        ValueError: `source` is of another layout or task, `output_dir` lies in it, or the splits.json that is there
-            does not fit.
+        ValueError: `source` is of another layout or task, or has two scans of one name, `output_dir` lies in it, or the
+            splits.json that is there does not fit.
     """
     data, names = dataset["data"], dataset["common"]["label_names"]
     source, folder = Path(source).resolve(), Path(output_dir).resolve()
@@ -71,6 +73,7 @@ def prepare(
     if folder == source or folder in source.parents:
         raise ValueError(f"output_dir {str(folder)!r} holds the source {str(source)!r}: give another folder")
     scans, problems = LAYOUTS[data["layout"]](source, data, names)
+    _refuse_equal_names(scans)
     pairs = [scan for scan in scans if scan.label is not None]
     if not pairs:
         raise ValueError(f"source {str(source)!r} holds no image with a label in the layout {data['layout']!r}")
@@ -111,6 +114,15 @@ def check_pairs(pairs: Sequence[Scan], classes: int, memory: Path) -> tuple[list
     for case, twin in _twins(facts):
         problems[case] = [f"{case}: the same voxels as {twin}"]
     return [fact for fact in facts if fact.case not in problems], problems
+
+
+def _refuse_equal_names(scans: Sequence[Scan]) -> None:
+    """Raise ValueError where two scans, with or without labels, are of one name. Names both."""
+    image_of: dict[tuple[str, bool], Path] = {}
+    for scan in scans:
+        image = image_of.setdefault((scan.case, scan.label is None), scan.image)
+        if image != scan.image:
+            raise ValueError(f"{image} and {scan.image} are both case {scan.case!r}: rename one")
 
 
 def _check(scan: Scan, classes: int) -> dict[str, Any]:
@@ -177,16 +189,28 @@ def decathlon_scans(source: Path, data: Mapping[str, Any], names: Sequence[str])
         ValueError: there is no dataset.json, or its labels are not those of the bundle.
     """
     dataset = read_dataset_json(source)
-    own = dataset.get("labels") or {}
-    if [_plain(own[key]) for key in sorted(own, key=int)] != [_plain(name) for name in data["task_labels"]]:
+    if _label_names(dataset.get("labels")) != [_plain(name) for name in data["task_labels"]]:
         raise ValueError(
-            f"{source / 'dataset.json'}: the labels of {dataset.get('name')!r} are {list(own.values())}, "
+            f"{source / 'dataset.json'}: the labels of {dataset.get('name')!r} are {dataset.get('labels')!r}, "
             f"expected {data['task_labels']} of {data['task']}"
         )
-    pairs = [(source / entry["image"], source / entry["label"]) for entry in dataset.get("training") or []]
-    images = [entry["image"] if isinstance(entry, dict) else entry for entry in dataset.get("test") or []]
-    scans = [Scan(case_name(image), image, label) for image, label in pairs]
-    return scans + [Scan(case_name(image), source / image, None) for image in images], {}
+    listed, images = list_pairs(source), read_lists(source)["test"]
+    pairs = [*listed["training"], *listed["validation"]]
+    scans = [Scan(file_name(case), Path(pair["image"]), Path(pair["label"])) for case, pair in _named(pairs)]
+    return scans + [Scan(file_name(case), Path(image["image"]), None) for case, image in _named(images)], {}
+
+
+def _named(items: Sequence[dict[str, Any]]) -> Iterable[tuple[str, dict[str, Any]]]:
+    return zip(case_names(items), items, strict=True)
+
+
+def _label_names(labels: object) -> list[str]:
+    """The names of the ids 0, 1, ..., from {"0": name} or nnU-Net's {name: 0}; none where it is neither."""
+    if not isinstance(labels, dict):
+        return []
+    if not all(map(str.isdigit, labels)):
+        labels = {str(i): name for name, i in labels.items()}
+    return [_plain(str(labels[key])) for key in sorted(labels, key=int)] if all(map(str.isdigit, labels)) else []
 
 
 def _plain(name: str) -> str:

@@ -21,7 +21,7 @@ from ignite.engine import Events
 from monai.engines import Workflow
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
-from rep3d.data import case_name
+from rep3d.cases import Item, case_name, case_names
 
 SURFACE_TOLERANCE = 2.0  # millimetres
 COLUMNS = ("dice", "hd95_mm", "surface_dice", "volume_error_ml", "truth_ml")
@@ -87,12 +87,27 @@ class CaseScores:
     Args:
         folder: receives the files. The evaluation of several processes leaves one of each, with all cases.
         label_names: of the ids 0, 1, ...; 0 is the background and not scored.
+        items: the evaluator's data, {"image": path}, to name the cases by; without, by their files.
+        trained_on: cases that the weights were trained on, which the summary says.
+
+    Raises:
+        ValueError: two items are one case.
     """
 
-    def __init__(self, folder: str | os.PathLike, label_names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        label_names: Sequence[str],
+        items: Sequence[Item] = (),
+        trained_on: Sequence[str] = (),
+    ) -> None:
         self.folder = Path(folder)
         self.names = dict(enumerate(label_names))
         del self.names[0]
+        self.case_of = {
+            str(Path(item["image"]).expanduser()): case for item, case in zip(items, case_names(items), strict=True)
+        }
+        self.trained_on = trained_on
         self.rows: list[dict[str, object]] = []
 
     def attach(self, engine: Workflow) -> None:
@@ -105,7 +120,8 @@ class CaseScores:
         for item in engine.state.output:
             prediction, truth = (item[key][0].cpu().numpy() for key in ("pred", "label"))
             spacing = nib.affines.voxel_sizes(np.asarray(item["label"].affine))
-            case = case_name(item["image"].meta["filename_or_obj"])
+            image = item["image"].meta["filename_or_obj"]
+            case = self.case_of[image] if self.case_of else case_name(image)
             for label, score in score_label_map(prediction, truth, list(self.names), spacing).items():
                 self.rows.append({"case": case, "label": self.names[label], **score})
 
@@ -117,10 +133,10 @@ class CaseScores:
             if dist.get_rank() != 0:
                 return
             rows = [row for part in parts for row in part]
-        write_scores(rows, self.folder)
+        write_scores(rows, self.folder, self.trained_on)
 
 
-def write_scores(rows: Sequence[Mapping[str, object]], folder: Path) -> None:
+def write_scores(rows: Sequence[Mapping[str, object]], folder: Path, trained_on: Sequence[str] = ()) -> None:
     """Leave scores.csv and summary.md, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".scores.csv.{os.getpid()}"
@@ -130,7 +146,7 @@ def write_scores(rows: Sequence[Mapping[str, object]], folder: Path) -> None:
         for row in sorted(rows, key=lambda row: str(row["case"])):  # keeps the order of the labels
             writer.writerow({key: _cell(value) for key, value in row.items()})
     temporary.replace(folder / "scores.csv")
-    temporary.write_text(summary(read_scores(folder)) + "\n", encoding="utf-8")
+    temporary.write_text(summary(read_scores(folder), trained_on) + "\n", encoding="utf-8")
     temporary.replace(folder / "summary.md")
 
 
@@ -183,10 +199,17 @@ def means(values: np.ndarray) -> list[float]:
     return [*map(float, of_label), float(np.nanmean(of_label)) if counted.any() else math.nan]
 
 
-def summary(scores: Scores) -> str:
-    """Markdown in the layout of the paper's tables: one column per label and the mean, one row per score."""
+def summary(scores: Scores, trained_on: Sequence[str] = ()) -> str:
+    """Markdown in the layout of the paper's tables: one column per label and the mean, one row per score.
+
+    Args:
+        trained_on: cases that the weights were trained on, which it says.
+    """
     labels = list(next(iter(scores.values())))
     lines = [f"Means over {len(scores)} case(s)", ""]
+    if trained_on:
+        told = f"**The weights were trained on {len(trained_on)} of these cases**"
+        lines += [f"{told}, so that the means say little about new ones: {', '.join(trained_on)}", ""]
     lines += [f"| | {' | '.join(labels)} | Mean |", "|---" * (len(labels) + 2) + "|"]
     titles = {
         "dice": ("Dice", 3),

@@ -2,7 +2,8 @@
 
     [{"train": ["case_003", ...], "val": [...], "test": [...]}, ...]
 
-The names are those of the image files without suffix. As in nnU-Net's `splits_final.json`, "test" may be missing.
+The names are those of `rep3d.cases`, or any end of one that fits one case alone. As in nnU-Net's `splits_final.json`,
+"test" may be missing.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 import random
 from collections.abc import Collection, Mapping
 from pathlib import Path
+
+from rep3d.cases import find_case
 
 FILE = "splits.json"
 KEYS = {"training": "train", "validation": "val", "test": "test"}
@@ -71,13 +74,14 @@ def _take(groups: list[list[str]], count: int) -> list[list[str]]:
 
 
 def read_splits(path: Path, cases: Collection[str]) -> list[Split]:
-    """The splits of a file that a user may have written.
+    """The splits of a file that a user may have written, with the cases' own names.
 
     Raises:
-        ValueError: the file is no list of splits, or names a case that is missing or stands in two parts.
+        ValueError: the file is no list of splits, or names a case that is missing, stands in two parts or may be
+            several.
     """
     try:
-        splits = json.loads(path.read_text(encoding="utf-8"))
+        splits = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
         raise ValueError(f"{path}: no valid JSON ({error})") from error
     if not isinstance(splits, list) or not splits or not all(map(_is_split, splits)):
@@ -85,13 +89,29 @@ def read_splits(path: Path, cases: Collection[str]) -> list[Split]:
     for fold, split in enumerate(splits):
         part_of: dict[str, str] = {}
         for part in (key for key in KEYS.values() if key in split):
+            split[part] = [
+                _own_name(name, cases, f"{path}: fold {fold} names {name!r} in {part}") for name in split[part]
+            ]
             for case in split[part]:
-                if case not in cases:
-                    raise ValueError(f"{path}: fold {fold} names {case!r} in {part}, but there is no such case")
                 if case in part_of:
                     raise ValueError(f"{path}: fold {fold} names {case!r} in {part_of[case]} and in {part}")
                 part_of[case] = part
     return splits
+
+
+def _own_name(name: str, cases: Collection[str], where: str) -> str:
+    found = find_case(name, cases)
+    if not found:
+        raise ValueError(f"{where}, but there is no such case")
+    if len(found) > 1:
+        raise ValueError(f"{where}, which may be {' or '.join(found)}: write which")
+    return found[0]
+
+
+def unlisted(split: Split, cases: Collection[str]) -> list[str]:
+    """The cases that stand in no part of a split that was read with them."""
+    listed = {case for part in split.values() for case in part}
+    return [case for case in cases if case not in listed]
 
 
 def fold_folder(folder: str, fold: int) -> str:
@@ -115,4 +135,5 @@ def cases_of(splits: list[Split], part: str, fold: int, path: Path) -> list[str]
     """
     if not 0 <= fold < len(splits):
         raise ValueError(f"fold is {fold}, but {path} holds fold 0 to {len(splits) - 1}")
-    return splits[fold].get(KEYS[part]) or splits[fold]["val"]
+    chosen = splits[fold].get(KEYS[part], [])
+    return chosen or splits[fold]["val"] if part == "test" else chosen

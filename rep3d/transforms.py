@@ -70,6 +70,23 @@ class ToNativeGridd(MapTransform):
         return d
 
 
+class CaseToMetad(MapTransform):
+    """Puts an item's "case", where it has one, into the metadata of label maps: `rep3d.cases.output_name` looks there.
+
+    Args:
+        keys: label maps, `MetaTensor`s.
+    """
+
+    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        for key in self.key_iterator(dict(data)):
+            if "case" in data:
+                data[key].meta["case"] = data["case"]
+        return dict(data)
+
+
 class WholeFileWriter(NibabelWriter):
     """`NibabelWriter` that writes to a temporary name and renames, so that a file is whole or not there.
 

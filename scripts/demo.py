@@ -18,6 +18,7 @@ from pathlib import Path
 
 import fire
 
+from rep3d.cases import case_names, file_name
 from rep3d.data import load_datalist
 from rep3d.phantom import write_decathlon
 from rep3d.report import dice_table, overlay_montage, training_curve, write_report
@@ -62,7 +63,7 @@ def main(data: str = "", output: str = str(ROOT / "runs/demo"), steps: int = 120
     seconds = time.perf_counter() - start
     run_bundle("evaluating", ["train.json", "evaluate.json"], overlays, options | {"output_dir": folder / "evaluation"})
     # The held-out cases: a Decathlon set's own test images have no labels to compare with.
-    images = [{"image": case["image"]} for case in test_cases]
+    images = [{key: item[key] for key in ("image", "case") if key in item} for item in test_cases]
     inference = {"output_dir": folder / "predictions", "dataset#data": images}
     run_bundle("evaluating", ["inference.json"], overlays, options | inference)
 
@@ -112,12 +113,12 @@ def next_commands(dataset: Path, weights: Path) -> list[str]:
     ]
 
 
-def _shown(cases: list[dict], predictions: Path) -> list[tuple[str, str, str, str]]:
-    shown = []
-    for case in cases[:SHOWN_CASES]:
-        name = Path(case["image"]).name.removesuffix(".gz").removesuffix(".nii")
-        shown.append((name, case["image"], case["label"], str(predictions / f"{name}_seg.nii.gz")))
-    return shown
+def _shown(items: list[dict], predictions: Path) -> list[tuple[str, str, str, str]]:
+    named = list(zip(case_names(items), items, strict=True))
+    return [
+        (case, item["image"], item["label"], str(predictions / f"{file_name(case)}_seg.nii.gz"))
+        for case, item in named[:SHOWN_CASES]
+    ]
 
 
 def _clear(folder: Path) -> None:

@@ -39,8 +39,9 @@ from monailabel_app.bundles import read_bundle
 from monailabel_app.files import copy_whole, read_json, whole_file, write_json
 from monailabel_app.inference import BundleInference
 from monailabel_app.uncertainty import VERSIONS, disagreement, score_image
+from rep3d.cases import item_name
 from rep3d.comparison import CONFIDENCE
-from rep3d.data import case_name, load_datalist
+from rep3d.data import load_datalist
 from rep3d.scores import means, read_scores, table
 
 BUNDLE = str(Path(__file__).resolve().parents[1] / "bundles/msd_hippocampus")
@@ -78,7 +79,7 @@ def main(
     _check(numbers, strategies, steps, candidates)
     try:
         original = read_bundle(Path(bundle))
-        pool = {case_name(item["image"]): item for item in load_datalist(dataset_dir, "training")}
+        pool = {item_name(item): item for item in load_datalist(dataset_dir, "training")}
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     if numbers[-1] > len(pool):

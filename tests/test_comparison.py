@@ -84,3 +84,8 @@ def test_script(dices, tmp_path, capsys):
             main(*wrong)
     with pytest.raises(SystemExit, match="score is 'iou', expected one of dice"):
         main(*folders, score="iou")
+
+
+def test_what_is_left_out_is_said(dices):
+    text = comparison_table({"a": evaluation(dices), "b": evaluation(dices[4:], first=4)})
+    assert text.startswith("dice of 8 common case(s); without 4 of a\n")

@@ -305,3 +305,50 @@ def test_script(tmp_path, capsys):
     patients.write_text("name\nx\n", encoding="utf-8")
     with pytest.raises(SystemExit, match="patients.csv: expected the columns case and patient"):
         main("msd_hippocampus", str(source), str(tmp_path / "data"), patients=str(patients))
+
+
+# --- names
+
+
+def test_images_that_share_a_name(tmp_path):
+    """As hospitals export them: links, dataset.json and splits.json keep them apart."""
+    source, pairs = tmp_path / "exports", []
+    for number in range(10):
+        pair = {"image": f"patient_{number}/ct.nii.gz", "label": f"patient_{number}/truth.nii.gz"}
+        save_pair(source / pair["image"], source / pair["label"], 3, number)
+        pairs.append(pair)
+    labels = {"background": 0, "Anterior": 1, "Posterior": 2}  # as nnU-Net has them
+    lists = {"labels": labels, "training": pairs}
+    (source / "dataset.json").write_text(json.dumps(lists), encoding="utf-8")
+    result = prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data")
+    assert sorted(fact.case for fact in result.facts) == [f"patient_{number}_ct" for number in range(10)]
+    items = [item for part in ("training", "validation", "test") for item in load_datalist(tmp_path / "data", part)]
+    assert len({Path(item["image"]).resolve() for item in items}) == 10
+    for item in items:
+        image, label = (Path(item[key]).resolve() for key in ("image", "label"))
+        assert image.parent == label.parent and Path(item["image"]).name == f"{image.parent.name}_ct.nii.gz"
+
+
+def test_no_pair_of_a_list_is_lost(tmp_path):
+    source = decathlon(tmp_path / "task")
+    dataset = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    lists = {"training": dataset["training"][:6], "validation": dataset["training"][6:]}
+    (source / "dataset.json").write_text(json.dumps({**dataset, **lists}), encoding="utf-8")
+    assert len(prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data").facts) == 10
+
+
+def test_two_scans_of_one_name(tmp_path):
+    source = amos(tmp_path / "amos")
+    save(source / "imagesTr/amos_0003.nii", np.zeros((9, 8, 7), np.int16))
+    with pytest.raises(ValueError, match="amos_0003.nii and .*amos_0003.nii.gz are both case 'amos_0003'"):
+        prepare(CONFIGS["amos_ct"], source, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("labels", [None, ["background"], {"0": 0, "1": "Anterior"}, {"a": [1, 2], "b": 0}, {"a": "b"}])
+def test_labels_of_another_form(labels, tmp_path):
+    source = decathlon(tmp_path / "task")
+    dataset = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    (source / "dataset.json").write_text(json.dumps({**dataset, "labels": labels}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"dataset.json: the labels of 'Some task' are .*, expected \['background'"):
+        prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data")

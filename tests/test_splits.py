@@ -117,3 +117,65 @@ def test_a_fold_needs_the_file(tmp_path):
 
 def test_results_of_folds_stay_apart():
     assert [fold_folder("models", fold) for fold in (0, 3)] == ["models", "models/fold3"]
+
+
+# --- names of cases
+
+
+def exports(folder, *extra):
+    """A Decathlon set whose images share a name."""
+    images = ["case_0/imaging.nii.gz", "case_1/imaging.nii.gz", "b/ct_0000.nii.gz", *extra]
+    pairs = [{"image": image, "label": f"{image.partition('/')[0]}/label.nii.gz"} for image in images]
+    (folder / "dataset.json").write_text(json.dumps({"training": pairs}), encoding="utf-8")
+
+
+def images(folder, part):
+    return [item["image"].removeprefix(f"{folder}/") for item in load_datalist(folder, part)]
+
+
+@pytest.mark.parametrize("name", ["ct_0000", "ct"])
+def test_short_names_that_fit_one_case(name, tmp_path):
+    """Also one without what looked like a channel number, as it was read before."""
+    exports(tmp_path)
+    write(tmp_path, [{"train": ["case_1/imaging", name], "val": ["case_0/imaging"]}])
+    assert images(tmp_path, "training") == ["case_1/imaging.nii.gz", "b/ct_0000.nii.gz"]
+    assert images(tmp_path, "validation") == ["case_0/imaging.nii.gz"]
+
+
+def test_a_short_name_that_fits_several_cases(tmp_path):
+    exports(tmp_path)
+    write(tmp_path, [{"train": ["imaging"], "val": ["ct"]}])
+    with pytest.raises(ValueError, match="names 'imaging' in train, which may be case_0/imaging or case_1/imaging"):
+        load_datalist(tmp_path, "training")
+
+
+def test_two_names_of_one_case(tmp_path):
+    exports(tmp_path)
+    write(tmp_path, [{"train": ["ct_0000"], "val": ["ct"]}])
+    with pytest.raises(ValueError, match="fold 0 names 'ct_0000' in train and in val"):
+        load_datalist(tmp_path, "training")
+
+
+def test_cases_in_no_part_are_said_once(tmp_path, caplog):
+    exports(tmp_path, "new/scan.nii.gz")
+    write(tmp_path, [{"train": ["case_0/imaging"], "val": ["ct"]}])
+    for part in ("training", "validation", "test"):
+        load_datalist(tmp_path, part)
+    (record,) = caplog.records
+    assert record.getMessage().endswith("splits.json: 2 case(s) are in no part of fold 0: case_1/imaging, scan")
+
+
+@pytest.mark.parametrize("part", ["training", "validation"])
+def test_an_empty_list_takes_no_case_of_another(part, tmp_path):
+    """Neither does the validation case train."""
+    exports(tmp_path)
+    lists = {"training": {"train": [], "val": ["ct"]}, "validation": {"train": ["ct"], "val": []}}
+    write(tmp_path, [lists[part]])
+    with pytest.raises(ValueError, match=f"the {part} list of .* is empty"):
+        load_datalist(tmp_path, part)
+
+
+def test_a_file_with_a_byte_order_mark(tmp_path):
+    path = tmp_path / "splits.json"
+    path.write_text('[{"train": ["a"], "val": ["b"]}]', encoding="utf-8-sig")
+    assert read_splits(path, {"a", "b"}) == [{"train": ["a"], "val": ["b"]}]

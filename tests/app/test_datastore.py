@@ -225,3 +225,31 @@ def test_archive(store, label):
         assert [name.partition("/")[0] for name in names] == ["image", "label", "metadata.json"]
     finally:
         os.unlink(path)
+
+
+@pytest.mark.parametrize("twin", ["{}.nii", "{}.nrrd", "{}.NII.GZ", "{}"])
+def test_two_images_of_one_id(twin, store, label, caplog):
+    """They are set aside, and that is said: the label of one would become that of the other."""
+    first, *others = store.list_images()
+    store.save_label(first, label, "final", {"user": "ann"})
+    added = store.root / twin.format(first)
+    if added.suffix:
+        added.touch()
+    else:
+        added.mkdir()
+        (added / "1.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    assert store.list_images() == store.get_unlabeled_images() == others
+    assert store.get_labeled_images() == [] and store.datalist() == []
+    names = " and ".join(sorted([added.name, f"{first}.nii.gz"]))
+    reason = f"{names} are both image {first!r}: rename all but one"
+    assert store.set_aside() == {first: reason}
+    for action in (store.image, store.get_image_info, lambda image: store.save_label(image, label, "final", {})):
+        with pytest.raises(RequestError, match="rename all but one") as caught:
+            action(first)
+        assert caught.value.status == 409
+    with pytest.raises(RequestError, match="there is an image"):
+        store.add_image(first, str(store.root / f"{others[0]}.nii.gz"), {})
+    StudiesFolder(store.root)
+    assert f"set aside: {reason}" in caplog.text
+    shutil.rmtree(added) if added.is_dir() else added.unlink()
+    assert store.get_labeled_images() == [first] and store.get_label_info(first, "final")["user"] == "ann"

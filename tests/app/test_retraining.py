@@ -16,6 +16,10 @@ from monailabel_app.datastore import StudiesFolder
 from monailabel_app.training import BundleTraining, may_serve, split_cases
 from monailabel_app.validation import RequestError, TrainingParameters
 from monailabel_app.versions import add_version, keep_serving, list_versions, serve_version
+from rep3d.cases import item_name
+from rep3d.checkpoints import save_whole
+from rep3d.data import load_datalist
+from rep3d.leakage import TrainingCases, image_digests
 
 MODEL = "msd_hippocampus"
 
@@ -110,6 +114,44 @@ def test_who_was_trained_on_does_not_validate(bundle, studies, material, tmp_pat
     (trainer.folder / "run.json").write_text(json.dumps(unfinished))
     trainer.prepare(store, TrainingParameters(val_split=0.9), "ann")
     assert trainer.interrupted()["cases"] == {"training": names[:3], "validation": names[3:]}
+
+
+def test_what_the_serving_weights_were_trained_on_does_not_validate(bundle, studies, material):
+    """Also where that was elsewhere, under another name."""
+    store, trainer = StudiesFolder(studies), BundleTraining(bundle)
+    names = store.list_images()
+    for name in names:
+        store.save_label(name, str(material.labels[f"{name}.nii.gz"]), "final", {"model": MODEL})
+    options = TrainingParameters(val_split=0.9)
+    trainer.prepare(store, options, "ann")
+    validated = trainer.interrupted()["cases"]["validation"]
+    assert len(validated) == 3
+    digests = image_digests([str(store.image(validated[0]))])
+    trained = TrainingCases(dict.fromkeys(digests.values(), "of another hospital"), {})
+    save_whole(trained.mark(small_network(bundle.root).state_dict()), bundle.weights)
+    trainer.prepare(store, options, "ann")
+    assert validated[0] in trainer.interrupted()["cases"]["training"]
+
+
+def test_the_lists_of_a_training_keep_the_ids(bundle, studies, material):
+    """Whatever the files of images and labels are called; without a case to validate with there is no list of it."""
+    scans = sorted(studies.iterdir())
+    for scan, name in zip(scans, ("0001.nii.gz", "0001_0000.nii.gz"), strict=False):
+        scan.rename(studies / name)
+    store, trainer = StudiesFolder(studies), BundleTraining(bundle)
+    ids = store.list_images()
+    for name, label in zip(("0001", "0001_0000", *ids[2:]), material.labels.values(), strict=True):
+        store.save_label(name, str(label), "final", {"model": MODEL})
+    shutil.copy(store.image(ids[2]), studies / f"{ids[2]}.nii")
+    for fraction, count in ((0.5, 3), (0, 3)):
+        trainer.prepare(store, TrainingParameters(val_split=fraction), "ann")
+        run = trainer.interrupted()
+        assert "rename all but one" in run["left_out"][ids[2]]
+        assert len(run["cases"]["training"] + run["cases"]["validation"]) == count
+        for part in ("training", "validation") if fraction else ("training",):
+            assert [item_name(item) for item in load_datalist(trainer.folder / "data", part)] == run["cases"][part]
+    with pytest.raises(ValueError, match="the validation list of .* is empty"):
+        load_datalist(trainer.folder / "data", "validation")
 
 
 @pytest.mark.parametrize(
