@@ -1,0 +1,143 @@
+"""The check of every pair of files before a training or an evaluation starts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from rep3d.io.geometry import VolumeError, agreement_problem
+from rep3d.io.nifti import read_geometry, read_volume
+from rep3d.notes import geometry_note, intensity_note, warn_once
+
+logger = logging.getLogger(__name__)
+
+SHOWN_PROBLEMS = 20
+
+Item = Mapping[str, str]
+
+
+def check_datalist(
+    items: Iterable[Item],
+    classes: int,
+    memory: str | os.PathLike | None = None,
+    window: Sequence[float] | None = None,
+) -> None:
+    """Check every image and label before a training starts, and raise one error that lists all problems.
+
+    Headers are read every time: each file exists and is a NIfTI of one volume with a usable affine, and a label lies on
+    its image. Voxels are read once per file and role (whole files; finite images; whole-numbered label ids below
+    `classes`), and again only when the file's size or modification time changes. What is odd about an image and yet no
+    reason to refuse it is logged, see `rep3d.notes`.
+
+    Args:
+        items: {"image": path, "label": path}.
+        classes: label ids are 0 to classes - 1.
+        memory: JSON file that remembers the checked voxels, or None to check them every time. Where it cannot be
+            written, a warning says so, and the next call checks again.
+        window: the intensities that the bundle maps to 0 and 1; None: it takes the z-score.
+
+    Raises:
+        ValueError: the files that are wrong, and how.
+    """
+    problems = []
+    pending: dict[str, tuple[str, str]] = {}
+    for item in items:
+        try:
+            warn_once(item["image"], check_pair(item))
+            pending |= {_voxel_key(item[role], role, classes, window): (item[role], role) for role in ("image", "label")}
+        except ValueError as error:
+            problems.append(str(error))
+    seen = _read_memory(memory)
+    new = [key for key in pending if key not in seen]
+    for key in tqdm(new, desc="Checking voxels", disable=not new):
+        path, role = pending[key]
+        try:
+            seen[key] = _check_image(path, window) if role == "image" else _check_label(path, classes)
+        except ValueError as error:
+            problems.append(str(error))
+    for key, (path, _) in pending.items():
+        warn_once(path, seen.get(key, ""))
+    _write_memory(memory, seen)
+    if problems:
+        shown = "\n  ".join(problems[:SHOWN_PROBLEMS])
+        more = f"\n  and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+        raise ValueError(f"{len(problems)} problem(s) in the data set:\n  {shown}{more}")
+
+
+def check_pair(item: Item) -> str:
+    """What is odd about where the image lies, see `rep3d.notes.geometry_note`; an empty text for most.
+
+    Raises:
+        ValueError: names the file: the headers of image and label are not usable, or do not agree.
+    """
+    image, label = read_geometry(item["image"]), read_geometry(item["label"])
+    problem = agreement_problem(label, image)
+    if problem:
+        raise VolumeError(item["label"], f"{problem} {item['image']}")
+    return geometry_note(image)
+
+
+def image_problem(voxels: np.ndarray) -> str:
+    """What is wrong with an image's voxels, or an empty text."""
+    bad = voxels.size - np.count_nonzero(np.isfinite(voxels))
+    return f"{bad} voxel(s) are NaN or infinite" if bad else ""
+
+
+def label_problem(ids: np.ndarray, classes: int) -> str:
+    """What is wrong with the values of a label map, or an empty text."""
+    wrong = [float(i) for i in ids if not (0 <= i < classes and i == round(i))]
+    return f"label value(s) {wrong[:5]}, expected whole numbers from 0 to {classes - 1}" if wrong else ""
+
+
+def _check_image(path: str, window: Sequence[float] | None) -> str:
+    voxels, _ = read_volume(path)
+    problem = image_problem(voxels)
+    if problem:
+        raise VolumeError(path, problem)
+    return intensity_note(voxels, window)
+
+
+def _check_label(path: str, classes: int) -> str:
+    voxels, _ = read_volume(path)
+    problem = label_problem(np.unique(voxels), classes)
+    if problem:
+        raise VolumeError(path, problem)
+    return ""
+
+
+def _voxel_key(path: str, role: str, classes: int, window: Sequence[float] | None) -> str:
+    stat = os.stat(path)
+    rule = classes if role == "label" else window and list(window)
+    return f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}|{role}|{rule}"
+
+
+def _read_memory(memory: str | os.PathLike | None) -> dict[str, str]:
+    """The notes of checked files by their keys."""
+    if memory is None or not Path(memory).is_file():
+        return {}
+    try:
+        content = json.loads(Path(memory).read_text(encoding="utf-8"))
+    except ValueError:
+        return {}  # only costs another check
+    return {key: str(note) for key, note in content.items()} if isinstance(content, dict) else {}
+
+
+def _write_memory(memory: str | os.PathLike | None, seen: dict[str, str]) -> None:
+    if memory is None:
+        return
+    path = Path(memory)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(seen, indent=0), encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        logger.warning("cannot write %s (%s): the voxels will be checked again", path, error)
+        if temporary.is_file():
+            temporary.unlink()
