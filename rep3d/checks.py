@@ -50,7 +50,9 @@ def check_datalist(
     for item in items:
         try:
             warn_once(item["image"], check_pair(item))
-            pending |= {_voxel_key(item[role], role, classes, window): (item[role], role) for role in ("image", "label")}
+            pending |= {
+                _voxel_key(item[role], role, classes, window): (item[role], role) for role in ("image", "label")
+            }
         except ValueError as error:
             problems.append(str(error))
     seen = _read_memory(memory)

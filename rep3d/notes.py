@@ -33,15 +33,15 @@ def geometry_note(geometry: Geometry) -> str:
     """Whether readers see a file at different places, or an empty text."""
     header, dispute = geometry.header, geometry.dispute
     if header is not None and header["qform_code"] <= 0 and header["sform_code"] <= 0:
-        return "the header does not tell where the scan lies (qform and sform have the code 0): left and right may be wrong"
+        return "the header does not tell where the scan lies (qform and sform have the code 0): left may be right"
     if math.isinf(dispute):
         return "ITK, and so 3D Slicer, cannot place this scan: its sform is sheared, and it has no qform"
     if dispute <= TOLERANCE:
         return ""
     millimetres = dispute * min(nib.affines.voxel_sizes(geometry.affine))
     return (
-        f"readers put this scan at places up to {millimetres:.3g} mm apart: its qform and sform differ. It is computed as "
-        "nibabel reads it, by the sform first; 3D Slicer and ITK-SNAP show it, and its label map, by the qform"
+        f"readers put this scan at places up to {millimetres:.3g} mm apart: its qform and sform differ. It is computed "
+        "as nibabel reads it, by the sform first; 3D Slicer and ITK-SNAP show it, and its label map, by the qform"
     )
 
 

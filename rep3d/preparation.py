@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from rep3d import splits
-from rep3d.data import case_name, check_header_pair, list_scans, read_dataset_json
+from rep3d.checks import check_pair
+from rep3d.data import case_name, list_scans, read_dataset_json
 from rep3d.fingerprint import CaseFacts, examine
 
 logger = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ def check_pairs(pairs: Sequence[Scan], classes: int, memory: Path) -> tuple[list
 
 def _check(scan: Scan, classes: int) -> dict[str, Any]:
     try:
-        check_header_pair({"image": str(scan.image), "label": str(scan.label)})
+        check_pair({"image": str(scan.image), "label": str(scan.label)})
         facts, problems = examine(scan.case, str(scan.image), str(scan.label), classes)
     except ValueError as error:
         return {"problems": [str(error)], "facts": None}

@@ -21,7 +21,6 @@ from rep3d.io.nifti import label_image, read_geometry
 from rep3d.notes import intensity_note, warn_once
 
 MAX_GRID_BYTES = 2**32  # of a volume that was resampled, in float32: a cube of one metre at 1 mm
-HAIR = 1e-3  # of a voxel
 
 
 class CheckVolumed(MapTransform):
@@ -112,22 +111,27 @@ def check_resampled(name: str, geometry: Geometry, spacing: Sequence[float], max
         return
     raise VolumeError(
         name,
-        f"{' x '.join(map(str, geometry.shape))} voxels of {' x '.join(f'{size:.4g}' for size in sizes)} mm become "
-        f"{' x '.join(map(str, shape))} of {' x '.join(f'{size:g}' for size in spacing)} mm, {nbytes / 2**30:.3g} GiB: "
-        f"expected more than one voxel and at most {max_bytes / 2**30:g} GiB (max_grid_bytes); is the file's spacing right?",
+        f"{_times(geometry.shape)} voxels of {_times(sizes)} mm become {_times(shape)} of {_times(spacing)} mm, "
+        f"{nbytes / 2**30:.3g} GiB: expected more than one voxel and at most {max_bytes / 2**30:g} GiB "
+        "(max_grid_bytes); is the file's spacing right?",
     )
+
+
+def _times(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:.4g}" for number in numbers)
 
 
 class ToNativeGridd(MapTransform):
     """Puts label maps (1, D, H, W) on the grid of the file that their image was loaded from, by the nearest voxel.
 
     Goes by the affines, so that any preprocessing that keeps them right is undone. Unlike `Invertd` it holds no
-    coordinates of all voxels: a CT of 1000 slices takes gigabytes less. What lies outside the label map's voxels becomes
-    background.
+    coordinates of all voxels: a CT of 1000 slices takes gigabytes less. Beyond the scan's own border the outermost
+    labels go on, for `Spacingd` may end before the scan's last voxel; what a crop took off is background.
 
     Args:
         keys: label maps, `MetaTensor`s.
-        orig_key: the image, a `MetaTensor` with the metadata of `LoadImaged`.
+        orig_key: the image, a `MetaTensor` with the metadata of `LoadImaged`, on the grid of the label maps. Crops come
+            after orientation and spacing.
     """
 
     def __init__(self, keys: KeysCollection, orig_key: str = "image", allow_missing_keys: bool = False) -> None:
@@ -136,25 +140,28 @@ class ToNativeGridd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        meta = d[self.orig_key].meta
-        affine = torch.as_tensor(meta["original_affine"], dtype=torch.float64)
-        shape = tuple(int(n) for n in meta["spatial_shape"])
+        image = d[self.orig_key]
+        affine = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
+        shape = tuple(int(n) for n in image.meta["spatial_shape"])
         for key in self.key_iterator(d):
             label = d[key]
             to_label = (torch.linalg.inv(label.affine.double().cpu()) @ affine).numpy()
-            # Spacingd starts at the centre of the scan's first voxel and ends up to half a voxel before that of its
-            # last: the scan's border lies inside by a hair, the border of a crop does not move.
+            reach = np.ceil(np.abs(to_label[:3, :3]).sum(axis=1) / 2 + 1).astype(int)
+            border = np.where(_cropped(image), 0, reach[:, None])
+            padded = np.pad(label[0].cpu().numpy(), border, mode="edge")
+            offset = to_label[:3, 3] + border[:, 0]
             voxels = affine_transform(
-                label[0].cpu().numpy(),
-                to_label[:3, :3],
-                to_label[:3, 3] - HAIR,
-                shape,
-                order=0,
-                mode="grid-constant",
-                prefilter=False,
+                padded, to_label[:3, :3], offset, shape, order=0, mode="grid-constant", prefilter=False
             )
             d[key] = MetaTensor(torch.from_numpy(voxels).unsqueeze(0), meta={**label.meta, "affine": affine})
         return d
+
+
+def _cropped(image: MetaTensor) -> np.ndarray:
+    """Whether a crop took something off, (3, 2): at the low and the high end of each axis."""
+    crops = [operation.get("extra_info", {}).get("cropped") for operation in image.applied_operations]
+    off = sum((np.reshape([int(n) for n in crop], (3, 2)) for crop in crops if crop), np.zeros((3, 2), int))
+    return off > 0
 
 
 def foreground(image: NdarrayOrTensor) -> NdarrayOrTensor:
@@ -181,8 +188,8 @@ class CropByPosNegLabeld(RandCropByPosNegLabeld):
 class LabelMapWriter(NibabelWriter):
     """`NibabelWriter` of label maps on the grid of their scan, the file of their metadata, with its own header.
 
-    Writes to a temporary name and renames, so that a file is whole or not there. A volume of one channel keeps its three
-    axes, also those of length 1, which MONAI drops at the end.
+    Writes to a temporary name and renames, so that a file is whole or not there. A volume of one channel keeps its
+    three axes, also those of length 1, which MONAI drops at the end.
     """
 
     def set_data_array(self, data_array: NdarrayOrTensor, *args: Any, **kwargs: Any) -> None:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, Invertd, LoadImaged, Orientationd, SaveImaged, Spacingd
+from monai.transforms import Compose, CropForegroundd, Invertd, LoadImaged, Orientationd, SaveImaged, Spacingd
 
 from rep3d.errors import root_cause
-from rep3d.transforms import CheckVolumed, ToNativeGridd, WholeFileWriter
+from rep3d.transforms import CheckVolumed, LabelMapWriter, ToNativeGridd
 
 
 def volume(shape=(1, 4, 5, 6), affine=None, fill=1.0) -> MetaTensor:
@@ -76,14 +76,22 @@ def test_dimensions_of_a_file(shape, tmp_path):
     assert "expected one channel and three dimensions" in str(root_cause(raised.value))
 
 
-# --- WholeFileWriter
+# --- LabelMapWriter
 
 
 @pytest.fixture
-def save(tmp_path):
-    folder = {"output_dir": tmp_path, "separate_folder": False}
-    writer = SaveImaged("image", output_postfix="seg", resample=False, writer=WholeFileWriter, **folder)
-    return lambda fill=1.0, shape=(1, 4, 5, 6): writer({"image": volume(shape, fill=fill)})
+def save(tmp_path, tmp_path_factory):
+    folder = {"output_dir": tmp_path, "separate_folder": False, "output_dtype": np.uint8}
+    writer = SaveImaged("image", output_postfix="seg", resample=False, writer=LabelMapWriter, **folder)
+    scan = tmp_path_factory.mktemp("scans") / "scan.nii.gz"
+
+    def save_filled(fill=1.0, shape=(1, 4, 5, 6)):
+        nib.save(nib.Nifti1Image(np.zeros(shape[1:], np.float32), np.eye(4)), scan)
+        label = volume(shape, fill=fill)
+        label.meta["filename_or_obj"] = str(scan)
+        writer({"image": label})
+
+    return save_filled
 
 
 def test_writes_the_file_and_nothing_else(save, tmp_path):
@@ -172,12 +180,32 @@ def test_back_on_the_native_grid(orientation, affine, tmp_path):
     assert back.meta["filename_or_obj"] == str(path)
 
 
-def test_outside_of_the_label_map_is_background(tmp_path):
-    path = save_labels(tmp_path / "a.nii.gz", "RAS", np.eye(4))
-    image = LoadImaged("image", ensure_channel_first=True)({"image": str(path)})["image"]
-    affine = image.affine.clone()
-    affine[0, 3] = 10
-    pred = MetaTensor(torch.ones(1, 5, 30, 24, dtype=torch.uint8), affine=affine)
-    back = ToNativeGridd("pred")({"image": image, "pred": pred})["pred"]
-    assert back.shape == (1, 36, 30, 24)
-    assert back[0, :, 5, 5].nonzero().flatten().tolist() == list(range(9, 16))  # one voxel more on either side
+def there_and_back(scan, spacing, crop):
+    """A label map of ones on the grid that preprocessing makes of a scan, back on the scan's."""
+    steps = [LoadImaged("image", ensure_channel_first=True), Orientationd("image", "RAS")]
+    steps += [Spacingd("image", spacing), CropForegroundd("image", "image", lambda x: x > 0.6)][: 2 if crop else 1]
+    data = Compose(steps)({"image": str(scan)})
+    data["pred"] = torch.ones_like(data["image"], dtype=torch.uint8)
+    return ToNativeGridd("pred")(data)["pred"][0].numpy()
+
+
+@pytest.mark.parametrize("affine", [np.diag([1.2, 0.9, 2.0, 1]), OBLIQUE], ids=["straight", "oblique"])
+@pytest.mark.parametrize(
+    "spacing", [(0.3, 0.25, 0.4), (1.2, 0.9, 2.0), (1.7, 2.0, 3.1)], ids=["fine", "same", "coarse"]
+)
+def test_labels_reach_the_border_of_the_scan(spacing, affine, tmp_path):
+    nib.save(nib.Nifti1Image(np.ones((9, 8, 7), np.float32), affine), tmp_path / "a.nii.gz")
+    assert there_and_back(tmp_path / "a.nii.gz", spacing, crop=False).all()
+
+
+@pytest.mark.parametrize("spacing", [0.5, 1.0])
+def test_labels_do_not_grow_at_the_edge_of_a_crop(spacing, tmp_path):
+    voxels = np.zeros((20, 21, 22), np.float32)
+    voxels[0:9, 5:15, 12:] = 1
+    nib.save(nib.Nifti1Image(voxels, np.diag([-1.0, 1, 1, 1])), tmp_path / "a.nii.gz")
+    back = there_and_back(tmp_path / "a.nii.gz", (spacing,) * 3, crop=True)
+    assert [sorted(set(axis.tolist())) for axis in back.nonzero()] == [
+        list(range(9)),
+        list(range(5, 15)),
+        list(range(12, 22)),
+    ]

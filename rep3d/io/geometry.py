@@ -29,8 +29,12 @@ class VolumeError(ValueError):
     """
 
     def __init__(self, path: str | os.PathLike, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
+        super().__init__(path, reason)
+        self.path = path
         self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,12 +110,12 @@ def displacement(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) 
 def agreement_problem(label: Geometry, image: Geometry) -> str:
     """Why a label map does not lie on its image, or an empty text."""
     if label.shape != image.shape:
-        return f"the label's shape {label.shape} differs from {image.shape} of its image"
+        return f"shape {label.shape} differs from {image.shape} of its image"
     apart = displacement(image.shape, label.affine, image.affine)
     if not apart <= TOLERANCE:
         return (
-            f"a corner of the label lies {apart:.2g} voxels off, expected at most {TOLERANCE}: its affine "
-            f"{label.affine.round(3).tolist()} differs from {image.affine.round(3).tolist()} of its image"
+            f"affine {label.affine.round(3).tolist()} differs by {apart:.2g} voxels at a corner, expected at most "
+            f"{TOLERANCE}, from {image.affine.round(3).tolist()} of its image"
         )
     return ""
 

@@ -1,4 +1,4 @@
-"""`monai.transforms.LoadImaged` through the gate: `{"_target_": "LoadImaged", "reader": "rep3d.io.reader.NiftiReader"}`."""
+"""`LoadImaged` through the gate, with `"reader": "rep3d.io.reader.NiftiReader"` in a config."""
 
 from __future__ import annotations
 
