@@ -53,7 +53,7 @@ def read_volume(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> tuple[np
             count = _fill(content, file)
             rest = file.read(1)
     except (OSError, EOFError, zlib.error) as error:
-        raise VolumeError(path, f"the file is damaged or cut, its voxels cannot be read ({error})") from error
+        raise VolumeError(path, f"the file is damaged or cut, its voxels cannot be read ({error})") from None
     if count < content.size:
         raise VolumeError(
             path, f"the file is cut, its voxels cannot be read: {count} bytes, expected {content.size} by its header"
@@ -95,7 +95,7 @@ def _open(path: str | os.PathLike, max_bytes: int) -> tuple[Any, Geometry]:
     except FileNotFoundError:
         raise VolumeError(path, "no such file") from None
     except Exception as error:
-        raise VolumeError(path, f"cannot be read as NIfTI ({os.path.getsize(path)} bytes; {error})") from error
+        raise VolumeError(path, f"cannot be read as NIfTI ({os.path.getsize(path)} bytes; {error})") from None
     if isinstance(image, nib.Cifti2Image):
         raise VolumeError(path, "is a CIFTI file, expected a NIfTI volume")
     if not isinstance(image, nib.Nifti1Image):
