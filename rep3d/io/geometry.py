@@ -37,6 +37,10 @@ class VolumeError(ValueError):
         return f"{self.path}: {self.reason}"
 
 
+class TooLargeError(VolumeError):
+    """A volume of more bytes than may be."""
+
+
 @dataclass(frozen=True, eq=False)
 class Geometry:
     """Where the voxels of a file lie.
@@ -76,7 +80,8 @@ def check_geometry(path: str | os.PathLike, geometry: Geometry, max_bytes: int =
     """Raise unless a network can take a volume of this geometry.
 
     Raises:
-        VolumeError: not three dimensions, a singular affine, voxels that are no numbers, or too many of them.
+        VolumeError: not three dimensions, a singular affine, or voxels that are no numbers.
+        TooLargeError: more bytes than `max_bytes`.
     """
     if len(geometry.shape) != 3 or min(geometry.shape) < 1:
         raise VolumeError(path, f"shape {geometry.shape}, expected three dimensions")
@@ -88,7 +93,7 @@ def check_geometry(path: str | os.PathLike, geometry: Geometry, max_bytes: int =
         kind = "colours" if geometry.dtype.names else "complex numbers" if geometry.dtype.kind == "c" else "no numbers"
         raise VolumeError(path, f"the voxels are {kind} ({geometry.dtype}), expected numbers")
     if geometry.nbytes > max_bytes:
-        raise VolumeError(
+        raise TooLargeError(
             path,
             f"{' x '.join(map(str, geometry.shape))} voxels of {geometry.dtype} take {geometry.nbytes / 2**30:.1f} GiB "
             f"of memory, expected at most {max_bytes / 2**30:g} GiB",

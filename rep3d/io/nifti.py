@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import os
 import zlib
-from typing import IO, Any
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -17,8 +18,14 @@ from rep3d.io.geometry import MAX_BYTES, Geometry, VolumeError, check_geometry
 # Millimetres of the unit in the lowest three bits of xyzt_units: unknown, metre, millimetre, micron.
 MILLIMETRES = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 # The fields of a header that place its voxels, beside the shape.
-PLACE = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
-PLACE += ("srow_x", "srow_y", "srow_z", "xyzt_units")
+PLACE = (
+    "qform_code",
+    "sform_code",
+    *(f"quatern_{axis}" for axis in "bcd"),
+    *(f"qoffset_{axis}" for axis in "xyz"),
+    *(f"srow_{axis}" for axis in "xyz"),
+    "xyzt_units",
+)
 SCANNER = 1  # the code of a qform or sform: both readers take it
 ORTHONORMAL = 1e-4  # ITK's tolerance for the axes of a sform
 CHUNK = 2**20
@@ -91,16 +98,17 @@ def _open(path: str | os.PathLike, max_bytes: int) -> tuple[Any, Geometry]:
     try:
         image: Any = nib.load(path)
         with _unpacked(path) as file:
-            told = type(image.header)(file.read(image.header.template_dtype.itemsize), check=False)
+            header = type(image.header)(file.read(image.header.template_dtype.itemsize), check=False)
     except FileNotFoundError:
         raise VolumeError(path, "no such file") from None
     except Exception as error:
-        raise VolumeError(path, f"cannot be read as NIfTI ({os.path.getsize(path)} bytes; {error})") from None
+        told = str(error).replace(str(path), "file")
+        raise VolumeError(path, f"cannot be read as NIfTI ({os.path.getsize(path)} bytes; {told})") from None
     if isinstance(image, nib.Cifti2Image):
         raise VolumeError(path, "is a CIFTI file, expected a NIfTI volume")
     if not isinstance(image, nib.Nifti1Image):
         raise VolumeError(path, f"is a {type(image).__name__}, expected a NIfTI volume")
-    geometry = _geometry(path, image, told)
+    geometry = _geometry(path, image, header)
     check_geometry(path, geometry, max_bytes)
     return image, geometry
 
@@ -160,13 +168,13 @@ def _quaternion_axes(told: Any) -> np.ndarray:
     return axes
 
 
-def _unpacked(path: str | os.PathLike) -> IO[bytes]:
+def _unpacked(path: str | os.PathLike) -> io.BufferedIOBase:
     return gzip.open(path) if str(path).endswith(".gz") else open(path, "rb")
 
 
-def _fill(content: np.ndarray, file: IO[bytes]) -> int:
+def _fill(content: np.ndarray, file: io.BufferedIOBase) -> int:
     """Read into an array of bytes, as far as the file goes; returns how many."""
-    view, count = memoryview(content), 0
+    view, count = content.data, 0
     while count < len(view):
         piece = file.read(min(CHUNK, len(view) - count))
         if not piece:
