@@ -97,17 +97,16 @@ def label_image(voxels: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
 def _open(path: str | os.PathLike, max_bytes: int) -> tuple[Any, Geometry]:
     try:
         image: Any = nib.load(path)
-        with _unpacked(path) as file:
-            header = type(image.header)(file.read(image.header.template_dtype.itemsize), check=False)
     except FileNotFoundError:
         raise VolumeError(path, "no such file") from None
     except Exception as error:
         told = str(error).replace(str(path), "file")
         raise VolumeError(path, f"cannot be read as NIfTI ({os.path.getsize(path)} bytes; {told})") from None
-    if isinstance(image, nib.Cifti2Image):
-        raise VolumeError(path, "is a CIFTI file, expected a NIfTI volume")
     if not isinstance(image, nib.Nifti1Image):
-        raise VolumeError(path, f"is a {type(image).__name__}, expected a NIfTI volume")
+        kind = "CIFTI file" if isinstance(image, nib.Cifti2Image) else type(image).__name__
+        raise VolumeError(path, f"is a {kind}, expected a NIfTI volume")
+    with _unpacked(path) as file:  # again, as it is there: nibabel corrects what it reads
+        header = type(image.header)(file.read(image.header.template_dtype.itemsize), check=False)
     geometry = _geometry(path, image, header)
     check_geometry(path, geometry, max_bytes)
     return image, geometry
