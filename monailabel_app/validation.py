@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import re
 import threading
@@ -31,6 +33,7 @@ SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd")  # of images and labels; th
 MAX_PARAMETERS = 64 * 1024  # characters of one request's parameters
 MAX_DEPTH = 16  # of the parameters' nesting
 MAX_HEADER = 2**20  # bytes of a NRRD file that are searched for the end of its header
+CHUNK = 2**20  # bytes that are read at a time
 MAX_EDGE = 4096  # voxels along one axis
 MAX_BYTES = 2**32  # of the voxels of one image in memory
 
@@ -197,7 +200,9 @@ def read_voxels(path: Path) -> np.ndarray:
         if split_suffix(path.name)[1].startswith(".nii"):
             voxels, _ = read_volume(path, MAX_BYTES)
         else:
-            voxels = sitk.GetArrayFromImage(nrrd_reader(path).Execute()).transpose()
+            reader = nrrd_reader(path)
+            _check_whole_nrrd(path, read_grid(path).nbytes)
+            voxels = sitk.GetArrayFromImage(reader.Execute()).transpose()
     if not all(np.isfinite(piece).all() for piece in voxels.T):  # piece by piece: as few bytes more as may be
         raise RequestError(400, "some voxels are NaN or infinite")
     return voxels
@@ -275,6 +280,33 @@ def nrrd_reader(path: Path) -> sitk.ImageFileReader:
     reader.SetImageIO("NrrdImageIO")
     reader.SetFileName(str(path))
     return reader
+
+
+def _check_whole_nrrd(path: Path, size: int) -> None:
+    """Raise unless a NRRD file holds just so many bytes of voxels: NrrdIO does not look at gzip's checksum."""
+    with path.open("rb") as file:
+        header = file.read(MAX_HEADER)
+        end = re.search(rb"\r?\n\r?\n", header)
+        encoding = re.search(rb"^encoding: *(\w+)", header[: end.end() if end else 0], re.IGNORECASE | re.MULTILINE)
+        if end is None or encoding is None:
+            raise RequestError(400, "the file is no NRRD file: its header has no end, or tells no encoding")
+        file.seek(end.end())
+        kind = encoding.group(1).lower()
+        if kind in (b"gz", b"gzip"):
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                count = _count(unpacked, size)
+        else:
+            count = _count(file, size) if kind == b"raw" else size  # NrrdIO checks what is written as text
+    if count != size:
+        raise RequestError(400, f"the file is cut or goes on: its voxels are not the {size} bytes of its header")
+
+
+def _count(file: io.BufferedIOBase, size: int) -> int:
+    """The bytes of a file, up to one more than `size`."""
+    count = 0
+    while count <= size and (piece := file.read(min(CHUNK, size + 1 - count))):
+        count += len(piece)
+    return count
 
 
 def _nrrd_geometry(path: Path) -> Geometry:

@@ -21,6 +21,7 @@ from rep3d import splits
 from rep3d.checks import check_pair
 from rep3d.data import case_name, list_scans, read_dataset_json
 from rep3d.fingerprint import CaseFacts, examine
+from rep3d.notes import warn_once
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ def check_pairs(pairs: Sequence[Scan], classes: int, memory: Path) -> tuple[list
 
 def _check(scan: Scan, classes: int) -> dict[str, Any]:
     try:
-        check_pair({"image": str(scan.image), "label": str(scan.label)})
+        warn_once(str(scan.image), check_pair({"image": str(scan.image), "label": str(scan.label)}))
         facts, problems = examine(scan.case, str(scan.image), str(scan.label), classes)
     except ValueError as error:
         return {"problems": [str(error)], "facts": None}

@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rep3d import checks
+from rep3d import checks, notes
 from rep3d.checks import check_datalist
 from rep3d.data import load_inference_list
 
@@ -265,3 +265,77 @@ def test_memory_that_is_a_folder_is_survived(tmp_path, caplog):
     check_datalist([item], CLASSES, tmp_path / "memory.json")
     assert str(tmp_path / "memory.json") in caplog.text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "memory.json"]
+
+
+# --- the gate
+
+
+def test_a_turned_label_is_refused(tmp_path):
+    """No element of the affines differs by 0.01, and a corner lies 0.9 voxels off."""
+    item = make_item(tmp_path)
+    turn = nib.affines.from_matvec(nib.eulerangles.euler2mat(z=0.005))
+    image = np.zeros((180, 8, 8), np.float32)
+    save(Path(item["image"]), image, np.diag([1.0, 1.0, 1.0, 1.0]))
+    save(Path(item["label"]), image.astype(np.uint8), turn)
+    with pytest.raises(ValueError, match=r"label.nii.gz: affine .* differs by 0.9 voxels at a corner, .*image.nii.gz"):
+        check_datalist([item], CLASSES)
+
+
+def test_a_mirrored_micro_ct_is_refused(tmp_path):
+    item = make_item(tmp_path)
+    affine = np.diag([0.0005, 0.0005, 0.0005, 1])
+    save(Path(item["image"]), image_voxels(), affine)
+    save(Path(item["label"]), label_voxels(), np.diag([-1, 1, 1, 1]) @ affine)
+    with pytest.raises(ValueError, match="voxels at a corner"):
+        check_datalist([item], CLASSES)
+
+
+def test_units_of_image_and_label_may_differ(tmp_path):
+    item = make_item(tmp_path)
+    volume = nib.Nifti1Image(label_voxels(), np.diag([1e-3, 1e-3, 1e-3, 1]) @ AFFINE)
+    volume.header.set_xyzt_units("meter")
+    nib.save(volume, item["label"])
+    check_datalist([item], CLASSES)
+
+
+def test_one_volume_of_four_dimensions(tmp_path):
+    item = make_item(tmp_path)
+    save(Path(item["image"]), image_voxels()[..., None])
+    check_datalist([item], CLASSES)
+
+
+def test_a_swapped_pair_that_was_put_right(tmp_path):
+    """What was checked as an image is checked again as a label."""
+    item, memory = make_item(tmp_path), tmp_path / "memory.json"
+    save(Path(item["image"]), image_voxels().round())
+    swapped = {"image": item["label"], "label": item["image"]}
+    with pytest.raises(ValueError, match="image.nii.gz: label value"):
+        check_datalist([swapped], CLASSES, memory)
+    save(Path(item["label"]), label_voxels() + np.uint8(7))
+    with pytest.raises(ValueError, match="image.nii.gz: label value"):
+        check_datalist([swapped], CLASSES, memory)
+    with pytest.raises(ValueError, match="label.nii.gz: label value.*from 0 to 2"):
+        check_datalist([item], CLASSES, memory)
+
+
+def test_odd_places_and_intensities_are_said_at_every_start(tmp_path, caplog, monkeypatch):
+    item, memory = make_item(tmp_path), tmp_path / "memory.json"
+    volume = nib.Nifti1Image(image_voxels(), AFFINE)
+    volume.set_qform(np.diag([-1, -1, 1, 1]) @ AFFINE, 1)
+    nib.save(volume, item["image"])
+    for _ in range(2):
+        monkeypatch.setattr(notes, "_said", set())  # a new process
+        caplog.clear()
+        check_datalist([item], CLASSES, memory, window=(500, 1500))
+        first, second = (record.getMessage() for record in caplog.records)
+        assert first.startswith(f"{item['image']}: readers put this scan")
+        assert second.startswith(f"{item['image']}: the bundle's window is 500 to 1500")
+
+
+def test_another_window_is_another_check(tmp_path, caplog, reads):
+    item, memory = make_item(tmp_path), tmp_path / "memory.json"
+    check_datalist([item], CLASSES, memory, window=(-2, 2))
+    assert not caplog.records
+    check_datalist([item], CLASSES, memory, window=(500, 1500))
+    assert reads == ["image.nii.gz", "label.nii.gz", "image.nii.gz"]
+    assert len(caplog.records) == 1

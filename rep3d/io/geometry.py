@@ -88,7 +88,7 @@ def check_geometry(path: str | os.PathLike, geometry: Geometry, max_bytes: int =
     affine = geometry.affine
     edges = nib.affines.voxel_sizes(affine)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) <= FLAT * np.prod(edges):
-        raise VolumeError(path, f"affine {affine.round(3).tolist()} is singular, expected an invertible one")
+        raise VolumeError(path, f"affine {_shown(affine)} is singular, expected an invertible one")
     if geometry.dtype.names or geometry.dtype.kind not in "biuf":
         kind = "colours" if geometry.dtype.names else "complex numbers" if geometry.dtype.kind == "c" else "no numbers"
         raise VolumeError(path, f"the voxels are {kind} ({geometry.dtype}), expected numbers")
@@ -98,6 +98,10 @@ def check_geometry(path: str | os.PathLike, geometry: Geometry, max_bytes: int =
             f"{' x '.join(map(str, geometry.shape))} voxels of {geometry.dtype} take {geometry.nbytes / 2**30:.1f} GiB "
             f"of memory, expected at most {max_bytes / 2**30:g} GiB",
         )
+
+
+def _shown(affine: np.ndarray) -> list[list[float]]:
+    return [[float(f"{value:.6g}") for value in row] for row in affine]
 
 
 def displacement(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) -> float:
@@ -119,8 +123,8 @@ def agreement_problem(label: Geometry, image: Geometry) -> str:
     apart = displacement(image.shape, label.affine, image.affine)
     if not apart <= TOLERANCE:
         return (
-            f"affine {label.affine.round(3).tolist()} differs by {apart:.2g} voxels at a corner, expected at most "
-            f"{TOLERANCE}, from {image.affine.round(3).tolist()} of its image"
+            f"affine {_shown(label.affine)} differs by {apart:.2g} voxels at a corner, expected at most "
+            f"{TOLERANCE}, from {_shown(image.affine)} of its image"
         )
     return ""
 

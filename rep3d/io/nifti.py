@@ -11,7 +11,6 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.volumeutils import apply_read_scaling
 
 from rep3d.io.geometry import MAX_BYTES, Geometry, VolumeError, check_geometry
 
@@ -68,7 +67,11 @@ def read_volume(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> tuple[np
     if rest:
         raise VolumeError(path, f"the file goes on after the {content.size} bytes of voxels that its header tells of")
     stored = content.view(proxy.dtype).reshape(geometry.shape, order="F")
-    return apply_read_scaling(stored, proxy.slope, proxy.inter).astype(geometry.dtype, copy=False), geometry
+    voxels = stored.astype(geometry.dtype, copy=False)
+    if (proxy.slope, proxy.inter) != (1, 0):  # in place: nibabel's own takes twice the memory
+        voxels *= proxy.slope
+        voxels += proxy.inter
+    return voxels, geometry
 
 
 def label_image(voxels: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
