@@ -153,23 +153,22 @@ def test_damaged_file(model, tmp_path):
         assert raised.value.status == 400 and str(tmp_path) not in raised.value.message
 
 
-NRRD_DAMAGES = {
-    "changed voxels": lambda content: content[:4000] + bytes(20) + content[4020:],
-    "cut": lambda content: content[:-8],
-    "goes on": lambda content: content + b"junk",
-}
-
-
-@pytest.mark.parametrize("damage", NRRD_DAMAGES)
-@pytest.mark.parametrize("compress", [True, False])
+@pytest.mark.parametrize(
+    ("compress", "damage"),
+    [
+        (True, lambda content: content[:4000] + bytes(20) + content[4020:]),
+        (True, lambda content: content[:-8]),
+        (True, lambda content: content + b"junk"),
+        (False, lambda content: content[:-8]),
+        (False, lambda content: content + b"junk"),
+    ],
+)
 def test_damaged_nrrd(compress, damage, tmp_path):
-    """NrrdIO reads wrong voxels without a word."""
+    """NrrdIO reads some of them, and wrong voxels, without a word."""
     path, voxels = tmp_path / "a.nrrd", np.random.default_rng(0).normal(100, 20, SHAPE).astype(np.float32)
     sitk.WriteImage(sitk.GetImageFromArray(voxels), str(path), useCompression=compress)
     np.testing.assert_array_equal(read_voxels(path).T, voxels)
-    path.write_bytes(NRRD_DAMAGES[damage](path.read_bytes()))
-    if damage == "changed voxels" and not compress:
-        return  # nothing tells
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(RequestError, match="the file cannot be read|the file is cut or goes on"):
         check_image(path)
 
