@@ -24,10 +24,10 @@ from rep3d.io.geometry import (
     agreement_problem,
     agrees_in_itk,
     check_geometry,
+    geometry_note,
     plain_geometry,
 )
 from rep3d.io.nifti import read_geometry, read_volume
-from rep3d.notes import geometry_note
 
 SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd")  # of images and labels; the longer of two that fit comes first
 MAX_PARAMETERS = 64 * 1024  # characters of one request's parameters

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from rep3d.io.geometry import VolumeError, agreement_problem
+from rep3d.io.geometry import VolumeError, agreement_problem, geometry_note
 from rep3d.io.nifti import read_geometry, read_volume
-from rep3d.notes import geometry_note, intensity_note, warn_once
+from rep3d.notes import intensity_note, warn_once
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def check_datalist(
 
 
 def check_pair(item: Item) -> str:
-    """What is odd about where the image lies, see `rep3d.notes.geometry_note`; an empty text for most.
+    """What is odd about where the image lies, see `rep3d.io.geometry.geometry_note`; an empty text for most.
 
     Raises:
         ValueError: names the file: the headers of image and label are not usable, or do not agree.

@@ -1,15 +1,11 @@
-"""What is odd about a scan and yet no reason to refuse it: said once for each file."""
+"""What is odd about a scan's intensities and yet no reason to refuse it, and how it is said: once for each file."""
 
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 
-import nibabel as nib
 import numpy as np
-
-from rep3d.io.geometry import TOLERANCE, Geometry
 
 logger = logging.getLogger(__name__)
 
@@ -27,22 +23,6 @@ def warn_once(path: str, note: str) -> None:
     if note and text not in _said:
         _said.add(text)
         logger.warning("%s", text)
-
-
-def geometry_note(geometry: Geometry) -> str:
-    """Whether readers see a file at different places, or an empty text."""
-    header, dispute = geometry.header, geometry.dispute
-    if header is not None and header["qform_code"] <= 0 and header["sform_code"] <= 0:
-        return "the header does not tell where the scan lies (qform and sform have the code 0): left may be right"
-    if math.isinf(dispute):
-        return "ITK, and so 3D Slicer, cannot place this scan: its sform is sheared, and it has no qform"
-    if dispute <= TOLERANCE:
-        return ""
-    millimetres = dispute * min(nib.affines.voxel_sizes(geometry.affine))
-    return (
-        f"readers put this scan at places up to {millimetres:.3g} mm apart: its qform and sform differ. It is computed "
-        "as nibabel reads it, by the sform first; 3D Slicer and ITK-SNAP show it, and its label map, by the qform"
-    )
 
 
 def intensity_note(voxels: np.ndarray, window: Sequence[float] | None) -> str:

@@ -126,7 +126,8 @@ class ToNativeGridd(MapTransform):
 
     Goes by the affines, so that any preprocessing that keeps them right is undone. Unlike `Invertd` it holds no
     coordinates of all voxels: a CT of 1000 slices takes gigabytes less. Beyond the scan's own border the outermost
-    labels go on, for `Spacingd` may end before the scan's last voxel; what a crop took off is background.
+    labels go on, for `Spacingd` may end before the scan's last voxel; what a crop took off is background. So is all of
+    an image of zeros, which shows nothing, such as a CT of air.
 
     Args:
         keys: label maps, `MetaTensor`s.
@@ -148,7 +149,8 @@ class ToNativeGridd(MapTransform):
             to_label = (torch.linalg.inv(label.affine.double().cpu()) @ affine).numpy()
             reach = np.ceil(np.abs(to_label[:3, :3]).sum(axis=1) / 2 + 1).astype(int)
             border = np.where(_cropped(image), 0, reach[:, None])
-            padded = np.pad(label[0].cpu().numpy(), border, mode="edge")
+            labels = label[0].cpu().numpy() if image.any() else np.zeros(label.shape[1:], np.uint8)
+            padded = np.pad(labels, border, mode="edge")
             offset = to_label[:3, 3] + border[:, 0]
             voxels = affine_transform(
                 padded, to_label[:3, :3], offset, shape, order=0, mode="grid-constant", prefilter=False

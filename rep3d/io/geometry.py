@@ -137,3 +137,19 @@ def agrees_in_itk(label: Geometry, image: Geometry) -> bool:
     if label.shape != image.shape or image.dispute <= TOLERANCE or label.itk_affine is None or image.itk_affine is None:
         return False
     return displacement(image.shape, label.itk_affine, image.itk_affine) <= TOLERANCE
+
+
+def geometry_note(geometry: Geometry) -> str:
+    """What is odd about a file's place and yet no reason to refuse it, or an empty text: readers see it elsewhere."""
+    header, dispute = geometry.header, geometry.dispute
+    if header is not None and header["qform_code"] <= 0 and header["sform_code"] <= 0:
+        return "the header does not tell where the scan lies (qform and sform have the code 0): left may be right"
+    if math.isinf(dispute):
+        return "ITK, and so 3D Slicer, cannot place this scan: its sform is sheared, and it has no qform"
+    if dispute <= TOLERANCE:
+        return ""
+    millimetres = dispute * min(nib.affines.voxel_sizes(geometry.affine))
+    return (
+        f"readers put this scan at places up to {millimetres:.3g} mm apart: its qform and sform differ. It is computed "
+        "as nibabel reads it, by the sform first; 3D Slicer and ITK-SNAP show it, and its label map, by the qform"
+    )

@@ -10,14 +10,14 @@ import numpy as np
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
+from rep3d.io.geometry import geometry_note
 from rep3d.io.nifti import read_volume
-from rep3d.notes import geometry_note
 
 
 class NiftiReader(ImageReader):
     """Reads whole NIfTI files of one volume, with an affine in millimetres whatever the file's unit.
 
-    The metadata holds under "note" what `rep3d.notes.geometry_note` says of the file.
+    The metadata holds under "note" what `rep3d.io.geometry.geometry_note` says of the file.
     """
 
     def verify_suffix(self, filename: Sequence[str | os.PathLike] | str | os.PathLike) -> bool:

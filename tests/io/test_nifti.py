@@ -7,9 +7,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rep3d.io.geometry import TOLERANCE, TooLargeError, VolumeError
+from rep3d.io.geometry import TOLERANCE, TooLargeError, VolumeError, geometry_note
 from rep3d.io.nifti import label_image, read_geometry, read_volume
-from rep3d.notes import geometry_note
 
 SHAPE = (6, 7, 8)
 VOXELS = np.random.default_rng(0).normal(100, 20, SHAPE).astype(np.float32)
