@@ -44,7 +44,7 @@ def _window_note(voxels: np.ndarray, low: float, high: float) -> str:
     some = voxels.ravel(order="K")[:: 1 + voxels.size // SAMPLES]
     bright = some[some >= some.mean(dtype=np.float64)]
     share = np.count_nonzero((bright < low) | (bright > high)) / bright.size
-    return f"{told}: {share:.0%} of those above the mean lie outside the window" if share > OUTSIDE else ""
+    return f"{told}: more than {OUTSIDE:.0%} of those above the mean lie outside the window" if share > OUTSIDE else ""
 
 
 def _z_score_note(voxels: np.ndarray) -> str:

@@ -76,8 +76,9 @@ class CheckVolumed(MapTransform):
         if self.spacing is not None:
             check_resampled(name, geometry, self.spacing, self.max_bytes)
         notes = (volume.meta.get("note", ""), intensity_note(volume.as_tensor().cpu().numpy(), self.window))
+        for note in notes:
+            warn_once(name, note)
         volume.meta["note"] = "; ".join(filter(None, notes))
-        warn_once(name, volume.meta["note"])
 
 
 def _checked(name: str, volume: MetaTensor) -> Geometry:

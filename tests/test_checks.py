@@ -4,10 +4,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.transforms import LoadImaged
 
 from rep3d import checks, notes
 from rep3d.checks import check_datalist
 from rep3d.data import load_inference_list
+from rep3d.transforms import CheckVolumed
 
 CLASSES = 3
 AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
@@ -339,3 +341,11 @@ def test_another_window_is_another_check(tmp_path, caplog, reads):
     check_datalist([item], CLASSES, memory, window=(500, 1500))
     assert reads == ["image.nii.gz", "label.nii.gz", "image.nii.gz"]
     assert len(caplog.records) == 1
+
+
+def test_loading_says_nothing_again(tmp_path, caplog):
+    item = make_item(tmp_path)
+    check_datalist([item], CLASSES, window=(500, 1500))
+    load = LoadImaged("image", reader="rep3d.io.reader.NiftiReader", ensure_channel_first=True)
+    CheckVolumed("image", window=(500, 1500))(load(item))
+    assert len([record for record in caplog.records if record.name == "rep3d.notes"]) == 1
