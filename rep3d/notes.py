@@ -43,7 +43,7 @@ def _window_note(voxels: np.ndarray, low: float, high: float) -> str:
     # Air and padding say nothing: most of a CT may be air. So only what is brighter than the mean counts.
     some = voxels.ravel(order="K")[:: 1 + voxels.size // SAMPLES]
     bright = some[some >= some.mean(dtype=np.float64)]
-    share = np.count_nonzero((bright < low) | (bright > high)) / bright.size
+    share = np.count_nonzero((bright < low) | (bright > high)) / max(bright.size, 1)
     return f"{told}: more than {OUTSIDE:.0%} of those above the mean lie outside the window" if share > OUTSIDE else ""
 
 
