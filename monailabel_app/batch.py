@@ -39,7 +39,7 @@ def segment_all(
             result = task.segment(datastore.image(image_id), device=options.device, preset=options.preset)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "label.nii.gz"
-                write_label_map(result.voxels, result.affine, path, labels=task.bundle.labels)
+                write_label_map(result.voxels, result.grid, path, labels=task.bundle.labels)
                 told = {"user": user, "model": task.bundle.name, "params": {"label_names": task.bundle.labels}}
                 datastore.save_label(image_id, str(path), "original", told)
             done.append(image_id)

@@ -32,7 +32,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from monailabel_app.dicom import convert_series, is_series
 from monailabel_app.files import copy_whole, read_json, remove_parts, write_json
-from monailabel_app.validation import SUFFIXES, RequestError, check_name, split_suffix
+from monailabel_app.validation import SUFFIXES, RequestError, check_name, image_note, split_suffix
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +102,9 @@ class StudiesFolder(Datastore):
         Raises:
             RequestError: 404, there is no such image.
         """
-        self._existing(image_id)
-        return self.knowledge(image_id)
+        path = self._existing(image_id)
+        note = image_note(path) if path.is_file() else ""
+        return self.knowledge(image_id) | ({"note": note} if note else {})
 
     def knowledge(self, image_id: str) -> dict[str, Any]:
         """What was stored with an image, without a look at the image."""

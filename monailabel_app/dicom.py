@@ -13,7 +13,7 @@ import SimpleITK as sitk
 from pydicom.misc import is_dicom
 
 from monailabel_app.files import whole_file
-from monailabel_app.validation import RequestError
+from monailabel_app.validation import RequestError, check_image
 
 SPACING_TOLERANCE = 0.01  # of the distance between slices
 TILT_TOLERANCE = 0.1  # millimetres that a slice may lie beside the first
@@ -82,7 +82,7 @@ def convert_series(folder: Path, target: Path) -> None:
     """Write a series as NIfTI, in its own voxel order.
 
     Raises:
-        RequestError: as `sorted_slices`, or slices that cannot be read.
+        RequestError: as `sorted_slices`, slices that cannot be read, or a volume that no network can take.
     """
     files = sorted_slices(folder)
     try:
@@ -92,6 +92,7 @@ def convert_series(folder: Path, target: Path) -> None:
     target.parent.mkdir(exist_ok=True)
     with whole_file(target) as temporary:
         sitk.WriteImage(image, str(temporary))
+        check_image(temporary)
 
 
 def _header(path: Path) -> dict[str, Any]:

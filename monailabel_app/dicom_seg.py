@@ -16,7 +16,7 @@ from pydicom.sr.coding import Code
 
 from monailabel_app.dicom import read_grid_of_slices
 from monailabel_app.formats import label_colors
-from monailabel_app.validation import MAX_VOXELS, RequestError
+from monailabel_app.validation import MAX_BYTES, RequestError
 
 logging.getLogger("highdicom").setLevel(logging.WARNING)  # its messages hold identifiers
 SERIES_NUMBER = 300
@@ -143,7 +143,8 @@ def _check_size(dataset: pydicom.Dataset, slices: Sequence[Path]) -> None:
             "as its series",
         )
     frames, most = int(dataset.get("NumberOfFrames") or 1), len(slices) * len(dataset.get("SegmentSequence") or ())
-    if frames > most or frames * first.Rows * first.Columns > MAX_VOXELS:
+    # Four bytes a voxel: the frames, the label map, and masks of both.
+    if frames > most or 4 * frames * first.Rows * first.Columns > MAX_BYTES:
         raise RequestError(
             400, f"the DICOM segmentation cannot be read: it has {frames} frames, at most {most} are possible"
         )

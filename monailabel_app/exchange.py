@@ -29,6 +29,7 @@ from monailabel_app.labels import submit_label
 from monailabel_app.pacs import Series
 from monailabel_app.pacs_studies import PacsStudies
 from monailabel_app.validation import RequestError, SubmissionParameters
+from rep3d.io.geometry import plain_geometry
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class Exchange:
         told = {"user": str(dataset.get("ContentCreatorName") or "") or None, "segmentation": uid}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "label.seg.nrrd"
-            write_label_map(voxels, affine, path, labels=labels)
+            write_label_map(voxels, plain_geometry(voxels.shape, affine), path, labels=labels)
             submit_label(self._datastore, self._bundles, image_id, path, "final", SubmissionParameters(), told)
         return self._datastore.get_label_info(image_id, "final")["version"]
 

@@ -13,13 +13,15 @@ from monailabel.datastore.utils.colors import GENERIC_ANATOMY_COLORS
 
 from monailabel_app.files import whole_file
 from monailabel_app.validation import RequestError
+from rep3d.io.geometry import Geometry
+from rep3d.io.nifti import label_image
 
 GOLDEN_ANGLE = 0.381966  # of the colour circle: neighbouring labels get distant hues
 
 
 def write_label_map(
     voxels: np.ndarray,
-    affine: np.ndarray,
+    grid: Geometry,
     path: Path,
     *,
     labels: Mapping[str, int],
@@ -30,7 +32,7 @@ def write_label_map(
 
     Args:
         voxels: (D, H, W) label ids.
-        affine: (4, 4), RAS millimetres.
+        grid: of its scan. NIfTI gets the place that the scan's own header tells, NRRD the place where ITK sees it.
         labels: ids by name, for `.seg.nrrd`.
         dtype: of the voxels in the file, a whole-number type.
 
@@ -43,9 +45,9 @@ def write_label_map(
     voxels = voxels.astype(dtype)
     with whole_file(path) as temporary:
         if path.name.endswith((".nii", ".nii.gz")):
-            nib.save(nib.Nifti1Image(voxels, affine), temporary)
+            nib.save(label_image(voxels, grid), temporary)
         else:
-            image = to_sitk(voxels, affine)
+            image = to_sitk(voxels, grid.affine if grid.itk_affine is None else grid.itk_affine)
             if path.name.endswith(".seg.nrrd"):
                 _describe_segments(image, labels)
             try:

@@ -30,6 +30,7 @@ from monailabel_app.validation import (
 )
 from rep3d.checkpoints import load_deployed
 from rep3d.errors import root_cause
+from rep3d.io.geometry import Geometry
 
 logger = logging.getLogger(__name__)
 # It warns at every image that an optional decoder of NVIDIA is not there.
@@ -56,6 +57,7 @@ FALLBACKS: list[tuple[str, dict[str, Any]]] = [
 ]
 WARM_UP_SHAPE = (48, 48, 48)
 WARM_UP_SECONDS = 5  # then no more: a slow network's first call takes hardly longer than the others
+MAX_GRID_BYTES = 2**29  # of a scan on a bundle's grid, 512 voxels a side: a small upload must not take hours
 MAX_WAITING = 8  # requests that wait for their turn; more are told to come again
 
 _turn = threading.Lock()  # networks take all cores or the whole GPU: one at a time
@@ -64,12 +66,12 @@ _waiting = threading.BoundedSemaphore(MAX_WAITING + 1)
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A label map (D, H, W) on the scan's own grid, whose affine (4, 4) is in RAS millimetres."""
+    """A label map (D, H, W) on the scan's own grid."""
 
     voxels: np.ndarray
-    affine: np.ndarray
+    grid: Geometry
     seconds: dict[str, float]
-    note: str  # what had to be done differently, or empty
+    note: str  # what had to be done differently and what is odd about the scan, or empty
 
 
 class BundleInference(InferTask):
@@ -132,7 +134,7 @@ class BundleInference(InferTask):
             path = Path(file.name)
         write_label_map(
             result.voxels,
-            result.affine,
+            result.grid,
             path,
             labels=self.bundle.labels,
             dtype=options.result_dtype,
@@ -177,7 +179,12 @@ class BundleInference(InferTask):
         """The bundle's inference config on a device of `config()`, with changes."""
         parser = ConfigParser()
         parser.read_config(str(self.bundle.config("inference")))
-        told = {"bundle_root": str(self.bundle.root), "device": name_to_device(device), **(changes or {})}
+        told = {
+            "bundle_root": str(self.bundle.root),
+            "device": name_to_device(device),
+            "max_grid_bytes": MAX_GRID_BYTES,
+            **(changes or {}),
+        }
         parser.update(told)
         return parser
 
@@ -187,11 +194,12 @@ class BundleInference(InferTask):
         Raises:
             RequestError: it cannot be read or prepared.
         """
+        grid = read_grid(image)
         with tempfile.TemporaryDirectory() as folder:
             file = image
             if image.name.endswith(".nrrd"):  # read as it was checked, not by another reader's rules
                 file = Path(folder) / "image.nii.gz"
-                nib.save(nib.Nifti1Image(read_voxels(image).astype(np.float32), read_grid(image).affine), file)
+                nib.save(nib.Nifti1Image(read_voxels(image).astype(np.float32), grid.affine), file)
             try:
                 return parser.get_parsed_content("preprocessing")({"image": str(file)})
             except Exception as error:
@@ -246,7 +254,8 @@ class BundleInference(InferTask):
             "infer": inferred - prepared,
             "post": time.perf_counter() - inferred,
         }
-        return Segmentation(pred[0].as_tensor().numpy(), pred.affine.double().numpy(), seconds, note)
+        notes = "; ".join(filter(None, (note, data["image"].meta.get("note"))))
+        return Segmentation(pred[0].as_tensor().numpy(), read_grid(image), seconds, notes)
 
 
 def find_task(tasks: Mapping[str, BundleInference], model: str) -> BundleInference:

@@ -46,12 +46,12 @@ def submit_label(
     new_id = {value: ids[name.casefold()] for name, value in segments.items()}
     grid = read_grid(image)
     voxels = read_label(file, grid, new_id or ids.values(), parameters.allow_empty)
-    table = np.arange(256)
+    table = np.arange(256, dtype=np.uint8)
     for value, index in new_id.items():
         table[value] = index
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "label.nii.gz"
-        write_label_map(table[voxels.astype(np.uint8)], grid.affine, path, labels=bundle.labels)
+        write_label_map(table[voxels.astype(np.uint8)], grid, path, labels=bundle.labels)
         info = {**told, "model": bundle.name, "label_names": bundle.labels}
         return datastore.save_label(image_id, str(path), tag, info)
 

@@ -36,6 +36,7 @@ from monailabel_app.tasks import Task
 from monailabel_app.validation import RequestError, TrainingParameters, read_grid, read_voxels
 from monailabel_app.versions import add_version, keep_serving, list_versions, serve_version, version_of
 from rep3d.checkpoints import read_weights, save_whole, trained_on
+from rep3d.io.geometry import agreement_problem
 from rep3d.scores import read_scores, table
 
 logger = logging.getLogger(__name__)
@@ -304,8 +305,9 @@ class BundleTraining(TrainTask):
                     self._check_ids(label_ids(datastore, image_id, image, label, info))
                 elif info["model"] != self.bundle.name:
                     continue
-                if read_grid(label).shape != read_grid(image).shape:  # a series that has grown since
-                    raise RequestError(400, "its label has another shape")
+                problem = agreement_problem(read_grid(label), read_grid(image))  # a series may have grown since
+                if problem:
+                    raise RequestError(400, f"its label's {problem}")
                 items[image_id] = {"image": str(image), "label": str(label)}
             except RequestError as error:
                 logger.warning("training goes without %s: %s", image_id, error.message)

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from rep3d.io.geometry import (
+    Geometry,
+    TooLargeError,
+    VolumeError,
+    agreement_problem,
+    agrees_in_itk,
+    check_geometry,
+    geometry_note,
+    plain_geometry,
+)
+from rep3d.io.nifti import read_geometry, read_volume
+
 SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd")  # of images and labels; the longer of two that fit comes first
 MAX_PARAMETERS = 64 * 1024  # characters of one request's parameters
 MAX_DEPTH = 16  # of the parameters' nesting
 MAX_HEADER = 2**20  # bytes of a NRRD file that are searched for the end of its header
+CHUNK = 2**20  # bytes that are read at a time
 MAX_EDGE = 4096  # voxels along one axis
-MAX_VOXELS = 2**30  # of one image: 4 GiB in float32
-AFFINE_TOLERANCE = 1e-2  # millimetres; NRRD and DICOM round
+MAX_BYTES = 2**32  # of the voxels of one image in memory
 
 _EXPRESSIONS = ("$", "@", "%")  # begin what a bundle's config evaluates, refers to or includes
 _NAME = re.compile(r"[^\W_][\w .()+=,-]{0,199}")  # one file name: no separators, no leading dot, no control characters
@@ -162,34 +176,17 @@ def split_suffix(name: str) -> tuple[str, str]:
     return name[: -len(suffix)], suffix
 
 
-class Grid(NamedTuple):
-    """Where the voxels of a file lie: shape (D, H, W) in the order of NIfTI, and affine (4, 4) in RAS millimetres."""
-
-    shape: tuple[int, ...]
-    affine: np.ndarray
-
-
-def read_grid(path: Path) -> Grid:
-    """The grid of a NIfTI or NRRD file, from its header.
+def read_grid(path: Path) -> Geometry:
+    """Where the voxels of a NIfTI or NRRD file lie, from its header.
 
     Raises:
-        RequestError: unreadable, not 3D, not of numbers, too large, or a singular affine. Says nothing of the path.
+        RequestError: unreadable, or refused by `rep3d.io`; 413, too large. Says nothing of the path.
     """
     _, suffix = split_suffix(path.name)
-    try:
-        grid, dtype = _nifti_grid(path) if suffix.startswith(".nii") else _nrrd_grid(path)
-    except RequestError:
-        raise
-    except Exception as error:
-        raise RequestError(400, f"the {suffix} file cannot be read ({path.stat().st_size} bytes)") from error
-    if len(grid.shape) != 3 or min(grid.shape) < 1:
-        raise RequestError(400, f"the shape is {grid.shape}, expected three dimensions")
-    if max(grid.shape) > MAX_EDGE or np.prod(grid.shape, dtype=np.int64) > MAX_VOXELS:
-        raise RequestError(413, f"the shape is {grid.shape}: at most {MAX_EDGE} an axis and {MAX_VOXELS} voxels")
-    if dtype.kind not in "biuf":
-        raise RequestError(400, f"the voxels are of type {dtype}, expected numbers")
-    if not np.isfinite(grid.affine).all() or abs(np.linalg.det(grid.affine[:3, :3])) < 1e-9:
-        raise RequestError(400, "the affine is singular, expected an invertible one")
+    with _refusals(path):
+        grid = read_geometry(path, MAX_BYTES) if suffix.startswith(".nii") else _nrrd_geometry(path)
+    if max(grid.shape) > MAX_EDGE:
+        raise RequestError(413, f"the shape is {grid.shape}: at most {MAX_EDGE} an axis")
     return grid
 
 
@@ -197,21 +194,39 @@ def read_voxels(path: Path) -> np.ndarray:
     """The voxels (D, H, W) of a file whose grid has been checked.
 
     Raises:
-        RequestError: they cannot be read, or some are NaN or infinite.
+        RequestError: they cannot be read as a whole, or some are NaN or infinite.
     """
-    try:
+    with _refusals(path):
         if split_suffix(path.name)[1].startswith(".nii"):
-            volume: Any = nib.load(path)
-            voxels = np.asanyarray(volume.dataobj)
+            voxels, _ = read_volume(path, MAX_BYTES)
         else:
-            voxels = sitk.GetArrayFromImage(nrrd_reader(path).Execute()).transpose()
-    except RequestError:
-        raise
-    except Exception as error:
-        raise RequestError(400, f"the voxels cannot be read ({path.stat().st_size} bytes)") from error
-    if not np.isfinite(voxels).all():
+            reader = nrrd_reader(path)
+            _check_whole_nrrd(path, read_grid(path).nbytes)
+            voxels = sitk.GetArrayFromImage(reader.Execute()).transpose()
+    if not all(np.isfinite(piece).all() for piece in voxels.T):  # piece by piece: as few bytes more as may be
         raise RequestError(400, "some voxels are NaN or infinite")
     return voxels
+
+
+def image_note(path: Path) -> str:
+    """Why a client should look twice at an image's place, or at the file at all; an empty text for most."""
+    try:
+        return geometry_note(read_grid(path))
+    except RequestError as error:
+        return error.message
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Say what is wrong with a file, without its path."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except VolumeError as error:
+        raise RequestError(413 if isinstance(error, TooLargeError) else 400, error.reason) from error
+    except Exception as error:
+        raise RequestError(400, f"the file cannot be read ({path.stat().st_size} bytes)") from error
 
 
 def check_image(path: Path) -> None:
@@ -221,27 +236,25 @@ def check_image(path: Path) -> None:
         read_voxels(path)
 
 
-def read_label(path: Path, image: Grid, values: Iterable[int], allow_empty: bool = False) -> np.ndarray:
-    """The voxels of a label map on its image's grid.
+def read_label(path: Path, image: Geometry, values: Iterable[int], allow_empty: bool = False) -> np.ndarray:
+    """The voxels of a label map on its image's grid, as nibabel or as ITK sees it.
 
     Args:
         values: the label ids that may occur beside 0.
         allow_empty: accept a map of zeros.
 
     Raises:
-        RequestError: unreadable; another shape or affine than the image's; voxels that are no label ids; empty.
+        RequestError: unreadable; not on its image; voxels that are no label ids; empty.
     """
     with _checking:
         return _checked_label(path, image, values, allow_empty)
 
 
-def _checked_label(path: Path, image: Grid, values: Iterable[int], allow_empty: bool) -> np.ndarray:
+def _checked_label(path: Path, image: Geometry, values: Iterable[int], allow_empty: bool) -> np.ndarray:
     grid = read_grid(path)
-    if grid.shape != image.shape:
-        raise RequestError(400, f"the label's shape {grid.shape} differs from {image.shape} of its image")
-    if not np.allclose(grid.affine, image.affine, atol=AFFINE_TOLERANCE):
-        difference = np.abs(grid.affine - image.affine).max()
-        raise RequestError(400, f"the label's affine differs from that of its image by up to {difference:.3g} mm")
+    problem = agreement_problem(grid, image)
+    if problem and not agrees_in_itk(grid, image):
+        raise RequestError(400, f"the label's {problem}")
     voxels = read_voxels(path)
     found = np.unique(voxels)
     allowed = {0, *values}
@@ -269,12 +282,34 @@ def nrrd_reader(path: Path) -> sitk.ImageFileReader:
     return reader
 
 
-def _nifti_grid(path: Path) -> tuple[Grid, np.dtype]:
-    volume: Any = nib.load(path)
-    return Grid(volume.shape, np.asarray(volume.affine, dtype=np.float64)), volume.get_data_dtype()
+def _check_whole_nrrd(path: Path, size: int) -> None:
+    """Raise unless a NRRD file holds just so many bytes of voxels: NrrdIO does not look at gzip's checksum."""
+    with path.open("rb") as file:
+        header = file.read(MAX_HEADER)
+        end = re.search(rb"\r?\n\r?\n", header)
+        encoding = re.search(rb"^encoding: *(\w+)", header[: end.end() if end else 0], re.IGNORECASE | re.MULTILINE)
+        if end is None or encoding is None:
+            raise RequestError(400, "the file is no NRRD file: its header has no end, or tells no encoding")
+        file.seek(end.end())
+        kind = encoding.group(1).lower()
+        if kind in (b"gz", b"gzip"):
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                count = _count(unpacked, size)
+        else:
+            count = _count(file, size) if kind == b"raw" else size  # NrrdIO checks what is written as text
+    if count != size:
+        raise RequestError(400, f"the file is cut or goes on: its voxels are not the {size} bytes of its header")
 
 
-def _nrrd_grid(path: Path) -> tuple[Grid, np.dtype]:
+def _count(file: io.BufferedIOBase, size: int) -> int:
+    """The bytes of a file, up to one more than `size`."""
+    count = 0
+    while count <= size and (piece := file.read(min(CHUNK, size + 1 - count))):
+        count += len(piece)
+    return count
+
+
+def _nrrd_geometry(path: Path) -> Geometry:
     reader = nrrd_reader(path)
     reader.ReadImageInformation()
     if reader.GetNumberOfComponents() != 1 or reader.GetDimension() != 3:
@@ -287,4 +322,7 @@ def _nrrd_grid(path: Path) -> tuple[Grid, np.dtype]:
     affine[:3, :3] = np.reshape(reader.GetDirection(), (3, 3)) * reader.GetSpacing()
     affine[:3, 3] = reader.GetOrigin()
     affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # NRRD through SimpleITK is in LPS
-    return Grid(reader.GetSize(), affine), np.dtype(np.float32)
+    dtype = sitk.GetArrayViewFromImage(sitk.Image([1, 1, 1], reader.GetPixelID())).dtype
+    geometry = plain_geometry(reader.GetSize(), affine, dtype)
+    check_geometry(path, geometry, MAX_BYTES)
+    return geometry

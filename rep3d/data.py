@@ -1,4 +1,4 @@
-"""Data lists and splits from folders of NIfTI files, and the checks that run before training starts.
+"""Data lists and splits from folders of NIfTI files.
 
 A data set is a folder with a `dataset.json`, as the Medical Segmentation Decathlon has it, or with the folders
 `imagesTr labelsTr imagesVal labelsVal` and, if there is a test set, `imagesTs labelsTs` (see `rep3d.layouts`). A
@@ -7,21 +7,16 @@ A data set is a folder with a `dataset.json`, as the Medical Segmentation Decath
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-import nibabel as nib
 import numpy as np
-from tqdm import tqdm
 
 from rep3d.cases import SUFFIXES, Item, item_name, name_cases
-from rep3d.cases import case_name as case_name
 from rep3d.layouts import FILE as DATASET_FILE
 from rep3d.layouts import PARTS, list_pairs, list_scans, read_lists
 from rep3d.splits import FILE as SPLITS_FILE
@@ -32,8 +27,6 @@ logger = logging.getLogger(__name__)
 FRACTIONS = (0.7, 0.1, 0.2)  # of PARTS, where a Decathlon set has no split of its own
 VALIDATION_FRACTIONS = (7 / 8, 1 / 8)  # where it only lacks validation pairs: training and validation in proportion
 SPLIT_SEED = 0
-AFFINE_TOLERANCE = 1e-2  # millimetres
-SHOWN_PROBLEMS = 20
 
 Parts = dict[str, list[Item]]
 
@@ -136,147 +129,6 @@ def random_split(
     later = [max(part, count - parts + part) for part in range(1, parts)]  # leaves one for each later part
     bounds = [0, *map(int, np.minimum(ends, later)), count]
     return [shuffled[start:end] for start, end in pairwise(bounds)]
-
-
-def check_datalist(items: Iterable[Item], classes: int, memory: str | os.PathLike | None = None) -> None:
-    """Check every image and label before a training starts, and raise one error that lists all problems.
-
-    Headers are read every time: each file exists and is a 3D NIfTI with a usable affine, and a label has the shape and
-    affine of its image. Voxels are read once per file (finite images; whole-numbered label ids below `classes`), and
-    again only when the file's size or modification time changes.
-
-    Args:
-        items: {"image": path, "label": path}.
-        classes: label ids are 0 to classes - 1.
-        memory: JSON file that remembers the checked voxels, or None to check them every time. Where it cannot be
-            written, a warning says so, and the next call checks again.
-
-    Raises:
-        ValueError: the files that are wrong, and how.
-    """
-    items = list(items)
-    problems = []
-    good = []
-    for item in items:
-        try:
-            check_header_pair(item)
-            good.append(item)
-        except ValueError as error:
-            problems.append(str(error))
-    seen = _read_memory(memory)
-    checks: list[tuple[str, Callable[[str], str]]] = [(item["image"], _check_image_voxels) for item in good]
-    checks += [(item["label"], lambda path: _check_label_voxels(path, classes)) for item in good]
-    pending = [(path, check, key) for path, check in checks if (key := _voxel_key(path, classes)) not in seen]
-    for path, check, key in tqdm(pending, desc="Checking voxels", disable=not pending):
-        problem = check(path)
-        if problem:
-            problems.append(problem)
-        else:
-            seen.add(key)
-    _write_memory(memory, seen)
-    if problems:
-        shown = "\n  ".join(problems[:SHOWN_PROBLEMS])
-        more = f"\n  and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
-        raise ValueError(f"{len(problems)} problem(s) in the data set:\n  {shown}{more}")
-
-
-def check_header_pair(item: Item) -> None:
-    """Raise ValueError, naming the file, unless the headers of image and label are usable and agree."""
-    image_shape, image_affine = read_header(item["image"])
-    label_shape, label_affine = read_header(item["label"])
-    if image_shape != label_shape:
-        raise ValueError(
-            f"{item['label']}: shape {label_shape} differs from {image_shape} of its image {item['image']}"
-        )
-    if not np.allclose(image_affine, label_affine, atol=AFFINE_TOLERANCE):
-        raise ValueError(
-            f"{item['label']}: affine {label_affine.round(3).tolist()} differs from {image_affine.round(3).tolist()} "
-            f"of its image {item['image']}"
-        )
-
-
-def read_header(path: str | os.PathLike) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine (4, 4; millimetres) of a 3D NIfTI file.
-
-    Raises:
-        ValueError: the file is missing, empty or unreadable, not 3D, or its affine is singular.
-    """
-    try:
-        volume: Any = nib.load(path)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except Exception as error:
-        size = os.path.getsize(path)
-        raise ValueError(f"{path}: cannot be read as NIfTI ({size} bytes; {error})") from error
-    if len(volume.shape) != 3 or min(volume.shape) < 1:
-        raise ValueError(f"{path}: shape {volume.shape}, expected three dimensions")
-    affine = np.asarray(volume.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise ValueError(f"{path}: affine {affine.round(3).tolist()} is singular, expected an invertible one")
-    return volume.shape, affine
-
-
-def _check_image_voxels(path: str) -> str:
-    voxels = read_voxels(path)
-    return voxels if isinstance(voxels, str) else image_problem(path, voxels)
-
-
-def image_problem(path: str, voxels: np.ndarray) -> str:
-    """What is wrong with an image's voxels, or an empty text."""
-    bad = voxels.size - np.count_nonzero(np.isfinite(voxels))
-    return f"{path}: {bad} voxel(s) are NaN or infinite" if bad else ""
-
-
-def _check_label_voxels(path: str, classes: int) -> str:
-    voxels = read_voxels(path)
-    return voxels if isinstance(voxels, str) else label_problem(path, np.unique(voxels), classes)
-
-
-def label_problem(path: str, ids: np.ndarray, classes: int) -> str:
-    """What is wrong with the values of a label map, or an empty text."""
-    wrong = [float(i) for i in ids if not (0 <= i < classes and i == round(i))]
-    return f"{path}: label value(s) {wrong[:5]}, expected whole numbers from 0 to {classes - 1}" if wrong else ""
-
-
-def read_voxels(path: str) -> np.ndarray | str:
-    """The voxels of a NIfTI file, or why they cannot be read."""
-    try:
-        volume: Any = nib.load(path)
-        voxels = np.asanyarray(volume.dataobj)
-    except Exception as error:
-        return f"{path}: voxels cannot be read ({error})"
-    if voxels.dtype.kind not in "biuf":
-        return f"{path}: voxels of type {voxels.dtype}, expected numbers"
-    return voxels
-
-
-def _voxel_key(path: str, classes: int) -> str:
-    stat = os.stat(path)
-    return f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}|{classes}"
-
-
-def _read_memory(memory: str | os.PathLike | None) -> set[str]:
-    if memory is None or not Path(memory).is_file():
-        return set()
-    try:
-        return set(json.loads(Path(memory).read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        return set()  # only costs another check
-
-
-def _write_memory(memory: str | os.PathLike | None, seen: set[str]) -> None:
-    if memory is None:
-        return
-    path = Path(memory)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(sorted(seen), indent=0), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        logger.warning("cannot write %s (%s): the voxels will be checked again", path, error)
-        if temporary.is_file():
-            temporary.unlink()
 
 
 def _split_items(splits: Path, pairs: Parts, part: str, fold: int) -> list[Item]:

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import matplotlib
 
@@ -16,7 +16,9 @@ import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 
-from rep3d.data import image_problem, label_problem, read_header, read_voxels
+from rep3d.checks import image_problem, label_problem
+from rep3d.io.geometry import Geometry
+from rep3d.io.nifti import read_volume
 
 PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
 SAMPLES = 10_000_000  # voxels of an image that percentiles look at
@@ -38,17 +40,15 @@ def examine(case: str, image: str, label: str, classes: int) -> tuple[CaseFacts,
     """The facts of a pair whose headers agree, and what is wrong with its voxels and spacing.
 
     Raises:
-        ValueError: the voxels cannot be read.
+        VolumeError: the voxels cannot be read.
     """
-    (shape, affine), (intensities, ids) = read_header(image), (read_voxels(path) for path in (image, label))
-    for voxels in (intensities, ids):
-        if isinstance(voxels, str):
-            raise ValueError(voxels)
-    assert isinstance(intensities, np.ndarray) and isinstance(ids, np.ndarray)
+    (intensities, geometry), (ids, _) = read_volume(image), read_volume(label)
+    shape, affine = geometry.shape, geometry.affine
     values, counts = np.unique(ids, return_counts=True)
-    problems = [image_problem(image, intensities), label_problem(label, values, classes), _spacing_problem(image)]
+    problems = [(image, image_problem(intensities)), (label, label_problem(values, classes))]
+    problems.append((image, _spacing_problem(geometry)))
     if min(shape) < 2:
-        problems.append(f"{image}: shape {shape}, a single slice is no volume")
+        problems.append((image, f"shape {shape}, a single slice is no volume"))
     voxels_of = dict(zip(values.tolist(), counts.tolist(), strict=True))
     foreground = intensities[ids > 0]
     facts = CaseFacts(
@@ -61,7 +61,7 @@ def examine(case: str, image: str, label: str, classes: int) -> tuple[CaseFacts,
         voxels=[int(voxels_of.get(i, 0)) for i in range(classes)],
         digest=hashlib.sha256(np.ascontiguousarray(intensities.T).data).hexdigest(),  # NIfTI's order: no copy
     )
-    return facts, [problem for problem in problems if problem]
+    return facts, [f"{path}: {problem}" for path, problem in problems if problem]
 
 
 def _percentiles(values: np.ndarray) -> list[float]:
@@ -69,13 +69,14 @@ def _percentiles(values: np.ndarray) -> list[float]:
     return [round(float(p), 3) for p in np.percentile(some, PERCENTILES)]
 
 
-def _spacing_problem(path: str) -> str:
-    """Readers that look at `pixdim` and readers that look at the affine must see the same."""
-    image: Any = nib.load(path)
-    declared, actual = np.abs(image.header.get_zooms()[:3]), nib.affines.voxel_sizes(image.affine)
+def _spacing_problem(geometry: Geometry) -> str:
+    """Readers that look at `pixdim`, as ITK does, and readers that look at the affine must see the same."""
+    if geometry.itk_affine is None:
+        return ""
+    declared, actual = (nib.affines.voxel_sizes(affine) for affine in (geometry.itk_affine, geometry.affine))
     if np.allclose(declared, actual, atol=SPACING_TOLERANCE):
         return ""
-    return f"{path}: spacing {declared.round(3).tolist()} in the header, {actual.round(3).tolist()} in the affine (mm)"
+    return f"spacing {declared.round(3).tolist()} in the header, {actual.round(3).tolist()} in the affine (mm)"
 
 
 def write_fingerprint(facts: Sequence[CaseFacts], label_names: Sequence[str], folder: str | os.PathLike) -> None:

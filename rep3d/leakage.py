@@ -9,23 +9,24 @@ which PyTorch saves with it and ignores when it loads weights. An equal name onl
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from rep3d.cases import Item, case_names
-from rep3d.data import read_voxels
+from rep3d.io.nifti import read_volume
+from rep3d.memory import file_key, read_memory, write_memory
 
 logger = logging.getLogger(__name__)
 
 KEY = "trained_on"  # in the metadata of a state dict
 SHOWN_NAMES = 10
+FEWEST_VALUES = 16  # of a scan: air or a drawing has fewer, and many look alike
+SAMPLES = 1_000_000  # voxels in which they are counted
 
 Cases = dict[str, str]  # names of cases by the digests of their images
 
@@ -101,19 +102,19 @@ def trained_images(weights: Mapping[str, Any]) -> dict[str, str]:
 
 
 def image_digests(images: Iterable[str], memory: str | os.PathLike | None = None) -> dict[str, str]:
-    """Digests of the voxels of NIfTI files, by path; none of a file that cannot be read or has one value only.
+    """Digests of the voxels of NIfTI files, by path; none of one that cannot be read or has few values.
 
     Args:
         images: paths.
         memory: as for `training_cases`.
     """
-    keys = {image: key for image in images if (key := _file_key(image))}
-    known = _read(memory)
+    keys = {image: file_key(image) for image in images if os.path.isfile(image)}
+    known = read_memory(memory)
     pending = [image for image, key in keys.items() if key not in known]
     for image in tqdm(pending, desc="Comparing images", disable=not pending):
         known[keys[image]] = _digest(image)
     if pending:
-        _write(memory, known)
+        write_memory(memory, known)
     return {image: known[key] for image, key in keys.items() if known[key]}
 
 
@@ -138,41 +139,13 @@ def _path(item: Item) -> str:
 
 
 def _digest(path: str) -> str:
-    voxels = read_voxels(path)
-    if isinstance(voxels, str) or voxels.min() == voxels.max():
+    try:
+        voxels, _ = read_volume(path)
+    except ValueError:
+        return ""
+    if np.unique(voxels.ravel(order="K")[:: 1 + voxels.size // SAMPLES]).size < FEWEST_VALUES:
         return ""
     digest = hashlib.sha256()
     for plane in voxels.T:  # a NIfTI file's order; plane by plane, so that no copy of a large volume is made
         digest.update(np.ascontiguousarray(plane, dtype=np.float32).data)
     return digest.hexdigest()
-
-
-def _file_key(path: str) -> str:
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return ""
-    return f"{path}|{stat.st_size}|{stat.st_mtime_ns}"
-
-
-def _read(memory: str | os.PathLike | None) -> dict[str, str]:
-    if memory is None or not Path(memory).is_file():
-        return {}
-    try:
-        return dict(json.loads(Path(memory).read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        return {}  # only costs another look
-
-
-def _write(memory: str | os.PathLike | None, known: Mapping[str, str]) -> None:
-    if memory is None:
-        return
-    path = Path(memory)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(known, indent=0), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        logger.warning("cannot write %s (%s): the images will be read again", path, error)
-        temporary.unlink(missing_ok=True)

@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from rep3d import splits
 from rep3d.cases import case_name, case_names, file_name
-from rep3d.data import check_header_pair
+from rep3d.checks import check_pair
 from rep3d.fingerprint import CaseFacts, examine
 from rep3d.layouts import list_pairs, list_scans, read_dataset_json, read_lists
+from rep3d.notes import warn_once
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def _refuse_equal_names(scans: Sequence[Scan]) -> None:
 
 def _check(scan: Scan, classes: int) -> dict[str, Any]:
     try:
-        check_header_pair({"image": str(scan.image), "label": str(scan.label)})
+        warn_once(str(scan.image), check_pair({"image": str(scan.image), "label": str(scan.label)}))
         facts, problems = examine(scan.case, str(scan.image), str(scan.label), classes)
     except ValueError as error:
         return {"problems": [str(error)], "facts": None}

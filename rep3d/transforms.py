@@ -1,53 +1,139 @@
-"""What MONAI's transforms lack: a check of what was loaded, a way back to its grid, and writing a file as a whole."""
+"""What MONAI's transforms lack: a check of what was loaded, crops of air, a way back to its grid, and a writer."""
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor, NibabelWriter
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, RandCropByPosNegLabeld
 from scipy.ndimage import affine_transform
+
+from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, check_geometry, plain_geometry
+from rep3d.io.nifti import label_image, read_geometry
+from rep3d.notes import intensity_note, warn_once
+
+MAX_GRID_BYTES = 2**32  # of a volume that was resampled, in float32: a cube of one metre at 1 mm
 
 
 class CheckVolumed(MapTransform):
-    """Passes volumes of shape (C, D, H, W) on that a network can take, and raises for others.
+    """Passes volumes of shape (1, D, H, W) on that a network can take, and raises for others.
+
+    What is odd about the image and yet no reason to raise is logged once, and added to "note" in its metadata.
+
+    Args:
+        keys: the image; then label maps on its grid, which get its very affine.
+        window: the intensities that will be mapped to 0 and 1; None: the z-score is taken. See
+            `rep3d.notes.intensity_note`.
+        spacing: millimetres of the RAS grid that the volumes will be resampled to; None: they will not be.
+        max_bytes: of one volume in float32 on that grid.
 
     Raises:
-        ValueError: names the file: not three spatial dimensions, NaN or infinite voxels, or a singular affine.
+        ValueError: names the file: not three spatial dimensions, NaN or infinite voxels, or a singular affine; a label
+            map that does not lie on its image; or a volume of one voxel or too many of them on the grid of `spacing`.
     """
 
-    def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection,
+        window: Sequence[float] | None = None,
+        spacing: Sequence[float] | None = None,
+        max_bytes: int = MAX_GRID_BYTES,
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.window = window
+        self.spacing = spacing
+        self.max_bytes = max_bytes
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        for key in self.key_iterator(dict(data)):
-            volume = data[key]
+        d = dict(data)
+        first: tuple[MetaTensor, Geometry] | None = None
+        for key in self.key_iterator(d):
+            volume = d[key]
             name = volume.meta.get("filename_or_obj", key)
-            if volume.ndim != 4 or volume.shape[0] != 1:
-                raise ValueError(f"{name}: shape {tuple(volume.shape)}, expected one channel and three dimensions")
-            if not torch.isfinite(volume.as_tensor()).all():
-                raise ValueError(f"{name}: some voxels are NaN or infinite")
-            if not torch.isfinite(volume.affine).all() or torch.linalg.det(volume.affine[:3, :3].double()).abs() < 1e-9:
-                raise ValueError(f"{name}: affine {volume.affine.tolist()} is singular, expected an invertible one")
-        return dict(data)
+            geometry = _checked(name, volume)
+            if first is None:
+                first = volume, geometry
+                continue
+            problem = agreement_problem(geometry, first[1])
+            if problem:
+                raise VolumeError(name, f"{problem} {first[0].meta.get('filename_or_obj', '')}".rstrip())
+            d[key] = MetaTensor(volume.as_tensor(), meta={**volume.meta, "affine": first[0].affine})
+        if first is not None:
+            self._check_image(*first)
+        return d
+
+    def _check_image(self, volume: MetaTensor, geometry: Geometry) -> None:
+        name = volume.meta.get("filename_or_obj", self.keys[0])
+        if self.spacing is not None:
+            check_resampled(name, geometry, self.spacing, self.max_bytes)
+        notes = (volume.meta.get("note", ""), intensity_note(volume.as_tensor().cpu().numpy(), self.window))
+        for note in notes:
+            warn_once(name, note)
+        volume.meta["note"] = "; ".join(filter(None, notes))
+
+
+def _checked(name: str, volume: MetaTensor) -> Geometry:
+    if volume.ndim != 4 or volume.shape[0] != 1:
+        raise VolumeError(name, f"shape {tuple(volume.shape)}, expected one channel and three dimensions")
+    if not torch.isfinite(volume.as_tensor()).all():
+        raise VolumeError(name, "some voxels are NaN or infinite")
+    geometry = plain_geometry(volume.shape[1:], volume.affine.cpu().numpy())
+    check_geometry(name, geometry)
+    return geometry
+
+
+def check_resampled(name: str, geometry: Geometry, spacing: Sequence[float], max_bytes: int) -> None:
+    """Raise unless a volume will have a sensible size on a RAS grid.
+
+    Args:
+        name: of the file.
+        spacing: millimetres of the grid.
+        max_bytes: of the volume in float32 on it.
+
+    Raises:
+        VolumeError: it will be one voxel, or take more memory.
+    """
+    axes = nib.orientations.io_orientation(geometry.affine)[:, 0].astype(int)
+    sizes = nib.affines.voxel_sizes(geometry.affine)
+    shape = [1, 1, 1]
+    for axis, n, size in zip(axes, geometry.shape, sizes, strict=True):
+        shape[axis] = round((n - 1) * size / spacing[axis]) + 1
+    nbytes = 4 * math.prod(shape)
+    if 1 < math.prod(shape) and nbytes <= max_bytes:
+        return
+    raise VolumeError(
+        name,
+        f"{_times(geometry.shape)} voxels of {_times(sizes)} mm become {_times(shape)} of {_times(spacing)} mm, "
+        f"{nbytes / 2**30:.3g} GiB: expected more than one voxel and at most {max_bytes / 2**30:g} GiB "
+        "(max_grid_bytes); is the file's spacing right?",
+    )
+
+
+def _times(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:.4g}" for number in numbers)
 
 
 class ToNativeGridd(MapTransform):
     """Puts label maps (1, D, H, W) on the grid of the file that their image was loaded from, by the nearest voxel.
 
     Goes by the affines, so that any preprocessing that keeps them right is undone. Unlike `Invertd` it holds no
-    coordinates of all voxels: a CT of 1000 slices takes gigabytes less. What lies more than a voxel outside the label
-    map becomes background.
+    coordinates of all voxels: a CT of 1000 slices takes gigabytes less. Beyond the scan's own border the outermost
+    labels go on, for `Spacingd` may end before the scan's last voxel; what a crop took off is background. So is all of
+    an image of zeros, which shows nothing, such as a CT of air.
 
     Args:
         keys: label maps, `MetaTensor`s.
-        orig_key: the image, a `MetaTensor` with the metadata of `LoadImaged`.
+        orig_key: the image, a `MetaTensor` with the metadata of `LoadImaged`, on the grid of the label maps. Crops come
+            after orientation and spacing.
     """
 
     def __init__(self, keys: KeysCollection, orig_key: str = "image", allow_missing_keys: bool = False) -> None:
@@ -56,15 +142,19 @@ class ToNativeGridd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        meta = d[self.orig_key].meta
-        affine = torch.as_tensor(meta["original_affine"], dtype=torch.float64)
-        shape = tuple(int(n) for n in meta["spatial_shape"])
+        image = d[self.orig_key]
+        affine = torch.as_tensor(image.meta["original_affine"], dtype=torch.float64)
+        shape = tuple(int(n) for n in image.meta["spatial_shape"])
         for key in self.key_iterator(d):
             label = d[key]
             to_label = (torch.linalg.inv(label.affine.double().cpu()) @ affine).numpy()
-            padded = np.pad(label[0].cpu().numpy(), 1, mode="edge")
+            reach = np.ceil(np.abs(to_label[:3, :3]).sum(axis=1) / 2 + 1).astype(int)
+            border = np.where(_cropped(image), 0, reach[:, None])
+            labels = label[0].cpu().numpy() if image.any() else np.zeros(label.shape[1:], np.uint8)
+            padded = np.pad(labels, border, mode="edge")
+            offset = to_label[:3, 3] + border[:, 0]
             voxels = affine_transform(
-                padded, to_label[:3, :3], to_label[:3, 3] + 1, shape, order=0, mode="grid-constant", prefilter=False
+                padded, to_label[:3, :3], offset, shape, order=0, mode="grid-constant", prefilter=False
             )
             d[key] = MetaTensor(torch.from_numpy(voxels).unsqueeze(0), meta={**label.meta, "affine": affine})
         return d
@@ -87,10 +177,39 @@ class CaseToMetad(MapTransform):
         return dict(data)
 
 
-class WholeFileWriter(NibabelWriter):
-    """`NibabelWriter` that writes to a temporary name and renames, so that a file is whole or not there.
+def _cropped(image: MetaTensor) -> np.ndarray:
+    """Whether a crop took something off, (3, 2): at the low and the high end of each axis."""
+    crops = [operation.get("extra_info", {}).get("cropped") for operation in image.applied_operations]
+    off = sum((np.reshape([int(n) for n in crop], (3, 2)) for crop in crops if crop), np.zeros((3, 2), int))
+    return off > 0
 
-    A volume of one channel keeps its three axes, also those of length 1, which MONAI drops at the end.
+
+def foreground(image: NdarrayOrTensor) -> NdarrayOrTensor:
+    """Where an image is above 0, for `CropForegroundd`; everywhere in one that is nowhere so, such as a CT of air."""
+    mask = image > 0
+    return mask if mask.any() else ~mask
+
+
+class CropByPosNegLabeld(RandCropByPosNegLabeld):
+    """`RandCropByPosNegLabeld` that crops anywhere in an image that is nowhere above `image_threshold`."""
+
+    def randomize(
+        self,
+        label: torch.Tensor | None = None,
+        fg_indices: NdarrayOrTensor | None = None,
+        bg_indices: NdarrayOrTensor | None = None,
+        image: torch.Tensor | None = None,
+    ) -> None:
+        if image is not None and not (image > self.cropper.image_threshold).any():
+            image = None
+        super().randomize(label, fg_indices, bg_indices, image)
+
+
+class LabelMapWriter(NibabelWriter):
+    """`NibabelWriter` of label maps on the grid of their scan, the file of their metadata, with its own header.
+
+    Writes to a temporary name and renames, so that a file is whole or not there. A volume of one channel keeps its
+    three axes, also those of length 1, which MONAI drops at the end.
     """
 
     def set_data_array(self, data_array: NdarrayOrTensor, *args: Any, **kwargs: Any) -> None:
@@ -98,11 +217,24 @@ class WholeFileWriter(NibabelWriter):
         if data_array.shape[0] == 1:
             self.data_obj = self.data_obj.reshape(data_array.shape[1:])
 
+    def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
+        super().set_metadata(meta_dict, resample, **options)
+        self.scan = read_geometry((meta_dict or {})["filename_or_obj"])
+
     def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: Any) -> None:
+        """Write the label map.
+
+        Raises:
+            VolumeError: it does not lie on its scan.
+        """
+        voxels = np.asarray(self.data_obj).astype(self.output_dtype)
+        problem = agreement_problem(plain_geometry(voxels.shape, np.asarray(self.affine)), self.scan)
+        if problem:
+            raise VolumeError(filename, problem)
         path = Path(filename)
         temporary = path.with_name(f".{os.getpid()}.{path.name}")
         try:
-            super().write(temporary, verbose=verbose, **kwargs)
+            nib.save(label_image(voxels, self.scan), temporary)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)

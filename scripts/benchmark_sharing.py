@@ -37,7 +37,13 @@ from benchmark_operator import device_name, markdown, write_csv
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles/msd_hippocampus"
 SCAN = (36, 52, 36)  # voxels: about the mean of the set
-POLICIES = {"as it comes": None, "passive": "PASSIVE"}
+POLICIES: dict[str, dict[str, str]] = {
+    "as it comes": {},
+    "100000 turns": {"GOMP_SPINCOUNT": "100000"},
+    "20000 turns": {"GOMP_SPINCOUNT": "20000"},
+    "3000 turns": {"GOMP_SPINCOUNT": "3000"},
+    "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
+}
 BUSY = (0, 1, 2)
 WARM_UP = 3
 PATIENCE = 20  # seconds for one figure, however few calls that are
@@ -86,11 +92,10 @@ def busy_processes(number: int) -> Iterator[None]:
             process.wait()
 
 
-def measured(work: str, policy: str | None, threads: int, calls: int) -> float:
+def measured(work: str, policy: dict[str, str], threads: int, calls: int) -> float:
     """Median seconds of a call, in a process with that policy."""
-    environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": policy}
     kept = os.environ.copy()
-    os.environ.update({name: value for name, value in environment.items() if value})
+    os.environ.update({"OMP_NUM_THREADS": str(threads), **policy})
     try:
         with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
             return pool.submit(median_seconds, work, calls).result()

@@ -60,11 +60,12 @@ def test_other_images(tmp_path):
     assert list(cases.training.values()) == ["0", "1"] and list(cases.validation.values()) == ["2"]
 
 
-def test_images_of_one_value_are_no_twins(tmp_path):
-    """Two scans of air are no leak, and no reason to stop."""
-    air = nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4))
+@pytest.mark.parametrize("values", [1, 3])
+def test_images_of_few_values_are_no_twins(values, tmp_path):
+    """Two scans of air, or two drawings, are no leak, and no reason to stop."""
+    drawing = nib.Nifti1Image(np.arange(64, dtype=np.int16).reshape(4, 4, 4) % values, np.eye(4))
     for name in "ab":
-        nib.save(air, tmp_path / f"{name}.nii")
+        nib.save(drawing, tmp_path / f"{name}.nii")
     cases = training_cases([{"image": str(tmp_path / "a.nii")}], [{"image": str(tmp_path / "b.nii")}])
     assert cases.training == cases.validation == {}
 
@@ -72,7 +73,7 @@ def test_images_of_one_value_are_no_twins(tmp_path):
 def test_digests_are_remembered(tmp_path, monkeypatch):
     image, memory = save(tmp_path / "a.nii")["image"], tmp_path / "new folder/digests.json"
     first = image_digests([image], memory)
-    monkeypatch.setattr("rep3d.leakage.read_voxels", lambda path: 1 / 0)
+    monkeypatch.setattr("rep3d.leakage.read_volume", lambda path: 1 / 0)
     assert image_digests([image], memory) == first
     save(tmp_path / "a.nii", 1, dtype=np.float32)
     with pytest.raises(ZeroDivisionError):

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from rep3d import preparation
-from rep3d.data import check_datalist, load_datalist, load_inference_list
+from rep3d.checks import check_datalist
+from rep3d.data import load_datalist, load_inference_list
 from rep3d.fingerprint import PERCENTILES, summary
 from rep3d.preparation import prepare
 

@@ -5,6 +5,7 @@ def test_public_names():
     assert sorted(rep3d.__all__) == [
         "Rep3D",
         "checkpoints",
+        "checks",
         "convert_official_state_dict",
         "data",
         "depthwise_conv3d",

@@ -27,6 +27,7 @@ from monailabel_app.tasks import Task
 from monailabel_app.training import BundleTraining
 from monailabel_app.validation import RequestError
 from rep3d.checkpoints import load_deployed
+from rep3d.io.geometry import plain_geometry
 
 MODEL = "msd_hippocampus"
 QUICK = {"models": MODEL, "warm_up": "false", "scoring": "false"}
@@ -229,5 +230,5 @@ def test_full_disk_of_a_result(suffix, tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "getpid", lambda: 1)
     (tmp_path / f".1.{threading.get_ident()}.part.{path.name}").symlink_to("/dev/full")
     with pytest.raises(RequestError, match="the file cannot be stored") as caught:
-        write_label_map(voxels, np.eye(4), path, labels={"a": 1})
+        write_label_map(voxels, plain_geometry(voxels.shape, np.eye(4)), path, labels={"a": 1})
     assert caught.value.status == 507 and list(tmp_path.iterdir()) == []

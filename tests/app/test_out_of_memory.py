@@ -64,7 +64,7 @@ def test_what_is_tried(model, image, monkeypatch, times, note, several, window):
     assert note in result.note and bool(note) == bool(result.note)
     assert {shape[2:] for shape in shapes} == {window}
     assert (max(shape[0] for shape in shapes) > 1) == several
-    np.testing.assert_array_equal(result.affine, usual.affine)
+    np.testing.assert_array_equal(result.grid.affine, usual.grid.affine)
     assert result.voxels.shape == usual.voxels.shape
     if window == TRAINED_WITH:
         np.testing.assert_array_equal(result.voxels, usual.voxels)

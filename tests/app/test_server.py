@@ -20,6 +20,7 @@ from bundle_helpers import label_names
 from monailabel_app.__main__ import main
 from monailabel_app.bundles import choose_bundles
 from monailabel_app.formats import write_label_map
+from rep3d.io.geometry import plain_geometry
 
 pytestmark = pytest.mark.slow
 
@@ -257,7 +258,12 @@ def test_uploads_are_images(name, content, server, images):
 def test_segments_with_odd_values(value, server, images, tmp_path):
     scan = nib.load(server.studies / f"{images[0]}.nii.gz")
     path = tmp_path / "label.seg.nrrd"
-    write_label_map(np.ones(scan.shape, np.uint8), scan.affine, path, labels={"anterior hippocampus": value})
+    write_label_map(
+        np.ones(scan.shape, np.uint8),
+        plain_geometry(scan.shape, scan.affine),
+        path,
+        labels={"anterior hippocampus": value},
+    )
     files = {"label": (path.name, path.read_bytes())}
     answer = server.request("PUT", f"/datastore/label?image={images[0]}", files=files)
     assert answer.status_code == 400 and "different ones from 1 to 255" in answer.json()["detail"]

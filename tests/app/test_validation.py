@@ -7,9 +7,7 @@ import SimpleITK as sitk
 
 from monailabel_app.formats import write_label_map
 from monailabel_app.validation import (
-    AFFINE_TOLERANCE,
     MAX_PARAMETERS,
-    Grid,
     InferenceParameters,
     RequestError,
     check_image,
@@ -21,6 +19,7 @@ from monailabel_app.validation import (
     read_voxels,
     split_suffix,
 )
+from rep3d.io.geometry import TOLERANCE, plain_geometry
 
 AFFINE = np.array([[-1.5, 0, 0, 10], [0, 0, 2.0, -20], [0, 3.0, 0, 30], [0, 0, 0, 1]])
 
@@ -119,7 +118,7 @@ def test_formats_agree(suffix, tmp_path):
     """What is written comes back, on the same grid, also as SimpleITK reads it."""
     voxels = np.random.default_rng(0).integers(0, 3, (4, 5, 6), dtype=np.uint8)
     path = tmp_path / f"label{suffix}"
-    write_label_map(voxels, AFFINE, path, labels={"a": 1, "b": 2})
+    write_label_map(voxels, plain_geometry(voxels.shape, AFFINE), path, labels={"a": 1, "b": 2})
     grid = read_grid(path)
     assert grid.shape == (4, 5, 6)
     np.testing.assert_allclose(grid.affine, AFFINE, atol=1e-6)
@@ -133,7 +132,9 @@ def test_formats_agree(suffix, tmp_path):
 
 def test_segments_of_slicer(tmp_path):
     path = tmp_path / "label.seg.nrrd"
-    write_label_map(np.ones((2, 3, 4), np.uint8), AFFINE, path, labels={"liver": 1, "unheard of": 2})
+    write_label_map(
+        np.ones((2, 3, 4), np.uint8), plain_geometry((2, 3, 4), AFFINE), path, labels={"liver": 1, "unheard of": 2}
+    )
     image = sitk.ReadImage(str(path))
     assert [image.GetMetaData(f"Segment{i}_Name") for i in range(2)] == ["liver", "unheard of"]
     assert [image.GetMetaData(f"Segment{i}_LabelValue") for i in range(2)] == ["1", "2"]
@@ -144,7 +145,7 @@ def test_segments_of_slicer(tmp_path):
 
 def test_ids_that_do_not_fit_the_type(tmp_path):
     with pytest.raises(ValueError, match="dtype is uint8, but the label map holds 300"):
-        write_label_map(np.full((2, 2, 2), 300), AFFINE, tmp_path / "a.nii.gz", labels={})
+        write_label_map(np.full((2, 2, 2), 300), plain_geometry((2, 2, 2), AFFINE), tmp_path / "a.nii.gz", labels={})
     assert not list(tmp_path.iterdir())
 
 
@@ -168,7 +169,7 @@ def test_images_that_no_network_can_take(shape, value, message, tmp_path):
 def test_files_that_are_none(suffix, content, tmp_path):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
-    message = "no NRRD file" if suffix == ".nrrd" else rf"the {suffix} file cannot be read \({len(content)} bytes\)"
+    message = "no NRRD file" if suffix == ".nrrd" else rf"cannot be read as NIfTI \({len(content)} bytes; "
     with pytest.raises(RequestError, match=message) as caught:
         check_image(path)
     assert str(tmp_path) not in caught.value.message
@@ -209,7 +210,7 @@ def test_a_small_file_that_declares_a_huge_image(tmp_path):
 
 def test_label(tmp_path):
     voxels = np.array([0, 1, 2, 0, 0, 1, 2, 2], dtype=np.float64).reshape(2, 2, 2)
-    grid = Grid((2, 2, 2), AFFINE + AFFINE_TOLERANCE / 2)
+    grid = plain_geometry((2, 2, 2), AFFINE + np.eye(4)[:, :1] @ [[0, 0, 0, 1.5 * 0.9 * TOLERANCE]])
     np.testing.assert_array_equal(read_label(save(tmp_path / "a.nii.gz", voxels), grid, [1, 2]), voxels)
 
 
@@ -217,7 +218,7 @@ def test_label(tmp_path):
     ("voxels", "affine", "message"),
     [
         (np.ones((2, 2, 3)), AFFINE, "shape"),
-        (np.ones((2, 2, 2)), AFFINE + 1, "affine differs"),
+        (np.ones((2, 2, 2)), AFFINE + 1, "label's affine .* differs by"),
         (np.full((2, 2, 2), 3.0), AFFINE, r"label value\(s\) \[3.0\], expected some of \[0, 1, 2\]"),
         (np.full((2, 2, 2), 0.5), AFFINE, r"label value\(s\) \[0.5\]"),
         (np.full((2, 2, 2), -1.0), AFFINE, r"label value\(s\) \[-1.0\]"),
@@ -227,9 +228,9 @@ def test_label(tmp_path):
 )
 def test_labels_that_do_not_fit(voxels, affine, message, tmp_path):
     with pytest.raises(RequestError, match=message):
-        read_label(save(tmp_path / "a.nii.gz", voxels, affine), Grid((2, 2, 2), AFFINE), [1, 2])
+        read_label(save(tmp_path / "a.nii.gz", voxels, affine), plain_geometry((2, 2, 2), AFFINE), [1, 2])
 
 
 def test_empty_label_on_request(tmp_path):
     path = save(tmp_path / "a.nii.gz", np.zeros((2, 2, 2)))
-    assert not read_label(path, Grid((2, 2, 2), AFFINE), [1, 2], allow_empty=True).any()
+    assert not read_label(path, plain_geometry((2, 2, 2), AFFINE), [1, 2], allow_empty=True).any()

@@ -1,0 +1,186 @@
+"""NIfTI files: the geometry of any, the voxels of whole ones, and label maps with the header of their scan."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import os
+import zlib
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from rep3d.io.geometry import MAX_BYTES, Geometry, VolumeError, check_geometry
+
+# Millimetres of the unit in the lowest three bits of xyzt_units: unknown, metre, millimetre, micron.
+MILLIMETRES = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
+# The fields of a header that place its voxels, beside the shape.
+PLACE = (
+    "qform_code",
+    "sform_code",
+    *(f"quatern_{axis}" for axis in "bcd"),
+    *(f"qoffset_{axis}" for axis in "xyz"),
+    *(f"srow_{axis}" for axis in "xyz"),
+    "xyzt_units",
+)
+SCANNER = 1  # the code of a qform or sform: both readers take it
+ORTHONORMAL = 1e-4  # ITK's tolerance for the axes of a sform
+CHUNK = 2**20
+
+
+def read_geometry(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> Geometry:
+    """The geometry of a NIfTI file that holds one volume, from its header.
+
+    Args:
+        max_bytes: at most, of the voxels in memory.
+
+    Raises:
+        VolumeError: missing, unreadable, of an unknown unit, CIFTI, or refused by `check_geometry`.
+    """
+    return _open(path, max_bytes)[1]
+
+
+def read_volume(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> tuple[np.ndarray, Geometry]:
+    """The voxels (D, H, W) of a NIfTI file, scaled as its header says, and their geometry.
+
+    A compressed file is read to its end, so that its checksum counts.
+
+    Raises:
+        VolumeError: as of `read_geometry`; or the file is damaged, cut, or longer than its header says.
+    """
+    image, geometry = _open(path, max_bytes)
+    proxy = image.dataobj
+    content = np.empty(math.prod(geometry.shape) * proxy.dtype.itemsize, np.uint8)
+    try:
+        with _unpacked(path) as file:
+            file.seek(proxy.offset)
+            count = _fill(content, file)
+            rest = file.read(1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise VolumeError(path, f"the file is damaged or cut, its voxels cannot be read ({error})") from None
+    if count < content.size:
+        raise VolumeError(
+            path, f"the file is cut, its voxels cannot be read: {count} bytes, expected {content.size} by its header"
+        )
+    if rest:
+        raise VolumeError(path, f"the file goes on after the {content.size} bytes of voxels that its header tells of")
+    stored = content.view(proxy.dtype).reshape(geometry.shape, order="F")
+    voxels = stored.astype(geometry.dtype, copy=False)
+    if (proxy.slope, proxy.inter) != (1, 0):  # in place: nibabel's own takes twice the memory
+        voxels *= proxy.slope
+        voxels += proxy.inter
+    return voxels, geometry
+
+
+def label_image(voxels: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
+    """A label map (D, H, W) that lies on its scan in every reader: with the place that the scan's own header tells.
+
+    That is its qform, its sform, their codes, its units and the signs of its pixdim. Of another format than NIfTI, both
+    forms are the scan's affine.
+    """
+    if geometry.header is None:
+        image = nib.Nifti1Image(voxels, geometry.affine)
+        image.set_sform(geometry.affine, SCANNER)
+        image.set_qform(geometry.affine, SCANNER)
+        image.header.set_xyzt_units("mm")
+        return image
+    told = geometry.header
+    header = type(told)()
+    header.set_data_dtype(voxels.dtype)
+    for field in PLACE:
+        header[field] = told[field]
+    kind = nib.Nifti2Image if isinstance(told, nib.Nifti2Header) else nib.Nifti1Image
+    image = kind(voxels, None, header)
+    image.header["pixdim"][:4] = told["pixdim"][:4]  # afterwards: nibabel takes the signs away
+    return image
+
+
+def _open(path: str | os.PathLike, max_bytes: int) -> tuple[Any, Geometry]:
+    try:
+        image: Any = nib.load(path)
+    except FileNotFoundError:
+        raise VolumeError(path, "no such file") from None
+    except Exception as error:
+        told = str(error).replace(str(path), "file")
+        raise VolumeError(path, f"cannot be read as NIfTI ({os.path.getsize(path)} bytes; {told})") from None
+    if not isinstance(image, nib.Nifti1Image):
+        kind = "CIFTI file" if isinstance(image, nib.Cifti2Image) else type(image).__name__
+        raise VolumeError(path, f"is a {kind}, expected a NIfTI volume")
+    with _unpacked(path) as file:  # again, as it is there: nibabel corrects what it reads
+        header = type(image.header)(file.read(image.header.template_dtype.itemsize), check=False)
+    geometry = _geometry(path, image, header)
+    check_geometry(path, geometry, max_bytes)
+    return image, geometry
+
+
+def _geometry(path: str | os.PathLike, image: Any, told: Any) -> Geometry:
+    unit = int(told["xyzt_units"]) & 7
+    if unit not in MILLIMETRES:
+        raise VolumeError(path, f"xyzt_units has the spatial unit {unit}, expected 0 to 3 (unknown, m, mm, micron)")
+    to_mm = np.diag([MILLIMETRES[unit]] * 3 + [1.0])
+    itk_affine = _itk_affine(told)
+    proxy = image.dataobj
+    scaled = proxy.dtype.kind in "biuf" and (proxy.slope, proxy.inter) != (1, 0)
+    return Geometry(
+        _spatial(image.shape),
+        to_mm @ np.asarray(image.affine, dtype=np.float64),
+        None if itk_affine is None else to_mm @ itk_affine,
+        np.dtype(np.float64) if scaled else proxy.dtype.newbyteorder("="),
+        told,
+    )
+
+
+def _spatial(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without the axes of time and so on, where they hold one volume."""
+    return shape[:3] if set(shape[3:]) <= {1} else shape
+
+
+def _itk_affine(told: Any) -> np.ndarray | None:
+    """The affine by ITK's rules, in the header's unit; None where it has no view.
+
+    After `NiftiImageIO::SetImageIOOrientationFromNIfTI` of ITK 5.4: columns of length 1 times the signed pixdim.
+    """
+    pixdim = np.array(told["pixdim"][1:4], dtype=np.float64)
+    pixdim[(pixdim == 0) | ~np.isfinite(pixdim)] = 1
+    affine = np.eye(4)
+    if told["qform_code"] <= 0 and told["sform_code"] <= 0:
+        affine[:3, :3] = np.diag([-1.0, -1.0, 1.0] * pixdim)
+        return affine
+    sform = np.array([told[row] for row in ("srow_x", "srow_y", "srow_z")], dtype=np.float64)
+    lengths = np.linalg.norm(sform[:, :3], axis=0)
+    axes = sform[:, :3] / np.where(lengths > 0, lengths, 1)
+    if np.allclose(axes @ axes.T, np.eye(3), atol=ORTHONORMAL) and told["sform_code"] > 0:
+        if told["qform_code"] <= 0 or told["sform_code"] == SCANNER:
+            affine[:3, :3], affine[:3, 3] = axes * pixdim, sform[:, 3]
+            return affine
+    if told["qform_code"] <= 0:
+        return None
+    affine[:3, :3] = _quaternion_axes(told) * pixdim
+    affine[:3, 3] = [told[f"qoffset_{axis}"] for axis in "xyz"]
+    return affine
+
+
+def _quaternion_axes(told: Any) -> np.ndarray:
+    """The axes (3, 3) of a qform, columns of length 1."""
+    vector = np.array([told[f"quatern_{axis}"] for axis in "bcd"], dtype=np.float64)
+    axes = nib.quaternions.quat2mat([math.sqrt(max(0.0, 1 - float(vector @ vector))), *vector])
+    axes[:, 2] *= -1 if told["pixdim"][0] < 0 else 1
+    return axes
+
+
+def _unpacked(path: str | os.PathLike) -> io.BufferedIOBase:
+    return gzip.open(path) if str(path).endswith(".gz") else open(path, "rb")
+
+
+def _fill(content: np.ndarray, file: io.BufferedIOBase) -> int:
+    """Read into an array of bytes, as far as the file goes; returns how many."""
+    view, count = content.data, 0
+    while count < len(view):
+        piece = file.read(min(CHUNK, len(view) - count))
+        if not piece:
+            break
+        view[count : count + len(piece)] = piece
+        count += len(piece)
+    return count

@@ -1,0 +1,45 @@
+"""`LoadImaged` through the gate, with `"reader": "rep3d.io.reader.NiftiReader"` in a config."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from monai.data import ImageReader
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+
+from rep3d.io.geometry import geometry_note
+from rep3d.io.nifti import read_volume
+
+
+class NiftiReader(ImageReader):
+    """Reads whole NIfTI files of one volume, with an affine in millimetres whatever the file's unit.
+
+    The metadata holds under "note" what `rep3d.io.geometry.geometry_note` says of the file.
+    """
+
+    def verify_suffix(self, filename: Sequence[str | os.PathLike] | str | os.PathLike) -> bool:
+        return all(str(name).endswith((".nii", ".nii.gz")) for name in ensure_tuple(filename))
+
+    def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs: Any) -> tuple[Any, ...]:
+        """The paths: where `read` fails, `LoadImage` tries other readers, and what was wrong is lost."""
+        return ensure_tuple(data)
+
+    def get_data(self, img: tuple[str | os.PathLike, ...]) -> tuple[np.ndarray, dict]:
+        """The voxels (D, H, W) and MONAI's metadata.
+
+        Raises:
+            VolumeError: see `rep3d.io.nifti.read_volume`.
+        """
+        (path,) = img
+        voxels, geometry = read_volume(path)
+        return voxels, {
+            MetaKeys.AFFINE: geometry.affine,
+            MetaKeys.ORIGINAL_AFFINE: geometry.affine.copy(),
+            MetaKeys.SPATIAL_SHAPE: np.array(geometry.shape),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),  # there is no axis of channels
+            "note": geometry_note(geometry),
+        }

@@ -1,0 +1,57 @@
+"""What is odd about a scan's intensities and yet no reason to refuse it, and how it is said: once for each file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+OUTSIDE = 0.9  # of the voxels: more of them outside the window are said
+NARROW = 0.05  # of the window: an image of a smaller range is said
+ONE_VOXEL = 0.5  # of the variance: a voxel that makes up more is said
+SAMPLES = 1_000_000  # voxels of an image that the window is held against
+
+_said: set[str] = set()
+
+
+def warn_once(path: str, note: str) -> None:
+    """Log what is odd about a file, unless this process has done so."""
+    text = f"{path}: {note}"
+    if note and text not in _said:
+        _said.add(text)
+        logger.warning("%s", text)
+
+
+def intensity_note(voxels: np.ndarray, window: Sequence[float] | None) -> str:
+    """Whether an image's intensities are none that a bundle expects, or an empty text.
+
+    Args:
+        voxels: finite ones.
+        window: the intensities (lowest, highest) that the bundle maps to 0 and 1; None: it takes the z-score.
+    """
+    return _z_score_note(voxels) if window is None else _window_note(voxels, *window)
+
+
+def _window_note(voxels: np.ndarray, low: float, high: float) -> str:
+    smallest, largest = float(voxels.min()), float(voxels.max())
+    told = f"the bundle's window is {low:g} to {high:g}, and the voxels go from {smallest:g} to {largest:g}"
+    if largest - smallest < NARROW * (high - low):
+        return f"{told}: nearly all contrast is lost"
+    # Air and padding say nothing: most of a CT may be air. So only what is brighter than the mean counts.
+    some = voxels.ravel(order="K")[:: 1 + voxels.size // SAMPLES]
+    bright = some[some >= some.mean(dtype=np.float64)]
+    share = np.count_nonzero((bright < low) | (bright > high)) / max(bright.size, 1)
+    return f"{told}: more than {OUTSIDE:.0%} of those above the mean lie outside the window" if share > OUTSIDE else ""
+
+
+def _z_score_note(voxels: np.ndarray) -> str:
+    mean, variance = voxels.mean(dtype=np.float64), voxels.var(dtype=np.float64)
+    smallest, largest = float(voxels.min()), float(voxels.max())
+    farthest = max(largest - mean, mean - smallest)
+    if variance == 0 or farthest**2 <= ONE_VOXEL * variance * voxels.size:
+        return ""
+    extreme = largest if largest - mean == farthest else smallest
+    return f"one voxel of {extreme:g} decides the z-score: the others are nearly all the same after it"
