@@ -1,8 +1,8 @@
 """bfloat16 where it is fast, and in training only where it has been shown right on the machine at hand.
 
 Some processors get the gradients of some layers wrong in bfloat16 (docs/upstream.md). So every layer of a network that
-trains on a CPU is tried before it is used: its output and gradients in bfloat16 against float32, at its own input shape,
-in milliseconds and once per process. A layer that fails computes in float32.
+trains on a CPU is tried before it is used, once per process and in milliseconds: its output and gradients in bfloat16
+against float32, at its own input shape. A layer that fails computes in float32.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from bundle_helpers import small_network
 from monailabel_app import files, training, versions
 from monailabel_app.bundles import read_bundle
 from monailabel_app.formats import write_label_map
-from monailabel_app.locks import lock_folders
 from monailabel_app.tasks import Task
 from monailabel_app.training import BundleTraining
 from monailabel_app.validation import RequestError
@@ -50,18 +49,6 @@ def test_one_server_at_a_time(material, studies, tmp_path):
         assert first.request("GET", "/info/").status_code == 200
         first.stop(kill=True)
         same_studies.start().stop()
-
-
-def test_locks(tmp_path):
-    kept = lock_folders([tmp_path / "a", tmp_path / "b"])
-    with pytest.raises(ValueError, match=f"another server works on {tmp_path / 'b'}"):
-        lock_folders([tmp_path / "c", tmp_path / "b"])
-    kept.clear()
-    assert len(lock_folders([tmp_path / "c", tmp_path / "b"])) == 2
-    shutil.rmtree(tmp_path / "a")
-    (tmp_path / "a").write_text("no folder")
-    with pytest.raises(ValueError, match="a cannot be locked .File exists"):
-        lock_folders([tmp_path / "a"])
 
 
 # --- kill -9
