@@ -7,7 +7,14 @@ from ignite.engine import Engine
 
 from rep3d.locks import FolderLocks, lock_file, lock_folders
 
-HOLD = "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); print(1, flush=1); input()"
+HOLD = """
+import sys
+from filelock import FileLock
+kept = FileLock(sys.argv[1])
+kept.acquire()
+print(1, flush=True)
+input()
+"""
 
 
 @pytest.fixture
