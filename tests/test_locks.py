@@ -3,10 +3,13 @@ import subprocess
 import sys
 
 import pytest
+from bundle_helpers import EVALUATE, ROOT, TRAIN, make_dataset, workflow
 from ignite.engine import Engine
 
+from rep3d.errors import root_cause
 from rep3d.locks import FolderLocks, lock_file, lock_folders
 
+BUNDLE = ROOT / "bundles/msd_hippocampus"
 HOLD = """
 import sys
 from filelock import FileLock
@@ -23,7 +26,7 @@ def other_process():
     started = []
 
     def hold(folder, owner):
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-c", HOLD, str(lock_file(folder, owner))]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         started.append(process)
@@ -96,6 +99,24 @@ def test_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "a").write_text("no folder")
     with pytest.raises(ValueError, match="a cannot be locked .File exists"):
         lock_folders([tmp_path / "a"], "training")
+
+
+@pytest.mark.parametrize(
+    "files, owner, place",
+    [(TRAIN, "training", "models"), (TRAIN, "training", "eval/tensorboard"), (EVALUATE, "evaluation", "eval")],
+)
+def test_bundles_are_locked(files, owner, place, dataset, other_process, tmp_path):
+    """A second training or evaluation ends before it writes anything."""
+    other_process(tmp_path / place, owner)
+    with pytest.raises(RuntimeError) as raised:
+        workflow(BUNDLE, files, dataset, tmp_path)
+    assert str(root_cause(raised.value)).startswith(f"another {owner} works on {tmp_path / place}: wait for its end")
+    assert not list(tmp_path.rglob("*.pt")) and not list(tmp_path.rglob("*tfevents*"))
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    return make_dataset(tmp_path_factory.mktemp("data"), BUNDLE)
 
 
 def taken(folder, owner):
