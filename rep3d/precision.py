@@ -110,7 +110,10 @@ def _enter(layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[torch.Tensor] | N
     if len(inputs) != 1 or not (torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")):
         return None
     (x,) = inputs
-    if x.device.type != "cpu" or x.dtype == torch.float64 or not x.is_floating_point():
+    floats = (torch.float32, torch.bfloat16)
+    if not isinstance(x, torch.Tensor) or x.device.type != "cpu" or x.dtype not in floats:
+        return None
+    if any(parameter.dtype != torch.float32 for parameter in layer.parameters()):
         return None
     if _is_right(layer, x.shape, torch.get_autocast_dtype("cpu")):
         return None

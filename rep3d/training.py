@@ -166,10 +166,16 @@ class TrainingProgress:
         engine.add_event_handler(Events.STARTED, self._open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         engine.add_event_handler(Events.COMPLETED, lambda: self.bar.close())
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._stop)
 
     def _open(self, engine: Workflow) -> None:
         total = engine.state.max_epochs * engine.state.epoch_length
         self.bar = tqdm(total=total, initial=engine.state.iteration, desc="Training", unit="step", dynamic_ncols=True)
+
+    def _stop(self, engine: Workflow, error: BaseException) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()  # before the message, which shall stand last
+        raise error
 
     def _step(self, engine: Workflow) -> None:
         loss = from_engine("loss", first=True)(engine.state.output)

@@ -256,3 +256,11 @@ def test_right_machines_are_not_warned(caplog):
     caplog.set_level(logging.WARNING)
     trained(nn.Conv3d(2, 2, 1), torch.randn(1, 2, 9, 9, 9))
     assert not caplog.records
+
+
+def test_layers_of_other_types_are_left_alone(monkeypatch):
+    monkeypatch.setattr(precision, "relative_error", lambda *_: pytest.fail("tried"))
+    embedding, half = nn.Embedding(4, 2), nn.Linear(2, 2).bfloat16()
+    check_layers(nn.ModuleList([embedding, half]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half(embedding(torch.tensor([0, 1])).bfloat16())
