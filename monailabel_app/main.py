@@ -19,7 +19,6 @@ from monailabel_app.doors import guard
 from monailabel_app.exchange import Exchange
 from monailabel_app.files import remove_parts
 from monailabel_app.inference import BundleInference, find_task, prepare_tasks
-from monailabel_app.locks import lock_folders
 from monailabel_app.pacs import connect
 from monailabel_app.pacs_studies import PacsStudies
 from monailabel_app.routes import add_routes
@@ -27,6 +26,7 @@ from monailabel_app.sessions import Sessions
 from monailabel_app.settings import Settings, read_settings
 from monailabel_app.training import BundleTraining
 from monailabel_app.viewer import add_viewer
+from rep3d.locks import lock_folders
 
 
 class Rep3DApp(MONAILabelApp):
@@ -46,7 +46,7 @@ class Rep3DApp(MONAILabelApp):
         self.settings: Settings = read_settings(Path(app_dir), conf)
         (Path(app_dir) / "logs").mkdir(exist_ok=True)
         self.bundles = choose_bundles(self.settings.bundles, self.settings.models)
-        self._locks = lock_folders(bundle.weights.parent for bundle in self.bundles.values())
+        self._locks = lock_folders((bundle.weights.parent for bundle in self.bundles.values()), "server")
         for bundle in self.bundles.values():
             remove_parts(bundle.weights.parent)
         super().__init__(app_dir, studies, dict(conf), "Rep3D", "Large-kernel segmentation of 3D scans")
@@ -60,7 +60,7 @@ class Rep3DApp(MONAILabelApp):
     def init_datastore(self) -> StudiesFolder:
         in_pacs = self.studies.startswith(("http://", "https://"))
         folder = self.settings.pacs_folder if in_pacs else Path(self.studies)
-        self._locks += lock_folders([folder / KNOWLEDGE])
+        self._locks += lock_folders([folder / KNOWLEDGE], "server")
         if not in_pacs:
             return StudiesFolder(folder)
         return PacsStudies(connect(self.studies, self.settings.modalities, self.settings.search), folder)

@@ -19,7 +19,7 @@ from monai.data.utils import dense_patch_slices
 
 from monailabel_app.inference import BundleInference
 from rep3d.checkpoints import load_deployed
-from rep3d.inferers import has_fast_bfloat16
+from rep3d.precision import has_fast_bfloat16
 
 NOISE = 0.1  # standard deviations of the image
 VERSIONS = 3  # that are compared

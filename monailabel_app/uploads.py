@@ -12,7 +12,7 @@ from torch import nn
 from monailabel_app.inference import BundleInference
 from monailabel_app.validation import RequestError
 from monailabel_app.versions import add_version, keep_serving, serve_version
-from rep3d.checkpoints import read_weights
+from rep3d.checkpoints import NonFiniteWeights, non_finite, read_weights
 
 MAX_RATIO = 4  # of a checkpoint's size to the network's: a `last.pt` holds the optimizer's state too
 SPARE_BYTES = 2**20  # for names
@@ -54,10 +54,12 @@ def _check_size(file: Path, network: nn.Module) -> None:
 def _load(network: nn.Module, file: Path) -> None:
     try:
         network.load_state_dict(read_weights(file))
+    except NonFiniteWeights as error:
+        raise RequestError(400, str(error).removeprefix(f"{file}: ")) from error
     except ValueError as error:
         raise RequestError(400, "the file holds no state dict of tensors, or more than that") from error
     except RuntimeError as error:
         raise RequestError(400, f"the weights are of another network. {' '.join(str(error).split())[:600]}") from error
-    wrong = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor).all()]
+    wrong = non_finite(network.state_dict())  # too large for float32
     if wrong:
-        raise RequestError(400, f"{len(wrong)} tensor(s) hold NaN or infinite values: {', '.join(wrong[:5])}")
+        raise RequestError(400, wrong)

@@ -7,6 +7,7 @@ resuming needs. Both are written to a temporary name and renamed, so that a kill
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -18,17 +19,21 @@ import torch.distributed as dist
 from ignite.engine import Events
 from monai.engines import Workflow
 from torch import nn
-from torch.optim.lr_scheduler import PolynomialLR
 
 from rep3d.cases import Item, case_names
 from rep3d.deploy import reparameterize
 from rep3d.leakage import TrainingCases, image_digests, some, trained_images
 from rep3d.networks.ensemble import Ensemble
+from rep3d.resuming import learning_settings, resume_learning
 
 logger = logging.getLogger(__name__)
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 BEST, LAST = "model.pt", "last.pt"
+
+
+class NonFiniteWeights(ValueError):
+    """A checkpoint whose tensors hold NaN or infinite values."""
 
 
 def save_whole(content: object, path: str | os.PathLike) -> None:
@@ -50,11 +55,18 @@ def save_whole(content: object, path: str | os.PathLike) -> None:
         raise
 
 
+def non_finite(weights: Mapping[str, torch.Tensor]) -> str:
+    """Which tensors of a state dict hold NaN or infinite values, in words; empty where none does."""
+    wrong = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    return f"{len(wrong)} tensor(s) hold NaN or infinite values: {', '.join(wrong[:5])}" if wrong else ""
+
+
 def read_weights(path: str | os.PathLike) -> Mapping[str, torch.Tensor]:
     """The network's state dict of a `model.pt` or `last.pt`.
 
     Raises:
         FileNotFoundError: there is no such file.
+        NonFiniteWeights: the weights are of a training that diverged.
         ValueError: the file is no checkpoint.
     """
     if not Path(path).is_file():
@@ -67,6 +79,9 @@ def read_weights(path: str | os.PathLike) -> Mapping[str, torch.Tensor]:
         content = content["network"]
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"{path}: expected a state dict of tensors")
+    wrong = non_finite(content)
+    if wrong:
+        raise NonFiniteWeights(f"{path}: {wrong}; expected the weights of a training that did not diverge")
     return content
 
 
@@ -153,8 +168,9 @@ class Checkpoints:
         writes: whether this process writes: rank 0 only.
 
     Raises:
-        ValueError: both `resume` and `init_from`, a training that is finished already, weights that were trained on
-            validation cases, or a folder that cannot be made.
+        ValueError: both `resume` and `init_from`, a training that is finished already, a folder that cannot be made, or
+            weights to start from that are not finite or were trained on validation cases.
+        RuntimeError: by the training, where the network's weights are not finite any more; they are not saved.
         FileNotFoundError: nothing to resume or to start from.
     """
 
@@ -176,6 +192,7 @@ class Checkpoints:
         self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
         self.folder = Path(folder)
         self.cases = cases or TrainingCases({}, {})
+        self.settings = learning_settings(optimizer, lr_scheduler)
         if str(resume).lower() == "auto":
             resume = (self.folder / LAST).is_file()
             init_from = None if resume else init_from
@@ -201,25 +218,34 @@ class Checkpoints:
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save_last)
             trainer.add_event_handler(Events.COMPLETED, self._save_unvalidated)
 
-    def _weights(self) -> Mapping[str, torch.Tensor]:
-        return self.cases.mark(self.network.state_dict())
-
     def _save_best(self) -> None:
-        if self.evaluator.state.best_metric_epoch == self.trainer.state.epoch:
-            save_whole(self._weights(), self.folder / BEST)
+        state = self.evaluator.state
+        if state.best_metric_epoch == self.trainer.state.epoch and not math.isnan(state.best_metric):
+            save_whole(self._finite_weights(), self.folder / BEST)
 
     def _save_unvalidated(self) -> None:
-        if self.evaluator.state.best_metric_epoch < 0:
-            logger.warning(
-                "no epoch was validated, val_interval is larger than epochs: %s holds the last weights", BEST
+        state = self.evaluator.state
+        if state.best_metric_epoch < 0 or math.isnan(state.best_metric):
+            reason = "every score is NaN" if state.best_metric_epoch > 0 else "val_interval is larger than epochs"
+            logger.warning("no epoch was validated, %s: %s holds the last weights", reason, BEST)
+            save_whole(self._finite_weights(), self.folder / BEST)
+
+    def _finite_weights(self) -> dict[str, torch.Tensor]:
+        weights = self.network.state_dict()
+        wrong = non_finite(weights)
+        if wrong:
+            raise RuntimeError(
+                f"the training diverged in epoch {self.trainer.state.epoch}: {wrong} of the network. They are not"
+                f" saved; {LAST} holds the epoch before, if there was one. Train with a lower --learning_rate"
             )
-            save_whole(self._weights(), self.folder / BEST)
+        return self.cases.mark(weights)
 
     def _save_last(self) -> None:
         content = {
-            "network": self._weights(),
+            "network": self._finite_weights(),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
+            "settings": self.settings,
             "epoch": self.trainer.state.epoch,
             "best_metric": self.evaluator.state.best_metric,
             "best_metric_epoch": self.evaluator.state.best_metric_epoch,
@@ -237,27 +263,13 @@ class Checkpoints:
             raise ValueError(
                 f"resume: {path} has finished epoch {content['epoch']} of {state.max_epochs}; give more --epochs"
             )
-        self.optimizer.load_state_dict(content["optimizer"])
-        self._load_schedule(content["lr_scheduler"])
+        resume_learning(self.optimizer, self.lr_scheduler, content)
         self.evaluator.state.best_metric = content["best_metric"]
         self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
         self.trainer.load_state_dict(
             {"epoch": content["epoch"], "epoch_length": state.epoch_length, "max_epochs": state.max_epochs}
         )
         logger.info("resume: going on after epoch %d of %s", content["epoch"], path)
-
-    def _load_schedule(self, state: dict) -> None:
-        if not isinstance(self.lr_scheduler, PolynomialLR):
-            self.lr_scheduler.load_state_dict(state)
-            return
-        length = self.lr_scheduler.total_iters
-        self.lr_scheduler.load_state_dict(state)
-        if self.lr_scheduler.total_iters != length:
-            # A longer training decays over its own length; the shorter one's ends at 0, from where nothing would learn.
-            self.lr_scheduler.total_iters = length
-            decay = max(0.0, 1 - self.lr_scheduler.last_epoch / length) ** self.lr_scheduler.power
-            for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.base_lrs, strict=True):
-                group["lr"] = rate * decay
 
     def _keep_previous(self) -> None:
         """A new training takes no earlier weights away: they stay beside the new ones, named by their time."""

@@ -12,6 +12,7 @@ from torch import nn
 
 from rep3d.networks.recomputing import RecomputingMixin
 from rep3d.networks.rep3d import DeployedRep3DBlock, Rep3DBlock
+from rep3d.precision import stop_checking
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -25,6 +26,7 @@ def reparameterize(model: ModuleT) -> ModuleT:
     if isinstance(model, Rep3DBlock):
         return _deployed_block(model)  # type: ignore[return-value]
     deployed = copy.deepcopy(model)
+    stop_checking(deployed)
     for parent in list(deployed.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, Rep3DBlock):

@@ -11,21 +11,17 @@ import torch.nn.functional as F
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.inferers import Inferer, SlidingWindowInferer
 from monai.utils import PytorchPadMode, convert_to_dst_type, ensure_tuple_rep, fall_back_tuple
+from torch import nn
 from tqdm import tqdm
 
-
-def has_fast_bfloat16(device: torch.device | str) -> bool:
-    """Whether bfloat16 is faster than float32 there: CUDA that supports it, and CPUs with AMX or AVX512-BF16."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities: dict = getattr(torch.cpu, "get_capabilities", dict)()  # absent before torch 2.12: then float32
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+from rep3d.precision import check_layers, has_fast_bfloat16
 
 
 class AutocastInferer(Inferer):
     """Runs an inferer under bfloat16 autocast where that is fast, and returns float32.
 
-    MONAI's engines know autocast on CUDA only. bfloat16 has float32's range, so no gradient scaling is needed.
+    MONAI's engines know autocast on CUDA only. bfloat16 has float32's range, so no gradient scaling is needed. In
+    training on a CPU, layers that bfloat16 gets wrong on this machine compute in float32, see `rep3d.precision`.
 
     Args:
         inferer: what calls the network.
@@ -40,6 +36,8 @@ class AutocastInferer(Inferer):
     def __call__(self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any) -> Any:
         device = torch.device(getattr(self.inferer, "sw_device", None) or inputs.device)  # the network's
         enabled = has_fast_bfloat16(device) if self.enabled is None else self.enabled
+        if enabled and device.type == "cpu" and torch.is_grad_enabled() and isinstance(network, nn.Module):
+            check_layers(network)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
             outputs = self.inferer(inputs, network, *args, **kwargs)
         return outputs.float() if outputs.is_floating_point() else outputs

@@ -35,15 +35,16 @@ def training_curve(tensorboard_dir: str | Path, path: str | Path) -> Path:
 
     Reads all event files below the folder; where a later one, of a resumed run, goes back to an earlier step, it
     replaces what followed. The loss is the scalar with "loss" in its tag, the Dice the one with "dice", of the mean
-    rather than of a class; ValueError if there is neither.
+    rather than of a class; ValueError if there is neither. A loss that is not finite in the end has diverged, which the
+    legend says.
     """
     scalars = _read_scalars(Path(tensorboard_dir))
-    losses = [tag for tag in scalars if "loss" in tag.lower()]
+    losses = _loss_tags(scalars)
     dices = [tag for tag in scalars if "dice" in tag.lower() and tag not in losses]
     if not losses and not dices:
         raise ValueError(f"{tensorboard_dir}: expected scalars named after 'loss' or 'dice', got {list(scalars)}")
+    loss_tag = losses[0] if losses else ""
     # The shortest among equals: the name of a class makes a tag longer.
-    loss_tag = min(losses, key=lambda tag: ("val" in tag.lower(), "train" not in tag.lower(), len(tag)), default="")
     dice_tag = min(dices, key=lambda tag: ("train" in tag.lower(), "mean" not in tag.lower(), len(tag)), default="")
     loss, dice = scalars.get(loss_tag, []), scalars.get(dice_tag, [])
     per_epoch = _iterations_per_epoch(loss, dice)
@@ -60,7 +61,10 @@ def training_curve(tensorboard_dir: str | Path, path: str | Path) -> Path:
         finite, window = np.isfinite(values), np.ones(len(values) // 20 | 1)
         smooth = np.convolve(np.where(finite, values, 0), window, "same") / np.convolve(finite + 1e-9, window, "same")
         smooth[~finite] = np.nan  # a loss that diverged ends
-        lines += left.plot(steps, smooth, color=BLUE, linewidth=2, label=f"{loss_tag}, smoothed")
+        label = (
+            f"{loss_tag}, smoothed" if finite[-1] else f"{loss_tag}, smoothed, diverged before {unit} {steps[-1]:.3g}"
+        )
+        lines += left.plot(steps, smooth, color=BLUE, linewidth=2, label=label)
         left.set_ylabel("training loss", color=BLUE)
     if dice:
         steps, values = np.array([(event.step, event.value) for event in dice]).T
@@ -72,6 +76,16 @@ def training_curve(tensorboard_dir: str | Path, path: str | Path) -> Path:
         lines += right.plot(steps, values, color=VERMILION, marker=".", label=label)
     figure.legend(handles=lines, loc="outside lower center", ncols=2, frameon=False)
     return _save(path, figure)
+
+
+def divergence(tensorboard_dir: str | Path) -> str:
+    """In words, that a training diverged and when: its loss is not finite in the end. Empty where it did not."""
+    scalars = _read_scalars(Path(tensorboard_dir))
+    loss = [event for tag in _loss_tags(scalars)[:1] for event in scalars[tag]]
+    if not loss or math.isfinite(loss[-1].value):
+        return ""
+    last = max((event.step for event in loss if math.isfinite(event.value)), default=0)
+    return f"diverged: the loss was not finite any more after step {last}"
 
 
 def overlay_montage(
@@ -216,6 +230,12 @@ def _read_scalars(folder: Path) -> dict[str, list[Any]]:
             part = sorted({event.step: event for event in part}.values(), key=lambda event: event.step)
             scalars[tag] = [event for event in scalars.get(tag, []) if event.step < part[0].step] + part
     return scalars
+
+
+def _loss_tags(scalars: Mapping[str, Any]) -> list[str]:
+    """Tags of losses, that of the training first; of equals the shortest: the name of a class makes a tag longer."""
+    losses = [tag for tag in scalars if "loss" in tag.lower()]
+    return sorted(losses, key=lambda tag: ("val" in tag.lower(), "train" not in tag.lower(), len(tag)))
 
 
 def _iterations_per_epoch(loss: Sequence[Any], dice: Sequence[Any]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import math
 import os
 import platform
@@ -13,10 +14,13 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Events
 from ignite.handlers import ProgressBar
-from monai.engines import Workflow
+from monai.engines import SupervisedTrainer, Workflow
+from monai.engines.utils import IterationEvents
 from monai.handlers import StatsHandler, TensorBoardStatsHandler, from_engine
 from torch import nn
 from tqdm import tqdm
+
+logger = logging.getLogger(__name__)
 
 
 def parameter_groups(
@@ -69,6 +73,84 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(m_mmap_max, 0) and mallopt(m_trim_threshold, -1))
 
 
+class FiniteSteps:
+    """Handler of a MONAI trainer: the optimizer steps by finite gradients only, and by none that are too long.
+
+    A step whose loss or gradients are not finite is left out, on every process of a training alike; the network's
+    buffers, such as the running statistics of BatchNorm, are then what they were before it.
+
+    Args:
+        max_norm: longer gradients are scaled down to this norm, that of all parameters together. None: they stay.
+        patience: left-out steps in a row that end the training.
+
+    Raises:
+        RuntimeError: by the training, after so many steps.
+    """
+
+    def __init__(self, max_norm: float | None = None, patience: int = 5) -> None:
+        if max_norm is not None and not max_norm > 0:
+            raise ValueError(f"max_norm must be above 0 or None, got {max_norm!r}")
+        if patience < 1:
+            raise ValueError(f"patience must be at least 1, got {patience!r}")
+        self.max_norm, self.patience = max_norm, patience
+        self.skipped, self.in_a_row = 0, 0
+        self.buffers: list[torch.Tensor] = []
+
+    def attach(self, engine: SupervisedTrainer) -> None:
+        """Attach to the trainer."""
+        engine.add_event_handler(Events.ITERATION_STARTED, self._remember_buffers)
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._check)
+        engine.add_event_handler(Events.COMPLETED, self._report)
+
+    def _remember_buffers(self, engine: SupervisedTrainer) -> None:
+        self.buffers = [buffer.clone() for buffer in engine.network.buffers()]
+
+    def _check(self, engine: SupervisedTrainer) -> None:
+        scale = 1.0 if engine.scaler is None else engine.scaler.get_scale()
+        parameters = [p for group in engine.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters]) / scale
+        loss = engine.state.output["loss"].detach()
+        if _everywhere(torch.isfinite(norm) & torch.isfinite(loss)):
+            self.in_a_row = 0
+            if self.max_norm is not None and norm > self.max_norm:
+                torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, norm)
+        else:
+            self._skip(engine, float(loss), float(norm))
+
+    def _skip(self, engine: SupervisedTrainer, loss: float, norm: float) -> None:
+        with torch.no_grad():
+            for buffer, before in zip(engine.network.buffers(), self.buffers, strict=True):
+                buffer.copy_(before)
+        if engine.scaler is not None and math.isfinite(loss):
+            return  # the scaler looks for its scale, and leaves such steps out by itself
+        if engine.scaler is None:
+            engine.optimizer.zero_grad(set_to_none=True)  # then the optimizer's step does nothing
+        self.skipped += 1
+        self.in_a_row += 1
+        where = f"epoch {engine.state.epoch}, step {engine.state.iteration}"
+        told = f"loss {loss:.3g}, norm of the gradients {norm:.3g}"
+        logger.warning("%s: left out, %s", where, told)
+        if self.in_a_row >= self.patience:
+            rate = engine.optimizer.param_groups[0]["lr"]
+            raise RuntimeError(
+                f"the training diverged at {where}: {self.in_a_row} steps in a row were not finite ({told}). Train with"
+                f" a lower --learning_rate (now {rate:.3g}), or look at images and labels; --resume true goes on from"
+                " the last epoch, if one was saved"
+            )
+
+    def _report(self, engine: SupervisedTrainer) -> None:
+        if self.skipped:
+            logger.warning("%d of %d steps were left out: not finite", self.skipped, engine.state.iteration)
+
+
+def _everywhere(finite: torch.Tensor) -> bool:
+    """Whether it is so on all processes."""
+    if dist.is_available() and dist.is_initialized():
+        finite = finite.int()
+        dist.all_reduce(finite, dist.ReduceOp.MIN)
+    return bool(finite)
+
+
 class TrainingProgress:
     """A progress bar over a whole training with the loss and the latest validation Dice.
 
@@ -84,10 +166,16 @@ class TrainingProgress:
         engine.add_event_handler(Events.STARTED, self._open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         engine.add_event_handler(Events.COMPLETED, lambda: self.bar.close())
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._stop)
 
     def _open(self, engine: Workflow) -> None:
         total = engine.state.max_epochs * engine.state.epoch_length
         self.bar = tqdm(total=total, initial=engine.state.iteration, desc="Training", unit="step", dynamic_ncols=True)
+
+    def _stop(self, engine: Workflow, error: BaseException) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()  # before the message, which shall stand last
+        raise error
 
     def _step(self, engine: Workflow) -> None:
         loss = from_engine("loss", first=True)(engine.state.output)

@@ -40,6 +40,7 @@ from rep3d import Rep3D
 from rep3d.data import load_datalist
 from rep3d.networks.lrbm import LRBM
 from rep3d.networks.rep3d import ChannelNorm
+from rep3d.precision import check_layers
 from rep3d.training import parameter_groups
 
 FORMS = ("positions-0", "positions-1", "channels-0", "channels-1", "fixed", "none")
@@ -110,6 +111,7 @@ def run_cell(dataset_dir: str, form: str, seed: int, steps: int) -> dict:
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, power=0.9)
     loss_function = DiceCELoss(to_onehot_y=True, softmax=True)
     network.train()
+    check_layers(network)
     start, step = time.perf_counter(), 0
     progress = tqdm(total=steps, desc=f"{form} seed {seed}", mininterval=10)
     while step < steps:

@@ -20,8 +20,9 @@ import fire
 
 from rep3d.cases import case_names, file_name
 from rep3d.data import load_datalist
+from rep3d.locks import FolderLocks, lock_file
 from rep3d.phantom import write_decathlon
-from rep3d.report import dice_table, overlay_montage, training_curve, write_report
+from rep3d.report import dice_table, divergence, overlay_montage, training_curve, write_report
 from rep3d.scores import read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +42,7 @@ def main(data: str = "", output: str = str(ROOT / "runs/demo"), steps: int = 120
         network: config file to lay over the bundle's, for another network.
     """
     folder = Path(output).absolute()
-    _clear(folder)
+    locks = _clear(folder)
     labels = json.loads((BUNDLE / "configs/train.json").read_text(encoding="utf-8"))["label_names"]
     if data:
         dataset = Path(data).absolute()
@@ -58,8 +59,14 @@ def main(data: str = "", output: str = str(ROOT / "runs/demo"), steps: int = 120
     overlays = [network] if network else []
     training = {"output_dir": folder / "training", "epochs": EPOCHS, "val_interval": 1}
     training["train#trainer#epoch_length"] = steps // EPOCHS
+    source = str(data) if data else f"a phantom of {PHANTOM_CASES} volumes, made by this demo"
+    weights = folder / "models/model.pt"
+    commands = next_commands(dataset, weights)
     start = time.perf_counter()
-    run_bundle("training", ["train.json"], overlays, options | training)
+    try:
+        run_bundle("training", ["train.json"], overlays, options | training)
+    except SystemExit as stop:
+        raise SystemExit(report_divergence(folder, source, f"{commands[0]} --learning_rate 0.0005") or stop) from None
     seconds = time.perf_counter() - start
     run_bundle("evaluating", ["train.json", "evaluate.json"], overlays, options | {"output_dir": folder / "evaluation"})
     # The held-out cases: a Decathlon set's own test images have no labels to compare with.
@@ -71,13 +78,11 @@ def main(data: str = "", output: str = str(ROOT / "runs/demo"), steps: int = 120
     curve = training_curve(folder / "training/tensorboard", folder / "training_curve.png")
     names = dict(enumerate(labels[1:], 1))
     montage = overlay_montage(_shown(test_cases, folder / "predictions"), names, folder / "overlays.png")
-    weights = folder / "models/model.pt"
-    commands = next_commands(dataset, weights)
     page = write_report(
         folder,
         title="Rep3D demo",
         facts={
-            "Data": str(data) if data else f"a phantom of {PHANTOM_CASES} volumes, made by this demo",
+            "Data": source,
             "Training": f"{steps} steps in {seconds / 60:.1f} minutes",
             "Scored on": f"{len(test_cases)} cases that neither training nor the choice of weights has seen",
             "Weights": str(weights),
@@ -88,6 +93,7 @@ def main(data: str = "", output: str = str(ROOT / "runs/demo"), steps: int = 120
     )
     print(f"\nDice of {len(test_cases)} held-out cases\n{table}\nReport: {page}\n\nTry next:")
     print("\n".join(f"  {command}" for command in commands))
+    locks.release()
 
 
 def run_bundle(run_id: str, configs: list[str], overlays: list[str], options: dict) -> None:
@@ -97,6 +103,23 @@ def run_bundle(run_id: str, configs: list[str], overlays: list[str], options: di
     command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
     if subprocess.run(command, check=False).returncode:
         raise SystemExit(f"the demo stopped: {run_id} failed, see above")
+
+
+def report_divergence(folder: Path, source: str, remedy: str) -> str:
+    """Leave a report that says that the training diverged, and return that in one line; empty where it did not."""
+    logs = folder / "training/tensorboard"
+    told = divergence(logs) if any(logs.glob("*tfevents*")) else ""
+    if not told:
+        return ""
+    page = write_report(
+        folder,
+        title="Rep3D demo: the training diverged",
+        facts={"Data": source, "Training": told, "Scored on": "nothing: there are no weights to show"},
+        table="",
+        pictures=[("Training", training_curve(logs, folder / "training_curve.png"))],
+        next_commands=[remedy],
+    )
+    return f"the demo stopped: the training {told}. Report: {page}"
 
 
 def next_commands(dataset: Path, weights: Path) -> list[str]:
@@ -121,14 +144,22 @@ def _shown(items: list[dict], predictions: Path) -> list[tuple[str, str, str, st
     ]
 
 
-def _clear(folder: Path) -> None:
-    """Remove an earlier demo, and nothing else."""
+def _clear(folder: Path) -> FolderLocks:
+    """Remove an earlier demo, and nothing else; the folder is then this demo's."""
     mark = folder / ".rep3d_demo"
     if folder.exists() and any(folder.iterdir()) and not mark.exists():
         raise SystemExit(f"{folder} holds files that no demo left there: give another folder, --output DIR")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
+    try:
+        locks = FolderLocks([folder], "demo")
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     mark.touch()
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path not in (mark, lock_file(folder, "demo")):
+            path.unlink()
+    return locks
 
 
 if __name__ == "__main__":

@@ -399,3 +399,66 @@ def test_full_disk_in_training_leaves_a_file_to_resume_from(tmp_path, monkeypatc
         with pytest.raises(OSError, match="No space left"):
             Training(tmp_path, epochs=3, scores={1: 0.5}).run()
     assert [epoch for epoch, _, _ in Training(tmp_path, epochs=3, resume=True).run().seen] == [2, 3]
+
+
+# --- weights that are not finite
+
+
+def broken(value: float) -> dict:
+    return {**nn.Linear(1, 1).state_dict(), "bias": torch.tensor([value])}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("wrap", [lambda state: state, lambda state: {"network": state, "epoch": 3}])
+def test_read_non_finite_weights(value, wrap, tmp_path):
+    """Which is what resuming, starting from weights, ensembles, inference and export go through."""
+    torch.save(wrap(broken(value)), tmp_path / "a.pt")
+    expected = r"a.pt: 1 tensor\(s\) hold NaN or infinite values: bias; expected"
+    for read in (read_weights, lambda path: load_weights(nn.Linear(1, 1), path)):
+        with pytest.raises(ValueError, match=expected):
+            read(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=expected):
+        initialize_from(nn.Linear(1, 1), tmp_path / "a.pt")
+    torch.save(nn.Linear(1, 1).state_dict(), tmp_path / "b.pt")
+    with pytest.raises(ValueError, match=expected):
+        load_deployed(nn.Linear(1, 1), [tmp_path / "b.pt", tmp_path / "a.pt"])
+
+
+@pytest.mark.parametrize("resume, init_from", [("true", None), ("auto", None), (False, "last.pt")])
+def test_training_does_not_start_from_non_finite_weights(resume, init_from, tmp_path):
+    Training(tmp_path).run()
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    torch.save({**content, "network": broken(float("nan"))}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="last.pt: 1 tensor.*NaN"):
+        Training(tmp_path, epochs=3, resume=resume, init_from=init_from and str(tmp_path / init_from))
+
+
+@pytest.mark.parametrize("when", [Events.EPOCH_STARTED, Events.EPOCH_COMPLETED])
+def test_non_finite_weights_are_not_saved(when, tmp_path):
+    """Neither as the best nor as the last; what the epoch before left stays."""
+    training = Training(tmp_path, epochs=3, scores={1: 0.2, 2: 0.5})
+    before = {}
+
+    def spoil():
+        if training.trainer.state.epoch == 2:
+            before.update({name: (tmp_path / name).read_bytes() for name in files(tmp_path)})
+            training.network.bias.data.fill_(float("nan"))
+
+    training.trainer.add_event_handler(when, spoil)
+    with pytest.raises(RuntimeError, match=r"diverged in epoch [23]: .*NaN.*: .*bias.* not saved.*--learning_rate"):
+        training.run()
+    if when is Events.EPOCH_STARTED:
+        assert {name: (tmp_path / name).read_bytes() for name in files(tmp_path)} == before
+    for name in ("last.pt", "model.pt"):
+        read_weights(tmp_path / name)
+
+
+def test_nan_score_is_not_the_best(tmp_path, caplog):
+    nan = float("nan")
+    training = Training(tmp_path, epochs=2, scores={1: nan, 2: nan})
+    training.trainer.add_event_handler(Events.EPOCH_STARTED, lambda: kept.append((tmp_path / "model.pt").exists()))
+    kept = []
+    training.run()
+    assert kept == [False, False]
+    assert weight(tmp_path / "model.pt") == training.network.weight.item()
+    assert "no epoch was validated, every score is NaN: model.pt holds the last weights" in caplog.text

@@ -1,9 +1,13 @@
+import math
 import re
+import subprocess
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 
 import demo as script
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 CASES = 10  # of the phantom: two of them are held out
 
@@ -44,3 +48,42 @@ def test_leaves_the_files_of_others_alone(tmp_path):
 def test_missing_data_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.*does not exist"):
         script.main(data=str(tmp_path / "nowhere"), output=str(tmp_path / "out"))
+
+
+def test_diverged_training_is_told(tmp_path, monkeypatch):
+    """In the report, in the last line and by the exit status."""
+    monkeypatch.setattr(script, "PHANTOM_CASES", 10)
+
+    def diverge(run_id, configs, overlays, options):
+        with SummaryWriter(options["output_dir"] / "tensorboard") as writer:
+            for step, loss in enumerate([1.0, 0.9, math.nan], 1):
+                writer.add_scalar("train_loss", loss, step)
+        raise SystemExit(f"the demo stopped: {run_id} failed, see above")
+
+    monkeypatch.setattr(script, "run_bundle", diverge)
+    with pytest.raises(SystemExit, match="training diverged: .* after step 2. Report: .*report.html") as raised:
+        script.main(output=str(tmp_path / "out"))
+    assert isinstance(raised.value.code, str)  # exit status 1
+    page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    assert "diverged: the loss was not finite any more after step 2" in page
+    assert "--learning_rate" in page
+
+
+def test_other_failures_are_no_divergence(tmp_path, monkeypatch):
+    monkeypatch.setattr(script, "PHANTOM_CASES", 10)
+    monkeypatch.setattr(script.subprocess, "run", lambda *args, **options: subprocess.CompletedProcess(args, 1))
+    with pytest.raises(SystemExit, match="the demo stopped: training failed, see above"):
+        script.main(output=str(tmp_path / "out"))
+
+
+def test_second_demo_leaves_a_running_one_alone(tmp_path):
+    (tmp_path / ".rep3d_demo").touch()
+    (tmp_path / "weights").mkdir()
+    hold = "import sys; from filelock import FileLock; kept = FileLock(sys.argv[1]); kept.acquire(); print(1); input()"
+    command = [sys.executable, "-u", "-c", hold, str(tmp_path / ".demo.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
+        first.stdout.readline()
+        with pytest.raises(SystemExit, match="another demo works on .*--output"):
+            script.main(output=str(tmp_path))
+        first.communicate(b"\n")
+    assert (tmp_path / "weights").exists()

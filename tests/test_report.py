@@ -1,4 +1,5 @@
 import base64
+import math
 import re
 from html.parser import HTMLParser
 
@@ -10,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from rep3d import report
 from rep3d.phantom import make_phantom, write_decathlon
-from rep3d.report import dice_table, overlay_montage, training_curve, write_report
+from rep3d.report import dice_table, divergence, overlay_montage, training_curve, write_report
 
 NAMES = {1: "anterior", 2: "posterior"}
 
@@ -87,6 +88,25 @@ def test_curve_in_one_unit_of_steps(tmp_path, drawn):
     assert left.get_xlabel() == "step"
     assert left.lines[0].get_xdata()[-1] == 30
     assert np.isnan(left.lines[1].get_ydata()[20:]).all()  # a diverged loss does not look like zero
+
+
+@pytest.mark.parametrize(
+    "losses, expected",
+    [
+        ([1.0, 0.5, math.nan, math.nan], "diverged: the loss was not finite any more after step 2"),
+        ([math.inf] * 2, "diverged: the loss was not finite any more after step 0"),
+        ([1.0, math.nan, 0.5], ""),  # one step was left out
+        ([1.0], ""),
+    ],
+)
+def test_divergence_in_words(losses, expected, tmp_path, drawn):
+    with SummaryWriter(tmp_path / "logs") as writer:
+        for step, value in enumerate(losses, 1):
+            writer.add_scalar("train_loss", value, step)
+    assert divergence(tmp_path / "logs") == expected
+    training_curve(tmp_path / "logs", tmp_path / "curve.png")
+    (legend,) = drawn[0].legends
+    assert ("diverged" in legend.get_texts()[0].get_text()) == bool(expected)
 
 
 def test_curve_errors(tmp_path):

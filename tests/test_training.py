@@ -91,3 +91,11 @@ def test_progress_of_a_resumed_training_starts_where_it_stopped(engines, capsys)
     assert starts == [(3, 6)]
     assert progress.bar.n == 6
     assert "6/6" in capsys.readouterr().err
+
+
+def test_progress_ends_before_the_error_is_shown(engines):
+    trainer, _, progress = engines
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.run()
+    assert progress.bar.disable  # as tqdm marks a closed bar

@@ -3,7 +3,6 @@
 import gzip
 import json
 import os
-import shutil
 import signal
 import threading
 import time
@@ -21,7 +20,6 @@ from bundle_helpers import small_network
 from monailabel_app import files, training, versions
 from monailabel_app.bundles import read_bundle
 from monailabel_app.formats import write_label_map
-from monailabel_app.locks import lock_folders
 from monailabel_app.main import Rep3DApp
 from monailabel_app.tasks import Task
 from monailabel_app.training import BundleTraining
@@ -53,18 +51,6 @@ def test_one_server_at_a_time(material, studies, tmp_path):
         first.stop(kill=True)
         with Server(tmp_path / "third", studies=str(studies), bundles=str(other.parent), **QUICK):
             pass
-
-
-def test_locks(tmp_path):
-    kept = lock_folders([tmp_path / "a", tmp_path / "b"])
-    with pytest.raises(ValueError, match=f"another server works on {tmp_path / 'b'}"):
-        lock_folders([tmp_path / "c", tmp_path / "b"])
-    kept.clear()
-    assert len(lock_folders([tmp_path / "c", tmp_path / "b"])) == 2
-    shutil.rmtree(tmp_path / "a")
-    (tmp_path / "a").write_text("no folder")
-    with pytest.raises(ValueError, match="a cannot be locked .File exists"):
-        lock_folders([tmp_path / "a"])
 
 
 # --- kill -9
