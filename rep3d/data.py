@@ -18,8 +18,8 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from tqdm import tqdm
 
+from rep3d.progress import track
 from rep3d.splits import FILE as SPLITS_FILE
 from rep3d.splits import cases_of, read_splits
 
@@ -154,7 +154,7 @@ def check_datalist(items: Iterable[Item], classes: int, memory: str | os.PathLik
     checks: list[tuple[str, Callable[[str], str]]] = [(item["image"], _check_image_voxels) for item in good]
     checks += [(item["label"], lambda path: _check_label_voxels(path, classes)) for item in good]
     pending = [(path, check, key) for path, check in checks if (key := _voxel_key(path, classes)) not in seen]
-    for path, check, key in tqdm(pending, desc="Checking voxels", disable=not pending):
+    for path, check, key in track(pending, "Checking voxels", "file"):
         problem = check(path)
         if problem:
             problems.append(problem)

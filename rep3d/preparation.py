@@ -97,7 +97,7 @@ def check_pairs(pairs: Sequence[Scan], classes: int, memory: Path) -> tuple[list
     seen = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
     facts, problems = [], {}
     try:
-        for scan in tqdm(pairs, desc="Checking", unit="case"):
+        for scan in track(pairs, "Checking", "case"):
             key = _stamp(scan, classes)
             entry = seen.get(scan.case)
             if entry is None or entry["key"] != key:

@@ -7,12 +7,15 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor, NibabelWriter
-from monai.transforms import MapTransform
+from monai.transforms import Compose, MapTransform
 from scipy.ndimage import affine_transform
+
+from rep3d.errors import CaseError, describe
 
 
 class CheckVolumed(MapTransform):
@@ -70,8 +73,37 @@ class ToNativeGridd(MapTransform):
         return d
 
 
+LABEL_MAP_MARK = b"label map by rep3d"  # in the header's description
+
+
+def is_label_map_of_ours(path: str | os.PathLike) -> bool:
+    """Whether an inference left this NIfTI file; False for one that cannot be read."""
+    try:
+        return bytes(nib.load(path).header["descrip"]) == LABEL_MAP_MARK  # type: ignore[attr-defined]
+    except Exception:
+        return False
+
+
+class NamingCompose(Compose):
+    """`Compose` whose errors name the file that the item under "image" comes from.
+
+    Raises:
+        CaseError: a transform fails.
+    """
+
+    def __call__(self, input_: Mapping[Hashable, Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(input_, *args, **kwargs)
+        except Exception as error:
+            image = input_["image"]
+            name = getattr(image, "meta", {}).get("filename_or_obj", image if isinstance(image, str) else "image")
+            raise CaseError(f"{name}: {describe(error).removeprefix(f'{name}: ')}") from error
+
+
 class WholeFileWriter(NibabelWriter):
     """`NibabelWriter` that writes to a temporary name and renames, so that a file is whole or not there.
+
+    Its files carry a mark by which `is_label_map_of_ours` knows them, and replace none without it.
 
     A volume of one channel keeps its three axes, also those of length 1, which MONAI drops at the end.
     """
@@ -81,8 +113,16 @@ class WholeFileWriter(NibabelWriter):
         if data_array.shape[0] == 1:
             self.data_obj = self.data_obj.reshape(data_array.shape[1:])
 
+    @classmethod
+    def create_backend_obj(cls, *args: Any, **kwargs: Any) -> nib.Nifti1Image:
+        volume = super().create_backend_obj(*args, **kwargs)
+        volume.header["descrip"] = LABEL_MAP_MARK
+        return volume
+
     def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: Any) -> None:
         path = Path(filename)
+        if path.exists() and not is_label_map_of_ours(path):
+            raise ValueError(f"{path}: no label map of rep3d and not replaced: give another output_dir, or move it away")
         temporary = path.with_name(f".{os.getpid()}.{path.name}")
         try:
             super().write(temporary, verbose=verbose, **kwargs)
