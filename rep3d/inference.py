@@ -19,7 +19,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from rep3d.data import check_datalist, load_inference_list
 from rep3d.errors import describe, first_line
-from rep3d.progress import Progress, line_level
+from rep3d.logs import file_only
+from rep3d.progress import Progress, tell
 from rep3d.scores import CaseScores
 from rep3d.transforms import is_label_map_of_ours
 
@@ -98,7 +99,7 @@ def score_each(
     _raise(everywhere, len(dataloader.dataset), "scored")  # type: ignore[arg-type]
 
 
-def find_problems(items: Sequence[Mapping[str, str]], classes: int, memory: str | os.PathLike) -> dict[str, str]:
+def find_problems(items: Sequence[dict[str, str]], classes: int, memory: str | os.PathLike) -> dict[str, str]:
     """What `rep3d.data.check_datalist` finds wrong with each case, by the path of its image."""
     try:
         check_datalist(items, classes, memory)
@@ -147,11 +148,11 @@ def run_each(
             failure = loaded if isinstance(loaded, Failure) else _run(evaluator, image, loaded, errors)
             if failure:
                 logger.error("skipped %s", failure)
-                logger.debug("%s", failure.trace)
+                file_only.info(failure.trace)
                 failures.append(failure)
             else:
                 done()
-                logger.log(line_level(), "%s: %s, %d of %d", doing, image, progress.done + 1, len(cases))
+                tell(f"{doing}: {image}, {progress.done + 1} of {len(cases)}")
             progress.update()
     return failures
 
@@ -188,9 +189,9 @@ def _failure(image: str, error: Exception) -> Failure:
     return Failure(image, reason, "".join(traceback.format_exception(error)))
 
 
-def _problem(item: Mapping[str, str], classes: int, memory: str | os.PathLike) -> str:
+def _problem(item: dict[str, str], classes: int, memory: str | os.PathLike) -> str:
     try:
-        check_datalist([dict(item)], classes, memory)
+        check_datalist([item], classes, memory)
         return ""
     except ValueError as error:
         _, *found = describe(error).splitlines()  # the first line counts them

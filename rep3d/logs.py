@@ -10,10 +10,14 @@ import warnings
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
+# For what a terminal has no room for, such as tracebacks: it goes to the run's log file and nowhere else.
+file_only = logging.getLogger(f"{__name__}.file_only")
+file_only.propagate = False
+file_only.setLevel(logging.INFO)
 
 FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
-# Each says at every run what nobody can do anything about: an optional decoder of NVIDIA that is not there, defaults and
-# arguments of MONAI that MONAI itself uses, and a list of what was typed, which the log file's first line has.
+# They say at every run what nobody can do anything about: an optional decoder of NVIDIA that is not there, defaults
+# and arguments of MONAI that MONAI itself uses, and a list of what was typed, which the log file's first line has.
 NOISY_LOGGERS = ("monai.data.nvimgcodec_pydicom_plugin", "monai.bundle.scripts")
 NOISY_WARNINGS = (
     r"NvImgCodecPydicomReader: nvImageCodec decoder plugin did not register",
@@ -27,7 +31,7 @@ class RunLog(logging.FileHandler):
 
 
 def start_log(folder: str | os.PathLike, name: str, *, writes: bool = True) -> None:
-    """Append what this run says to a file, which also takes what a terminal has no room for, such as tracebacks.
+    """Append what this run says to a file.
 
     Ends the log of an earlier run in the same process. A file that cannot be written is only warned about.
 
@@ -50,14 +54,14 @@ def start_log(folder: str | os.PathLike, name: str, *, writes: bool = True) -> N
         logger.warning("this run has no log file: %s", error)
         return
     handler.setFormatter(logging.Formatter(FORMAT))
-    logging.getLogger().addHandler(handler)
-    logging.getLogger("rep3d").setLevel(logging.DEBUG)  # the console's handler takes INFO and above
-    logger.debug("started: %s", shlex.join(sys.argv))
+    for taking in (logging.getLogger(), file_only):
+        taking.addHandler(handler)
+    file_only.info("started: %s", shlex.join(sys.argv))
 
 
 def end_log() -> None:
     """Close the log file of this process, if it has one."""
-    root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if isinstance(handler, RunLog)]:
-        root.removeHandler(handler)
-        handler.close()
+    for taking in (logging.getLogger(), file_only):
+        for handler in [handler for handler in taking.handlers if isinstance(handler, RunLog)]:
+            taking.removeHandler(handler)
+            handler.close()

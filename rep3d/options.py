@@ -1,7 +1,7 @@
 """The options of a command, checked before it runs: each is known, and means what was typed.
 
-`monai.bundle` takes any `--name value` for a new entry of the configuration, and so ignores a name that is misspelt; and
-its command line turns what looks like a Python literal into one, such as the folder 2024_01_05 into 20240105.
+`monai.bundle` takes any `--name value` for a new entry of the configuration, and so ignores a name that is misspelt;
+and its command line turns what looks like a Python literal into one, such as the folder 2024_01_05 into 20240105.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def is_runnable(value: Any) -> bool:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """", did you mean ...?" where there is a name that is close, or an empty text."""
+    """ ", did you mean ...?" where there is a name that is close, or an empty text."""
     found = get_close_matches(name, list(known), n=1)
     return f", did you mean {found[0]!r}?" if found else ""
 
@@ -86,7 +86,8 @@ def check_options(known_ids: Iterable[str]) -> None:
     workflow = _running_workflow()
     if workflow is None:
         return
-    config, parser = workflow.parser.config, workflow.parser
+    parser: ConfigParser = workflow.parser
+    config: Any = parser.config
     known = {*known_ids, workflow.run_id, workflow.init_id, workflow.final_id}
     for name in unused_ids(config):
         if name not in known and not name.startswith("_"):

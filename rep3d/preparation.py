@@ -15,11 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from rep3d import splits
 from rep3d.data import case_name, check_header_pair, list_scans, read_dataset_json
 from rep3d.fingerprint import CaseFacts, examine
+from rep3d.progress import track
 
 logger = logging.getLogger(__name__)
 

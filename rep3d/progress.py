@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from rep3d.logs import file_only
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -22,9 +24,9 @@ def in_terminal() -> bool:
     return sys.stderr.isatty()
 
 
-def line_level() -> int:
-    """Of lines that say what a bar shows: in a terminal they go to the log file only."""
-    return logging.DEBUG if in_terminal() else logging.INFO
+def tell(line: str) -> None:
+    """Log what a bar shows as well: in a terminal to the run's log file only."""
+    (file_only if in_terminal() else logger).info(line)
 
 
 class Progress:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from monai.engines import Workflow
+from monai.engines import SupervisedTrainer, Workflow
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-def write_learning_rate(engine: Workflow, writer: SummaryWriter) -> None:
+def write_learning_rate(engine: SupervisedTrainer, writer: SummaryWriter) -> None:
     """The trainer's learning rate, that of the first parameter group, after each epoch."""
     writer.add_scalar("learning_rate", engine.optimizer.param_groups[0]["lr"], engine.state.epoch)
 

@@ -16,12 +16,12 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Events
 from ignite.handlers import ProgressBar
-from monai.engines import Workflow
+from monai.engines import SupervisedTrainer, Workflow
 from monai.handlers import StatsHandler, TensorBoardStatsHandler, from_engine
 from torch import nn
 from tqdm import tqdm
 
-from rep3d.progress import SECONDS, in_terminal, line_level
+from rep3d.progress import SECONDS, in_terminal, tell
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class TrainingProgress:
         if self.bar.disable and time.monotonic() >= self.due and engine.state.iteration % engine.state.epoch_length:
             self._log(self._line(engine))
 
-    def _end_epoch(self, engine: Workflow) -> None:
+    def _end_epoch(self, engine: SupervisedTrainer) -> None:
         rate = engine.optimizer.param_groups[0]["lr"]
         self._log(f"{self._line(engine)}, learning rate {rate:.3g}, {time.monotonic() - self.started:.1f} s")
 
@@ -143,7 +143,7 @@ class TrainingProgress:
         return line
 
     def _log(self, line: str) -> None:
-        logger.log(line_level(), line)
+        tell(line)
         self.due = time.monotonic() + self.seconds
 
 

@@ -79,7 +79,8 @@ LABEL_MAP_MARK = b"label map by rep3d"  # in the header's description
 def is_label_map_of_ours(path: str | os.PathLike) -> bool:
     """Whether an inference left this NIfTI file; False for one that cannot be read."""
     try:
-        return bytes(nib.load(path).header["descrip"]) == LABEL_MAP_MARK  # type: ignore[attr-defined]
+        volume: Any = nib.load(path)
+        return bytes(volume.header["descrip"]) == LABEL_MAP_MARK
     except Exception:
         return False
 
@@ -91,11 +92,11 @@ class NamingCompose(Compose):
         CaseError: a transform fails.
     """
 
-    def __call__(self, input_: Mapping[Hashable, Any], *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, data: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
         try:
-            return super().__call__(input_, *args, **kwargs)
+            return super().__call__(data, *args, **kwargs)
         except Exception as error:
-            image = input_["image"]
+            image = data["image"]
             name = getattr(image, "meta", {}).get("filename_or_obj", image if isinstance(image, str) else "image")
             raise CaseError(f"{name}: {describe(error).removeprefix(f'{name}: ')}") from error
 
@@ -114,15 +115,17 @@ class WholeFileWriter(NibabelWriter):
             self.data_obj = self.data_obj.reshape(data_array.shape[1:])
 
     @classmethod
-    def create_backend_obj(cls, *args: Any, **kwargs: Any) -> nib.Nifti1Image:
-        volume = super().create_backend_obj(*args, **kwargs)
+    def create_backend_obj(cls, data_array: NdarrayOrTensor, *args: Any, **kwargs: Any) -> Any:
+        volume: Any = super().create_backend_obj(data_array, *args, **kwargs)
         volume.header["descrip"] = LABEL_MAP_MARK
         return volume
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: Any) -> None:
         path = Path(filename)
         if path.exists() and not is_label_map_of_ours(path):
-            raise ValueError(f"{path}: no label map of rep3d and not replaced: give another output_dir, or move it away")
+            raise ValueError(
+                f"{path}: no label map of rep3d and not replaced: give another output_dir, or move it away"
+            )
         temporary = path.with_name(f".{os.getpid()}.{path.name}")
         try:
             super().write(temporary, verbose=verbose, **kwargs)
