@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 file_only = logging.getLogger(f"{__name__}.file_only")
 file_only.propagate = False
 file_only.setLevel(logging.INFO)
+file_only.addHandler(logging.NullHandler())  # where there is no file, errors would go to the screen
 
 FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 # They say at every run what nobody can do anything about: an optional decoder of NVIDIA that is not there, defaults

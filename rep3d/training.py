@@ -95,15 +95,19 @@ class TrainingProgress:
 
     def attach(self, engine: Workflow) -> None:
         """Attach to the trainer."""
-        engine.add_event_handler(Events.STARTED, self._open)
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
         engine.add_event_handler(Events.COMPLETED, lambda: self.bar.close())
 
-    def _open(self, engine: Workflow) -> None:
+    def _start(self) -> None:
+        self.bar: tqdm | None = None  # opened with the first epoch, after what other handlers say at the start
+        self.due = time.monotonic() + self.seconds
+
+    def _open(self, engine: Workflow) -> tqdm:
         total = engine.state.max_epochs * engine.state.epoch_length
-        self.bar = tqdm(
+        return tqdm(
             total=total,
             initial=engine.state.iteration,
             desc="Training",
@@ -111,9 +115,10 @@ class TrainingProgress:
             dynamic_ncols=True,
             disable=not in_terminal(),
         )
-        self.due = time.monotonic() + self.seconds
 
-    def _start_epoch(self) -> None:
+    def _start_epoch(self, engine: Workflow) -> None:
+        if self.bar is None:
+            self.bar = self._open(engine)
         self.started = time.monotonic()
 
     def _step(self, engine: Workflow) -> None:
