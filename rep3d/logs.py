@@ -57,6 +57,7 @@ def start_log(folder: str | os.PathLike, name: str, *, writes: bool = True) -> N
     handler.setFormatter(logging.Formatter(FORMAT))
     for taking in (logging.getLogger(), file_only):
         taking.addHandler(handler)
+    logging.getLogger("rep3d").setLevel(logging.INFO)  # Python's default is WARNING
     file_only.info("started: %s", shlex.join(sys.argv))
 
 

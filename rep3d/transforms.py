@@ -80,7 +80,7 @@ def is_label_map_of_ours(path: str | os.PathLike) -> bool:
     """Whether an inference left this NIfTI file; False for one that cannot be read."""
     try:
         volume: Any = nib.load(path)
-        return bytes(volume.header["descrip"]) == LABEL_MAP_MARK
+        return volume.header["descrip"].item() == LABEL_MAP_MARK
     except Exception:
         return False
 

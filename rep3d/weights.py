@@ -24,9 +24,9 @@ def differences(weights: Weights, network: Weights) -> str:
     """
     told, own = facts(weights), facts(network)
     found = [
-        f"they have {told.get(fact, 'no')} {fact}, the network {own.get(fact, 'none')}"
-        for fact in {**told, **own}
-        if told.get(fact) != own.get(fact)
+        f"they have {told[fact]} {fact}, the network {own[fact]}"
+        for fact in told
+        if fact in own and told[fact] != own[fact]
     ]
     found.sort(key=lambda text: SIZE in text)  # it follows from the others
     missing, further = sorted(network.keys() - weights.keys()), sorted(weights.keys() - network.keys())
