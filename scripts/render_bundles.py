@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import fire
+from fire.decorators import SetParseFn
 
 from rep3d.options import nearest, option_ids, references, undefined_ids, unused_ids
 
@@ -19,6 +20,7 @@ METADATA_KEYS = {"name", "task", "modality", "data_source", "value_range"}
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@SetParseFn(str, "root")  # a folder may be called 2024_01_05
 def main(check: bool = False, root: str | Path = ROOT) -> None:
     """Write the bundle of every file in configs/datasets, or only compare.
 
@@ -100,7 +102,9 @@ def check_ids(path: Path, base: dict, config: dict) -> None:
     known = set(option_ids(base)) | references(config)
     for name in unused_ids(config):
         if name not in known:
-            raise SystemExit(f"{path}: nothing uses the key {_dotted(name)!r}{nearest(name, known)}")
+            raise SystemExit(
+                f"{path}: nothing uses the key {_dotted(name)!r}{nearest(_dotted(name), map(_dotted, known))}"
+            )
     missing = [name for name in undefined_ids(config) if name != "known_ids"]
     if missing:
         raise SystemExit(f"{path}: lacks the key {_dotted(missing[0])!r}, which the bundle's configuration refers to")

@@ -2,6 +2,7 @@ import math
 import runpy
 from pathlib import Path
 
+import fire
 import numpy as np
 import pytest
 from scipy.stats import wilcoxon
@@ -84,3 +85,14 @@ def test_script(dices, tmp_path, capsys):
             main(*wrong)
     with pytest.raises(SystemExit, match="score is 'iou', expected one of dice"):
         main(*folders, score="iou")
+
+
+def test_folders_that_look_like_numbers(dices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("2024_01_05", "1e3"):
+        cases = evaluation(dices)
+        rows = [{"case": case, "label": label, **cases[case][label]} for case in cases for label in cases[case]]
+        write_scores(rows, tmp_path / folder)
+    main = runpy.run_path(str(SCRIPT))["main"]
+    fire.Fire(main, command=["2024_01_05", "1e3", "--output_dir", "0x10"])
+    assert "2024_01_05" in (tmp_path / "0x10/comparison.md").read_text(encoding="utf-8")
