@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -232,3 +233,11 @@ def test_progress_within_a_scan(folder, cases, caplog, monkeypatch):
     segment(folder, cases[1]["image"], folder / "out")
     windows = [line for line in caplog.messages if "windows: window" in line]
     assert len(windows) >= 2 and re.fullmatch(r"  windows: window \d+ of \d+", windows[0])
+
+
+def test_a_missing_extra_is_told_before_the_first_scan(folder, scans, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(RuntimeError) as raised:
+        run(BUNDLE, [*INFERENCE, "refine.json"], scans, folder, "evaluating")
+    assert describe(raised.value).endswith(': pip install "rep3d[refine]"')
+    assert names(folder / "eval") == []
