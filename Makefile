@@ -9,12 +9,13 @@ STUDIES ?=
 
 INSTALL = .venv/bin/python -m pip install $(CONSTRAINTS)
 
-.PHONY: help demo label-demo test check render clean
+.PHONY: help demo label-demo test quick check render clean
 
 help:
 	@echo 'make demo    train and segment on this computer; your own data: make demo DATA="my folder"'
 	@echo 'make label-demo  serve the small network to 3D Slicer; your own scans: make label-demo STUDIES="my folder"'
 	@echo 'make test    run the tests'
+	@echo 'make quick   run those that take no more than a few seconds each'
 	@echo 'make check   formatter, linter, type checker, and that bundles/ is what configs/ renders to'
 	@echo 'make render  write bundles/ from configs/'
 	@echo 'make clean   remove .venv and runs'
@@ -25,8 +26,12 @@ demo: .venv/.core
 label-demo: .venv/.all
 	.venv/bin/python scripts/label_demo.py --studies "$(STUDIES)"
 
+# Two at a time; the tests of a file share their servers and networks.
 test: .venv/.all
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadfile
+
+quick: .venv/.all
+	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 check: .venv/.dev
 	.venv/bin/ruff format --check

@@ -15,10 +15,8 @@ others are compared to; each one's memory is measured in a process of its own, w
 from __future__ import annotations
 
 import functools
-import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -36,7 +34,7 @@ from rep3d.inferers import LabelMapInferer
 from rep3d.training import keep_freed_memory
 
 sys.path.insert(0, str(Path(__file__).parent))
-from benchmark_operator import device_name, markdown, peak_memory, write_csv
+from benchmark_operator import device_name, in_own_process, markdown, peak_memory, write_csv
 
 CLASSES = 16
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -100,7 +98,7 @@ def main(
     makers: dict[str, Callable[[dict], list[dict[str, str]]]] = {
         **{table: functools.partial(rows_of, table, repeats=repeats) for table in VARIANTS},
         "allocator": lambda setting: allocator_rows(setting, repeats),
-        "stitching": lambda _: [in_own_process("stitching_row", [])],
+        "stitching": lambda _: [in_own_process(stitching_row)],
     }
     for name in tables:
         rows = [
@@ -113,11 +111,11 @@ def main(
 def rows_of(table: str, setting: dict, repeats: int) -> list[dict[str, str]]:
     """In processes of their own, so that no measurement meets the memory of another."""
     variants, _ = VARIANTS[table]
-    medians = in_own_process("timings", [table, setting, repeats])
+    medians = in_own_process(timings, table, setting, repeats)
     first = medians[next(iter(variants))]
     rows = []
     for name in variants:
-        memory = in_own_process("extra_memory", [table, name, setting])
+        memory = in_own_process(extra_memory, table, name, setting)
         rows.append(
             {
                 **described(setting),
@@ -200,11 +198,6 @@ def seconds(call: Callable) -> float:
     return time.perf_counter() - start
 
 
-def in_own_process(function: str, argument) -> Any:
-    command = [sys.executable, "-W", "ignore", __file__, function, json.dumps(argument)]
-    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-
-
 def extra_memory(table: str, name: str, setting: dict) -> int:
     """Bytes at the peak of the second call beside what is there before the first (weights and inputs)."""
     variants, make_call = VARIANTS[table]
@@ -220,7 +213,7 @@ def allocator_rows(setting: dict, repeats: int) -> list[dict[str, str]]:
         {
             **described(setting),
             "keep_freed_memory": str(keep),
-            **in_own_process("allocator_row", [setting, repeats, keep]),
+            **in_own_process(allocator_row, setting, repeats, keep),
         }
         for keep in (False, True)
     ]
@@ -261,8 +254,4 @@ VARIANTS = {
 }
 
 if __name__ == "__main__":
-    measurements = {f.__name__: f for f in (timings, extra_memory, allocator_row, stitching_row)}
-    if sys.argv[1:2] and sys.argv[1] in measurements:
-        print(json.dumps(measurements[sys.argv[1]](*json.loads(sys.argv[2]))))
-    else:
-        fire.Fire(main)
+    fire.Fire(main)

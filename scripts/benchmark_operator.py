@@ -10,16 +10,15 @@ milliseconds (median of `--repeats` rounds that take turns), the largest error i
 from __future__ import annotations
 
 import csv
-import json
 import math
+import multiprocessing
 import platform
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import fire
 import matplotlib
@@ -34,6 +33,8 @@ from rep3d.training import keep_freed_memory
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+ResultT = TypeVar("ResultT")
 
 
 class Case(NamedTuple):
@@ -247,16 +248,25 @@ def memory_row(case: Case, device: str) -> dict[str, str]:
     return row
 
 
+def in_own_process(function: Callable[..., ResultT], *arguments) -> ResultT:
+    """What the function returns in a new process, where no measurement meets the memory of another.
+
+    Forked from a process that has loaded the libraries and computed nothing yet, where the system can.
+    """
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(method)
+    context.set_forkserver_preload(["rep3d.training"])
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def extra_memory(case: Case, save_spectra: bool, device: str) -> int:
     """Bytes that a training pass takes at its peak beside x, weight and grad_y, in a process of its own."""
-    arguments = json.dumps([*case, save_spectra, device])
-    command = [sys.executable, __file__, "training_pass", arguments]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return in_own_process(training_pass, case, save_spectra, device)
 
 
-def training_pass(arguments: list) -> int:
+def training_pass(case: Case, save_spectra: bool, device: str) -> int:
     """In the process of its own: run one and return its extra peak memory in bytes."""
-    *case, save_spectra, device = arguments
     torch.set_num_threads(1)
 
     def call(case: Case):
@@ -266,7 +276,7 @@ def training_pass(arguments: list) -> int:
         return make_call(function, make_inputs(case, device), PASSES[1])
 
     call(Case(1, 1, 4, 3))()  # loads the libraries
-    measured = call(Case(*case))
+    measured = call(case)
     before = peak_memory(device, reset=True)
     measured()
     return peak_memory(device) - before
@@ -329,7 +339,4 @@ def device_name(device: str) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["training_pass"]:
-        print(training_pass(json.loads(sys.argv[2])))
-    else:
-        fire.Fire(main)
+    fire.Fire(main)

@@ -1,6 +1,7 @@
 """Bundles on phantoms of their own labels, with a network that a test can afford."""
 
 import json
+import socket
 import sys
 from pathlib import Path
 
@@ -99,6 +100,12 @@ def small_network(bundle: Path) -> torch.nn.Module:
     parser.read_config([str(bundle / "configs/inference.json")])
     parser.update(SMALL)
     return parser.get_parsed_content("network_def")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def options(**settings) -> list[str]:

@@ -1,3 +1,8 @@
+import os
+
+# Tests run side by side: threads that wait for one another would take the cores from the other tests.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 

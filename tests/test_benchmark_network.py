@@ -1,16 +1,14 @@
 import csv
-import runpy
-from pathlib import Path
 
+import benchmark_network
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "scripts/benchmark_network.py"
+pytestmark = pytest.mark.slow
 
 
 def test_tables(capsys, tmp_path):
-    script = runpy.run_path(str(SCRIPT))
     tables = ("inference", "allocator")
-    script["main"](
+    benchmark_network.main(
         repeats=1, sizes=(32,), networks=("tiny",), dtypes=("float32",), output_dir=str(tmp_path), tables=tables
     )
     printed = capsys.readouterr().out
@@ -27,15 +25,13 @@ def test_tables(capsys, tmp_path):
 
 @pytest.mark.parametrize("table", ["training", "changes"])
 def test_every_variant_trains(table):
-    script = runpy.run_path(str(SCRIPT))
     setting = {"network": "tiny", "size": 32, "batch": 1, "dtype": "float32", "device": "cpu"}
-    timings = script["in_own_process"]("timings", [table, setting, 1])
-    assert timings.keys() == script["VARIANTS"][table][0].keys() and min(timings.values()) > 0
+    timings = benchmark_network.in_own_process(benchmark_network.timings, table, setting, 1)
+    assert timings.keys() == benchmark_network.VARIANTS[table][0].keys() and min(timings.values()) > 0
 
 
 def test_stitching_of_a_small_image(monkeypatch):
-    script = runpy.run_path(str(SCRIPT))
-    monkeypatch.setitem(script["stitching_row"].__globals__, "WHOLE_BODY", (100, 20, 30))
-    row = script["stitching_row"]()
+    monkeypatch.setattr(benchmark_network, "WHOLE_BODY", (100, 20, 30))
+    row = benchmark_network.stitching_row()
     assert (row["image"], row["classes"]) == ("100x20x30", "30")
     assert float(row["peak memory of the process GB"]) > 0

@@ -1,25 +1,17 @@
 import csv
-import runpy
-from pathlib import Path
 
+import benchmark_operator
 import pytest
-
-SCRIPT = Path(__file__).parents[1] / "scripts/benchmark_operator.py"
-
-
-@pytest.fixture(scope="module")
-def script():
-    return runpy.run_path(str(SCRIPT))
 
 
 def milliseconds(cell):
     return float(cell.rstrip("*"))
 
 
-def test_one_row_per_pass(script):
-    case = script["Case"](2, 8, 8, 3)
-    forward, both = script["speed_rows"](case, "cpu", repeats=1)
-    assert [row["pass"] for row in (forward, both)] == list(script["PASSES"])
+def test_one_row_per_pass():
+    case = benchmark_operator.Case(2, 8, 8, 3)
+    forward, both = benchmark_operator.speed_rows(case, "cpu", repeats=1)
+    assert [row["pass"] for row in (forward, both)] == list(benchmark_operator.PASSES)
     for row, quantities in ((forward, ["y"]), (both, ["grad x", "grad weight"])):
         assert (row["size"], row["k"]) == ("2x8x8^3", "3")
         assert all(milliseconds(row[f"{way} ms"]) > 0 for way in ("direct", "conv3d channels_last_3d", "fft", "auto"))
@@ -30,15 +22,16 @@ def test_one_row_per_pass(script):
     assert forward["mixed ms"] == "-" and milliseconds(both["mixed ms"]) > 0  # differs from direct in training only
 
 
-def test_estimates_are_marked(script, monkeypatch):
-    monkeypatch.setitem(script["speed_rows"].__globals__, "PATIENCE", 0.0)
-    forward, both = script["speed_rows"](script["Case"](1, 8, 6, 3), "cpu", repeats=1)
+def test_estimates_are_marked(monkeypatch):
+    monkeypatch.setattr(benchmark_operator, "PATIENCE", 0.0)
+    forward, both = benchmark_operator.speed_rows(benchmark_operator.Case(1, 8, 6, 3), "cpu", repeats=1)
     assert not forward["direct ms"].endswith("*")
     assert both["direct ms"].endswith("*") and not both["fft ms"].endswith("*")
 
 
-def test_command_line_leaves_the_tables(script, capsys, tmp_path):
-    script["main"](repeats=1, quick=True, output_dir=str(tmp_path))
+@pytest.mark.slow
+def test_command_line_leaves_the_tables(capsys, tmp_path):
+    benchmark_operator.main(repeats=1, quick=True, output_dir=str(tmp_path))
     printed = capsys.readouterr().out
     assert "thread(s), torch " in printed.splitlines()[0]
     rows = list(csv.DictReader((tmp_path / "speed.csv").open()))

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import monai.bundle
 import nibabel as nib
 import numpy as np
+import programs
 import pytest
 import torch
 from bundle_helpers import (
@@ -390,6 +391,7 @@ def test_torchscript_export(trained, tmp_path):
         torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts").eval()(x), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real volumes are not here")
 @pytest.mark.parametrize("name, scan", [("amos_ct", "abdomen_ct"), ("amos_mri", "abdomen_mr")])
 def test_inference_of_a_real_volume(name, scan, tmp_path):
@@ -425,9 +427,11 @@ def commands(bundle: Path, program: str) -> list[list[str]]:
     return [shlex.split(line) for line in text.splitlines() if line.startswith(f"{program} ")]
 
 
+ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+
+
 def execute(words: list[str], cwd: Path) -> str:
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    result = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=1800, check=False)
+    result = subprocess.run(words, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=1800, check=False)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     return result.stdout + result.stderr
 
@@ -470,9 +474,10 @@ def test_commands_in_the_repositorys_folder(checkout, tmp_path):
     common = {"bundle_root": folder, "dataset_dir": "data set", "output_dir": tmp_path / "out"}
     weights = {"ckpt_dir": tmp_path / "models"}
     settings = {**common, **weights, **SMALL}
-    execute([*python, *options(config_file=f"{folder}/configs/train.json", **settings, **SHORT)], checkout.root)
+    place = {"cwd": checkout.root, "environment": ENVIRONMENT, "output": tmp_path / "printed.txt"}
+    programs.execute([*python, *options(config_file=f"{folder}/configs/train.json", **settings, **SHORT)], **place)
     assert (tmp_path / "models/model.pt").is_file()
-    execute([*python, *options(config_file=f"{folder}/configs/inference.json", **settings)], checkout.root)
+    programs.execute([*python, *options(config_file=f"{folder}/configs/inference.json", **settings)], **place)
     assert len(list(tmp_path.glob("out/*_seg.nii.gz"))) == len(load_datalist(checkout.dataset, "test"))
     assert {path.name for path in checkout.root.iterdir()} == {"bundles", "data set"}
 

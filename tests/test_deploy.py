@@ -350,6 +350,7 @@ def test_convert_to_torchscript(use_trace, trained, x, tmp_path, relative_error)
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("block_order", BLOCK_ORDERS)
 def test_onnx(block_order, trained, x, tmp_path, relative_error):
     pytest.importorskip("onnxscript")

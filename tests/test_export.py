@@ -9,6 +9,8 @@ from rep3d import Rep3D
 from rep3d.checkpoints import load_deployed
 from rep3d.export import pack_bundle
 
+pytestmark = pytest.mark.slow
+
 BUNDLE = ROOT / "bundles/msd_hippocampus"
 
 

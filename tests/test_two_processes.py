@@ -8,19 +8,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from bundle_helpers import ROOT, SHORT, SMALL, make_dataset, options, small_network
+from bundle_helpers import ROOT, SHORT, SMALL, free_port, make_dataset, options, small_network
+from programs import Program
 
 from rep3d.checkpoints import read_weights
 from rep3d.data import load_datalist
 from rep3d.scores import read_scores
 
 BUNDLE = ROOT / "bundles/msd_hippocampus"
-ONE = [sys.executable, "-m", "monai.bundle"]
-TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "monai.bundle"]
+PROGRAM = [sys.executable, "-m", "monai.bundle"]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *PROGRAM[1:]]
 ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 UNET = {  # without BatchNorm, whose statistics are those of a process
     "network_def": {
@@ -40,10 +40,10 @@ def dataset(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("data"), BUNDLE, count=15)  # two for validation, one per process
 
 
-def command(program, run_id, dataset, folder, overlay=None, **settings):
+def command(program, processes, run_id, dataset, folder, overlay=None, **settings):
     files = {"training": ["train.json"], "evaluating": ["train.json", "evaluate.json"]}[run_id]
     settings = {**SMALL, **settings}
-    if program is TWO:
+    if processes == 2:
         files = [*files, {"training": "multi_gpu_train.json", "evaluating": "multi_gpu_evaluate.json"}[run_id]]
         del settings["device"]
     names = [str(BUNDLE / "configs" / name) for name in files]
@@ -59,10 +59,20 @@ def command(program, run_id, dataset, folder, overlay=None, **settings):
     return [*program, "run", run_id, "--config_file", str(names), *options(**{**paths, **settings})]
 
 
-def execute(words):
-    result = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False)
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-    return SimpleNamespace(out=result.stdout, err=result.stderr)
+def execute(processes, run_id, dataset, folder, overlay=None, **settings):
+    """Run in as many processes, told what `torchrun` tells them, and return what each printed."""
+    words = command(PROGRAM, processes, run_id, dataset, folder, overlay, **settings)
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
+    folder.mkdir(exist_ok=True)
+    outputs = [folder / f"{run_id}_{rank}.txt" for rank in range(processes)]
+    running = []
+    for rank, output in enumerate(outputs):
+        environment = {**ENVIRONMENT, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        running.append(Program(words, cwd=ROOT, environment=environment, output=output))
+    statuses = [program.wait(600) for program in running]
+    printed = [output.read_text(encoding="utf-8") for output in outputs]
+    assert not any(statuses), printed
+    return printed
 
 
 def test_same_training_as_one_process_with_the_joined_batch(dataset, tmp_path):
@@ -80,9 +90,9 @@ def test_same_training_as_one_process_with_the_joined_batch(dataset, tmp_path):
         "train#dataset#data": json.dumps(pairs),
     }
     weights = []
-    for program, batch in ((ONE, 2), (TWO, 1)):
-        folder = tmp_path / str(batch)
-        execute(command(program, "training", dataset, folder, overlay, batch_size=batch, **same))
+    for processes, batch in ((1, 2), (2, 1)):
+        folder = tmp_path / str(processes)
+        execute(processes, "training", dataset, folder, overlay, batch_size=batch, **same)
         weights.append(torch.load(folder / "models/last.pt", weights_only=True)["network"])
     one, two = weights
     assert not any(name.startswith("module.") for name in two)
@@ -92,32 +102,32 @@ def test_same_training_as_one_process_with_the_joined_batch(dataset, tmp_path):
 
 def test_what_only_one_process_does(dataset, tmp_path):
     """It writes the logs and tells the progress."""
-    printed = execute(command(TWO, "training", dataset, tmp_path, **SHORT))
+    first, other = execute(2, "training", dataset, tmp_path, **SHORT)
     writers = {path.name.split(".")[-2] for path in (tmp_path / "eval/tensorboard").iterdir()}  # process ids
     assert len(writers) == 1
-    assert printed.out.count("epoch 1/1, step 2/2") == 1
+    assert "epoch 1/1, step 2/2" in first and "epoch 1/1, step 2/2" not in other
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["last.pt", "model.pt", "training.log"]
     assert read_weights(tmp_path / "models/model.pt").keys() == small_network(BUNDLE).state_dict().keys()
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers in /proc")
 def test_resume_after_a_worker_was_killed(dataset, tmp_path):
-    settings = {**SHORT, "epochs": 3, "train#trainer#epoch_length": 40}
-    words = command(TWO, "training", dataset, tmp_path, **settings)
+    settings = {**SHORT, "epochs": 5, "train#trainer#epoch_length": 8}
+    words = command(TORCHRUN, 2, "training", dataset, tmp_path, **settings)
     process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last = tmp_path / "models/last.pt"
     end = time.monotonic() + 120
     while not last.is_file():
         assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.1)
+        time.sleep(0.02)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
     assert process.wait(timeout=120) != 0
     killed_after = torch.load(last, weights_only=True)["epoch"]
-    assert 1 <= killed_after < 3
-    execute([*words, "--resume", "true"])
+    assert 1 <= killed_after < 5
+    execute(2, "training", dataset, tmp_path, resume="true", **settings)
     content = torch.load(last, weights_only=True)
-    assert content["epoch"] == 3
+    assert content["epoch"] == 5
     assert all(tensor.isfinite().all() for tensor in content["network"].values())
 
 
@@ -127,14 +137,14 @@ def test_same_evaluation_as_one_process(dataset, tmp_path):
     torch.save(small_network(BUNDLE).state_dict(), tmp_path / "models/model.pt")
     scores, printed = [], []
     cases = json.dumps(load_datalist(dataset, "training")[:3])  # an odd number: one process has more
-    for program, folder in ((ONE, tmp_path / "one"), (TWO, tmp_path / "two")):
+    for processes, folder in ((1, tmp_path / "one"), (2, tmp_path / "two")):
         settings = {"ckpt_dir": tmp_path / "models", "validate#dataset#data": cases}
-        printed.append(execute(command(program, "evaluating", dataset, folder, **settings)))
+        printed.append(execute(processes, "evaluating", dataset, folder, **settings)[0])
         scores.append(read_scores(folder / "eval"))
     one, two = scores
     assert list(one) == list(two) and len(one) == 3
     for case in one:
         for label in one[case]:
             assert two[case][label] == pytest.approx(one[case][label], rel=1e-4, nan_ok=True)
-    told = [re.findall(r"mean Dice [\d.]+ over 3 case\(s\)", one.out) for one in printed]
+    told = [re.findall(r"mean Dice [\d.]+ over 3 case\(s\)", one) for one in printed]
     assert len(told[0]) == 1 and told[0] == told[1]

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import requests
 import torch
-from bundle_helpers import ROOT, SMALL, small_network
+from bundle_helpers import ROOT, SMALL, free_port, small_network
+from programs import Program
 
 START_SECONDS = 120
 # What the panel of OHIF sends with a segmentation.
@@ -43,19 +43,20 @@ def small_bundle(folder: Path, name: str, weights: bool = True) -> Path:
     return bundle
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Server:
-    """`python -m monailabel_app start_server` in a folder of its own."""
+    """`python -m monailabel_app start_server` in a folder of its own.
+
+    Args:
+        own_python: start an interpreter, not a fork of one that has the libraries (see `programs`): in the network
+            namespace of the caller.
+    """
 
     app_source = ROOT / "monailabel_app"
     module = "monailabel_app"
 
-    def __init__(self, folder: Path, *, host: str = "127.0.0.1", studies: str = "", **conf: str) -> None:
+    def __init__(
+        self, folder: Path, *, host: str = "127.0.0.1", studies: str = "", own_python: bool = False, **conf: str
+    ) -> None:
         self.folder = folder
         self.studies = folder / "studies"
         self.app = folder / "app"
@@ -66,14 +67,18 @@ class Server:
         self.command += ["--host", host, "--port", self.url.rpartition(":")[2], "--app", str(self.app)]
         for name, value in conf.items():
             self.command += ["--conf", name, value]
-        self.process: subprocess.Popen | None = None
+        self.own_python = own_python
+        self.process: subprocess.Popen | Program | None = None
 
     def start(self) -> "Server":
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(self.folder), "OMP_NUM_THREADS": "1"}
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command, cwd=self.folder, env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
+        if self.own_python:
+            with self.log.open("ab") as log:
+                self.process = subprocess.Popen(
+                    self.command, cwd=self.folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+                )
+        else:
+            self.process = Program(self.command, cwd=self.folder, environment=environment, output=self.log)
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:

@@ -16,7 +16,8 @@ import pydicom
 import pytest
 import requests
 import torch
-from app_helpers import Server, free_port, small_bundle
+from app_helpers import Server, small_bundle
+from bundle_helpers import free_port
 from highdicom import UID
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
@@ -169,7 +170,7 @@ def pacs_server(folder: Path, **conf: str) -> Iterator[SimpleNamespace]:
             "pacs_folder": str(kept),
             **conf,
         }
-        with Server(folder, studies=orthanc.dicomweb, **conf) as server:
+        with Server(folder, studies=orthanc.dicomweb, own_python=True, **conf) as server:
             yield SimpleNamespace(orthanc=orthanc, server=server, folder=folder, kept=kept)
 
 

@@ -25,6 +25,8 @@ import requests
 import torch
 from app_helpers import ROOT, PlainServer, Server, small_bundle
 
+pytestmark = pytest.mark.slow
+
 PAGE = ROOT / "docs/security.md"
 IMAGE = "scan"  # of the studies
 EVIL = "https://evil.example"

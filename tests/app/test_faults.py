@@ -22,6 +22,7 @@ from monailabel_app import files, training, versions
 from monailabel_app.bundles import read_bundle
 from monailabel_app.formats import write_label_map
 from monailabel_app.locks import lock_folders
+from monailabel_app.main import Rep3DApp
 from monailabel_app.tasks import Task
 from monailabel_app.training import BundleTraining
 from monailabel_app.validation import RequestError
@@ -34,22 +35,23 @@ QUICK = {"models": MODEL, "warm_up": "false", "scoring": "false"}
 # --- a second server
 
 
+@pytest.mark.slow
 def test_one_server_at_a_time(material, studies, tmp_path):
     """On a studies folder, and on a bundle; also after the first was killed."""
     bundle, other = (small_bundle(tmp_path / name, MODEL) for name in ("bundles", "others"))
     (bundle / "models/.1.2.part.model.pt").write_bytes(b"left by a kill")
     with Server(tmp_path, bundles=str(bundle.parent), **QUICK) as first:
         assert not list(bundle.rglob("*.part.*"))
-        same_bundle = Server(tmp_path / "second", bundles=str(bundle.parent), **QUICK)
-        with pytest.raises(RuntimeError, match=f"another server works on {bundle}"):
-            same_bundle.start()
-        same_studies = Server(tmp_path / "third", bundles=str(other.parent), **QUICK)
-        same_studies.command[same_studies.command.index("--studies") + 1] = str(studies)
-        with pytest.raises(RuntimeError, match=f"another server works on {studies}"):
-            same_studies.start()
+        (tmp_path / "second").mkdir()
+        with pytest.raises(ValueError, match=f"another server works on {bundle}"):
+            Rep3DApp(str(tmp_path), str(tmp_path / "second"), {"bundles": str(bundle.parent), **QUICK})
+        conf = {"bundles": str(other.parent), **QUICK}
+        with pytest.raises(ValueError, match=f"another server works on {studies}"):
+            Rep3DApp(str(tmp_path), str(studies), conf)
         assert first.request("GET", "/info/").status_code == 200
         first.stop(kill=True)
-        same_studies.start().stop()
+        with Server(tmp_path / "third", studies=str(studies), bundles=str(other.parent), **QUICK):
+            pass
 
 
 def test_locks(tmp_path):
@@ -67,6 +69,7 @@ def test_locks(tmp_path):
 # --- kill -9
 
 
+@pytest.mark.slow
 def test_killed_while_labels_come_in(material, studies, tmp_path):
     """What was acknowledged is there after a restart, as it was sent."""
     bundle = small_bundle(tmp_path / "bundles", MODEL)
@@ -185,6 +188,7 @@ def limit_files(process, size):
     psutil.Process(process.pid).rlimit(psutil.RLIMIT_FSIZE, (size, psutil.RLIM_INFINITY))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(psutil, "RLIMIT_FSIZE"), reason="the system limits no file sizes")
 def test_full_disk_of_a_server(material, studies, tmp_path):
     """A clear answer, what was there stays whole, and the server goes on as soon as there is room."""

@@ -183,6 +183,7 @@ def test_additions_at_once(bundle, network, tmp_path):
 # --- the server, and the command beside it
 
 
+@pytest.mark.slow
 def test_upload_and_roll_back(bundle, network, tmp_path):
     (tmp_path / "studies").mkdir()
     scan = np.random.default_rng(0).random((12, 12, 12), dtype=np.float32)

@@ -15,6 +15,8 @@ from bundle_helpers import ROOT
 from pacs_helpers import objects, pacs_server, until, write_series
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 ABDOMEN = ROOT.parent / "shared/data/abdomen_ct_dicom/uncompressed"
 OPTIONS = (

@@ -46,6 +46,7 @@ def run_out_of_memory(model, monkeypatch, times):
     return shapes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "times, note, several, window",
     [

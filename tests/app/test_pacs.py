@@ -23,6 +23,8 @@ from monailabel_app.pacs_studies import PacsStudies
 from monailabel_app.settings import read_settings
 from monailabel_app.validation import RequestError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

@@ -39,7 +39,7 @@ def submit(server, material, names):
         assert answer.status_code == 200, answer.text
 
 
-def wait(server, *, until=("DONE", "ERROR", "STOPPED"), seconds=180):
+def wait(server, *, until=("DONE", "ERROR", "STOPPED"), seconds=300):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         status = server.request("GET", "/train/").json()
@@ -233,6 +233,7 @@ def running(material, bundle, studies, tmp_path):
         yield server
 
 
+@pytest.mark.slow
 def test_from_labels_to_a_new_version(running, material, bundle):
     assert running.request("POST", f"/train/{MODEL}", json={}).status_code == 400
     names = sorted(material.labels)
@@ -262,6 +263,7 @@ def test_from_labels_to_a_new_version(running, material, bundle):
     assert running.request("GET", "/train/?check_if_running=true").status_code == 404
 
 
+@pytest.mark.slow
 def test_all_models(material, studies, tmp_path):
     """What has labels is trained with its own parameters; what has none does not keep it from that."""
     shutil.copytree(material.bundles, tmp_path / "bundles")
@@ -277,6 +279,7 @@ def test_all_models(material, studies, tmp_path):
         assert wait(running)["status"] == "DONE"
 
 
+@pytest.mark.slow
 def test_one_label(running, material):
     """Without validation nothing shows that the new weights are good: they are kept, and serve on demand."""
     submit(running, material, sorted(material.labels)[:1])
@@ -286,6 +289,7 @@ def test_one_label(running, material):
     assert not status["result"]["serving"] and "without validation" in status["result"]["note"]
 
 
+@pytest.mark.slow
 def test_killed_server_goes_on(running, material, bundle):
     submit(running, material, sorted(material.labels)[:2])
     running.request("POST", f"/train/{MODEL}", json={"max_epochs": 400})
@@ -310,6 +314,7 @@ def test_killed_server_goes_on(running, material, bundle):
     assert running.request("GET", "/train/").status_code == 404  # what was stopped stays so
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_says_why(running, material, bundle):
     submit(running, material, sorted(material.labels)[:2])
     config = bundle.config("train")

@@ -21,6 +21,8 @@ from monailabel_app.__main__ import main
 from monailabel_app.bundles import choose_bundles
 from monailabel_app.formats import write_label_map
 
+pytestmark = pytest.mark.slow
+
 HIPPOCAMPUS = ["anterior hippocampus", "posterior hippocampus"]
 
 
@@ -62,7 +64,8 @@ def test_info(server, material):
 def test_a_day_with_slicer(material, studies, tmp_path):
     """Next sample, segment, correct, submit, next sample; then train, and segment with the new weights."""
     shutil.copytree(material.bundles, tmp_path / "bundles")
-    with Server(tmp_path, bundles=str(tmp_path / "bundles"), models="msd_hippocampus") as running:
+    conf = {"bundles": str(tmp_path / "bundles"), "models": "msd_hippocampus"}
+    with Server(tmp_path, own_python=True, **conf) as running:
         client = slicer_client()(running.url, tmpdir=str(tmp_path / "client"), client_id="reader")
         (tmp_path / "client").mkdir()
         seen = set()
@@ -95,7 +98,7 @@ def test_a_day_with_slicer(material, studies, tmp_path):
         assert client.info()["datastore"]["completed"] == 2
 
         client.train_start("msd_hippocampus", {"max_epochs": 1, "device": "cpu", "val_split": 0.3, "pretrained": True})
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while client.train_status(check_if_running=True) and time.monotonic() < deadline:
             time.sleep(0.5)
         assert client.train_status()["status"] == "DONE"

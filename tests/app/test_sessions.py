@@ -78,6 +78,7 @@ def test_room_when_many_come_at_once(store, image, monkeypatch):
     assert len(names(store)) == 5 and refused == [429] * 7
 
 
+@pytest.mark.slow
 def test_what_expired_takes_no_room(store, image, monkeypatch):
     monkeypatch.setattr(sessions, "OWNER_SESSIONS", 1)
     old = store.create(image, "ann", expiry=1)
@@ -98,6 +99,7 @@ def test_full_disk_leaves_no_session(store, image, monkeypatch):
     assert caught.value.status == 507 and names(store) == []
 
 
+@pytest.mark.slow
 def test_the_app_removes_what_expired(tmp_path, image):
     """Without a new session; also what a kill left half made."""
     small_bundle(tmp_path / "bundles", "kits", weights=False)

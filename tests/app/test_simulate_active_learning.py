@@ -10,6 +10,8 @@ from bundle_helpers import make_dataset
 
 from rep3d.data import case_name, load_datalist
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "scripts/simulate_active_learning.py"
 STRATEGIES = ["random", "entropy", "disagreement", "diverse"]
 NUMBERS = [2, 3, 5]
