@@ -55,7 +55,7 @@ class LabelMapInferer(SlidingWindowInferer):
 
     Args:
         as of `monai.inferers.SlidingWindowInferer`: roi_size, sw_batch_size, overlap, mode, sigma_scale, padding_mode,
-        cval, sw_device, device and progress.
+        cval, sw_device, device and progress: a bar in a terminal, elsewhere a line in the log now and then.
 
     Raises:
         ValueError: more than 256 classes.

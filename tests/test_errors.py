@@ -1,3 +1,4 @@
+import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,10 @@ def test_missing_extras_say_how_to_install_them(module, extra):
             raising()
         assert describe(raised.value).endswith(f': pip install "rep3d[{extra}]"')
     assert "pip" not in describe(ImportError("No module named 'another'"))
+
+
+def test_the_extras_are_those_of_the_package():
+    assert set(errors.EXTRAS.values()) <= set(importlib.metadata.metadata("rep3d").get_all("Provides-Extra"))
 
 
 def fail(_):
