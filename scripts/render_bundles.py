@@ -68,8 +68,10 @@ def render(root: Path, name: str) -> dict[str, str]:
     check_keys(path, "data.", dataset["data"], {"layout", "split", "folds"}, {"modality", "task", "task_labels"})
     check_keys(path, "data.split.", dataset["data"]["split"], {"training", "validation", "test"})
     bases = {kind: merge(common, network, _read(base / f"{kind}.json")) for kind in ("train", "inference")}
+    train = merge(bases["train"], dataset["common"], dataset["train"])
+    check_ids(path, bases["train"], train)
     configs = {
-        "train": merge(bases["train"], dataset["common"], dataset["train"]),
+        "train": train,
         "evaluate": _read(base / "evaluate.json"),
         "inference": merge(bases["inference"], dataset["common"]),
         "multi_gpu_train": merge(_read(base / "multi_gpu.json"), _read(base / "multi_gpu_train.json")),
@@ -77,7 +79,6 @@ def render(root: Path, name: str) -> dict[str, str]:
         "refine": _read(base / "refine.json"),
         "metadata": metadata(_read(base / "metadata.json"), dataset),
     }
-    check_ids(path, bases["train"], configs["train"])
     for kind in bases:
         configs[kind]["known_ids"] = list(option_ids(configs[kind]))
     files = {f"configs/{key}.json": json.dumps(config, indent=4) + "\n" for key, config in configs.items()}
