@@ -102,12 +102,11 @@ class TrainingProgress:
         engine.add_event_handler(Events.COMPLETED, lambda: self.bar.close())
 
     def _start(self) -> None:
-        self.bar: tqdm | None = None  # opened with the first epoch, after what other handlers say at the start
-        self.due = time.monotonic() + self.seconds
+        self.opened = False  # with the first epoch, after what other handlers say at the start
 
-    def _open(self, engine: Workflow) -> tqdm:
+    def _open(self, engine: Workflow) -> None:
         total = engine.state.max_epochs * engine.state.epoch_length
-        return tqdm(
+        self.bar = tqdm(
             total=total,
             initial=engine.state.iteration,
             desc="Training",
@@ -115,10 +114,12 @@ class TrainingProgress:
             dynamic_ncols=True,
             disable=not in_terminal(),
         )
+        self.due = time.monotonic() + self.seconds
+        self.opened = True
 
     def _start_epoch(self, engine: Workflow) -> None:
-        if self.bar is None:
-            self.bar = self._open(engine)
+        if not self.opened:
+            self._open(engine)
         self.started = time.monotonic()
 
     def _step(self, engine: Workflow) -> None:
