@@ -195,7 +195,7 @@ def _problem(item: dict[str, str], classes: int, memory: str | os.PathLike) -> s
         return ""
     except ValueError as error:
         _, *found = describe(error).splitlines()  # the first line counts them
-        return "; ".join(line.strip() for line in found)
+        return "; ".join(line.strip() for line in found).removeprefix(f"{item['image']}: ")
 
 
 def _raise(failures: Sequence[object], count: int, done: str) -> None:

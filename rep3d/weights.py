@@ -20,23 +20,23 @@ def differences(weights: Weights, network: Weights) -> str:
         weights, network: state dicts.
 
     Returns:
-        Such as "they have 16 classes, the network 3; ...". Empty where names and shapes agree.
+        Such as "classes 16 in the weights, 3 in the network; ...". Empty where names and shapes agree.
     """
     told, own = facts(weights), facts(network)
     found = [
-        f"they have {told[fact]} {fact}, the network {own[fact]}"
+        f"{fact} {told[fact]} in the weights, {own[fact]} in the network"
         for fact in told
         if fact in own and told[fact] != own[fact]
     ]
     found.sort(key=lambda text: SIZE in text)  # it follows from the others
     missing, further = sorted(network.keys() - weights.keys()), sorted(weights.keys() - network.keys())
     if missing:
-        found.append(f"they lack {len(missing)} of the network's tensors, such as {missing[0]}")
+        found.append(f"{len(missing)} tensors are in the network only, such as {missing[0]}")
     if further:
-        found.append(f"{len(further)} of theirs the network lacks, such as {further[0]}")
+        found.append(f"{len(further)} in the weights only, such as {further[0]}")
     shapes = [name for name in weights.keys() & network.keys() if weights[name].shape != network[name].shape]
     for name in sorted(shapes)[:1]:
-        found.append(f"{name} has the shape {tuple(weights[name].shape)}, in the network {tuple(network[name].shape)}")
+        found.append(f"{name} {tuple(weights[name].shape)} in the weights, {tuple(network[name].shape)} in the network")
     return "; ".join(found[:SHOWN])
 
 
@@ -53,7 +53,7 @@ def facts(weights: Weights) -> dict[str, object]:
     first = next(iter(kernels.values()))
     return {
         "classes": classes.shape[0],
-        "input channel(s)": stem.shape[1],
+        "input channels": stem.shape[1],
         "feature sizes": tuple(kernel.shape[0] for kernel in kernels.values()),
         "hidden size": bottom.shape[0],
         "kernel size": first.shape[-1],
