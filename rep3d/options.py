@@ -65,7 +65,7 @@ def is_runnable(value: Any) -> bool:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """ ", did you mean ...?" where there is a name that is close, or an empty text."""
+    """A question for the closest name, to end a message with; empty where none is close."""
     found = get_close_matches(name, list(known), n=1)
     return f", did you mean {found[0]!r}?" if found else ""
 
@@ -88,7 +88,7 @@ def check_options(known_ids: Iterable[str]) -> None:
         return
     parser: ConfigParser = workflow.parser
     config: Any = parser.config
-    known = {*known_ids, workflow.run_id, workflow.init_id, workflow.final_id}
+    known = {*known_ids, *map(str, (workflow.run_id, workflow.init_id, workflow.final_id))}
     for name in unused_ids(config):
         if name not in known and not name.startswith("_"):
             shown = name.replace(SEPARATOR, "#")

@@ -53,7 +53,7 @@ class Progress:
         self.done += count
         self.bar.update(count)
         if self.bar.disable and time.monotonic() >= self.due and self.done < self.total:
-            logger.info("%s: %s %d of %d", self.doing, self.unit, self.done, self.total)
+            logger.info("%s: %s %d of %d", self.doing.strip(), self.unit, self.done, self.total)
             self.due = time.monotonic() + self.seconds
 
     def close(self) -> None:

@@ -232,7 +232,7 @@ def test_progress_within_a_scan(folder, cases, caplog, monkeypatch):
     monkeypatch.setattr("rep3d.progress.Progress.__init__.__kwdefaults__", {"leave": True, "seconds": 0})
     segment(folder, cases[1]["image"], folder / "out")
     windows = [line for line in caplog.messages if "windows: window" in line]
-    assert len(windows) >= 2 and re.fullmatch(r"  windows: window \d+ of \d+", windows[0])
+    assert len(windows) >= 2 and re.fullmatch(r"windows: window \d+ of \d+", windows[0])
 
 
 def test_a_missing_extra_is_told_before_the_first_scan(folder, scans, monkeypatch):

@@ -106,6 +106,7 @@ def test_overlays_that_are_misspelt(tmp_path):
         (TRAIN, "trainning", "training"),
         (TRAIN, "epochs", ""),
         (TRAIN, "device", ""),
+        (TRAIN, 5, ""),
         (TRAIN, "evaluating", ""),
         (EVALUATE, "training", ""),
         (INFERENCE, "evaluate", "evaluating"),
@@ -115,7 +116,7 @@ def test_overlays_that_are_misspelt(tmp_path):
 def test_run_ids_that_run_nothing(files, run_id, near):
     message = refusal(files, run_id=run_id)
     expected = "training, run" if files == TRAIN else "evaluating, run"
-    assert message.startswith(f"run id {run_id!r} runs nothing, expected one of ")
+    assert message.startswith(f"run id {str(run_id)!r} runs nothing, expected one of ")
     assert sorted(message.partition("one of ")[2].partition(", did")[0].split(", ")) == sorted(expected.split(", "))
     assert message.endswith(f", did you mean {near!r}?") or not near
 
