@@ -31,6 +31,14 @@ class RunLog(logging.FileHandler):
     """The log file of the run at hand."""
 
 
+def filter_noise() -> None:
+    """From now on, leave out what NOISY_LOGGERS and NOISY_WARNINGS name."""
+    for text in NOISY_WARNINGS:
+        warnings.filterwarnings("ignore", message=text)
+    for noisy in NOISY_LOGGERS:
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+
+
 def start_log(folder: str | os.PathLike, name: str, *, writes: bool = True) -> None:
     """Append what this run says to a file.
 
@@ -41,10 +49,6 @@ def start_log(folder: str | os.PathLike, name: str, *, writes: bool = True) -> N
         name: of the file in it.
         writes: whether this process writes: rank 0 only.
     """
-    for text in NOISY_WARNINGS:
-        warnings.filterwarnings("ignore", message=text)
-    for noisy in NOISY_LOGGERS:
-        logging.getLogger(noisy).setLevel(logging.ERROR)
     end_log()
     if not writes:
         return

@@ -264,7 +264,9 @@ def test_ensemble_of_checkpoints(trained, tmp_path):
     assert len(list((tmp_path / "eval").glob("*_seg.nii.gz"))) == TEST_CASES
 
 
-def test_monai_loads_it_from_another_folder(trained, tmp_path):
+def test_monai_loads_it_from_another_folder(trained, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     elsewhere = tmp_path / "elsewhere" / trained.bundle.name
     shutil.copytree(trained.bundle / "configs", elsewhere / "configs")
     shutil.copytree(trained.models, elsewhere / "models")
@@ -276,6 +278,7 @@ def test_monai_loads_it_from_another_folder(trained, tmp_path):
     with torch.no_grad():
         expected = load_deployed(small_network(trained.bundle), trained.models / "model.pt")(x)
         torch.testing.assert_close(loaded(x), expected, rtol=1e-4, atol=1e-4)
+    assert list(Path.cwd().iterdir()) == []  # loading leaves nothing behind
 
 
 def test_folds(trained, tmp_path):

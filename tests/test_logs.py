@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 
-from rep3d.logs import NOISY_LOGGERS, end_log, file_only, start_log
+from rep3d.logs import NOISY_LOGGERS, end_log, file_only, filter_noise, start_log
 
 logger = logging.getLogger("rep3d.somewhere")
 
@@ -57,10 +57,10 @@ def test_a_log_that_cannot_be_written(tmp_path, caplog):
     assert "this run has no log file: " in caplog.text
 
 
-def test_noise_is_filtered_and_nothing_else(tmp_path):
+def test_noise_is_filtered_and_nothing_else():
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        start_log(tmp_path, "run.log")
+        filter_noise()
         warnings.warn(
             "monai.transforms.spatial.dictionary Orientationd.__init__:labels: Current default value of", stacklevel=1
         )
