@@ -14,10 +14,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from monailabel_app.commands import COMMANDS, run_command
-from monailabel_app.doors import is_loopback
-from monailabel_app.settings import read_settings
-from monailabel_app.validation import RequestError
+from rep3d.errors import describe
+
+try:
+    from monailabel_app.commands import COMMANDS, run_command
+    from monailabel_app.doors import is_loopback
+    from monailabel_app.settings import read_settings
+    from monailabel_app.validation import RequestError
+except ImportError as error:
+    sys.exit(describe(error))
 
 APP = Path(__file__).resolve().parent
 

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 # It warns at every image that an optional decoder of NVIDIA is not there.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
+QUIET = {"sliding_window#inferer#progress": False}
 # What a preset changes in the bundle's config. The bundle's own overlap is what its scores were measured with.
 PRESETS: dict[str, dict[str, Any]] = {"accurate": {}, "fast": {"sliding_window#inferer#overlap": 0.25}}
 # What to try, one after the other, while the GPU's memory does not suffice: a note and config changes.
@@ -183,6 +184,7 @@ class BundleInference(InferTask):
             "bundle_root": str(self.bundle.root),
             "device": name_to_device(device),
             "max_grid_bytes": MAX_GRID_BYTES,
+            **QUIET,
             **(changes or {}),
         }
         parser.update(told)

@@ -38,13 +38,14 @@ from monailabel_app.versions import add_version, keep_serving, list_versions, se
 from rep3d.checkpoints import read_weights, save_whole, trained_on
 from rep3d.io.geometry import agreement_problem
 from rep3d.scores import read_scores, table
+from rep3d.training import TrainingProgress
 
 logger = logging.getLogger(__name__)
 
 RUN, PROCESS, LOG = "run.json", "process.json", "training.log"
 PROMOTION = ("not worse", "better", "never")  # than the serving weights, to serve in their place
 VALIDATIONS = 10  # of one training, at most
-PROGRESS = re.compile(r"(\d+)/(\d+) \[.*?epoch=(\d+)/(\d+), loss=([\d.naninf]+)(?:, val_dice=([\d.nan]+))?")
+PROGRESS_SECONDS = 2  # between the lines that tell it
 LOG_BYTES = 4000  # at the end of the log, where progress stands
 POLL_SECONDS = 0.5
 DESCRIBED = 3  # cases that are left out, in a message
@@ -92,12 +93,10 @@ class BundleTraining(TrainTask):
 
     def _stats_of_running(self, epochs: int) -> dict[str, Any]:
         log = self.folder / LOG
-        found = PROGRESS.findall(_tail(log)) if log.is_file() else []
-        if not found:
-            return {"epoch": 0, "total_epochs": epochs}
-        _, _, epoch, _, _, dice = found[-1]
+        found = _progress(log) if log.is_file() else {}
+        dice = found.get("dice")
         best = {"best_metric": float(dice)} if dice and dice != "nan" else {}
-        return {"epoch": int(epoch), "total_epochs": epochs, **best}
+        return {"epoch": int(found.get("epoch", 0)), "total_epochs": epochs, **best}
 
     def __call__(self, request: Mapping[str, Any], datastore: StudiesFolder) -> dict[str, Any]:
         raise NotImplementedError("trainings are started by the app, in the background")
@@ -187,6 +186,7 @@ class BundleTraining(TrainTask):
             "ckpt_dir": self.folder / "models",
             "resume": "auto",
             "num_workers": 0,
+            "progress_seconds": PROGRESS_SECONDS,
         }
         if not validated:
             settings["validate#dataset#data"] = []
@@ -282,13 +282,11 @@ class BundleTraining(TrainTask):
             pass
 
     def _report_progress(self, task: Task, log: Path) -> None:
-        found = PROGRESS.findall(_tail(log))
-        if not found:
-            return
-        step, steps, epoch, epochs, loss, dice = found[-1]
-        progress = {"step": int(step), "steps": int(steps), "epoch": int(epoch), "epochs": int(epochs)}
+        found = _progress(log)
+        progress = {key: int(found[key]) for key in ("step", "steps", "epoch", "epochs") if key in found}
         if progress != {key: task.progress.get(key) for key in progress}:
-            shown = f"epoch {epoch} of {epochs}, step {step} of {steps}, loss {loss}"
+            shown = "epoch {epoch} of {epochs}, step {step} of {steps}, loss {loss}".format(**found)
+            loss, dice = found["loss"], found["dice"] or ""
             task.report(f"{shown}, validation Dice {dice}" if dice else shown, **progress, loss=loss, val_dice=dice)
 
     def _labelled(self, datastore: StudiesFolder) -> tuple[dict[str, Item], dict[str, str]]:
@@ -406,6 +404,12 @@ def _tail(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - LOG_BYTES))
         return file.read().decode("utf-8", errors="replace")
+
+
+def _progress(log: Path) -> dict[str, str]:
+    """What the training's newest line says; empty where there is none yet."""
+    found = list(TrainingProgress.LINE.finditer(_tail(log)))
+    return found[-1].groupdict() if found else {}
 
 
 def _last_line(path: Path) -> str:

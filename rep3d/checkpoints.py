@@ -25,6 +25,7 @@ from rep3d.deploy import reparameterize
 from rep3d.leakage import TrainingCases, image_digests, some, trained_images
 from rep3d.networks.ensemble import Ensemble
 from rep3d.resuming import learning_settings, resume_learning
+from rep3d.weights import differences
 
 logger = logging.getLogger(__name__)
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -91,11 +92,12 @@ def load_weights(network: ModuleT, path: str | os.PathLike) -> ModuleT:
     Raises:
         ValueError: the checkpoint is of another network.
     """
+    weights = read_weights(path)
     try:
-        network.load_state_dict(read_weights(path))
+        network.load_state_dict(weights)
     except RuntimeError as error:
-        lines = str(error).splitlines()
-        raise ValueError(f"{path}: the weights are of another network. {' '.join(lines[:3])[:600]}") from error
+        told = differences(weights, network.state_dict())
+        raise ValueError(f"{path}: the weights are of another network: {told}") from error
     return network
 
 

@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from tqdm import tqdm
 
 from rep3d.io.geometry import VolumeError, agreement_problem, geometry_note
 from rep3d.io.nifti import read_geometry, read_volume
 from rep3d.memory import file_key, read_memory, write_memory
 from rep3d.notes import intensity_note, warn_once
+from rep3d.progress import track
 
 SHOWN_PROBLEMS = 20
 
@@ -53,7 +53,7 @@ def check_datalist(
             problems.append(str(error))
     seen = read_memory(memory)
     new = [key for key in pending if key not in seen]
-    for key in tqdm(new, desc="Checking voxels", disable=not new):
+    for key in track(new, "Checking voxels", "file"):
         path, role = pending[key]
         try:
             seen[key] = _check_image(path, window) if role == "image" else _check_label(path, classes)

@@ -1,53 +1,237 @@
-"""Inference over many files, where one broken file does not stop the others."""
+"""Inference and evaluation case by case, where one broken case does not stop the others."""
 
 from __future__ import annotations
 
 import logging
+import os
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
+import monai.data
+import torch.distributed as dist
 from ignite.engine import Events
-from monai.data import DataLoader, Dataset
+from monai.data import list_data_collate
 from monai.engines import Evaluator
-from tqdm import tqdm
+from torch.utils.data import DataLoader, Dataset
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from rep3d.cases import case_names
-from rep3d.errors import root_cause
+from rep3d.checks import check_datalist
+from rep3d.data import load_inference_list
+from rep3d.errors import describe, first_line
+from rep3d.logs import file_only
+from rep3d.progress import Progress, tell
+from rep3d.scores import CaseScores
+from rep3d.transforms import is_label_map_of_ours
 
 logger = logging.getLogger(__name__)
 
 
-def run_each(evaluator: Evaluator, dataset: Dataset) -> None:
-    """Run the evaluator on every item by itself; report those that fail, and go on.
+@dataclass(frozen=True)
+class Failure:
+    """A case that could not be processed."""
+
+    image: str
+    reason: str
+    trace: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.image}: {self.reason}"
+
+
+def list_scans(source: str | os.PathLike) -> list[dict[str, str]]:
+    """`rep3d.data.load_inference_list` without the label maps that an earlier inference left among the scans.
+
+    Raises:
+        ValueError: no scan is left, or as `load_inference_list`.
+        FileNotFoundError: as `load_inference_list`.
+    """
+    items = load_inference_list(source)
+    scans = [item for item in items if not is_label_map_of_ours(item["image"])]
+    if not scans:
+        raise ValueError(f"dataset_dir {str(source)!r} holds only label maps of an earlier inference, expected scans")
+    if len(scans) < len(items):
+        logger.info("%d label map(s) of an earlier inference in %s are no scans", len(items) - len(scans), source)
+    return scans
+
+
+def segment_each(evaluator: Evaluator, dataloader: DataLoader, output_dir: str | os.PathLike) -> None:
+    """Run the evaluator on every scan by itself; report those that fail, and go on.
 
     Args:
         evaluator: MONAI evaluator whose postprocessing saves its results.
-        dataset: items {"image": path} and their transform; an item reaches it with its name as "case".
+        dataloader: of items {"image": path} and their transform; an item reaches it with its name as "case".
+        output_dir: where the results go, to say so at the end.
 
     Raises:
         ValueError: two items are one case.
         RuntimeError: after all items, when some have failed. Names each with its reason.
     """
-    items = [{**item, "case": name} for item, name in zip(dataset.data, case_names(dataset.data), strict=True)]
-    failures: list[str] = []
+    written: list[str] = []
+
+    def remember() -> None:
+        written.append(evaluator.state.output[0]["pred"].meta.get("saved_to", ""))  # type: ignore[index]
+
+    failures = run_each(evaluator, _named(dataloader), "Segmenting", remember)
+    if len(written) == 1 and written[0]:
+        logger.info("label map: %s", os.path.abspath(written[0]))
+    elif written:
+        logger.info("%d label maps in %s", len(written), os.path.abspath(output_dir))
+    _raise(failures, len(dataloader), "segmented")
+
+
+def score_each(
+    evaluator: Evaluator,
+    dataloader: DataLoader,
+    scores: CaseScores,
+    classes: int,
+    memory: str | os.PathLike,
+    window: Sequence[float] | None,
+) -> None:
+    """Score every case by itself; leave the scores of those that can be scored, and name the others.
+
+    Args:
+        evaluator: MONAI evaluator with `scores` among its handlers.
+        dataloader: of items {"image": path, "label": path} and their transform.
+        scores: what collects and writes the scores.
+        classes, memory, window: as of `rep3d.checks.check_datalist`.
+
+    Raises:
+        RuntimeError: after all cases, when some have failed. Names each with its reason.
+    """
+    problems = find_problems(dataloader.dataset.data, classes, memory, window)  # type: ignore[attr-defined]
+    failures = run_each(evaluator, dataloader, "Scoring", problems=problems)
+    everywhere = scores.write([str(failure) for failure in failures])
+    _raise(everywhere, len(dataloader.dataset), "scored")  # type: ignore[arg-type]
+
+
+def find_problems(
+    items: Sequence[dict[str, str]], classes: int, memory: str | os.PathLike, window: Sequence[float] | None
+) -> dict[str, str]:
+    """What `rep3d.checks.check_datalist` finds wrong with each case, by the path of its image."""
+    try:
+        check_datalist(items, classes, memory, window)
+        return {}
+    except ValueError:
+        return {item["image"]: problem for item in items if (problem := _problem(item, classes, memory, window))}
+
+
+def run_each(
+    evaluator: Evaluator,
+    dataloader: DataLoader,
+    doing: str,
+    done: Callable[[], None] = lambda: None,
+    problems: Mapping[str, str] | None = None,
+) -> list[Failure]:
+    """Run the evaluator on every item of a data loader by itself; log those that fail, and go on.
+
+    Args:
+        evaluator: MONAI evaluator.
+        dataloader: its data set is one of MONAI, of items {"image": path, ...}; its sampler and workers are used.
+        doing: the task in a word, for the progress.
+        done: called after each item that did not fail.
+        problems: why items are not to be run at all, by the path of their image.
+
+    Returns:
+        Which failed.
+    """
+    failures: list[Failure] = []
     errors: list[Exception] = []
-    # The engine logs a traceback of what we report in one line.
+    cases = DataLoader(
+        _Cases(dataloader.dataset, problems or {}),
+        batch_size=1,
+        sampler=dataloader.sampler,
+        num_workers=dataloader.num_workers,
+        collate_fn=_only,
+    )
+    total = len(cases) if _is_first_process() else 0
+    # Caught by a handler, not around `run`: an engine that was left by an exception skips its next run silently.
+    with (
+        _quiet(evaluator),
+        evaluator.add_event_handler(Events.EXCEPTION_RAISED, _remember, errors),
+        logging_redirect_tqdm(),
+        Progress(total, doing, "case") as progress,
+    ):
+        for image, loaded in cases:
+            failure = loaded if isinstance(loaded, Failure) else _run(evaluator, image, loaded, errors)
+            if failure:
+                logger.error("skipped %s", failure)
+                file_only.info(failure.trace)
+                failures.append(failure)
+            else:
+                done()
+                tell(f"{doing}: {image}, {progress.done + 1} of {len(cases)}")
+            progress.update()
+    return failures
+
+
+def _named(dataloader: DataLoader) -> DataLoader:
+    """The data loader with items that have their name as "case"."""
+    dataset: Any = dataloader.dataset
+    items = [{**item, "case": name} for item, name in zip(dataset.data, case_names(dataset.data), strict=True)]
+    return DataLoader(
+        monai.data.Dataset(items, dataset.transform), sampler=dataloader.sampler, num_workers=dataloader.num_workers
+    )
+
+
+class _Cases(Dataset):
+    """Pairs of an item's image and the item, loaded, or why it cannot be."""
+
+    def __init__(self, dataset: Dataset, problems: Mapping[str, str]) -> None:
+        self.dataset, self.problems = dataset, problems
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[str, Any]:
+        image = str(self.dataset.data[index]["image"])  # type: ignore[attr-defined]
+        if image in self.problems:
+            return image, Failure(image, self.problems[image])
+        try:
+            return image, self.dataset[index]
+        except Exception as error:
+            return image, _failure(image, error)
+
+
+def _run(evaluator: Evaluator, image: str, item: Mapping, errors: list[Exception]) -> Failure | None:
+    evaluator.data_loader = [list_data_collate([item])]
+    evaluator.state.epoch_length = 1
+    errors.clear()
+    evaluator.run()
+    return _failure(image, errors[0]) if errors else None
+
+
+def _failure(image: str, error: Exception) -> Failure:
+    reason = first_line(error).removeprefix(f"{image}: ")
+    return Failure(image, reason, "".join(traceback.format_exception(error)))
+
+
+def _problem(item: dict[str, str], classes: int, memory: str | os.PathLike, window: Sequence[float] | None) -> str:
+    try:
+        check_datalist([item], classes, memory, window)
+        return ""
+    except ValueError as error:
+        _, *found = describe(error).splitlines()  # the first line counts them
+        return "; ".join(line.strip() for line in found).removeprefix(f"{item['image']}: ")
+
+
+def _raise(failures: Sequence[object], count: int, done: str) -> None:
+    if failures:
+        listed = "\n  ".join(map(str, failures))
+        raise RuntimeError(f"{len(failures)} of {count} case(s) could not be {done}:\n  {listed}")
+
+
+@contextmanager
+def _quiet(evaluator: Evaluator) -> Iterator[None]:
+    """The engine logs a traceback of what we report in one line."""
     logs, evaluator.logger.disabled = not evaluator.logger.disabled, True
     try:
-        # Caught by a handler, not around `run`: an engine that was left by an exception skips its next run silently.
-        with evaluator.add_event_handler(Events.EXCEPTION_RAISED, _remember, errors):
-            for item in tqdm(items, desc="Segmenting", unit="volume"):
-                evaluator.data_loader = DataLoader(Dataset([item], dataset.transform), batch_size=1)
-                evaluator.state.epoch_length = 1
-                errors.clear()
-                evaluator.run()
-                if errors:
-                    reason = _first_line(root_cause(errors[0]))
-                    logger.error("skipped %s: %s", item["image"], reason)
-                    failures.append(f"{item['image']}: {reason}")
+        yield
     finally:
         evaluator.logger.disabled = not logs
-    if failures:
-        listed = "\n  ".join(failures)
-        raise RuntimeError(f"{len(failures)} of {len(items)} file(s) could not be segmented:\n  {listed}")
 
 
 def _remember(engine: Evaluator, error: BaseException, errors: list[Exception]) -> None:
@@ -56,5 +240,9 @@ def _remember(engine: Evaluator, error: BaseException, errors: list[Exception]) 
     errors.append(error)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _only(items: list) -> Any:
+    return items[0]
+
+
+def _is_first_process() -> bool:
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0

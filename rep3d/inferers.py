@@ -12,9 +12,9 @@ from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.inferers import Inferer, SlidingWindowInferer
 from monai.utils import PytorchPadMode, convert_to_dst_type, ensure_tuple_rep, fall_back_tuple
 from torch import nn
-from tqdm import tqdm
 
 from rep3d.precision import check_layers, has_fast_bfloat16
+from rep3d.progress import Progress
 
 
 class AutocastInferer(Inferer):
@@ -52,7 +52,7 @@ class LabelMapInferer(SlidingWindowInferer):
 
     Args:
         as of `monai.inferers.SlidingWindowInferer`: roi_size, sw_batch_size, overlap, mode, sigma_scale, padding_mode,
-        cval, sw_device, device and progress.
+        cval, sw_device, device and progress: a bar in a terminal, elsewhere a line in the log now and then.
 
     Raises:
         ValueError: more than 256 classes.
@@ -78,7 +78,7 @@ class LabelMapInferer(SlidingWindowInferer):
         sums = torch.empty(0, device=device)  # of weighted logits, (classes, rows of one layer, H, W)
         layers = self._layers(image.shape[1:], roi)
         ends = [layer[0][0].start for layer in layers[1:]] + [image.shape[1]]
-        progress = tqdm(total=sum(map(len, layers)), disable=not self.progress)
+        progress = Progress(sum(map(len, layers)) if self.progress else 0, "  windows", "window", leave=False)
         for layer, end in zip(layers, ends, strict=True):
             for first in range(0, len(layer), self.sw_batch_size):
                 windows = layer[first : first + self.sw_batch_size]

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from rep3d.cases import Item, case_names
 from rep3d.io.nifti import read_volume
 from rep3d.memory import file_key, read_memory, write_memory
+from rep3d.progress import track
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def image_digests(images: Iterable[str], memory: str | os.PathLike | None = None
     keys = {image: file_key(image) for image in images if os.path.isfile(image)}
     known = read_memory(memory)
     pending = [image for image, key in keys.items() if key not in known]
-    for image in tqdm(pending, desc="Comparing images", disable=not pending):
+    for image in track(pending, "Comparing images", "image"):
         known[keys[image]] = _digest(image)
     if pending:
         write_memory(memory, known)

@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
 from rep3d import splits
 from rep3d.cases import case_name, case_names, file_name
 from rep3d.checks import check_pair
 from rep3d.fingerprint import CaseFacts, examine
 from rep3d.layouts import list_pairs, list_scans, read_dataset_json, read_lists
 from rep3d.notes import warn_once
+from rep3d.progress import track
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +100,7 @@ def check_pairs(pairs: Sequence[Scan], classes: int, memory: Path) -> tuple[list
     seen = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
     facts, problems = [], {}
     try:
-        for scan in tqdm(pairs, desc="Checking", unit="case"):
+        for scan in track(pairs, "Checking", "case"):
             key = _stamp(scan, classes)
             entry = seen.get(scan.case)
             if entry is None or entry["key"] != key:

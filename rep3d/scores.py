@@ -7,6 +7,7 @@ them has Dice and surface Dice 0 and, as its 95 % Hausdorff distance, the length
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ from monai.engines import Workflow
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
 from rep3d.cases import Item, case_name, case_names
+
+logger = logging.getLogger(__name__)
 
 SURFACE_TOLERANCE = 2.0  # millimetres
 COLUMNS = ("dice", "hd95_mm", "surface_dice", "volume_error_ml", "truth_ml")
@@ -82,7 +85,7 @@ def _extent(mask: np.ndarray, axis: int) -> slice:
 
 
 class CaseScores:
-    """Handler of a MONAI evaluator that scores "pred" against "label" and leaves scores.csv and summary.md.
+    """Handler of a MONAI evaluator that scores "pred" against "label"; `write` leaves scores.csv and summary.md.
 
     Args:
         folder: receives the files. The evaluation of several processes leaves one of each, with all cases.
@@ -112,9 +115,7 @@ class CaseScores:
 
     def attach(self, engine: Workflow) -> None:
         """Attach to the evaluator."""
-        engine.add_event_handler(Events.STARTED, lambda: self.rows.clear())
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._score)
-        engine.add_event_handler(Events.COMPLETED, self._write)
 
     def _score(self, engine: Workflow) -> None:
         for item in engine.state.output:
@@ -125,19 +126,41 @@ class CaseScores:
             for label, score in score_label_map(prediction, truth, list(self.names), spacing).items():
                 self.rows.append({"case": case, "label": self.names[label], **score})
 
-    def _write(self) -> None:
-        rows = self.rows
+    def write(self, failures: Sequence[str] = ()) -> list[str]:
+        """Leave the files, unless no case has scores.
+
+        Args:
+            failures: cases that have none, and why, to be named in the summary.
+
+        Returns:
+            The failures of all processes.
+        """
+        rows, failed = self.rows, list(failures)
         if dist.is_initialized():
             parts: list = [None] * dist.get_world_size()
-            dist.all_gather_object(parts, rows)
-            if dist.get_rank() != 0:
-                return
-            rows = [row for part in parts for row in part]
-        write_scores(rows, self.folder, self.trained_on)
+            dist.all_gather_object(parts, (rows, failed))
+            rows, failed = (sum(lists, []) for lists in zip(*parts, strict=True))
+        if rows and not (dist.is_initialized() and dist.get_rank()):
+            write_scores(rows, self.folder, trained_on=self.trained_on, failures=failed)
+            scores = read_scores(self.folder)
+            dice = means(table(scores, "dice"))[-1]
+            logger.info("mean Dice %.3f over %d case(s): %s", dice, len(scores), (self.folder / "summary.md").resolve())
+        return failed
 
 
-def write_scores(rows: Sequence[Mapping[str, object]], folder: Path, trained_on: Sequence[str] = ()) -> None:
-    """Leave scores.csv and summary.md, whole or not at all."""
+def write_scores(
+    rows: Sequence[Mapping[str, object]],
+    folder: Path,
+    *,
+    trained_on: Sequence[str] = (),
+    failures: Sequence[str] = (),
+) -> None:
+    """Leave scores.csv and summary.md, whole or not at all.
+
+    Args:
+        trained_on: cases that the weights were trained on; the summary names them.
+        failures: cases without scores, and why; the summary names them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".scores.csv.{os.getpid()}"
     with temporary.open("w", newline="", encoding="utf-8") as file:
@@ -146,7 +169,10 @@ def write_scores(rows: Sequence[Mapping[str, object]], folder: Path, trained_on:
         for row in sorted(rows, key=lambda row: str(row["case"])):  # keeps the order of the labels
             writer.writerow({key: _cell(value) for key, value in row.items()})
     temporary.replace(folder / "scores.csv")
-    temporary.write_text(summary(read_scores(folder), trained_on) + "\n", encoding="utf-8")
+    text = summary(read_scores(folder), trained_on)
+    if failures:
+        text += f"\n\n{len(failures)} more case(s) could not be scored:\n\n" + "\n".join(f"- {one}" for one in failures)
+    temporary.write_text(text + "\n", encoding="utf-8")
     temporary.replace(folder / "summary.md")
 
 

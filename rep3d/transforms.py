@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor, NibabelWriter
-from monai.transforms import MapTransform, RandCropByPosNegLabeld
+from monai.transforms import Compose, MapTransform, RandCropByPosNegLabeld
 from scipy.ndimage import affine_transform
 
+from rep3d.errors import CaseError, describe
 from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, check_geometry, plain_geometry
 from rep3d.io.nifti import label_image, read_geometry
 from rep3d.notes import intensity_note, warn_once
 
+LABEL_MAP_MARK = b"label map by rep3d"  # in the header's description
 MAX_GRID_BYTES = 2**32  # of a volume that was resampled, in float32: a cube of one metre at 1 mm
 
 
@@ -205,11 +207,37 @@ class CropByPosNegLabeld(RandCropByPosNegLabeld):
         super().randomize(label, fg_indices, bg_indices, image)
 
 
+def is_label_map_of_ours(path: str | os.PathLike) -> bool:
+    """Whether an inference left this NIfTI file; False for one that cannot be read."""
+    try:
+        volume: Any = nib.load(path)
+        return volume.header["descrip"].item() == LABEL_MAP_MARK
+    except Exception:
+        return False
+
+
+class NamingCompose(Compose):
+    """`Compose` whose errors name the file that the item under "image" comes from.
+
+    Raises:
+        CaseError: a transform fails.
+    """
+
+    def __call__(self, data: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        try:
+            return super().__call__(data, *args, **kwargs)
+        except Exception as error:
+            image = data["image"]
+            name = getattr(image, "meta", {}).get("filename_or_obj", image if isinstance(image, str) else "image")
+            raise CaseError(f"{name}: {describe(error).removeprefix(f'{name}: ')}") from error
+
+
 class LabelMapWriter(NibabelWriter):
     """`NibabelWriter` of label maps on the grid of their scan, the file of their metadata, with its own header.
 
     Writes to a temporary name and renames, so that a file is whole or not there. A volume of one channel keeps its
-    three axes, also those of length 1, which MONAI drops at the end.
+    three axes, also those of length 1, which MONAI drops at the end. Its files carry a mark by which
+    `is_label_map_of_ours` knows them, and replace none without it.
     """
 
     def set_data_array(self, data_array: NdarrayOrTensor, *args: Any, **kwargs: Any) -> None:
@@ -232,9 +260,15 @@ class LabelMapWriter(NibabelWriter):
         if problem:
             raise VolumeError(filename, problem)
         path = Path(filename)
+        if path.exists() and not is_label_map_of_ours(path):
+            raise ValueError(
+                f"{path}: no label map of rep3d and not replaced: give another output_dir, or move it away"
+            )
         temporary = path.with_name(f".{os.getpid()}.{path.name}")
         try:
-            nib.save(label_image(voxels, self.scan), temporary)
+            volume = label_image(voxels, self.scan)
+            volume.header["descrip"] = LABEL_MAP_MARK
+            nib.save(volume, temporary)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from typing import Any
 
 import fire
 import torch
+from fire.decorators import SetParseFn
 from monai.losses import DiceCELoss
 from tqdm import tqdm
 
@@ -58,6 +59,7 @@ WHOLE_BODY = (512, 512, 500)
 WHOLE_BODY_CLASSES = 30
 
 
+@SetParseFn(str, "output_dir")  # a folder may be called 2024_01_05
 def main(
     threads: int | None = None,
     repeats: int = 3,

@@ -24,6 +24,7 @@ import fire
 import matplotlib
 import torch
 import torch.nn.functional as F
+from fire.decorators import SetParseFn
 from tqdm import tqdm
 
 from rep3d import depthwise_conv3d
@@ -76,6 +77,7 @@ TURN = 0.5  # seconds: a call that takes less is repeated for a quarter of it
 Inputs = tuple[torch.Tensor, torch.Tensor]
 
 
+@SetParseFn(str, "output_dir")  # a folder may be called 2024_01_05
 def main(
     device: str = "cpu",
     repeats: int = 5,

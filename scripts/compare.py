@@ -11,11 +11,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import fire
+from fire.decorators import SetParseFn
 
 from rep3d.comparison import box_plot, comparison_table
+from rep3d.errors import show_errors_briefly
 from rep3d.scores import COLUMNS, read_scores
 
 
+@SetParseFn(str)  # a folder may be called 2024_01_05
 def main(*folders: str, output_dir: str = "runs/comparison", score: str = "dice") -> None:
     """Print the table and leave it, with the plot, in a folder.
 
@@ -40,4 +43,5 @@ def main(*folders: str, output_dir: str = "runs/comparison", score: str = "dice"
 
 
 if __name__ == "__main__":
+    show_errors_briefly()
     fire.Fire(main)

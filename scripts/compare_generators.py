@@ -18,6 +18,7 @@ from pathlib import Path
 
 import fire
 import torch
+from fire.decorators import SetParseFn
 from monai.data import CacheDataset, DataLoader, decollate_batch
 from monai.losses import DiceCELoss
 from monai.metrics import DiceMetric
@@ -49,6 +50,7 @@ PATCH = (48, 64, 48)  # holds nearly every volume whole, in training and in scor
 LEARNING_RATE = 1e-3
 
 
+@SetParseFn(str, "dataset_dir", "output_dir")  # a folder may be called 2024_01_05
 def main(dataset_dir: str, output_dir: str, steps: int = 400, seeds=(0, 1, 2), forms=FORMS, threads: int = 1) -> None:
     """Run the missing cells of `forms` x `seeds` and print the table of all cells in `output_dir`.
 

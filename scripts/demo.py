@@ -17,9 +17,11 @@ import time
 from pathlib import Path
 
 import fire
+from fire.decorators import SetParseFn
 
 from rep3d.cases import case_names, file_name
 from rep3d.data import load_datalist
+from rep3d.errors import show_errors_briefly
 from rep3d.locks import FolderLocks, lock_file
 from rep3d.phantom import write_decathlon
 from rep3d.report import dice_table, divergence, overlay_montage, training_curve, write_report
@@ -32,6 +34,7 @@ SHOWN_CASES = 3
 EPOCHS = 6  # with a validation after each
 
 
+@SetParseFn(str, "data", "output", "network")  # a folder may be called 2024_01_05
 def main(data: str = "", output: str = str(ROOT / "runs/demo"), steps: int = 1200, network: str = "") -> None:
     """Run the demo.
 
@@ -163,4 +166,5 @@ def _clear(folder: Path) -> FolderLocks:
 
 
 if __name__ == "__main__":
+    show_errors_briefly()
     fire.Fire(main)

@@ -10,10 +10,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import fire
+from fire.decorators import SetParseFn
 from monai.apps import DecathlonDataset, download_and_extract
 from prepare_data import read_config
 
+from rep3d.errors import show_errors_briefly
 
+
+@SetParseFn(str, "folder")  # a folder may be called 2024_01_05
 def main(dataset: str, folder: str) -> None:
     """Download into a folder.
 
@@ -31,4 +35,5 @@ def main(dataset: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
+    show_errors_briefly()
     fire.Fire(main)

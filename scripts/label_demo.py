@@ -15,7 +15,9 @@ import sys
 from pathlib import Path
 
 import fire
+from fire.decorators import SetParseFn
 
+from rep3d.errors import show_errors_briefly
 from rep3d.phantom import write_decathlon
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +33,7 @@ docs/slicer.md shows each step. Ctrl+C ends the server.
 """
 
 
+@SetParseFn(str, "studies", "output")  # a folder may be called 2024_01_05
 def main(studies: str = "", port: int = 8000, output: str = str(ROOT / "runs/label_demo")) -> None:
     """Prepare studies and weights, then serve them until Ctrl+C.
 
@@ -78,4 +81,5 @@ def _install(bundle: Path) -> None:
 
 
 if __name__ == "__main__":
+    show_errors_briefly()
     fire.Fire(main)

@@ -10,10 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import fire
+from fire.decorators import SetParseFn
 
+from rep3d.errors import show_errors_briefly
 from rep3d.export import pack_bundle
 
 
+@SetParseFn(str, "bundle", "archive", "weights")  # a folder may be called 2024_01_05
 def main(bundle: str, archive: str, weights: str | None = None) -> None:
     """Write the archive.
 
@@ -26,4 +29,5 @@ def main(bundle: str, archive: str, weights: str | None = None) -> None:
 
 
 if __name__ == "__main__":
+    show_errors_briefly()
     fire.Fire(main)

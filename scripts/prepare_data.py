@@ -15,13 +15,16 @@ import json
 from pathlib import Path
 
 import fire
+from fire.decorators import SetParseFn
 
+from rep3d.errors import show_errors_briefly
 from rep3d.fingerprint import summary, write_fingerprint
 from rep3d.preparation import Preparation, prepare
 
 DATASETS = Path(__file__).resolve().parents[1] / "configs/datasets"
 
 
+@SetParseFn(str, "source", "output_dir", "patients")  # a folder may be called 2024_01_05
 def main(dataset: str, source: str, output_dir: str, patients: str | None = None, new_splits: bool = False) -> None:
     """Prepare one data set and print what it looks like and what is wrong with it.
 
@@ -74,4 +77,5 @@ def report(result: Preparation, label_names: list[str]) -> str:
 
 
 if __name__ == "__main__":
+    show_errors_briefly()
     fire.Fire(main)

@@ -28,6 +28,7 @@ from typing import Any
 
 import fire
 import numpy as np
+from fire.decorators import SetParseFn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
@@ -53,6 +54,7 @@ Item = dict[str, str]
 Cell = dict[str, Any]
 
 
+@SetParseFn(str, "dataset_dir", "output_dir", "bundle")  # a folder may be called 2024_01_05
 def main(
     dataset_dir: str,
     output_dir: str = "runs/active_learning",

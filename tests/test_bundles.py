@@ -45,6 +45,7 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from rep3d.checkpoints import load_deployed, read_weights
 from rep3d.data import load_datalist
 from rep3d.errors import root_cause
+from rep3d.logs import file_only
 from rep3d.scores import read_scores, score_label_map
 from rep3d.splits import make_splits
 
@@ -216,7 +217,7 @@ def test_verify_net_in_out(bundle):
 
 
 def test_training_leaves_its_files(trained):
-    assert sorted(path.name for path in trained.models.iterdir()) == ["last.pt", "model.pt"]
+    assert sorted(path.name for path in trained.models.iterdir()) == ["last.pt", "model.pt", "training.log"]
     assert list(trained.folder.glob("eval/tensorboard/events*"))
     weights = read_weights(trained.models / "model.pt")
     assert weights.keys() == small_network(trained.bundle).state_dict().keys()
@@ -263,7 +264,9 @@ def test_ensemble_of_checkpoints(trained, tmp_path):
     assert len(list((tmp_path / "eval").glob("*_seg.nii.gz"))) == TEST_CASES
 
 
-def test_monai_loads_it_from_another_folder(trained, tmp_path):
+def test_monai_loads_it_from_another_folder(trained, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     elsewhere = tmp_path / "elsewhere" / trained.bundle.name
     shutil.copytree(trained.bundle / "configs", elsewhere / "configs")
     shutil.copytree(trained.models, elsewhere / "models")
@@ -275,6 +278,7 @@ def test_monai_loads_it_from_another_folder(trained, tmp_path):
     with torch.no_grad():
         expected = load_deployed(small_network(trained.bundle), trained.models / "model.pt")(x)
         torch.testing.assert_close(loaded(x), expected, rtol=1e-4, atol=1e-4)
+    assert list(Path.cwd().iterdir()) == []  # loading leaves nothing behind
 
 
 def test_folds(trained, tmp_path):
@@ -298,7 +302,7 @@ def test_inference_writes_label_maps_on_the_images_own_grid(trained, tmp_path):
     shutil.copytree(images, tmp_path / "plain folder")
     override = {"ckpt_dir": str(trained.models)}
     run(trained.bundle, INFERENCE, tmp_path / "plain folder", tmp_path, "evaluating", **override)
-    written = sorted(path.name for path in (tmp_path / "eval").iterdir())
+    written = sorted(path.name for path in (tmp_path / "eval").iterdir() if path.name != "inference.log")
     assert written == sorted(f"{suffixless(path)}_seg.nii.gz" for path in images.iterdir())
     for image in images.iterdir():
         path = tmp_path / "eval" / f"{suffixless(image)}_seg.nii.gz"
@@ -321,13 +325,15 @@ def test_inference_goes_on_after_bad_files(trained, tmp_path, caplog):
     with pytest.raises(RuntimeError) as raised:
         run(trained.bundle, INFERENCE, scans, tmp_path, **override)
     message = str(root_cause(raised.value))
-    assert message.startswith("3 of 5 file(s) could not be segmented")
+    assert message.startswith("3 of 5 case(s) could not be segmented")
     for name in ("flat", "holes", "nothing"):
         assert str(scans / f"{name}.nii.gz") in message
     assert "NaN" in message and "expected three dimensions" in message
-    assert sorted(path.name for path in (tmp_path / "eval").iterdir()) == ["a_good_seg.nii.gz", "z_good_seg.nii.gz"]
+    written = sorted(path.name for path in (tmp_path / "eval").iterdir())
+    assert written == ["a_good_seg.nii.gz", "inference.log", "z_good_seg.nii.gz"]
     assert_label_map(tmp_path / "eval/z_good_seg.nii.gz", good, len(label_names(trained.bundle)))
-    assert "Traceback" not in caplog.text
+    shown = [record.getMessage() for record in caplog.records if record.name != file_only.name]
+    assert "Traceback" not in "".join(shown)
 
 
 def test_training_stops_at_once_for_bad_files(trained, tmp_path):
@@ -339,7 +345,7 @@ def test_training_stops_at_once_for_bad_files(trained, tmp_path):
     with pytest.raises(RuntimeError) as raised:
         workflow(trained.bundle, TRAIN, dataset, tmp_path / "out")
     assert re.search(rf"{path.name}: label value\(s\) \[77.0\]", str(root_cause(raised.value)))
-    assert not (tmp_path / "out/models").exists()
+    assert [path.name for path in (tmp_path / "out/models").iterdir()] == ["training.log"]
 
 
 def test_resume(trained, models, tmp_path):
@@ -350,7 +356,9 @@ def test_resume(trained, models, tmp_path):
     last = torch.load(models / "last.pt", weights_only=True)
     assert last["epoch"] == 2
     assert not torch.equal(last["network"]["out.conv.conv.weight"], before["out.conv.conv.weight"])
-    assert sorted(path.name for path in models.iterdir()) == ["last.pt", "model.pt"]
+    assert sorted(path.name for path in models.iterdir()) == ["last.pt", "model.pt", "training.log"]
+    log = (models / "training.log").read_text(encoding="utf-8")
+    assert "epoch 1/1, step 2/2" in log and "epoch 2/2, step 4/4" in log  # appended
 
 
 def test_init_from(trained, models, tmp_path):
@@ -478,12 +486,13 @@ def test_commands_in_the_repositorys_folder(checkout, tmp_path):
 
 
 @pytest.mark.slow
-def test_error_of_a_command_is_printed_last(checkout, tmp_path):
+def test_error_of_a_command_is_one_line(checkout, tmp_path):
     words = typed(commands(checkout.bundle, "python")[0], tmp_path / "nowhere")
     result = subprocess.run(words, cwd=checkout.bundle, capture_output=True, text=True, check=False)
-    assert result.returncode != 0
+    assert result.returncode != 0 and "Traceback" not in result.stdout + result.stderr
     last = result.stderr.rstrip().splitlines()[-1]
     assert re.match(r"FileNotFoundError: dataset_dir '.*nowhere' does not exist.*--dataset_dir DIR", last)
+    assert "Traceback" in (checkout.bundle / "models/training.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
@@ -496,4 +505,4 @@ def test_training_on_two_processes(checkout, tmp_path):
     execute([*words, *options(ckpt_dir=tmp_path, **settings, **SHORT)], checkout.bundle)
     weights = read_weights(tmp_path / "model.pt")
     assert weights.keys() == small_network(checkout.bundle).state_dict().keys()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "model.pt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "model.pt", "training.log"]

@@ -2,6 +2,7 @@ import math
 import runpy
 from pathlib import Path
 
+import fire
 import numpy as np
 import pytest
 from scipy.stats import wilcoxon
@@ -89,3 +90,14 @@ def test_script(dices, tmp_path, capsys):
 def test_what_is_left_out_is_said(dices):
     text = comparison_table({"a": evaluation(dices), "b": evaluation(dices[4:], first=4)})
     assert text.startswith("dice of 8 common case(s); without 4 of a\n")
+
+
+def test_folders_that_look_like_numbers(dices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("2024_01_05", "1e3"):
+        cases = evaluation(dices)
+        rows = [{"case": case, "label": label, **cases[case][label]} for case in cases for label in cases[case]]
+        write_scores(rows, tmp_path / folder)
+    main = runpy.run_path(str(SCRIPT))["main"]
+    fire.Fire(main, command=["2024_01_05", "1e3", "--output_dir", "0x10"])
+    assert "2024_01_05" in (tmp_path / "0x10/comparison.md").read_text(encoding="utf-8")

@@ -3,11 +3,11 @@ import logging
 import pytest
 import torch
 from ignite.engine import Events
-from monai.data import DataLoader, Dataset
+from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from torch import nn
 
-from rep3d.inference import run_each
+from rep3d.inference import segment_each
 
 
 class Reader:
@@ -23,27 +23,34 @@ class Reader:
         return {"image": torch.ones(1, 2, 2, 2)}
 
 
+class Results:
+    """A postprocessing that gives what a network's output is after it was saved."""
+
+    def __call__(self, item):
+        return {**item, "pred": MetaTensor(item["pred"])}
+
+
 def segment(names: str, **bad: BaseException):
     """Run each of the named files; return what was read, how many were segmented, and the evaluator."""
     reader = Reader(bad)
     dataset = Dataset([{"image": name} for name in names], reader)
-    evaluator = SupervisedEvaluator("cpu", DataLoader(dataset), nn.Identity())
+    evaluator = SupervisedEvaluator("cpu", DataLoader(dataset), nn.Identity(), postprocessing=Results())
     segmented: list = []
     evaluator.add_event_handler(Events.ITERATION_COMPLETED, lambda: segmented.append(reader.read[-1]))
-    return reader, segmented, evaluator, dataset
+    return reader, segmented, evaluator, evaluator.data_loader
 
 
 def test_good_files():
-    reader, segmented, evaluator, dataset = segment("abc")
-    run_each(evaluator, dataset)
+    reader, segmented, evaluator, loader = segment("abc")
+    segment_each(evaluator, loader, ".")
     assert reader.read == segmented == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("bad", ["a", "b", "d", "ab", "ac", "abd", "abcd"])
 def test_every_file_is_tried_once(bad, caplog):
-    reader, segmented, evaluator, dataset = segment("abcd", **{name: ValueError(f"{name} is broken") for name in bad})
-    with pytest.raises(RuntimeError, match=rf"^{len(bad)} of 4 file\(s\) could not be segmented") as raised:
-        run_each(evaluator, dataset)
+    reader, segmented, evaluator, loader = segment("abcd", **{name: ValueError(f"{name} is broken") for name in bad})
+    with pytest.raises(RuntimeError, match=rf"^{len(bad)} of 4 case\(s\) could not be segmented") as raised:
+        segment_each(evaluator, loader, ".")
     assert reader.read == ["a", "b", "c", "d"]
     assert segmented == [name for name in "abcd" if name not in bad]
     assert str(raised.value).splitlines()[1:] == [f"  {name}: {name} is broken" for name in bad]
@@ -53,22 +60,22 @@ def test_every_file_is_tried_once(bad, caplog):
 
 
 def test_the_reason_is_one_line_and_the_root_cause():
-    _, _, evaluator, dataset = segment("ab", a=ValueError("first line\nsecond line"), b=ValueError())
+    _, _, evaluator, loader = segment("ab", a=ValueError("first line\nsecond line"), b=ValueError())
     with pytest.raises(RuntimeError) as raised:
-        run_each(evaluator, dataset)
+        segment_each(evaluator, loader, ".")
     assert str(raised.value).splitlines()[1:] == ["  a: first line", "  b: ValueError"]
 
 
 def test_interruption_stops():
-    reader, _, evaluator, dataset = segment("abc", b=KeyboardInterrupt())
+    reader, _, evaluator, loader = segment("abc", b=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
-        run_each(evaluator, dataset)
+        segment_each(evaluator, loader, ".")
     assert reader.read == ["a", "b"]
 
 
 def test_the_evaluator_is_left_as_it_was():
-    _, _, evaluator, dataset = segment("ab", a=ValueError("broken"))
+    _, _, evaluator, loader = segment("ab", a=ValueError("broken"))
     for _ in range(2):
         with pytest.raises(RuntimeError, match="1 of 2"):
-            run_each(evaluator, dataset)
+            segment_each(evaluator, loader, ".")
     assert not evaluator.logger.disabled

@@ -12,7 +12,10 @@ def test_public_names():
         "errors",
         "inference",
         "inferers",
+        "logs",
+        "options",
         "reparameterize",
+        "tensorboard",
         "training",
         "transforms",
     ]

@@ -34,11 +34,11 @@ def test_one_bundle_per_dataset():
     assert datasets == {path.name for path in (ROOT / "bundles").iterdir() if path.is_dir()}
 
 
-def edit(path):
+def touch(path):
     path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
 
 
-@pytest.mark.parametrize("change", [edit, lambda path: path.unlink()], ids=["edited", "missing"])
+@pytest.mark.parametrize("change", [touch, lambda path: path.unlink()], ids=["edited", "missing"])
 @pytest.mark.parametrize("name", ["configs/train.json", "configs/logging.conf", "docs/README.md", "LICENSE"])
 def test_check_finds_what_differs(change, name, script, copy, capsys):
     path = copy / "bundles" / BUNDLES[-1].name / name
@@ -51,6 +51,62 @@ def test_check_finds_what_differs(change, name, script, copy, capsys):
     script.main(root=str(copy))
     assert path.read_bytes() == before
     script.main(check=True, root=copy)
+
+
+def change(copy, folder, name, edit):
+    path = copy / "configs" / folder / f"{name}.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    edit(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def refusal(script, copy, capsys):
+    """What the script says; it writes nothing for a bundle that it refuses."""
+    with pytest.raises(SystemExit) as exit_:
+        script.main(root=copy)
+    capsys.readouterr()
+    return str(exit_.value.code)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "edit", "said"),
+    [
+        ("kits", lambda c: c.update(trian=c.pop("train")), "unknown key 'trian', did you mean 'train'?"),
+        ("kits", lambda c: c.update(trainer={}), "unknown key 'trainer', did you mean 'train'?"),
+        ("kits", lambda c: c["train"].update(epoch=3), "nothing uses the key 'epoch', did you mean 'epochs'?"),
+        ("kits", lambda c: c["common"].update(spacings=[1, 1, 1]), "nothing uses the key 'spacings', did you mean"),
+        ("kits", lambda c: c["train"].update(train={"handler": []}), "nothing uses the key 'train.handler', did you"),
+        ("kits", lambda c: c["metadata"].update(modalty="CT"), "unknown key 'metadata.modalty', did you mean"),
+        ("kits", lambda c: c["readme"].update(license="x"), "unknown key 'readme.license', did you mean 'licence'?"),
+        ("kits", lambda c: c["data"].update(fold=5), "unknown key 'data.fold', did you mean 'folds'?"),
+        ("kits", lambda c: c["data"]["split"].update(val=5), "unknown key 'data.split.val'"),
+        ("kits", lambda c: c.pop("metadata"), "lacks the key 'metadata'"),
+        ("kits", lambda c: c["common"].pop("spacing"), "lacks the key 'spacing', which the bundle's configuration"),
+        ("kits", lambda c: c["common"].pop("label_names"), "lacks the key 'label_names', which the bundle's"),
+        ("kits", lambda c: c["train"].pop("epochs"), "lacks the key 'epochs', which the bundle's configuration"),
+        ("kits", lambda c: c["readme"].pop("get"), "lacks the key 'readme.get'"),
+        ("kits", lambda c: c.update(network="rep3d_tinny"), "network is 'rep3d_tinny', expected one of "),
+        ("kits", lambda c: c.update(recipe="papers"), "recipe is 'papers', expected one of paper, did you mean"),
+        ("msd_hippocampus", lambda c: c["common"].pop("preprocessing"), "lacks the key 'preprocessing"),
+    ],
+)
+def test_keys_that_are_misspelt_or_missing(dataset, edit, said, script, copy, capsys):
+    path = change(copy, "datasets", dataset, edit)
+    message = refusal(script, copy, capsys)
+    assert message.startswith(f"{path}: {said}") and "\n" not in message
+
+
+def test_keys_of_a_recipe(script, copy, capsys):
+    path = change(copy, "recipes", "paper", lambda content: content.update(commons={}))
+    assert refusal(script, copy, capsys) == f"{path}: unknown key 'commons', did you mean 'common'?"
+
+
+@pytest.mark.parametrize("name", ["datasets/kits", "recipes/paper", "networks/rep3d", "base/train"])
+def test_broken_json_is_named(name, script, copy, capsys):
+    path = copy / f"configs/{name}.json"
+    path.write_text(path.read_text(encoding="utf-8").rstrip()[:-1], encoding="utf-8")
+    assert refusal(script, copy, capsys).startswith(f"{path}: no valid JSON (Expecting ")
 
 
 def test_a_fact_stands_once(script, copy):

@@ -102,15 +102,25 @@ def test_handler_of_an_evaluator(tmp_path):
     affine = torch.diag(torch.tensor([*SPACING, 1.0]))
     label = MetaTensor(torch.from_numpy(balls())[None], affine=affine)
     image = MetaTensor(torch.from_numpy(balls(shift=3))[None].float(), meta={"filename_or_obj": "x/case 1.nii.gz"})
+    collected = CaseScores(tmp_path / "eval", ["background", "left", "right"])
     evaluator = SupervisedEvaluator(
         "cpu",
         val_data_loader=DataLoader([{"image": image, "label": label}], batch_size=1),
         network=torch.nn.Identity(),
-        val_handlers=[CaseScores(tmp_path / "eval", ["background", "left", "right"])],
+        val_handlers=[collected],
     )
-    for _ in range(2):  # a second run starts anew
-        evaluator.run()
+    evaluator.run()
+    assert collected.write(["x/case 2.nii.gz: is broken"]) == ["x/case 2.nii.gz: is broken"]
     scores = read_scores(tmp_path / "eval")
     assert list(scores) == ["case 1"] and list(scores["case 1"]) == ["left", "right"]
     expected = score_label_map(balls(shift=3), balls(), [1, 2], SPACING)
     assert scores["case 1"]["right"]["hd95_mm"] == pytest.approx(expected[2]["hd95_mm"], rel=1e-4)
+    summary_text = (tmp_path / "eval/summary.md").read_text(encoding="utf-8")
+    assert summary_text.startswith("Means over 1 case(s)")
+    assert summary_text.endswith("1 more case(s) could not be scored:\n\n- x/case 2.nii.gz: is broken\n")
+
+
+def test_no_scores_no_files(tmp_path):
+    """What an earlier evaluation left stays as it is."""
+    assert CaseScores(tmp_path / "eval", ["background", "left"]).write(["a: broken"]) == ["a: broken"]
+    assert not (tmp_path / "eval").exists()

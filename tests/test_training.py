@@ -7,7 +7,7 @@ from monai.handlers.utils import from_engine
 from torch import nn
 
 from rep3d import training
-from rep3d.training import TrainingProgress, handlers_of_rank, is_better, key_metric
+from rep3d.training import TrainingProgress, handlers_of_rank, is_better, key_metric, tell_results
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_progress_shows_a_whole_training(engines, monkeypatch):
 
     class Bar:
         def __init__(self, total, initial, **_):
-            self.total, self.n, self.shown, self.closed = total, initial, [], False
+            self.total, self.n, self.shown, self.closed, self.disable = total, initial, [], False, False
             bars.append(self)
 
         def set_postfix(self, shown, refresh):
@@ -82,7 +82,8 @@ def test_progress_shows_a_whole_training(engines, monkeypatch):
     assert [shown["epoch"] for shown in bar.shown] == ["1/2"] * 3 + ["2/2"] * 3
 
 
-def test_progress_of_a_resumed_training_starts_where_it_stopped(engines, capsys):
+def test_progress_of_a_resumed_training_starts_where_it_stopped(engines, capsys, monkeypatch):
+    monkeypatch.setattr(training, "in_terminal", lambda: True)
     trainer, _, progress = engines
     trainer.load_state_dict({"epoch": 1, "epoch_length": 3, "max_epochs": 2})
     starts = []
@@ -99,3 +100,39 @@ def test_progress_ends_before_the_error_is_shown(engines):
     with pytest.raises(ZeroDivisionError):
         trainer.run()
     assert progress.bar.disable  # as tqdm marks a closed bar
+
+
+def test_without_a_terminal_there_is_a_line_per_epoch(engines, caplog, capsys):
+    trainer, _, _ = engines
+    with caplog.at_level("INFO", "rep3d"):
+        trainer.run()
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("rep3d")]
+    assert len(lines) == 2 and capsys.readouterr() == ("", "")
+    found = [TrainingProgress.LINE.match(line).groupdict() for line in lines]
+    assert [(one["epoch"], one["epochs"], one["step"], one["steps"]) for one in found] == [
+        ("1", "2", "3", "6"),
+        ("2", "2", "6", "6"),
+    ]
+    assert all(float(one["loss"]) >= 0 and float(one["dice"]) >= 0 for one in found)
+    assert "learning rate 0.01" in lines[0]
+
+
+def test_a_long_epoch_says_more_often_how_far_it_is(engines, caplog):
+    trainer, _, progress = engines
+    progress.seconds = 0
+    with caplog.at_level("INFO", "rep3d"):
+        trainer.run()
+    steps = [TrainingProgress.LINE.match(record.getMessage())["step"] for record in caplog.records]
+    assert steps == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_the_results_are_told(engines, caplog, tmp_path):
+    trainer, evaluator, _ = engines
+    trainer.run()
+    with caplog.at_level("INFO", "rep3d"):
+        tell_results(evaluator, str(tmp_path / "models"), str(tmp_path / "eval"), rank=1)
+        assert caplog.text == ""
+        tell_results(evaluator, str(tmp_path / "models"), str(tmp_path / "eval"))
+    best = f"best validation Dice {evaluator.state.best_metric:.3f} in epoch {evaluator.state.best_metric_epoch}"
+    assert best in caplog.text
+    assert str(tmp_path / "models") in caplog.text and str(tmp_path / "eval/tensorboard") in caplog.text

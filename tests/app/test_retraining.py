@@ -259,8 +259,10 @@ def test_stats_of_a_running_training(bundle):
     trainer.folder.mkdir(parents=True)
     (trainer.folder / "run.json").write_text(json.dumps({"status": "RUNNING", "options": {"max_epochs": 4}}))
     assert trainer.stats() == {"epoch": 0, "total_epochs": 4}
-    bar = "Training: 50%|#   | 10/20 [00:05<00:05,  2.00step/s, epoch=2/4, loss=0.123, val_dice=0.75, best=0.75]"
-    (trainer.folder / "training.log").write_text(bar)
+    line = "2026-11-25 17:44:11,348 - rep3d.progress - INFO - epoch 2/4, step 10/20, loss 0.123"
+    (trainer.folder / "training.log").write_text(f"{line}\n")
+    assert trainer.stats() == {"epoch": 2, "total_epochs": 4}
+    (trainer.folder / "training.log").write_text(f"{line}, validation Dice 0.750, best 0.750\n")
     assert trainer.stats() == {"epoch": 2, "total_epochs": 4, "best_metric": 0.75}
 
 
