@@ -2,7 +2,7 @@
 
 Some processors get the gradients of some layers wrong in bfloat16 (docs/upstream.md). So every layer of a network that
 trains on a CPU is tried before it is used, once per process and in milliseconds: its output and gradients in bfloat16
-against float32, at its own input shape. A layer that fails computes in float32, and so does one that is not safe to try.
+against float32, at its own input shape. A layer that fails, or that is not safe to try, computes in float32.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _is_right(layer: nn.Module, shape: Sequence[int], dtype: torch.dtype) -> boo
 
 def _is_unsafe(layer: nn.Module, shape: Sequence[int]) -> bool:
     """Whether trying the layer may end the process: where a kernel is longer than the map, see docs/upstream.md."""
-    if not isinstance(layer, nn.Conv3d) or layer.padding_mode != "zeros":  # others pad by hand
+    if not isinstance(layer, _ConvNd) or layer.padding_mode != "zeros":  # others pad by hand
         return False
     return any(n < reach for n, reach in zip(shape[2:], _reach(layer), strict=True))
 
