@@ -2,7 +2,7 @@
 
 Some processors get the gradients of some layers wrong in bfloat16 (docs/upstream.md). So every layer of a network that
 trains on a CPU is tried before it is used, once per process and in milliseconds: its output and gradients in bfloat16
-against float32, at its own input shape. A layer that fails computes in float32.
+against float32, at its own input shape. A layer that fails, or that is not safe to try, computes in float32.
 """
 
 from __future__ import annotations
@@ -87,20 +87,32 @@ def _is_right(layer: nn.Module, shape: Sequence[int], dtype: torch.dtype) -> boo
     parameters = tuple((tuple(parameter.shape), parameter.requires_grad) for parameter in layer.parameters())
     key = (type(layer), repr(layer), parameters, shape, dtype)
     if key not in _right:
-        error = relative_error(layer, shape, dtype)
-        _right[key] = error <= TOLERANCE
+        error = None if _is_unsafe(layer, shape) else relative_error(layer, shape, dtype)
+        _right[key] = error is not None and error <= TOLERANCE
         if not _right[key]:
-            told = "%s on this CPU is wrong for an input of %s (relative error %.2g): %s computes in float32"
-            logger.warning(told, str(dtype).removeprefix("torch."), shape, error, layer)
+            reason = "not tried, it may write beyond its memory" if error is None else f"relative error {error:.2g}"
+            told = "%s on this CPU is wrong for an input of %s (%s): %s computes in float32"
+            logger.warning(told, str(dtype).removeprefix("torch."), shape, reason, layer)
     return _right[key]
+
+
+def _is_unsafe(layer: nn.Module, shape: Sequence[int]) -> bool:
+    """Whether trying the layer may end the process: where a kernel is longer than the map, see docs/upstream.md."""
+    if not isinstance(layer, _ConvNd) or layer.padding_mode != "zeros":  # others pad by hand
+        return False
+    return any(n < reach for n, reach in zip(shape[2:], _reach(layer), strict=True))
+
+
+def _reach(layer: _ConvNd) -> list[int]:
+    """Voxels from one end of the kernel to the other, along each axis."""
+    return [d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
 
 
 def _cut(layer: nn.Module, shape: Sequence[int]) -> tuple[int, ...]:
     """The shape that stands for `shape`: small axes as they are, large ones shortened."""
     if isinstance(layer, _ConvNd):
         batch, channels, *sizes = shape
-        reach = [d * (k - 1) + 1 for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
-        return min(batch, 2), channels, *(min(n, max(r, LARGEST)) for n, r in zip(sizes, reach, strict=True))
+        return min(batch, 2), channels, *(min(n, max(r, LARGEST)) for n, r in zip(sizes, _reach(layer), strict=True))
     if isinstance(layer, nn.Linear):
         return (*(min(n, LARGEST) for n in shape[:-1]), shape[-1])
     return tuple(shape)

@@ -22,6 +22,9 @@ from rep3d.precision import check_layers, relative_error, stop_checking
 LIMIT = 0.02
 EXAMPLES = {
     "convolution": (nn.Conv3d(4, 4, 3, padding=1), (2, 4, 2, 3, 2)),
+    "16 channels": (nn.Conv3d(16, 16, 3, padding=1), (2, 16, 2, 6, 6)),
+    "kernel of 5": (nn.Conv3d(16, 16, 5, padding=2), (2, 16, 2, 6, 6)),
+    "little padding": (nn.Conv3d(16, 16, 5, padding=1), (2, 16, 4, 6, 6)),
     "strided": (nn.Conv3d(4, 4, 3, stride=2, padding=1), (2, 4, 2, 6, 6)),
     "dilated": (nn.Conv3d(4, 4, 3, dilation=2, padding=2), (2, 4, 2, 6, 6)),
     "without padding": (nn.Conv3d(4, 4, 11), (1, 4, 12, 11, 14)),
@@ -164,11 +167,11 @@ def test_layers_are_right_as_they_train(name):
 
 @pytest.mark.parametrize("noise", [torch.randn_like, lambda w: torch.full_like(w, torch.nan)], ids=["noise", "nan"])
 def test_wrong_convolution_computes_in_float32(noise, wrong_convolution, caplog):
-    layer, shape = EXAMPLES["convolution"]
+    layer, shape = nn.Conv3d(4, 4, 3, padding=1), (2, 4, 3, 3, 3)
     wrong_convolution(noise)
     assert not relative_error(layer, shape) < LIMIT
     assert checked_error(layer, shape) < 1e-5  # in float32
-    assert "bfloat16 on this CPU is wrong for an input of (2, 4, 2, 3, 2)" in caplog.text
+    assert "bfloat16 on this CPU is wrong for an input of (2, 4, 3, 3, 3)" in caplog.text
     assert "Conv3d(4, 4, kernel_size=(3, 3, 3)" in caplog.text
 
 
@@ -209,8 +212,34 @@ def test_tried_once_and_without_a_trace(monkeypatch):
     assert len(tried) == 1
     assert torch.equal(*states)
     assert len(network[0]._forward_pre_hooks) == 1
-    trained(network, torch.randn(1, 2, 9, 2, 9))
+    trained(network, torch.randn(1, 2, 9, 4, 9))
     assert len(tried) == 2
+
+
+@pytest.mark.parametrize(
+    "layer, sizes, tried",
+    [
+        (nn.Conv3d(16, 16, 7, padding=3), (6, 9, 9), False),
+        (nn.Conv3d(16, 16, 7, padding="same"), (2, 9, 9), False),
+        (nn.Conv3d(16, 16, 7, padding=3), (7, 9, 9), True),
+        (nn.Conv3d(16, 16, 7, padding=3), (9, 2, 9), False),
+        (nn.Conv3d(16, 16, 5, padding=1), (4, 6, 6), False),
+        (nn.Conv3d(16, 16, 3, padding=1), (3, 3, 3), True),
+        (nn.Conv3d(16, 16, 7, padding=3, padding_mode="replicate"), (6, 9, 9), True),  # pads by hand
+    ],
+    ids=str,
+)
+def test_what_may_end_the_process_is_not_tried(layer, sizes, tried, monkeypatch, caplog):
+    """There the faulty convolution writes beyond its memory."""
+    called = []
+    monkeypatch.setattr(precision, "relative_error", lambda *args: called.append(args) or 0.0)
+    layer = copy.deepcopy(layer)
+    check_layers(layer)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(torch.randn(1, 16, *sizes))
+    assert bool(called) == tried
+    assert y.dtype == (torch.bfloat16 if tried else torch.float32)
+    assert ("not tried" in caplog.text) != tried
 
 
 def test_nothing_is_tried_where_no_gradient_is_needed(monkeypatch):
