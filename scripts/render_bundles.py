@@ -100,15 +100,15 @@ def check_keys(path: Path, prefix: str, content: dict, required: set[str], optio
 
 def check_ids(path: Path, base: dict, config: dict) -> None:
     """Refuse a data set's config that defines what nothing uses, or lacks what something refers to."""
+    missing = [name for name in undefined_ids(config) if name != "known_ids"]
+    if missing:
+        raise SystemExit(f"{path}: lacks the key {_dotted(missing[0])!r}, which the bundle's configuration refers to")
     known = set(option_ids(base)) | references(config)
     for name in unused_ids(config):
         if name not in known:
             raise SystemExit(
                 f"{path}: nothing uses the key {_dotted(name)!r}{nearest(_dotted(name), map(_dotted, known))}"
             )
-    missing = [name for name in undefined_ids(config) if name != "known_ids"]
-    if missing:
-        raise SystemExit(f"{path}: lacks the key {_dotted(missing[0])!r}, which the bundle's configuration refers to")
 
 
 def _dotted(name: str) -> str:

@@ -60,7 +60,7 @@ def test_one_anatomy_under_all_headers(tmp_path, caplog):
     with pytest.raises(RuntimeError) as raised:
         run(HIPPOCAMPUS, INFERENCE, tmp_path / "scans", tmp_path)
     message = str(root_cause(raised.value))
-    assert message.startswith("2 of 8 file(s) could not be segmented")
+    assert message.startswith("2 of 8 case(s) could not be segmented")
     assert "damaged.nii.gz: the file is damaged" in message and "complex.nii.gz: the voxels are complex" in message
     labels = {path.name.removesuffix("_seg.nii.gz"): path for path in (tmp_path / "eval").glob("*_seg.nii.gz")}
     assert sorted(labels) == ["4d", "meter", "micron", "mm", "no_codes", "two_opinions"]

@@ -129,6 +129,7 @@ def test_a_long_epoch_says_more_often_how_far_it_is(engines, caplog):
 def test_the_results_are_told(engines, caplog, tmp_path):
     trainer, evaluator, _ = engines
     trainer.run()
+    caplog.clear()
     with caplog.at_level("INFO", "rep3d"):
         tell_results(evaluator, str(tmp_path / "models"), str(tmp_path / "eval"), rank=1)
         assert caplog.text == ""
