@@ -38,7 +38,7 @@ from monailabel_app.versions import add_version, keep_serving, list_versions, se
 from rep3d.checkpoints import read_weights, save_whole, trained_on
 from rep3d.io.geometry import agreement_problem
 from rep3d.scores import read_scores, table
-from rep3d.training import TrainingProgress
+from rep3d.training import SHARED_CORES, TrainingProgress
 
 logger = logging.getLogger(__name__)
 
@@ -251,7 +251,7 @@ class BundleTraining(TrainTask):
         for name, value in told.items():
             command += [f"--{name}", str(value)]
         threads = max(1, torch.get_num_threads() - 1)  # one core is the server's
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+        environment = {**SHARED_CORES, **os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
         self._end_orphan()
         log = self.folder / LOG
         with log.open("ab") as output:

@@ -26,6 +26,10 @@ from rep3d.progress import SECONDS, in_terminal, tell
 
 logger = logging.getLogger(__name__)
 
+# For the environment of a process that shares its cores with others: in GNU's OpenMP, threads that wait for one another
+# spin so many turns, not 300,000, before they sleep (docs/performance.md). It reads this when torch is loaded.
+SHARED_CORES = {"GOMP_SPINCOUNT": "1000"}
+
 
 def parameter_groups(
     network: nn.Module, *, weight_decay: float = 0.08, small_kernel_lr: float | None = None

@@ -2,10 +2,11 @@
 
     python scripts/benchmark_sharing.py --threads 2 --output_dir runs/benchmark_sharing
 
-Takes the network of the hippocampus bundle: a training step on two of its patches, and the label map of a scan. As it
-comes, OpenMP lets threads that wait for others spin, which takes the core from whoever could use it;
-`OMP_WAIT_POLICY=PASSIVE` lets them sleep. The runtime reads that when it is loaded, so every figure has a process of
-its own. All cells of the table take turns, round by round.
+Takes the network of the hippocampus bundle: a training step on two of its patches, also with one thread fewer, as the
+label app trains, and the label map of a scan. As it comes, OpenMP lets threads that wait for others spin, which takes
+the core from whoever could use it; `rep3d.training.SHARED_CORES` lets them spin a little and then sleep, and
+`OMP_WAIT_POLICY=PASSIVE` sleep at once. The runtime reads that when it is loaded, so every figure has a process of its
+own. All cells of the table take turns, round by round.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from tqdm import tqdm
 
 from rep3d import reparameterize
 from rep3d.inferers import AutocastInferer
-from rep3d.training import keep_freed_memory, parameter_groups
+from rep3d.training import SHARED_CORES, keep_freed_memory, parameter_groups
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_operator import device_name, markdown, write_csv
@@ -39,10 +40,8 @@ BUNDLE = Path(__file__).resolve().parents[1] / "bundles/msd_hippocampus"
 SCAN = (36, 52, 36)  # voxels: about the mean of the set
 POLICIES: dict[str, dict[str, str]] = {
     "as it comes": {},
-    "100000 turns": {"GOMP_SPINCOUNT": "100000"},
-    "20000 turns": {"GOMP_SPINCOUNT": "20000"},
-    "3000 turns": {"GOMP_SPINCOUNT": "3000"},
-    "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "a little": SHARED_CORES,
+    "asleep": {"OMP_WAIT_POLICY": "PASSIVE"},
 }
 BUSY = (0, 1, 2)
 WARM_UP = 3
@@ -58,27 +57,31 @@ def main(threads: int = 2, calls: int = 20, rounds: int = 3, output_dir: str = "
         rounds: figures of a cell; their median is shown.
         output_dir: for the table as CSV.
     """
-    cells = [(work, policy, busy) for work in WORK for policy in POLICIES for busy in BUSY]
-    figures: dict[tuple, list[float]] = {cell: [] for cell in cells}
+    settings = [(work, count, policy) for work, count in works(threads) for policy in POLICIES]
+    figures: dict[tuple, list[float]] = {(*setting, busy): [] for setting in settings for busy in BUSY}
     for _ in range(rounds):
-        for work, policy, busy in tqdm(cells):
+        for work, count, policy, busy in tqdm(figures):
             with busy_processes(busy):
-                figures[work, policy, busy].append(measured(work, POLICIES[policy], threads, calls))
-    seconds = {cell: statistics.median(values) for cell, values in figures.items()}
+                figures[work, count, policy, busy].append(measured(work, POLICIES[policy], count, calls))
     rows = []
-    for work, policy in dict.fromkeys(cell[:2] for cell in cells):
-        alone = seconds[work, policy, 0]
-        row = {"work": work, "threads wait": policy, "alone s": f"{alone:.3f}"}
-        for busy in BUSY[1:]:
-            value = seconds[work, policy, busy]
+    for setting in settings:
+        alone, *beside = (statistics.median(figures[*setting, busy]) for busy in BUSY)
+        work, count, policy = setting
+        row = {"work": work, "threads": str(count), "waiting threads spin": policy, "alone s": f"{alone:.3f}"}
+        for busy, value in zip(BUSY[1:], beside, strict=True):
             row[f"beside {busy} busy s"] = f"{value:.3f}"
             row[f"{busy} busy / alone"] = f"{value / alone:.2f}"
         rows.append(row)
-    print(f"{device_name('cpu')}, {os.cpu_count()} cores, {threads} thread(s), torch {torch.__version__}\n")
+    print(f"{device_name('cpu')}, {os.cpu_count()} cores, torch {torch.__version__}\n")
     print(markdown(rows))
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(rows, folder / "sharing.csv")
+
+
+def works(threads: int) -> list[tuple[str, int]]:
+    """What is measured, with how many threads."""
+    return [("training step", threads), ("training step", max(1, threads - 1)), ("inference", threads)]
 
 
 @contextmanager

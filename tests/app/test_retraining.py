@@ -1,6 +1,8 @@
 """Retraining through the server: the bundle's own training, versions, promotion, resuming."""
 
+import importlib
 import json
+import os
 import shutil
 import time
 
@@ -11,6 +13,7 @@ import torch
 from app_helpers import Server, small_bundle
 from bundle_helpers import small_network
 
+import monailabel_app.__main__
 from monailabel_app.bundles import read_bundle
 from monailabel_app.datastore import StudiesFolder
 from monailabel_app.training import BundleTraining, may_serve, split_cases
@@ -20,6 +23,7 @@ from rep3d.cases import item_name
 from rep3d.checkpoints import save_whole
 from rep3d.data import load_datalist
 from rep3d.leakage import TrainingCases, image_digests
+from rep3d.training import SHARED_CORES
 
 MODEL = "msd_hippocampus"
 
@@ -264,6 +268,12 @@ def test_stats_of_a_running_training(bundle):
     assert trainer.stats() == {"epoch": 2, "total_epochs": 4}
     (trainer.folder / "training.log").write_text(f"{line}, validation Dice 0.750, best 0.750\n")
     assert trainer.stats() == {"epoch": 2, "total_epochs": 4, "best_metric": 0.75}
+
+
+def test_the_server_shares_its_cores_as_trainings_do(monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    importlib.reload(monailabel_app.__main__)
+    assert {"GOMP_SPINCOUNT": os.environ["GOMP_SPINCOUNT"]} == SHARED_CORES
 
 
 # --- the server
