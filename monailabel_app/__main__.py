@@ -11,8 +11,11 @@ described in `monailabel_app.settings`.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
+
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # SHARED_CORES of rep3d.training, before anything loads torch
 
 from rep3d.errors import describe
 

@@ -65,7 +65,7 @@ def main(threads: int = 2, calls: int = 20, rounds: int = 3, output_dir: str = "
                 figures[work, count, policy, busy].append(measured(work, POLICIES[policy], count, calls))
     rows = []
     for setting in settings:
-        alone, *beside = (statistics.median(figures[*setting, busy]) for busy in BUSY)
+        alone, *beside = (statistics.median(figures[(*setting, busy)]) for busy in BUSY)
         work, count, policy = setting
         row = {"work": work, "threads": str(count), "waiting threads spin": policy, "alone s": f"{alone:.3f}"}
         for busy, value in zip(BUSY[1:], beside, strict=True):
