@@ -297,6 +297,7 @@ def test_folds(trained, tmp_path):
         assert parser.get_parsed_content("ckpt_dir") == f"root/{models}"
 
 
+@pytest.mark.slow
 def test_inference_writes_label_maps_on_the_images_own_grid(trained, tmp_path):
     images = trained.dataset / "imagesTr"
     shutil.copytree(images, tmp_path / "plain folder")
@@ -369,6 +370,7 @@ def test_init_from(trained, models, tmp_path):
         assert torch.equal(state[name], tensor), name
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights(trained, tmp_path):
     weights = []
     for name, seed in (("again", 0), ("other", 1)):

@@ -329,6 +329,7 @@ def test_script_checks_the_input(trained):
         scripted(torch.zeros(1, 1, 32, 32, 30))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deploy", [False, True])
 def test_trace(deploy, trained, x, relative_error):
     network = reparameterize(trained()) if deploy else trained()
@@ -340,6 +341,7 @@ def test_trace(deploy, trained, x, relative_error):
             assert relative_error(module(other_size), network(other_size)) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_trace", [False, True])
 def test_convert_to_torchscript(use_trace, trained, x, tmp_path, relative_error):
     """The door that `monai.bundle ckpt_export` takes."""

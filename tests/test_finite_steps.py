@@ -130,6 +130,7 @@ def test_every_bundle_clips_as_nnunet_does():
     assert {read(bundle, "train")["gradient_clipping"] for bundle in BUNDLES} == {12}
 
 
+@pytest.mark.slow
 def test_diverging_bundle_keeps_its_last_finite_weights(tmp_path):
     """And says what to do; resuming with a lower rate goes on."""
     dataset = make_dataset(tmp_path / "data", BUNDLE)

@@ -122,6 +122,7 @@ def layers_of(bundle: Path) -> dict:
     return found
 
 
+@pytest.mark.slow
 def test_every_layer_of_every_bundle(monkeypatch):
     """Long axes are cut to 10 voxels, which is more than what a layer is tried with."""
     monkeypatch.setattr(Rep3DBlock, "forward", lambda self, x: x)  # computes in float32, and not on the meta device

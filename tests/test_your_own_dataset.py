@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 from bundle_helpers import EVALUATE, INFERENCE, ROOT, TRAIN, label_names, make_dataset, run
 
 from rep3d.scores import read_scores
@@ -13,6 +14,7 @@ from rep3d.scores import read_scores
 PAGE = (ROOT / "docs/your_own_dataset.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_new_label_set(tmp_path):
     root = tmp_path / "repository"
     for folder in ("configs", "scripts"):
