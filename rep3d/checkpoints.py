@@ -25,6 +25,7 @@ from rep3d.deploy import reparameterize
 from rep3d.leakage import TrainingCases, image_digests, some, trained_images
 from rep3d.networks.ensemble import Ensemble
 from rep3d.resuming import learning_settings, resume_learning
+from rep3d.training import FiniteSteps
 from rep3d.weights import differences
 
 logger = logging.getLogger(__name__)
@@ -164,6 +165,7 @@ class Checkpoints:
         lr_scheduler: likewise.
         folder: receives `model.pt` and `last.pt`; the config's ckpt_dir.
         cases: of the training; the weights in both files tell them.
+        steps: those of the trainer; nothing is saved right after one that was left out.
         resume: go on from `last.pt`; "true" and "false" too, as a command line gives them. "auto": where there is one,
             which is then preferred to `init_from`.
         init_from: weights to start from.
@@ -186,6 +188,7 @@ class Checkpoints:
         folder: str | os.PathLike,
         *,
         cases: TrainingCases | None = None,
+        steps: FiniteSteps | None = None,
         resume: bool | str = False,
         init_from: str | None = None,
         writes: bool = True,
@@ -194,6 +197,7 @@ class Checkpoints:
         self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
         self.folder = Path(folder)
         self.cases = cases or TrainingCases({}, {})
+        self.steps = steps
         self.settings = learning_settings(optimizer, lr_scheduler)
         if str(resume).lower() == "auto":
             resume = (self.folder / LAST).is_file()
@@ -218,19 +222,32 @@ class Checkpoints:
                 trainer.add_event_handler(Events.STARTED, self._keep_previous)
             evaluator.add_event_handler(Events.COMPLETED, self._save_best)
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save_last)
-            trainer.add_event_handler(Events.COMPLETED, self._save_unvalidated)
+            trainer.add_event_handler(Events.COMPLETED, self._end)
 
     def _save_best(self) -> None:
         state = self.evaluator.state
+        if self._diverging():
+            return
         if state.best_metric_epoch == self.trainer.state.epoch and not math.isnan(state.best_metric):
             save_whole(self._finite_weights(), self.folder / BEST)
 
-    def _save_unvalidated(self) -> None:
+    def _end(self) -> None:
         state = self.evaluator.state
-        if state.best_metric_epoch < 0 or math.isnan(state.best_metric):
+        unvalidated = state.best_metric_epoch < 0 or math.isnan(state.best_metric)
+        left_out = self.steps.in_a_row if self.steps else 0
+        if left_out > 1 or (left_out and unvalidated):
+            raise RuntimeError(
+                f"the training diverged: its last {left_out} step(s) were not finite. Train with a lower"
+                " --learning_rate"
+            )
+        if unvalidated:
             reason = "every score is NaN" if state.best_metric_epoch > 0 else "val_interval is larger than epochs"
             logger.warning("no epoch was validated, %s: %s holds the last weights", reason, BEST)
             save_whole(self._finite_weights(), self.folder / BEST)
+
+    def _diverging(self) -> bool:
+        """Whether the last step was left out: the weights may be finite, and spoilt all the same."""
+        return self.steps is not None and self.steps.in_a_row > 0
 
     def _finite_weights(self) -> dict[str, torch.Tensor]:
         weights = self.network.state_dict()
@@ -243,6 +260,9 @@ class Checkpoints:
         return self.cases.mark(weights)
 
     def _save_last(self) -> None:
+        if self._diverging():
+            logger.warning("epoch %d ends with steps that were left out: it is not saved", self.trainer.state.epoch)
+            return
         content = {
             "network": self._finite_weights(),
             "optimizer": self.optimizer.state_dict(),
@@ -256,6 +276,8 @@ class Checkpoints:
 
     def _resume(self) -> None:
         path = self.folder / LAST
+        if not path.is_file():
+            raise FileNotFoundError(f"resume: there is no {path}: leave resume out, or take --resume auto")
         load_weights(self.network, path)
         content = torch.load(path, map_location="cpu", weights_only=True)
         if not {"epoch", "optimizer", "lr_scheduler"} <= content.keys():

@@ -145,6 +145,9 @@ def _fold_items(path: Path, pairs: Parts, fold: int) -> Parts:
     folds = sorted({pair["fold"] for pair in pairs["training"] if "fold" in pair})
     if pairs["validation"]:
         raise ValueError(f'{path}: has "fold" keys and a list "validation", expected one of them')
+    without = [pair["image"] for pair in pairs["training"] if "fold" not in pair]
+    if without:
+        raise ValueError(f'{path}: {len(without)} pair(s) have no "fold", such as {without[0]}, and others have one')
     if fold not in folds:
         raise ValueError(f'fold is {fold}, but the "fold" keys in {path} are {folds}')
     held_out = [pair for pair in pairs["training"] if pair.get("fold") == fold]

@@ -22,10 +22,10 @@ from rep3d.cases import case_names
 from rep3d.checks import check_datalist
 from rep3d.data import load_inference_list
 from rep3d.errors import describe, first_line
+from rep3d.io.nifti import is_label_map_of_ours
 from rep3d.logs import file_only
 from rep3d.progress import Progress, tell
 from rep3d.scores import CaseScores
-from rep3d.transforms import is_label_map_of_ours
 
 logger = logging.getLogger(__name__)
 

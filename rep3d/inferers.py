@@ -55,7 +55,7 @@ class LabelMapInferer(SlidingWindowInferer):
         cval, sw_device, device and progress: a bar in a terminal, elsewhere a line in the log now and then.
 
     Raises:
-        ValueError: more than 256 classes.
+        ValueError: more than 256 classes, or an output that is not finite.
     """
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -84,6 +84,10 @@ class LabelMapInferer(SlidingWindowInferer):
                 windows = layer[first : first + self.sw_batch_size]
                 batch = torch.stack([image[(slice(None), *window)] for window in windows])
                 logits = network(batch.to(self.sw_device or image.device)).to(device, torch.float32)
+                if not torch.isfinite(logits).all():
+                    raise ValueError(
+                        "the network's output is NaN or infinite: its weights may be of a training that diverged"
+                    )
                 if not len(sums):
                     _check_classes(logits.shape[1])
                     sums = torch.zeros(logits.shape[1], roi[0], *image.shape[2:], device=device)

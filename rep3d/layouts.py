@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rep3d.cases import CHANNEL, SUFFIXES, case_name, name_cases
+from rep3d.io.nifti import is_label_map_of_ours
 
 FILE = "dataset.json"
 PARTS = ("training", "validation", "test")
@@ -141,6 +142,7 @@ def _folder_pairs(folder: Path, part: str) -> dict[str, Entry]:
         return {}
     label_of = _by_case((case_name(label), label) for label in labels)
     image_of = _by_case((_case_of_image(image, label_of), image) for image in images)
+    image_of = {case: image for case, image in image_of.items() if case in label_of or not is_label_map_of_ours(image)}
     missing = [image.name for case, image in image_of.items() if case not in label_of]
     if missing:
         raise ValueError(
@@ -179,11 +181,10 @@ def _by_case(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
 
 
 def _refuse_repeats(path: Path, pairs: Mapping[str, Sequence[Entry]]) -> None:
-    """Raise ValueError where an image is listed twice."""
+    """Raise ValueError where an image or a label is listed twice."""
     part_of: dict[str, str] = {}
     for part in PARTS:
-        for entry in pairs[part]:
-            image = os.path.normpath(entry["image"])
-            if image in part_of:
-                raise ValueError(f'{path}: {image} stands in "{part_of[image]}" and in "{part}", expected it once')
-            part_of[image] = part
+        for file in (os.path.normpath(entry[key]) for entry in pairs[part] for key in ("image", "label")):
+            if file in part_of:
+                raise ValueError(f'{path}: {file} stands in "{part_of[file]}" and in "{part}", expected it once')
+            part_of[file] = part

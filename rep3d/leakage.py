@@ -1,9 +1,9 @@
 """No image both trains and judges: between the parts of a training, and between it and the weights it goes on from.
 
 An image is known by its voxels: its digest depends neither on the file's name, header and compression nor on the type
-of the voxels. Weights carry the digests of the images that they were trained on in the `_metadata` of their state dict,
-which PyTorch saves with it and ignores when it loads weights. An equal name only gives a warning: many data sets have a
-`case_0`. Names are hashed as well, because weights are passed on and names may be of patients.
+and order of the voxels. Weights carry the digests of the images that they were trained on in the `_metadata` of their
+state dict, which PyTorch saves with it and ignores when it loads weights. An equal name only gives a warning: many data
+sets have a `case_0`. Names are hashed as well, because weights are passed on and names may be of patients.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from rep3d.cases import Item, case_names
@@ -140,12 +141,13 @@ def _path(item: Item) -> str:
 
 def _digest(path: str) -> str:
     try:
-        voxels, _ = read_volume(path)
+        voxels, geometry = read_volume(path)
     except ValueError:
         return ""
     if np.unique(voxels.ravel(order="K")[:: 1 + voxels.size // SAMPLES]).size < FEWEST_VALUES:
         return ""
     digest = hashlib.sha256()
+    voxels = nib.orientations.apply_orientation(voxels, nib.io_orientation(geometry.affine))
     for plane in voxels.T:  # a NIfTI file's order; plane by plane, so that no copy of a large volume is made
         digest.update(np.ascontiguousarray(plane, dtype=np.float32).data)
     return digest.hexdigest()

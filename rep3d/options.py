@@ -16,9 +16,12 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.reference_resolver import ReferenceResolver
 
+from rep3d.errors import show_errors_briefly
+
 PATHS = ("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "init_from", "checkpoint")
 SEPARATOR = ReferenceResolver.sep
-PREPARING = ("imports", "initialize", "finalize")  # lists of expressions that nobody runs by themselves
+INITIALIZE = "initialize"
+PREPARING = ("imports", INITIALIZE, "finalize")  # lists of expressions that nobody runs by themselves
 BOOLEANS = {"true": True, "false": False}
 
 
@@ -99,13 +102,26 @@ def check_options(known_ids: Iterable[str]) -> None:
         parser[name] = value
 
 
+def check_started() -> None:
+    """Check that the bundle's `initialize` has run: MONAI takes a word without "--" for what to run in its place.
+
+    Raises:
+        ValueError: names the word.
+    """
+    workflow = _running_workflow()
+    if workflow is not None and workflow.init_id != INITIALIZE:
+        show_errors_briefly()  # which `initialize` would have done
+        raise ValueError(f"{workflow.init_id!r} is no option: they begin with --, and names with blanks need quotes")
+
+
 def _is_part(name: str, of: str) -> bool:
     return name == of or name.startswith(of + SEPARATOR)
 
 
 def _check_run_id(config: dict, run_id: str) -> None:
     value = ConfigParser(config).get(run_id)
-    if is_runnable(value) or (_is_expression(value) and run_id not in references(config)):
+    runs = is_runnable(value) or (_is_expression(value) and run_id not in references(config))
+    if runs and run_id in config and run_id not in PREPARING:
         return
     names = [name for name, one in config.items() if is_runnable(one) and name not in PREPARING]
     raise ValueError(f"run id {run_id!r} runs nothing, expected one of {', '.join(names)}{nearest(run_id, names)}")
@@ -121,6 +137,8 @@ def _mistaken_paths(parser: ConfigParser) -> Iterator[tuple[str, str]]:
         if value is None or _is_path(value) or isinstance(value, list) and all(map(_is_path, value)):
             continue
         typed = _typed(name)
+        if value is True and (typed is None or typed.startswith("-")):
+            raise ValueError(f"--{name} has no value, expected a path after it")
         if typed is None:
             raise ValueError(f"{name} is {value!r}, expected text: write a name that looks like a number as ./NAME")
         yield name, typed
@@ -147,7 +165,7 @@ def _booleans(config: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
         name = f"{prefix}{SEPARATOR}{key}" if prefix else str(key)
         if name == ConfigParser.meta_key:
             continue
-        if isinstance(config, dict) and isinstance(value, str) and value.lower() in BOOLEANS:
+        if isinstance(config, dict) and isinstance(value, str) and value.lower() in BOOLEANS and name not in PATHS:
             yield name, BOOLEANS[value.lower()]
         yield from _booleans(value, name)
 

@@ -18,10 +18,9 @@ from scipy.ndimage import affine_transform
 
 from rep3d.errors import CaseError, describe
 from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, check_geometry, plain_geometry
-from rep3d.io.nifti import label_image, read_geometry
+from rep3d.io.nifti import is_untouched, label_image, mark, read_geometry
 from rep3d.notes import intensity_note, warn_once
 
-LABEL_MAP_MARK = b"label map by rep3d"  # in the header's description
 MAX_GRID_BYTES = 2**32  # of a volume that was resampled, in float32: a cube of one metre at 1 mm
 
 
@@ -207,15 +206,6 @@ class CropByPosNegLabeld(RandCropByPosNegLabeld):
         super().randomize(label, fg_indices, bg_indices, image)
 
 
-def is_label_map_of_ours(path: str | os.PathLike) -> bool:
-    """Whether an inference left this NIfTI file; False for one that cannot be read."""
-    try:
-        volume: Any = nib.load(path)
-        return volume.header["descrip"].item() == LABEL_MAP_MARK
-    except Exception:
-        return False
-
-
 class NamingCompose(Compose):
     """`Compose` whose errors name the file that the item under "image" comes from.
 
@@ -237,7 +227,7 @@ class LabelMapWriter(NibabelWriter):
 
     Writes to a temporary name and renames, so that a file is whole or not there. A volume of one channel keeps its
     three axes, also those of length 1, which MONAI drops at the end. Its files carry a mark by which
-    `is_label_map_of_ours` knows them, and replace none without it.
+    `rep3d.io.nifti.is_untouched` knows them, and replace no other.
     """
 
     def set_data_array(self, data_array: NdarrayOrTensor, *args: Any, **kwargs: Any) -> None:
@@ -260,14 +250,14 @@ class LabelMapWriter(NibabelWriter):
         if problem:
             raise VolumeError(filename, problem)
         path = Path(filename)
-        if path.exists() and not is_label_map_of_ours(path):
+        if path.exists() and not is_untouched(path):
             raise ValueError(
-                f"{path}: no label map of rep3d and not replaced: give another output_dir, or move it away"
+                f"{path}: not as rep3d wrote it, and so not replaced: give another output_dir, or move it away"
             )
         temporary = path.with_name(f".{os.getpid()}.{path.name}")
         try:
             volume = label_image(voxels, self.scan)
-            volume.header["descrip"] = LABEL_MAP_MARK
+            volume.header["descrip"] = mark(voxels)
             nib.save(volume, temporary)
             os.replace(temporary, path)
         except BaseException:

@@ -46,12 +46,12 @@ def main(data: str = "", output: str = str(ROOT / "runs/demo"), steps: int = 120
         network: config file to lay over the bundle's, for another network.
     """
     folder = Path(output).absolute()
-    locks = _clear(folder)
     labels = json.loads((BUNDLE / "configs/train.json").read_text(encoding="utf-8"))["label_names"]
+    dataset = Path(data).absolute() if data else folder / "phantom"
     if data:
-        dataset = Path(data).absolute()
-    else:
-        dataset = folder / "phantom"
+        load_datalist(dataset, "test")  # before an earlier demo is replaced
+    locks = _clear(folder)
+    if not data:
         write_decathlon(dataset, labels=dict(enumerate(labels[1:], 1)), count=PHANTOM_CASES)
     test_cases = load_datalist(dataset, "test")
 

@@ -44,6 +44,8 @@ def main(studies: str = "", port: int = 8000, output: str = str(ROOT / "runs/lab
     """
     folder = Path(output).absolute()
     images = Path(studies).absolute() if studies else _phantoms(folder / "studies")
+    if not images.is_dir():
+        sys.exit(f"studies {studies!r} is no folder: give one of NIfTI or NRRD images")
     bundle = folder / "bundles" / BUNDLE.name
     if not (bundle / "models/model.pt").is_file():
         _install(bundle)

@@ -64,7 +64,7 @@ def render(root: Path, name: str) -> dict[str, str]:
     template = (base / "README.md").read_text(encoding="utf-8")
     fields = {field for _, field, _, _ in string.Formatter().parse(template) if field}
     check_keys(path, "metadata.", dataset["metadata"], METADATA_KEYS)
-    check_keys(path, "readme.", dataset["readme"], fields - METADATA_KEYS - {"bundle", "labels"})
+    check_keys(path, "readme.", dataset["readme"], fields - METADATA_KEYS - {"bundle", "labels", "folds"})
     check_keys(path, "data.", dataset["data"], {"layout", "split", "folds"}, {"modality", "task", "task_labels"})
     check_keys(path, "data.split.", dataset["data"]["split"], {"training", "validation", "test"})
     bases = {kind: merge(common, network, _read(base / f"{kind}.json")) for kind in ("train", "inference")}
@@ -161,7 +161,9 @@ def metadata(base: dict, dataset: dict) -> dict:
 
 def readme(template: str, bundle: str, dataset: dict) -> str:
     labels = ", ".join(f"{i} {name}" for i, name in enumerate(dataset["common"]["label_names"]))
-    return template.format(bundle=bundle, **dataset["metadata"], **dataset["readme"], labels=labels)
+    last = dataset["data"]["folds"] - 1
+    folds = f"\nTrain another fold with `--fold 1` (to {last}): its weights go to `models/fold1`." if last else ""
+    return template.format(bundle=bundle, **dataset["metadata"], **dataset["readme"], labels=labels, folds=folds)
 
 
 def _read(path: Path) -> dict:

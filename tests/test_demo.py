@@ -46,8 +46,12 @@ def test_leaves_the_files_of_others_alone(tmp_path):
 
 
 def test_missing_data_is_named(tmp_path):
+    """Before an earlier demo is replaced."""
+    (tmp_path / ".rep3d_demo").touch()
+    (tmp_path / "models").mkdir()
     with pytest.raises(FileNotFoundError, match="nowhere.*does not exist"):
-        script.main(data=str(tmp_path / "nowhere"), output=str(tmp_path / "out"))
+        script.main(data=str(tmp_path / "nowhere"), output=str(tmp_path))
+    assert (tmp_path / "models").is_dir()
 
 
 def test_diverged_training_is_told(tmp_path, monkeypatch):

@@ -215,8 +215,23 @@ def test_a_file_of_somebody_else_is_not_replaced(folder, scans, cases):
     before = by_hand.read_bytes()
     with pytest.raises(RuntimeError) as raised:
         segment(folder, scans / "a.nii.gz", scans)
-    assert f"{by_hand}: no label map of rep3d and not replaced" in str(root_cause(raised.value))
+    assert f"{by_hand}: not as rep3d wrote it, and so not replaced" in str(root_cause(raised.value))
     assert by_hand.read_bytes() == before
+
+
+def test_a_corrected_label_map_is_not_replaced(folder, scans):
+    """Programs keep the mark when they save; it is still no scan."""
+    segment(folder, scans / "a.nii.gz", scans)
+    path = scans / "a_seg.nii.gz"
+    label = nib.load(path)
+    voxels = np.asarray(label.dataobj).copy()
+    voxels[0, 0, 0] += 1
+    nib.save(nib.Nifti1Image(voxels, None, label.header), path)
+    before = path.read_bytes()
+    with pytest.raises(RuntimeError) as raised:
+        segment(folder, scans, scans)
+    assert f"{path}: not as rep3d wrote it" in str(root_cause(raised.value))
+    assert path.read_bytes() == before and not (scans / "a_seg_seg.nii.gz").exists()
 
 
 def test_a_folder_of_nothing_but_results(folder, scans):

@@ -143,3 +143,11 @@ def test_autocast_leaves_label_maps():
     with torch.no_grad():
         labels = AutocastInferer(LabelMapInferer((8, 8, 8)), enabled=True)(torch.randn(1, 2, 8, 8, 8), Classes())
     assert labels.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_output_that_is_not_finite_is_no_label_map(value):
+    """Not even background, which argmax would make of it."""
+    inferer = LabelMapInferer(roi_size=(8, 8, 8), overlap=0.5, mode="gaussian")
+    with pytest.raises(ValueError, match="output is NaN or infinite"):
+        inferer(torch.randn(1, 1, 8, 8, 12), lambda x: torch.full((len(x), 2, 8, 8, 8), value))

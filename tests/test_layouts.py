@@ -2,9 +2,12 @@
 
 import json
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from rep3d.data import PARTS, load_datalist, load_inference_list
+from rep3d.io.nifti import mark
 from rep3d.layouts import read_dataset_json
 
 PAIRS = [{"image": f"imagesTr/c{i}.nii.gz", "label": f"labelsTr/c{i}.nii.gz"} for i in range(6)]
@@ -196,3 +199,23 @@ def test_fold_keys_that_are_refused(tmp_path):
         load_datalist(write(tmp_path, {"training": FOLDS}), "training", 3)
     with pytest.raises(ValueError, match='dataset.json: has "fold" keys and a list "validation"'):
         load_datalist(write(tmp_path, {"training": FOLDS[1:], "validation": PAIRS[:1]}), "training")
+
+
+def test_one_label_for_two_images(tmp_path):
+    pairs = [PAIRS[0], {**PAIRS[1], "label": PAIRS[0]["label"]}, *PAIRS[2:]]
+    with pytest.raises(ValueError, match='dataset.json: .*c0.nii.gz stands in "training" and in "training"'):
+        load_datalist(write(tmp_path, {"training": pairs}), "training")
+
+
+def test_pairs_without_a_fold_among_others(tmp_path):
+    with pytest.raises(ValueError, match='1 pair.s. have no "fold", such as .*, and others have one'):
+        load_datalist(write(tmp_path, {"training": [*FOLDS[:-1], PAIRS[-1]]}), "training")
+
+
+def test_label_maps_of_ours_among_the_images(tmp_path):
+    """As an inference leaves them whose output_dir is that of the images."""
+    touch(tmp_path, "imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesVal/b.nii.gz", "labelsVal/b.nii.gz")
+    volume = nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4))
+    volume.header["descrip"] = mark(np.zeros((2, 2, 2), np.uint8))
+    nib.save(volume, tmp_path / "imagesTr/a_seg.nii.gz")
+    assert [item["image"] for item in load_datalist(tmp_path, "training")] == [str(tmp_path / "imagesTr/a.nii.gz")]

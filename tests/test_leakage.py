@@ -188,3 +188,10 @@ def test_one_image_in_both_parts_stops_a_training(trained, tmp_path):
     message = str(root_cause(raised.value))
     assert training["image"] in message and validation["image"] in message and "in the validation part" in message
     assert not list(tmp_path.glob("models/*.pt"))
+
+
+def test_another_order_of_the_voxels_is_the_same_image(tmp_path):
+    volume = nib.load(save(tmp_path / "a.nii")["image"])
+    nib.save(volume.as_reoriented([[1, -1], [0, 1], [2, -1]]), tmp_path / "b.nii")
+    with pytest.raises(ValueError, match="1 image.s. stand in the training and in the validation part"):
+        training_cases([{"image": str(tmp_path / "a.nii")}], [{"image": str(tmp_path / "b.nii")}])

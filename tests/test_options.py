@@ -108,6 +108,9 @@ def test_overlays_that_are_misspelt(tmp_path):
         (TRAIN, "device", ""),
         (TRAIN, 5, ""),
         (TRAIN, "evaluating", ""),
+        (TRAIN, "imports", ""),
+        (TRAIN, "initialize", ""),
+        (INFERENCE, "preprocessing#transforms", ""),
         (EVALUATE, "training", ""),
         (INFERENCE, "evaluate", "evaluating"),
         (INFERENCE, "evaluator", "evaluating"),
@@ -181,3 +184,26 @@ def test_known_ids_are_those_of_the_config():
         config = read(BUNDLE, name)
         known = config.pop("known_ids")
         assert known == list(option_ids(config))
+
+
+def test_a_folder_called_true(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", "--dataset_dir", "true"])
+    assert check(TRAIN, dataset_dir="true")["dataset_dir"] == "true"
+
+
+@pytest.mark.parametrize("typed", [["--dataset_dir"], ["--dataset_dir", "--epochs", "3"]])
+def test_a_path_that_was_forgotten(typed, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", *typed])
+    assert refusal(TRAIN, dataset_dir=True) == "--dataset_dir has no value, expected a path after it"
+
+
+@pytest.mark.parametrize("files", [TRAIN, EVALUATE, INFERENCE], ids=lambda files: files[-1])
+def test_a_stray_word(files, monkeypatch):
+    """MONAI runs `folder` in the place of `initialize`, which is nothing."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    paths = [str(BUNDLE / "configs" / name) for name in files]
+    workflow = ConfigWorkflow(config_file=paths, logging_file=False, run_id=RUN_IDS[files[-1]], init_id="folder")
+    workflow.initialize()
+    with pytest.raises(RuntimeError) as raised:
+        workflow.run()
+    assert str(root_cause(raised.value)).startswith("'folder' is no option: they begin with --")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import math
 import os
@@ -28,6 +29,7 @@ PLACE = (
 SCANNER = 1  # the code of a qform or sform: both readers take it
 ORTHONORMAL = 1e-4  # ITK's tolerance for the axes of a sform
 CHUNK = 2**20
+MARK = b"label map by rep3d "  # begins the description of label maps that we write
 
 
 def read_geometry(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> Geometry:
@@ -95,6 +97,32 @@ def label_image(voxels: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
     image = kind(voxels, None, header)
     image.header["pixdim"][:4] = told["pixdim"][:4]  # afterwards: nibabel takes the signs away
     return image
+
+
+def mark(voxels: np.ndarray) -> bytes:
+    """The description in the header of a label map that we write: it tells whether somebody has changed the voxels."""
+    return MARK + hashlib.sha256(np.ascontiguousarray(voxels).tobytes()).hexdigest()[:16].encode()
+
+
+def is_label_map_of_ours(path: str | os.PathLike) -> bool:
+    """Whether we wrote a NIfTI file as a label map, whoever changed it since; False for one that cannot be read."""
+    return _description(path).startswith(MARK)
+
+
+def is_untouched(path: str | os.PathLike) -> bool:
+    """Whether a NIfTI file is a label map as we wrote it."""
+    try:
+        return is_label_map_of_ours(path) and _description(path) == mark(read_volume(path)[0])
+    except VolumeError:
+        return False
+
+
+def _description(path: str | os.PathLike) -> bytes:
+    try:
+        volume: Any = nib.load(path)
+        return volume.header["descrip"].item()
+    except Exception:
+        return b""
 
 
 def _open(path: str | os.PathLike, max_bytes: int) -> tuple[Any, Geometry]:
