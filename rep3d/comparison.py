@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ def common_cases(evaluations: Mapping[str, Scores]) -> dict[str, Scores]:
     """The evaluations, each with the cases that all have, in one order.
 
     Raises:
-        ValueError: no case in common, or different labels.
+        ValueError: no case in common, different labels, or cases of one name with truths of different volumes.
     """
     first = next(iter(evaluations.values()))
     cases = [case for case in first if all(case in scores for scores in evaluations.values())]
@@ -31,6 +33,13 @@ def common_cases(evaluations: Mapping[str, Scores]) -> dict[str, Scores]:
     for name, scores in evaluations.items():
         if list(scores[cases[0]]) != labels:
             raise ValueError(f"{name} has the labels {list(scores[cases[0]])}, expected {labels}")
+        for case, label in product(cases, labels):
+            one, other = first[case][label]["truth_ml"], scores[case][label]["truth_ml"]
+            if not math.isclose(one, other, rel_tol=1e-3):
+                raise ValueError(
+                    f"{name} has another truth of case {case!r}: {label} of {other:g} ml, expected {one:g} ml as in "
+                    f"{next(iter(evaluations))}"
+                )
     return {name: {case: scores[case] for case in cases} for name, scores in evaluations.items()}
 
 

@@ -102,6 +102,16 @@ def check_options(known_ids: Iterable[str]) -> None:
         parser[name] = value
 
 
+def refuse_training_options(init_from: str | None, resume: bool | str) -> None:
+    """Refuse what an evaluation does not look at, and that yet sounds as if it chose the weights.
+
+    Raises:
+        ValueError: `init_from` or `resume` is given.
+    """
+    if init_from is not None or str(resume).lower() != "false":
+        raise ValueError("init_from and resume are of a training, expected --checkpoint FILE for other weights")
+
+
 def check_started() -> None:
     """Check that the bundle's `initialize` has run: MONAI takes a word without "--" for what to run in its place.
 

@@ -26,7 +26,6 @@ from rep3d.locks import FolderLocks, lock_file
 from rep3d.phantom import write_decathlon
 from rep3d.report import dice_table, divergence, overlay_montage, training_curve, write_report
 from rep3d.scores import read_scores
-from rep3d.training import SHARED_CORES
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles/msd_hippocampus"
@@ -105,7 +104,7 @@ def run_bundle(run_id: str, configs: list[str], overlays: list[str], options: di
     files = [str(BUNDLE / "configs" / name) for name in configs] + [str(Path(name).absolute()) for name in overlays]
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", run_id, "--config_file", str(files)]
     command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    if subprocess.run(command, env={**SHARED_CORES, **os.environ}, check=False).returncode:
+    if subprocess.run(command, check=False).returncode:
         raise SystemExit(f"the demo stopped: {run_id} failed, see above")
 
 

@@ -101,3 +101,13 @@ def test_folders_that_look_like_numbers(dices, tmp_path, monkeypatch):
     main = runpy.run_path(str(SCRIPT))["main"]
     fire.Fire(main, command=["2024_01_05", "1e3", "--output_dir", "0x10"])
     assert "2024_01_05" in (tmp_path / "0x10/comparison.md").read_text(encoding="utf-8")
+
+
+def test_cases_of_one_name_with_other_truths(dices):
+    other = evaluation(dices)
+    case, label = next(iter(other)), next(iter(other[next(iter(other))]))
+    other[case][label]["truth_ml"] += 1
+    with pytest.raises(
+        ValueError, match=f"b has another truth of case '{case}': {label} of .* ml, expected .* as in a"
+    ):
+        comparison_table({"a": evaluation(dices), "b": other})

@@ -8,7 +8,14 @@ from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, ROOT, SHORT, SMALL, TRA
 from monai.bundle import ConfigWorkflow
 
 from rep3d.errors import root_cause
-from rep3d.options import is_runnable, nearest, option_ids, undefined_ids, unused_ids
+from rep3d.options import (
+    is_runnable,
+    nearest,
+    option_ids,
+    refuse_training_options,
+    undefined_ids,
+    unused_ids,
+)
 
 BUNDLE = ROOT / "bundles/msd_hippocampus"
 RUN_IDS = {"train.json": "training", "evaluate.json": "evaluating", "inference.json": "evaluating"}
@@ -207,3 +214,10 @@ def test_a_stray_word(files, monkeypatch):
     with pytest.raises(RuntimeError) as raised:
         workflow.run()
     assert str(root_cause(raised.value)).startswith("'folder' is no option: they begin with --")
+
+
+@pytest.mark.parametrize("told", [("weights.pt", False), (None, "true"), (None, "auto")])
+def test_an_evaluation_takes_a_checkpoint(told):
+    with pytest.raises(ValueError, match="expected --checkpoint FILE"):
+        refuse_training_options(*told)
+    refuse_training_options(None, "False")
