@@ -15,13 +15,13 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # SHARED_CORES of rep3d.training, before anything loads torch
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # SHARED_CORES of rep3d.training.loop, before anything loads torch
 
-from rep3d.errors import describe
+from rep3d.console.errors import describe
 
 try:
     from monailabel_app.commands import COMMANDS, run_command
-    from monailabel_app.doors import is_loopback
+    from monailabel_app.http.security import is_loopback
     from monailabel_app.settings import read_settings
     from monailabel_app.validation import RequestError
 except ImportError as error:

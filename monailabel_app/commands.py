@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monailabel_app.bundles import choose_bundles
-from monailabel_app.versions import list_versions, serve_version
+from monailabel_app.models.versions import list_versions, serve_version
 
 COMMANDS = ("versions", "serve_version")
 COLUMNS = ("version", "date", "dice", "cases", "user", "note", "serving")

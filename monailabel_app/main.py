@@ -11,21 +11,21 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from monailabel_app.active_learning import Uncertainty, make_strategies, pick_sample
-from monailabel_app.background import BackgroundWork
 from monailabel_app.bundles import choose_bundles
-from monailabel_app.datastore import KNOWLEDGE, StudiesFolder
-from monailabel_app.doors import guard
-from monailabel_app.exchange import Exchange
 from monailabel_app.files import remove_parts
-from monailabel_app.inference import BundleInference, find_task, prepare_tasks
-from monailabel_app.pacs import connect
-from monailabel_app.pacs_studies import PacsStudies
-from monailabel_app.routes import add_routes
-from monailabel_app.sessions import Sessions
+from monailabel_app.http.routes import add_routes
+from monailabel_app.http.security import guard
+from monailabel_app.http.viewer import add_viewer
+from monailabel_app.models.active_learning import Uncertainty, make_strategies, pick_sample
+from monailabel_app.models.background import BackgroundWork
+from monailabel_app.models.inference import BundleInference, find_task, prepare_tasks
+from monailabel_app.models.retraining import BundleTraining
+from monailabel_app.pacs.client import connect
+from monailabel_app.pacs.studies import PacsStudies
+from monailabel_app.pacs.synchronization import Exchange
 from monailabel_app.settings import Settings, read_settings
-from monailabel_app.training import BundleTraining
-from monailabel_app.viewer import add_viewer
+from monailabel_app.studies.folder import KNOWLEDGE, StudiesFolder
+from monailabel_app.studies.sessions import Sessions
 from rep3d.locks import lock_folders
 
 

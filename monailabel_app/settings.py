@@ -29,9 +29,9 @@ from pathlib import Path
 
 from pydicom.datadict import tag_for_keyword
 
-from monailabel_app.authentication import Authentication
-from monailabel_app.doors import Security
-from monailabel_app.training import PROMOTION
+from monailabel_app.http.authentication import Authentication
+from monailabel_app.http.security import Security
+from monailabel_app.models.retraining import PROMOTION
 
 NAMES = (
     "models",

@@ -1,39 +1,52 @@
 """Rep3D for MONAI: large-kernel 3D segmentation networks that train.
 
-The modules serve the bundles' configs, which reach them as `rep3d.data`, `rep3d.training` and so on.
+The bundles' configs reach what they call as `rep3d.data`, `rep3d.training` and so on.
 """
 
-from rep3d import (
-    checkpoints,
-    checks,
-    data,
-    errors,
-    inference,
-    inferers,
-    logs,
-    options,
-    tensorboard,
-    training,
-    transforms,
-)
+import importlib
+import warnings
+from types import ModuleType
+
+from rep3d import console, data, evaluation, inference, inferers, io, locks, training, transforms
 from rep3d.deploy import convert_official_state_dict, reparameterize
 from rep3d.networks.rep3d import Rep3D
 from rep3d.ops.depthwise_conv3d import depthwise_conv3d
 
 __all__ = [
     "Rep3D",
-    "checkpoints",
-    "checks",
+    "console",
     "convert_official_state_dict",
     "data",
     "depthwise_conv3d",
-    "errors",
+    "evaluation",
     "inference",
     "inferers",
-    "logs",
-    "options",
+    "io",
+    "locks",
     "reparameterize",
-    "tensorboard",
     "training",
     "transforms",
 ]
+
+# Where the configs of version 0.1.0, packed bundles among them, look for what has moved since; until 0.3.
+_MOVED = {
+    "cases": "data",
+    "checkpoints": "training",
+    "checks": "data",
+    "errors": "console",
+    "leakage": "data",
+    "logs": "console",
+    "options": "console",
+    "scores": "evaluation",
+    "splits": "data",
+    "tensorboard": "training",
+}
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in _MOVED:
+        raise AttributeError(f"module 'rep3d' has no attribute {name!r}")
+    warnings.warn(
+        f"rep3d.{name} is now rep3d.{_MOVED[name]}: render or pack the bundle anew", FutureWarning, stacklevel=2
+    )
+    return importlib.import_module(f"rep3d.{_MOVED[name]}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser, ckpt_export
 
-from rep3d.checkpoints import load_deployed, read_weights, save_whole
+from rep3d.training.checkpoints import load_deployed, read_weights, save_whole
 
 INCLUDED = ("configs", "docs", "LICENSE")
 

@@ -18,14 +18,14 @@ from monai.engines import Evaluator
 from torch.utils.data import DataLoader, Dataset
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from rep3d.cases import case_names
-from rep3d.checks import check_datalist
-from rep3d.data import load_inference_list
-from rep3d.errors import describe, first_line
+from rep3d.console.errors import describe, first_line
+from rep3d.console.logs import file_only
+from rep3d.console.progress import Progress, tell
+from rep3d.data.cases import case_names
+from rep3d.data.checks import check_datalist
+from rep3d.data.lists import load_inference_list
+from rep3d.evaluation.scores import CaseScores
 from rep3d.io.nifti import is_label_map_of_ours
-from rep3d.logs import file_only
-from rep3d.progress import Progress, tell
-from rep3d.scores import CaseScores
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Failure:
 
 
 def list_scans(source: str | os.PathLike) -> list[dict[str, str]]:
-    """`rep3d.data.load_inference_list` without the label maps that an earlier inference left among the scans.
+    """`rep3d.data.lists.load_inference_list` without the label maps that an earlier inference left among the scans.
 
     Raises:
         ValueError: no scan is left, or as `load_inference_list`.
@@ -97,7 +97,7 @@ def score_each(
         evaluator: MONAI evaluator with `scores` among its handlers.
         dataloader: of items {"image": path, "label": path} and their transform.
         scores: what collects and writes the scores.
-        classes, memory, window: as of `rep3d.checks.check_datalist`.
+        classes, memory, window: as of `rep3d.data.checks.check_datalist`.
 
     Raises:
         RuntimeError: after all cases, when some have failed. Names each with its reason.
@@ -111,7 +111,7 @@ def score_each(
 def find_problems(
     items: Sequence[dict[str, str]], classes: int, memory: str | os.PathLike, window: Sequence[float] | None
 ) -> dict[str, str]:
-    """What `rep3d.checks.check_datalist` finds wrong with each case, by the path of its image."""
+    """What `rep3d.data.checks.check_datalist` finds wrong with each case, by the path of its image."""
     try:
         check_datalist(items, classes, memory, window)
         return {}

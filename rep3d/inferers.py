@@ -13,8 +13,8 @@ from monai.inferers import Inferer, SlidingWindowInferer
 from monai.utils import PytorchPadMode, convert_to_dst_type, ensure_tuple_rep, fall_back_tuple
 from torch import nn
 
+from rep3d.console.progress import Progress
 from rep3d.precision import check_layers, has_fast_bfloat16
-from rep3d.progress import Progress
 
 
 class AutocastInferer(Inferer):

@@ -16,10 +16,10 @@ from monai.data import MetaTensor, NibabelWriter
 from monai.transforms import Compose, MapTransform, RandCropByPosNegLabeld
 from scipy.ndimage import affine_transform
 
-from rep3d.errors import CaseError, describe
+from rep3d.console.errors import CaseError, describe
+from rep3d.data.notes import intensity_note, warn_once
 from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, check_geometry, plain_geometry
 from rep3d.io.nifti import is_untouched, label_image, mark, read_geometry
-from rep3d.notes import intensity_note, warn_once
 
 MAX_GRID_BYTES = 2**32  # of a volume that was resampled, in float32: a cube of one metre at 1 mm
 
@@ -32,7 +32,7 @@ class CheckVolumed(MapTransform):
     Args:
         keys: the image; then label maps on its grid, which get its very affine.
         window: the intensities that will be mapped to 0 and 1; None: the z-score is taken. See
-            `rep3d.notes.intensity_note`.
+            `rep3d.data.notes.intensity_note`.
         spacing: millimetres of the RAS grid that the volumes will be resampled to; None: they will not be.
         max_bytes: of one volume in float32 on that grid.
 
@@ -162,7 +162,7 @@ class ToNativeGridd(MapTransform):
 
 
 class CaseToMetad(MapTransform):
-    """Puts an item's "case", where it has one, into the metadata of label maps: `rep3d.cases.output_name` looks there.
+    """Puts an item's "case", where it has one, into the metadata of label maps: `rep3d.data.output_name` looks there.
 
     Args:
         keys: label maps, `MetaTensor`s.

@@ -13,9 +13,9 @@ from pathlib import Path
 import fire
 from fire.decorators import SetParseFn
 
-from rep3d.comparison import box_plot, comparison_table
-from rep3d.errors import show_errors_briefly
-from rep3d.scores import COLUMNS, read_scores
+from rep3d.console.errors import show_errors_briefly
+from rep3d.evaluation.comparison import box_plot, comparison_table
+from rep3d.evaluation.scores import COLUMNS, read_scores
 
 
 @SetParseFn(str)  # a folder may be called 2024_01_05

@@ -38,11 +38,11 @@ from torch import nn
 from tqdm import tqdm
 
 from rep3d import Rep3D
-from rep3d.data import load_datalist
+from rep3d.data.lists import load_datalist
 from rep3d.networks.lrbm import LRBM
 from rep3d.networks.rep3d import ChannelNorm
 from rep3d.precision import check_layers
-from rep3d.training import parameter_groups
+from rep3d.training.loop import parameter_groups
 
 FORMS = ("positions-0", "positions-1", "channels-0", "channels-1", "fixed", "none")
 KEYS = ("image", "label")

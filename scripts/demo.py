@@ -19,13 +19,13 @@ from pathlib import Path
 import fire
 from fire.decorators import SetParseFn
 
-from rep3d.cases import case_names, file_name
-from rep3d.data import load_datalist
-from rep3d.errors import show_errors_briefly
+from rep3d.console.errors import show_errors_briefly
+from rep3d.data.cases import case_names, file_name
+from rep3d.data.lists import load_datalist
+from rep3d.datasets.phantom import write_decathlon
+from rep3d.evaluation.report import dice_table, divergence, overlay_montage, training_curve, write_report
+from rep3d.evaluation.scores import read_scores
 from rep3d.locks import FolderLocks, lock_file
-from rep3d.phantom import write_decathlon
-from rep3d.report import dice_table, divergence, overlay_montage, training_curve, write_report
-from rep3d.scores import read_scores
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles/msd_hippocampus"

@@ -14,7 +14,7 @@ from fire.decorators import SetParseFn
 from monai.apps import DecathlonDataset, download_and_extract
 from prepare_data import read_config
 
-from rep3d.errors import show_errors_briefly
+from rep3d.console.errors import show_errors_briefly
 
 
 @SetParseFn(str, "folder")  # a folder may be called 2024_01_05

@@ -17,8 +17,8 @@ from pathlib import Path
 import fire
 from fire.decorators import SetParseFn
 
-from rep3d.errors import show_errors_briefly
-from rep3d.phantom import write_decathlon
+from rep3d.console.errors import show_errors_briefly
+from rep3d.datasets.phantom import write_decathlon
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles/msd_hippocampus"

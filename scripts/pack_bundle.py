@@ -12,7 +12,7 @@ from pathlib import Path
 import fire
 from fire.decorators import SetParseFn
 
-from rep3d.errors import show_errors_briefly
+from rep3d.console.errors import show_errors_briefly
 from rep3d.export import pack_bundle
 
 

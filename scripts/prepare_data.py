@@ -17,9 +17,9 @@ from pathlib import Path
 import fire
 from fire.decorators import SetParseFn
 
-from rep3d.errors import show_errors_briefly
-from rep3d.fingerprint import summary, write_fingerprint
-from rep3d.preparation import Preparation, prepare
+from rep3d.console.errors import show_errors_briefly
+from rep3d.datasets.fingerprint import summary, write_fingerprint
+from rep3d.datasets.preparation import Preparation, prepare
 
 DATASETS = Path(__file__).resolve().parents[1] / "configs/datasets"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import fire
 from fire.decorators import SetParseFn
 
-from rep3d.options import nearest, option_ids, references, undefined_ids, unused_ids
+from rep3d.console.options import nearest, option_ids, references, undefined_ids, unused_ids
 
 METADATA_KEYS = {"name", "task", "modality", "data_source", "value_range"}
 ROOT = Path(__file__).resolve().parents[1]

@@ -35,15 +35,15 @@ from monai.bundle import ConfigParser
 from scipy.stats import t as student
 from tqdm import tqdm
 
-from monailabel_app.active_learning import RANKINGS
 from monailabel_app.bundles import read_bundle
 from monailabel_app.files import copy_whole, read_json, whole_file, write_json
-from monailabel_app.inference import BundleInference
-from monailabel_app.uncertainty import VERSIONS, disagreement, score_image
-from rep3d.cases import item_name
-from rep3d.comparison import CONFIDENCE
-from rep3d.data import load_datalist
-from rep3d.scores import means, read_scores, table
+from monailabel_app.models.active_learning import RANKINGS
+from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.uncertainty import VERSIONS, disagreement, score_image
+from rep3d.data.cases import item_name
+from rep3d.data.lists import load_datalist
+from rep3d.evaluation.comparison import CONFIDENCE
+from rep3d.evaluation.scores import means, read_scores, table
 
 BUNDLE = str(Path(__file__).resolve().parents[1] / "bundles/msd_hippocampus")
 BASELINE = "random"
@@ -349,5 +349,5 @@ def _claim(output: Path, settings: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    logging.getLogger("rep3d.checkpoints").setLevel(logging.ERROR)  # it warns of a training without validation
+    logging.getLogger("rep3d.training.checkpoints").setLevel(logging.ERROR)  # it warns of a training without validation
     fire.Fire(main)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from rep3d.data import PARTS, load_datalist
-from rep3d.phantom import write_decathlon
+from rep3d.data.lists import PARTS, load_datalist
+from rep3d.datasets.phantom import write_decathlon
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/train.json"))

@@ -42,12 +42,12 @@ from monai.bundle import ConfigParser, ckpt_export, verify_metadata, verify_net_
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
 from monai.bundle.reference_resolver import ReferenceResolver
 
-from rep3d.checkpoints import load_deployed, read_weights
-from rep3d.data import load_datalist
-from rep3d.errors import root_cause
-from rep3d.logs import file_only
-from rep3d.scores import read_scores, score_label_map
-from rep3d.splits import make_splits
+from rep3d.console.errors import root_cause
+from rep3d.console.logs import file_only
+from rep3d.data.lists import load_datalist
+from rep3d.data.splits import make_splits
+from rep3d.evaluation.scores import read_scores, score_label_map
+from rep3d.training.checkpoints import load_deployed, read_weights
 
 SCHEMA = ROOT.parent / "shared/fixtures/bundle_metadata_schema.json"
 REAL_DATA = ROOT.parent / "shared/data"

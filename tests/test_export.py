@@ -6,8 +6,8 @@ import torch
 from bundle_helpers import ROOT, label_names, read
 
 from rep3d import Rep3D
-from rep3d.checkpoints import load_deployed
 from rep3d.export import pack_bundle
+from rep3d.training.checkpoints import load_deployed
 
 pytestmark = pytest.mark.slow
 

@@ -12,9 +12,9 @@ import torch
 from bundle_helpers import EVALUATE, INFERENCE, ROOT, TRAIN, make_dataset, run, small_network, workflow
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from rep3d.data import load_datalist
-from rep3d.errors import describe, root_cause
-from rep3d.scores import read_scores
+from rep3d.console.errors import describe, root_cause
+from rep3d.data.lists import load_datalist
+from rep3d.evaluation.scores import read_scores
 
 BUNDLE = ROOT / "bundles/msd_hippocampus"
 
@@ -244,7 +244,7 @@ def test_a_folder_of_nothing_but_results(folder, scans):
 def test_progress_within_a_scan(folder, cases, caplog, monkeypatch):
     """Without a terminal a line now and then, here at once."""
     caplog.set_level("INFO")
-    monkeypatch.setattr("rep3d.progress.Progress.__init__.__kwdefaults__", {"leave": True, "seconds": 0})
+    monkeypatch.setattr("rep3d.console.progress.Progress.__init__.__kwdefaults__", {"leave": True, "seconds": 0})
     segment(folder, cases[1]["image"], folder / "out")
     windows = [line for line in caplog.messages if "windows: window" in line]
     assert len(windows) >= 2 and re.fullmatch(r"windows: window \d+ of \d+", windows[0])

@@ -10,9 +10,9 @@ import torch
 from bundle_helpers import EVALUATE, INFERENCE, ROOT, TRAIN, run, small_network
 from monai.utils import set_determinism
 
-from rep3d import notes
-from rep3d.errors import root_cause
-from rep3d.scores import read_scores
+from rep3d.console.errors import root_cause
+from rep3d.data import notes
+from rep3d.evaluation.scores import read_scores
 
 HIPPOCAMPUS, PANCREAS = (ROOT / "bundles" / name for name in ("msd_hippocampus", "msd_pancreas"))
 AFFINE = nib.affines.from_matvec(np.eye(3), (-20, 10, 5))
@@ -72,7 +72,7 @@ def test_one_anatomy_under_all_headers(tmp_path, caplog):
         scan, label = (sitk.ReadImage(str(file)) for file in (tmp_path / f"scans/{name}.nii.gz", path))
         for place in ("GetOrigin", "GetSpacing", "GetDirection"):
             assert getattr(label, place)() == getattr(scan, place)()
-    warned = [r.getMessage() for r in caplog.records if r.name == "rep3d.notes"]
+    warned = [r.getMessage() for r in caplog.records if r.name == "rep3d.data.notes"]
     assert [text.split("scans/")[1].split(":")[0] for text in warned] == ["no_codes.nii.gz", "two_opinions.nii.gz"]
 
 
@@ -100,7 +100,7 @@ def test_air(bundle, tmp_path, caplog):
     run(bundle, TRAIN, dataset, tmp_path, **{"train#trainer#epoch_length": 4})
     run(bundle, EVALUATE, dataset, tmp_path)
     assert sorted(read_scores(tmp_path / "eval")) == ["ct_4", "ct_5", "ct_6"]
-    warned = [r.getMessage().split(":")[0][-11:] for r in caplog.records if r.name == "rep3d.notes"]
+    warned = [r.getMessage().split(":")[0][-11:] for r in caplog.records if r.name == "rep3d.data.notes"]
     assert sorted(warned) == (["ct_1.nii.gz", "ct_5.nii.gz"] if bundle == PANCREAS else [])
     run(bundle, INFERENCE, dataset / "images/ct_1.nii.gz", tmp_path)
     label = np.asarray(nib.load(tmp_path / "eval/ct_1_seg.nii.gz").dataobj)

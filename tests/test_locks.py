@@ -6,7 +6,7 @@ import pytest
 from bundle_helpers import EVALUATE, ROOT, TRAIN, make_dataset, workflow
 from ignite.engine import Engine
 
-from rep3d.errors import root_cause
+from rep3d.console.errors import root_cause
 from rep3d.locks import FolderLocks, lock_file, lock_folders
 
 BUNDLE = ROOT / "bundles/msd_hippocampus"

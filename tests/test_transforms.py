@@ -17,7 +17,7 @@ from monai.transforms import (
     Spacingd,
 )
 
-from rep3d.errors import root_cause
+from rep3d.console.errors import root_cause
 from rep3d.transforms import CheckVolumed, CropByPosNegLabeld, LabelMapWriter, ToNativeGridd, foreground
 
 

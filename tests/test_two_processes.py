@@ -14,9 +14,9 @@ import torch
 from bundle_helpers import ROOT, SHORT, SMALL, free_port, make_dataset, options, small_network
 from programs import Program
 
-from rep3d.checkpoints import read_weights
-from rep3d.data import load_datalist
-from rep3d.scores import read_scores
+from rep3d.data.lists import load_datalist
+from rep3d.evaluation.scores import read_scores
+from rep3d.training.checkpoints import read_weights
 
 BUNDLE = ROOT / "bundles/msd_hippocampus"
 PROGRAM = [sys.executable, "-m", "monai.bundle"]

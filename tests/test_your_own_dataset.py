@@ -9,7 +9,7 @@ import sys
 import pytest
 from bundle_helpers import EVALUATE, INFERENCE, ROOT, TRAIN, label_names, make_dataset, run
 
-from rep3d.scores import read_scores
+from rep3d.evaluation.scores import read_scores
 
 PAGE = (ROOT / "docs/your_own_dataset.md").read_text(encoding="utf-8")
 

@@ -1,1 +1,5 @@
-"""Volumes on disk: one gate through which every header and every voxel comes in, and label maps on their way out."""
+"""Volumes and label maps as files; the one gate for headers and grids."""
+
+from rep3d.io.reader import NiftiReader
+
+__all__ = ["NiftiReader"]

@@ -9,7 +9,7 @@ from app_helpers import Server, small_bundle
 from bundle_helpers import make_dataset
 
 if importlib.util.find_spec("monailabel") is None:
-    collect_ignore_glob = ["test_*.py"]  # they need the extra `label`
+    collect_ignore_glob = ["*test_*.py"]  # they need the extra `label`
 
 
 @pytest.fixture(scope="package")

@@ -8,8 +8,8 @@ import pytest
 from app_helpers import small_bundle
 from bundle_helpers import make_dataset
 
-from rep3d.cases import case_name
-from rep3d.data import load_datalist
+from rep3d.data.cases import case_name
+from rep3d.data.lists import load_datalist
 
 pytestmark = pytest.mark.slow
 

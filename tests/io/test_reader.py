@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.transforms import Compose, LoadImaged
 
-from rep3d.errors import root_cause
+from rep3d.console.errors import root_cause
 from rep3d.io.geometry import VolumeError
 
 VOXELS = np.random.default_rng(0).normal(100, 20, (6, 7, 8)).astype(np.float32)

@@ -1,0 +1,76 @@
+"""OHIF, which MONAI Label brings, and its way to the PACS: DICOMweb requests, passed on."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import monailabel
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import Response, StreamingResponse
+from monailabel.interfaces.utils.app import app_instance
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from monailabel_app.http.authentication import ANNOTATOR
+from monailabel_app.http.routes import AnyUser
+from monailabel_app.pacs.studies import PacsStudies
+from monailabel_app.validation import RequestError
+
+STATIC = Path(monailabel.__file__).parent / "endpoints/static"
+SERVER_COOKIE = "MONAILABEL_SERVER_URL"  # where OHIF's panel of MONAI Label looks for its server first
+TO_PACS = ("accept", "accept-encoding", "content-type")
+FROM_PACS = ("content-type", "content-encoding", "content-length")
+INERT = {"content-security-policy": "sandbox"}  # a page that somebody stored in the PACS runs nothing
+PIECE = 2**16  # bytes
+
+router = APIRouter()
+
+
+def add_viewer(server: FastAPI) -> None:
+    """Serve OHIF at /ohif/, and the PACS at the address where it looks for one."""
+    server.include_router(router)
+    server.mount("/static", StaticFiles(directory=STATIC))
+    server.mount("/ohif", _Viewer(directory=STATIC / "ohif", html=True))
+
+
+@router.api_route("/proxy/dicom/{service}/{path:path}", methods=["GET", "POST"], include_in_schema=False)
+async def dicomweb(user: AnyUser, request: Request, service: Literal["wado", "qido", "stow"], path: str) -> Response:
+    """The PACS's answer to a search, a retrieval or (POST) an instance to store."""
+    datastore = app_instance().datastore()
+    if not isinstance(datastore, PacsStudies):
+        raise RequestError(404, "the studies are in a folder, not in a PACS")
+    if request.method == "POST" and ANNOTATOR not in user.roles:
+        raise RequestError(403, f"the role {ANNOTATOR!r} is required")
+    if request.method == "POST" and not request.headers.get("content-type", "").startswith("multipart/related"):
+        raise RequestError(400, "instances are stored as multipart/related")
+    headers = {name: request.headers[name] for name in TO_PACS if name in request.headers}
+    body = await request.body() if request.method == "POST" else None
+    answer = await run_in_threadpool(datastore.pacs.forward, request.method, path, request.url.query, headers, body)
+    return StreamingResponse(
+        answer.raw.stream(PIECE, decode_content=False),
+        answer.status_code,
+        {name: answer.headers[name] for name in FROM_PACS if name in answer.headers} | INERT,
+        background=BackgroundTask(answer.close),
+    )
+
+
+class _Viewer(StaticFiles):
+    """OHIF's files; its pages have addresses of their own, which all mean index.html."""
+
+    async def get_response(self, path: str, scope: MutableMapping[str, Any]) -> Response:
+        try:
+            response = await super().get_response(path, scope)
+        except HTTPException as error:
+            if error.status_code != 404:
+                raise
+            response = await super().get_response("index.html", scope)
+        request = Request(scope)
+        if response.media_type == "text/html" and SERVER_COOKIE not in request.cookies:
+            address = quote(str(request.base_url.replace(path="/")), safe="")  # set_cookie would put it into quotes
+            response.headers.append("set-cookie", f"{SERVER_COOKIE}={address}; Path=/; SameSite=Strict")
+        return response

@@ -1,0 +1,230 @@
+"""Which image a clinician should label next, and the scores behind it.
+
+Scores are computed in the background and kept with the image, under the model's name, together with a stamp of the
+weights that they were computed with: other weights make them void.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+
+from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.uncertainty import VERSIONS, disagreement, score_image
+from monailabel_app.models.versions import version_files
+from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.tasks import Task
+from monailabel_app.validation import RequestError
+
+logger = logging.getLogger(__name__)
+
+Scores = dict[str, dict[str, Any]]  # by image
+
+
+class Uncertainty(ScoringMethod):
+    """Names the scoring to clients; the app computes it in the background, see `compute_scores`."""
+
+    def __init__(self) -> None:
+        super().__init__("Entropy, disagreement of versions and features of every image, for active learning")
+
+    def __call__(self, request: Mapping[str, Any], datastore: StudiesFolder) -> dict[str, Any]:
+        raise NotImplementedError("scores are computed by the app, in the background")
+
+
+class First(Strategy):
+    """The unlabelled image that comes first by name."""
+
+    def __init__(self) -> None:
+        super().__init__("First unlabelled image by name")
+
+    def __call__(self, request: Mapping[str, Any], datastore: StudiesFolder) -> dict[str, Any] | None:
+        images = datastore.get_unlabeled_images()
+        return {"id": images[0]} if images else None
+
+
+class Random(Strategy):
+    """Any unlabelled image."""
+
+    def __init__(self) -> None:
+        super().__init__("Random unlabelled image")
+
+    def __call__(self, request: Mapping[str, Any], datastore: StudiesFolder) -> dict[str, Any] | None:
+        images = datastore.get_unlabeled_images()
+        return {"id": random.choice(images)} if images else None
+
+
+class Scored(Strategy):
+    """The unlabelled image with the highest score of a model; any one, with a note, while none has a score.
+
+    Args:
+        description: for clients.
+        rank: from the scores of the unlabelled and of the labelled images to a number for each unlabelled one.
+        models: inference by model name; `request["model"]` says which, otherwise the first that has weights.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        rank: Callable[[Scores, Scores], dict[str, float]],
+        models: Mapping[str, BundleInference],
+    ) -> None:
+        super().__init__(description)
+        self._rank = rank
+        self._models = models
+
+    def __call__(self, request: Mapping[str, Any], datastore: StudiesFolder) -> dict[str, Any] | None:
+        images = datastore.get_unlabeled_images()
+        if not images:
+            return None
+        model = choose_model(self._models, request.get("model", ""))
+        scores = known_scores(datastore, model)
+        ranks = self._rank(
+            {image: scores[image] for image in images if image in scores},
+            {image: scores[image] for image in datastore.get_labeled_images() if image in scores},
+        )
+        if not ranks:
+            return {"id": random.choice(images), "note": "a random image: the scores are not computed yet"}
+        best = max(ranks, key=lambda image: ranks[image])
+        return {"id": best, "weight": ranks[best]}
+
+
+def by_entropy(unlabeled: Scores, labeled: Scores) -> dict[str, float]:
+    """Entropy under changes of the image."""
+    return {image: scores["entropy"] for image, scores in unlabeled.items()}
+
+
+def by_disagreement(unlabeled: Scores, labeled: Scores) -> dict[str, float]:
+    """Disagreement of the newest versions of the weights."""
+    return {image: scores["disagreement"] for image, scores in unlabeled.items() if "disagreement" in scores}
+
+
+def by_diversity(unlabeled: Scores, labeled: Scores) -> dict[str, float]:
+    """Entropy times the distance of the features to the nearest labelled image, in units of the largest distance."""
+    if not labeled:
+        return by_entropy(unlabeled, labeled)
+    known = np.array([scores["features"] for scores in labeled.values()])
+    distances = {
+        image: float(np.linalg.norm(known - np.array(scores["features"]), axis=1).min())
+        for image, scores in unlabeled.items()
+    }
+    largest = max(distances.values(), default=0.0) or 1.0
+    return {image: unlabeled[image]["entropy"] * distance / largest for image, distance in distances.items()}
+
+
+# The strategies that go by scores, by the names that clients see: description and rank.
+RANKINGS: dict[str, tuple[str, Callable[[Scores, Scores], dict[str, float]]]] = {
+    "entropy": ("Most uncertain under changes of contrast and noise", by_entropy),
+    "disagreement": ("Where the newest versions of the weights disagree most", by_disagreement),
+    "diverse": ("Uncertain and unlike what is labelled", by_diversity),
+}
+
+
+def make_strategies(models: Mapping[str, BundleInference]) -> dict[str, Strategy]:
+    """The strategies by the names that clients see."""
+    scored = {name: Scored(description, rank, models) for name, (description, rank) in RANKINGS.items()}
+    return {"random": Random(), "first": First(), **scored}
+
+
+def pick_sample(
+    strategies: Mapping[str, Strategy], request: Mapping[str, Any], datastore: StudiesFolder
+) -> dict[str, Any]:
+    """The image that `request["strategy"]` picks, and what is known of it; empty where all are labelled.
+
+    Raises:
+        RequestError: 404, there is no such strategy.
+    """
+    if request["strategy"] not in strategies:
+        raise RequestError(404, f"there is no strategy {request['strategy'][:100]!r}")
+    sample = strategies[request["strategy"]](request, datastore)
+    if not sample:
+        return {}
+    path = datastore.image(sample["id"])
+    told = {"name": path.name, "path": str(path), "checksum": datastore.checksum(sample["id"])}
+    return {**datastore.get_image_info(sample["id"]), **told, **sample}
+
+
+def choose_model(models: Mapping[str, BundleInference], name: str) -> BundleInference:
+    """The named model, or the first that has weights.
+
+    Raises:
+        RequestError: 404, there is none.
+    """
+    found = models.get(name) if name else next((model for model in models.values() if model.is_valid()), None)
+    if found is None or not found.is_valid():
+        raise RequestError(404, f"there is no model {name[:100]!r} with weights")
+    return found
+
+
+def known_scores(datastore: StudiesFolder, model: BundleInference) -> Scores:
+    """The scores of all images that the model's present weights and versions gave."""
+    found, stamp = {}, _stamp(model)
+    for image in datastore.list_images():
+        scores = datastore.knowledge(image).get("scores", {}).get(model.bundle.name)
+        if scores and scores["weights"] == stamp:
+            found[image] = scores
+    return found
+
+
+def _stamp(model: BundleInference) -> str:
+    return f"{model.stamp()}-{len(version_files(model.bundle))}"
+
+
+def compute_scores(task: Task, datastore: StudiesFolder, model: BundleInference) -> dict[str, Any]:
+    """Compute and keep the scores that are missing; go on past images that fail.
+
+    Returns:
+        {"done": image ids, "failed": reasons by image id}
+    """
+    known = known_scores(datastore, model)
+    missing = [image for image in datastore.list_images() if image not in known]
+    versions = version_files(model.bundle)[-VERSIONS:]
+    done: list[str] = []
+    failed: dict[str, str] = {}
+    for image in missing:
+        try:
+            stamp = _stamp(model)
+            scores = _score(model, datastore.image(image), versions, task.stopping.is_set)
+            if scores is None:
+                break
+            kept = datastore.knowledge(image).get("scores", {})
+            datastore.update_image_info(image, {"scores": {**kept, model.bundle.name: {"weights": stamp, **scores}}})
+            done.append(image)
+        except RequestError as error:
+            logger.warning("scoring: skipped %s: %s", image, error.message)
+            failed[image] = error.message
+        except Exception as error:
+            logger.exception("scoring: skipped %s", image)
+            failed[image] = f"{type(error).__name__}, see the server's log"
+        task.report(f"{len(done) + len(failed)} of {len(missing)} images", done=len(done), total=len(missing))
+    return {"done": done, "failed": failed}
+
+
+def _score(
+    model: BundleInference, image: Path, versions: Sequence[Path], is_stopping: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """Scores of one image, on the CPU where the GPU's memory does not suffice; None where it was stopped."""
+    for device in ("", "cpu"):
+        try:
+            return _score_on(device, model, image, versions, is_stopping)
+        except torch.cuda.OutOfMemoryError:
+            logger.warning("scoring: the GPU ran out of memory, taking the CPU")
+            model.free_memory()
+    raise AssertionError("the CPU raises no CUDA error")
+
+
+def _score_on(
+    device: str, model: BundleInference, image: Path, versions: Sequence[Path], is_stopping: Callable[[], bool]
+) -> dict[str, Any] | None:
+    scores = score_image(model, image, is_stopping, device)
+    if scores is None or len(versions) < 2:
+        return scores
+    value = disagreement(model, image, versions, is_stopping, device)
+    return None if value is None else {**scores, "disagreement": value}

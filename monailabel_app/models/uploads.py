@@ -1,0 +1,65 @@
+"""Weights that a client sends: checked before they replace anything, kept as a version, and served."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.versions import add_version, keep_serving, serve_version
+from monailabel_app.validation import RequestError
+from rep3d.training.checkpoints import NonFiniteWeights, non_finite, read_weights
+
+MAX_RATIO = 4  # of a checkpoint's size to the network's: a `last.pt` holds the optimizer's state too
+SPARE_BYTES = 2**20  # for names
+
+
+def serve_upload(task: BundleInference, file: Path, user: str) -> dict[str, Any]:
+    """Let a training checkpoint of the model's own network serve. The weights that served stay a version.
+
+    The file is read without running anything in it. What is kept is the network's state dict, and nothing else of it.
+
+    Returns:
+        The new version, as `versions.list_versions` describes it.
+
+    Raises:
+        RequestError: 400, no checkpoint, one of another network, or values that are not finite; 413, too large.
+    """
+    network = task.parser().get_parsed_content("network_def")
+    _check_size(file, network)
+    _load(network, file)
+    checked = file.with_name("checked.pt")
+    torch.save(network.state_dict(), checked)
+    keep_serving(task.bundle)
+    number = add_version(task.bundle, checked, {"user": user, "note": "uploaded"})
+    return serve_version(task.bundle, number)
+
+
+def _check_size(file: Path, network: nn.Module) -> None:
+    """A small file may unpack to gigabytes."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise RequestError(400, f"the file ({file.stat().st_size} bytes) is no checkpoint of torch.save") from error
+    limit = MAX_RATIO * sum(tensor.nbytes for tensor in network.state_dict().values()) + SPARE_BYTES
+    if unpacked > limit:
+        raise RequestError(413, f"the checkpoint unpacks to {unpacked} bytes, at most {limit} for this network")
+
+
+def _load(network: nn.Module, file: Path) -> None:
+    try:
+        network.load_state_dict(read_weights(file))
+    except NonFiniteWeights as error:
+        raise RequestError(400, str(error).removeprefix(f"{file}: ")) from error
+    except ValueError as error:
+        raise RequestError(400, "the file holds no state dict of tensors, or more than that") from error
+    except RuntimeError as error:
+        raise RequestError(400, f"the weights are of another network. {' '.join(str(error).split())[:600]}") from error
+    wrong = non_finite(network.state_dict())  # too large for float32
+    if wrong:
+        raise RequestError(400, wrong)

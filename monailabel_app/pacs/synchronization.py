@@ -1,0 +1,183 @@
+"""Labels there and back between the app and a PACS, as DICOM Segmentations.
+
+A viewer such as OHIF has no way to submit a label: it stores a segmentation in the PACS. What appears there is taken in
+as a submitted label, checked like any other. What is submitted to the app, or segmented by it in a batch, is stored in
+the PACS.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pydicom
+
+from monailabel_app.bundles import Bundle
+from monailabel_app.studies.folder import TAGS
+from monailabel_app.dicom import sorted_slices
+from monailabel_app.dicom_seg import is_own_proposal, make_segmentation, read_segmentation
+from monailabel_app.formats import write_label_map
+from monailabel_app.studies.submission import submit_label
+from monailabel_app.pacs.client import Series
+from monailabel_app.pacs.studies import PacsStudies
+from monailabel_app.validation import RequestError, SubmissionParameters
+from rep3d.io.geometry import plain_geometry
+
+logger = logging.getLogger(__name__)
+
+INTERVAL = 10  # seconds between two looks
+PATIENCE = 5  # seconds that a request waits for a look that is going on
+PAUSE = 300  # seconds after which what failed is tried again
+
+
+class Exchange:
+    """Keeps labels and segmentations the same, in a thread of its own.
+
+    Args:
+        datastore: images of a PACS.
+        bundles: whose labels are taken.
+        send: whether labels go to the PACS.
+    """
+
+    def __init__(self, datastore: PacsStudies, bundles: Mapping[str, Bundle], *, send: bool) -> None:
+        self._datastore = datastore
+        self._bundles = bundles
+        self._send = send
+        self._known: dict[str, dict[str, Any]] = {}  # what became of segmentations, by UID
+        self._next_try: dict[str, float] = {}  # of what failed, by UID or by image and tag
+        self._lock = threading.Lock()
+        self._wanted = threading.Event()
+
+    def start(self) -> None:
+        """Look now, whenever `soon` was called, and every INTERVAL."""
+        threading.Thread(target=self._work, name="exchange", daemon=True).start()
+
+    def soon(self) -> None:
+        """Do not wait for the interval."""
+        self._wanted.set()
+
+    def run(self) -> None:
+        """Take in what is new in the PACS, and send what is new here; a look that takes long goes on by itself.
+
+        Raises:
+            RequestError: 502, the PACS does not answer.
+        """
+        if not self._lock.acquire(timeout=PATIENCE):
+            return
+        try:
+            images = self._datastore.pacs.series()
+            found = self._datastore.pacs.segmentations()
+            for study, series, uid in found:
+                if not self._is_settled(uid, images):
+                    self._try(uid, partial(self._look_at, study, series, uid, images))
+            if self._send:
+                stored = {uid for _, _, uid in found}
+                for tag in TAGS:
+                    for image_id in self._datastore.get_labeled_images(tag):
+                        self._try(f"{image_id} {tag}", partial(self._send_label, image_id, tag, stored))
+        finally:
+            self._lock.release()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                self.run()
+            except RequestError as error:
+                logger.warning("labels of the PACS: %s", error.message)
+            except Exception:
+                logger.exception("labels of the PACS")
+            self._wanted.wait(INTERVAL)
+            self._wanted.clear()
+
+    def _try(self, name: str, work: Callable[[], None]) -> None:
+        """One segmentation or label: what fails does not keep the others, and is tried again after a PAUSE."""
+        if self._next_try.get(name, 0) > time.monotonic():
+            return
+        try:
+            work()
+        except RequestError as error:
+            self._next_try[name] = time.monotonic() + PAUSE
+            logger.warning("labels of the PACS: %s: %s", name, error.message)
+        except Exception:
+            self._next_try[name] = time.monotonic() + PAUSE
+            logger.exception("labels of the PACS: %s", name)
+
+    def _is_settled(self, uid: str, images: Mapping[str, Series]) -> bool:
+        """Whether a segmentation needs no other look: its series is still away, or as it was when it did not fit."""
+        known = self._known[uid] = self._known.get(uid) or self._datastore.segmentation(uid)
+        if "waiting" in known:
+            return known["waiting"] not in images
+        if "refused" in known and known.get("image") in images:
+            return known["slices"] == images[known["image"]].count
+        return bool(known)
+
+    def _look_at(self, study: str, series: str, uid: str, images: Mapping[str, Series]) -> None:
+        """Take a segmentation in, remember why not, or wait for its series."""
+        dataset = self._datastore.pacs.instance(study, series, uid)
+        references = dataset.get("ReferencedSeriesSequence")
+        image_id = str(references[0].SeriesInstanceUID) if references else ""
+        told: dict[str, Any] = {"image": image_id, "slices": images[image_id].count if image_id in images else 0}
+        if not references:
+            told["refused"] = "it tells no series that it belongs to"
+        elif image_id not in images:
+            told = {"waiting": image_id}
+        elif is_own_proposal(dataset):
+            told["proposal"] = True
+        else:
+            try:
+                told["version"] = self._submit(dataset, image_id, uid)
+            except RequestError as error:
+                if error.status >= 500:
+                    raise
+                logger.warning("segmentation %s of the PACS is not taken as a label: %s", uid, error.message)
+                told["refused"] = error.message
+        self._remember(uid, told)
+
+    def _submit(self, dataset: pydicom.Dataset, image_id: str, uid: str) -> int:
+        slices = sorted_slices(self._datastore.series(image_id))
+        voxels, affine, labels = read_segmentation(dataset, slices)
+        told = {"user": str(dataset.get("ContentCreatorName") or "") or None, "segmentation": uid}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "label.seg.nrrd"
+            write_label_map(voxels, plain_geometry(voxels.shape, affine), path, labels=labels)
+            submit_label(self._datastore, self._bundles, image_id, path, "final", SubmissionParameters(), told)
+        return self._datastore.get_label_info(image_id, "final")["version"]
+
+    def _send_label(self, image_id: str, tag: str, stored: Collection[str]) -> None:
+        info = self._datastore.get_label_info(image_id, tag)
+        bundle = self._bundles.get(info.get("model", ""))
+        if "segmentation" in info or bundle is None:
+            return
+        # The UID is known before it is there: it must not be sent twice, nor be taken in as somebody else's.
+        uid = info.get("sending") or str(pydicom.uid.generate_uid())
+        self._datastore.tell_version(image_id, info["version"], {"sending": uid})
+        self._remember(uid, {"image": image_id, "version": info["version"], "sent": True})
+        if uid not in stored:
+            try:
+                segmentation = self._make(image_id, info["version"], bundle, uid, is_proposal=tag == "original")
+            except RequestError as error:
+                if error.status >= 500:
+                    raise
+                logger.warning("the label of %s is not sent to the PACS: %s", image_id, error.message)
+                self._datastore.tell_version(image_id, info["version"], {"segmentation": None})
+                return
+            self._datastore.pacs.store(segmentation)
+        self._datastore.tell_version(image_id, info["version"], {"segmentation": uid})
+
+    def _make(self, image_id: str, number: int, bundle: Bundle, uid: str, *, is_proposal: bool) -> pydicom.Dataset:
+        label: Any = nib.load(self._datastore.label_version(image_id, number))
+        slices = sorted_slices(self._datastore.series(image_id))
+        voxels = np.asarray(label.dataobj)
+        return make_segmentation(slices, voxels, bundle.labels, bundle.name, uid=uid, is_proposal=is_proposal)
+
+    def _remember(self, uid: str, told: dict[str, Any]) -> None:
+        self._datastore.remember_segmentation(uid, told)
+        self._known[uid] = told

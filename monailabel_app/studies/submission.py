@@ -1,0 +1,112 @@
+"""Which bundle's a label is. One that a client submits is checked and stored as a new version, its ids put right."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monailabel_app.bundles import Bundle
+from monailabel_app.formats import write_label_map
+from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.validation import RequestError, SubmissionParameters, nrrd_reader, read_grid, read_label
+
+
+def submit_label(
+    datastore: StudiesFolder,
+    bundles: Mapping[str, Bundle],
+    image_id: str,
+    file: Path,
+    tag: str,
+    parameters: SubmissionParameters,
+    told: Mapping[str, Any],
+) -> str:
+    """Store a label map in the ids of one of the bundles.
+
+    3D Slicer numbers the segments by their order and tells their names; a `.seg.nrrd` file tells both itself. Where
+    there are no names, the ids are taken to be those of the bundle already.
+
+    Args:
+        bundles: those that are served. The one that segmented the image last comes first, then their own order.
+        file: what was uploaded, NIfTI or NRRD.
+        told: what to store with the version, such as who submitted it.
+
+    Raises:
+        RequestError: no such image, no bundle with these names, or a label that does not fit its image.
+    """
+    image = datastore.image(image_id)
+    last = datastore.knowledge(image_id).get("model")
+    candidates = sorted(bundles.values(), key=lambda bundle: bundle.name != last)
+    segments = _segments(file, parameters)
+    bundle = _bundle_with(candidates, list(segments)) if segments else candidates[0]
+    ids = {name.casefold(): index for name, index in bundle.labels.items()}
+    new_id = {value: ids[name.casefold()] for name, value in segments.items()}
+    grid = read_grid(image)
+    voxels = read_label(file, grid, new_id or ids.values(), parameters.allow_empty)
+    table = np.arange(256, dtype=np.uint8)
+    for value, index in new_id.items():
+        table[value] = index
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "label.nii.gz"
+        write_label_map(table[voxels.astype(np.uint8)], grid, path, labels=bundle.labels)
+        info = {**told, "model": bundle.name, "label_names": bundle.labels}
+        return datastore.save_label(image_id, str(path), tag, info)
+
+
+def label_ids(
+    datastore: StudiesFolder, image_id: str, image: Path, label: Path, info: Mapping[str, Any]
+) -> Sequence[int]:
+    """The ids beside 0 in a label that nobody submitted; read once and kept with it.
+
+    Args:
+        label: the current final one, and what was stored with it.
+
+    Raises:
+        RequestError: a label that does not fit its image.
+    """
+    if "ids" in info:
+        return info["ids"]
+    ids = [int(value) for value in np.unique(read_label(label, read_grid(image), range(256))) if value]
+    datastore.update_label_info(image_id, "final", {"ids": ids})
+    return ids
+
+
+def bundles_with(ids: Iterable[int], bundles: Iterable[Bundle]) -> list[str]:
+    """The names of the bundles that have all these ids."""
+    return [bundle.name for bundle in bundles if set(ids) <= set(bundle.labels.values())]
+
+
+def _segments(file: Path, parameters: SubmissionParameters) -> dict[str, int]:
+    """The voxel values by segment name; empty where nothing tells names."""
+    if file.name.endswith(".seg.nrrd"):
+        return _segments_of_header(file)
+    infos = [info for info in parameters.label_info or [] if info.name != "background"]
+    return {info.name: number for number, info in enumerate(infos, 1)}
+
+
+def _segments_of_header(file: Path) -> dict[str, int]:
+    reader = nrrd_reader(file)
+    try:
+        reader.ReadImageInformation()
+        fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+        numbers = [key.removesuffix("_Name") for key in fields if key.startswith("Segment") and key.endswith("_Name")]
+        segments = {fields[f"{number}_Name"]: int(fields[f"{number}_LabelValue"]) for number in numbers}
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise RequestError(
+            400, "the .seg.nrrd file cannot be read: its segments need names and label values"
+        ) from error
+    segments.pop("background", None)
+    if not all(0 < value < 256 for value in segments.values()) or len(set(segments.values())) < len(segments):
+        raise RequestError(400, f"the segments have the label values {segments}, expected different ones from 1 to 255")
+    return segments
+
+
+def _bundle_with(bundles: list[Bundle], names: list[str]) -> Bundle:
+    for bundle in bundles:
+        if {name.casefold() for name in names} <= {name.casefold() for name in bundle.labels}:
+            return bundle
+    known = "; ".join(f"{bundle.name}: {', '.join(bundle.labels)}" for bundle in bundles)
+    raise RequestError(400, f"no model has all the segments {names}. The models have {known}")

@@ -1,0 +1,190 @@
+"""The options of a command, checked before it runs: each is known, and means what was typed.
+
+`monai.bundle` takes any `--name value` for a new entry of the configuration, and so ignores a name that is misspelt;
+and its command line turns what looks like a Python literal into one, such as the folder 2024_01_05 into 20240105.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from types import FrameType
+from typing import Any
+
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.reference_resolver import ReferenceResolver
+
+from rep3d.console.errors import show_errors_briefly
+
+PATHS = ("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "init_from", "checkpoint")
+SEPARATOR = ReferenceResolver.sep
+INITIALIZE = "initialize"
+PREPARING = ("imports", INITIALIZE, "finalize")  # lists of expressions that nobody runs by themselves
+BOOLEANS = {"true": True, "false": False}
+
+
+def option_ids(config: dict, prefix: str = "") -> Iterator[str]:
+    """The ids of what a config defines, except the arguments of components, which Python checks.
+
+    Of `{"seed": 0, "train": {"dataset": {"_target_": "Dataset", "data": []}}}`: seed, train, train::dataset.
+    """
+    for name, value in config.items():
+        if name == ConfigParser.meta_key:
+            continue
+        yield prefix + name
+        if isinstance(value, dict) and "_target_" not in value:
+            yield from option_ids(value, f"{prefix}{name}{SEPARATOR}")
+
+
+def references(config: Any) -> set[str]:
+    """The ids that a config refers to with `@id`."""
+    if isinstance(config, str):
+        return set(ReferenceResolver.match_refs_pattern(config))
+    values = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
+    return set().union(*map(references, values))
+
+
+def unused_ids(config: dict) -> list[str]:
+    """The ids that nothing refers to, and that are nothing to run either: they do nothing."""
+    used, parser = references(config), ConfigParser(config)
+    return [
+        name
+        for name in option_ids(config)
+        if not is_runnable(parser[name]) and not any(_is_part(name, one) or _is_part(one, name) for one in used)
+    ]
+
+
+def undefined_ids(config: dict) -> list[str]:
+    """The ids that are referred to and nowhere defined."""
+    parser = ConfigParser(config)
+    return sorted(name for name in references(config) if name not in parser)
+
+
+def is_runnable(value: Any) -> bool:
+    """Whether a config's value is a list of expressions, such as what `monai.bundle run` runs."""
+    return isinstance(value, list) and bool(value) and all(map(_is_expression, value))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question for the closest name, to end a message with; empty where none is close."""
+    found = get_close_matches(name, list(known), n=1)
+    return f", did you mean {found[0]!r}?" if found else ""
+
+
+def check_options(known_ids: Iterable[str]) -> None:
+    """Check what the running `monai.bundle` workflow was told, and give values back what was typed.
+
+    Names of files and folders are text, whatever they look like, and "true" and "false" are truth values. Does nothing
+    outside of a workflow.
+
+    Args:
+        known_ids: the bundle's own ids, see `option_ids`. Further ones are known where something refers to them, as in
+            a config file that a user lays over the bundle's.
+
+    Raises:
+        ValueError: an unknown option, a run id that runs nothing, or a path that is no text and cannot be recovered.
+    """
+    workflow = _running_workflow()
+    if workflow is None:
+        return
+    parser: ConfigParser = workflow.parser
+    config: Any = parser.config
+    known = {*known_ids, *map(str, (workflow.run_id, workflow.init_id, workflow.final_id))}
+    for name in unused_ids(config):
+        if name not in known and not name.startswith("_"):
+            shown = name.replace(SEPARATOR, "#")
+            close = nearest(shown, (one.replace(SEPARATOR, "#") for one in known))
+            raise ValueError(f"unknown option {shown!r}, nothing in the bundle's configuration uses it{close}")
+    _check_run_id(config, str(workflow.run_id))
+    for name, value in [*_mistaken_paths(parser), *_booleans(config)]:
+        parser[name] = value
+
+
+def refuse_training_options(init_from: str | None, resume: bool | str) -> None:
+    """Refuse what an evaluation does not look at, and that yet sounds as if it chose the weights.
+
+    Raises:
+        ValueError: `init_from` or `resume` is given.
+    """
+    if init_from is not None or str(resume).lower() != "false":
+        raise ValueError("init_from and resume are of a training, expected --checkpoint FILE for other weights")
+
+
+def check_started() -> None:
+    """Check that the bundle's `initialize` has run: MONAI takes a word without "--" for what to run in its place.
+
+    Raises:
+        ValueError: names the word.
+    """
+    workflow = _running_workflow()
+    if workflow is not None and workflow.init_id != INITIALIZE:
+        show_errors_briefly()  # which `initialize` would have done
+        raise ValueError(f"{workflow.init_id!r} is no option: they begin with --, and names with blanks need quotes")
+
+
+def _is_part(name: str, of: str) -> bool:
+    return name == of or name.startswith(of + SEPARATOR)
+
+
+def _check_run_id(config: dict, run_id: str) -> None:
+    value = ConfigParser(config).get(run_id)
+    runs = is_runnable(value) or (_is_expression(value) and run_id not in references(config))
+    if runs and run_id in config and run_id not in PREPARING:
+        return
+    names = [name for name, one in config.items() if is_runnable(one) and name not in PREPARING]
+    raise ValueError(f"run id {run_id!r} runs nothing, expected one of {', '.join(names)}{nearest(run_id, names)}")
+
+
+def _is_expression(value: object) -> bool:
+    return isinstance(value, str) and value.startswith("$")
+
+
+def _mistaken_paths(parser: ConfigParser) -> Iterator[tuple[str, str]]:
+    for name in PATHS:
+        value = parser.get(name)
+        if value is None or _is_path(value) or isinstance(value, list) and all(map(_is_path, value)):
+            continue
+        typed = _typed(name)
+        if value is True and (typed is None or typed.startswith("-")):
+            raise ValueError(f"--{name} has no value, expected a path after it")
+        if typed is None:
+            raise ValueError(f"{name} is {value!r}, expected text: write a name that looks like a number as ./NAME")
+        yield name, typed
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str | os.PathLike)
+
+
+def _typed(name: str) -> str | None:
+    """The text that this process was started with after `--name`."""
+    found = None
+    for word, following in zip(sys.argv, [*sys.argv[1:], None], strict=True):
+        option, equals, value = word.partition("=")
+        if option.startswith("-") and option.lstrip("-").replace("-", "_") == name:
+            found = value if equals else following
+    return found
+
+
+def _booleans(config: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """The ids whose values are true or false in words, which Python takes for true alike."""
+    pairs = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for key, value in pairs:
+        name = f"{prefix}{SEPARATOR}{key}" if prefix else str(key)
+        if name == ConfigParser.meta_key:
+            continue
+        if isinstance(config, dict) and isinstance(value, str) and value.lower() in BOOLEANS and name not in PATHS:
+            yield name, BOOLEANS[value.lower()]
+        yield from _booleans(value, name)
+
+
+def _running_workflow() -> ConfigWorkflow | None:
+    """The workflow whose `initialize` calls us; MONAI gives expressions no other way to it."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if isinstance(owner := frame.f_locals.get("self"), ConfigWorkflow):
+            return owner
+        frame = frame.f_back
+    return None

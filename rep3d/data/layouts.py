@@ -1,0 +1,190 @@
+"""What a data set lists: pairs of image and label by part, from its `dataset.json` or from its folders.
+
+`dataset.json` is read as the Decathlon writes it, as MONAI does (an image as a list of one path, "fold", "testing")
+and as version 2 of nnU-Net does for one channel: it lists nothing, and the folders `imagesTr labelsTr` count.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rep3d.data.cases import CHANNEL, SUFFIXES, case_name, name_cases
+from rep3d.io.nifti import is_label_map_of_ours
+
+FILE = "dataset.json"
+PARTS = ("training", "validation", "test")
+FOLDER_SUFFIXES = {"training": "Tr", "validation": "Val", "test": "Ts"}
+LISTS = {"training": ("training",), "validation": ("validation",), "test": ("test", "testing")}  # of dataset.json
+FORMS = '"path" or {"image": path, "label": path}'
+
+Entry = dict[str, Any]  # "image", and where it has them "label" and "case", texts, and "fold", a number
+
+
+def list_pairs(folder: Path) -> dict[str, list[Entry]]:
+    """The pairs of a data set in the lists that it has itself, with a "case" where files' names do not tell them apart.
+
+    Raises:
+        ValueError: what is listed cannot be read, an image has no label, or a case stands there twice.
+        FileNotFoundError: the folder has none of the layouts.
+    """
+    if (folder / FILE).is_file():
+        lists = read_lists(folder)
+        pairs = {part: [entry for entry in lists[part] if "label" in entry] for part in PARTS}
+        for part in ("training", "validation"):
+            bare = [entry["image"] for entry in lists[part] if "label" not in entry]
+            if bare and pairs[part]:
+                raise ValueError(f'{folder / FILE}: "{part}" lists {bare[0]} without a label, expected pairs')
+        _refuse_repeats(folder / FILE, pairs)
+    elif (folder / "imagesTr").is_dir():
+        pair_of = {part: _folder_pairs(folder, part) for part in PARTS}
+        _by_case((case, Path(pair["image"])) for part in PARTS for case, pair in pair_of[part].items())
+        pairs = {part: list(pair_of[part].values()) for part in PARTS}
+    else:
+        raise FileNotFoundError(
+            f"dataset_dir {str(folder)!r} holds no data set: expected a dataset.json (Decathlon layout), or the "
+            "folders imagesTr, labelsTr, imagesVal and labelsVal"
+        )
+    named = iter(name_cases([pair for part in PARTS for pair in pairs[part]]))
+    return {part: [next(named) for _ in pairs[part]] for part in PARTS}
+
+
+def read_lists(folder: Path) -> dict[str, list[Entry]]:
+    """The entries of `dataset.json` by part, with or without labels; their paths begin with the folder.
+
+    Raises:
+        ValueError: names the file and what was expected.
+    """
+    path, dataset = folder / FILE, read_dataset_json(folder)
+    if {"channel_names", "file_ending"} & dataset.keys() and "training" not in dataset:
+        return _nnunet_lists(folder, dataset)
+    lists: dict[str, list[Entry]] = {}
+    for part, names in LISTS.items():
+        name = next((name for name in names if dataset.get(name)), part)
+        listed = dataset.get(name) or []
+        if not isinstance(listed, list):
+            raise ValueError(f'{path}: "{name}" is a {type(listed).__name__}, expected a list of {FORMS}')
+        lists[part] = [_entry(entry, folder, f'{path}: entry {i} of "{name}"') for i, entry in enumerate(listed)]
+    return lists
+
+
+def read_dataset_json(folder: Path) -> dict:
+    """The folder's `dataset.json`.
+
+    Raises:
+        ValueError: it is missing, or no valid JSON object.
+    """
+    path = folder / FILE
+    try:
+        dataset = json.loads(path.read_text(encoding="utf-8-sig"))  # editors of Windows put a mark at the beginning
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: no valid JSON ({error})") from error
+    if not isinstance(dataset, dict):
+        raise ValueError(f'{path}: holds a {type(dataset).__name__}, expected an object with the list "training"')
+    return dataset
+
+
+def list_scans(folder: Path) -> list[Path]:
+    """The NIfTI files of a folder by name; none where there is no such folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and not path.name.startswith("."))
+
+
+def _entry(entry: object, folder: Path, where: str) -> Entry:
+    if isinstance(entry, str):
+        entry = {"image": entry}
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} is {entry!r}, expected {FORMS}")
+    found: Entry = {}
+    for key in ("image", "label"):
+        value = entry.get(key)
+        if isinstance(value, list) and len(value) > 1:
+            raise ValueError(f'{where}: "{key}" is a list of {len(value)} paths, expected one: images of one channel')
+        if isinstance(value, list) and value:
+            value = value[0]
+        if value is None and key == "label":
+            continue
+        if not isinstance(value, str) or not value:
+            raise ValueError(f'{where}: "{key}" is {value!r}, expected a path')
+        found[key] = str(folder / value)
+    for key, kind, expected in (("case", str, "a name"), ("fold", int, "a whole number")):
+        if key in entry:
+            if not isinstance(entry[key], kind) or entry[key] == "":
+                raise ValueError(f'{where}: "{key}" is {entry[key]!r}, expected {expected}')
+            found[key] = entry[key]
+    return found
+
+
+def _nnunet_lists(folder: Path, dataset: Mapping[str, Any]) -> dict[str, list[Entry]]:
+    channels, ending = dataset.get("channel_names"), dataset.get("file_ending")
+    if not isinstance(channels, dict) or len(channels) != 1:
+        raise ValueError(f'{folder / FILE}: "channel_names" is {channels!r}, expected one channel')
+    if ending not in SUFFIXES:
+        raise ValueError(f'{folder / FILE}: "file_ending" is {ending!r}, expected one of {", ".join(SUFFIXES)}')
+    training, test = (list(_folder_pairs(folder, part).values()) for part in ("training", "test"))
+    scans = list_scans(folder / "imagesTs")
+    images = [{"image": str(scan), "case": case_name(scan).removesuffix(CHANNEL)} for scan in scans]
+    return {"training": training, "validation": [], "test": test or images}
+
+
+def _folder_pairs(folder: Path, part: str) -> dict[str, Entry]:
+    """The pairs of one part of the folder layout by case; none of a validation or test part without labels."""
+    suffix = FOLDER_SUFFIXES[part]
+    images, labels = (list_scans(folder / f"{kind}{suffix}") for kind in ("images", "labels"))
+    if part != "training" and not (folder / f"labels{suffix}").is_dir():
+        return {}
+    label_of = _by_case((case_name(label), label) for label in labels)
+    image_of = _by_case((_case_of_image(image, label_of), image) for image in images)
+    image_of = {case: image for case, image in image_of.items() if case in label_of or not is_label_map_of_ours(image)}
+    missing = [image.name for case, image in image_of.items() if case not in label_of]
+    if missing:
+        raise ValueError(
+            f"{folder / f'labels{suffix}'} lacks the label of {missing[0]} and {len(missing) - 1} other image(s)"
+        )
+    return {case: {"image": str(image), "label": str(label_of[case])} for case, image in image_of.items()}
+
+
+def _case_of_image(image: Path, label_of: Mapping[str, Path]) -> str:
+    """The case whose label belongs to an image.
+
+    Raises:
+        ValueError: the image is another channel of a case.
+    """
+    name = case_name(image)
+    bare = re.sub(r"_\d{4}$", "", name)
+    if name in label_of or bare not in label_of:
+        return name
+    if name != bare + CHANNEL:
+        raise ValueError(f"{image} is another channel of case {bare!r}, expected images of one channel, {CHANNEL}")
+    return bare
+
+
+def _by_case(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """The files by case.
+
+    Raises:
+        ValueError: two files are of one case. Names both.
+    """
+    found: dict[str, Path] = {}
+    for case, file in files:
+        if case in found:
+            raise ValueError(f"{found[case]} and {file} are both case {case!r}, expected one file: rename one")
+        found[case] = file
+    return found
+
+
+def _refuse_repeats(path: Path, pairs: Mapping[str, Sequence[Entry]]) -> None:
+    """Raise ValueError where an image or a label is listed twice."""
+    part_of: dict[str, str] = {}
+    for part in PARTS:
+        for file in (os.path.normpath(entry[key]) for entry in pairs[part] for key in ("image", "label")):
+            if file in part_of:
+                raise ValueError(f'{path}: {file} stands in "{part_of[file]}" and in "{part}", expected it once')
+            part_of[file] = part

@@ -1,0 +1,153 @@
+"""No image both trains and judges: between the parts of a training, and between it and the weights it goes on from.
+
+An image is known by its voxels: its digest depends neither on the file's name, header and compression nor on the type
+and order of the voxels. Weights carry the digests of the images that they were trained on in the `_metadata` of their
+state dict, which PyTorch saves with it and ignores when it loads weights. An equal name only gives a warning: many data
+sets have a `case_0`. Names are hashed as well, because weights are passed on and names may be of patients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from rep3d.console.progress import track
+from rep3d.data.cases import Item, case_names
+from rep3d.data.memory import file_key, read_memory, write_memory
+from rep3d.io.nifti import read_volume
+
+logger = logging.getLogger(__name__)
+
+KEY = "trained_on"  # in the metadata of a state dict
+SHOWN_NAMES = 10
+FEWEST_VALUES = 16  # of a scan: air or a drawing has fewer, and many look alike
+SAMPLES = 1_000_000  # voxels in which they are counted
+
+Cases = dict[str, str]  # names of cases by the digests of their images
+
+
+class TrainingCases:
+    """The cases of a training.
+
+    Args:
+        training: what it trains on.
+        validation: what it validates with.
+    """
+
+    def __init__(self, training: Cases, validation: Cases) -> None:
+        self.training, self.validation = training, validation
+        self.earlier: dict[str, str] = {}  # what the weights that the training goes on from were trained on
+
+    def go_on_from(self, weights: Mapping[str, Any], path: str | os.PathLike) -> None:
+        """Add what weights were trained on, before the training goes on from them.
+
+        Raises:
+            ValueError: they were trained on images of the validation part. Names those.
+        """
+        earlier = trained_images(weights)
+        seen = [name for digest, name in self.validation.items() if digest in earlier]
+        if seen:
+            raise ValueError(
+                f"{path} was trained on {len(seen)} of the {len(self.validation)} validation cases, which would look "
+                f"better than new ones: {some(seen)}; let them train, or start from other weights"
+            )
+        alike = [name for name in self.validation.values() if _hashed(name) in earlier.values()]
+        if alike:
+            logger.warning("%s was trained on other images with names of validation cases: %s", path, some(alike))
+        self.earlier = earlier
+
+    def mark(self, weights: Any) -> Any:
+        """A network's state dict, which now tells what it was trained on."""
+        own = {digest: _hashed(name) for digest, name in self.training.items()}
+        weights._metadata[KEY] = self.earlier | own
+        return weights
+
+
+def training_cases(
+    training: Sequence[Item], validation: Sequence[Item], memory: str | os.PathLike | None = None
+) -> TrainingCases:
+    """The cases of a training, of which none stands in both parts.
+
+    Args:
+        training: {"image": path}.
+        validation: {"image": path}.
+        memory: JSON file that remembers the images' digests as long as their size and modification time stay, or None.
+
+    Raises:
+        ValueError: an image stands in both parts, or two images are one case. Names the files.
+    """
+    name_of = _names([*training, *validation])
+    digests = image_digests(name_of, memory)
+    parts = [
+        {digests[image]: image for image in map(_path, items) if image in digests} for items in (training, validation)
+    ]
+    shared = [f"{parts[0][digest]} and {parts[1][digest]}" for digest in parts[0] if digest in parts[1]]
+    if shared:
+        raise ValueError(
+            f"{len(shared)} image(s) stand in the training and in the validation part: {some(shared)}; expected every "
+            "image in one of them"
+        )
+    named = [{digest: name_of[image] for digest, image in part.items()} for part in parts]
+    return TrainingCases(*named)
+
+
+def trained_images(weights: Mapping[str, Any]) -> dict[str, str]:
+    """The digests of the images that a state dict was trained on, with hashed names; none where it does not tell."""
+    return getattr(weights, "_metadata", {}).get(KEY, {})
+
+
+def image_digests(images: Iterable[str], memory: str | os.PathLike | None = None) -> dict[str, str]:
+    """Digests of the voxels of NIfTI files, by path; none of one that cannot be read or has few values.
+
+    Args:
+        images: paths.
+        memory: as for `training_cases`.
+    """
+    keys = {image: file_key(image) for image in images if os.path.isfile(image)}
+    known = read_memory(memory)
+    pending = [image for image, key in keys.items() if key not in known]
+    for image in track(pending, "Comparing images", "image"):
+        known[keys[image]] = _digest(image)
+    if pending:
+        write_memory(memory, known)
+    return {image: known[key] for image, key in keys.items() if known[key]}
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of a list, for a message."""
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more
+
+
+def _names(items: Iterable[Item]) -> dict[str, str]:
+    """Names of the cases by the paths of their images; an image may be listed repeatedly."""
+    item_of = {_path(item): item for item in items}
+    return dict(zip(item_of, case_names(list(item_of.values())), strict=True))
+
+
+def _hashed(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _path(item: Item) -> str:
+    return os.path.abspath(item["image"])
+
+
+def _digest(path: str) -> str:
+    try:
+        voxels, geometry = read_volume(path)
+    except ValueError:
+        return ""
+    if np.unique(voxels.ravel(order="K")[:: 1 + voxels.size // SAMPLES]).size < FEWEST_VALUES:
+        return ""
+    digest = hashlib.sha256()
+    voxels = nib.orientations.apply_orientation(voxels, nib.io_orientation(geometry.affine))
+    for plane in voxels.T:  # a NIfTI file's order; plane by plane, so that no copy of a large volume is made
+        digest.update(np.ascontiguousarray(plane, dtype=np.float32).data)
+    return digest.hexdigest()

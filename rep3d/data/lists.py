@@ -1,0 +1,174 @@
+"""Data lists and splits from folders of NIfTI files.
+
+A data set is a folder with a `dataset.json`, as the Medical Segmentation Decathlon has it, or with the folders
+`imagesTr labelsTr imagesVal labelsVal` and, if there is a test set, `imagesTs labelsTs` (see `rep3d.data.layouts`). A
+`splits.json` beside them (see `rep3d.data.splits`) decides which pair belongs to which part; `rep3d.data.cases` names
+the cases.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from rep3d.data.cases import SUFFIXES, Item, item_name, name_cases
+from rep3d.data.layouts import FILE as DATASET_FILE
+from rep3d.data.layouts import PARTS, list_pairs, list_scans, read_lists
+from rep3d.data.splits import FILE as SPLITS_FILE
+from rep3d.data.splits import cases_of, read_splits, unlisted
+
+logger = logging.getLogger(__name__)
+
+FRACTIONS = (0.7, 0.1, 0.2)  # of PARTS, where a Decathlon set has no split of its own
+VALIDATION_FRACTIONS = (7 / 8, 1 / 8)  # where it only lacks validation pairs: training and validation in proportion
+SPLIT_SEED = 0
+
+Parts = dict[str, list[Item]]
+
+
+def load_datalist(dataset_dir: str | os.PathLike, part: str, fold: int = 0) -> list[Item]:
+    """The pairs {"image": path, "label": path} of one part of a data set.
+
+    Where the names of the image files do not tell the data set's cases apart, a pair has its name as "case".
+
+    Where the folder has a `splits.json`, it names the pairs. Otherwise, where those of a `dataset.json` have a "fold"
+    as Auto3DSeg writes it, the pairs of that fold validate. Otherwise a Decathlon set is split by its own lists
+    "validation" and "test" as far as they hold pairs: without a test list, the test part is the validation part;
+    without a validation list, one eighth of the training list is taken, at random with a fixed seed; without both, the
+    training list is split 70/10/20 %. Without `imagesTs` and `labelsTs`, the test part of the folder layout is its
+    validation part.
+
+    Args:
+        dataset_dir: the data set's folder.
+        part: "training", "validation" or "test".
+        fold: of `splits.json` or of the "fold" keys.
+
+    Raises:
+        ValueError: an unknown part or fold, a `dataset.json` or `splits.json` that cannot be read or names what is not
+            there, a case that stands in two parts or twice in one, an image without a label, or an empty list.
+        FileNotFoundError: the folder does not exist or has neither layout.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part must be one of {PARTS}, got {part!r}")
+    folder = _existing_folder(dataset_dir)
+    pairs, splits = list_pairs(folder), folder / SPLITS_FILE
+    if splits.is_file():
+        items = _split_items(splits, pairs, part, fold)
+    elif any("fold" in pair for pair in pairs["training"]):
+        items = _fold_items(folder / DATASET_FILE, pairs, fold)[part]
+    elif fold != 0:
+        raise ValueError(f"fold is {fold}, but {str(folder)!r} has no {splits.name}: scripts/prepare_data.py makes one")
+    elif (folder / DATASET_FILE).is_file():
+        items = _decathlon_items(pairs)[part]
+    else:
+        items = pairs[part] or (pairs["validation"] if part == "test" else [])
+    if not items:
+        raise ValueError(f"the {part} list of {str(folder)!r} is empty: expected at least one image with a label")
+    return [{key: value for key, value in item.items() if key != "fold"} for item in items]
+
+
+def load_inference_list(source: str | os.PathLike) -> list[Item]:
+    """The images {"image": path} to segment: one file, a folder of scans, or the test images of a data set.
+
+    Of a Decathlon set these are the "test" images of its `dataset.json`, or the test part of its split. Where the names
+    of the files do not tell the cases apart, an image has its name as "case", which is that of its pair where it has
+    a label.
+
+    Raises:
+        ValueError: a folder without NIfTI files, or a file of another kind.
+        FileNotFoundError: `source` does not exist.
+    """
+    path = Path(source)
+    if path.is_file():
+        if not path.name.endswith(SUFFIXES):
+            raise ValueError(
+                f"dataset_dir {str(path)!r} is no NIfTI file: expected a name that ends with .nii.gz or .nii"
+            )
+        return [{"image": str(path)}]
+    folder = _existing_folder(source)
+    if (folder / DATASET_FILE).is_file():
+        listed = read_lists(folder)["test"] or load_datalist(folder, "test")
+    elif (folder / "imagesTr").is_dir():
+        listed = _images(folder / "imagesTs") or _images(folder / "imagesVal")
+    else:
+        listed = _images(folder)
+    if not listed:
+        raise ValueError(f"dataset_dir {str(folder)!r} holds no scans: expected files that end with .nii.gz or .nii")
+    return name_cases(_named_as_pairs(folder, listed))
+
+
+def _images(folder: Path) -> list[Item]:
+    return [{"image": str(image)} for image in list_scans(folder)]
+
+
+def _named_as_pairs(folder: Path, listed: Iterable[Item]) -> list[Item]:
+    """Images to segment, those that have a label with the name of their pair: scores and label maps go by one name."""
+    name_of: dict[str, str] = {}
+    if (folder / DATASET_FILE).is_file() or (folder / "imagesTr").is_dir():
+        name_of = {pair["image"]: item_name(pair) for pairs in list_pairs(folder).values() for pair in pairs}
+    named = [(item["image"], name_of.get(item["image"], item.get("case"))) for item in listed]
+    return [{"image": image, "case": case} if case else {"image": image} for image, case in named]
+
+
+def random_split(
+    items: Sequence[Item], fractions: Sequence[float] = FRACTIONS, seed: int = SPLIT_SEED
+) -> list[list[Item]]:
+    """Items in random order, cut by the fractions; the last part takes what rounding leaves.
+
+    The order of the argument does not matter, and every part has at least one item where there are enough.
+    """
+    shuffled = sorted(items, key=lambda item: item["image"])
+    random.Random(seed).shuffle(shuffled)
+    count, parts = len(shuffled), len(fractions)
+    ends = np.cumsum([max(1, round(fraction * count)) for fraction in fractions[:-1]])
+    later = [max(part, count - parts + part) for part in range(1, parts)]  # leaves one for each later part
+    bounds = [0, *map(int, np.minimum(ends, later)), count]
+    return [shuffled[start:end] for start, end in pairwise(bounds)]
+
+
+def _split_items(splits: Path, pairs: Parts, part: str, fold: int) -> list[Item]:
+    item_of = {item_name(item): item for items in pairs.values() for item in items}
+    read = read_splits(splits, item_of)
+    cases = cases_of(read, part, fold, splits)
+    left_out = unlisted(read[fold], item_of)
+    if part == "training" and left_out:
+        logger.warning("%s: %d case(s) are in no part of fold %d: %s", splits, len(left_out), fold, ", ".join(left_out))
+    return [item_of[case] for case in cases]
+
+
+def _fold_items(path: Path, pairs: Parts, fold: int) -> Parts:
+    folds = sorted({pair["fold"] for pair in pairs["training"] if "fold" in pair})
+    if pairs["validation"]:
+        raise ValueError(f'{path}: has "fold" keys and a list "validation", expected one of them')
+    without = [pair["image"] for pair in pairs["training"] if "fold" not in pair]
+    if without:
+        raise ValueError(f'{path}: {len(without)} pair(s) have no "fold", such as {without[0]}, and others have one')
+    if fold not in folds:
+        raise ValueError(f'fold is {fold}, but the "fold" keys in {path} are {folds}')
+    held_out = [pair for pair in pairs["training"] if pair.get("fold") == fold]
+    training = [pair for pair in pairs["training"] if pair.get("fold") != fold]
+    return {"training": training, "validation": held_out, "test": pairs["test"] or held_out}
+
+
+def _decathlon_items(pairs: Parts) -> Parts:
+    if pairs["validation"]:
+        return {**pairs, "test": pairs["test"] or pairs["validation"]}
+    if pairs["test"]:
+        training, validation = random_split(pairs["training"], VALIDATION_FRACTIONS)
+        return {"training": training, "validation": validation, "test": pairs["test"]}
+    return dict(zip(PARTS, random_split(pairs["training"]), strict=True))
+
+
+def _existing_folder(path: str | os.PathLike) -> Path:
+    folder = Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"dataset_dir {str(folder)!r} does not exist: give the data set's folder, --dataset_dir DIR"
+        )
+    return folder

@@ -1,0 +1,1 @@
+"""Data sets before a training: preparation, fingerprint, and synthetic ones."""

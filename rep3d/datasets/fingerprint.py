@@ -1,0 +1,154 @@
+"""What the data of a set look like: size, spacing, intensities and label volumes, as a table and as plots."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import nibabel as nib
+import numpy as np
+
+from rep3d.data.checks import image_problem, label_problem
+from rep3d.io.geometry import Geometry
+from rep3d.io.nifti import read_volume
+
+PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
+SAMPLES = 10_000_000  # voxels of an image that percentiles look at
+SPACING_TOLERANCE = 1e-2  # millimetres
+
+
+class CaseFacts(NamedTuple):
+    case: str
+    shape: Sequence[int]
+    spacing: Sequence[float]  # millimetres
+    orientation: str  # such as "RAS"
+    percentiles: Sequence[float]  # of all voxels, see PERCENTILES
+    foreground_percentiles: Sequence[float]  # of the labelled voxels; empty where nothing is labelled
+    voxels: Sequence[int]  # of each label id
+    digest: str  # of the image's voxels
+
+
+def examine(case: str, image: str, label: str, classes: int) -> tuple[CaseFacts, list[str]]:
+    """The facts of a pair whose headers agree, and what is wrong with its voxels and spacing.
+
+    Raises:
+        VolumeError: the voxels cannot be read.
+    """
+    (intensities, geometry), (ids, _) = read_volume(image), read_volume(label)
+    shape, affine = geometry.shape, geometry.affine
+    values, counts = np.unique(ids, return_counts=True)
+    problems = [(image, image_problem(intensities)), (label, label_problem(values, classes))]
+    problems.append((image, _spacing_problem(geometry)))
+    if min(shape) < 2:
+        problems.append((image, f"shape {shape}, a single slice is no volume"))
+    voxels_of = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    foreground = intensities[ids > 0]
+    facts = CaseFacts(
+        case,
+        shape=[int(n) for n in shape],
+        spacing=[round(float(s), 4) for s in nib.affines.voxel_sizes(affine)],
+        orientation="".join(nib.aff2axcodes(affine)),
+        percentiles=_percentiles(intensities),
+        foreground_percentiles=_percentiles(foreground) if foreground.size else [],
+        voxels=[int(voxels_of.get(i, 0)) for i in range(classes)],
+        digest=hashlib.sha256(np.ascontiguousarray(intensities.T).data).hexdigest(),  # NIfTI's order: no copy
+    )
+    return facts, [f"{path}: {problem}" for path, problem in problems if problem]
+
+
+def _percentiles(values: np.ndarray) -> list[float]:
+    some = values.ravel(order="K")[:: 1 + values.size // SAMPLES]
+    return [round(float(p), 3) for p in np.percentile(some, PERCENTILES)]
+
+
+def _spacing_problem(geometry: Geometry) -> str:
+    """Readers that look at `pixdim`, as ITK does, and readers that look at the affine must see the same."""
+    if geometry.itk_affine is None:
+        return ""
+    declared, actual = (nib.affines.voxel_sizes(affine) for affine in (geometry.itk_affine, geometry.affine))
+    if np.allclose(declared, actual, atol=SPACING_TOLERANCE):
+        return ""
+    return f"spacing {declared.round(3).tolist()} in the header, {actual.round(3).tolist()} in the affine (mm)"
+
+
+def write_fingerprint(facts: Sequence[CaseFacts], label_names: Sequence[str], folder: str | os.PathLike) -> None:
+    """Leave fingerprint.csv, one row per case, and fingerprint.png in a folder."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [_row(fact, label_names) for fact in facts]
+    temporary = folder / f".fingerprint.csv.{os.getpid()}"
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(folder / "fingerprint.csv")
+    _plot(facts, label_names, folder / "fingerprint.png")
+
+
+def _row(fact: CaseFacts, label_names: Sequence[str]) -> dict[str, object]:
+    row: dict[str, object] = {"case": fact.case, "orientation": fact.orientation}
+    row |= {f"voxels along axis {axis}": n for axis, n in enumerate(fact.shape)}
+    row |= {f"spacing of axis {axis} (mm)": s for axis, s in enumerate(fact.spacing)}
+    row |= {f"percentile {p}": v for p, v in zip(PERCENTILES, fact.percentiles, strict=True)}
+    foreground: Sequence[object] = fact.foreground_percentiles or [""] * len(PERCENTILES)
+    row |= {f"foreground percentile {p}": v for p, v in zip(PERCENTILES, foreground, strict=True)}
+    return row | {f"voxels of {name}": n for name, n in zip(label_names, fact.voxels, strict=True)}
+
+
+def summary(facts: Sequence[CaseFacts], label_names: Sequence[str]) -> str:
+    """A Markdown table: median and range over the cases, and the cases that show each label."""
+    volumes = _volumes(facts)
+    lines = ["| fact | median | smallest | largest |", "|---|---|---|---|"]
+    for axis in range(3):
+        lines.append(_line(f"voxels along axis {axis}", [fact.shape[axis] for fact in facts]))
+    for axis in range(3):
+        lines.append(_line(f"spacing of axis {axis} (mm)", [fact.spacing[axis] for fact in facts]))
+    for i, p in enumerate(PERCENTILES):
+        lines.append(_line(f"intensity, percentile {p}", [fact.percentiles[i] for fact in facts]))
+    lines += ["", "| label | cases | median volume (ml) |", "|---|---|---|"]
+    for i, name in enumerate(label_names[1:], 1):
+        present = volumes[volumes[:, i] > 0, i]
+        median = f"{np.median(present):.1f}" if present.size else "-"
+        lines.append(f"| {name} | {present.size} of {len(facts)} | {median} |")
+    return "\n".join(lines)
+
+
+def _line(name: str, values: Sequence[float]) -> str:
+    return f"| {name} | {np.median(values):g} | {min(values):g} | {max(values):g} |"
+
+
+def _volumes(facts: Sequence[CaseFacts]) -> np.ndarray:
+    """Millilitres, (cases, labels)."""
+    return np.array([np.multiply(fact.voxels, np.prod(fact.spacing) / 1000) for fact in facts])
+
+
+def _plot(facts: Sequence[CaseFacts], label_names: Sequence[str], path: Path) -> None:
+    figure, ((sizes, spacings), (intensities, volumes)) = plt.subplots(2, 2, figsize=(12, 8), layout="constrained")
+    axes = [f"axis {axis}" for axis in range(3)]
+    sizes.boxplot([[fact.shape[axis] for fact in facts] for axis in range(3)])
+    sizes.set_xticks([1, 2, 3], axes)
+    sizes.set(title=f"Size of {len(facts)} cases", ylabel="voxels")
+    spacings.boxplot([[fact.spacing[axis] for fact in facts] for axis in range(3)])
+    spacings.set_xticks([1, 2, 3], axes)
+    spacings.set(title="Spacing", ylabel="mm")
+    labelled = [fact.foreground_percentiles for fact in facts if fact.foreground_percentiles]
+    for i, p in enumerate(PERCENTILES):
+        intensities.plot(sorted(percentiles[i] for percentiles in labelled), label=f"percentile {p}")
+    intensities.set(title="Intensity of the labelled voxels", xlabel="case, sorted for each line", yscale="symlog")
+    intensities.legend(fontsize="small")
+    of_label = [column[column > 0] for column in _volumes(facts).T[1:]]
+    volumes.boxplot(of_label)
+    volumes.set_xticks(range(1, len(label_names)), label_names[1:], rotation=30, ha="right")
+    volumes.set(title="Volume of the labels, where present", ylabel="ml", yscale="log")
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    figure.savefig(temporary, dpi=110)
+    plt.close(figure)
+    temporary.replace(path)

@@ -1,0 +1,122 @@
+"""Evaluations side by side: means with bootstrap intervals, the paired Wilcoxon test of the paper, and box plots."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from scipy.stats import wilcoxon
+
+from rep3d.evaluation.scores import Scores, case_means, table
+
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+
+
+def common_cases(evaluations: Mapping[str, Scores]) -> dict[str, Scores]:
+    """The evaluations, each with the cases that all have, in one order.
+
+    Raises:
+        ValueError: no case in common, different labels, or cases of one name with truths of different volumes.
+    """
+    first = next(iter(evaluations.values()))
+    cases = [case for case in first if all(case in scores for scores in evaluations.values())]
+    if not cases:
+        examples = ", ".join(next(iter(scores)) for scores in evaluations.values())
+        raise ValueError(f"the evaluations {list(evaluations)} have no case in common; their first ones are {examples}")
+    labels = list(first[cases[0]])
+    for name, scores in evaluations.items():
+        if list(scores[cases[0]]) != labels:
+            raise ValueError(f"{name} has the labels {list(scores[cases[0]])}, expected {labels}")
+        for case, label in product(cases, labels):
+            one, other = first[case][label]["truth_ml"], scores[case][label]["truth_ml"]
+            if not math.isclose(one, other, rel_tol=1e-3):
+                raise ValueError(
+                    f"{name} has another truth of case {case!r}: {label} of {other:g} ml, expected {one:g} ml as in "
+                    f"{next(iter(evaluations))}"
+                )
+    return {name: {case: scores[case] for case in cases} for name, scores in evaluations.items()}
+
+
+def comparison_table(evaluations: Mapping[str, Scores], column: str = "dice") -> str:
+    """Markdown: per evaluation the mean of each label, and the mean over labels with its interval and p value.
+
+    The interval is the 95 % bootstrap interval over cases. p is of the two-sided paired Wilcoxon signed-rank test of
+    the cases' means against the first evaluation.
+    """
+    counts = {name: len(scores) for name, scores in evaluations.items()}
+    evaluations = common_cases(evaluations)
+    first = next(iter(evaluations.values()))
+    labels = list(next(iter(first.values())))
+    others = [f"{count - len(first)} of {name}" for name, count in counts.items() if count > len(first)]
+    lines = [
+        f"{column} of {len(first)} common case(s)" + (f"; without {', '.join(others)}" if others else ""),
+        "",
+        f"| | {' | '.join(labels)} | Mean | 95 % interval | p |",
+        "|---" * (len(labels) + 4) + "|",
+    ]
+    baseline = case_means(first, column)
+    for name, scores in evaluations.items():
+        values = table(scores, column)
+        of_labels = " | ".join(_number(values[:, i]) for i in range(len(labels)))
+        means = case_means(scores, column)
+        low, high = bootstrap_interval(means)
+        p = "-" if scores is first else p_value(means, baseline)
+        lines.append(f"| {name} | {of_labels} | {_number(means)} | {low:.3f} to {high:.3f} | {p} |")
+    return "\n".join(lines)
+
+
+def _number(values: np.ndarray) -> str:
+    return f"{np.nanmean(values):.3f}" if np.isfinite(values).any() else "-"
+
+
+def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+    """Percentile interval of the mean over cases, by drawing cases with replacement."""
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return np.nan, np.nan
+    drawn = np.random.default_rng(seed).integers(values.size, size=(RESAMPLES, values.size))
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(values[drawn].mean(axis=1), [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def p_value(values: np.ndarray, baseline: np.ndarray) -> str:
+    """Of the paired Wilcoxon test; "-" where nothing differs."""
+    both = np.isfinite(values) & np.isfinite(baseline)
+    if not np.any(values[both] != baseline[both]):
+        return "-"
+    return f"{wilcoxon(values[both], baseline[both]).pvalue:.2g}"
+
+
+def box_plot(evaluations: Mapping[str, Scores], path: str | os.PathLike, column: str = "dice") -> Path:
+    """One group of boxes per label, one box per evaluation; returns the path of the PNG."""
+    evaluations = common_cases(evaluations)
+    labels = list(next(iter(next(iter(evaluations.values())).values())))
+    figure = Figure(figsize=(max(6, 1.2 * len(labels) + 2), 5), dpi=130, layout="constrained")
+    axes = figure.subplots()
+    width = 0.8 / len(evaluations)
+    for i, (name, scores) in enumerate(evaluations.items()):
+        values = table(scores, column)
+        positions = np.arange(len(labels)) + (i - (len(evaluations) - 1) / 2) * width
+        columns: Sequence[np.ndarray] = [values[np.isfinite(values[:, k]), k] for k in range(len(labels))]
+        boxes = axes.boxplot(columns, positions=positions, widths=0.9 * width, patch_artist=True, manage_ticks=False)
+        for box in boxes["boxes"]:
+            box.set_facecolor(f"C{i}")
+        for median in boxes["medians"]:
+            median.set_color("black")
+        axes.plot([], [], color=f"C{i}", linewidth=8, label=name)
+    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right")
+    axes.set_ylabel(column)
+    axes.grid(axis="y", alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=len(evaluations), frameon=False)
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    figure.savefig(temporary)
+    temporary.replace(path)
+    return path

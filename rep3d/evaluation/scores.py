@@ -1,0 +1,249 @@
+"""Scores of label maps in the grid of the truth, per case and label: `scores.csv`, and their means: `summary.md`.
+
+A label that is absent in truth and prediction has no score and counts in no mean. One that is absent in only one of
+them has Dice and surface Dice 0 and, as its 95 % Hausdorff distance, the length of the image's diagonal.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+import torch.distributed as dist
+from ignite.engine import Events
+from monai.engines import Workflow
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
+from rep3d.data.cases import Item, case_name, case_names
+
+logger = logging.getLogger(__name__)
+
+SURFACE_TOLERANCE = 2.0  # millimetres
+COLUMNS = ("dice", "hd95_mm", "surface_dice", "volume_error_ml", "truth_ml")
+Score = dict[str, float]
+
+
+def score_label_map(
+    prediction: np.ndarray, truth: np.ndarray, labels: Sequence[int], spacing: Sequence[float]
+) -> dict[int, Score]:
+    """Scores of each label.
+
+    Args:
+        prediction, truth: label ids of one grid, (D, H, W).
+        labels: the ids to score.
+        spacing: millimetres between voxels along each axis.
+
+    Returns:
+        By label id: "dice", "hd95_mm" (95th percentile of the symmetric surface distances), "surface_dice" (normalized
+        surface Dice at 2 mm), "volume_error_ml" (prediction - truth) and "truth_ml".
+
+    Raises:
+        ValueError: the shapes differ or are not three-dimensional.
+    """
+    if prediction.shape != truth.shape or prediction.ndim != 3:
+        raise ValueError(
+            f"prediction has the shape {prediction.shape}, truth {truth.shape}: expected the same three axes"
+        )
+    return {label: _score(prediction == label, truth == label, spacing) for label in labels}
+
+
+def _score(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> Score:
+    voxel = math.prod(spacing) / 1000
+    predicted, true = int(prediction.sum()), int(truth.sum())
+    volumes = {"volume_error_ml": (predicted - true) * voxel, "truth_ml": true * voxel}
+    if not predicted and not true:
+        return dict.fromkeys(COLUMNS, math.nan) | {"truth_ml": 0.0}
+    if not predicted or not true:
+        diagonal = math.hypot(*np.multiply(truth.shape, spacing))
+        return {"dice": 0.0, "hd95_mm": diagonal, "surface_dice": 0.0, **volumes}
+    box = tuple(_extent(prediction | truth, axis) for axis in range(3))
+    pred, true_mask = (torch.from_numpy(np.pad(mask[box], 1))[None, None] for mask in (prediction, truth))
+    options: dict[str, Any] = {"include_background": True, "spacing": list(spacing)}
+    distance = compute_hausdorff_distance(pred, true_mask, percentile=95, **options)
+    surface = compute_surface_dice(pred, true_mask, [SURFACE_TOLERANCE], **options)
+    overlap = int((prediction & truth).sum())
+    return {
+        "dice": 2 * overlap / (predicted + true),
+        "hd95_mm": float(distance),
+        "surface_dice": float(surface),
+        **volumes,
+    }
+
+
+def _extent(mask: np.ndarray, axis: int) -> slice:
+    """Where the mask is along an axis."""
+    (indices,) = np.nonzero(np.any(mask, axis=tuple(other for other in range(3) if other != axis)))
+    return slice(int(indices[0]), int(indices[-1]) + 1)
+
+
+class CaseScores:
+    """Handler of a MONAI evaluator that scores "pred" against "label"; `write` leaves scores.csv and summary.md.
+
+    Args:
+        folder: receives the files. The evaluation of several processes leaves one of each, with all cases.
+        label_names: of the ids 0, 1, ...; 0 is the background and not scored.
+        items: the evaluator's data, {"image": path}, to name the cases by; without, by their files.
+        trained_on: cases that the weights were trained on, which the summary says.
+
+    Raises:
+        ValueError: two items are one case.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        label_names: Sequence[str],
+        items: Sequence[Item] = (),
+        trained_on: Sequence[str] = (),
+    ) -> None:
+        self.folder = Path(folder)
+        self.names = dict(enumerate(label_names))
+        del self.names[0]
+        self.case_of = {
+            str(Path(item["image"]).expanduser()): case for item, case in zip(items, case_names(items), strict=True)
+        }
+        self.trained_on = trained_on
+        self.rows: list[dict[str, object]] = []
+
+    def attach(self, engine: Workflow) -> None:
+        """Attach to the evaluator."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._score)
+
+    def _score(self, engine: Workflow) -> None:
+        for item in engine.state.output:
+            prediction, truth = (item[key][0].cpu().numpy() for key in ("pred", "label"))
+            spacing = nib.affines.voxel_sizes(np.asarray(item["label"].affine))
+            image = item["image"].meta["filename_or_obj"]
+            case = self.case_of[image] if self.case_of else case_name(image)
+            for label, score in score_label_map(prediction, truth, list(self.names), spacing).items():
+                self.rows.append({"case": case, "label": self.names[label], **score})
+
+    def write(self, failures: Sequence[str] = ()) -> list[str]:
+        """Leave the files, unless no case has scores.
+
+        Args:
+            failures: cases that have none, and why, to be named in the summary.
+
+        Returns:
+            The failures of all processes.
+        """
+        rows, failed = self.rows, list(failures)
+        if dist.is_initialized():
+            parts: list = [None] * dist.get_world_size()
+            dist.all_gather_object(parts, (rows, failed))
+            rows, failed = (sum(lists, []) for lists in zip(*parts, strict=True))
+        if rows and not (dist.is_initialized() and dist.get_rank()):
+            write_scores(rows, self.folder, trained_on=self.trained_on, failures=failed)
+            scores = read_scores(self.folder)
+            dice = means(table(scores, "dice"))[-1]
+            logger.info("mean Dice %.3f over %d case(s): %s", dice, len(scores), (self.folder / "summary.md").resolve())
+        return failed
+
+
+def write_scores(
+    rows: Sequence[Mapping[str, object]],
+    folder: Path,
+    *,
+    trained_on: Sequence[str] = (),
+    failures: Sequence[str] = (),
+) -> None:
+    """Leave scores.csv and summary.md, whole or not at all.
+
+    Args:
+        trained_on: cases that the weights were trained on; the summary names them.
+        failures: cases without scores, and why; the summary names them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".scores.csv.{os.getpid()}"
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["case", "label", *COLUMNS])
+        writer.writeheader()
+        for row in sorted(rows, key=lambda row: str(row["case"])):  # keeps the order of the labels
+            writer.writerow({key: _cell(value) for key, value in row.items()})
+    temporary.replace(folder / "scores.csv")
+    text = summary(read_scores(folder), trained_on)
+    if failures:
+        text += f"\n\n{len(failures)} more case(s) could not be scored:\n\n" + "\n".join(f"- {one}" for one in failures)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(folder / "summary.md")
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.5g}"
+    return value
+
+
+Scores = dict[str, dict[str, Score]]
+
+
+def read_scores(folder: str | os.PathLike) -> Scores:
+    """The scores of an evaluation by case and label; NaN where there is none.
+
+    Raises:
+        FileNotFoundError: the folder has no scores.csv.
+        ValueError: the file has other columns.
+    """
+    path = Path(folder) / "scores.csv"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file, expected the output folder of an evaluation")
+    scores: Scores = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != ["case", "label", *COLUMNS]:
+            raise ValueError(f"{path}: columns {reader.fieldnames}, expected case, label, {', '.join(COLUMNS)}")
+        for row in reader:
+            values = {column: float(row[column] or "nan") for column in COLUMNS}
+            scores.setdefault(row["case"], {})[row["label"]] = values
+    return scores
+
+
+def table(scores: Scores, column: str) -> np.ndarray:
+    """One column, (cases, labels)."""
+    return np.array([[score[column] for score in labels.values()] for labels in scores.values()])
+
+
+def case_means(scores: Scores, column: str) -> np.ndarray:
+    """Mean over the labels that a case has, (cases,); NaN for a case that has none."""
+    values = table(scores, column)
+    counted = np.isfinite(values).sum(axis=1)
+    return np.where(counted, np.nansum(values, axis=1) / np.maximum(counted, 1), np.nan)
+
+
+def means(values: np.ndarray) -> list[float]:
+    """Mean over the cases of each label, and the mean of those, as in the paper's tables."""
+    counted = np.isfinite(values).sum(axis=0)
+    of_label = np.where(counted, np.nansum(values, axis=0) / np.maximum(counted, 1), np.nan)
+    return [*map(float, of_label), float(np.nanmean(of_label)) if counted.any() else math.nan]
+
+
+def summary(scores: Scores, trained_on: Sequence[str] = ()) -> str:
+    """Markdown in the layout of the paper's tables: one column per label and the mean, one row per score.
+
+    Args:
+        trained_on: cases that the weights were trained on, which it says.
+    """
+    labels = list(next(iter(scores.values())))
+    lines = [f"Means over {len(scores)} case(s)", ""]
+    if trained_on:
+        told = f"**The weights were trained on {len(trained_on)} of these cases**"
+        lines += [f"{told}, so that the means say little about new ones: {', '.join(trained_on)}", ""]
+    lines += [f"| | {' | '.join(labels)} | Mean |", "|---" * (len(labels) + 2) + "|"]
+    titles = {
+        "dice": ("Dice", 3),
+        "hd95_mm": ("95 % Hausdorff distance (mm)", 2),
+        "surface_dice": (f"Surface Dice at {SURFACE_TOLERANCE:g} mm", 3),
+        "volume_error_ml": ("Volume error, absolute (ml)", 2),
+    }
+    for column, (title, digits) in titles.items():
+        values = np.abs(table(scores, column))
+        lines.append(f"| {title} | {' | '.join(f'{mean:.{digits}f}' for mean in means(values))} |")
+    return "\n".join(lines)

@@ -1,0 +1,312 @@
+"""Checkpoints of a training: the best weights, a file to resume from, and weights from elsewhere.
+
+`model.pt` holds the best weights as a flat state dict in training form; inference folds them. `last.pt` holds all that
+resuming needs. Both are written to a temporary name and renamed, so that a kill or a full disk leaves the older file.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from ignite.engine import Events
+from monai.engines import Workflow
+from torch import nn
+
+from rep3d.data.cases import Item, case_names
+from rep3d.data.leakage import TrainingCases, image_digests, some, trained_images
+from rep3d.deploy import reparameterize
+from rep3d.networks.ensemble import Ensemble
+from rep3d.training.loop import FiniteSteps
+from rep3d.training.resuming import learning_settings, resume_learning
+from rep3d.training.weights import differences
+
+logger = logging.getLogger(__name__)
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+BEST, LAST = "model.pt", "last.pt"
+
+
+class NonFiniteWeights(ValueError):
+    """A checkpoint whose tensors hold NaN or infinite values."""
+
+
+def save_whole(content: object, path: str | os.PathLike) -> None:
+    """`torch.save` to a temporary name, then rename: `path` is the old file or the whole new one, never a part.
+
+    Raises:
+        OSError: it cannot be written, such as to a full disk.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error.__context__, OSError):  # torch raises one of its own that tells no reason
+            raise error.__context__ from None
+        raise
+
+
+def non_finite(weights: Mapping[str, torch.Tensor]) -> str:
+    """Which tensors of a state dict hold NaN or infinite values, in words; empty where none does."""
+    wrong = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    return f"{len(wrong)} tensor(s) hold NaN or infinite values: {', '.join(wrong[:5])}" if wrong else ""
+
+
+def read_weights(path: str | os.PathLike) -> Mapping[str, torch.Tensor]:
+    """The network's state dict of a `model.pt` or `last.pt`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        NonFiniteWeights: the weights are of a training that diverged.
+        ValueError: the file is no checkpoint.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {str(path)!r}: train first, or give a checkpoint")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: no PyTorch checkpoint ({error})") from error
+    if isinstance(content, Mapping) and isinstance(content.get("network"), Mapping):
+        content = content["network"]
+    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        raise ValueError(f"{path}: expected a state dict of tensors")
+    wrong = non_finite(content)
+    if wrong:
+        raise NonFiniteWeights(f"{path}: {wrong}; expected the weights of a training that did not diverge")
+    return content
+
+
+def load_weights(network: ModuleT, path: str | os.PathLike) -> ModuleT:
+    """Load a checkpoint of this very network, and return the network.
+
+    Raises:
+        ValueError: the checkpoint is of another network.
+    """
+    weights = read_weights(path)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        told = differences(weights, network.state_dict())
+        raise ValueError(f"{path}: the weights are of another network: {told}") from error
+    return network
+
+
+def load_deployed(network: nn.Module, path: str | os.PathLike | Sequence[str | os.PathLike]) -> nn.Module:
+    """The network in its deployed form and eval mode, with the weights of a training checkpoint.
+
+    With several checkpoints, such as those of the folds, an `Ensemble` of as many networks.
+    """
+    if isinstance(path, str | os.PathLike):
+        return reparameterize(load_weights(network, path)).eval()
+    if not path:
+        raise ValueError(f"checkpoint is {path!r}, expected a file or a list of files")
+    return Ensemble([reparameterize(load_weights(network, one)).eval() for one in path])
+
+
+def trained_on(
+    path: str | os.PathLike | Sequence[str | os.PathLike],
+    items: Sequence[Item],
+    memory: str | os.PathLike | None = None,
+) -> list[str]:
+    """The cases among {"image": path} that a checkpoint, or one of several, was trained on, as a warning says.
+
+    Args:
+        path: of a checkpoint, or of several. One that does not tell counts as trained on others.
+        items: what is to be evaluated.
+        memory: as for `rep3d.data.leakage.training_cases`.
+    """
+    paths = [path] if isinstance(path, str | os.PathLike) else path
+    known = {digest for one in paths for digest in trained_images(read_weights(one))}
+    digests = image_digests([item["image"] for item in items], memory) if known else {}
+    seen = [name for item, name in zip(items, case_names(items), strict=True) if digests.get(item["image"]) in known]
+    if seen:
+        logger.warning("%s was trained on %d of the %d case(s): %s", path, len(seen), len(items), some(seen))
+    return seen
+
+
+def initialize_from(network: nn.Module, path: str | os.PathLike) -> None:
+    """Load what fits by name and shape, to fine-tune, and log what was and what was not loaded.
+
+    Raises:
+        ValueError: nothing fits.
+    """
+    weights, own = read_weights(path), network.state_dict()
+    fitting = {name: tensor for name, tensor in weights.items() if name in own and tensor.shape == own[name].shape}
+    if not fitting:
+        raise ValueError(f"init_from: {path} has no tensor whose name and shape fit the network")
+    network.load_state_dict(fitting, strict=False)
+    logger.info("init_from: loaded %d of the network's %d tensors from %s", len(fitting), len(own), path)
+    for name in own.keys() - fitting.keys():
+        reason = f"shape {tuple(weights[name].shape)} in the file" if name in weights else "not in the file"
+        logger.warning("init_from: kept the initial %s %s: %s", name, tuple(own[name].shape), reason)
+    for name in weights.keys() - own.keys():
+        logger.warning("init_from: %s of the file is not in the network", name)
+
+
+class Checkpoints:
+    """Attaches saving, resuming and initializing to MONAI engines.
+
+    Args:
+        trainer: MONAI trainer.
+        evaluator: MONAI evaluator whose key metric says which weights are best.
+        network: not wrapped for multi-GPU, so that names carry no `module.`.
+        optimizer: its state is in `last.pt`.
+        lr_scheduler: likewise.
+        folder: receives `model.pt` and `last.pt`; the config's ckpt_dir.
+        cases: of the training; the weights in both files tell them.
+        steps: those of the trainer; nothing is saved right after one that was left out.
+        resume: go on from `last.pt`; "true" and "false" too, as a command line gives them. "auto": where there is one,
+            which is then preferred to `init_from`.
+        init_from: weights to start from.
+        writes: whether this process writes: rank 0 only.
+
+    Raises:
+        ValueError: both `resume` and `init_from`, a training that is finished already, a folder that cannot be made, or
+            weights to start from that are not finite or were trained on validation cases.
+        RuntimeError: by the training, where the network's weights are not finite any more; they are not saved.
+        FileNotFoundError: nothing to resume or to start from.
+    """
+
+    def __init__(
+        self,
+        trainer: Workflow,
+        evaluator: Workflow,
+        network: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        lr_scheduler: torch.optim.lr_scheduler.LRScheduler,
+        folder: str | os.PathLike,
+        *,
+        cases: TrainingCases | None = None,
+        steps: FiniteSteps | None = None,
+        resume: bool | str = False,
+        init_from: str | None = None,
+        writes: bool = True,
+    ) -> None:
+        self.trainer, self.evaluator = trainer, evaluator
+        self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
+        self.folder = Path(folder)
+        self.cases = cases or TrainingCases({}, {})
+        self.steps = steps
+        self.settings = learning_settings(optimizer, lr_scheduler)
+        if str(resume).lower() == "auto":
+            resume = (self.folder / LAST).is_file()
+            init_from = None if resume else init_from
+        resume = _as_bool(resume)
+        if resume and init_from:
+            raise ValueError(f"resume and init_from exclude each other, got init_from = {init_from!r}")
+        if start := self.folder / LAST if resume else init_from:
+            self.cases.go_on_from(read_weights(start), start)
+        if resume:
+            self._resume()
+        elif init_from:
+            initialize_from(network, init_from)
+        if dist.is_available() and dist.is_initialized():
+            dist.barrier()  # every process has read before one renames what is there
+        if writes:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"ckpt_dir {str(folder)!r} cannot be made: {error}") from None
+            if not resume:
+                trainer.add_event_handler(Events.STARTED, self._keep_previous)
+            evaluator.add_event_handler(Events.COMPLETED, self._save_best)
+            trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save_last)
+            trainer.add_event_handler(Events.COMPLETED, self._end)
+
+    def _save_best(self) -> None:
+        state = self.evaluator.state
+        if self._diverging():
+            return
+        if state.best_metric_epoch == self.trainer.state.epoch and not math.isnan(state.best_metric):
+            save_whole(self._finite_weights(), self.folder / BEST)
+
+    def _end(self) -> None:
+        state = self.evaluator.state
+        unvalidated = state.best_metric_epoch < 0 or math.isnan(state.best_metric)
+        left_out = self.steps.in_a_row if self.steps else 0
+        if left_out > 1 or (left_out and unvalidated):
+            raise RuntimeError(
+                f"the training diverged: its last {left_out} step(s) were not finite. Train with a lower"
+                " --learning_rate"
+            )
+        if unvalidated:
+            reason = "every score is NaN" if state.best_metric_epoch > 0 else "val_interval is larger than epochs"
+            logger.warning("no epoch was validated, %s: %s holds the last weights", reason, BEST)
+            save_whole(self._finite_weights(), self.folder / BEST)
+
+    def _diverging(self) -> bool:
+        """Whether the last step was left out: the weights may be finite, and spoilt all the same."""
+        return self.steps is not None and self.steps.in_a_row > 0
+
+    def _finite_weights(self) -> dict[str, torch.Tensor]:
+        weights = self.network.state_dict()
+        wrong = non_finite(weights)
+        if wrong:
+            raise RuntimeError(
+                f"the training diverged in epoch {self.trainer.state.epoch}: {wrong} of the network. They are not"
+                f" saved; {LAST} holds the epoch before, if there was one. Train with a lower --learning_rate"
+            )
+        return self.cases.mark(weights)
+
+    def _save_last(self) -> None:
+        if self._diverging():
+            logger.warning("epoch %d ends with steps that were left out: it is not saved", self.trainer.state.epoch)
+            return
+        content = {
+            "network": self._finite_weights(),
+            "optimizer": self.optimizer.state_dict(),
+            "lr_scheduler": self.lr_scheduler.state_dict(),
+            "settings": self.settings,
+            "epoch": self.trainer.state.epoch,
+            "best_metric": self.evaluator.state.best_metric,
+            "best_metric_epoch": self.evaluator.state.best_metric_epoch,
+        }
+        save_whole(content, self.folder / LAST)
+
+    def _resume(self) -> None:
+        path = self.folder / LAST
+        if not path.is_file():
+            raise FileNotFoundError(f"resume: there is no {path}: leave resume out, or take --resume auto")
+        load_weights(self.network, path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not {"epoch", "optimizer", "lr_scheduler"} <= content.keys():
+            raise ValueError(f"resume: {path} holds weights only; start from them with init_from")
+        state = self.trainer.state
+        if content["epoch"] >= state.max_epochs:
+            raise ValueError(
+                f"resume: {path} has finished epoch {content['epoch']} of {state.max_epochs}; give more --epochs"
+            )
+        resume_learning(self.optimizer, self.lr_scheduler, content)
+        self.evaluator.state.best_metric = content["best_metric"]
+        self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
+        self.trainer.load_state_dict(
+            {"epoch": content["epoch"], "epoch_length": state.epoch_length, "max_epochs": state.max_epochs}
+        )
+        logger.info("resume: going on after epoch %d of %s", content["epoch"], path)
+
+    def _keep_previous(self) -> None:
+        """A new training takes no earlier weights away: they stay beside the new ones, named by their time."""
+        for name in (BEST, LAST):
+            path = self.folder / name
+            if path.is_file():
+                saved = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
+                kept = path.with_name(f"{path.stem}_{saved}{path.suffix}")
+                path.replace(kept)
+                logger.warning("%s is of an earlier training: kept as %s", path, kept)
+
+
+def _as_bool(value: bool | str) -> bool:
+    if str(value).lower() not in ("true", "false"):
+        raise ValueError(f"resume must be true, false or auto, got {value!r}")
+    return str(value).lower() == "true"

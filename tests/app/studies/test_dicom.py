@@ -1,0 +1,100 @@
+import os
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from bundle_helpers import ROOT
+
+from monailabel_app.dicom import convert_series, sorted_slices
+from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.validation import RequestError
+
+SERIES = ROOT.parent / "shared/data/abdomen_ct_dicom"
+
+pytestmark = pytest.mark.skipif(not SERIES.is_dir(), reason="the DICOM series is not here")
+
+
+@pytest.fixture
+def series(tmp_path):
+    """A copy whose file names say nothing of the order."""
+    folder = tmp_path / "studies/series"
+    folder.mkdir(parents=True)
+    files = sorted((SERIES / "uncompressed").iterdir())
+    for number, path in enumerate(files):
+        shutil.copy(path, folder / f"{number * 7 % len(files):03d}.dcm")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["uncompressed", "dicom"])
+def test_converted_series(kind, series, tmp_path):
+    """Also as JPEG 2000 without identifiers, and out of order: the grid of the label that belongs to it."""
+    convert_series(series if kind == "uncompressed" else SERIES / kind, tmp_path / "a.nii.gz")
+    volume, label = nib.load(tmp_path / "a.nii.gz"), nib.load(SERIES / "label_amos.nii.gz")
+    same = nib.orientations.ornt_transform(nib.io_orientation(volume.affine), nib.io_orientation(label.affine))
+    volume = volume.as_reoriented(same)
+    assert volume.shape == label.shape
+    np.testing.assert_allclose(volume.affine, label.affine, atol=1e-2)
+    voxels = volume.get_fdata()
+    assert voxels.min() >= -1100 and voxels[np.asarray(label.dataobj) == 6].mean() > 0  # liver
+
+
+def test_series_among_the_studies(series):
+    store = StudiesFolder(series.parent)
+    assert store.list_images() == ["series"]
+    path = store.image("series")
+    made = path.stat().st_mtime_ns
+    assert store.image("series") == path and path.stat().st_mtime_ns == made
+    assert nib.load(path).shape[2] == 20
+
+
+def change(path, **tags):
+    dataset = pydicom.dcmread(path)
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda files: files[10].unlink(), "is one missing"),
+        (lambda files: shutil.copy(files[3], files[3].with_name("copy.dcm")), "another slice at its place"),
+        (lambda files: change(files[4], PixelSpacing=[1, 1]), "PixelSpacing is"),
+        (lambda files: change(files[4], ImageOrientationPatient=[0, 1, 0, 1, 0, 0]), "ImageOrientationPatient is"),
+        (lambda files: change(files[4], ImagePositionPatient=None), "ImagePositionPatient is missing"),
+        (lambda files: files[4].write_bytes(b"junk"), "no DICOM file"),
+        (lambda files: [path.unlink() for path in files[1:]], r"has 1 slice\(s\)"),
+    ],
+    ids=["missing", "twice", "spacing", "orientation", "position", "junk", "one"],
+)
+def test_series_that_make_no_grid(break_it, message, series):
+    break_it(sorted_slices(series))
+    with pytest.raises(RequestError, match=message):
+        sorted_slices(series)
+
+
+def test_tilted_gantry(series):
+    for number, path in enumerate(sorted_slices(series)):
+        x, y, z = pydicom.dcmread(path).ImagePositionPatient
+        change(path, ImagePositionPatient=[x, y + number, z])
+    with pytest.raises(RequestError, match="tilted gantry"):
+        sorted_slices(series)
+
+
+def test_a_series_that_was_still_being_copied(series):
+    store, kept = StudiesFolder(series.parent), sorted_slices(series)[10:]
+    for path in kept:
+        path.rename(series.parent / path.name.replace(".dcm", ".later"))
+    assert nib.load(store.image("series")).shape[2] == 10
+    for path in kept:
+        (series.parent / path.name.replace(".dcm", ".later")).rename(path)
+    os.utime(series, (1, 1))
+    assert nib.load(store.image("series")).shape[2] == 20
+
+
+def test_thickness_does_not_count(series):
+    for path in sorted_slices(series):
+        change(path, SliceThickness=7)
+    sorted_slices(series)

@@ -1,0 +1,121 @@
+import os
+import threading
+import time
+
+import pytest
+import schedule
+from app_helpers import small_bundle
+
+from monailabel_app import files
+from monailabel_app.main import Rep3DApp
+from monailabel_app.studies import sessions
+from monailabel_app.studies.sessions import Sessions
+from monailabel_app.validation import RequestError
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "upload.nii.gz"
+    path.write_bytes(b"x" * 100)
+    return path
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Sessions(tmp_path / "sessions")
+
+
+def names(store):
+    return sorted(path.name for path in store.root.iterdir())
+
+
+def test_a_session_is_its_owners(store, image):
+    session = store.create(image, "ann")
+    assert store.image(session["name"], "ann").read_bytes() == image.read_bytes()
+    for owner, name in (("bob", session["name"]), ("ann", "../sessions"), ("ann", "absent")):
+        with pytest.raises(RequestError, match="no such session"):
+            store.get(name, owner)
+    store.remove(session["name"], "ann")
+    assert names(store) == []
+
+
+@pytest.mark.parametrize(("limit", "value"), [("SESSIONS", 3), ("BYTES", 399)])
+def test_room_of_one_owner(limit, value, store, image, monkeypatch):
+    monkeypatch.setattr(sessions, f"OWNER_{limit}", value)
+    kept = [store.create(image, "ann") for _ in range(3)]
+    with pytest.raises(RequestError, match="ann has 3 sessions, and may have") as caught:
+        store.create(image, "ann")
+    assert caught.value.status == 429 and len(names(store)) == 3
+    store.create(image, "bob")
+    store.remove(kept[0]["name"], "ann")
+    store.create(image, "ann")
+
+
+@pytest.mark.parametrize(("limit", "value"), [("SESSIONS", 3), ("BYTES", 399)])
+def test_room_of_all(limit, value, store, image, monkeypatch):
+    monkeypatch.setattr(sessions, f"ALL_{limit}", value)
+    for owner in ("ann", "bob", "eve"):
+        store.create(image, owner)
+    with pytest.raises(RequestError, match="room for sessions is full") as caught:
+        store.create(image, "joe")
+    assert caught.value.status == 507 and len(names(store)) == 3
+
+
+def test_room_when_many_come_at_once(store, image, monkeypatch):
+    monkeypatch.setattr(sessions, "OWNER_SESSIONS", 5)
+    refused = []
+
+    def create():
+        try:
+            store.create(image, "ann")
+        except RequestError as error:
+            refused.append(error.status)
+
+    threads = [threading.Thread(target=create) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(names(store)) == 5 and refused == [429] * 7
+
+
+@pytest.mark.slow
+def test_what_expired_takes_no_room(store, image, monkeypatch):
+    monkeypatch.setattr(sessions, "OWNER_SESSIONS", 1)
+    old = store.create(image, "ann", expiry=1)
+    time.sleep(2.1)
+    with pytest.raises(RequestError, match="no such session"):
+        store.get(old["name"], "ann")
+    new = store.create(image, "ann")
+    assert names(store) == [new["name"]]
+
+
+def test_full_disk_leaves_no_session(store, image, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(RequestError, match="No space left") as caught:
+        store.create(image, "ann")
+    assert caught.value.status == 507 and names(store) == []
+
+
+@pytest.mark.slow
+def test_the_app_removes_what_expired(tmp_path, image):
+    """Without a new session; also what a kill left half made."""
+    small_bundle(tmp_path / "bundles", "kits", weights=False)
+    conf = {"bundles": str(tmp_path / "bundles"), "models": "kits"}
+    (tmp_path / "app").mkdir()
+    app = Rep3DApp(str(tmp_path / "app"), str(tmp_path / "studies"), conf)
+    app.on_init_complete()
+    store = app.sessions()
+    kept, old = store.create(image, "ann"), store.create(image, "ann", expiry=1)
+    half, other = store.root / "00000000-0000-4000-8000-000000000000", store.root / "not ours"
+    for folder in (half, other):
+        folder.mkdir()
+        os.utime(folder, (1, 1))
+    time.sleep(2.1)
+    schedule.run_all()
+    schedule.clear()
+    assert old["name"] not in names(store)
+    assert names(store) == sorted([kept["name"], "not ours"])

@@ -1,0 +1,223 @@
+"""What is typed is done, or refused: before anything is read or written."""
+
+import json
+import sys
+
+import pytest
+from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, ROOT, SHORT, SMALL, TRAIN, read
+from monai.bundle import ConfigWorkflow
+
+from rep3d.console.errors import root_cause
+from rep3d.console.options import (
+    is_runnable,
+    nearest,
+    option_ids,
+    refuse_training_options,
+    undefined_ids,
+    unused_ids,
+)
+
+BUNDLE = ROOT / "bundles/msd_hippocampus"
+RUN_IDS = {"train.json": "training", "evaluate.json": "evaluating", "inference.json": "evaluating"}
+MULTI_GPU = ["train.json", "multi_gpu_train.json"]
+
+
+def check(files, run_id=None, overlay=None, folder=None, bundle=BUNDLE, **override):
+    """A command's workflow after the check of its options, which is all that `initialize` does here."""
+    paths = [str(bundle / "configs" / name) for name in files]
+    if overlay is not None:
+        (folder / "overlay.json").write_text(json.dumps(overlay), encoding="utf-8")
+        paths.append(str(folder / "overlay.json"))
+    initialize = ["$rep3d.console.options.check_options(@known_ids)"]
+    workflow = ConfigWorkflow(
+        config_file=paths,
+        meta_file=str(bundle / "configs/metadata.json"),
+        logging_file=False,
+        run_id=run_id or RUN_IDS.get(files[-1], "training"),
+        initialize=initialize,
+        **override,
+    )
+    workflow.initialize()
+    return workflow.parser
+
+
+def refusal(*arguments, **override) -> str:
+    with pytest.raises(RuntimeError) as raised:
+        check(*arguments, **override)
+    assert isinstance(root_cause(raised.value), ValueError)
+    return str(root_cause(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("files", "option", "near"),
+    [
+        (TRAIN, "epoch", "epochs"),
+        (TRAIN, "datasetdir", "dataset_dir"),
+        (TRAIN, "train#batch_sise", "batch_size"),
+        (TRAIN, "validate#datset", "validate#dataset"),
+        (EVALUATE, "outputdir", "output_dir"),
+        (INFERENCE, "sw_batchsize", "sw_batch_size"),
+        (INFERENCE, "checkpoints", "checkpoint"),
+    ],
+)
+def test_misspelt_options(files, option, near):
+    assert refusal(files, **{option: 1}) == (
+        f"unknown option {option!r}, nothing in the bundle's configuration uses it, did you mean {near!r}?"
+    )
+
+
+@pytest.mark.parametrize(("files", "option"), [(INFERENCE, "fold"), (INFERENCE, "epochs"), (TRAIN, "xyzzy")])
+def test_options_of_another_command(files, option):
+    """What inference would have ignored: its weights are `--checkpoint`, not `--fold`."""
+    assert refusal(files, **{option: 1}).startswith(f"unknown option {option!r}, nothing in")
+
+
+@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("files", [TRAIN, MULTI_GPU, EVALUATE, INFERENCE], ids=lambda files: files[-1])
+def test_the_bundles_own_options(files, bundle):
+    check(files, bundle=bundle)
+    check([*files, "refine.json"], bundle=bundle, run_id=RUN_IDS.get(files[-1], "training"), **SMALL)
+
+
+def test_options_of_tests_of_the_app_and_of_monai_label():
+    check(TRAIN, **SMALL, **SHORT, resume="auto", init_from="a.pt", progress_seconds=2, fold=1)
+    of_monai_label = {"bundle_root": "x", "train#trainer#max_epochs": 2, "train#dataset#data": [], "device": "cpu"}
+    of_monai_label |= {"validate#dataset#data": [], "train#handlers": [{"_target_": "StatsHandler"}]}
+    check(TRAIN, run_id="run", **of_monai_label)
+    of_inference = {"sliding_window#inferer#sw_device": "@device", "sliding_window#inferer#overlap": 0.25}
+    check(INFERENCE, **of_inference, **{"dataset#data": [{"image": "a"}], "sliding_window#inferer#progress": False})
+
+
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        {"margin": 3, "train#trainer#max_epochs": "$@margin + 1"},
+        {"settings": {"rate": 0.1}, "learning_rate": "@settings#rate"},
+        {"settings": {"rate": 0.1}, "learning_rate": "$min(@settings.values())"},
+        {"verify": ["$print(1)"]},
+        {"_note": "for the paper"},
+    ],
+)
+def test_overlays_may_define_what_they_use(overlay, tmp_path):
+    check(TRAIN, overlay=overlay, folder=tmp_path)
+
+
+def test_overlays_that_are_misspelt(tmp_path):
+    assert "did you mean 'epochs'?" in refusal(TRAIN, overlay={"epoch": 3}, folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "run_id", "near"),
+    [
+        (TRAIN, "train", "training"),
+        (TRAIN, "trainning", "training"),
+        (TRAIN, "epochs", ""),
+        (TRAIN, "device", ""),
+        (TRAIN, 5, ""),
+        (TRAIN, "evaluating", ""),
+        (TRAIN, "imports", ""),
+        (TRAIN, "initialize", ""),
+        (INFERENCE, "preprocessing#transforms", ""),
+        (EVALUATE, "training", ""),
+        (INFERENCE, "evaluate", "evaluating"),
+        (INFERENCE, "evaluator", "evaluating"),
+    ],
+)
+def test_run_ids_that_run_nothing(files, run_id, near):
+    message = refusal(files, run_id=run_id)
+    expected = "training, run" if files == TRAIN else "evaluating, run"
+    assert message.startswith(f"run id {str(run_id)!r} runs nothing, expected one of ")
+    assert sorted(message.partition("one of ")[2].partition(", did")[0].split(", ")) == sorted(expected.split(", "))
+    assert message.endswith(f", did you mean {near!r}?") or not near
+
+
+@pytest.mark.parametrize("form", [["--{}", "{}"], ["--{}={}"], ["-{}", "{}"]], ids=["space", "equals", "one dash"])
+@pytest.mark.parametrize(
+    ("name", "typed", "value"),
+    [
+        ("dataset_dir", "2024_01_05", 20240105),
+        ("ckpt_dir", "1e3", 1000.0),
+        ("output_dir", "0x10", 16),
+        ("init_from", "1_0", 10),
+        ("bundle_root", "True", True),
+        ("dataset_dir", "a,b", ("a", "b")),
+    ],
+)
+def test_folders_that_look_like_numbers(name, typed, value, form, monkeypatch):
+    words = "\n".join(form).format(name, typed).split("\n")
+    monkeypatch.setattr(sys, "argv", ["run", "--epochs", "3", *words, "--seed", "1"])
+    parser = check(TRAIN, **{name: value})
+    assert parser[name] == typed == parser.get_parsed_content(name)
+
+
+def test_folders_whose_text_is_lost():
+    """As where a Python program gives a number."""
+    assert refusal(TRAIN, dataset_dir=20240105) == (
+        "dataset_dir is 20240105, expected text: write a name that looks like a number as ./NAME"
+    )
+
+
+def test_true_and_false_in_words():
+    """`--keep_freed_memory false` arrives as text, which Python takes for true."""
+    parser = check(TRAIN, keep_freed_memory="false", resume="True", **{"train#dataloader#shuffle": "False"})
+    assert parser["keep_freed_memory"] is False and parser["resume"] is True
+    assert parser["train#dataloader#shuffle"] is False
+    assert parser.get_parsed_content("keep_freed_memory") is False
+    assert check(TRAIN, resume="auto")["resume"] == "auto"
+
+
+# --- the parts
+
+
+def test_ids():
+    config = {"seed": 0, "train": {"data": {"_target_": "Dataset", "data": []}, "more": {"x": 1}}, "_meta_": {"y": 1}}
+    assert list(option_ids(config)) == ["seed", "train", "train::data", "train::more", "train::more::x"]
+    assert unused_ids({**config, "run": ["$@train#more"]}) == ["seed", "train::data"]
+    assert undefined_ids({"a": "@b", "c": "$@a + @d#e", "f": [{"g": "@h::0"}]}) == ["b", "d::e", "h::0"]
+
+
+def test_runnable():
+    assert is_runnable(["$a", "$b"])
+    assert not any(map(is_runnable, [[], ["$a", "b"], "$a", {"_target_": "x"}, None, 1]))
+
+
+def test_nearest():
+    assert nearest("epoch", ["epochs", "seed"]) == ", did you mean 'epochs'?"
+    assert nearest("xyzzy", ["epochs", "seed"]) == ""
+
+
+def test_known_ids_are_those_of_the_config():
+    for name in ("train", "inference"):
+        config = read(BUNDLE, name)
+        known = config.pop("known_ids")
+        assert known == list(option_ids(config))
+
+
+def test_a_folder_called_true(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", "--dataset_dir", "true"])
+    assert check(TRAIN, dataset_dir="true")["dataset_dir"] == "true"
+
+
+@pytest.mark.parametrize("typed", [["--dataset_dir"], ["--dataset_dir", "--epochs", "3"]])
+def test_a_path_that_was_forgotten(typed, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", *typed])
+    assert refusal(TRAIN, dataset_dir=True) == "--dataset_dir has no value, expected a path after it"
+
+
+@pytest.mark.parametrize("files", [TRAIN, EVALUATE, INFERENCE], ids=lambda files: files[-1])
+def test_a_stray_word(files, monkeypatch):
+    """MONAI runs `folder` in the place of `initialize`, which is nothing."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    paths = [str(BUNDLE / "configs" / name) for name in files]
+    workflow = ConfigWorkflow(config_file=paths, logging_file=False, run_id=RUN_IDS[files[-1]], init_id="folder")
+    workflow.initialize()
+    with pytest.raises(RuntimeError) as raised:
+        workflow.run()
+    assert str(root_cause(raised.value)).startswith("'folder' is no option: they begin with --")
+
+
+@pytest.mark.parametrize("told", [("weights.pt", False), (None, "true"), (None, "auto")])
+def test_an_evaluation_takes_a_checkpoint(told):
+    with pytest.raises(ValueError, match="expected --checkpoint FILE"):
+        refuse_training_options(*told)
+    refuse_training_options(None, "False")

@@ -1,0 +1,221 @@
+"""`dataset.json` as other tools write it, and folders: read where it is plain, else refused by name."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from rep3d.data.layouts import read_dataset_json
+from rep3d.data.lists import PARTS, load_datalist, load_inference_list
+from rep3d.io.nifti import mark
+
+PAIRS = [{"image": f"imagesTr/c{i}.nii.gz", "label": f"labelsTr/c{i}.nii.gz"} for i in range(6)]
+NNUNET = {
+    "channel_names": {"0": "MRI"},
+    "labels": {"background": 0, "left": 1},
+    "numTraining": 6,
+    "file_ending": ".nii.gz",
+}
+
+
+def write(folder, content, encoding="utf-8"):
+    folder.mkdir(exist_ok=True)
+    (folder / "dataset.json").write_text(json.dumps(content), encoding=encoding)
+    return folder
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def all_images(folder, fold=0):
+    return sorted(item["image"] for part in PARTS for item in load_datalist(folder, part, fold))
+
+
+EXPECTED = [f"imagesTr/c{i}.nii.gz" for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    "content, encoding",
+    [
+        ({"training": [{**pair, "image": [pair["image"]]} for pair in PAIRS]}, "utf-8"),
+        ({"training": [{key: [path] for key, path in pair.items()} for pair in PAIRS]}, "utf-8"),
+        ({"training": PAIRS, "labels": {"0": 0, "1": "left"}}, "utf-8"),
+        ({"training": PAIRS, "validation": None, "test": None}, "utf-8"),
+        ({"training": PAIRS}, "utf-8-sig"),
+        ({"training": PAIRS, "testing": [{"image": "imagesTs/t.nii.gz"}]}, "utf-8"),
+    ],
+    ids=["image list", "lists", "integer label", "null lists", "byte order mark", "testing"],
+)
+def test_lists_that_are_plain(content, encoding, tmp_path):
+    write(tmp_path, content, encoding)
+    assert all_images(tmp_path) == [str(tmp_path / image) for image in EXPECTED]
+    for item in load_datalist(tmp_path, "training"):
+        assert item.keys() == {"image", "label"}
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (
+            {"training": [*PAIRS, {"image": None, "label": None}]},
+            'entry 6 of "training": "image" is None, expected a path',
+        ),
+        ({"training": [*PAIRS, None]}, 'entry 6 of "training" is None, expected "path" or'),
+        ({"training": [*PAIRS, {"image": "x.nii", "label": None}]}, '"training" lists .*x.nii without a label'),
+        ({"training": [*PAIRS, {"label": "x.nii"}]}, '"image" is None, expected a path'),
+        (
+            {"training": [{"image": ["a_0000.nii", "a_0001.nii"], "label": "a.nii"}]},
+            "list of 2 paths, expected one: .*channel",
+        ),
+        ({"training": [{"image": 7, "label": "a.nii"}]}, '"image" is 7, expected a path'),
+        ({"training": {"a": "b"}}, '"training" is a dict, expected a list'),
+        ({"training": [{**PAIRS[0], "fold": "x"}]}, "\"fold\" is 'x', expected a whole number"),
+        ({"training": [{**PAIRS[0], "case": ""}]}, "\"case\" is '', expected a name"),
+        ({**NNUNET, "channel_names": {"0": "T1", "1": "T2"}}, '"channel_names" is .*T2.*expected one channel'),
+        ({**NNUNET, "file_ending": ".mha"}, "\"file_ending\" is '.mha', expected one of .nii.gz, .nii"),
+    ],
+)
+def test_lists_that_are_refused(content, message, tmp_path):
+    with pytest.raises(ValueError, match=rf"dataset.json: .*{message}"):
+        load_datalist(write(tmp_path, content), "training")
+
+
+def test_utf_16_is_named(tmp_path):
+    with pytest.raises(ValueError, match="dataset.json: no valid JSON"):
+        read_dataset_json(write(tmp_path, {"training": PAIRS}, "utf-16"))
+
+
+# --- nnU-Net
+
+
+def test_nnunet(tmp_path):
+    """Version 2 lists nothing; a case has its label's name."""
+    write(tmp_path, NNUNET)
+    touch(tmp_path, *(f"imagesTr/c{i}_0000.nii.gz" for i in range(6)), *(f"labelsTr/c{i}.nii.gz" for i in range(6)))
+    touch(tmp_path, "imagesTs/t_0000.nii.gz")
+    parts = [load_datalist(tmp_path, part) for part in PARTS]
+    assert [len(part) for part in parts] == [4, 1, 1]
+    assert sorted(item["case"] for part in parts for item in part) == [f"c{i}" for i in range(6)]
+    assert load_inference_list(tmp_path) == [{"image": str(tmp_path / "imagesTs/t_0000.nii.gz"), "case": "t"}]
+    (tmp_path / "splits.json").write_text(json.dumps([{"train": ["c0"], "val": ["c5"]}]))  # as nnU-Net names them
+    assert [item["case"] for item in load_datalist(tmp_path, "validation")] == ["c5"]
+
+
+def test_scores_and_label_maps_go_by_one_name(tmp_path):
+    """Of the whole data set, not of the one test case or of the image without its label."""
+    pairs = [{"image": f"case_{i}/ct.nii.gz", "label": f"case_{i}/truth.nii.gz"} for i in range(3)]
+    write(tmp_path / "exports", {"training": pairs[:1], "validation": pairs[1:2], "test": pairs[2:]})
+    write(tmp_path / "nnunet", NNUNET)
+    touch(
+        tmp_path / "nnunet",
+        "imagesTr/c_0000.nii.gz",
+        "labelsTr/c.nii.gz",
+        "imagesTs/t_0000.nii.gz",
+        "labelsTs/t.nii.gz",
+    )
+    for kind in ("Tr", "Val"):
+        touch(tmp_path / "folders", f"images{kind}/{kind}_0000.nii.gz", f"labels{kind}/{kind}.nii.gz")
+    for name, case in (("exports", "case_2/ct"), ("nnunet", "t"), ("folders", "Val")):
+        (scored,), (segmented,) = load_datalist(tmp_path / name, "test"), load_inference_list(tmp_path / name)
+        assert scored["case"] == segmented["case"] == case and scored["image"] == segmented["image"]
+
+
+def test_nnunet_with_two_channels(tmp_path):
+    write(tmp_path, NNUNET)
+    touch(tmp_path, "imagesTr/c0_0000.nii.gz", "imagesTr/c0_0001.nii.gz", "labelsTr/c0.nii.gz")
+    with pytest.raises(ValueError, match="c0_0001.nii.gz is another channel of case 'c0'"):
+        load_datalist(tmp_path, "training")
+
+
+# --- one case, one place
+
+
+@pytest.mark.parametrize(
+    "lists, message",
+    [
+        ({"training": PAIRS * 2}, 'imagesTr/c0.nii.gz stands in "training" and in "training"'),
+        ({"training": PAIRS, "validation": PAIRS[:3]}, 'imagesTr/c0.nii.gz stands in "training" and in "validation"'),
+        ({"training": PAIRS, "test": PAIRS[5:]}, 'imagesTr/c5.nii.gz stands in "training" and in "test"'),
+        (
+            {"training": PAIRS, "validation": [{**PAIRS[2], "image": "./imagesTr/../imagesTr/c2.nii.gz"}]},
+            'imagesTr/c2.nii.gz stands in "training" and in "validation"',
+        ),
+    ],
+)
+@pytest.mark.parametrize("part", PARTS)
+def test_an_image_that_is_listed_twice(lists, message, part, tmp_path):
+    with pytest.raises(ValueError, match=rf"dataset.json: .*{message}"):
+        load_datalist(write(tmp_path, lists), part)
+
+
+@pytest.mark.parametrize("with_splits", [False, True])
+@pytest.mark.parametrize("suffix", ["Val", "Ts"])
+def test_a_case_in_two_folders(suffix, with_splits, tmp_path):
+    touch(tmp_path, *(f"{kind}{part}/same.nii.gz" for kind in ("images", "labels") for part in ("Tr", suffix)))
+    if with_splits:
+        (tmp_path / "splits.json").write_text(json.dumps([{"train": ["same"], "val": ["same"]}]))
+    with pytest.raises(ValueError, match=f"imagesTr/same.nii.gz and .*images{suffix}/same.nii.gz are both case 'same'"):
+        load_datalist(tmp_path, "training")
+
+
+@pytest.mark.parametrize("twin", ["a.nii", "a_0000.nii.gz"])
+def test_two_images_for_one_label(twin, tmp_path):
+    touch(tmp_path, "imagesTr/a.nii.gz", f"imagesTr/{twin}", "labelsTr/a.nii.gz")
+    with pytest.raises(ValueError, match="are both case 'a', expected one file"):
+        load_datalist(tmp_path, "training")
+
+
+def test_cases_whose_names_end_like_a_channel(tmp_path):
+    for kind in ("images", "labels"):
+        touch(tmp_path, *(f"{kind}Tr/scan_{i:04d}.nii.gz" for i in (0, 1)), f"{kind}Val/scan_0002.nii.gz")
+    assert [len(load_datalist(tmp_path, part)) for part in PARTS] == [2, 1, 1]
+    (tmp_path / "splits.json").write_text(json.dumps([{"train": ["scan_0000", "scan_0001"], "val": ["scan_0002"]}]))
+    images = [item["image"] for item in load_datalist(tmp_path, "training")]
+    assert images == [str(tmp_path / f"imagesTr/scan_000{i}.nii.gz") for i in (0, 1)]
+
+
+# --- "fold"
+
+FOLDS = [{**pair, "fold": i % 3} for i, pair in enumerate(PAIRS)]
+
+
+@pytest.mark.parametrize("fold", range(3))
+def test_fold_keys(fold, tmp_path):
+    """As Auto3DSeg writes them: the pairs of the fold validate."""
+    write(tmp_path, {"training": FOLDS})
+    training, validation, test = (load_datalist(tmp_path, part, fold) for part in PARTS)
+    assert [item["image"][-8] for item in validation] == [str(fold), str(fold + 3)]
+    assert len(training) == 4 and not {item["image"] for item in training} & {item["image"] for item in validation}
+    assert test == validation and training[0].keys() == {"image", "label"}
+
+
+def test_fold_keys_that_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r'fold is 3, but the "fold" keys in .*dataset.json are \[0, 1, 2\]'):
+        load_datalist(write(tmp_path, {"training": FOLDS}), "training", 3)
+    with pytest.raises(ValueError, match='dataset.json: has "fold" keys and a list "validation"'):
+        load_datalist(write(tmp_path, {"training": FOLDS[1:], "validation": PAIRS[:1]}), "training")
+
+
+def test_one_label_for_two_images(tmp_path):
+    pairs = [PAIRS[0], {**PAIRS[1], "label": PAIRS[0]["label"]}, *PAIRS[2:]]
+    with pytest.raises(ValueError, match='dataset.json: .*c0.nii.gz stands in "training" and in "training"'):
+        load_datalist(write(tmp_path, {"training": pairs}), "training")
+
+
+def test_pairs_without_a_fold_among_others(tmp_path):
+    with pytest.raises(ValueError, match='1 pair.s. have no "fold", such as .*, and others have one'):
+        load_datalist(write(tmp_path, {"training": [*FOLDS[:-1], PAIRS[-1]]}), "training")
+
+
+def test_label_maps_of_ours_among_the_images(tmp_path):
+    """As an inference leaves them whose output_dir is that of the images."""
+    touch(tmp_path, "imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesVal/b.nii.gz", "labelsVal/b.nii.gz")
+    volume = nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.eye(4))
+    volume.header["descrip"] = mark(np.zeros((2, 2, 2), np.uint8))
+    nib.save(volume, tmp_path / "imagesTr/a_seg.nii.gz")
+    assert [item["image"] for item in load_datalist(tmp_path, "training")] == [str(tmp_path / "imagesTr/a.nii.gz")]

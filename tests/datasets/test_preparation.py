@@ -1,0 +1,355 @@
+"""Downloads as they come, imitated: what the bundles then read, and what is said about broken files."""
+
+import csv
+import json
+import os
+import re
+import runpy
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from rep3d.data.checks import check_datalist
+from rep3d.data.lists import load_datalist, load_inference_list
+from rep3d.datasets import preparation
+from rep3d.datasets.fingerprint import PERCENTILES, summary
+from rep3d.datasets.preparation import prepare
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in ROOT.glob("configs/datasets/*.json")}
+AFFINE = np.diag([-1.5, -1.5, 3.0, 1.0])
+
+
+def save(path, voxels, affine=AFFINE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+
+
+def save_pair(image, label, classes, seed):
+    rng = np.random.default_rng(seed)
+    save(image, rng.integers(-1000, 1000, (9, 8, 7)).astype(np.int16))
+    save(label, rng.integers(0, classes, (9, 8, 7)).astype(np.uint8))
+
+
+def amos(folder, classes=16):
+    for number in (*range(1, 11), *range(500, 510)):
+        name = f"amos_{number:04d}.nii.gz"
+        save_pair(folder / "imagesTr" / name, folder / "labelsTr" / name, min(classes, 14), number)
+    save_pair(folder / "imagesVa/amos_0011.nii.gz", folder / "labelsVa/amos_0011.nii.gz", classes, 11)
+    save(folder / "imagesTs/amos_0012.nii.gz", np.zeros((4, 4, 4), np.int16))
+    return folder
+
+
+def kits(folder, segmentation="segmentation.nii.gz"):
+    for number in range(10):
+        case = folder / f"case_{number:05d}"
+        save_pair(case / "imaging.nii.gz", case / segmentation, 4, number)
+    return folder
+
+
+def decathlon(folder, labels=("background", "Anterior", "Posterior")):
+    names = [f"scan_{number:03d}.nii.gz" for number in range(10)]
+    for number, name in enumerate(names):
+        save_pair(folder / "imagesTr" / name, folder / "labelsTr" / name, len(labels), number)
+    dataset = {
+        "name": "Some task",
+        "labels": {str(i): name for i, name in enumerate(labels)},
+        "training": [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names],
+        "test": ["./imagesTs/scan_010.nii.gz"],
+    }
+    save(folder / "imagesTs/scan_010.nii.gz", np.zeros((4, 4, 4), np.int16))
+    (folder / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
+    return folder
+
+
+SOURCES = {
+    "amos_ct": (amos, "amos_0001"),
+    "amos_mri": (amos, "amos_0500"),
+    "kits": (kits, "case_00000"),
+    "msd_pancreas": (lambda folder: decathlon(folder, ("background", "pancreas", "cancer")), "scan_000"),
+    "msd_hepatic_vessel": (lambda folder: decathlon(folder, ("background", "Vessel", "Tumour")), "scan_000"),
+    "msd_hippocampus": (decathlon, "scan_000"),
+}
+
+
+def test_every_bundle_has_a_source_here():
+    assert SOURCES.keys() == CONFIGS.keys()
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_bundles_read_what_is_prepared(name, tmp_path):
+    make, case = SOURCES[name]
+    source = make(tmp_path / "the download")
+    before = sorted(source.rglob("*"))
+    result = prepare(CONFIGS[name], source, tmp_path / "data")
+    assert result.problems == {} and len(result.facts) == 10
+    assert sorted(source.rglob("*")) == before
+    folds = CONFIGS[name]["data"]["folds"]
+    assert len(result.splits) == folds
+    for fold in range(folds):
+        parts = [load_datalist(tmp_path / "data", part, fold) for part in ("training", "validation", "test")]
+        items = sum(parts, [])
+        assert len(items) == len({item["image"] for item in items}) == 10
+        check_datalist(items, len(CONFIGS[name]["common"]["label_names"]))
+        assert f"{case}.nii.gz" in {Path(item["label"]).name for item in items}
+    assert Path(items[0]["image"]).is_symlink()
+
+
+def test_ct_and_mri_of_amos(tmp_path):
+    source = amos(tmp_path / "amos")
+    for name, numbers in (("amos_ct", range(1, 11)), ("amos_mri", range(500, 510))):
+        prepare(CONFIGS[name], source, tmp_path / name)
+        cases = {path.name for path in (tmp_path / name / "labelsTr").iterdir()}
+        assert cases == {f"amos_{number:04d}.nii.gz" for number in numbers}
+    images = [Path(item["image"]).name for item in load_inference_list(tmp_path / "amos_ct")]
+    assert images == ["amos_0011.nii.gz", "amos_0012.nii.gz"]
+
+
+def test_kits21(tmp_path):
+    result = prepare(CONFIGS["kits"], kits(tmp_path / "kits", "aggregated_MAJ_seg.nii.gz"), tmp_path / "data")
+    assert len(result.facts) == 10
+
+
+@pytest.mark.parametrize("links", [(), ("link",)], ids=["copies", "hard links"])
+def test_without_symbolic_links(links, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("not on this file system")
+
+    for name in {"symlink", "link"} - set(links):
+        monkeypatch.setattr(os, name, refuse)
+    prepare(CONFIGS["msd_hippocampus"], decathlon(tmp_path / "task"), tmp_path / "data")
+    path = tmp_path / "data/imagesTr/scan_003.nii.gz"
+    assert not path.is_symlink() and nib.load(path).shape == (9, 8, 7)
+    assert path.samefile(tmp_path / "task/imagesTr/scan_003.nii.gz") == bool(links)
+
+
+def _empty(folder):
+    (folder / "imagesTr/scan_004.nii.gz").write_bytes(b"")
+
+
+def _gone(folder):
+    (folder / "labelsTr/scan_004.nii.gz").unlink()
+
+
+def _id_3(folder):
+    save(folder / "labelsTr/scan_004.nii.gz", np.full((9, 8, 7), 3, np.uint8))
+
+
+def _fraction(folder):
+    save(folder / "labelsTr/scan_004.nii.gz", np.full((9, 8, 7), 0.5, np.float32))
+
+
+def _shape(folder):
+    save(folder / "labelsTr/scan_004.nii.gz", np.zeros((9, 8, 6), np.uint8))
+
+
+def _affine(folder):
+    save(folder / "labelsTr/scan_004.nii.gz", np.zeros((9, 8, 7), np.uint8), np.diag([1.5, 1.5, 3.0, 1.0]))
+
+
+def _nan(folder):
+    save(folder / "imagesTr/scan_004.nii.gz", np.full((9, 8, 7), np.nan, np.float32))
+
+
+def _one_slice(folder):
+    for kind in ("images", "labels"):
+        save(folder / f"{kind}Tr/scan_004.nii.gz", np.zeros((9, 8, 1), np.uint8))
+
+
+def _twin(folder):
+    for kind in ("images", "labels"):
+        (folder / f"{kind}Tr/scan_004.nii.gz").write_bytes((folder / f"{kind}Tr/scan_001.nii.gz").read_bytes())
+
+
+def _spacing(folder):
+    path = folder / "imagesTr/scan_004.nii.gz"
+    volume = nib.load(path)
+    image = nib.Nifti1Image(np.asarray(volume.dataobj), volume.affine)
+    image.header["pixdim"][3] = 5.0
+    image.header.set_qform(None, code=0)
+    image.header.set_sform(volume.affine, code=1)
+    image.header["pixdim"][3] = 5.0
+    data = bytearray(image.to_bytes())
+    path.unlink()
+    (folder / "imagesTr/scan_004.nii").write_bytes(data)
+    dataset = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    dataset["training"][4]["image"] = "./imagesTr/scan_004.nii"
+    (folder / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
+
+
+PROBLEMS = {
+    _empty: "scan_004.nii.gz: cannot be read as NIfTI",
+    _gone: "scan_004.nii.gz: no such file",
+    _id_3: r"scan_004.nii.gz: label value\(s\) \[3.0\], expected whole numbers from 0 to 2",
+    _fraction: r"scan_004.nii.gz: label value\(s\) \[0.5\]",
+    _shape: r"scan_004.nii.gz: shape \(9, 8, 6\) differs from \(9, 8, 7\)",
+    _affine: "scan_004.nii.gz: affine .* differs",
+    _nan: r"scan_004.nii.gz: 504 voxel\(s\) are NaN",
+    _one_slice: "scan_004.nii.gz: .* a single slice is no volume",
+    _twin: "scan_004: the same voxels as scan_001",
+    _spacing: r"scan_004.nii: spacing \[1.5, 1.5, 5.0\] in the header, \[1.5, 1.5, 3.0\] in the affine",
+}
+
+
+@pytest.mark.parametrize("break_it", PROBLEMS, ids=lambda f: f.__name__.strip("_"))
+def test_bad_files_are_left_out_and_reported(break_it, tmp_path):
+    source = decathlon(tmp_path / "task")
+    break_it(source)
+    result = prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data")
+    assert list(result.problems) == ["scan_004"] and len(result.facts) == 9
+    assert re.search(PROBLEMS[break_it], "\n".join(result.problems["scan_004"]))
+    listed = json.loads((tmp_path / "data/dataset.json").read_text(encoding="utf-8"))["training"]
+    assert len(listed) == 9 and "scan_004" not in str(listed) + str(result.splits)
+
+
+def test_a_repaired_file_moves_no_other_case(tmp_path):
+    source = decathlon(tmp_path / "task")
+    _nan(source)
+    before = prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data").splits
+    save_pair(source / "imagesTr/scan_004.nii.gz", source / "labelsTr/scan_004.nii.gz", 3, 4)
+    after = prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data", new_splits=True).splits
+    for old, new in zip(before, after, strict=True):
+        assert {part: [case for case in new[part] if case != "scan_004"] for part in new} == old
+
+
+def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
+    source, checked = decathlon(tmp_path / "task"), []
+    examine = preparation.examine
+
+    def interrupted(case, *arguments):
+        if len(checked) == 4:
+            raise KeyboardInterrupt
+        checked.append(case)
+        return examine(case, *arguments)
+
+    monkeypatch.setattr(preparation, "examine", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data")
+    assert not (tmp_path / "data/dataset.json").exists()
+    again = []
+    monkeypatch.setattr(preparation, "examine", lambda case, *rest: again.append(case) or examine(case, *rest))
+    prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data")
+    assert len(again) == 6 and not set(again) & set(checked)
+
+
+def test_the_users_splits_stay(tmp_path):
+    source = decathlon(tmp_path / "task")
+    prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data")
+    own = [{"train": ["scan_000"], "val": ["scan_001"]}]
+    (tmp_path / "data/splits.json").write_text(json.dumps(own), encoding="utf-8")
+    assert prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data").splits == own
+    (tmp_path / "data/splits.json").write_text('[{"train": ["scan_000"], "val": ["scan_099"]}]', encoding="utf-8")
+    with pytest.raises(ValueError, match="splits.json: fold 0 names 'scan_099' in val, but there is no such case"):
+        prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data")
+
+
+def test_wrong_sources(tmp_path):
+    with pytest.raises(FileNotFoundError, match="source .*nowhere' does not exist"):
+        prepare(CONFIGS["kits"], tmp_path / "nowhere", tmp_path / "data")
+    source = decathlon(tmp_path / "task")
+    with pytest.raises(ValueError, match=r"the labels of 'Some task' are .*, expected .*'cancer'\] of Task07_Pancreas"):
+        prepare(CONFIGS["msd_pancreas"], source, tmp_path / "data")
+    for name in ("kits", "amos_ct"):
+        with pytest.raises(ValueError, match="holds no image with a label in the layout"):
+            prepare(CONFIGS[name], tmp_path, tmp_path / "data")
+    with pytest.raises(ValueError, match="dataset.json: no such file"):
+        prepare(CONFIGS["msd_pancreas"], tmp_path, tmp_path / "data")
+    for folder in (source, tmp_path):
+        with pytest.raises(ValueError, match="output_dir .* holds the source"):
+            prepare(CONFIGS["msd_hippocampus"], source, folder)
+
+
+def test_kits_without_an_image_and_without_a_segmentation(tmp_path):
+    source = kits(tmp_path / "kits")
+    (source / "case_00002/imaging.nii.gz").unlink()
+    (source / "case_00003/segmentation.nii.gz").unlink()
+    result = prepare(CONFIGS["kits"], source, tmp_path / "data")
+    assert len(result.facts) == 8
+    assert "the images are downloaded apart" in result.problems["case_00002"][0]
+    assert "no segmentation, expected one of" in result.problems["case_00003"][0]
+
+
+def test_facts(tmp_path):
+    source = decathlon(tmp_path / "task")
+    facts = {fact.case: fact for fact in prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data").facts}
+    image = np.asarray(nib.load(source / "imagesTr/scan_002.nii.gz").dataobj)
+    label = np.asarray(nib.load(source / "labelsTr/scan_002.nii.gz").dataobj)
+    fact = facts["scan_002"]
+    assert (fact.shape, fact.spacing, fact.orientation) == ([9, 8, 7], [1.5, 1.5, 3.0], "LPS")
+    assert fact.voxels == [int((label == i).sum()) for i in range(3)]
+    np.testing.assert_allclose(fact.percentiles, np.percentile(image, PERCENTILES), atol=1e-3)
+    np.testing.assert_allclose(fact.foreground_percentiles, np.percentile(image[label > 0], PERCENTILES), atol=1e-3)
+    text = summary(list(facts.values()), ["background", "anterior", "posterior"])
+    assert "| spacing of axis 2 (mm) | 3 | 3 | 3 |" in text and "| anterior | 10 of 10 |" in text
+
+
+def test_script(tmp_path, capsys):
+    main = runpy.run_path(str(ROOT / "scripts/prepare_data.py"))["main"]
+    source = decathlon(tmp_path / "task")
+    patients = tmp_path / "patients.csv"
+    patients.write_text("case,patient\n" + "".join(f"scan_{i:03d},p{max(i, 1)}\n" for i in range(10)), encoding="utf-8")
+    main("msd_hippocampus", str(source), str(tmp_path / "data"), patients=str(patients))
+    assert "# 10 good case(s), 0 with problems" in capsys.readouterr().out
+    with (tmp_path / "data/fingerprint.csv").open(encoding="utf-8") as file:
+        assert [row["case"] for row in csv.DictReader(file)] == [f"scan_{i:03d}" for i in range(10)]
+    assert (tmp_path / "data/fingerprint.png").read_bytes()[:4] == b"\x89PNG"
+    for split in json.loads((tmp_path / "data/splits.json").read_text(encoding="utf-8")):
+        assert sum({"scan_000", "scan_001"} <= set(split[part]) for part in split) == 1
+    _nan(source)
+    with pytest.raises(SystemExit, match=r"1 case\(s\) have problems and were left out, see .*report.md"):
+        main("msd_hippocampus", str(source), str(tmp_path / "data"), new_splits=True)
+    assert "NaN" in (tmp_path / "data/report.md").read_text(encoding="utf-8")
+    with pytest.raises(SystemExit, match="dataset is 'kidney', expected one of amos_ct, amos_mri, kits"):
+        main("kidney", str(source), str(tmp_path / "data"))
+    patients.write_text("name\nx\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="patients.csv: expected the columns case and patient"):
+        main("msd_hippocampus", str(source), str(tmp_path / "data"), patients=str(patients))
+
+
+# --- names
+
+
+def test_images_that_share_a_name(tmp_path):
+    """As hospitals export them: links, dataset.json and splits.json keep them apart."""
+    source, pairs = tmp_path / "exports", []
+    for number in range(10):
+        pair = {"image": f"patient_{number}/ct.nii.gz", "label": f"patient_{number}/truth.nii.gz"}
+        save_pair(source / pair["image"], source / pair["label"], 3, number)
+        pairs.append(pair)
+    labels = {"background": 0, "Anterior": 1, "Posterior": 2}  # as nnU-Net has them
+    lists = {"labels": labels, "training": pairs}
+    (source / "dataset.json").write_text(json.dumps(lists), encoding="utf-8")
+    result = prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data")
+    assert sorted(fact.case for fact in result.facts) == [f"patient_{number}_ct" for number in range(10)]
+    items = [item for part in ("training", "validation", "test") for item in load_datalist(tmp_path / "data", part)]
+    assert len({Path(item["image"]).resolve() for item in items}) == 10
+    for item in items:
+        image, label = (Path(item[key]).resolve() for key in ("image", "label"))
+        assert image.parent == label.parent and Path(item["image"]).name == f"{image.parent.name}_ct.nii.gz"
+
+
+def test_no_pair_of_a_list_is_lost(tmp_path):
+    source = decathlon(tmp_path / "task")
+    dataset = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    lists = {"training": dataset["training"][:6], "validation": dataset["training"][6:]}
+    (source / "dataset.json").write_text(json.dumps({**dataset, **lists}), encoding="utf-8")
+    assert len(prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data").facts) == 10
+
+
+def test_two_scans_of_one_name(tmp_path):
+    source = amos(tmp_path / "amos")
+    save(source / "imagesTr/amos_0003.nii", np.zeros((9, 8, 7), np.int16))
+    with pytest.raises(ValueError, match="amos_0003.nii and .*amos_0003.nii.gz are both case 'amos_0003'"):
+        prepare(CONFIGS["amos_ct"], source, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("labels", [None, ["background"], {"0": 0, "1": "Anterior"}, {"a": [1, 2], "b": 0}, {"a": "b"}])
+def test_labels_of_another_form(labels, tmp_path):
+    source = decathlon(tmp_path / "task")
+    dataset = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    (source / "dataset.json").write_text(json.dumps({**dataset, "labels": labels}), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"dataset.json: the labels of 'Some task' are .*, expected \['background'"):
+        prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data")
