@@ -16,7 +16,7 @@ help:
 	@echo 'make label-demo  serve the small network to 3D Slicer; your own scans: make label-demo STUDIES="my folder"'
 	@echo 'make test    run the tests'
 	@echo 'make quick   run those that take no more than a few seconds each'
-	@echo 'make check   formatter, linter, type checker, and that bundles/ is what configs/ renders to'
+	@echo 'make check   formatter, linter, type checker, layers, and that bundles/ is what configs/ renders to'
 	@echo 'make render  write bundles/ from configs/'
 	@echo 'make clean   remove .venv and runs'
 
@@ -37,6 +37,7 @@ check: .venv/.dev
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
+	.venv/bin/lint-imports
 	.venv/bin/python scripts/render_bundles.py --check
 
 render: .venv/.core

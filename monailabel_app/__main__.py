@@ -21,9 +21,9 @@ from rep3d.console.errors import describe
 
 try:
     from monailabel_app.commands import COMMANDS, run_command
+    from monailabel_app.errors import RequestError
     from monailabel_app.http.security import is_loopback
     from monailabel_app.settings import read_settings
-    from monailabel_app.validation import RequestError
 except ImportError as error:
     sys.exit(describe(error))
 

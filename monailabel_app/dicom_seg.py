@@ -15,8 +15,9 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from monailabel_app.dicom import read_grid_of_slices
+from monailabel_app.errors import RequestError
 from monailabel_app.formats import label_colors
-from monailabel_app.validation import MAX_BYTES, RequestError
+from monailabel_app.validation import MAX_BYTES
 
 logging.getLogger("highdicom").setLevel(logging.WARNING)  # its messages hold identifiers
 SERIES_NUMBER = 300

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from monailabel_app.validation import RequestError
+from monailabel_app.errors import RequestError
 
 PART = ".part"  # ends temporary names
 

@@ -11,8 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 from monailabel.datastore.utils.colors import GENERIC_ANATOMY_COLORS
 
+from monailabel_app.errors import RequestError
 from monailabel_app.files import whole_file
-from monailabel_app.validation import RequestError
 from rep3d.io.geometry import Geometry
 from rep3d.io.nifti import label_image
 

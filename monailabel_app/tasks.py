@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from monailabel_app.validation import RequestError
+from monailabel_app.errors import RequestError
 
 logger = logging.getLogger(__name__)
 

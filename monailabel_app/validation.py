@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
-from fastapi import HTTPException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from monailabel_app.errors import RequestError
 from rep3d.io.geometry import (
     Geometry,
     TooLargeError,
@@ -45,21 +45,6 @@ _REFUSED_KEYS = {"image", "label", "session", "file"}
 _REFUSED_ENDINGS = ("path", "paths", "dir", "folder", "filename", "uri", "url", "root")
 
 ParametersT = TypeVar("ParametersT", bound="Parameters")
-
-
-class RequestError(HTTPException):
-    """What the caller is told: an HTTP status, 4xx where the mistake is the caller's, and a message."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(status, message, {"WWW-Authenticate": "Bearer"} if status == 401 else None)
-
-    @property
-    def status(self) -> int:
-        return self.status_code
-
-    @property
-    def message(self) -> str:
-        return self.detail
 
 
 class Parameters(BaseModel):

@@ -14,7 +14,7 @@ from typing import Any
 import jwt
 import requests
 
-from monailabel_app.validation import RequestError
+from monailabel_app.errors import RequestError
 
 ROLES = ("monailabel-admin", "monailabel-reviewer", "monailabel-annotator", "monailabel-user")  # MONAI Label's
 ADMIN, REVIEWER, ANNOTATOR, USER = ROLES

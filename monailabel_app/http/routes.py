@@ -22,6 +22,7 @@ from starlette.background import BackgroundTask
 
 from monailabel_app.dicom import sorted_slices
 from monailabel_app.dicom_seg import make_segmentation
+from monailabel_app.errors import RequestError
 from monailabel_app.http.authentication import ADMIN, ANNOTATOR, USER, User
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.uploads import serve_upload
@@ -29,7 +30,6 @@ from monailabel_app.models.versions import list_versions, serve_version
 from monailabel_app.studies.submission import submit_label
 from monailabel_app.validation import (
     InferenceParameters,
-    RequestError,
     SampleParameters,
     SubmissionParameters,
     check_image,

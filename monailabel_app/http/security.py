@@ -28,8 +28,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from monailabel_app.errors import RequestError
 from monailabel_app.http.authentication import Authentication
-from monailabel_app.validation import MAX_PARAMETERS, RequestError
+from monailabel_app.validation import MAX_PARAMETERS
 
 logger = logging.getLogger(__name__)
 

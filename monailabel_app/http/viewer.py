@@ -16,10 +16,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
+from monailabel_app.errors import RequestError
 from monailabel_app.http.authentication import ANNOTATOR
 from monailabel_app.http.routes import AnyUser
 from monailabel_app.pacs.studies import PacsStudies
-from monailabel_app.validation import RequestError
 
 STATIC = Path(monailabel.__file__).parent / "endpoints/static"
 SERVER_COOKIE = "MONAILABEL_SERVER_URL"  # where OHIF's panel of MONAI Label looks for its server first

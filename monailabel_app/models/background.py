@@ -7,13 +7,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from monailabel_app.errors import RequestError
 from monailabel_app.models.active_learning import choose_model, compute_scores
 from monailabel_app.models.batch import segment_all
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task, TaskList
-from monailabel_app.validation import InferenceParameters, RequestError, TrainingParameters, check_parameters
+from monailabel_app.validation import InferenceParameters, TrainingParameters, check_parameters
 
 logger = logging.getLogger(__name__)
 

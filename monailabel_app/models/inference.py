@@ -20,14 +20,9 @@ from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 from monailabel.utils.others.generic import device_list, name_to_device
 
 from monailabel_app.bundles import Bundle
+from monailabel_app.errors import RequestError
 from monailabel_app.formats import write_label_map
-from monailabel_app.validation import (
-    InferenceParameters,
-    RequestError,
-    check_parameters,
-    read_grid,
-    read_voxels,
-)
+from monailabel_app.validation import InferenceParameters, check_parameters, read_grid, read_voxels
 from rep3d.console.errors import root_cause
 from rep3d.io.geometry import Geometry
 from rep3d.training.checkpoints import load_deployed

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from monailabel_app.errors import RequestError
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.versions import add_version, keep_serving, serve_version
-from monailabel_app.validation import RequestError
 from rep3d.training.checkpoints import NonFiniteWeights, non_finite, read_weights
 
 MAX_RATIO = 4  # of a checkpoint's size to the network's: a `last.pt` holds the optimizer's state too

@@ -19,8 +19,8 @@ from typing import Any
 from filelock import FileLock
 
 from monailabel_app.bundles import Bundle
+from monailabel_app.errors import RequestError
 from monailabel_app.files import copy_whole, read_json, write_json
-from monailabel_app.validation import RequestError
 
 FILE = "model.pt"
 

@@ -20,7 +20,7 @@ from monailabel.config import settings
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import SegmentationStorage
 
-from monailabel_app.validation import RequestError
+from monailabel_app.errors import RequestError
 
 logging.getLogger("dicomweb_client").setLevel(logging.WARNING)  # its messages name patients' studies
 UID = re.compile(r"[0-9]+(\.[0-9]+)*")

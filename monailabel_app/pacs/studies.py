@@ -16,7 +16,7 @@ from typing import Any
 from monailabel_app.studies.folder import KNOWLEDGE, StudiesFolder
 from monailabel_app.files import read_json, write_json
 from monailabel_app.pacs.client import COUNT, Pacs, Series, is_uid
-from monailabel_app.validation import RequestError
+from monailabel_app.errors import RequestError
 
 
 class PacsStudies(StudiesFolder):

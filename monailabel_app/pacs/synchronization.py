@@ -28,7 +28,8 @@ from monailabel_app.formats import write_label_map
 from monailabel_app.studies.submission import submit_label
 from monailabel_app.pacs.client import Series
 from monailabel_app.pacs.studies import PacsStudies
-from monailabel_app.validation import RequestError, SubmissionParameters
+from monailabel_app.errors import RequestError
+from monailabel_app.validation import SubmissionParameters
 from rep3d.io.geometry import plain_geometry
 
 logger = logging.getLogger(__name__)

@@ -31,8 +31,9 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from monailabel_app.dicom import convert_series, is_series
+from monailabel_app.errors import RequestError
 from monailabel_app.files import copy_whole, read_json, remove_parts, write_json
-from monailabel_app.validation import SUFFIXES, RequestError, check_name, image_note, split_suffix
+from monailabel_app.validation import SUFFIXES, check_name, image_note, split_suffix
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from monailabel_app.errors import RequestError
 from monailabel_app.files import copy_whole, read_json, write_json
-from monailabel_app.validation import RequestError
 
 FILE = "session.json"
 MAX_EXPIRY = 24 * 3600  # seconds

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from monailabel_app.bundles import Bundle
+from monailabel_app.errors import RequestError
 from monailabel_app.formats import write_label_map
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.validation import RequestError, SubmissionParameters, nrrd_reader, read_grid, read_label
+from monailabel_app.validation import SubmissionParameters, nrrd_reader, read_grid, read_label
 
 
 def submit_label(

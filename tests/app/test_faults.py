@@ -19,13 +19,13 @@ from bundle_helpers import small_network
 
 from monailabel_app import files
 from monailabel_app.bundles import read_bundle
+from monailabel_app.errors import RequestError
 from monailabel_app.formats import write_label_map
 from monailabel_app.main import Rep3DApp
 from monailabel_app.models import retraining as training
 from monailabel_app.models import versions
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.tasks import Task
-from monailabel_app.validation import RequestError
 from rep3d.io.geometry import plain_geometry
 from rep3d.training.checkpoints import load_deployed
 

@@ -11,11 +11,11 @@ import SimpleITK as sitk
 from app_helpers import small_bundle
 
 from monailabel_app.bundles import read_bundle
+from monailabel_app.errors import RequestError
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.submission import submit_label
 from monailabel_app.validation import (
-    RequestError,
     SubmissionParameters,
     check_image,
     read_grid,

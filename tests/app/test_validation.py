@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from monailabel_app.errors import RequestError
 from monailabel_app.formats import write_label_map
 from monailabel_app.validation import (
     MAX_PARAMETERS,
     InferenceParameters,
-    RequestError,
     check_image,
     check_name,
     check_parameters,

@@ -8,6 +8,7 @@ from bundle_helpers import small_network
 from monai.data.utils import dense_patch_slices
 
 from monailabel_app.bundles import read_bundle
+from monailabel_app.errors import RequestError
 from monailabel_app.models import active_learning
 from monailabel_app.models.active_learning import (
     by_disagreement,
@@ -23,7 +24,6 @@ from monailabel_app.models.uncertainty import disagreement, score_image
 from monailabel_app.models.versions import add_version, keep_serving
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
-from monailabel_app.validation import RequestError
 
 
 @pytest.fixture

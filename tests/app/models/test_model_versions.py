@@ -16,10 +16,10 @@ from bundle_helpers import small_network
 
 from monailabel_app.__main__ import main
 from monailabel_app.bundles import read_bundle
+from monailabel_app.errors import RequestError
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.uploads import serve_upload
 from monailabel_app.models.versions import add_version, keep_serving, list_versions, serve_version
-from monailabel_app.validation import RequestError
 from rep3d import reparameterize
 from rep3d.training.checkpoints import read_weights
 

@@ -17,11 +17,11 @@ from pacs_helpers import LIVER, objects, pacs_server, until, write_series
 from monailabel_app.bundles import choose_bundles
 from monailabel_app.dicom import convert_series, sorted_slices
 from monailabel_app.dicom_seg import make_segmentation
+from monailabel_app.errors import RequestError
 from monailabel_app.pacs.client import Pacs, connect
 from monailabel_app.pacs.studies import PacsStudies
 from monailabel_app.pacs.synchronization import Exchange
 from monailabel_app.settings import read_settings
-from monailabel_app.validation import RequestError
 
 pytestmark = pytest.mark.slow
 

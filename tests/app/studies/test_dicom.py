@@ -8,8 +8,8 @@ import pytest
 from bundle_helpers import ROOT
 
 from monailabel_app.dicom import convert_series, sorted_slices
+from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.validation import RequestError
 
 SERIES = ROOT.parent / "shared/data/abdomen_ct_dicom"
 

@@ -10,7 +10,7 @@ from pacs_helpers import write_series
 from monailabel_app.bundles import read_bundle
 from monailabel_app.dicom import convert_series, sorted_slices
 from monailabel_app.dicom_seg import make_segmentation, read_segmentation
-from monailabel_app.validation import RequestError
+from monailabel_app.errors import RequestError
 
 LABELS = {"liver": 3, "left kidney": 1, "tumor": 7, "spleen": 200}
 

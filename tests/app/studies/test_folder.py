@@ -8,10 +8,10 @@ import zipfile
 import pytest
 
 from monailabel_app import files
+from monailabel_app.errors import RequestError
 from monailabel_app.models.active_learning import First
 from monailabel_app.studies import folder as datastore
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.validation import RequestError
 
 
 @pytest.fixture

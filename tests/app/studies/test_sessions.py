@@ -7,10 +7,10 @@ import schedule
 from app_helpers import small_bundle
 
 from monailabel_app import files
+from monailabel_app.errors import RequestError
 from monailabel_app.main import Rep3DApp
 from monailabel_app.studies import sessions
 from monailabel_app.studies.sessions import Sessions
-from monailabel_app.validation import RequestError
 
 
 @pytest.fixture
