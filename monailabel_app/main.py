@@ -14,7 +14,7 @@ from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel_app.active_learning import Uncertainty, make_strategies, pick_sample
 from monailabel_app.background import BackgroundWork
 from monailabel_app.bundles import choose_bundles
-from monailabel_app.datastore import KNOWLEDGE, StudiesFolder
+from monailabel_app.datastore import KNOWLEDGE, StudiesFolder, check_studies
 from monailabel_app.doors import guard
 from monailabel_app.exchange import Exchange
 from monailabel_app.files import remove_parts
@@ -25,6 +25,7 @@ from monailabel_app.routes import add_routes
 from monailabel_app.sessions import Sessions
 from monailabel_app.settings import Settings, read_settings
 from monailabel_app.training import BundleTraining
+from monailabel_app.versions import check_versions
 from monailabel_app.viewer import add_viewer
 from rep3d.locks import lock_folders
 
@@ -38,14 +39,16 @@ class Rep3DApp(MONAILabelApp):
         conf: see `monailabel_app.settings`.
 
     Raises:
-        ValueError: a setting that does not work, such as a model that is not there; or another server works on the
-            studies or on a bundle.
+        ValueError: a setting that does not work, such as a model that is not there; another server works on the
+            studies or on a bundle; or a newer one wrote them.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         self.settings: Settings = read_settings(Path(app_dir), conf)
         (Path(app_dir) / "logs").mkdir(exist_ok=True)
         self.bundles = choose_bundles(self.settings.bundles, self.settings.models)
+        for bundle in self.bundles.values():
+            check_versions(bundle)  # before there is a lock beside them
         self._locks = lock_folders((bundle.weights.parent for bundle in self.bundles.values()), "server")
         for bundle in self.bundles.values():
             remove_parts(bundle.weights.parent)
@@ -60,6 +63,7 @@ class Rep3DApp(MONAILabelApp):
     def init_datastore(self) -> StudiesFolder:
         in_pacs = self.studies.startswith(("http://", "https://"))
         folder = self.settings.pacs_folder if in_pacs else Path(self.studies)
+        check_studies(folder)  # before there is a lock in it
         self._locks += lock_folders([folder / KNOWLEDGE], "server")
         if not in_pacs:
             return StudiesFolder(folder)

@@ -124,6 +124,13 @@ def test_weights_go_on_and_back(server, recorded):
     assert answer(server, "GET", f"/model/{MODEL}").content == second.read_bytes()
 
 
+def test_formats_are_told_from_now_on(server, recorded):
+    answer(server, "POST", f"/model/{INTERRUPTED}/versions/1")
+    for folder in ("studies/.rep3d", f"bundles/{INTERRUPTED}/models/versions"):
+        assert not (recorded / folder / ".format").exists()
+        assert (server.folder / folder / ".format").read_text() == "1\n"
+
+
 def test_an_interrupted_retraining_comes_to_its_end(server, recorded):
     retraining = recorded / "bundles" / INTERRUPTED / "models/retraining"
     assert read(retraining / "run.json")["status"] == "RUNNING"
