@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from monailabel_app.errors import RequestError
+from rep3d.format_number import check_format
 
 PART = ".part"  # ends temporary names
+FORMAT = ".format"  # file that holds the number of its folder's format; no name of an image begins so
 
 
 @contextmanager
@@ -53,6 +55,25 @@ def read_json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+
+
+def check_folder(folder: Path, known: int) -> None:
+    """Refuse a folder whose format is newer than the one that is known; see `rep3d.format_number.check_format`.
+
+    Raises:
+        ValueError: see there.
+    """
+    path = folder / FORMAT
+    if path.is_file():
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        check_format(int(text) if text.isdecimal() else text, known, path)
+
+
+def mark_folder(folder: Path, known: int) -> None:
+    """Write the number of a folder's format, where it has none yet."""
+    if not (folder / FORMAT).is_file():
+        with whole_file(folder / FORMAT) as temporary:
+            temporary.write_text(f"{known}\n", encoding="utf-8")
 
 
 def remove_parts(folder: Path) -> None:

@@ -23,6 +23,7 @@ from torch import nn
 from rep3d.data.cases import Item, case_names
 from rep3d.data.leakage import TrainingCases, image_digests, some, trained_images
 from rep3d.deploy import reparameterize
+from rep3d.format_number import check_format
 from rep3d.networks.ensemble import Ensemble
 from rep3d.training.loop import FiniteSteps
 from rep3d.training.resuming import learning_settings, resume_learning
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 BEST, LAST = "model.pt", "last.pt"
+FORMAT = 1  # of last.pt; the number rises with what this code would misread
 
 
 class NonFiniteWeights(ValueError):
@@ -69,7 +71,7 @@ def read_weights(path: str | os.PathLike) -> Mapping[str, torch.Tensor]:
     Raises:
         FileNotFoundError: there is no such file.
         NonFiniteWeights: the weights are of a training that diverged.
-        ValueError: the file is no checkpoint.
+        ValueError: the file is no checkpoint, or a `last.pt` of newer code.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {str(path)!r}: train first, or give a checkpoint")
@@ -78,6 +80,7 @@ def read_weights(path: str | os.PathLike) -> Mapping[str, torch.Tensor]:
     except Exception as error:
         raise ValueError(f"{path}: no PyTorch checkpoint ({error})") from error
     if isinstance(content, Mapping) and isinstance(content.get("network"), Mapping):
+        check_format(content.get("format", 1), FORMAT, path)
         content = content["network"]
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"{path}: expected a state dict of tensors")
@@ -264,6 +267,7 @@ class Checkpoints:
             logger.warning("epoch %d ends with steps that were left out: it is not saved", self.trainer.state.epoch)
             return
         content = {
+            "format": FORMAT,
             "network": self._finite_weights(),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
