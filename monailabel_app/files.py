@@ -15,7 +15,7 @@ from monailabel_app.errors import RequestError
 from rep3d.format_number import check_format
 
 PART = ".part"  # ends temporary names
-FORMAT = ".format"  # file that holds the number of its folder's format; no name of an image begins so
+FORMAT_FILE = ".format"  # holds the number of its folder's format; no image's name begins with a dot
 
 
 @contextmanager
@@ -63,7 +63,7 @@ def check_folder(folder: Path, known: int) -> None:
     Raises:
         ValueError: see there.
     """
-    path = folder / FORMAT
+    path = folder / FORMAT_FILE
     if path.is_file():
         text = path.read_text(encoding="utf-8", errors="replace").strip()
         check_format(int(text) if text.isdecimal() else text, known, path)
@@ -71,8 +71,8 @@ def check_folder(folder: Path, known: int) -> None:
 
 def mark_folder(folder: Path, known: int) -> None:
     """Write the number of a folder's format, where it has none yet."""
-    if not (folder / FORMAT).is_file():
-        with whole_file(folder / FORMAT) as temporary:
+    if not (folder / FORMAT_FILE).is_file():
+        with whole_file(folder / FORMAT_FILE) as temporary:
             temporary.write_text(f"{known}\n", encoding="utf-8")
 
 

@@ -39,7 +39,8 @@ def test_a_training_of_newer_code(door, dataset, tmp_path):
     """Neither resuming nor fine-tuning nor inference takes it."""
     models = unpack("training", tmp_path) / "models"
     last = models / "last.pt"
-    torch.save({**torch.load(last, weights_only=True), "format": 2}, last)
+    content = torch.load(last, weights_only=True)
+    torch.save({"weights": content.pop("network"), **content, "format": 2}, last)
     before = {path.name: path.read_bytes() for path in models.glob("*.pt")}
     doors = {"resume": (TRAIN, "true"), "init_from": (TRAIN, str(last)), "checkpoint": (INFERENCE, str(last))}
     configs, value = doors[door]

@@ -79,8 +79,9 @@ def read_weights(path: str | os.PathLike) -> Mapping[str, torch.Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path}: no PyTorch checkpoint ({error})") from error
-    if isinstance(content, Mapping) and isinstance(content.get("network"), Mapping):
+    if isinstance(content, Mapping):
         check_format(content.get("format", 1), FORMAT, path)
+    if isinstance(content, Mapping) and isinstance(content.get("network"), Mapping):
         content = content["network"]
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"{path}: expected a state dict of tensors")
