@@ -40,9 +40,9 @@ def encoder_features(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
     Raises:
         ValueError: the network puts out no such map.
     """
-    own_features = getattr(network, "encoder_features", None)
+    own_features = getattr(type(network), "encoder_features", None)
     if own_features is not None:
-        return own_features(x).float().mean((2, 3, 4))
+        return own_features(network, x).float().mean((2, 3, 4))
     deepest: list[torch.Tensor] = []  # (B, C, N)
 
     def watch(module: nn.Module, inputs: object, output: object) -> None:
