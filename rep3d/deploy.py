@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from rep3d.networks.capabilities import folded
 from rep3d.networks.recomputing import recompute
 from rep3d.precision import stop_checking
 
@@ -25,19 +26,7 @@ def reparameterize(model: ModuleT) -> ModuleT:
     deployed = copy.deepcopy(model)
     stop_checking(deployed)
     recompute(deployed, False)
-    return _deployed(deployed, {})  # type: ignore[return-value]
-
-
-def _deployed(module: nn.Module, known: dict[nn.Module, nn.Module]) -> nn.Module:
-    """The module with its parts deployed, the same wherever it stands: `known` holds what there is already."""
-    if module not in known:
-        fold = getattr(type(module), "deployed", None)
-        known[module] = fold(module) if fold else module
-        children = {} if fold else module._modules  # `named_children` leaves out what stands there twice
-        for name, child in children.items():
-            if child is not None:
-                setattr(module, name, _deployed(child, known))
-    return known[module]
+    return folded(deployed)  # type: ignore[return-value]
 
 
 # Official name prefix -> ours.

@@ -1,7 +1,7 @@
 """What networks and their modules may say of themselves, and what is taken where they say nothing.
 
 Of a module:
-    deployed() -> Module: its folded form, see `rep3d.deploy.reparameterize`.
+    deployed() -> Module: its form for inference, see `folded` below.
     use_checkpoint: bool, whether it recomputes its activations, see `rep3d.networks.recomputing`.
     no_weight_decay() -> set of parameter names, as in timm, see `rep3d.training.parameter_groups`.
     small_kernels() -> set of parameter names, likewise.
@@ -14,6 +14,24 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+
+
+def folded(module: nn.Module, known: dict[nn.Module, nn.Module] | None = None) -> nn.Module:
+    """The module with every part that has `deployed` replaced, in place, by what that returns.
+
+    Args:
+        module: itself replaced where it has `deployed`.
+        known: what parts have become so far, so that one that stands in several places stays one.
+    """
+    known = {} if known is None else known
+    if module not in known:
+        fold = getattr(type(module), "deployed", None)
+        known[module] = fold(module) if fold else module
+        children = {} if fold else module._modules  # `named_children` leaves out what stands there twice
+        for name, child in children.items():
+            if child is not None:
+                setattr(module, name, folded(child, known))
+    return known[module]
 
 
 def named_parameters_of(network: nn.Module, method: str) -> set[str]:

@@ -109,8 +109,6 @@ class Rep3DBlock(nn.Module):
         deployed.load_state_dict(self.deployed_state())
         return deployed.train(self.training)
 
-    __prepare_scriptable__ = deployed
-
     def deployed_state(self) -> dict[str, torch.Tensor]:
         """State of the `DeployedRep3DBlock` that gives this block's outputs in eval mode, folded in float64."""
         kernel = self.effective_kernel().detach().double()

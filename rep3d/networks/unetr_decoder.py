@@ -14,6 +14,7 @@ from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import nn
 
 from rep3d.networks.arguments import check_positive, check_stages
+from rep3d.networks.capabilities import folded
 from rep3d.networks.recomputing import recomputable
 from rep3d.precision import stop_checking
 
@@ -121,10 +122,10 @@ class UnetrDecoderNetwork(nn.Module):
             )
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """What `torch.jit.script` reads: a copy, in which it puts the deployed form of the blocks, without hooks."""
+        """What `torch.jit.script` reads: a folded copy without hooks."""
         scriptable = copy.deepcopy(self)
         stop_checking(scriptable)
-        return scriptable
+        return folded(scriptable)
 
 
 def _fast_norm(norm_name: NormName, channels: int) -> NormName:
