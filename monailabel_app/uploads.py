@@ -12,7 +12,8 @@ from torch import nn
 from monailabel_app.inference import BundleInference
 from monailabel_app.validation import RequestError
 from monailabel_app.versions import add_version, keep_serving, serve_version
-from rep3d.checkpoints import NonFiniteWeights, non_finite, read_weights
+from rep3d.checkpoints import read_weights
+from rep3d.weights import NonFiniteWeights, non_finite
 
 MAX_RATIO = 4  # of a checkpoint's size to the network's: a `last.pt` holds the optimizer's state too
 SPARE_BYTES = 2**20  # for names

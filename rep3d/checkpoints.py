@@ -26,16 +26,12 @@ from rep3d.leakage import TrainingCases, image_digests, some, trained_images
 from rep3d.networks.ensemble import Ensemble
 from rep3d.resuming import learning_settings, resume_learning
 from rep3d.training import FiniteSteps
-from rep3d.weights import differences
+from rep3d.weights import check_finite, differences, non_finite
 
 logger = logging.getLogger(__name__)
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 BEST, LAST = "model.pt", "last.pt"
-
-
-class NonFiniteWeights(ValueError):
-    """A checkpoint whose tensors hold NaN or infinite values."""
 
 
 def save_whole(content: object, path: str | os.PathLike) -> None:
@@ -57,12 +53,6 @@ def save_whole(content: object, path: str | os.PathLike) -> None:
         raise
 
 
-def non_finite(weights: Mapping[str, torch.Tensor]) -> str:
-    """Which tensors of a state dict hold NaN or infinite values, in words; empty where none does."""
-    wrong = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
-    return f"{len(wrong)} tensor(s) hold NaN or infinite values: {', '.join(wrong[:5])}" if wrong else ""
-
-
 def read_weights(path: str | os.PathLike) -> Mapping[str, torch.Tensor]:
     """The network's state dict of a `model.pt` or `last.pt`.
 
@@ -81,9 +71,7 @@ def read_weights(path: str | os.PathLike) -> Mapping[str, torch.Tensor]:
         content = content["network"]
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"{path}: expected a state dict of tensors")
-    wrong = non_finite(content)
-    if wrong:
-        raise NonFiniteWeights(f"{path}: {wrong}; expected the weights of a training that did not diverge")
+    check_finite(content, path)
     return content
 
 

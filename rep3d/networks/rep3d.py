@@ -20,6 +20,7 @@ from rep3d.networks.lrbm import LRBM, FixedMask
 from rep3d.networks.recomputing import RecomputingMixin
 from rep3d.ops.depthwise_conv3d import depthwise_conv3d
 from rep3d.ops.fft_conv import KernelSpectra
+from rep3d.weights import check_finite, differences
 
 MODULATIONS = ("lrbm", "fixed", "none", "csla")
 BLOCK_ORDERS = ("conv-norm-act", "norm-conv-act")
@@ -99,7 +100,9 @@ class Rep3DBlock(nn.Module):
             state = {"kernel": kernel, "scale": scale, "shift": shift}
         else:
             state = {"kernel": kernel * scale.view(-1, 1, 1, 1, 1), "bias": shift}
-        return {name: tensor.to(self.weight.dtype) for name, tensor in state.items()}
+        folded = {name: tensor.to(self.weight.dtype) for name, tensor in state.items()}
+        check_finite(folded, "a folded block of Rep3D")  # finite numbers may fold into one that is too large
+        return folded
 
 
 class RecomputingRep3DBlock(RecomputingMixin, Rep3DBlock):
@@ -283,6 +286,7 @@ class Rep3D(nn.Module):
             if len(value) != 4 or min(value) < 1:
                 raise ValueError(f"{name} must be four positive integers, got {value!r}")
         self.in_channels = in_channels
+        self.deploy = deploy
         recompute = use_checkpoint and not deploy
         self.encoder = Rep3DEncoder(
             in_channels,
@@ -344,6 +348,32 @@ class Rep3D(nn.Module):
             raise ValueError(
                 f"every axis of x must be a multiple of 16 voxels, and x larger than 16x16x16; got {list(x.shape[2:])}"
             )
+
+    def load_state_dict(self, state_dict, strict=True, assign=False):
+        """As of `torch.nn.Module`.
+
+        Raises:
+            NonFiniteWeights: names the tensors.
+            RuntimeError: the weights are of another network; names both in one line.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError as error:
+            if self.deploy:
+                raise
+            others = [name for name, value in state_dict.items() if not isinstance(value, torch.Tensor)]
+            if others:
+                told = f"entries that are no tensors, such as {others[0]!r}; expected those of a network"
+                raise RuntimeError(f"the state_dict holds {told}") from None
+            told = differences(state_dict, self.state_dict())
+            raise RuntimeError(f"the state_dict is of another network: {told}") from None
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        # What was never loaded is NaN, and some loaders hand a network's own tensors back to it.
+        own = {tensor.data_ptr() for tensor in self.state_dict().values()}
+        tensors = {name: value for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
+        check_finite({name: tensor for name, tensor in tensors.items() if tensor.data_ptr() not in own}, "Rep3D")
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __prepare_scriptable__(self) -> nn.Module:
         from rep3d.deploy import reparameterize
