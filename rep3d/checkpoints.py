@@ -187,6 +187,7 @@ class Checkpoints:
         self.cases = cases or TrainingCases({}, {})
         self.steps = steps
         self.settings = learning_settings(optimizer, lr_scheduler)
+        self.new_validation = False  # than that of the training that is resumed
         if str(resume).lower() == "auto":
             resume = (self.folder / LAST).is_file()
             init_from = None if resume else init_from
@@ -206,7 +207,7 @@ class Checkpoints:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise ValueError(f"ckpt_dir {str(folder)!r} cannot be made: {error}") from None
-            if not resume:
+            if not resume or self.new_validation:
                 trainer.add_event_handler(Events.STARTED, self._keep_previous)
             evaluator.add_event_handler(Events.COMPLETED, self._save_best)
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save_last)
@@ -257,6 +258,7 @@ class Checkpoints:
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "settings": self.settings,
             "epoch": self.trainer.state.epoch,
+            "validated_on": sorted(self.cases.validation),
             "best_metric": self.evaluator.state.best_metric,
             "best_metric_epoch": self.evaluator.state.best_metric_epoch,
         }
@@ -276,8 +278,17 @@ class Checkpoints:
                 f"resume: {path} has finished epoch {content['epoch']} of {state.max_epochs}; give more --epochs"
             )
         resume_learning(self.optimizer, self.lr_scheduler, content)
-        self.evaluator.state.best_metric = content["best_metric"]
-        self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
+        self.new_validation = self.cases.validated_otherwise(content.get("validated_on", self.cases.validation))
+        if self.new_validation:
+            told = f"{content['best_metric']:.3f} in epoch {content['best_metric_epoch']}"
+            logger.warning(
+                "resume: the validation cases are others than before: the best score, %s, counts no more", told
+            )
+            if isinstance(self.lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                self.lr_scheduler.best, self.lr_scheduler.num_bad_epochs = self.lr_scheduler.mode_worse, 0
+        else:
+            self.evaluator.state.best_metric = content["best_metric"]
+            self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
         self.trainer.load_state_dict(
             {"epoch": content["epoch"], "epoch_length": state.epoch_length, "max_epochs": state.max_epochs}
         )
@@ -285,7 +296,7 @@ class Checkpoints:
 
     def _keep_previous(self) -> None:
         """A new training takes no earlier weights away: they stay beside the new ones, named by their time."""
-        for name in (BEST, LAST):
+        for name in (BEST,) if self.new_validation else (BEST, LAST):
             path = self.folder / name
             if path.is_file():
                 saved = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
