@@ -235,7 +235,7 @@ class Checkpoints:
             save_whole(self._finite_weights(), self.folder / BEST)
 
     def _diverging(self) -> bool:
-        """Whether the last step was left out: the weights may be finite, and spoilt all the same."""
+        """Whether the last step was left out, or spoilt weights that are finite all the same."""
         return self.steps is not None and self.steps.in_a_row > 0
 
     def _finite_weights(self) -> dict[str, torch.Tensor]:
@@ -250,7 +250,7 @@ class Checkpoints:
 
     def _save_last(self) -> None:
         if self._diverging():
-            logger.warning("epoch %d ends with steps that were left out: it is not saved", self.trainer.state.epoch)
+            logger.warning("epoch %d is not saved: its last step was not finite", self.trainer.state.epoch)
             return
         content = {
             "network": self._finite_weights(),
