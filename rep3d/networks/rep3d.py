@@ -358,7 +358,7 @@ class Rep3D(nn.Module):
         """
         try:
             return super().load_state_dict(state_dict, strict, assign)
-        except RuntimeError as error:
+        except RuntimeError:
             if self.deploy:
                 raise
             others = [name for name, value in state_dict.items() if not isinstance(value, torch.Tensor)]
