@@ -14,7 +14,7 @@ from pathlib import Path
 import fire
 from fire.decorators import SetParseFn
 
-from rep3d.console.options import nearest, option_ids, references, undefined_ids, unused_ids
+from rep3d.console.options import nearest, option_ids, plain_values, references, undefined_ids, unused_ids
 
 METADATA_KEYS = {"name", "task", "modality", "data_source", "value_range"}
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,7 +80,8 @@ def render(root: Path, name: str) -> dict[str, str]:
         "metadata": metadata(_read(base / "metadata.json"), dataset),
     }
     for kind in bases:
-        configs[kind]["known_ids"] = list(option_ids(configs[kind]))
+        ids, values = list(option_ids(configs[kind])), plain_values(configs[kind])
+        configs[kind] |= {"known_ids": ids, "known_values": values}
     files = {f"configs/{key}.json": json.dumps(config, indent=4) + "\n" for key, config in configs.items()}
     files["configs/logging.conf"] = (base / "logging.conf").read_text(encoding="utf-8")
     files["docs/README.md"] = readme(template, name, dataset)
@@ -100,7 +101,7 @@ def check_keys(path: Path, prefix: str, content: dict, required: set[str], optio
 
 def check_ids(path: Path, base: dict, config: dict) -> None:
     """Refuse a data set's config that defines what nothing uses, or lacks what something refers to."""
-    missing = [name for name in undefined_ids(config) if name != "known_ids"]
+    missing = [name for name in undefined_ids(config) if name not in ("known_ids", "known_values")]
     if missing:
         raise SystemExit(f"{path}: lacks the key {_dotted(missing[0])!r}, which the bundle's configuration refers to")
     known = set(option_ids(base)) | references(config)

@@ -18,6 +18,7 @@ from rep3d.networks.arguments import check_choice, check_positive, check_stages
 from rep3d.networks.lrbm import LRBM, FixedMask, check_generator
 from rep3d.networks.recomputing import recomputable, recompute
 from rep3d.networks.unetr_decoder import NormName, UnetrDecoderNetwork
+from rep3d.networks.weights import check_finite, differences
 from rep3d.ops.depthwise_conv3d import depthwise_conv3d
 from rep3d.ops.fft_conv import KernelSpectra
 
@@ -120,7 +121,9 @@ class Rep3DBlock(nn.Module):
             state = {"kernel": kernel, "scale": scale, "shift": shift}
         else:
             state = {"kernel": kernel * scale.view(-1, 1, 1, 1, 1), "bias": shift}
-        return {name: tensor.to(self.weight.dtype) for name, tensor in state.items()}
+        folded = {name: tensor.to(self.weight.dtype) for name, tensor in state.items()}
+        check_finite(folded, "a folded block of Rep3D")  # finite numbers may fold into one that is too large
+        return folded
 
 
 class DeployedRep3DBlock(nn.Module):
@@ -296,3 +299,30 @@ class Rep3D(UnetrDecoderNetwork):
         )
         super().__init__(encoder, in_channels, out_channels, feature_size, hidden_size, norm_name)
         recompute(self, use_checkpoint and not deploy)
+        self.deploy = deploy
+
+    def load_state_dict(self, state_dict, strict=True, assign=False):
+        """As of `torch.nn.Module`.
+
+        Raises:
+            NonFiniteWeights: names the tensors.
+            RuntimeError: the weights are of another network; names both in one line.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError:
+            if self.deploy:
+                raise
+            others = [name for name, value in state_dict.items() if not isinstance(value, torch.Tensor)]
+            if others:
+                told = f"entries that are no tensors, such as {others[0]!r}; expected those of a network"
+                raise RuntimeError(f"the state_dict holds {told}") from None
+            told = differences(state_dict, self.state_dict())
+            raise RuntimeError(f"the state_dict is of another network: {told}") from None
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        # What was never loaded is NaN, and some loaders hand a network's own tensors back to it.
+        own = {tensor.data_ptr() for tensor in self.state_dict().values()}
+        tensors = {name: value for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
+        check_finite({name: tensor for name, tensor in tensors.items() if tensor.data_ptr() not in own}, "Rep3D")
+        super()._load_from_state_dict(state_dict, prefix, *args)

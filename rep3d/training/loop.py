@@ -97,7 +97,8 @@ class FiniteSteps:
     """Handler of a MONAI trainer: the optimizer steps by finite gradients only, and by none that are too long.
 
     A step whose loss or gradients are not finite is left out, on every process of a training alike; the network's
-    buffers, such as the running statistics of BatchNorm, are then what they were before it.
+    buffers, such as the running statistics of BatchNorm, are then what they were before it. What such a step did to the
+    weights shows in the next one; after the last of an epoch, when they are saved, in the same images once more.
 
     Args:
         max_norm: longer gradients are scaled down to this norm, that of all parameters together. None: they stay.
@@ -120,12 +121,14 @@ class FiniteSteps:
         """Attach to the trainer."""
         engine.add_event_handler(Events.ITERATION_STARTED, self._remember_buffers)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._check)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._check_last)
         engine.add_event_handler(Events.COMPLETED, self._report)
 
     def _remember_buffers(self, engine: SupervisedTrainer) -> None:
         self.buffers = [buffer.clone() for buffer in engine.network.buffers()]
 
     def _check(self, engine: SupervisedTrainer) -> None:
+        self.image, self.label = engine.state.output["image"], engine.state.output["label"]
         scale = 1.0 if engine.scaler is None else engine.scaler.get_scale()
         parameters = [p for group in engine.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters]) / scale
@@ -136,6 +139,17 @@ class FiniteSteps:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, norm)
         else:
             self._skip(engine, float(loss), float(norm))
+
+    def _check_last(self, engine: SupervisedTrainer) -> None:
+        if engine.state.iteration % engine.state.epoch_length:
+            return
+        engine.network.eval()
+        with torch.no_grad():
+            loss = engine.loss_function(engine.inferer(self.image, engine.network), self.label).mean()
+        engine.network.train()
+        if not _everywhere(torch.isfinite(loss)):
+            logger.warning("epoch %d: the loss after its last step is not finite", engine.state.epoch)
+            self.in_a_row = max(self.in_a_row, 1)
 
     def _skip(self, engine: SupervisedTrainer, loss: float, norm: float) -> None:
         with torch.no_grad():
