@@ -21,7 +21,8 @@ from filelock import FileLock
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
-from monailabel_app.files import check_folder, copy_whole, mark_folder, read_json, write_json
+from rep3d.files import copy_whole, read_json, write_json
+from rep3d.format_number import check_folder, mark_folder
 
 FOLDER, FILE = "models/versions", "model.pt"
 FORMAT = 1  # the number rises with what this code would misread

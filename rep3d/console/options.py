@@ -147,6 +147,18 @@ def refuse_training_options(init_from: str | None, resume: bool | str) -> None:
         raise ValueError("init_from and resume are of a training, expected --checkpoint FILE for other weights")
 
 
+def refuse_moved_ablation(name: str) -> None:
+    """Refuse configs/networks/rep3d_{name}.json of version 0.1.0, which brought the paper's sizes to every bundle.
+
+    Raises:
+        ValueError: names the two files that take its place.
+    """
+    raise ValueError(
+        f"configs/networks/rep3d_{name}.json is now configs/ablations/{name}.json, which keeps the bundle's sizes: "
+        "for the paper's, lay configs/networks/rep3d.json before it"
+    )
+
+
 def check_started() -> None:
     """Check that the bundle's `initialize` has run: MONAI takes a word without "--" for what to run in its place.
 
