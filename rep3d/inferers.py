@@ -68,7 +68,7 @@ class LabelMapInferer(SlidingWindowInferer):
         self.divisor = divisor
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        divisor = ensure_tuple_rep(getattr(network, "divisor", self.divisor), inputs.ndim - 2)
+        divisor = ensure_tuple_rep(getattr(network, "divisor", None) or self.divisor, inputs.ndim - 2)
         call = lambda windows: network(windows, *args, **kwargs)  # noqa: E731
         labels = torch.stack([self._label_map(image, call, divisor) for image in inputs])
         return convert_to_dst_type(labels, inputs, dtype=torch.uint8)[0]

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from monai.data.utils import dense_patch_slices
 
 from monailabel_app.models.each_image import Stopped
-from monailabel_app.models.inference import BundleInference, Network, in_turns
+from monailabel_app.models.inference import BundleInference, InTurns, Network
 from monailabel_app.models.out_of_memory import TO_SCORE, Step, with_less_memory
 from monailabel_app.models.turn import Priority
 from rep3d.networks.capabilities import encoder_features
@@ -63,7 +63,7 @@ def score_image(model: BundleInference, image: Path, is_stopping: Callable[[], b
         encoder = lambda x: encoder_features(network, x)  # noqa: E731
         windows = (window.to(config.device) for window in _windows(x, config.patch_size, is_stopping))
         with model.turn.line(Priority.SCORING) as my_turn, torch.inference_mode(), _autocast(config.device):
-            return _score(windows, in_turns(network, my_turn), in_turns(encoder, my_turn))
+            return _score(windows, InTurns(network, my_turn), InTurns(encoder, my_turn))
 
     return with_less_memory(TO_SCORE, score, model.networks.free_memory)
 
@@ -85,7 +85,7 @@ def disagreement(
         config = model.configure(changes=step.changes)
         network = load_deployed(config.network(), path).to(config.device)
         with model.turn.line(Priority.SCORING) as my_turn:
-            return config.label_map(x, _until_stopped(in_turns(network, my_turn), is_stopping))
+            return config.label_map(x, _until_stopped(InTurns(network, my_turn), is_stopping))
 
     def label_maps(step: Step) -> list[torch.Tensor]:
         return [label_map(step, path) for path in weights]

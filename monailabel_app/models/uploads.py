@@ -60,7 +60,7 @@ def _load(network: nn.Module, file: Path) -> None:
     except ValueError as error:
         raise RequestError(400, "the file holds no state dict of tensors, or more than that") from error
     except RuntimeError as error:
-        raise RequestError(400, f"the weights are of another network. {' '.join(str(error).split())[:600]}") from error
+        raise RequestError(400, f"the weights do not fit: {' '.join(str(error).split())[:600]}") from error
     wrong = non_finite(network.state_dict())  # too large for float32
     if wrong:
         raise RequestError(400, wrong)
