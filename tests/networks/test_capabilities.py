@@ -18,12 +18,12 @@ NETWORKS = {
 
 
 class Squeezed(nn.Module):
-    """One map of a quarter of the size, and an average over all of it, as squeeze-and-excitation has."""
+    """One map of a quarter of the size, and one number for all of it, as squeeze-and-excitation has."""
 
     def __init__(self):
         super().__init__()
         self.down = nn.Conv3d(1, 4, 4, stride=4)
-        self.squeeze = nn.AdaptiveAvgPool3d(1)
+        self.squeeze = nn.AdaptiveMaxPool3d(1)
 
     def forward(self, x):
         y = self.down(x)
@@ -55,7 +55,13 @@ def test_features_of_our_network(deploy, tiny_rep3d, relative_error):
         assert encoder_features(Ensemble([network, network]), x).shape[0] == 2
 
 
-def test_averages_are_no_maps(relative_error):
+def test_tokens_of_a_transformer(relative_error):
+    network, x = NETWORKS["UNETR"][0]().eval(), torch.randn(1, 1, 64, 64, 64)
+    with torch.no_grad():
+        assert relative_error(encoder_features(network, x), network.vit(x)[0].mean(1)) < 1e-6
+
+
+def test_single_voxels_are_no_maps(relative_error):
     network, x = Squeezed(), torch.randn(2, 1, 16, 16, 16)
     assert relative_error(encoder_features(network, x), network.down(x).mean((2, 3, 4))) < 1e-6
 
