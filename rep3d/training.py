@@ -61,7 +61,7 @@ def parameter_groups(
     if small:
         groups.append({"params": small, "weight_decay": weight_decay})
         if small_kernel_lr is not None:
-            groups[-1]["lr"] = small_kernel_lr
+            groups[-1] |= {"lr": small_kernel_lr, "rate_name": "small_kernel_lr"}
     return groups
 
 
