@@ -111,11 +111,12 @@ def what_else(folder: Path) -> str:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM does."""
-    if not path.is_file():
+    """Whether a file begins as DICOM does; False for one that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
         return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
 
 
 def _entry(entry: object, folder: Path, where: str) -> Entry:
