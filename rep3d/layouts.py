@@ -112,6 +112,8 @@ def what_else(folder: Path) -> str:
 
 def is_dicom(path: Path) -> bool:
     """Whether a file begins as DICOM does; False for one that cannot be read."""
+    if not path.is_file():
+        return False
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
