@@ -9,7 +9,6 @@ Leaves runs/demo/report.html, with the Dice of held-out cases, the training curv
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -31,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles/msd_hippocampus"
 PHANTOM_CASES = 60
 SHOWN_CASES = 3
-EPOCHS = 6  # with a validation after each
+EPOCHS = 6  # at most, with a validation after each
 
 
 @SetParseFn(str, "data", "output", "network")  # a folder may be called 2024_01_05
@@ -41,9 +40,13 @@ def main(data: str = "", output: str = str(ROOT / "runs/demo"), steps: int = 120
     Args:
         data: folder of MSD Task04_Hippocampus or of another set with its two labels; empty: a phantom.
         output: folder for weights, predictions and the report; what an earlier demo left there is replaced.
-        steps: optimizer steps; 1200 take a few minutes on two cores.
+        steps: optimizer steps, rounded down to whole epochs; 1200 take a few minutes on two cores.
         network: config file to lay over the bundle's, for another network.
     """
+    if steps < 1:
+        raise SystemExit(f"steps is {steps}, expected at least 1")
+    epochs = min(EPOCHS, steps)
+    steps = steps // epochs * epochs
     folder = Path(output).absolute()
     labels = json.loads((BUNDLE / "configs/train.json").read_text(encoding="utf-8"))["label_names"]
     dataset = Path(data).absolute() if data else folder / "phantom"
@@ -60,8 +63,8 @@ def main(data: str = "", output: str = str(ROOT / "runs/demo"), steps: int = 120
         "ckpt_dir": folder / "models",
     }
     overlays = [network] if network else []
-    training = {"output_dir": folder / "training", "epochs": EPOCHS, "val_interval": 1}
-    training["train#trainer#epoch_length"] = steps // EPOCHS
+    training = {"output_dir": folder / "training", "epochs": epochs, "val_interval": 1}
+    training["train#trainer#epoch_length"] = steps // epochs
     source = str(data) if data else f"a phantom of {PHANTOM_CASES} volumes, made by this demo"
     weights = folder / "models/model.pt"
     commands = next_commands(dataset, weights)
@@ -126,16 +129,13 @@ def report_divergence(folder: Path, source: str, remedy: str) -> str:
 
 
 def next_commands(dataset: Path, weights: Path) -> list[str]:
-    """What to try after the demo."""
-    bundle = f"--bundle_root {BUNDLE.relative_to(ROOT)}"
-    configs = f"{BUNDLE.relative_to(ROOT)}/configs"
-    python = os.path.relpath(sys.executable, ROOT)
-    run = f"{python} -m monai.bundle run"
-    infer = f"{configs}/inference.json"
+    """What to try after the demo, from any folder."""
+    run, bundle = f'"{sys.executable}" -m monai.bundle run', f'--bundle_root "{BUNDLE}"'
+    train, infer = (f'--config_file "{BUNDLE / "configs" / name}"' for name in ("train.json", "inference.json"))
     return [
-        f'{run} training {bundle} --config_file {configs}/train.json --dataset_dir "{dataset}"',
-        f'{run} evaluating {bundle} --config_file {infer} --checkpoint "{weights}" --dataset_dir SCANS',
-        f'{python} -m tensorboard.main --logdir "{weights.parents[1]}"',
+        f'{run} training {bundle} {train} --dataset_dir "{dataset}"',
+        f'{run} evaluating {bundle} {infer} --checkpoint "{weights}" --dataset_dir SCANS',
+        f'"{sys.executable}" -m tensorboard.main --logdir "{weights.parents[1]}"',
     ]
 
 

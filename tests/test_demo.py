@@ -1,9 +1,11 @@
 import math
 import re
+import shlex
 import subprocess
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 
 import demo as script
 import pytest
@@ -35,7 +37,11 @@ def test_prints_dice_per_label_and_next_commands(demo):
     _, printed = demo
     assert re.search(r"\| anterior hippocampus \| 0\.\d+ ", printed)
     assert re.search(r"\| posterior hippocampus \| 0\.\d+ ", printed)
-    assert "-m monai.bundle run training --bundle_root bundles/msd_hippocampus" in printed
+    commands = printed.partition("Try next:\n")[2].splitlines()
+    assert "-m monai.bundle run training" in commands[0] and len(commands) == 3
+    for words in map(shlex.split, commands):  # they work from any folder
+        assert all(Path(word).exists() for word in words if "/" in word), words
+        assert Path(words[0]).is_absolute()
 
 
 def test_leaves_the_files_of_others_alone(tmp_path):
@@ -91,3 +97,28 @@ def test_second_demo_leaves_a_running_one_alone(tmp_path):
             script.main(output=str(tmp_path))
         first.communicate(b"\n")
     assert (tmp_path / "weights").exists()
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "length"), [(1, 1, 1), (5, 5, 1), (6, 6, 1), (1200, 6, 200), (1201, 6, 200)]
+)
+def test_few_steps(steps, epochs, length, tmp_path, monkeypatch):
+    """No epoch is empty."""
+    told = {}
+
+    def run_bundle(run_id, configs, overlays, options):
+        told.update(options)
+        raise SystemExit("enough")
+
+    monkeypatch.setattr(script, "PHANTOM_CASES", 10)
+    monkeypatch.setattr(script, "run_bundle", run_bundle)
+    with pytest.raises(SystemExit, match="enough"):
+        script.main(output=str(tmp_path / "out"), steps=steps)
+    assert (told["epochs"], told["train#trainer#epoch_length"]) == (epochs, length)
+
+
+@pytest.mark.parametrize("steps", [0, -6])
+def test_no_steps(steps, tmp_path):
+    with pytest.raises(SystemExit, match=f"steps is {steps}, expected at least 1"):
+        script.main(output=str(tmp_path / "out"), steps=steps)
+    assert not (tmp_path / "out").exists()

@@ -111,11 +111,14 @@ def what_else(folder: Path) -> str:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM does."""
+    """Whether a file begins as DICOM does; False for one that cannot be read."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
 
 
 def _entry(entry: object, folder: Path, where: str) -> Entry:

@@ -73,7 +73,7 @@ def parameter_groups(
     if small:
         groups.append({"params": small, "weight_decay": weight_decay})
         if small_kernel_lr is not None:
-            groups[-1]["lr"] = small_kernel_lr
+            groups[-1] |= {"lr": small_kernel_lr, "rate_name": "small_kernel_lr"}
     return groups
 
 
@@ -97,8 +97,9 @@ class FiniteSteps:
     """Handler of a MONAI trainer: the optimizer steps by finite gradients only, and by none that are too long.
 
     A step whose loss or gradients are not finite is left out, on every process of a training alike; the network's
-    buffers, such as the running statistics of BatchNorm, are then what they were before it. What such a step did to the
-    weights shows in the next one; after the last of an epoch, when they are saved, in the same images once more.
+    buffers, such as the running statistics of BatchNorm, are then what they were before it. What a finite
+    step did to the weights shows in the next one; after the last one of an epoch, the loss of its images is computed
+    once more before the weights are saved.
 
     Args:
         max_norm: longer gradients are scaled down to this norm, that of all parameters together. None: they stay.
