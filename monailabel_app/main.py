@@ -12,7 +12,6 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from monailabel_app.bundles import choose_bundles
-from monailabel_app.files import remove_parts
 from monailabel_app.http.routes import add_routes
 from monailabel_app.http.security import guard
 from monailabel_app.http.viewer import add_viewer
@@ -26,6 +25,7 @@ from monailabel_app.pacs.synchronization import Exchange
 from monailabel_app.settings import Settings, read_settings
 from monailabel_app.studies.folder import KNOWLEDGE, StudiesFolder
 from monailabel_app.studies.sessions import Sessions
+from rep3d.files import remove_parts
 from rep3d.locks import lock_folders
 
 

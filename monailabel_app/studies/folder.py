@@ -32,8 +32,8 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from monailabel_app.dicom import convert_series, is_series
 from monailabel_app.errors import RequestError
-from monailabel_app.files import copy_whole, read_json, remove_parts, write_json
 from monailabel_app.validation import SUFFIXES, check_name, image_note, split_suffix
+from rep3d.files import copy_whole, read_json, remove_parts, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ import psutil
 import torch
 
 from monailabel_app.errors import RequestError
-from monailabel_app.files import read_json, write_json
 from monailabel_app.tasks import Task
 from rep3d.console.status import Status, read_status
+from rep3d.files import read_json, write_json
 from rep3d.study.run import STOP_SECONDS, BundleProcess, BundleRun, RunFailed
 
 PROCESS, LOG = "process.json", "training.log"

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monailabel_app.files import read_json, write_json
+from rep3d.files import read_json, write_json
 
 FILE = "run.json"
 
