@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import fire
 import torch
 from fire.decorators import SetParseFn
+from monai.utils import ensure_tuple
 
 from rep3d.console.errors import show_errors_briefly
 from rep3d.study.generators import FORMS, compare_generators
@@ -35,11 +35,7 @@ def main(dataset_dir: str, output_dir: str, steps: int = 400, seeds=(0, 1, 2), f
         threads: CPU threads.
     """
     torch.set_num_threads(threads)
-    print(compare_generators(BUNDLE, dataset_dir, Path(output_dir), _as_tuple(forms), _as_tuple(seeds), steps))
-
-
-def _as_tuple(value: Any) -> tuple:
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
+    print(compare_generators(BUNDLE, dataset_dir, Path(output_dir), ensure_tuple(forms), ensure_tuple(seeds), steps))
 
 
 if __name__ == "__main__":

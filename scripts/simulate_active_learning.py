@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import fire
 from fire.decorators import SetParseFn
+from monai.utils import ensure_tuple
 
 from monailabel_app.models.simulation import STRATEGIES, Plan, simulate
 from rep3d.console.errors import show_errors_briefly
@@ -43,12 +43,8 @@ def main(
         steps: optimizer steps per network, a multiple of 10.
         candidates: unlabelled cases that a strategy chooses from in each round, drawn at random.
     """
-    plan = Plan(_as_tuple(numbers), _as_tuple(strategies), _as_tuple(seeds), steps, candidates)
+    plan = Plan(ensure_tuple(numbers), ensure_tuple(strategies), ensure_tuple(seeds), steps, candidates)
     print(simulate(Path(bundle), dataset_dir, Path(output_dir), plan))
-
-
-def _as_tuple(value: Any) -> tuple:
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 if __name__ == "__main__":

@@ -92,4 +92,5 @@ class StatusFile:
 def read_status(path: str | os.PathLike) -> Status | None:
     """What a run told last; None where it told nothing yet."""
     content = read_json(path)
-    return Status(**{field.name: content[field.name] for field in fields(Status)}) if content else None
+    known = {field.name: content[field.name] for field in fields(Status) if field.name in content}
+    return Status(**known) if content else None

@@ -83,10 +83,11 @@ def overlay_montage(
     height = 2.5 * sum(heights) + 0.25 * math.ceil(len(patches) / per_line) + 0.1 * len(rows) + 0.4  # inches
     figure = Figure((2.5 * len(columns) + 1.4, height), dpi=115, layout="compressed")
     grid = figure.subplots(len(rows), len(columns), squeeze=False, height_ratios=heights)
+    for axes, column in zip(grid[0], columns, strict=True):
+        axes.set_title(column, fontsize=11)
     for line, row in zip(grid, rows, strict=True):
         for axes, column in zip(line, columns, strict=True):
             _draw(axes, column, row, colours, window)
-            axes.set_title(column if row is rows[0] else "", fontsize=11)
         line[0].set_ylabel(row.title, rotation=0, ha="right", va="center", fontsize=9)
         mark = line[0].text(0.03, 0.5, "A" if plane == "sagittal" else "R", transform=line[0].transAxes)
         mark.set(color="white", fontsize=8, va="center", bbox={"color": "black", "pad": 1.5})
