@@ -170,12 +170,12 @@ def test_why_a_training_failed_stands_in_its_status(engines, status):
 
 def test_a_training_that_is_told_to_end_says_where_it_was(engines, status):
     trainer, _, _ = engines
-    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     trainer.add_event_handler(Events.ITERATION_COMPLETED(once=4), lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
     assert (status().state, status().reason) == ("stopped", "stopped in epoch 2")
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_training_without_a_log_leaves_no_file(engines, tmp_path):
