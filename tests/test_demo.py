@@ -11,6 +11,9 @@ import demo as script
 import pytest
 from torch.utils.tensorboard import SummaryWriter
 
+from rep3d.study import demo as study
+from rep3d.study.run import BundleProcess, RunFailed
+
 CASES = 10  # of the phantom: two of them are held out
 
 pytestmark = pytest.mark.slow
@@ -46,7 +49,7 @@ def test_prints_dice_per_label_and_next_commands(demo):
 
 def test_leaves_the_files_of_others_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(SystemExit, match="give another folder"):
+    with pytest.raises(ValueError, match="give another folder"):
         script.main(output=str(tmp_path))
     assert (tmp_path / "thesis.txt").exists()
 
@@ -64,13 +67,13 @@ def test_diverged_training_is_told(tmp_path, monkeypatch):
     """In the report, in the last line and by the exit status."""
     monkeypatch.setattr(script, "PHANTOM_CASES", 10)
 
-    def diverge(run_id, configs, overlays, options):
-        with SummaryWriter(options["output_dir"] / "tensorboard") as writer:
+    def diverge(run):
+        with SummaryWriter(run.overrides["output_dir"] / "tensorboard") as writer:
             for step, loss in enumerate([1.0, 0.9, math.nan], 1):
                 writer.add_scalar("train_loss", loss, step)
-        raise SystemExit(f"the demo stopped: {run_id} failed, see above")
+        raise RunFailed("training failed, see above")
 
-    monkeypatch.setattr(script, "run_bundle", diverge)
+    monkeypatch.setattr(study, "run_process", diverge)
     with pytest.raises(SystemExit, match="training diverged: .* after step 2. Report: .*report.html") as raised:
         script.main(output=str(tmp_path / "out"))
     assert isinstance(raised.value.code, str)  # exit status 1
@@ -81,7 +84,7 @@ def test_diverged_training_is_told(tmp_path, monkeypatch):
 
 def test_other_failures_are_no_divergence(tmp_path, monkeypatch):
     monkeypatch.setattr(script, "PHANTOM_CASES", 10)
-    monkeypatch.setattr(script.subprocess, "run", lambda *args, **options: subprocess.CompletedProcess(args, 1))
+    monkeypatch.setattr(BundleProcess, "_module", ["-c", "raise SystemExit(1)"])
     with pytest.raises(SystemExit, match="the demo stopped: training failed, see above"):
         script.main(output=str(tmp_path / "out"))
 
@@ -93,7 +96,7 @@ def test_second_demo_leaves_a_running_one_alone(tmp_path):
     command = [sys.executable, "-u", "-c", hold, str(tmp_path / ".demo.lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
         first.stdout.readline()
-        with pytest.raises(SystemExit, match="another demo works on .*--output"):
+        with pytest.raises(ValueError, match="another demo works on .*--output"):
             script.main(output=str(tmp_path))
         first.communicate(b"\n")
     assert (tmp_path / "weights").exists()
@@ -106,19 +109,19 @@ def test_few_steps(steps, epochs, length, tmp_path, monkeypatch):
     """No epoch is empty."""
     told = {}
 
-    def run_bundle(run_id, configs, overlays, options):
-        told.update(options)
-        raise SystemExit("enough")
+    def run_process(run):
+        told.update(run.overrides)
+        raise RunFailed("enough")
 
-    monkeypatch.setattr(script, "PHANTOM_CASES", 10)
-    monkeypatch.setattr(script, "run_bundle", run_bundle)
+    monkeypatch.setattr(script, "PHANTOM_CASES", CASES)
+    monkeypatch.setattr(study, "run_process", run_process)
     with pytest.raises(SystemExit, match="enough"):
-        script.main(output=str(tmp_path / "out"), steps=steps)
+        script.main(steps=steps, output=str(tmp_path / "out"))
     assert (told["epochs"], told["train#trainer#epoch_length"]) == (epochs, length)
 
 
 @pytest.mark.parametrize("steps", [0, -6])
 def test_no_steps(steps, tmp_path):
-    with pytest.raises(SystemExit, match=f"steps is {steps}, expected at least 1"):
+    with pytest.raises(ValueError, match=f"steps is {steps}, expected 1 at least"):
         script.main(output=str(tmp_path / "out"), steps=steps)
     assert not (tmp_path / "out").exists()

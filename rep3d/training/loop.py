@@ -1,4 +1,4 @@
-"""What training configs need beyond MONAI: optimizer parameter groups, a progress bar and small adapters."""
+"""What training configs need beyond MONAI: optimizer parameter groups, steps that are finite, and small adapters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import re
-import shlex
 import time
 from collections.abc import Sequence
 
@@ -16,14 +15,13 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Events
 from ignite.handlers import ProgressBar
-from monai.engines import SupervisedTrainer, Workflow
+from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
-from monai.handlers import StatsHandler, TensorBoardStatsHandler, from_engine
+from monai.handlers import StatsHandler, TensorBoardStatsHandler
 from torch import nn
-from tqdm import tqdm
 
-from rep3d.console.progress import SECONDS, in_terminal, tell
 from rep3d.networks.capabilities import named_parameters_of
+from rep3d.training.progress import TrainingProgress
 
 logger = logging.getLogger(__name__)
 
@@ -184,110 +182,6 @@ def _everywhere(finite: torch.Tensor) -> bool:
         finite = finite.int()
         dist.all_reduce(finite, dist.ReduceOp.MIN)
     return bool(finite)
-
-
-class TrainingProgress:
-    """Shows a whole training: a bar in a terminal; elsewhere, and in the log file, a line per epoch.
-
-    Args:
-        evaluator: MONAI evaluator with a key metric.
-        seconds: between lines within an epoch, where there is no terminal.
-    """
-
-    LINE = re.compile(  # what `_line` writes
-        r"epoch (?P<epoch>\d+)/(?P<epochs>\d+), step (?P<step>\d+)/(?P<steps>\d+), loss (?P<loss>[-\d.naif]+)"
-        r"(?:, validation Dice (?P<dice>[\d.na]+))?"
-    )
-
-    def __init__(self, evaluator: Workflow, seconds: float = SECONDS) -> None:
-        self.evaluator = evaluator
-        self.seconds = seconds
-
-    def attach(self, engine: Workflow) -> None:
-        """Attach to the trainer."""
-        engine.add_event_handler(Events.STARTED, self._start)
-        engine.add_event_handler(Events.EPOCH_STARTED, self._start_epoch)
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self._step)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
-        engine.add_event_handler(Events.COMPLETED, lambda: self.bar.close())
-        engine.add_event_handler(Events.EXCEPTION_RAISED, self._stop)
-
-    def _start(self) -> None:
-        self.opened = False  # with the first epoch, after what other handlers say at the start
-
-    def _open(self, engine: Workflow) -> None:
-        total = engine.state.max_epochs * engine.state.epoch_length
-        self.bar = tqdm(
-            total=total,
-            initial=engine.state.iteration,
-            desc="Training",
-            unit="step",
-            dynamic_ncols=True,
-            disable=not in_terminal(),
-        )
-        self.due = time.monotonic() + self.seconds
-        self.opened = True
-
-    def _start_epoch(self, engine: Workflow) -> None:
-        if not self.opened:
-            self._open(engine)
-        self.started = time.monotonic()
-
-    def _stop(self, engine: Workflow, error: BaseException) -> None:
-        if hasattr(self, "bar"):
-            self.bar.close()  # before the message, which shall stand last
-        raise error
-
-    def _step(self, engine: Workflow) -> None:
-        loss = from_engine("loss", first=True)(engine.state.output)
-        shown = {"epoch": f"{engine.state.epoch}/{engine.state.max_epochs}", "loss": f"{loss:.3f}"}
-        if self.evaluator.state.metrics:
-            shown |= {
-                "val_dice": f"{key_metric(self.evaluator):.3f}",
-                "best": f"{self.evaluator.state.best_metric:.3f}",
-            }
-        self.bar.set_postfix(shown, refresh=False)
-        self.bar.update()
-        if self.bar.disable and time.monotonic() >= self.due and engine.state.iteration % engine.state.epoch_length:
-            self._log(self._line(engine))
-
-    def _end_epoch(self, engine: SupervisedTrainer) -> None:
-        rate = engine.optimizer.param_groups[0]["lr"]
-        self._log(f"{self._line(engine)}, learning rate {rate:.3g}, {time.monotonic() - self.started:.1f} s")
-
-    def _line(self, engine: Workflow) -> str:
-        state, total = engine.state, engine.state.max_epochs * engine.state.epoch_length
-        loss = from_engine("loss", first=True)(state.output)
-        line = f"epoch {state.epoch}/{state.max_epochs}, step {state.iteration}/{total}, loss {loss:.3f}"
-        if self.evaluator.state.metrics:
-            best = self.evaluator.state.best_metric
-            line += f", validation Dice {key_metric(self.evaluator):.3f}, best {best:.3f}"
-        return line
-
-    def _log(self, line: str) -> None:
-        tell(line)
-        self.due = time.monotonic() + self.seconds
-
-
-def tell_results(evaluator: Workflow, ckpt_dir: str, output_dir: str, rank: int = 0) -> None:
-    """Log the best validation Dice and where everything lies; on rank 0.
-
-    Args:
-        evaluator: of the validation.
-        ckpt_dir, output_dir: where the training wrote its weights and its logs.
-    """
-    if rank != 0:
-        return
-    epoch = evaluator.state.best_metric_epoch
-    best = f"best validation Dice {evaluator.state.best_metric:.3f} in epoch {epoch}" if epoch > 0 else "not validated"
-    logger.info("trained: %s", best)
-    logger.info("weights and log: %s", os.path.abspath(ckpt_dir))
-    logger.info("curves: tensorboard --logdir %s", shlex.quote(os.path.abspath(f"{output_dir}/tensorboard")))
-
-
-def key_metric(engine: Workflow) -> float:
-    """The engine's latest key metric, for `torch.optim.lr_scheduler.ReduceLROnPlateau`."""
-    return engine.state.metrics[engine.state.key_metric_name]
 
 
 def is_better(score: float, best: float) -> bool:
