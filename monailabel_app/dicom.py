@@ -13,8 +13,8 @@ import SimpleITK as sitk
 from pydicom.misc import is_dicom
 
 from monailabel_app.errors import RequestError
-from monailabel_app.files import whole_file
 from monailabel_app.validation import check_image
+from rep3d.files import whole_file
 
 SPACING_TOLERANCE = 0.01  # of the distance between slices
 TILT_TOLERANCE = 0.1  # millimetres that a slice may lie beside the first

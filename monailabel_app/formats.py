@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import errno
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 from monailabel.datastore.utils.colors import GENERIC_ANATOMY_COLORS
 
-from monailabel_app.errors import RequestError
-from monailabel_app.files import whole_file
+from rep3d.files import whole_file
 from rep3d.io.geometry import Geometry
 from rep3d.io.nifti import label_image
 
@@ -38,7 +38,7 @@ def write_label_map(
 
     Raises:
         ValueError: an id does not fit the dtype.
-        RequestError: 507, it cannot be written.
+        rep3d.files.WriteError: it cannot be written.
     """
     if voxels.size and voxels.max() > np.iinfo(dtype).max:
         raise ValueError(f"dtype is {dtype}, but the label map holds {int(voxels.max())}")
@@ -53,7 +53,7 @@ def write_label_map(
             try:
                 sitk.WriteImage(image, str(temporary), useCompression=compress)
             except RuntimeError as error:
-                raise RequestError(507, "the file cannot be stored") from error
+                raise OSError(errno.EIO, "ITK cannot write it") from error
 
 
 def to_sitk(voxels: np.ndarray, affine: np.ndarray) -> sitk.Image:

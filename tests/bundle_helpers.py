@@ -1,17 +1,18 @@
 """Bundles on phantoms of their own labels, with a network that a test can afford."""
 
 import json
+import shutil
 import socket
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser
 
 from rep3d.data.lists import PARTS, load_datalist
 from rep3d.datasets.phantom import write_decathlon
+from rep3d.study.run import BundleRun, initialize_here, run_here
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/train.json"))
@@ -57,10 +58,9 @@ def make_dataset(folder: Path, bundle: Path, count: int = CASES) -> Path:
     return folder
 
 
-def workflow(bundle: Path, files: list[str], dataset: Path, folder: Path, run_id: str = "run", **override):
-    """The workflow, initialized, of configs; what it writes goes below `folder`."""
+def bundle_run(bundle: Path, files: list[str], dataset: Path, folder: Path, run_id: str = "run", **override):
+    """A run of configs; what it writes goes below `folder`."""
     settings = {
-        "bundle_root": str(bundle),
         "dataset_dir": str(dataset),
         "ckpt_dir": str(folder / "models"),
         "output_dir": str(folder / "eval"),
@@ -68,31 +68,17 @@ def workflow(bundle: Path, files: list[str], dataset: Path, folder: Path, run_id
         **(SHORT if "train.json" in files else {}),
         **override,
     }
-    created = ConfigWorkflow(
-        config_file=[str(bundle / "configs" / name) for name in files],
-        logging_file=False,
-        workflow_type="train" if "train.json" in files else "infer",
-        run_id=run_id,
-        **settings,
-    )
-    hook = sys.excepthook
-    try:
-        created.initialize()
-    finally:
-        sys.excepthook = hook
-    return created
+    return BundleRun(bundle, run_id, files, settings)
 
 
-def run(bundle: Path, files: list[str], dataset: Path, folder: Path, run_id: str = "run", **override):
-    """Run configs in this process and return the workflow."""
-    created = workflow(bundle, files, dataset, folder, run_id, **override)
-    path = sys.path.copy()
-    try:
-        created.run()
-        created.finalize()
-    finally:
-        sys.path[:] = path
-    return created
+def workflow(*args, **override):
+    """The workflow, initialized, of `bundle_run`."""
+    return initialize_here(bundle_run(*args, **override))
+
+
+def run(*args, **override):
+    """Run `bundle_run` in this process and return the workflow."""
+    return run_here(bundle_run(*args, **override))
 
 
 def small_network(bundle: Path) -> torch.nn.Module:
@@ -100,6 +86,26 @@ def small_network(bundle: Path) -> torch.nn.Module:
     parser.read_config([str(bundle / "configs/inference.json")])
     parser.update(SMALL)
     return parser.get_parsed_content("network_def")
+
+
+def small_bundle(folder: Path, name: str, weights: bool = True) -> Path:
+    """A copy of a bundle with a network that a test can afford, and random weights."""
+    bundle = folder / name
+    shutil.copytree(ROOT / "bundles" / name, bundle, ignore=shutil.ignore_patterns("models", "eval"))
+    for path in (bundle / "configs/train.json", bundle / "configs/inference.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        for key, value in SMALL.items():
+            *parents, last = key.split("#")
+            place = config
+            for parent in parents:
+                place = place[parent]
+            place[last] = value
+        path.write_text(json.dumps(config, indent=4), encoding="utf-8")
+    if weights:
+        (bundle / "models").mkdir()
+        torch.manual_seed(0)
+        torch.save(small_network(bundle).state_dict(), bundle / "models/model.pt")
+    return bundle
 
 
 def free_port() -> int:

@@ -44,6 +44,7 @@ from monai.bundle.reference_resolver import ReferenceResolver
 
 from rep3d.console.errors import root_cause
 from rep3d.console.logs import file_only
+from rep3d.console.status import read_status
 from rep3d.data.lists import load_datalist
 from rep3d.data.splits import make_splits
 from rep3d.evaluation.scores import read_scores, score_label_map
@@ -52,6 +53,7 @@ from rep3d.training.checkpoints import load_deployed, read_weights
 SCHEMA = ROOT.parent / "shared/fixtures/bundle_metadata_schema.json"
 REAL_DATA = ROOT.parent / "shared/data"
 MULTI_GPU = ["train.json", "multi_gpu_train.json"]
+TRAINED = ["last.pt", "model.pt", "training.log", "training.status.json"]
 METADATA_KEYS = {  # those of the bundles in the MONAI Model Zoo
     "schema", "version", "changelog", "monai_version", "pytorch_version", "numpy_version", "required_packages_version",
     "supported_apps", "name", "task", "description", "authors", "copyright", "data_source", "data_type",
@@ -191,17 +193,6 @@ def test_everything_is_instantiated(files, trained, models, tmp_path):
             created.parser.get_parsed_content(key)
 
 
-@pytest.mark.parametrize("network", sorted(ROOT.glob("configs/networks/*.json")), ids=lambda path: path.stem)
-@each_bundle
-def test_network_overlay(network, bundle):
-    for config in ("train", "inference"):
-        parser = ConfigParser()
-        parser.read_config([str(bundle / f"configs/{config}.json"), str(network)])
-        with torch.device("meta"):  # full size, and no memory
-            built = parser.get_parsed_content("network_def")
-        assert sum(parameter.numel() for parameter in built.parameters()) > 0
-
-
 @each_bundle
 def test_verify_net_in_out(bundle):
     verify_net_in_out(
@@ -217,7 +208,9 @@ def test_verify_net_in_out(bundle):
 
 
 def test_training_leaves_its_files(trained):
-    assert sorted(path.name for path in trained.models.iterdir()) == ["last.pt", "model.pt", "training.log"]
+    assert sorted(path.name for path in trained.models.iterdir()) == TRAINED
+    status = read_status(trained.models / "training.status.json")
+    assert (status.state, status.epoch, status.step, status.steps) == ("finished", 1, 2, 2)
     assert list(trained.folder.glob("eval/tensorboard/events*"))
     weights = read_weights(trained.models / "model.pt")
     assert weights.keys() == small_network(trained.bundle).state_dict().keys()
@@ -357,7 +350,8 @@ def test_resume(trained, models, tmp_path):
     last = torch.load(models / "last.pt", weights_only=True)
     assert last["epoch"] == 2
     assert not torch.equal(last["network"]["out.conv.conv.weight"], before["out.conv.conv.weight"])
-    assert sorted(path.name for path in models.iterdir()) == ["last.pt", "model.pt", "training.log"]
+    assert sorted(path.name for path in models.iterdir()) == TRAINED
+    assert read_status(models / "training.status.json").step == 4
     log = (models / "training.log").read_text(encoding="utf-8")
     assert "epoch 1/1, step 2/2" in log and "epoch 2/2, step 4/4" in log  # appended
 
@@ -495,6 +489,8 @@ def test_error_of_a_command_is_one_line(checkout, tmp_path):
     last = result.stderr.rstrip().splitlines()[-1]
     assert re.match(r"FileNotFoundError: dataset_dir '.*nowhere' does not exist.*--dataset_dir DIR", last)
     assert "Traceback" in (checkout.bundle / "models/training.log").read_text(encoding="utf-8")
+    status = read_status(checkout.bundle / "models/training.status.json")
+    assert (status.state, status.reason) == ("failed", last)
 
 
 @pytest.mark.slow
@@ -507,4 +503,4 @@ def test_training_on_two_processes(checkout, tmp_path):
     execute([*words, *options(ckpt_dir=tmp_path, **settings, **SHORT)], checkout.bundle)
     weights = read_weights(tmp_path / "model.pt")
     assert weights.keys() == small_network(checkout.bundle).state_dict().keys()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "model.pt", "training.log"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == TRAINED

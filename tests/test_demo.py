@@ -1,13 +1,18 @@
 import math
 import re
+import shlex
 import subprocess
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 
 import demo as script
 import pytest
 from torch.utils.tensorboard import SummaryWriter
+
+from rep3d.study import demo as study
+from rep3d.study.run import BundleProcess, RunFailed
 
 CASES = 10  # of the phantom: two of them are held out
 
@@ -35,12 +40,16 @@ def test_prints_dice_per_label_and_next_commands(demo):
     _, printed = demo
     assert re.search(r"\| anterior hippocampus \| 0\.\d+ ", printed)
     assert re.search(r"\| posterior hippocampus \| 0\.\d+ ", printed)
-    assert "-m monai.bundle run training --bundle_root bundles/msd_hippocampus" in printed
+    commands = printed.partition("Try next:\n")[2].splitlines()
+    assert "-m monai.bundle run training" in commands[0] and len(commands) == 3
+    for words in map(shlex.split, commands):  # they work from any folder
+        assert all(Path(word).exists() for word in words if "/" in word), words
+        assert Path(words[0]).is_absolute()
 
 
 def test_leaves_the_files_of_others_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(SystemExit, match="give another folder"):
+    with pytest.raises(ValueError, match="give another folder"):
         script.main(output=str(tmp_path))
     assert (tmp_path / "thesis.txt").exists()
 
@@ -58,13 +67,13 @@ def test_diverged_training_is_told(tmp_path, monkeypatch):
     """In the report, in the last line and by the exit status."""
     monkeypatch.setattr(script, "PHANTOM_CASES", 10)
 
-    def diverge(run_id, configs, overlays, options):
-        with SummaryWriter(options["output_dir"] / "tensorboard") as writer:
+    def diverge(run):
+        with SummaryWriter(run.overrides["output_dir"] / "tensorboard") as writer:
             for step, loss in enumerate([1.0, 0.9, math.nan], 1):
                 writer.add_scalar("train_loss", loss, step)
-        raise SystemExit(f"the demo stopped: {run_id} failed, see above")
+        raise RunFailed("training failed, see above")
 
-    monkeypatch.setattr(script, "run_bundle", diverge)
+    monkeypatch.setattr(study, "run_process", diverge)
     with pytest.raises(SystemExit, match="training diverged: .* after step 2. Report: .*report.html") as raised:
         script.main(output=str(tmp_path / "out"))
     assert isinstance(raised.value.code, str)  # exit status 1
@@ -75,7 +84,7 @@ def test_diverged_training_is_told(tmp_path, monkeypatch):
 
 def test_other_failures_are_no_divergence(tmp_path, monkeypatch):
     monkeypatch.setattr(script, "PHANTOM_CASES", 10)
-    monkeypatch.setattr(script.subprocess, "run", lambda *args, **options: subprocess.CompletedProcess(args, 1))
+    monkeypatch.setattr(BundleProcess, "_module", ["-c", "raise SystemExit(1)"])
     with pytest.raises(SystemExit, match="the demo stopped: training failed, see above"):
         script.main(output=str(tmp_path / "out"))
 
@@ -87,7 +96,32 @@ def test_second_demo_leaves_a_running_one_alone(tmp_path):
     command = [sys.executable, "-u", "-c", hold, str(tmp_path / ".demo.lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
         first.stdout.readline()
-        with pytest.raises(SystemExit, match="another demo works on .*--output"):
+        with pytest.raises(ValueError, match="another demo works on .*--output"):
             script.main(output=str(tmp_path))
         first.communicate(b"\n")
     assert (tmp_path / "weights").exists()
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "length"), [(1, 1, 1), (5, 5, 1), (6, 6, 1), (1200, 6, 200), (1201, 6, 200)]
+)
+def test_few_steps(steps, epochs, length, tmp_path, monkeypatch):
+    """No epoch is empty."""
+    told = {}
+
+    def run_process(run):
+        told.update(run.overrides)
+        raise RunFailed("enough")
+
+    monkeypatch.setattr(script, "PHANTOM_CASES", CASES)
+    monkeypatch.setattr(study, "run_process", run_process)
+    with pytest.raises(SystemExit, match="enough"):
+        script.main(steps=steps, output=str(tmp_path / "out"))
+    assert (told["epochs"], told["train#trainer#epoch_length"]) == (epochs, length)
+
+
+@pytest.mark.parametrize("steps", [0, -6])
+def test_no_steps(steps, tmp_path):
+    with pytest.raises(ValueError, match=f"steps is {steps}, expected 1 at least"):
+        script.main(output=str(tmp_path / "out"), steps=steps)
+    assert not (tmp_path / "out").exists()

@@ -106,7 +106,8 @@ def test_what_only_one_process_does(dataset, tmp_path):
     writers = {path.name.split(".")[-2] for path in (tmp_path / "eval/tensorboard").iterdir()}  # process ids
     assert len(writers) == 1
     assert "epoch 1/1, step 2/2" in first and "epoch 1/1, step 2/2" not in other
-    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["last.pt", "model.pt", "training.log"]
+    files = ["last.pt", "model.pt", "training.log", "training.status.json"]
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == files
     assert read_weights(tmp_path / "models/model.pt").keys() == small_network(BUNDLE).state_dict().keys()
 
 

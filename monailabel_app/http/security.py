@@ -6,7 +6,6 @@ block the server while a network runs. `routes` and `viewer` answer the same req
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import json
 import logging
@@ -28,7 +27,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
-from monailabel_app.errors import RequestError
+from monailabel_app.errors import RequestError, storage_error
 from monailabel_app.http.authentication import Authentication
 from monailabel_app.validation import MAX_PARAMETERS
 
@@ -39,7 +38,6 @@ OPEN = ("/", "/auth/", "/auth/token")  # without credentials
 VIEWER = ("/ohif", "/static", "/favicon.ico")  # its files, of which there is no record
 PROXY = "/proxy/"  # a viewer's searches name patients
 AUDIT_FILES = 20  # that the audit log is made of, at most
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, somebody's part of it, the size of a file
 Scope = MutableMapping[str, Any]
 ASGIApp = Callable[[Scope, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 
@@ -83,7 +81,7 @@ def guard(app: FastAPI, security: Security, additions: Sequence[Callable[[FastAP
     server.state.security = security
     server.add_exception_handler(RequestValidationError, _answer_wrong_request)
     for kind in (OSError, HTTPException):
-        server.add_exception_handler(kind, _answer_full_disk)
+        server.add_exception_handler(kind, _answer_storage_error)
     server.add_exception_handler(Exception, _leave_to_doors)
     for add in additions:
         add(server)
@@ -230,12 +228,12 @@ async def _leave_to_doors(request: Request, error: Exception) -> Response:
     raise error
 
 
-async def _answer_full_disk(request: Request, error: Exception) -> Response:
-    """507 where there is no room for an upload; other errors are answered as ever."""
-    cause = error if isinstance(error, OSError) else error.__cause__
-    if isinstance(cause, OSError) and cause.errno in FULL:
-        logger.error("%s %s: %s", request.method, request.url.path, cause.strerror)
-        return JSONResponse({"detail": f"the file cannot be stored ({cause.strerror})"}, 507)
+async def _answer_storage_error(request: Request, error: Exception) -> Response:
+    """507 where a file cannot be written; other errors are answered as ever."""
+    told = storage_error(error) or storage_error(error.__cause__)
+    if told is not None:
+        logger.error("%s %s: %s", request.method, request.url.path, error)
+        return JSONResponse({"detail": told.message}, told.status)
     if isinstance(error, HTTPException):
         return await http_exception_handler(request, error)
     raise error

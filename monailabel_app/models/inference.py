@@ -171,24 +171,27 @@ class BundleInference(InferTask):
 
         def infer(step: Step) -> tuple[torch.Tensor, str]:
             config = self.configure(device, {**preset, **step.changes})
-            network = in_turns(self.networks.on(config), my_turn)
+            network = InTurns(self.networks.on(config), my_turn)
             return config.label_map(image, network), f"the GPU ran out of memory: {step.note}" if step.note else ""
 
         with self.turn.line(priority) as my_turn:
             return with_less_memory(TO_SEGMENT, infer, self.networks.free_memory)
 
 
-def in_turns(network: Network, my_turn: Callable[[], AbstractContextManager[None]]) -> Network:
-    """The network, which waits at every call for a turn, see `Turn.line`."""
+class InTurns:
+    """A network that waits at every call for a turn, see `Turn.line`."""
 
-    def call(windows: torch.Tensor) -> torch.Tensor:
-        with my_turn():
-            result = network(windows)
+    def __init__(self, network: Network, my_turn: Callable[[], AbstractContextManager[None]]) -> None:
+        self.network = network
+        self.my_turn = my_turn
+        self.divisor = getattr(network, "divisor", None)  # of the windows' edges
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        with self.my_turn():
+            result = self.network(windows)
             if result.is_cuda:
                 torch.cuda.synchronize(result.device)  # the GPU still computes
             return result
-
-    return call
 
 
 def serve_bundles(bundles: Mapping[str, Bundle]) -> dict[str, BundleInference]:

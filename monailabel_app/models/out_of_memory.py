@@ -34,7 +34,7 @@ SMALLER_WINDOWS = Step(
     "took smaller windows than the network was trained with",
     {
         **IN_MAIN_MEMORY.changes,
-        contract.ROI_SIZE: f"$[max(32, side * 2 // 3 // 16 * 16) for side in @{contract.PATCH_SIZE}]",
+        contract.ROI_SIZE: f"$[side * 2 // 3 for side in @{contract.PATCH_SIZE}]",
     },
 )
 ON_CPU = Step("used the CPU", {contract.DEVICE: "cpu"})

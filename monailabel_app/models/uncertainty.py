@@ -2,7 +2,7 @@
 
 `entropy`: of the class probabilities averaged over changes of the image that should not matter (contrast, noise).
 `disagreement`: 1 - Dice between the label maps of the newest versions of the weights.
-`features`: the mean of the encoder's deepest map, to tell images apart.
+`features`: the mean of the network's deepest map, to tell images apart.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from monai.data.utils import dense_patch_slices
 
 from monailabel_app.models.each_image import Stopped
-from monailabel_app.models.inference import BundleInference, Network, in_turns
+from monailabel_app.models.inference import BundleInference, InTurns, Network
 from monailabel_app.models.out_of_memory import TO_SCORE, Step, with_less_memory
 from monailabel_app.models.turn import Priority
+from rep3d.networks.capabilities import encoder_features
 from rep3d.precision import has_fast_bfloat16
 from rep3d.training.checkpoints import load_deployed
 
@@ -59,10 +60,10 @@ def score_image(model: BundleInference, image: Path, is_stopping: Callable[[], b
     def score(step: Step) -> ImageScores:
         config = model.configure(changes=step.changes)
         network = model.networks.on(config)
-        encoder = network.get_submodule("encoder")
+        encoder = lambda x: encoder_features(network, x)  # noqa: E731
         windows = (window.to(config.device) for window in _windows(x, config.patch_size, is_stopping))
         with model.turn.line(Priority.SCORING) as my_turn, torch.inference_mode(), _autocast(config.device):
-            return _score(windows, in_turns(network, my_turn), in_turns(lambda x: encoder(x)[-1], my_turn))
+            return _score(windows, InTurns(network, my_turn), InTurns(encoder, my_turn))
 
     return with_less_memory(TO_SCORE, score, model.networks.free_memory)
 
@@ -84,7 +85,7 @@ def disagreement(
         config = model.configure(changes=step.changes)
         network = load_deployed(config.network(), path).to(config.device)
         with model.turn.line(Priority.SCORING) as my_turn:
-            return config.label_map(x, _until_stopped(in_turns(network, my_turn), is_stopping))
+            return config.label_map(x, _until_stopped(InTurns(network, my_turn), is_stopping))
 
     def label_maps(step: Step) -> list[torch.Tensor]:
         return [label_map(step, path) for path in weights]
@@ -104,7 +105,7 @@ def _score(windows: Iterator[torch.Tensor], network: Network, encoder: Network) 
         foreground = 1 - mean[:, 0]
         unsure += float((entropy * foreground).sum())
         weight += float(foreground.sum())
-        features.append(encoder(window).float().mean((0, 2, 3, 4)).cpu())
+        features.append(encoder(window)[0].cpu())
     mean_features = torch.stack(features).mean(0)
     return ImageScores(unsure / max(weight, 1e-9), [round(float(value), 5) for value in mean_features])
 

@@ -8,7 +8,7 @@ from opcode import opmap
 from types import TracebackType
 from typing import Any
 
-from rep3d.console.logs import file_only
+from rep3d.console.logs import file_only, run_status
 
 TRACE = "Traceback (most recent call last):"
 OWN_PACKAGES = ("rep3d", "monailabel_app")
@@ -57,6 +57,17 @@ def first_line(error: BaseException) -> str:
     return describe(error).splitlines()[0]
 
 
+def end_of_run(error: BaseException) -> None:
+    """Tell in the status of the run at hand that this ended it."""
+    status = run_status()
+    if status is None:
+        return
+    if isinstance(error, KeyboardInterrupt):
+        status.end("stopped", f"stopped in epoch {status.status.epoch}" if status.status.epoch else "stopped")
+    else:
+        status.end("failed", _with_type(error).splitlines()[0])
+
+
 def show_errors_briefly(traceback: Any = False) -> None:
     """From now on, an uncaught exception ends the program with one message, its root cause.
 
@@ -68,15 +79,20 @@ def show_errors_briefly(traceback: Any = False) -> None:
     """
 
     def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        end_of_run(error)
         if isinstance(error, KeyboardInterrupt):
             print("\ninterrupted", file=sys.stderr)
             return
         file_only.error("the run failed", exc_info=error)
         if str(traceback).lower() == "true" or not _is_foreseen(root_cause(error)):
             sys.__excepthook__(kind, error, trace)
-        print(f"\n{type(root_cause(error)).__name__}: {describe(error)}", file=sys.stderr)
+        print(f"\n{_with_type(error)}", file=sys.stderr)
 
     sys.excepthook = show
+
+
+def _with_type(error: BaseException) -> str:
+    return f"{type(root_cause(error)).__name__}: {describe(error)}"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

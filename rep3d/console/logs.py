@@ -9,6 +9,8 @@ import sys
 import warnings
 from pathlib import Path
 
+from rep3d.console.status import StatusFile
+
 logger = logging.getLogger(__name__)
 # For what a terminal has no room for, such as tracebacks: it goes to the run's log file and nowhere else.
 file_only = logging.getLogger(f"{__name__}.file_only")
@@ -28,7 +30,11 @@ NOISY_WARNINGS = (
 
 
 class RunLog(logging.FileHandler):
-    """The log file of the run at hand."""
+    """The log file of the run at hand, and the file of its status."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8")
+        self.status = StatusFile(path.with_suffix(".status.json"))
 
 
 def filter_noise() -> None:
@@ -40,7 +46,7 @@ def filter_noise() -> None:
 
 
 def start_log(folder: str | os.PathLike, name: str, *, writes: bool = True) -> None:
-    """Append what this run says to a file.
+    """Append what this run says to a file, and tell its status in another, such as training.status.json.
 
     Ends the log of an earlier run in the same process. A file that cannot be written is only warned about.
 
@@ -54,7 +60,7 @@ def start_log(folder: str | os.PathLike, name: str, *, writes: bool = True) -> N
         return
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        handler = RunLog(Path(folder) / name, encoding="utf-8")
+        handler = RunLog(Path(folder) / name)
     except OSError as error:
         logger.warning("this run has no log file: %s", error)
         return
@@ -63,6 +69,11 @@ def start_log(folder: str | os.PathLike, name: str, *, writes: bool = True) -> N
         taking.addHandler(handler)
     logging.getLogger("rep3d").setLevel(logging.INFO)  # Python's default is WARNING
     file_only.info("started: %s", shlex.join(sys.argv))
+
+
+def run_status() -> StatusFile | None:
+    """Where the run at hand tells its status; None where it has no log file."""
+    return next((handler.status for handler in file_only.handlers if isinstance(handler, RunLog)), None)
 
 
 def end_log() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Collection, Iterator
@@ -20,8 +21,11 @@ SECONDS = 60  # between two lines
 
 
 def in_terminal() -> bool:
-    """Whether somebody watches bars."""
-    return sys.stderr.isatty()
+    """Whether somebody watches bars; a terminal that tells no width, as in some containers, has no room for them."""
+    try:
+        return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except OSError:  # what looks like a terminal and is no file
+        return True
 
 
 def tell(line: str) -> None:

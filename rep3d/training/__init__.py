@@ -3,17 +3,15 @@
 from rep3d.training.checkpoints import Checkpoints, load_deployed, trained_on
 from rep3d.training.loop import (
     FiniteSteps,
-    TrainingProgress,
     handlers_of_rank,
     is_better,
     join_process_group,
     keep_freed_memory,
-    key_metric,
     leave_process_group,
     local_device,
     parameter_groups,
-    tell_results,
 )
+from rep3d.training.progress import TrainingProgress, key_metric, tell_results
 from rep3d.training.tensorboard import write_dice, write_learning_rate
 
 __all__ = [

@@ -93,14 +93,14 @@ def _set_rates(
 def _tell_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     told = set()
     for old, new in [*zip(before["groups"], now["groups"], strict=True), (before["schedule"], now["schedule"])]:
+        rate = new.get("rate_name") or old.get("rate_name") or "learning rate"
         for name in sorted(old.keys() & new.keys()):
-            line = (name, str(old[name]), str(new[name]))
-            if old[name] == new[name] or line in told or name in RATES[1:] or name == "_last_lr":
+            line = (rate if name == "lr" else name, str(old[name]), str(new[name]))
+            if old[name] == new[name] or line in told or name in (*RATES[1:], "rate_name", "_last_lr"):
                 continue
             told.add(line)
             _tell(*line, "the checkpoint's counts" if name.startswith("_") else "the new one counts")
 
 
 def _tell(name: str, old: str, new: str, consequence: str) -> None:
-    name = {"lr": "learning rate"}.get(name, name)
     logger.warning("resume: %s is %s, was %s: %s", name, new, old, consequence)

@@ -1,6 +1,5 @@
 """A running server, as a user starts it, and bundles that a test can afford."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -9,8 +8,7 @@ import time
 from pathlib import Path
 
 import requests
-import torch
-from bundle_helpers import ROOT, SMALL, free_port, small_network
+from bundle_helpers import ROOT, free_port, small_bundle  # noqa: F401
 from programs import Program
 
 START_SECONDS = 120
@@ -21,26 +19,6 @@ OHIF_PARAMETERS = {
     "result_compress": False,
     "restore_label_idx": False,
 }
-
-
-def small_bundle(folder: Path, name: str, weights: bool = True) -> Path:
-    """A copy of a bundle with a network that a test can afford, and random weights."""
-    bundle = folder / name
-    shutil.copytree(ROOT / "bundles" / name, bundle, ignore=shutil.ignore_patterns("models", "eval"))
-    for path in (bundle / "configs/train.json", bundle / "configs/inference.json"):
-        config = json.loads(path.read_text(encoding="utf-8"))
-        for key, value in SMALL.items():
-            *parents, last = key.split("#")
-            place = config
-            for parent in parents:
-                place = place[parent]
-            place[last] = value
-        path.write_text(json.dumps(config, indent=4), encoding="utf-8")
-    if weights:
-        (bundle / "models").mkdir()
-        torch.manual_seed(0)
-        torch.save(small_network(bundle).state_dict(), bundle / "models/model.pt")
-    return bundle
 
 
 class Server:

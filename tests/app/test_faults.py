@@ -17,15 +17,14 @@ import torch
 from app_helpers import Server, small_bundle
 from bundle_helpers import small_network
 
-from monailabel_app import files
 from monailabel_app.bundles import read_bundle
-from monailabel_app.errors import RequestError
 from monailabel_app.formats import write_label_map
 from monailabel_app.main import Rep3DApp
-from monailabel_app.models import retraining as training
 from monailabel_app.models import versions
-from monailabel_app.models.retraining import BundleTraining
+from monailabel_app.models.retraining import BundleTraining, promotion
+from monailabel_app.models.retraining import task as training
 from monailabel_app.tasks import Task
+from rep3d import files
 from rep3d.io.geometry import plain_geometry
 from rep3d.training.checkpoints import load_deployed
 
@@ -137,8 +136,8 @@ def trained(tmp_path, monkeypatch):
     cases = {"training": ["a"], "validation": ["b"]}
     files.write_json(trainer.folder / "run.json", {"status": "RUNNING", "user": "ann", "cases": cases, "options": {}})
     new = (trainer.folder / "models/model.pt").read_bytes()
-    score = lambda self, task, path, *_: 0.9 if path.read_bytes() == new else 0.5  # noqa: E731
-    monkeypatch.setattr(BundleTraining, "_mean_dice", score)
+    monkeypatch.setattr(BundleTraining, "_score", lambda self, task, weights, *_: weights)
+    monkeypatch.setattr(promotion, "_mean_dice", lambda weights: 0.9 if weights.read_bytes() == new else 0.5)
     return trainer
 
 
@@ -153,11 +152,11 @@ def test_killed_during_promotion(step, trained, monkeypatch):
         if step == "describe":
             patch.setattr(versions, "write_json", lambda path, told: "dice" in told and kill())
         elif step == "serve":
-            patch.setattr(training, "serve_version", kill)
+            patch.setattr(promotion, "serve_version", kill)
         elif step == "replace":
             patch.setattr(os, "replace", lambda one, other: kill() if other == bundle.weights else replace(one, other))
         else:
-            patch.setattr(BundleTraining, "_remember", kill)
+            patch.setattr(training, "write_record", kill)
         assert killed(lambda: trained.run(Task({})))
     assert bundle.weights.read_bytes() == (new if step == "remember" else old)
     load_deployed(small_network(bundle.root), bundle.weights)
@@ -217,6 +216,6 @@ def test_full_disk_of_a_result(suffix, tmp_path, monkeypatch):
     path = tmp_path / f"result{suffix}"
     monkeypatch.setattr(files.os, "getpid", lambda: 1)
     (tmp_path / f".1.{threading.get_ident()}.part.{path.name}").symlink_to("/dev/full")
-    with pytest.raises(RequestError, match="the file cannot be stored") as caught:
+    with pytest.raises(files.WriteError, match=path.name):
         write_label_map(voxels, plain_geometry(voxels.shape, np.eye(4)), path, labels={"a": 1})
-    assert caught.value.status == 507 and list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,13 @@
+import fcntl
 import io
 import logging
+import os
+import pty
+import struct
 import sys
+import termios
+
+import pytest
 
 from rep3d.console import progress
 from rep3d.console.logs import file_only
@@ -58,3 +65,16 @@ def test_what_a_bar_shows_is_said_where_there_is_none(caplog, monkeypatch):
     monkeypatch.setattr(progress, "in_terminal", lambda: True)
     tell("second")
     assert lines(caplog) == ["first"]
+
+
+@pytest.mark.parametrize("columns", [0, 80])
+def test_terminals_without_a_width(columns, monkeypatch):
+    """As some containers have: bars would be empty there."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with os.fdopen(slave, "w") as screen:
+        monkeypatch.setattr(sys, "stderr", screen)
+        shown = progress.in_terminal()
+        monkeypatch.undo()
+    os.close(master)
+    assert shown == (columns > 0)

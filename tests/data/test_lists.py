@@ -262,3 +262,65 @@ def test_inference_of_an_empty_folder(tmp_path):
 def test_inference_of_nothing(tmp_path):
     with pytest.raises(FileNotFoundError, match="dataset_dir .*absent.* does not exist"):
         load_inference_list(tmp_path / "absent")
+
+
+# --- what a folder holds instead, and what is not there
+
+
+SEGMENT = "; images without labels are segmented with --config_file configs/inference.json"
+
+
+def _bare_scans(folder):
+    (folder / "scan.nii.gz").touch()
+
+
+def _labels_forgotten(folder):
+    make_folders(folder, Tr=2)
+    shutil.rmtree(folder / "labelsTr")
+
+
+def _test_images_only(folder):
+    make_decathlon(folder, training=[])
+
+
+@pytest.mark.parametrize("make", [_bare_scans, _labels_forgotten, _test_images_only])
+def test_scans_without_labels(make, tmp_path):
+    make(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError)) as raised:
+        load_datalist(tmp_path, "training")
+    assert str(raised.value).endswith(SEGMENT)
+
+
+@pytest.mark.parametrize("names", [["1.dcm"], ["series/IM_0001"], ["notes.txt", "1/2/slice.ima"]])
+def test_dicom(names, tmp_path):
+    """By its content, whatever its name is."""
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"" if name.endswith(".txt") else bytes(128) + b"DICM")
+    for source, read in (
+        (tmp_path, load_inference_list),
+        (tmp_path / names[-1], load_inference_list),
+        (tmp_path, lambda folder: load_datalist(folder, "training")),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match="; DICOM is not read here: convert it to NIfTI"):
+            read(source)
+
+
+def test_no_hint_where_nothing_is_known(tmp_path):
+    (tmp_path / "notes.txt").write_text("short")
+    with pytest.raises(FileNotFoundError) as raised:
+        load_datalist(tmp_path, "training")
+    assert ";" not in str(raised.value)
+
+
+def test_files_of_a_list_that_are_none(tmp_path, caplog):
+    """The list is named before the first of them is missed."""
+    make_decathlon(tmp_path, training=pairs("a", "b"), validation=pairs("c"), test=["./imagesTs/d.nii.gz"])
+    for path in ("imagesTr/a.nii.gz", "labelsTr/a.nii.gz", "imagesTr/b.nii.gz"):
+        save(tmp_path / path, np.zeros((2, 2, 2), np.uint8))
+    load_datalist(tmp_path, "training")
+    load_inference_list(tmp_path)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the training list of {tmp_path} names 1 file(s) that are none: {tmp_path / 'labelsTr/b.nii.gz'}",
+        f"the test list of {tmp_path} names 1 file(s) that are none: {tmp_path / 'imagesTs/d.nii.gz'}",
+    ]

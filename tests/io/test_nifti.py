@@ -270,3 +270,38 @@ def test_file_of_another_format(tmp_path):
     (tmp_path / "a.nii").write_bytes(nib.MGHImage(VOXELS, AFFINE).to_bytes())
     with pytest.raises(VolumeError, match="cannot be read as NIfTI|expected a NIfTI volume"):
         read_geometry(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.nii.gz", b"", "0 bytes; Empty file"),
+        ("a.nii.gz", b"text", "4 bytes; it is not a gzip file"),
+        ("a.nii", b"text" * 200, "800 bytes; Cannot work out file type of it"),
+    ],
+)
+def test_a_file_is_named_once(name, content, told, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(VolumeError) as raised:
+        read_volume(path)
+    assert str(raised.value) == f"{path}: cannot be read as NIfTI ({told})"
+
+
+@pytest.mark.parametrize(
+    ("codes", "pixdim", "cause"),
+    [
+        ({"qform_code": 1, "sform_code": 0}, [1, -1, 2], "its pixdim has negative voxel sizes"),
+        ({"qform_code": 0, "sform_code": 1}, [2, 1, 2], "its sform and its pixdim differ"),
+        ({"qform_code": 1, "sform_code": 2}, [2, 1, 2], "its qform and sform differ"),
+    ],
+)
+def test_the_note_names_what_differs(codes, pixdim, cause, tmp_path):
+    volume = nib.Nifti1Image(np.zeros((8, 8, 8), np.int16), np.diag([1, 1, 2, 1]))
+    volume.set_qform(np.diag([1, 1, 2, 1]), 1)
+    nib.save(volume, tmp_path / "scan.nii")
+    content = bytearray((tmp_path / "scan.nii").read_bytes())
+    struct.pack_into("<3f", content, 80, *pixdim)
+    struct.pack_into("<2h", content, 252, codes["qform_code"], codes["sform_code"])
+    (tmp_path / "scan.nii").write_bytes(content)
+    assert f" mm apart: {cause}. It is computed" in geometry_note(read_geometry(tmp_path / "scan.nii"))

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler as schedules
 
+from rep3d.training.loop import parameter_groups
 from rep3d.training.resuming import learning_settings, resume_learning
 
 EPOCHS = 4
@@ -175,3 +176,27 @@ def test_older_checkpoint(caplog):
     resume_learning(second.optimizer, second.schedule, content)
     assert second.rate == content["optimizer"]["param_groups"][0]["lr"]
     assert "learning rate, weight decay and schedule are the checkpoint's" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "named"),
+    [
+        ((0.1, 0.2), (0.1, 0.3), ["small_kernel_lr is 0.3, was 0.2"]),
+        ((0.1, None), (0.1, 0.3), ["small_kernel_lr is 0.3, was 0.1"]),
+        ((0.1, 0.2), (0.4, 0.2), ["learning rate is 0.4, was 0.1"]),
+        ((0.1, None), (0.4, None), ["learning rate is 0.4, was 0.1"]),
+    ],
+)
+def test_the_rate_of_the_small_kernels(before, now, named, tiny_rep3d, caplog):
+    def learning(rate, small):
+        groups = parameter_groups(tiny_rep3d(modulation="csla"), small_kernel_lr=small)
+        optimizer = torch.optim.AdamW(groups, lr=rate)
+        return optimizer, polynomial()(optimizer)
+
+    optimizer, schedule = learning(*before)
+    checkpoint = {"optimizer": optimizer.state_dict(), "lr_scheduler": schedule.state_dict()}
+    checkpoint["settings"] = learning_settings(optimizer, schedule)
+    resume_learning(*learning(*now), checkpoint)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"resume: {line}: the new one counts" for line in named
+    ]

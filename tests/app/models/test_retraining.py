@@ -16,13 +16,20 @@ from bundle_helpers import small_network
 import monailabel_app.__main__
 from monailabel_app.bundles import read_bundle
 from monailabel_app.errors import RequestError
-from monailabel_app.models.retraining import BundleTraining, may_serve, split_cases
+from monailabel_app.models.retraining import BundleTraining
+from monailabel_app.models.retraining.dataset import split_cases
+from monailabel_app.models.retraining.process import run_watched
+from monailabel_app.models.retraining.promotion import may_serve
+from monailabel_app.models.retraining.record import TrainingRecord, write_record
 from monailabel_app.models.versions import add_version, keep_serving, list_versions, serve_version
 from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.tasks import Task
 from monailabel_app.validation import TrainingParameters
+from rep3d.console.status import StatusFile
 from rep3d.data.cases import item_name
 from rep3d.data.leakage import TrainingCases, image_digests
 from rep3d.data.lists import load_datalist
+from rep3d.study.run import BundleProcess, BundleRun
 from rep3d.training.checkpoints import save_whole
 from rep3d.training.loop import SHARED_CORES
 
@@ -118,7 +125,7 @@ def test_who_was_trained_on_does_not_validate(bundle, studies, material, tmp_pat
     unfinished = {"status": "FAILED", "user": "ann", "cases": {"training": names[2:3], "validation": []}}
     (trainer.folder / "run.json").write_text(json.dumps(unfinished))
     trainer.prepare(store, TrainingParameters(val_split=0.9), "ann")
-    assert trainer.interrupted()["cases"] == {"training": names[:3], "validation": names[3:]}
+    assert trainer.interrupted().cases == {"training": names[:3], "validation": names[3:]}
 
 
 def test_what_the_serving_weights_were_trained_on_does_not_validate(bundle, studies, material):
@@ -129,13 +136,13 @@ def test_what_the_serving_weights_were_trained_on_does_not_validate(bundle, stud
         store.save_label(name, str(material.labels[f"{name}.nii.gz"]), "final", {"model": MODEL})
     options = TrainingParameters(val_split=0.9)
     trainer.prepare(store, options, "ann")
-    validated = trainer.interrupted()["cases"]["validation"]
+    validated = trainer.interrupted().cases["validation"]
     assert len(validated) == 3
     digests = image_digests([str(store.image(validated[0]))])
     trained = TrainingCases(dict.fromkeys(digests.values(), "of another hospital"), {})
     save_whole(trained.mark(small_network(bundle.root).state_dict()), bundle.weights)
     trainer.prepare(store, options, "ann")
-    assert validated[0] in trainer.interrupted()["cases"]["training"]
+    assert validated[0] in trainer.interrupted().cases["training"]
 
 
 def test_the_lists_of_a_training_keep_the_ids(bundle, studies, material):
@@ -151,10 +158,10 @@ def test_the_lists_of_a_training_keep_the_ids(bundle, studies, material):
     for fraction, count in ((0.5, 3), (0, 3)):
         trainer.prepare(store, TrainingParameters(val_split=fraction), "ann")
         run = trainer.interrupted()
-        assert "rename all but one" in run["left_out"][ids[2]]
-        assert len(run["cases"]["training"] + run["cases"]["validation"]) == count
+        assert "rename all but one" in run.left_out[ids[2]]
+        assert len(run.cases["training"] + run.cases["validation"]) == count
         for part in ("training", "validation") if fraction else ("training",):
-            assert [item_name(item) for item in load_datalist(trainer.folder / "data", part)] == run["cases"][part]
+            assert [item_name(item) for item in load_datalist(trainer.folder / "data", part)] == run.cases[part]
     with pytest.raises(ValueError, match="the validation list of .* is empty"):
         load_datalist(trainer.folder / "data", "validation")
 
@@ -261,14 +268,29 @@ def test_a_label_by_hand_that_is_no_label(by_hand, bundle):
 def test_stats_of_a_running_training(bundle):
     trainer = BundleTraining(bundle)
     assert trainer.stats() == {}
-    trainer.folder.mkdir(parents=True)
-    (trainer.folder / "run.json").write_text(json.dumps({"status": "RUNNING", "options": {"max_epochs": 4}}))
+    trainer.models.mkdir(parents=True)
+    write_record(trainer.folder, TrainingRecord("RUNNING", options={"max_epochs": 4}))
     assert trainer.stats() == {"epoch": 0, "total_epochs": 4}
-    line = "2026-11-25 17:44:11,348 - rep3d.console.progress - INFO - epoch 2/4, step 10/20, loss 0.123"
-    (trainer.folder / "training.log").write_text(f"{line}\n")
+    status = StatusFile(trainer.status_file)
+    status.update({"epoch": 2, "loss": 0.1234})
     assert trainer.stats() == {"epoch": 2, "total_epochs": 4}
-    (trainer.folder / "training.log").write_text(f"{line}, validation Dice 0.750, best 0.750\n")
+    status.update({"metric": 0.75049})
+    status.end("finished")
     assert trainer.stats() == {"epoch": 2, "total_epochs": 4, "best_metric": 0.75}
+
+
+def test_progress_reaches_the_task(bundle, tmp_path, monkeypatch):
+    """Of a run that tells it, and the reason why it failed, without the paths of the server."""
+    told = StatusFile(tmp_path / "status.json")
+    told.update({"epoch": 1, "epochs": 2, "step": 3, "steps": 8, "loss": 0.12349, "metric": 0.5})
+    told.end("failed", "ValueError: /home/ann/scans/a.nii.gz: expected labels")
+    write = f"import sys; open({str(tmp_path / 'status.json')!r}, 'w').write({told.path.read_text()!r}); sys.exit(1)"
+    monkeypatch.setattr(BundleProcess, "_module", ["-c", write])
+    run, task = BundleRun(bundle.root, "training", ["train.json"]), Task({})
+    with pytest.raises(RequestError, match=": training failed: ValueError: a.nii.gz: expected labels$"):
+        run_watched(task, run, tmp_path, told.path)
+    assert list(task.details) == ["epoch 1 of 2, step 3 of 8, loss 0.123, validation Dice 0.500"]
+    assert task.progress == {"epoch": 1, "epochs": 2, "step": 3, "steps": 8, "loss": "0.123", "val_dice": "0.500"}
 
 
 def test_the_server_shares_its_cores_as_trainings_do(monkeypatch):
@@ -359,8 +381,10 @@ def test_killed_server_goes_on(running, material, bundle):
     while "resume: going on after epoch" not in log.read_text() and time.monotonic() < deadline:
         time.sleep(0.2)
     assert "resume: going on after epoch" in log.read_text()
+    while not running.request("GET", "/train/").json()["progress"] and time.monotonic() < deadline:
+        time.sleep(0.2)
     stopped = running.request("DELETE", "/train/").json()
-    assert stopped["status"] == "STOPPED"
+    assert stopped["status"] == "STOPPED" and stopped["details"][-1].startswith("stopped in epoch ")
     assert wait(running)["status"] == "STOPPED"
     running.stop()
     running.start()

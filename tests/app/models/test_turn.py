@@ -91,6 +91,7 @@ def test_a_click_comes_between_the_windows_of_others(turn, log):
     user = Windows(turn, "u", Priority.SEGMENTATION, log, count=3)
     scoring.step()
     user.step()
+    assert user.computes.acquire(timeout=SECONDS)  # its second window
     click = Windows(turn, "c", Priority.CLICK, log, count=3)
     run_to_their_end(click, user, scoring)
     assert windows(log) == ["s0", "u0", "u1", "c0", "c1", "c2", "u2", "s1", "s2"]

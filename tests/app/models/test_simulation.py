@@ -1,26 +1,20 @@
 import csv
 import json
-import runpy
-import sys
 from pathlib import Path
 
 import pytest
 from app_helpers import small_bundle
 from bundle_helpers import make_dataset
+from simulate_active_learning import main
 
+from monailabel_app.models import simulation
 from rep3d.data.cases import case_name
 from rep3d.data.lists import load_datalist
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).parents[2] / "scripts/simulate_active_learning.py"
 STRATEGIES = ["random", "entropy", "disagreement", "diverse"]
 NUMBERS = [2, 3, 5]
-
-
-@pytest.fixture(scope="module")
-def script():
-    return runpy.run_path(str(SCRIPT))
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +32,10 @@ def settings(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def output(script, settings):
+def output(settings):
     """Of a finished experiment: one seed with all strategies, and one with random alone."""
-    hook = sys.excepthook
-    script["main"](**settings, seeds=0)
-    script["main"](**settings, seeds=[1], strategies="random")
-    sys.excepthook = hook
+    main(**settings, seeds=0)
+    main(**settings, seeds=[1], strategies="random")
     return Path(settings["output_dir"])
 
 
@@ -87,37 +79,18 @@ def test_table_and_plot(output):
     assert (output / "curve.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_goes_on_where_it_was_interrupted(script, settings, output, monkeypatch):
+def test_goes_on_where_it_was_interrupted(settings, output, monkeypatch):
     runs = []
-    run = script["Experiment"]._run
-    monkeypatch.setattr(
-        script["Experiment"],
-        "_run",
-        lambda self, configs, run_id, told: (runs.append(run_id), run(self, configs, run_id, told)),
-    )
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    script["main"](**settings, seeds=[0])
+    run_here = simulation.run_here
+    monkeypatch.setattr(simulation, "run_here", lambda run: (runs.append(run.run_id), run_here(run)))
+    main(**settings, seeds=[0])
     assert runs == []
     cell = output / "seed1/random_5.json"
     before = json.loads(cell.read_text())
     cell.unlink()
     (output / "seed1" / before["trained"] / "scores.csv").unlink()
-    script["main"](**settings, seeds=[1], strategies=["random"])
+    main(**settings, seeds=[1], strategies=["random"])
     assert runs == ["evaluating"] and json.loads(cell.read_text()) == before
-
-
-def test_interval_over_seeds(script):
-    mean, half = script["mean_and_half"]([1.0, 2.0, 3.0])
-    assert mean == 2 and half == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
-    assert script["differences"](
-        [
-            {"strategy": "random", "seed": 0, "number": 4, "dice": 0.5},
-            {"strategy": "entropy", "seed": 0, "number": 4, "dice": 0.75},
-            {"strategy": "entropy", "seed": 1, "number": 4, "dice": 0.9},
-        ],
-        "entropy",
-        [4],
-    ) == [0.25]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +107,6 @@ def test_interval_over_seeds(script):
         ({"dataset_dir": "nowhere"}, "'nowhere' does not exist"),
     ],
 )
-def test_bad_arguments(script, settings, output, told, message):
-    with pytest.raises(SystemExit, match=message):
-        script["main"](**{**settings, **told})
+def test_bad_arguments(settings, output, told, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        main(**{**settings, **told})

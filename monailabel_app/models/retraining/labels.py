@@ -1,0 +1,64 @@
+"""Which submitted labels a bundle can be trained on, and why not on others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from monailabel_app.bundles import Bundle
+from monailabel_app.errors import RequestError
+from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.submission import bundles_with, label_ids
+from monailabel_app.validation import read_grid
+from rep3d.io.geometry import agreement_problem
+
+logger = logging.getLogger(__name__)
+
+DESCRIBED = 3  # cases that are left out, in a message
+
+Item = dict[str, str]  # paths of image and label
+
+
+def find_labelled(
+    bundle: Bundle, served: Sequence[Bundle], datastore: StudiesFolder
+) -> tuple[dict[str, Item], dict[str, str]]:
+    """The final labels in this bundle's ids, by image; of each the version that no later submission changes.
+
+    And why others are left out, but for those of other bundles.
+
+    Args:
+        served: all bundles of the app, to tell which one a label belongs to that was put there by hand.
+    """
+    items, left_out = {}, datastore.set_aside()
+    for image_id in datastore.get_labeled_images():
+        label, info = datastore.fixed_label(image_id, "final")
+        try:
+            image = datastore.image(image_id)
+            if "model" not in info:
+                _check_ids(bundle, served, label_ids(datastore, image_id, image, label, info))
+            elif info["model"] != bundle.name:
+                continue
+            problem = agreement_problem(read_grid(label), read_grid(image))  # a series may have grown since
+            if problem:
+                raise RequestError(400, f"its label's {problem}")
+            items[image_id] = {"image": str(image), "label": str(label)}
+        except RequestError as error:
+            logger.warning("training goes without %s: %s", image_id, error.message)
+            left_out[image_id] = error.message
+    return items, left_out
+
+
+def describe(left_out: Mapping[str, str]) -> str:
+    """How many images are left out, and why the first of them."""
+    first = "; ".join(f"{case}: {reason}" for case, reason in list(left_out.items())[:DESCRIBED])
+    return f"left out {len(left_out)} image(s): {first}{'; ...' if len(left_out) > DESCRIBED else ''}"
+
+
+def _check_ids(bundle: Bundle, served: Sequence[Bundle], ids: Sequence[int]) -> None:
+    """Whether a label that was put there by hand is of this bundle, and certainly of no other that is served."""
+    fitting = bundles_with(ids, served)
+    if bundle.name not in fitting:
+        raise RequestError(400, f"its label was put there by hand, with ids of another model: {list(ids)}")
+    if len(fitting) > 1:
+        models = ", ".join(fitting)
+        raise RequestError(400, f"its label was put there by hand, and may be of {models}: serve one, or submit it")

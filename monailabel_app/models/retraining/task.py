@@ -1,0 +1,187 @@
+"""The retraining of one bundle: MONAI Label's training task, and the steps of it in order."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.utils.others.generic import device_list, name_to_device
+
+from monailabel_app.bundles import Bundle
+from monailabel_app.errors import RequestError
+from monailabel_app.models.retraining.dataset import write_dataset
+from monailabel_app.models.retraining.labels import Item, describe, find_labelled
+from monailabel_app.models.retraining.process import run_watched
+from monailabel_app.models.retraining.promotion import PROMOTION, promote
+from monailabel_app.models.retraining.record import TrainingRecord, read_record, write_record
+from monailabel_app.models.versions import add_version
+from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.tasks import Task
+from monailabel_app.validation import TrainingParameters
+from rep3d.console.status import read_status
+from rep3d.study.run import BundleRun
+from rep3d.training.checkpoints import read_weights, save_whole
+
+VALIDATIONS = 10  # of one training, at most
+
+
+class BundleTraining(TrainTask):
+    """Trains one bundle.
+
+    Args:
+        bundle: what to train; it needs no weights yet.
+        promotion: one of PROMOTION.
+        served: all bundles of the app, to tell which one a label belongs to that was put there by hand.
+    """
+
+    def __init__(self, bundle: Bundle, promotion: str = PROMOTION[0], served: Sequence[Bundle] = ()) -> None:
+        super().__init__(bundle.description)
+        self.bundle = bundle
+        self.served = served or [bundle]
+        self.promotion = promotion
+        self.folder = bundle.root / "models/retraining"
+        self.models = self.folder / "models"
+        self.status_file = self.models / "training.status.json"
+
+    def config(self) -> dict[str, Any]:
+        defaults = TrainingParameters()
+        return {
+            "device": device_list(),
+            "max_epochs": defaults.max_epochs,
+            "val_split": defaults.val_split,
+            "pretrained": defaults.pretrained,
+        }
+
+    def info(self) -> dict[str, Any]:
+        return {**super().info(), "version": self.bundle.version}
+
+    def stats(self) -> dict[str, Any]:
+        """What 3D Slicer and OHIF show: how far a training is, and the validation Dice of it or of what serves."""
+        record = read_record(self.folder)
+        if record.status == "RUNNING":
+            status = read_status(self.status_file)
+            best = {"best_metric": round(status.metric, 3)} if status and status.metric is not None else {}
+            return {"epoch": status.epoch if status else 0, "total_epochs": record.options["max_epochs"], **best}
+        dice = record.result.get("dice", {}).get("new" if record.result.get("serving") else "serving")
+        return {"best_metric": dice, "total_time": "ended"} if dice is not None else {}
+
+    def __call__(self, request: Mapping[str, Any], datastore: StudiesFolder) -> dict[str, Any]:
+        raise NotImplementedError("trainings are started by the app, in the background")
+
+    def check(self, datastore: StudiesFolder, options: TrainingParameters) -> tuple[dict[str, Item], dict[str, str]]:
+        """The images and labels that can be trained on, and why others are left out.
+
+        Raises:
+            RequestError: no label, or an unknown device.
+        """
+        if options.device and options.device not in device_list():
+            raise RequestError(400, f"params['device']: {options.device!r}, expected one of {device_list()}")
+        items, left_out = find_labelled(self.bundle, self.served, datastore)
+        if not items:
+            message = f"there is no submitted label for {self.bundle.name!r} to train on"
+            raise RequestError(400, f"{message}; {describe(left_out)}" if left_out else message)
+        return items, left_out
+
+    def prepare(self, datastore: StudiesFolder, options: TrainingParameters, user: str) -> None:
+        """Write down what is to be trained; an earlier training's folder is replaced.
+
+        Raises:
+            RequestError: as `check`.
+        """
+        items, left_out = self.check(datastore, options)
+        self._keep_unfinished()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        data = self.folder / "data"
+        data.mkdir(parents=True)
+        cases = write_dataset(self.bundle, items, options.val_split, data, self.folder / "eval/digests.json")
+        write_record(self.folder, TrainingRecord("RUNNING", user, cases, left_out, options.model_dump()))
+
+    def interrupted(self) -> TrainingRecord | None:
+        """What was training when the server ended."""
+        record = read_record(self.folder)
+        return record if record.status == "RUNNING" else None
+
+    def run(self, task: Task) -> dict[str, Any]:
+        """Train what `prepare` wrote down, or go on with it; keep the result as a version, and let it serve if it may.
+
+        Returns:
+            What `promotion.promote` returns, or {"note": "stopped"}.
+
+        Raises:
+            RequestError: the training failed; the message has the reason.
+        """
+        record = self.interrupted()
+        assert record is not None, "prepare comes first"
+        try:
+            result = self._run(task, record)
+        except BaseException:
+            write_record(self.folder, replace(record, status="FAILED"))
+            raise
+        if result is None:
+            write_record(self.folder, replace(record, status="STOPPED"))
+            return {"note": "stopped"}
+        write_record(self.folder, replace(record, status="DONE", result=result))
+        return result
+
+    def _run(self, task: Task, record: TrainingRecord) -> dict[str, Any] | None:
+        options = TrainingParameters.model_validate(record.options)
+        device = name_to_device(options.device)
+        if record.left_out:
+            task.report(describe(record.left_out))
+        if not record.cases["validation"]:
+            task.report("there is no label to validate with: the new weights will not serve by themselves")
+        if self._finished_epochs() >= options.max_epochs:
+            task.report("the training was finished already")
+        elif not self._train(task, options, device, validated=bool(record.cases["validation"])):
+            return None
+        new = self.models / "model.pt"
+        if not new.is_file():  # the server was killed between the last checkpoint and it
+            save_whole(read_weights(new.with_name("last.pt")), new)
+
+        def score(weights: Path, name: str) -> Path | None:
+            return self._score(task, weights, self.folder / f"scores_{name}", device)
+
+        return promote(task, self.bundle, new, record, self.promotion, score)
+
+    def _train(self, task: Task, options: TrainingParameters, device: str, validated: bool) -> bool:
+        """Train, or go on with it; whether it came to its end."""
+        overrides: dict[str, Any] = {
+            "output_dir": self.folder / "eval",
+            "ckpt_dir": self.models,
+            "epochs": options.max_epochs,
+            "val_interval": max(1, options.max_epochs // VALIDATIONS) if validated else options.max_epochs + 1,
+            "resume": "auto",
+            "num_workers": 0,
+        }
+        if not validated:
+            overrides["validate#dataset#data"] = []
+        if options.pretrained and self.bundle.weights.is_file():
+            overrides["init_from"] = self.bundle.weights
+        run = self._bundle_run("training", ["train.json"], device, overrides)
+        return run_watched(task, run, self.folder, self.status_file)
+
+    def _score(self, task: Task, weights: Path, output: Path, device: str) -> Path | None:
+        """Evaluate weights on the validation cases; the output folder, or None where that was stopped."""
+        overrides = {"checkpoint": weights, "output_dir": output}
+        run = self._bundle_run("evaluating", ["train.json", "evaluate.json"], device, overrides)
+        return output if run_watched(task, run, self.folder, output / "evaluation.status.json") else None
+
+    def _bundle_run(self, run_id: str, configs: list[str], device: str, overrides: Mapping[str, Any]) -> BundleRun:
+        shared = {"dataset_dir": self.folder / "data", "device": device}
+        return BundleRun(self.bundle.root, run_id, configs, {**shared, **overrides})
+
+    def _finished_epochs(self) -> int:
+        last = self.models / "last.pt"
+        return int(torch.load(last, map_location="cpu", weights_only=True)["epoch"]) if last.is_file() else 0
+
+    def _keep_unfinished(self) -> None:
+        """New weights of a training that never came to its end become a version before another takes its folder."""
+        weights, record = self.models / "model.pt", read_record(self.folder)
+        if weights.is_file() and record.status != "DONE":
+            origin = {"user": record.user, "cases": record.cases} if record.status else {}
+            add_version(self.bundle, weights, {**origin, "note": "of a training that did not come to its end"})

@@ -1,0 +1,235 @@
+"""Replays a labelled set as an oracle for active learning, with the app's own strategies.
+
+Every seed starts from the same random cases for all strategies. Each strategy then picks the next cases with the app's
+own scores, and a network is trained from scratch on them for a fixed number of steps and scored on the test cases.
+
+    OUTPUT/seed0/entropy_8.json      a cell: seed, strategy, number of labelled cases, which ones, Dice
+    OUTPUT/seed0/8_1f0c.../          the network of these cases: model.pt, scores.csv; cells with equal cases share it
+    OUTPUT/cells.csv table.md curve.png
+
+Finished cells are not run again, and several processes may share an output folder when each takes its own seeds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from monailabel_app.bundles import read_bundle
+from monailabel_app.models.active_learning import RANKINGS
+from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.uncertainty import VERSIONS, ImageScores, disagreement, score_image
+from rep3d.data.cases import item_name
+from rep3d.data.lists import load_datalist
+from rep3d.evaluation.scores import means, read_scores, table
+from rep3d.files import copy_whole, read_json, write_json
+from rep3d.study.learning_curves import Cell, read_cell, summarize, write_cell
+from rep3d.study.run import BundleRun, run_here
+
+BASELINE = "random"
+STRATEGIES = (BASELINE, *RANKINGS)
+EPOCHS = 10  # between which the learning rate falls
+
+Item = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which cells there shall be.
+
+    Args:
+        numbers: of labelled cases, ascending.
+        strategies: some of STRATEGIES.
+        seeds: of the first cases, of the draws, of initialization and of augmentation.
+        steps: optimizer steps per network, a multiple of EPOCHS.
+        candidates: unlabelled cases that a strategy chooses from in each round, drawn at random.
+
+    Raises:
+        ValueError: names the argument that is wrong.
+    """
+
+    numbers: tuple[int, ...]
+    strategies: tuple[str, ...]
+    seeds: tuple[int, ...]
+    steps: int
+    candidates: int
+
+    def __post_init__(self) -> None:
+        if not self.strategies or not set(self.strategies) <= set(STRATEGIES):
+            raise ValueError(f"strategies is {self.strategies}, expected some of {', '.join(STRATEGIES)}")
+        if not self.numbers or any(not isinstance(number, int) or number < 1 for number in self.numbers):
+            raise ValueError(f"numbers is {self.numbers}, expected whole numbers from 1 on")
+        rounds = [after - before for before, after in pairwise(self.numbers)]
+        if min(rounds, default=1) < 1:
+            raise ValueError(f"numbers is {self.numbers}, expected them ascending")
+        if not isinstance(self.steps, int) or self.steps < EPOCHS or self.steps % EPOCHS:
+            raise ValueError(f"steps is {self.steps}, expected a multiple of {EPOCHS}")
+        largest = max(rounds, default=1)
+        if not isinstance(self.candidates, int) or self.candidates < largest:
+            raise ValueError(f"candidates is {self.candidates}, expected at least the {largest} case(s) of one round")
+
+
+def simulate(bundle: Path, dataset_dir: str, output: Path, plan: Plan) -> str:
+    """Run the missing cells, and leave the table and the plot of all cells in a folder.
+
+    Args:
+        bundle: a bundle's folder: network, augmentation and windows.
+        dataset_dir: the bundle's data set. Its training part is the pool, its test part is scored on.
+        output: receives the cells.
+
+    Returns:
+        The table, in Markdown.
+
+    Raises:
+        ValueError: no bundle, more cases wanted than there are, or `output` has cells of other settings.
+        FileNotFoundError: no data set.
+    """
+    original = read_bundle(bundle)
+    pool = {item_name(item): item for item in load_datalist(dataset_dir, "training")}
+    if plan.numbers[-1] > len(pool):
+        raise ValueError(f"numbers ends with {plan.numbers[-1]}, but the training part has {len(pool)} cases")
+    settings = {"bundle": original.name, "numbers": list(plan.numbers)}
+    _claim(output, {**settings, "steps": plan.steps, "candidates": plan.candidates})
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / original.name
+        shutil.copytree(original.root, copy, ignore=shutil.ignore_patterns("models", "eval"))
+        (copy / "models").mkdir()
+        Simulation(BundleInference(read_bundle(copy)), dataset_dir, pool, output, plan).run()
+    cells = [read_cell(path) for path in sorted(output.glob("seed*/*_*.json"))]
+    return summarize([cell for cell in cells if cell is not None], STRATEGIES, output)
+
+
+class Simulation:
+    """What all cells share.
+
+    Args:
+        model: serves a copy of the bundle, whose weights are replaced.
+        pool: the cases that can be labelled, by name.
+        output: folder of the cells.
+        plan: which cells.
+    """
+
+    def __init__(
+        self, model: BundleInference, dataset_dir: str, pool: Mapping[str, Item], output: Path, plan: Plan
+    ) -> None:
+        self.model = model
+        self.dataset_dir = dataset_dir
+        self.pool = pool
+        self.output = output
+        self.plan = plan
+
+    def run(self) -> None:
+        """All cells, seed by seed and number by number; those that are there already are read."""
+        plan = self.plan
+        total = len(plan.seeds) * len(plan.numbers) * len(plan.strategies)
+        with tqdm(total=total, desc="Cells") as progress:
+            for seed in plan.seeds:
+                history: dict[str, list[Cell]] = {strategy: [] for strategy in plan.strategies}
+                for number in plan.numbers:
+                    for strategy, before in history.items():
+                        progress.set_postfix_str(f"seed {seed}, {strategy}, {number} cases")
+                        before.append(self.cell(seed, strategy, number, before))
+                        progress.update()
+
+    def cell(self, seed: int, strategy: str, number: int, before: Sequence[Cell]) -> Cell:
+        """The cell that follows on those before it, with fewer labelled cases."""
+        path = self.output / f"seed{seed}/{strategy}_{number}.json"
+        known = read_cell(path)
+        if known:
+            return known
+        cases = self.next_cases(seed, strategy, number, before)
+        trained = self.train(seed, cases)
+        *of_labels, dice = means(table(read_scores(trained), "dice"))
+        cell = Cell(seed, strategy, number, cases, dice, of_labels, trained.name)
+        write_cell(path, cell)
+        return cell
+
+    def next_cases(self, seed: int, strategy: str, number: int, before: Sequence[Cell]) -> list[str]:
+        """The labelled cases of the next cell, in the order in which they were picked."""
+        if not before:
+            return random.Random(seed).sample(sorted(self.pool), number)
+        labelled = list(before[-1].cases)
+        unlabelled = sorted(self.pool.keys() - labelled)
+        drawn = random.Random(f"{seed} {number}").sample(unlabelled, min(self.plan.candidates, len(unlabelled)))
+        if strategy == BASELINE:
+            return labelled + drawn[: number - len(labelled)]
+        _, rank = RANKINGS[strategy]
+        versions = [self.output / f"seed{seed}" / cell.trained / "model.pt" for cell in before]
+        if strategy == "disagreement":
+            scores = self.disagreements(drawn, versions[-VERSIONS:])
+        else:
+            scores = self.scores(drawn + labelled if strategy == "diverse" else drawn, versions[-1])
+        while len(labelled) < number:
+            known = {case: scores[case] for case in labelled if case in scores}
+            ranks = rank({case: scores[case] for case in drawn}, known)
+            best = max(ranks, key=lambda case: ranks[case]) if ranks else drawn[0]  # without scores, as the app: any
+            drawn.remove(best)
+            labelled.append(best)
+        return labelled
+
+    def scores(self, cases: Sequence[str], weights: Path) -> dict[str, ImageScores]:
+        """Entropy and features by case, kept beside the weights."""
+        path = weights.with_name("uncertainty.json")
+        known = read_json(path)
+        copy_whole(weights, self.model.bundle.weights)
+        missing = [case for case in cases if case not in known]
+        for case in tqdm(missing, desc="Scoring", leave=False):
+            scores = score_image(self.model, Path(self.pool[case]["image"]))
+            known[case] = {"entropy": scores.entropy, "features": scores.features}
+        write_json(path, known)
+        return {case: ImageScores(**scores) for case, scores in known.items()}
+
+    def disagreements(self, cases: Sequence[str], versions: Sequence[Path]) -> dict[str, ImageScores]:
+        """Disagreement by case; with one version there is none, as in the app."""
+        if len(versions) < 2:
+            return {case: ImageScores() for case in cases}
+        return {
+            case: ImageScores(disagreement=disagreement(self.model, Path(self.pool[case]["image"]), versions))
+            for case in tqdm(cases, desc="Comparing", leave=False)
+        }
+
+    def train(self, seed: int, cases: Sequence[str]) -> Path:
+        """The folder of the network that was trained on these cases, in whatever order, with its scores."""
+        digest = hashlib.sha256(" ".join(sorted(cases)).encode()).hexdigest()[:8]
+        folder = self.output / f"seed{seed}/{len(cases)}_{digest}"
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = folder / "model.pt"
+        if not weights.is_file():
+            with tempfile.TemporaryDirectory() as temporary:
+                overrides = {
+                    "ckpt_dir": temporary,
+                    "output_dir": temporary,
+                    "seed": seed,
+                    "epochs": EPOCHS,
+                    "val_interval": EPOCHS + 1,
+                    "train#trainer#epoch_length": self.plan.steps // EPOCHS,
+                    "train#dataset#data": [self.pool[case] for case in sorted(cases)],
+                }
+                self._run("training", ["train.json"], overrides)
+                copy_whole(Path(temporary) / "model.pt", weights)
+        if not (folder / "scores.csv").is_file():
+            overrides = {"checkpoint": str(weights), "output_dir": str(folder)}
+            self._run("evaluating", ["train.json", "evaluate.json"], overrides)
+        return folder
+
+    def _run(self, run_id: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
+        run_here(BundleRun(self.model.bundle.root, run_id, configs, {"dataset_dir": self.dataset_dir, **overrides}))
+
+
+def _claim(output: Path, settings: Mapping[str, Any]) -> None:
+    """Write down the settings, or refuse a folder with the cells of others."""
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "settings.json"
+    known = read_json(path)
+    if known and known != settings:
+        raise ValueError(f"output_dir {output} holds cells of {known}, not of {dict(settings)}: give another folder")
+    write_json(path, settings)

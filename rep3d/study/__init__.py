@@ -1,0 +1,1 @@
+"""Studies: many runs of bundles, and what is made of them."""
