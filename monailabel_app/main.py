@@ -21,7 +21,7 @@ from monailabel_app.models.inference import BundleInference, find_task, prepare_
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.pacs.client import connect
 from monailabel_app.pacs.studies import PacsStudies
-from monailabel_app.pacs.synchronization import Exchange
+from monailabel_app.pacs.synchronization import Synchronization
 from monailabel_app.settings import Settings, read_settings
 from monailabel_app.studies.folder import KNOWLEDGE, StudiesFolder
 from monailabel_app.studies.sessions import Sessions
@@ -54,7 +54,7 @@ class Rep3DApp(MONAILabelApp):
         in_pacs = isinstance(store, PacsStudies)
         scoring = self.settings.scoring and ("scoring" in conf or not in_pacs)
         self.background = BackgroundWork(self._infers, self._trainers, store, scoring=scoring)
-        self.exchange = Exchange(store, self.bundles, send=self.settings.send_labels) if in_pacs else None
+        self.exchange = Synchronization(store, self.bundles, send=self.settings.send_labels) if in_pacs else None
         guard(monailabel.app.app, self.settings.security, [add_routes, add_viewer])
 
     def init_datastore(self) -> StudiesFolder:

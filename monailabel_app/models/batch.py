@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from monailabel_app.errors import RequestError, told_of
-from monailabel_app.formats import write_label_map
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
 from monailabel_app.validation import InferenceParameters
+from rep3d.io.volumes import write_label_map
 
 logger = logging.getLogger(__name__)
 

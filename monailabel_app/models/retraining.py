@@ -33,8 +33,9 @@ from monailabel_app.errors import RequestError
 from monailabel_app.models.versions import add_version, keep_serving, list_versions, serve_version, version_of
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.submission import bundles_with, label_ids
+from monailabel_app.studies.volumes import read_grid, read_voxels
 from monailabel_app.tasks import Task
-from monailabel_app.validation import TrainingParameters, read_grid, read_voxels
+from monailabel_app.validation import TrainingParameters
 from rep3d.evaluation.scores import read_scores, table
 from rep3d.files import read_json, write_json
 from rep3d.io.geometry import agreement_problem

@@ -18,7 +18,6 @@ from app_helpers import Server, small_bundle
 from bundle_helpers import small_network
 
 from monailabel_app.bundles import read_bundle
-from monailabel_app.formats import write_label_map
 from monailabel_app.main import Rep3DApp
 from monailabel_app.models import retraining as training
 from monailabel_app.models import versions
@@ -26,6 +25,7 @@ from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.tasks import Task
 from rep3d import files
 from rep3d.io.geometry import plain_geometry
+from rep3d.io.volumes import write_label_map
 from rep3d.training.checkpoints import load_deployed
 
 MODEL = "msd_hippocampus"
