@@ -277,16 +277,7 @@ def save_label(
     parameters = check_parameters(SubmissionParameters, parse_parameters(params))
     told = {"user": user.username, "client_id": parameters.client_id}
     with _received(label) as path:
-        label_id = submit_label(
-            app.datastore(),
-            app.bundles,
-            image,
-            path,
-            tag or "final",
-            told,
-            names=[info.name for info in parameters.label_info or []],
-            allow_empty=parameters.allow_empty,
-        )
+        label_id = submit_label(app.datastore(), app.bundles, image, path, tag or "final", parameters, told)
     app.refresh(wait=False)
     return {"image": image, "label": label_id}
 
@@ -348,7 +339,7 @@ def create_session(
     with _received(files[0]) as path:
         check_image(path)
         session = _app().sessions().create(path, user.username, expiry)
-    return {"session_id": session["name"], "session_info": session}
+    return {"session_id": session.name, "session_info": session.json()}
 
 
 @router.get("/session/{session_id}")
@@ -357,12 +348,12 @@ def get_session(user: AnyUser, session_id: str, update_ts: bool = False, image: 
     if image:
         path = sessions.image(session_id, user.username)
         return FileResponse(path, filename=path.name)
-    return sessions.get(session_id, user.username, touch=update_ts)
+    return sessions.get(session_id, user.username, touch=update_ts).json()
 
 
 @router.delete("/session/{session_id}")
 def remove_session(user: AnyUser, session_id: str) -> dict[str, Any]:
-    return _app().sessions().remove(session_id, user.username)
+    return _app().sessions().remove(session_id, user.username).json()
 
 
 # --- active learning
