@@ -19,11 +19,12 @@ from monailabel_app.models.active_learning import Uncertainty, make_strategies, 
 from monailabel_app.models.background import BackgroundWork
 from monailabel_app.models.inference import BundleInference, find_task, prepare_tasks
 from monailabel_app.models.retraining import BundleTraining
+from monailabel_app.models.versions import check_versions
 from monailabel_app.pacs.client import connect
 from monailabel_app.pacs.images import PacsImages
 from monailabel_app.pacs.synchronization import Synchronization
 from monailabel_app.settings import Settings, read_settings
-from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.folder import StudiesFolder, check_studies
 from monailabel_app.studies.knowledge import KNOWLEDGE
 from monailabel_app.studies.sessions import Sessions
 from rep3d.files import remove_parts
@@ -39,14 +40,16 @@ class Rep3DApp(MONAILabelApp):
         conf: see `monailabel_app.settings`.
 
     Raises:
-        ValueError: a setting that does not work, such as a model that is not there; or another server works on the
-            studies or on a bundle.
+        ValueError: a setting that does not work, such as a model that is not there; another server works on the
+            studies or on a bundle; or a newer one wrote them.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         self.settings: Settings = read_settings(Path(app_dir), conf)
         (Path(app_dir) / "logs").mkdir(exist_ok=True)
         self.bundles = choose_bundles(self.settings.bundles, self.settings.models)
+        for bundle in self.bundles.values():
+            check_versions(bundle)  # before there is a lock beside them
         self._locks = lock_folders((bundle.weights.parent for bundle in self.bundles.values()), "server")
         for bundle in self.bundles.values():
             remove_parts(bundle.weights.parent)
@@ -61,6 +64,7 @@ class Rep3DApp(MONAILabelApp):
     def init_datastore(self) -> StudiesFolder:
         in_pacs = self.studies.startswith(("http://", "https://"))
         folder = self.settings.pacs_folder if in_pacs else Path(self.studies)
+        check_studies(folder)  # before there is a lock in it
         self._locks += lock_folders([folder / KNOWLEDGE], "server")
         if not in_pacs:
             return StudiesFolder(folder)

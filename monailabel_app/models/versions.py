@@ -1,8 +1,11 @@
 """The weights of a bundle over time: every version is kept, one serves, any can be made to serve again.
 
-models/model.pt                      the weights that serve
-models/versions/0001/model.pt        a version
-models/versions/0001/version.json    number, time, user, data, scores, note
+    models/model.pt                      the weights that serve
+    models/versions/0001/model.pt        a version
+    models/versions/0001/version.json    number, time, user, data, scores, note
+    models/versions/.format              FORMAT
+
+See `monailabel_app.history`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,19 @@ from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.history import History, digest
 from rep3d.files import copy_whole
+from rep3d.format_number import check_folder, mark_folder
+
+FOLDER = "models/versions"
+FORMAT = 1  # the number rises with what this code would misread
+
+
+def check_versions(bundle: Bundle) -> None:
+    """Refuse versions that a newer server wrote.
+
+    Raises:
+        ValueError: their format is newer than FORMAT, or no number.
+    """
+    check_folder(bundle.root / FOLDER, FORMAT)
 
 
 def list_versions(bundle: Bundle) -> list[dict[str, Any]]:
@@ -79,11 +95,13 @@ def _history(bundle: Bundle) -> History:
 def _changing(bundle: Bundle) -> FileLock:
     """Hold it while versions change: threads of the server do that, and the command. A thread may hold it twice."""
     _folder(bundle).mkdir(parents=True, exist_ok=True)
+    mark_folder(_folder(bundle), FORMAT)
     return FileLock(_folder(bundle) / ".lock", is_singleton=True)
 
 
 def _folder(bundle: Bundle) -> Path:
-    return bundle.root / "models/versions"
+    check_versions(bundle)
+    return bundle.root / FOLDER
 
 
 def _now() -> str:

@@ -1,11 +1,14 @@
 """The studies folder as MONAI Label's datastore.
 
-studies/
-    scan.nii.gz ...              images, NIfTI or NRRD; an image's id is its name without the suffix
-    series/                      a folder of the files of one DICOM series; the id is its name
-    labels/                      see `monailabel_app.studies.labels`
-    .rep3d/scan.json             what is known of an image, such as its scores
-    .rep3d/converted/            DICOM series as NIfTI
+    studies/
+        scan.nii.gz ...          images, NIfTI or NRRD; an image's id is its name without the suffix
+        series/                  a folder of the files of one DICOM series; the id is its name
+        labels/                  see `monailabel_app.studies.labels`
+        .rep3d/scan.json         what is known of an image, such as its scores
+        .rep3d/converted/        DICOM series as NIfTI
+        .rep3d/.format           FORMAT, of all this
+
+Images may lie elsewhere, see `monailabel_app.studies.images`.
 """
 
 from __future__ import annotations
@@ -27,9 +30,20 @@ from monailabel_app.studies.images import ImageFolder, ImageSource
 from monailabel_app.studies.knowledge import KNOWLEDGE, Knowledge
 from monailabel_app.studies.labels import SUFFIX, TAGS, LabelStore
 from rep3d.files import remove_parts
+from rep3d.format_number import check_folder, mark_folder
 from rep3d.io.volumes import SUFFIXES
 
+FORMAT = 1  # the number rises with what this code would misread
 FINAL = DefaultLabelTag.FINAL.value
+
+
+def check_studies(root: Path) -> None:
+    """Refuse a folder that a newer server wrote.
+
+    Raises:
+        ValueError: its format is newer than FORMAT, or no number.
+    """
+    check_folder(root / KNOWLEDGE, FORMAT)
 
 
 class StudiesFolder(Datastore):
@@ -38,11 +52,16 @@ class StudiesFolder(Datastore):
     Args:
         root: the folder; made where it is missing.
         images: where the images come from; the folder itself otherwise.
+
+    Raises:
+        ValueError: see `check_studies`.
     """
 
     def __init__(self, root: str | os.PathLike, images: ImageSource | None = None) -> None:
         self.root = Path(root).resolve()
+        check_studies(self.root)
         self._knowledge = Knowledge(self.root / KNOWLEDGE)
+        mark_folder(self.root / KNOWLEDGE, FORMAT)
         self.labels = LabelStore(self.root)
         self.images: ImageSource = images or ImageFolder(self.root)
         remove_parts(self.root)
