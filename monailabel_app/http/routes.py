@@ -277,7 +277,16 @@ def save_label(
     parameters = check_parameters(SubmissionParameters, parse_parameters(params))
     told = {"user": user.username, "client_id": parameters.client_id}
     with _received(label) as path:
-        label_id = submit_label(app.datastore(), app.bundles, image, path, tag or "final", parameters, told)
+        label_id = submit_label(
+            app.datastore(),
+            app.bundles,
+            image,
+            path,
+            tag or "final",
+            told,
+            names=[info.name for info in parameters.label_info or []],
+            allow_empty=parameters.allow_empty,
+        )
     app.refresh(wait=False)
     return {"image": image, "label": label_id}
 

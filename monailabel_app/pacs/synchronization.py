@@ -29,7 +29,6 @@ from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.knowledge import KNOWLEDGE
 from monailabel_app.studies.labels import TAGS
 from monailabel_app.studies.submission import submit_label
-from monailabel_app.validation import SubmissionParameters
 from rep3d.io.dicom_seg import is_own_proposal
 from rep3d.io.geometry import plain_geometry
 from rep3d.io.volumes import write_label_map
@@ -153,7 +152,7 @@ class Synchronization:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "label.seg.nrrd"
             write_label_map(voxels, plain_geometry(voxels.shape, affine), path, labels=labels)
-            submit_label(self._studies, self._bundles, image_id, path, "final", SubmissionParameters(), info)
+            submit_label(self._studies, self._bundles, image_id, path, "final", info)
         return self._studies.labels.info(image_id, "final")["version"]
 
     def _send_label(self, image_id: str, tag: str, stored: Collection[str]) -> None:
