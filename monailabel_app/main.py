@@ -17,9 +17,10 @@ from monailabel_app.http.security import guard
 from monailabel_app.http.viewer import add_viewer
 from monailabel_app.models.active_learning import Uncertainty, make_strategies, pick_sample
 from monailabel_app.models.background import BackgroundWork
-from monailabel_app.models.inference import BundleInference, find_task, prepare_tasks
+from monailabel_app.models.inference import BundleInference, find_task, serve_bundles
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.models.versions import check_versions
+from monailabel_app.models.warm_up import prepare_models
 from monailabel_app.pacs.client import connect
 from monailabel_app.pacs.images import PacsImages
 from monailabel_app.pacs.synchronization import Synchronization
@@ -72,7 +73,7 @@ class Rep3DApp(MONAILabelApp):
         return StudiesFolder(folder, PacsImages(pacs, folder))
 
     def init_infers(self) -> dict[str, BundleInference]:
-        return {name: BundleInference(bundle) for name, bundle in self.bundles.items()}
+        return serve_bundles(self.bundles)
 
     def init_trainers(self) -> dict[str, BundleTraining]:
         served = list(self.bundles.values())
@@ -88,7 +89,7 @@ class Rep3DApp(MONAILabelApp):
         return Sessions(self.settings.sessions)
 
     def on_init_complete(self) -> None:
-        prepare_tasks(self._infers.values(), warm_up=self.settings.warm_up)
+        prepare_models(self._infers.values(), warm_up=self.settings.warm_up)
         self.background.resume_trainings()
         if self.exchange is not None:
             self.exchange.start()

@@ -30,7 +30,7 @@ def serve_upload(task: BundleInference, file: Path, user: str) -> dict[str, Any]
     Raises:
         RequestError: 400, no checkpoint, one of another network, or values that are not finite; 413, too large.
     """
-    network = task.parser().get_parsed_content("network_def")
+    network = task.configure().network()
     _check_size(file, network)
     _load(network, file)
     checked = file.with_name("checked.pt")

@@ -7,6 +7,8 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_helpers import write_series
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless
 
 from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
@@ -48,7 +50,7 @@ def test_a_series_that_was_still_being_copied(store, files):
     [
         (lambda files: files[5].unlink(), r"006.dcm: 6.000 mm after the slice before"),
         (lambda files: files[5].write_bytes(b"junk"), "005.dcm: no DICOM file"),
-        (lambda files: cut_pixels(files[5]), "the DICOM series cannot be decoded"),
+        (lambda files: break_pixels(files[5]), "the DICOM series cannot be decoded"),
     ],
     ids=["missing", "junk", "pixels"],
 )
@@ -61,9 +63,12 @@ def test_a_series_that_is_refused(change, message, store, files):
     assert not list((store.root / ".rep3d/converted").glob("*"))
 
 
-def cut_pixels(path):
+def break_pixels(path):
+    """Says that they are JPEG 2000, which they are not."""
     dataset = pydicom.dcmread(path)
-    dataset.PixelData = dataset.PixelData[:100]
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+    dataset.PixelData = encapsulate([b"junk" * 25])
+    dataset["PixelData"].is_undefined_length = True
     dataset.save_as(path)
 
 
