@@ -22,10 +22,11 @@ from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.models.versions import check_versions
 from monailabel_app.models.warm_up import prepare_models
 from monailabel_app.pacs.client import connect
-from monailabel_app.pacs.studies import PacsStudies
-from monailabel_app.pacs.synchronization import Exchange
+from monailabel_app.pacs.images import PacsImages
+from monailabel_app.pacs.synchronization import Synchronization
 from monailabel_app.settings import Settings, read_settings
-from monailabel_app.studies.folder import KNOWLEDGE, StudiesFolder, check_studies
+from monailabel_app.studies.folder import StudiesFolder, check_studies
+from monailabel_app.studies.knowledge import KNOWLEDGE
 from monailabel_app.studies.sessions import Sessions
 from rep3d.files import remove_parts
 from rep3d.locks import lock_folders
@@ -55,10 +56,10 @@ class Rep3DApp(MONAILabelApp):
             remove_parts(bundle.weights.parent)
         super().__init__(app_dir, studies, dict(conf), "Rep3D", "Large-kernel segmentation of 3D scans")
         store = self.datastore()
-        in_pacs = isinstance(store, PacsStudies)
-        scoring = self.settings.scoring and ("scoring" in conf or not in_pacs)
+        pacs = store.images.pacs if isinstance(store.images, PacsImages) else None
+        scoring = self.settings.scoring and ("scoring" in conf or pacs is None)
         self.background = BackgroundWork(self._infers, self._trainers, store, scoring=scoring)
-        self.exchange = Exchange(store, self.bundles, send=self.settings.send_labels) if in_pacs else None
+        self.exchange = Synchronization(pacs, store, self.bundles, send=self.settings.send_labels) if pacs else None
         guard(monailabel.app.app, self.settings.security, [add_routes, add_viewer])
 
     def init_datastore(self) -> StudiesFolder:
@@ -68,7 +69,8 @@ class Rep3DApp(MONAILabelApp):
         self._locks += lock_folders([folder / KNOWLEDGE], "server")
         if not in_pacs:
             return StudiesFolder(folder)
-        return PacsStudies(connect(self.studies, self.settings.modalities, self.settings.search), folder)
+        pacs = connect(self.studies, self.settings.modalities, self.settings.search)
+        return StudiesFolder(folder, PacsImages(pacs, folder))
 
     def init_infers(self) -> dict[str, BundleInference]:
         return serve_bundles(self.bundles)
@@ -104,7 +106,7 @@ class Rep3DApp(MONAILabelApp):
         return pick_sample(self._strategies, request, self.datastore())
 
     def refresh(self, *, wait: bool = True) -> None:
-        """Make labels and the PACS, if there is one, the same; see `exchange.Exchange`."""
+        """Make labels and the PACS, if there is one, the same; see `synchronization.Synchronization`."""
         if self.exchange is not None:
             self.exchange.run() if wait else self.exchange.soon()
 

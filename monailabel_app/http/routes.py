@@ -20,23 +20,21 @@ from monailabel.interfaces.utils.app import app_instance
 from requests_toolbelt import MultipartEncoder
 from starlette.background import BackgroundTask
 
-from monailabel_app.dicom import sorted_slices
-from monailabel_app.dicom_seg import make_segmentation
 from monailabel_app.errors import RequestError
 from monailabel_app.http.authentication import ADMIN, ANNOTATOR, USER, User
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.uploads import serve_upload
 from monailabel_app.models.versions import list_versions, serve_version
+from monailabel_app.studies.dicom import make_segmentation, sorted_slices
 from monailabel_app.studies.submission import submit_label
+from monailabel_app.studies.volumes import check_image, split_suffix
 from monailabel_app.validation import (
     InferenceParameters,
     SampleParameters,
     SubmissionParameters,
-    check_image,
     check_parameters,
     parse_parameters,
     refuse_expressions,
-    split_suffix,
 )
 
 LOG_LINES = 10_000  # at most, of one request for the log
@@ -279,7 +277,16 @@ def save_label(
     parameters = check_parameters(SubmissionParameters, parse_parameters(params))
     told = {"user": user.username, "client_id": parameters.client_id}
     with _received(label) as path:
-        label_id = submit_label(app.datastore(), app.bundles, image, path, tag or "final", parameters, told)
+        label_id = submit_label(
+            app.datastore(),
+            app.bundles,
+            image,
+            path,
+            tag or "final",
+            told,
+            names=[info.name for info in parameters.label_info or []],
+            allow_empty=parameters.allow_empty,
+        )
     app.refresh(wait=False)
     return {"image": image, "label": label_id}
 
@@ -341,7 +348,7 @@ def create_session(
     with _received(files[0]) as path:
         check_image(path)
         session = _app().sessions().create(path, user.username, expiry)
-    return {"session_id": session["name"], "session_info": session}
+    return {"session_id": session.name, "session_info": session.json()}
 
 
 @router.get("/session/{session_id}")
@@ -350,12 +357,12 @@ def get_session(user: AnyUser, session_id: str, update_ts: bool = False, image: 
     if image:
         path = sessions.image(session_id, user.username)
         return FileResponse(path, filename=path.name)
-    return sessions.get(session_id, user.username, touch=update_ts)
+    return sessions.get(session_id, user.username, touch=update_ts).json()
 
 
 @router.delete("/session/{session_id}")
 def remove_session(user: AnyUser, session_id: str) -> dict[str, Any]:
-    return _app().sessions().remove(session_id, user.username)
+    return _app().sessions().remove(session_id, user.username).json()
 
 
 # --- active learning
@@ -479,7 +486,7 @@ def _answer_segmentation(task: BundleInference, image: str, parameters: dict[str
     slices = sorted_slices(datastore.series(image))
     options = check_parameters(InferenceParameters, parameters)
     result = task.segment(datastore.image(image), device=options.device, preset=options.preset)
-    segmentation = make_segmentation(slices, result.voxels, task.bundle.labels, task.bundle.name)
+    segmentation = make_segmentation(slices, result.voxels, task.bundle)
     with tempfile.NamedTemporaryFile(prefix="rep3d_", suffix=".dcm", delete=False) as file:
         segmentation.save_as(file.name)
     path = Path(file.name)

@@ -19,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from monailabel_app.errors import RequestError
 from monailabel_app.http.authentication import ANNOTATOR
 from monailabel_app.http.routes import AnyUser
-from monailabel_app.pacs.studies import PacsStudies
+from monailabel_app.pacs.images import PacsImages
 
 STATIC = Path(monailabel.__file__).parent / "endpoints/static"
 SERVER_COOKIE = "MONAILABEL_SERVER_URL"  # where OHIF's panel of MONAI Label looks for its server first
@@ -41,8 +41,8 @@ def add_viewer(server: FastAPI) -> None:
 @router.api_route("/proxy/dicom/{service}/{path:path}", methods=["GET", "POST"], include_in_schema=False)
 async def dicomweb(user: AnyUser, request: Request, service: Literal["wado", "qido", "stow"], path: str) -> Response:
     """The PACS's answer to a search, a retrieval or (POST) an instance to store."""
-    datastore = app_instance().datastore()
-    if not isinstance(datastore, PacsStudies):
+    images = app_instance().datastore().images
+    if not isinstance(images, PacsImages):
         raise RequestError(404, "the studies are in a folder, not in a PACS")
     if request.method == "POST" and ANNOTATOR not in user.roles:
         raise RequestError(403, f"the role {ANNOTATOR!r} is required")
@@ -50,7 +50,7 @@ async def dicomweb(user: AnyUser, request: Request, service: Literal["wado", "qi
         raise RequestError(400, "instances are stored as multipart/related")
     headers = {name: request.headers[name] for name in TO_PACS if name in request.headers}
     body = await request.body() if request.method == "POST" else None
-    answer = await run_in_threadpool(datastore.pacs.forward, request.method, path, request.url.query, headers, body)
+    answer = await run_in_threadpool(images.pacs.forward, request.method, path, request.url.query, headers, body)
     return StreamingResponse(
         answer.raw.stream(PIECE, decode_content=False),
         answer.status_code,

@@ -19,16 +19,18 @@ from monailabel.utils.others.generic import device_list
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
-from monailabel_app.formats import write_label_map
 from monailabel_app.models import contract
 from monailabel_app.models.inference_config import InferenceConfig
 from monailabel_app.models.networks import Networks
 from monailabel_app.models.out_of_memory import TO_SEGMENT, Step, with_less_memory
 from monailabel_app.models.prepared import PreparedImage, PreparedImages
 from monailabel_app.models.turn import Priority, Turn
-from monailabel_app.validation import InferenceParameters, check_parameters, read_grid, read_voxels
+from monailabel_app.studies.colors import anatomy_colors
+from monailabel_app.studies.volumes import read_grid, read_voxels
+from monailabel_app.validation import InferenceParameters, check_parameters
 from rep3d.console.errors import root_cause
 from rep3d.io.geometry import Geometry
+from rep3d.io.volumes import write_label_map
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 Data = dict[str, Any]
@@ -97,6 +99,7 @@ class BundleInference(InferTask):
             result.grid,
             path,
             labels=self.bundle.labels,
+            colors=anatomy_colors(self.bundle.labels),
             dtype=options.result_dtype,
             compress=options.result_compress,
         )

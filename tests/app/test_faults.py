@@ -18,7 +18,6 @@ from app_helpers import Server, small_bundle
 from bundle_helpers import small_network
 
 from monailabel_app.bundles import read_bundle
-from monailabel_app.formats import write_label_map
 from monailabel_app.main import Rep3DApp
 from monailabel_app.models import versions
 from monailabel_app.models.retraining import BundleTraining, promotion
@@ -26,6 +25,7 @@ from monailabel_app.models.retraining import task as training
 from monailabel_app.tasks import Task
 from rep3d import files
 from rep3d.io.geometry import plain_geometry
+from rep3d.io.volumes import write_label_map
 from rep3d.training.checkpoints import load_deployed
 
 MODEL = "msd_hippocampus"
@@ -150,7 +150,7 @@ def test_killed_during_promotion(step, trained, monkeypatch):
     replace = os.replace
     with monkeypatch.context() as patch:
         if step == "describe":
-            patch.setattr(versions, "write_json", lambda path, told: "dice" in told and kill())
+            patch.setattr("monailabel_app.history.write_json", lambda path, told: "dice" in told and kill())
         elif step == "serve":
             patch.setattr(promotion, "serve_version", kill)
         elif step == "replace":

@@ -13,7 +13,7 @@ import numpy as np
 from monailabel_app.bundles import Bundle
 from monailabel_app.models.retraining.labels import Item
 from monailabel_app.models.versions import list_versions
-from monailabel_app.validation import read_grid, read_voxels
+from monailabel_app.studies.volumes import read_grid, read_voxels
 from rep3d.files import write_json
 from rep3d.training.checkpoints import trained_on
 

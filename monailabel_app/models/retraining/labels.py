@@ -9,7 +9,7 @@ from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.submission import bundles_with, label_ids
-from monailabel_app.validation import read_grid
+from monailabel_app.studies.volumes import read_grid
 from rep3d.io.geometry import agreement_problem
 
 logger = logging.getLogger(__name__)
