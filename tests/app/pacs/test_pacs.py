@@ -13,13 +13,13 @@ import pytest
 import requests
 from app_helpers import OHIF_PARAMETERS
 from dicom_helpers import write_series
-from monailabel_app.pacs.outcomes import Outcomes
 from pacs_helpers import LIVER, objects, pacs_server, until
 
 from monailabel_app.bundles import choose_bundles
 from monailabel_app.errors import RequestError
 from monailabel_app.pacs.client import Pacs, connect
 from monailabel_app.pacs.images import PacsImages
+from monailabel_app.pacs.outcomes import Outcomes
 from monailabel_app.pacs.synchronization import Synchronization
 from monailabel_app.settings import read_settings
 from monailabel_app.studies.folder import StudiesFolder
