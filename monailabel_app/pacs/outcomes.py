@@ -1,0 +1,39 @@
+"""What became of the DICOM Segmentations of a PACS: a JSON file each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monailabel_app.errors import RequestError
+from monailabel_app.pacs.client import is_uid
+from rep3d.files import read_json, write_json
+
+
+class Outcomes:
+    """By the UIDs of the segmentations.
+
+    Args:
+        folder: of the files; made where it is missing.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._known: dict[str, dict[str, Any]] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def of(self, uid: str) -> dict[str, Any]:
+        """What became of a segmentation; empty where it is not known."""
+        if not self._known.get(uid):
+            self._known[uid] = read_json(self._file(uid))
+        return self._known[uid]
+
+    def remember(self, uid: str, outcome: Mapping[str, Any]) -> None:
+        write_json(self._file(uid), outcome)
+        self._known[uid] = dict(outcome)
+
+    def _file(self, uid: str) -> Path:
+        if not is_uid(uid):
+            raise RequestError(400, f"{uid[:64]!r} is no UID")
+        return self._folder / f"{uid}.json"
