@@ -1,7 +1,7 @@
 """The series of a PACS as images; their files lie in the studies folder.
 
-    .rep3d/series/<series UID>/    the files of a series, fetched when they are first needed
-    .rep3d/converted/              series as NIfTI
+.rep3d/series/<series UID>/    the files of a series, fetched when they are first needed
+.rep3d/converted/              series as NIfTI
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class LabelStore:
         """
         path = self._current(image_id, tag)
         if path is None:
-            raise RequestError(404, f"there is no label {image_id[:200]!r} with the tag {tag[:200]!r}")
+            raise _missing(image_id, tag)
         return path
 
     def tags(self, image_id: str) -> list[str]:
@@ -101,7 +101,7 @@ class LabelStore:
             self._keep_current(image_id, tag)
             newest = self._newest(image_id, tag)
         if newest is None:
-            raise RequestError(404, f"there is no label {image_id[:200]!r} with the tag {tag[:200]!r}")
+            raise _missing(image_id, tag)
         return newest
 
     def save(self, image_id: str, file: Path, tag: str, info: Mapping[str, Any]) -> Version:
@@ -173,3 +173,7 @@ class LabelStore:
                 newest, current = self._newest(image_id, tag), self._current(image_id, tag)
                 if newest and (current is None or self.history(image_id).holding(current)):
                     self._make_current(image_id, tag, newest)
+
+
+def _missing(image_id: str, tag: str) -> RequestError:
+    return RequestError(404, f"there is no label {image_id[:200]!r} with the tag {tag[:200]!r}")
