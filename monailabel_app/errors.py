@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from fastapi import HTTPException
 
+class RequestError(Exception):
+    """Why a request cannot be answered.
 
-class RequestError(HTTPException):
-    """What the caller is told: an HTTP status, 4xx where the mistake is the caller's, and a message."""
+    Args:
+        status: of HTTP, 4xx where the mistake is the caller's.
+        message: what the caller is told.
+    """
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(status, message, {"WWW-Authenticate": "Bearer"} if status == 401 else None)
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
 
-    @property
-    def status(self) -> int:
-        return self.status_code
-
-    @property
-    def message(self) -> str:
-        return self.detail
+    def __str__(self) -> str:
+        return self.message

@@ -1,20 +1,17 @@
-"""What comes from outside is data, checked here before anything uses it: parameters, names, images and labels."""
+"""What comes from outside is data, checked here before anything uses it: names, images and labels."""
 
 from __future__ import annotations
 
 import gzip
 import io
-import json
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from monailabel_app.errors import RequestError
 from rep3d.io.geometry import (
@@ -30,112 +27,14 @@ from rep3d.io.geometry import (
 from rep3d.io.nifti import read_geometry, read_volume
 
 SUFFIXES = (".nii.gz", ".nii", ".seg.nrrd", ".nrrd")  # of images and labels; the longer of two that fit comes first
-MAX_PARAMETERS = 64 * 1024  # characters of one request's parameters
-MAX_DEPTH = 16  # of the parameters' nesting
 MAX_HEADER = 2**20  # bytes of a NRRD file that are searched for the end of its header
 CHUNK = 2**20  # bytes that are read at a time
 MAX_EDGE = 4096  # voxels along one axis
 MAX_BYTES = 2**32  # of the voxels of one image in memory
 
-_EXPRESSIONS = ("$", "@", "%")  # begin what a bundle's config evaluates, refers to or includes
 _NAME = re.compile(r"[^\W_][\w .()+=,-]{0,199}")  # one file name: no separators, no leading dot, no control characters
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(10))}  # of Windows
 _checking = threading.Lock()  # a small upload may unpack to gigabytes: one at a time
-_REFUSED_KEYS = {"image", "label", "session", "file"}
-_REFUSED_ENDINGS = ("path", "paths", "dir", "folder", "filename", "uri", "url", "root")
-
-ParametersT = TypeVar("ParametersT", bound="Parameters")
-
-
-class Parameters(BaseModel):
-    """A declared set of request parameters; keys that are not declared are ignored."""
-
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
-
-
-class InferenceParameters(Parameters):
-    device: Annotated[str, Field(max_length=100)] = ""
-    preset: Literal["accurate", "fast"] = "accurate"
-    result_extension: Literal[".nii.gz", ".nii", ".nrrd", ".seg.nrrd"] = ".nii.gz"
-    result_dtype: Literal["uint8", "uint16", "int16", "int32"] = "uint8"
-    result_compress: bool = True
-
-
-class TrainingParameters(Parameters):
-    device: Annotated[str, Field(max_length=100)] = ""
-    max_epochs: Annotated[int, Field(ge=1, le=100_000)] = 50
-    val_split: Annotated[float, Field(ge=0, le=0.9)] = 0.2
-    pretrained: bool = True
-
-
-class SampleParameters(Parameters):
-    model: Annotated[str, Field(max_length=200)] = ""
-
-
-class LabelInfo(Parameters):
-    """A segment as 3D Slicer describes it: the i-th of the list has the voxel value i + 1."""
-
-    name: Annotated[str, Field(max_length=200)]
-
-
-class SubmissionParameters(Parameters):
-    label_info: Annotated[list[LabelInfo], Field(max_length=255)] | None = None
-    client_id: Annotated[str, Field(max_length=200)] | None = None
-    allow_empty: bool = False
-
-
-def parse_parameters(text: str | None) -> dict[str, Any]:
-    """The JSON object of a request, without anything that a config would evaluate.
-
-    Raises:
-        RequestError: too long, no JSON object, or refused by `refuse_expressions`.
-    """
-    if not text:
-        return {}
-    if len(text) > MAX_PARAMETERS:
-        raise RequestError(413, f"params has {len(text)} characters, at most {MAX_PARAMETERS} are accepted")
-    try:
-        parameters = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(400, "params is no valid JSON") from error
-    if not isinstance(parameters, dict):
-        raise RequestError(400, f"params is a JSON {type(parameters).__name__}, expected an object")
-    refuse_expressions(parameters)
-    return parameters
-
-
-def refuse_expressions(value: Any, where: str = "params", depth: int = 0) -> None:
-    """Refuse config expressions and names of files wherever they stand in request parameters.
-
-    Raises:
-        RequestError: names the key.
-    """
-    if depth > MAX_DEPTH:
-        raise RequestError(400, f"{where} is nested more than {MAX_DEPTH} levels deep")
-    if isinstance(value, str) and value.lstrip().startswith(_EXPRESSIONS):
-        raise RequestError(400, f"{where} begins with {value.lstrip()[0]!r}: expressions are not accepted")
-    if isinstance(value, Mapping):
-        for key, item in value.items():
-            refuse_expressions(key, f"a key of {where}", depth)
-            if key.startswith("_") or key.lower() in _REFUSED_KEYS or key.lower().endswith(_REFUSED_ENDINGS):
-                raise RequestError(400, f"{where} has the key {key!r}, which is not accepted among the parameters")
-            refuse_expressions(item, f"{where}[{key!r}]", depth + 1)
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            refuse_expressions(item, f"{where}[{index}]", depth + 1)
-
-
-def check_parameters(schema: type[ParametersT], parameters: Mapping[str, Any]) -> ParametersT:
-    """The declared parameters, with their defaults.
-
-    Raises:
-        RequestError: a value of the wrong type, range or choice.
-    """
-    try:
-        return schema.model_validate(dict(parameters))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        raise RequestError(400, f"params[{'.'.join(map(str, first['loc']))!r}]: {first['msg']}") from error
 
 
 def check_name(value: str, what: str) -> str:

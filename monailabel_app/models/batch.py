@@ -11,9 +11,9 @@ from typing import Any
 from monailabel_app.errors import RequestError
 from monailabel_app.formats import write_label_map
 from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.parameters import InferenceParameters
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
-from monailabel_app.validation import InferenceParameters
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,8 @@ from monailabel.utils.others.generic import device_list, name_to_device
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.formats import write_label_map
-from monailabel_app.validation import InferenceParameters, check_parameters, read_grid, read_voxels
+from monailabel_app.models.parameters import InferenceParameters
+from monailabel_app.validation import read_grid, read_voxels
 from rep3d.console.errors import root_cause
 from rep3d.io.geometry import Geometry
 from rep3d.training.checkpoints import load_deployed
@@ -115,16 +116,20 @@ class BundleInference(InferTask):
                 self.free_memory()  # requests take fewer windows then, too
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Segment `request["image"]`, a path that the server chose, and write the result to a temporary file.
+        """As MONAI Label calls it: `segment_to_file` of `request["image"]`, a path that the server chose."""
+        path, info = self.segment_to_file(Path(request["image"]), InferenceParameters.model_validate(dict(request)))
+        return str(path), info
+
+    def segment_to_file(self, image: Path, options: InferenceParameters) -> tuple[Path, dict[str, Any]]:
+        """Segment an image file, and write the result to a temporary file.
 
         Returns:
             The file's path, which the caller deletes, and what clients read: label_names, latencies, note.
 
         Raises:
-            RequestError: parameters that are not accepted, or an image that cannot be segmented.
+            RequestError: an image that cannot be segmented.
         """
-        options = check_parameters(InferenceParameters, request)
-        result = self.segment(Path(request["image"]), device=options.device, preset=options.preset)
+        result = self.segment(image, device=options.device, preset=options.preset)
         start = time.perf_counter()
         with tempfile.NamedTemporaryFile(prefix="rep3d_", suffix=options.result_extension, delete=False) as file:
             path = Path(file.name)
@@ -138,7 +143,7 @@ class BundleInference(InferTask):
         )
         seconds = {**result.seconds, "write": time.perf_counter() - start}
         seconds["total"] = sum(seconds.values())
-        return str(path), {
+        return path, {
             "label_names": self.bundle.labels,
             "latencies": {name: round(value, 2) for name, value in seconds.items()},
             "centroids": {},
@@ -255,22 +260,12 @@ class BundleInference(InferTask):
         return Segmentation(pred[0].as_tensor().numpy(), read_grid(image), seconds, notes)
 
 
-def find_task(tasks: Mapping[str, BundleInference], model: str) -> BundleInference:
-    """The task of a model.
-
-    Raises:
-        RequestError: 404, the model is not served.
-    """
-    if model not in tasks:
-        raise RequestError(404, f"there is no model {model[:100]!r}, expected one of {', '.join(tasks)}")
-    return tasks[model]
-
-
-def prepare_tasks(tasks: Iterable[BundleInference], *, warm_up: bool) -> None:
+def prepare_models(models: Iterable[BundleInference], *, warm_up: bool) -> None:
     """Say which have no weights yet, and warm the others up where that is wanted."""
-    for task in tasks:
-        if not task.is_valid():
-            logger.warning("%s has no weights (%s): train it, or put them there", task.bundle.name, task.bundle.weights)
+    for model in models:
+        if not model.is_valid():
+            bundle = model.bundle
+            logger.warning("%s has no weights (%s): train it, or put them there", bundle.name, bundle.weights)
         elif warm_up:
-            logger.info("warming up %s", task.bundle.name)
-            task.warm_up()
+            logger.info("warming up %s", model.bundle.name)
+            model.warm_up()

@@ -31,11 +31,13 @@ from monailabel.utils.others.generic import device_list, name_to_device
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.files import read_json, write_json
+from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.models.versions import add_version, keep_serving, list_versions, serve_version, version_of
+from monailabel_app.settings import PROMOTION
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.submission import bundles_with, label_ids
 from monailabel_app.tasks import Task
-from monailabel_app.validation import TrainingParameters, read_grid, read_voxels
+from monailabel_app.validation import read_grid, read_voxels
 from rep3d.evaluation.scores import read_scores, table
 from rep3d.io.geometry import agreement_problem
 from rep3d.training.checkpoints import read_weights, save_whole, trained_on
@@ -44,7 +46,6 @@ from rep3d.training.loop import SHARED_CORES, TrainingProgress
 logger = logging.getLogger(__name__)
 
 RUN, PROCESS, LOG = "run.json", "process.json", "training.log"
-PROMOTION = ("not worse", "better", "never")  # than the serving weights, to serve in their place
 VALIDATIONS = 10  # of one training, at most
 PROGRESS_SECONDS = 2  # between the lines that tell it
 LOG_BYTES = 4000  # at the end of the log, where progress stands

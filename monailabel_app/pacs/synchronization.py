@@ -29,7 +29,7 @@ from monailabel_app.studies.submission import submit_label
 from monailabel_app.pacs.client import Series
 from monailabel_app.pacs.studies import PacsStudies
 from monailabel_app.errors import RequestError
-from monailabel_app.validation import SubmissionParameters
+from monailabel_app.studies.parameters import SubmissionParameters
 from rep3d.io.geometry import plain_geometry
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ PATIENCE = 5  # seconds that a request waits for a look that is going on
 PAUSE = 300  # seconds after which what failed is tried again
 
 
-class Exchange:
+class Synchronization:
     """Keeps labels and segmentations the same, in a thread of its own.
 
     Args:
@@ -59,7 +59,7 @@ class Exchange:
 
     def start(self) -> None:
         """Look now, whenever `soon` was called, and every INTERVAL."""
-        threading.Thread(target=self._work, name="exchange", daemon=True).start()
+        threading.Thread(target=self._work, name="synchronization", daemon=True).start()
 
     def soon(self) -> None:
         """Do not wait for the interval."""

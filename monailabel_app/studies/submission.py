@@ -13,7 +13,8 @@ from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.formats import write_label_map
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.validation import SubmissionParameters, nrrd_reader, read_grid, read_label
+from monailabel_app.studies.parameters import SubmissionParameters
+from monailabel_app.validation import nrrd_reader, read_grid, read_label
 
 
 def submit_label(

@@ -14,9 +14,9 @@ from monailabel_app.bundles import read_bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.parameters import SubmissionParameters
 from monailabel_app.studies.submission import submit_label
 from monailabel_app.validation import (
-    SubmissionParameters,
     check_image,
     read_grid,
     read_label,

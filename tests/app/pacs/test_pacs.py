@@ -20,7 +20,7 @@ from monailabel_app.dicom_seg import make_segmentation
 from monailabel_app.errors import RequestError
 from monailabel_app.pacs.client import Pacs, connect
 from monailabel_app.pacs.studies import PacsStudies
-from monailabel_app.pacs.synchronization import Exchange
+from monailabel_app.pacs.synchronization import Synchronization
 from monailabel_app.settings import read_settings
 
 pytestmark = pytest.mark.slow
@@ -179,7 +179,7 @@ def test_what_fails_does_not_keep_the_others(tmp_path):
 
     pacs = SimpleNamespace(series=dict, segmentations=lambda: listed, instance=instance)
     store = PacsStudies(pacs, tmp_path)
-    Exchange(store, {}, send=True).run()
+    Synchronization(store, {}, send=True).run()
     assert store.segmentation("1.3")["refused"] and not store.segmentation("1.1") and not store.segmentation("1.2")
 
 
@@ -201,8 +201,8 @@ def test_a_label_is_sent_once(tmp_path, series, place):
     store.save_label(series.uid, str(path), "final", {"model": "amos_ct"})
     bundle = choose_bundles(place.folder / "bundles", "amos_ct")
     for _ in range(3):
-        exchange = Exchange(store, bundle, send=True)  # as after a restart
-        exchange.run()
+        synchronization = Synchronization(store, bundle, send=True)  # as after a restart
+        synchronization.run()
     assert len(sent) == 1 and store.get_label_info(series.uid, "final")["segmentation"] == sent[0]
     assert len(store.versions(series.uid)) == 1
 

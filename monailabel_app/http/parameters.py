@@ -1,0 +1,74 @@
+"""The parameters of requests: data, checked before anything uses them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from monailabel_app.errors import RequestError
+
+MAX_PARAMETERS = 64 * 1024  # characters of one request's parameters
+MAX_DEPTH = 16  # of the parameters' nesting
+
+_EXPRESSIONS = ("$", "@", "%")  # begin what a bundle's config evaluates, refers to or includes
+_REFUSED_KEYS = {"image", "label", "session", "file"}
+_REFUSED_ENDINGS = ("path", "paths", "dir", "folder", "filename", "uri", "url", "root")
+
+ParametersT = TypeVar("ParametersT", bound=BaseModel)
+
+
+def parse_parameters(text: str | None) -> dict[str, object]:
+    """The JSON object of a request, without anything that a config would evaluate.
+
+    Raises:
+        RequestError: too long, no JSON object, or refused by `refuse_expressions`.
+    """
+    if not text:
+        return {}
+    if len(text) > MAX_PARAMETERS:
+        raise RequestError(413, f"params has {len(text)} characters, at most {MAX_PARAMETERS} are accepted")
+    try:
+        parameters = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, "params is no valid JSON") from error
+    if not isinstance(parameters, dict):
+        raise RequestError(400, f"params is a JSON {type(parameters).__name__}, expected an object")
+    refuse_expressions(parameters)
+    return parameters
+
+
+def refuse_expressions(value: object, where: str = "params", depth: int = 0) -> None:
+    """Refuse config expressions and names of files wherever they stand in request parameters.
+
+    Raises:
+        RequestError: names the key.
+    """
+    if depth > MAX_DEPTH:
+        raise RequestError(400, f"{where} is nested more than {MAX_DEPTH} levels deep")
+    if isinstance(value, str) and value.lstrip().startswith(_EXPRESSIONS):
+        raise RequestError(400, f"{where} begins with {value.lstrip()[0]!r}: expressions are not accepted")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            refuse_expressions(key, f"a key of {where}", depth)
+            if key.startswith("_") or key.lower() in _REFUSED_KEYS or key.lower().endswith(_REFUSED_ENDINGS):
+                raise RequestError(400, f"{where} has the key {key!r}, which is not accepted among the parameters")
+            refuse_expressions(item, f"{where}[{key!r}]", depth + 1)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            refuse_expressions(item, f"{where}[{index}]", depth + 1)
+
+
+def check_parameters(schema: type[ParametersT], parameters: Mapping[str, object]) -> ParametersT:
+    """The declared parameters, with their defaults.
+
+    Raises:
+        RequestError: a value of the wrong type, range or choice.
+    """
+    try:
+        return schema.model_validate(dict(parameters))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise RequestError(400, f"params[{'.'.join(map(str, first['loc']))!r}]: {first['msg']}") from error

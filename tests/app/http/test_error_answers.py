@@ -1,0 +1,75 @@
+"""What callers are told when a request is refused, and when something fails inside."""
+
+import errno
+import logging
+from typing import Annotated
+
+import pytest
+from asgi_helpers import ask
+from fastapi import Depends, FastAPI
+
+from monailabel_app.errors import RequestError
+from monailabel_app.http.errors import ErrorAnswers, answer_errors
+
+
+def failing(error):
+    """A server whose handler raises, and one whose handler's dependency does."""
+
+    def fail():
+        raise error
+
+    def depend(nothing: Annotated[None, Depends(fail)]):
+        pass
+
+    server = FastAPI()
+    answer_errors(server)
+    server.add_api_route("/fail", fail)
+    server.add_api_route("/depend", depend)
+    return ErrorAnswers(server)
+
+
+def test_an_error_of_ours(caplog):
+    """A reference to the log, once, and nothing of the error."""
+    app = failing(RuntimeError("secret of the server"))
+    with caplog.at_level(logging.ERROR):
+        status, _, answer = ask(app, path="/fail")
+    (record,) = [record for record in caplog.records if record.name == "monailabel_app.http.errors"]
+    reference = record.getMessage().split()[-1]
+    assert status == 500 and answer == {"detail": f"internal error {reference}, see the server's log"}
+    assert "secret" in caplog.text and ask(app, path="/other")[0] == 404
+
+
+@pytest.mark.parametrize("path", ["/fail", "/depend"])
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 502])
+def test_a_refusal(status, path):
+    answered, headers, answer = ask(failing(RequestError(status, "what is wrong")), path=path)
+    assert (answered, answer) == (status, {"detail": "what is wrong"})
+    assert headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def refused(cause):
+    error = RequestError(507, "the file cannot be stored")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("wrap", [lambda error: error, refused], ids=["as it is", "as a refusal"])
+def test_a_full_disk(wrap, number, caplog):
+    status, _, answer = ask(failing(wrap(OSError(number, "no room"))), path="/fail")
+    assert (status, answer) == (507, {"detail": "the file cannot be stored (no room)"})
+    assert "GET /fail: no room" in caplog.text
+
+
+def test_another_error_of_the_disk():
+    assert ask(failing(OSError(errno.EIO, "broken")), path="/fail")[0] == 500
+    assert ask(failing(refused(OSError(errno.EIO, "broken"))), path="/fail")[0] == 507
+
+
+def test_a_refusal_travels():
+    """Between processes and into logs, with its message alone."""
+    import pickle
+
+    error = pickle.loads(pickle.dumps(RequestError(404, "there is no scan")))
+    assert (error.status, error.message, str(error)) == (404, "there is no scan", "there is no scan")

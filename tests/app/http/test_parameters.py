@@ -1,0 +1,66 @@
+"""Parameters of requests: what is data, and what a config would evaluate."""
+
+import json
+
+import pytest
+
+from monailabel_app.errors import RequestError
+from monailabel_app.http.parameters import MAX_PARAMETERS, check_parameters, parse_parameters
+from monailabel_app.models.parameters import InferenceParameters
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"preset": "$__import__('os').system('true')"},
+        {"preset": "  $1"},
+        {"device": "@network_def"},
+        {"device": "%configs/train.json::network_def"},
+        {"deep": [{"er": ["$1"]}]},
+        {"$key": 1},
+        {"x": {"_target_": "os.system", "command": "true"}},
+        {"image": "/etc/passwd"},
+        {"image_path": "a"},
+        {"model_filename": "other.pt"},
+        {"bundle_root": "."},
+        {"nested": {"label": "x"}},
+    ],
+    ids=str,
+)
+def test_nothing_reaches_a_config(parameters):
+    with pytest.raises(RequestError) as caught:
+        parse_parameters(json.dumps(parameters))
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("[1]", 400),
+        ("{", 400),
+        ("null", 400),
+        ("[" * 100_000, 413),
+        ("[" * 20_000, 400),
+        ('{"a": ' * 20 + "1" + "}" * 20, 400),
+        (json.dumps({"a": "x" * MAX_PARAMETERS}), 413),
+    ],
+    ids=["list", "broken", "null", "long", "deep list", "deep", "long text"],
+)
+def test_odd_parameters(text, status):
+    with pytest.raises(RequestError) as caught:
+        parse_parameters(text)
+    assert caught.value.status == status
+
+
+def test_unknown_parameters_are_ignored():
+    told = parse_parameters('{"preset": "fast", "client_id": "user@host", "roi_size": [1, 2], "save_label": true}')
+    assert check_parameters(InferenceParameters, told) == InferenceParameters(preset="fast")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("preset", "best"), ("result_extension", ".sh"), ("result_dtype", "float32"), ("device", ["cpu"])],
+)
+def test_values_are_checked(name, value):
+    with pytest.raises(RequestError, match=name):
+        check_parameters(InferenceParameters, {name: value})
