@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ class Rep3DApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         folder = Path(app_dir)
+        hide_from_processes(folder)
         settings = read_settings(folder, conf)
         authentication = Authentication.of(settings)
         bundles = choose_bundles(settings.bundles, settings.models)
@@ -117,3 +119,12 @@ class Rep3DApp(MONAILabelApp):
     def async_scoring(self, method: str | None = None, params: Mapping[str, Any] | None = None) -> None:
         """Compute what scores are missing in the background."""
         self.services.background.keep_scores()
+
+
+def hide_from_processes(folder: Path) -> None:
+    """Take the app's folder, where MONAI Label puts it, from the places where new processes look for modules.
+
+    There they would find the app's own `http` before Python's.
+    """
+    places = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(place for place in places if Path(place).resolve() != folder.resolve())

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from textwrap import fill, indent
 from typing import TypeVar
 
 from pydicom.datadict import tag_for_keyword
 
 PROMOTION = ("not worse", "better", "never")  # than the serving weights, to serve in their place
 APP = "APP"  # stands in defaults for the app's folder
+COLUMNS = 110  # of the table on the command line
 
 T = TypeVar("T")
 
@@ -154,15 +156,14 @@ def _value(setting: Setting, app_dir: Path, conf: Mapping[str, str]) -> object:
 
 
 def help_text() -> str:
-    """The table for the command line."""
-    width = max(len(setting.name) for setting in list_settings())
-    return "\n".join(
-        f"    {setting.name:{width}}  {setting.help}{_in_brackets(setting)}" for setting in list_settings()
-    )
-
-
-def _in_brackets(setting: Setting) -> str:
-    return f" ({setting.default})" if setting.default else ""
+    """The table for the command line, with the defaults in brackets."""
+    width = max(len(setting.name) for setting in list_settings()) + 2
+    rows = []
+    for setting in list_settings():
+        default = f" ({setting.default})" if setting.default else ""
+        text = f"{setting.name:{width}}{setting.help}{default}"
+        rows.append(fill(text, COLUMNS, subsequent_indent=" " * width, break_on_hyphens=False))
+    return indent("\n".join(rows), "    ")
 
 
 def markdown_table(*, of_pacs: bool) -> str:
