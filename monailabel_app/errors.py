@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+
+from rep3d.files import WriteError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, somebody's part of it, the size of a file
+
 
 class RequestError(Exception):
     """Why a request cannot be answered.
@@ -18,3 +24,16 @@ class RequestError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+
+def storage_error(error: BaseException | None) -> RequestError | None:
+    """507 for a file that cannot be written and for a full disk; None for other errors."""
+    if isinstance(error, WriteError) or (isinstance(error, OSError) and error.errno in FULL):
+        return RequestError(507, f"the file cannot be stored ({error.strerror})")
+    return None
+
+
+def told_of(error: Exception) -> str:
+    """What is told of any error: of those that nobody foresaw their type, the rest is in the log."""
+    told = error if isinstance(error, RequestError) else storage_error(error)
+    return told.message if told is not None else f"{type(error).__name__}, see the server's log"

@@ -14,7 +14,6 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from monailabel_app.bundles import choose_bundles
-from monailabel_app.files import remove_parts
 from monailabel_app.http.authentication import Authentication
 from monailabel_app.http.server import make_server
 from monailabel_app.models.active_learning import Uncertainty, make_strategies
@@ -28,6 +27,7 @@ from monailabel_app.services import Services
 from monailabel_app.settings import read_settings
 from monailabel_app.studies.folder import KNOWLEDGE, StudiesFolder
 from monailabel_app.studies.sessions import Sessions
+from rep3d.files import remove_parts
 from rep3d.locks import lock_folders
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from monailabel_app.errors import RequestError
+from monailabel_app.errors import RequestError, storage_error, told_of
 
 logger = logging.getLogger(__name__)
 
@@ -120,10 +120,10 @@ class TaskList:
             task.ended = datetime.now()
             task.status = "STOPPED" if task.stopping.is_set() else "DONE"
         except Exception as error:
-            if isinstance(error, RequestError):
-                task.report(error.message)
+            if isinstance(error, RequestError) or storage_error(error):
+                task.report(told_of(error))
             else:
                 logger.exception("%s failed", self.kind)
-                task.report(f"failed: {type(error).__name__}, see the server's log")
+                task.report(f"failed: {told_of(error)}")
             task.ended = datetime.now()
             task.status = "ERROR"

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser, ckpt_export
 
+from rep3d.files import whole_file
 from rep3d.training.checkpoints import load_deployed, read_weights, save_whole
 
 INCLUDED = ("configs", "docs", "LICENSE")
@@ -71,12 +72,7 @@ def _export_onnx(network: torch.nn.Module, image: torch.Tensor, path: Path) -> N
 
 def _zip(folder: Path, archive: Path) -> Path:
     archive.parent.mkdir(parents=True, exist_ok=True)
-    temporary = archive.with_name(f".{os.getpid()}.{archive.name}")
-    try:
-        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
-            for path in sorted(folder.rglob("*")):
-                file.write(path, path.relative_to(folder.parent))
-        temporary.replace(archive)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as file:
+        for path in sorted(folder.rglob("*")):
+            file.write(path, path.relative_to(folder.parent))
     return archive

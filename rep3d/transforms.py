@@ -18,6 +18,7 @@ from scipy.ndimage import affine_transform
 
 from rep3d.console.errors import CaseError, describe
 from rep3d.data.notes import intensity_note, warn_once
+from rep3d.files import whole_file
 from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, check_geometry, plain_geometry
 from rep3d.io.nifti import is_untouched, label_image, mark, read_geometry
 
@@ -225,9 +226,8 @@ class NamingCompose(Compose):
 class LabelMapWriter(NibabelWriter):
     """`NibabelWriter` of label maps on the grid of their scan, the file of their metadata, with its own header.
 
-    Writes to a temporary name and renames, so that a file is whole or not there. A volume of one channel keeps its
-    three axes, also those of length 1, which MONAI drops at the end. Its files carry a mark by which
-    `rep3d.io.nifti.is_untouched` knows them, and replace no other.
+    A file is whole or not there. A volume of one channel keeps its three axes, also those of length 1, which MONAI
+    drops at the end. Its files carry a mark by which `rep3d.io.nifti.is_untouched` knows them, and replace no other.
     """
 
     def set_data_array(self, data_array: NdarrayOrTensor, *args: Any, **kwargs: Any) -> None:
@@ -254,12 +254,7 @@ class LabelMapWriter(NibabelWriter):
             raise ValueError(
                 f"{path}: not as rep3d wrote it, and so not replaced: give another output_dir, or move it away"
             )
-        temporary = path.with_name(f".{os.getpid()}.{path.name}")
-        try:
-            volume = label_image(voxels, self.scan)
-            volume.header["descrip"] = mark(voxels)
+        volume = label_image(voxels, self.scan)
+        volume.header["descrip"] = mark(voxels)
+        with whole_file(path) as temporary:
             nib.save(volume, temporary)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise

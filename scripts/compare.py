@@ -16,6 +16,7 @@ from fire.decorators import SetParseFn
 from rep3d.console.errors import show_errors_briefly
 from rep3d.evaluation.comparison import box_plot, comparison_table
 from rep3d.evaluation.scores import COLUMNS, read_scores
+from rep3d.files import write_text
 
 
 @SetParseFn(str)  # a folder may be called 2024_01_05
@@ -37,7 +38,7 @@ def main(*folders: str, output_dir: str = "runs/comparison", score: str = "dice"
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
     text = comparison_table(evaluations, score)
-    (output / "comparison.md").write_text(text + "\n", encoding="utf-8")
+    write_text(output / "comparison.md", text)
     box_plot(evaluations, output / "comparison.png", score)
     print(text)
 

@@ -11,7 +11,6 @@ its own: finished cells are not run again, and several processes may share an ou
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import time
 from pathlib import Path
@@ -39,6 +38,7 @@ from tqdm import tqdm
 
 from rep3d import Rep3D
 from rep3d.data.lists import load_datalist
+from rep3d.files import write_json
 from rep3d.networks.lrbm import LRBM
 from rep3d.networks.rep3d import ChannelNorm
 from rep3d.precision import check_layers
@@ -69,10 +69,7 @@ def main(dataset_dir: str, output_dir: str, steps: int = 400, seeds=(0, 1, 2), f
         for form in forms if isinstance(forms, list | tuple) else [forms]:
             cell = output / f"{form}_{steps}_{seed}.json"
             if not cell.exists():
-                result = run_cell(dataset_dir, form, seed, steps)
-                temporary = cell.with_suffix(f".{os.getpid()}")
-                temporary.write_text(json.dumps(result))
-                temporary.replace(cell)
+                write_json(cell, run_cell(dataset_dir, form, seed, steps))
     print_table(output, steps)
 
 

@@ -20,6 +20,7 @@ from fire.decorators import SetParseFn
 from rep3d.console.errors import show_errors_briefly
 from rep3d.datasets.fingerprint import summary, write_fingerprint
 from rep3d.datasets.preparation import Preparation, prepare
+from rep3d.files import write_text
 
 DATASETS = Path(__file__).resolve().parents[1] / "configs/datasets"
 
@@ -43,7 +44,7 @@ def main(dataset: str, source: str, output_dir: str, patients: str | None = None
     if result.facts:
         write_fingerprint(result.facts, names, folder)
     text = report(result, names)
-    (folder / "report.md").write_text(text, encoding="utf-8")
+    write_text(folder / "report.md", text)
     print(text)
     if result.problems:
         raise SystemExit(f"{len(result.problems)} case(s) have problems and were left out, see {folder / 'report.md'}")

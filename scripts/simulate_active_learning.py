@@ -36,7 +36,6 @@ from scipy.stats import t as student
 from tqdm import tqdm
 
 from monailabel_app.bundles import read_bundle
-from monailabel_app.files import copy_whole, read_json, whole_file, write_json
 from monailabel_app.models.active_learning import RANKINGS
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.uncertainty import VERSIONS, disagreement, score_image
@@ -44,6 +43,7 @@ from rep3d.data.cases import item_name
 from rep3d.data.lists import load_datalist
 from rep3d.evaluation.comparison import CONFIDENCE
 from rep3d.evaluation.scores import means, read_scores, table
+from rep3d.files import copy_whole, read_json, whole_file, write_json
 
 BUNDLE = str(Path(__file__).resolve().parents[1] / "bundles/msd_hippocampus")
 BASELINE = "random"

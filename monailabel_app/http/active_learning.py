@@ -6,9 +6,8 @@ from fastapi import APIRouter
 
 from monailabel_app.http.answers import TaskStatus, task_status, without_path
 from monailabel_app.http.arguments import Annotator, AnyUser, AppServices, JSONParameters
-from monailabel_app.http.parameters import check_parameters
+from monailabel_app.http.parameters import SampleParameters, check_parameters
 from monailabel_app.models.active_learning import pick_sample
-from monailabel_app.models.parameters import SampleParameters
 
 router = APIRouter()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import uuid
 
@@ -13,11 +12,9 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from monailabel_app.errors import RequestError
+from monailabel_app.errors import RequestError, storage_error
 
 logger = logging.getLogger(__name__)
-
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, somebody's part of it, the size of a file
 
 
 def refusal(error: RequestError, challenge: str = "Bearer") -> JSONResponse:
@@ -77,11 +74,11 @@ async def _answer_wrong_request(request: Request, error: Exception) -> JSONRespo
 
 
 async def _answer_refusal(request: Request, error: Exception) -> Response:
-    """507 where there is no room for a file, also where FastAPI calls it an error in the request's body."""
-    cause = error if isinstance(error, OSError) else error.__cause__
-    if isinstance(cause, OSError) and cause.errno in FULL:
-        logger.error("%s %s: %s", request.method, request.url.path, cause.strerror)
-        return JSONResponse({"detail": f"the file cannot be stored ({cause.strerror})"}, 507)
+    """507 where a file cannot be stored, also where FastAPI calls that an error in the request's body."""
+    not_stored = storage_error(error) or storage_error(error.__cause__)
+    if not_stored is not None:
+        logger.error("%s %s: %s", request.method, request.url.path, error)
+        return refusal(not_stored)
     if isinstance(error, RequestError):
         return refusal(error)
     if isinstance(error, HTTPException):

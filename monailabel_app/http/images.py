@@ -12,7 +12,7 @@ from monailabel_app.http.answers import without_path
 from monailabel_app.http.arguments import Admin, Annotator, AnyUser, AppServices
 from monailabel_app.http.parameters import parse_parameters
 from monailabel_app.http.uploads import received
-from monailabel_app.validation import check_image, split_suffix
+from monailabel_app.studies.volumes import check_image, split_suffix
 
 router = APIRouter()
 

@@ -14,8 +14,6 @@ from fastapi.responses import FileResponse, Response
 from requests_toolbelt import MultipartEncoder
 from starlette.background import BackgroundTask
 
-from monailabel_app.dicom import sorted_slices
-from monailabel_app.dicom_seg import make_segmentation
 from monailabel_app.errors import RequestError
 from monailabel_app.http.arguments import AnyUser, AppServices
 from monailabel_app.http.authentication import User
@@ -24,8 +22,9 @@ from monailabel_app.http.uploads import received
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.parameters import InferenceParameters
 from monailabel_app.services import Services
+from monailabel_app.studies.dicom import make_segmentation, sorted_slices
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.validation import check_image
+from monailabel_app.studies.volumes import check_image
 
 router = APIRouter()
 
@@ -82,7 +81,7 @@ def _dicom_segmentation(
     """
     slices = sorted_slices(studies.series(image))
     result = model.segment(studies.image(image), device=options.device, preset=options.preset)
-    segmentation = make_segmentation(slices, result.voxels, model.bundle.labels, model.bundle.name)
+    segmentation = make_segmentation(slices, result.voxels, model.bundle)
     with tempfile.NamedTemporaryFile(prefix="rep3d_", suffix=".dcm", delete=False) as file:
         segmentation.save_as(file.name)
     path = Path(file.name)

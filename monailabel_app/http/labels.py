@@ -8,9 +8,8 @@ from fastapi import APIRouter, File, Form, UploadFile
 from fastapi.responses import FileResponse, Response
 
 from monailabel_app.http.arguments import Admin, Annotator, AnyUser, AppServices
-from monailabel_app.http.parameters import check_parameters, parse_parameters
+from monailabel_app.http.parameters import SubmissionParameters, check_parameters, parse_parameters
 from monailabel_app.http.uploads import received
-from monailabel_app.studies.parameters import SubmissionParameters
 from monailabel_app.studies.submission import submit_label
 
 router = APIRouter()
@@ -28,7 +27,16 @@ def save_label(
     parameters = check_parameters(SubmissionParameters, parse_parameters(params))
     info = {"user": user.username, "client_id": parameters.client_id}
     with received(label) as path:
-        label_id = submit_label(services.studies, services.bundles, image, path, tag or "final", parameters, info)
+        label_id = submit_label(
+            services.studies,
+            services.bundles,
+            image,
+            path,
+            tag or "final",
+            info,
+            names=[segment.name for segment in parameters.label_info or []],
+            allow_empty=parameters.allow_empty,
+        )
     services.synchronize_soon()
     return {"image": image, "label": label_id}
 

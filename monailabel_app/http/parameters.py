@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from monailabel_app.errors import RequestError
 
@@ -18,6 +18,26 @@ _REFUSED_KEYS = {"image", "label", "session", "file"}
 _REFUSED_ENDINGS = ("path", "paths", "dir", "folder", "filename", "uri", "url", "root")
 
 ParametersT = TypeVar("ParametersT", bound=BaseModel)
+
+
+class SampleParameters(BaseModel):  # type: ignore[explicit-any]  # pydantic's
+    """Of a next sample; as everywhere, keys that are not declared are ignored."""
+
+    model: Annotated[str, Field(max_length=200)] = ""
+
+
+class LabelInfo(BaseModel):  # type: ignore[explicit-any]
+    """A segment as 3D Slicer describes it: the i-th of the list has the voxel value i + 1."""
+
+    name: Annotated[str, Field(max_length=200)]
+
+
+class SubmissionParameters(BaseModel):  # type: ignore[explicit-any]
+    """Of a label."""
+
+    label_info: Annotated[list[LabelInfo], Field(max_length=255)] | None = None
+    client_id: Annotated[str, Field(max_length=200)] | None = None
+    allow_empty: bool = False
 
 
 def parse_parameters(text: str | None) -> dict[str, object]:

@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse
 from monailabel_app.errors import RequestError
 from monailabel_app.http.arguments import AnyUser, AppServices
 from monailabel_app.http.uploads import received
-from monailabel_app.validation import check_image
+from monailabel_app.studies.volumes import check_image
 
 router = APIRouter()
 

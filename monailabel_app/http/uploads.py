@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fastapi import UploadFile
 
-from monailabel_app.validation import split_suffix
+from monailabel_app.studies.volumes import split_suffix
 
 COPY_BYTES = 2**20
 

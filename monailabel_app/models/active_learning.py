@@ -17,7 +17,7 @@ import torch
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from monailabel_app.errors import RequestError
+from monailabel_app.errors import RequestError, told_of
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.uncertainty import VERSIONS, disagreement, score_image
 from monailabel_app.models.versions import version_files
@@ -202,7 +202,7 @@ def compute_scores(task: Task, datastore: StudiesFolder, model: BundleInference)
             failed[image] = error.message
         except Exception as error:
             logger.exception("scoring: skipped %s", image)
-            failed[image] = f"{type(error).__name__}, see the server's log"
+            failed[image] = told_of(error)
         task.report(f"{len(done) + len(failed)} of {len(missing)} images", done=len(done), total=len(missing))
     return {"done": done, "failed": failed}
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from monailabel_app.errors import RequestError
-from monailabel_app.formats import write_label_map
+from monailabel_app.errors import RequestError, told_of
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.parameters import InferenceParameters
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
+from rep3d.io.volumes import write_label_map
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +49,6 @@ def segment_all(
             failed[image_id] = error.message
         except Exception as error:
             logger.exception("batch inference: skipped %s", image_id)
-            failed[image_id] = f"{type(error).__name__}, see the server's log"
+            failed[image_id] = told_of(error)
         batch.report(f"{len(done) + len(failed)} of {len(images)} images", done=len(done), total=len(images))
     return {"done": done, "failed": failed}

@@ -21,11 +21,12 @@ from monailabel.utils.others.generic import device_list, name_to_device
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
-from monailabel_app.formats import write_label_map
 from monailabel_app.models.parameters import InferenceParameters
-from monailabel_app.validation import read_grid, read_voxels
+from monailabel_app.studies.colors import anatomy_colors
+from monailabel_app.studies.volumes import read_grid, read_voxels
 from rep3d.console.errors import root_cause
 from rep3d.io.geometry import Geometry
+from rep3d.io.volumes import write_label_map
 from rep3d.training.checkpoints import load_deployed
 
 logger = logging.getLogger(__name__)
@@ -138,6 +139,7 @@ class BundleInference(InferTask):
             result.grid,
             path,
             labels=self.bundle.labels,
+            colors=anatomy_colors(self.bundle.labels),
             dtype=options.result_dtype,
             compress=options.result_compress,
         )

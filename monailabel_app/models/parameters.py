@@ -1,4 +1,4 @@
-"""What clients may set for a segmentation, a training or a next sample; keys that are not declared are ignored."""
+"""What clients may set for a segmentation or a training; keys that are not declared are ignored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,3 @@ class TrainingParameters(BaseModel):
     max_epochs: Annotated[int, Field(ge=1, le=100_000)] = 50
     val_split: Annotated[float, Field(ge=0, le=0.9)] = 0.2
     pretrained: bool = True
-
-
-class SampleParameters(BaseModel):
-    model: Annotated[str, Field(max_length=200)] = ""

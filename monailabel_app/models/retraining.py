@@ -30,15 +30,15 @@ from monailabel.utils.others.generic import device_list, name_to_device
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
-from monailabel_app.files import read_json, write_json
 from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.models.versions import add_version, keep_serving, list_versions, serve_version, version_of
 from monailabel_app.settings import PROMOTION
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.submission import bundles_with, label_ids
+from monailabel_app.studies.volumes import read_grid, read_voxels
 from monailabel_app.tasks import Task
-from monailabel_app.validation import read_grid, read_voxels
 from rep3d.evaluation.scores import read_scores, table
+from rep3d.files import read_json, write_json
 from rep3d.io.geometry import agreement_problem
 from rep3d.training.checkpoints import read_weights, save_whole, trained_on
 from rep3d.training.loop import SHARED_CORES, TrainingProgress

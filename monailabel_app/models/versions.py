@@ -20,7 +20,7 @@ from filelock import FileLock
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
-from monailabel_app.files import copy_whole, read_json, write_json
+from rep3d.files import copy_whole, read_json, write_json
 
 FILE = "model.pt"
 

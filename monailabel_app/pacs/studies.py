@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from monailabel_app.studies.folder import KNOWLEDGE, StudiesFolder
-from monailabel_app.files import read_json, write_json
+from rep3d.files import read_json, write_json
 from monailabel_app.pacs.client import COUNT, Pacs, Series, is_uid
 from monailabel_app.errors import RequestError
 

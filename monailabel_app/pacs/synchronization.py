@@ -21,16 +21,15 @@ import numpy as np
 import pydicom
 
 from monailabel_app.bundles import Bundle
-from monailabel_app.studies.folder import TAGS
-from monailabel_app.dicom import sorted_slices
-from monailabel_app.dicom_seg import is_own_proposal, make_segmentation, read_segmentation
-from monailabel_app.formats import write_label_map
-from monailabel_app.studies.submission import submit_label
+from monailabel_app.errors import RequestError
 from monailabel_app.pacs.client import Series
 from monailabel_app.pacs.studies import PacsStudies
-from monailabel_app.errors import RequestError
-from monailabel_app.studies.parameters import SubmissionParameters
+from monailabel_app.studies.dicom import make_segmentation, read_segmentation, sorted_slices
+from monailabel_app.studies.folder import TAGS
+from monailabel_app.studies.submission import submit_label
+from rep3d.io.dicom_seg import is_own_proposal
 from rep3d.io.geometry import plain_geometry
+from rep3d.io.volumes import write_label_map
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +148,7 @@ class Synchronization:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "label.seg.nrrd"
             write_label_map(voxels, plain_geometry(voxels.shape, affine), path, labels=labels)
-            submit_label(self._datastore, self._bundles, image_id, path, "final", SubmissionParameters(), told)
+            submit_label(self._datastore, self._bundles, image_id, path, "final", told)
         return self._datastore.get_label_info(image_id, "final")["version"]
 
     def _send_label(self, image_id: str, tag: str, stored: Collection[str]) -> None:
@@ -177,7 +176,7 @@ class Synchronization:
         label: Any = nib.load(self._datastore.label_version(image_id, number))
         slices = sorted_slices(self._datastore.series(image_id))
         voxels = np.asarray(label.dataobj)
-        return make_segmentation(slices, voxels, bundle.labels, bundle.name, uid=uid, is_proposal=is_proposal)
+        return make_segmentation(slices, voxels, bundle, uid=uid, is_proposal=is_proposal)
 
     def _remember(self, uid: str, told: dict[str, Any]) -> None:
         self._datastore.remember_segmentation(uid, told)

@@ -30,10 +30,13 @@ from typing import Any
 
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
-from monailabel_app.dicom import convert_series, is_series
 from monailabel_app.errors import RequestError
-from monailabel_app.files import copy_whole, read_json, remove_parts, write_json
-from monailabel_app.validation import SUFFIXES, check_name, image_note, split_suffix
+from monailabel_app.studies.dicom import convert_series
+from monailabel_app.studies.names import check_name
+from monailabel_app.studies.volumes import image_note, split_suffix
+from rep3d.files import copy_whole, read_json, remove_parts, write_json
+from rep3d.io.dicom import is_series
+from rep3d.io.volumes import SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -342,6 +345,7 @@ class StudiesFolder(Datastore):
         files = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(series.iterdir())}
         with self._lock:
             if not path.is_file() or read_json(path.with_suffix(".json")) != files:
+                path.parent.mkdir(exist_ok=True)
                 convert_series(series, path)
                 write_json(path.with_suffix(".json"), files)
         return path

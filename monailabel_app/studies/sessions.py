@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monailabel_app.errors import RequestError
-from monailabel_app.files import copy_whole, read_json, write_json
+from rep3d.files import copy_whole, read_json, write_json
 
 FILE = "session.json"
 MAX_EXPIRY = 24 * 3600  # seconds

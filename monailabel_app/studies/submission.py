@@ -11,10 +11,11 @@ import numpy as np
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
-from monailabel_app.formats import write_label_map
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.parameters import SubmissionParameters
-from monailabel_app.validation import nrrd_reader, read_grid, read_label
+from monailabel_app.studies.refusals import refusals
+from monailabel_app.studies.volumes import read_grid, read_label
+from rep3d.io.segments import read_segments
+from rep3d.io.volumes import write_label_map
 
 
 def submit_label(
@@ -23,8 +24,10 @@ def submit_label(
     image_id: str,
     file: Path,
     tag: str,
-    parameters: SubmissionParameters,
     told: Mapping[str, Any],
+    *,
+    names: Sequence[str] = (),
+    allow_empty: bool = False,
 ) -> str:
     """Store a label map in the ids of one of the bundles.
 
@@ -35,6 +38,8 @@ def submit_label(
         bundles: those that are served. The one that segmented the image last comes first, then their own order.
         file: what was uploaded, NIfTI or NRRD.
         told: what to store with the version, such as who submitted it.
+        names: of the segments with the voxel values 1, 2 and so on; the background, which has none, does not count.
+        allow_empty: accept a map without any segment.
 
     Raises:
         RequestError: no such image, no bundle with these names, or a label that does not fit its image.
@@ -42,12 +47,12 @@ def submit_label(
     image = datastore.image(image_id)
     last = datastore.knowledge(image_id).get("model")
     candidates = sorted(bundles.values(), key=lambda bundle: bundle.name != last)
-    segments = _segments(file, parameters)
+    segments = _segments(file, names)
     bundle = _bundle_with(candidates, list(segments)) if segments else candidates[0]
     ids = {name.casefold(): index for name, index in bundle.labels.items()}
     new_id = {value: ids[name.casefold()] for name, value in segments.items()}
     grid = read_grid(image)
-    voxels = read_label(file, grid, new_id or ids.values(), parameters.allow_empty)
+    voxels = read_label(file, grid, new_id or ids.values(), allow_empty)
     table = np.arange(256, dtype=np.uint8)
     for value, index in new_id.items():
         table[value] = index
@@ -81,29 +86,12 @@ def bundles_with(ids: Iterable[int], bundles: Iterable[Bundle]) -> list[str]:
     return [bundle.name for bundle in bundles if set(ids) <= set(bundle.labels.values())]
 
 
-def _segments(file: Path, parameters: SubmissionParameters) -> dict[str, int]:
+def _segments(file: Path, names: Sequence[str]) -> dict[str, int]:
     """The voxel values by segment name; empty where nothing tells names."""
     if file.name.endswith(".seg.nrrd"):
-        return _segments_of_header(file)
-    infos = [info for info in parameters.label_info or [] if info.name != "background"]
-    return {info.name: number for number, info in enumerate(infos, 1)}
-
-
-def _segments_of_header(file: Path) -> dict[str, int]:
-    reader = nrrd_reader(file)
-    try:
-        reader.ReadImageInformation()
-        fields = {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
-        numbers = [key.removesuffix("_Name") for key in fields if key.startswith("Segment") and key.endswith("_Name")]
-        segments = {fields[f"{number}_Name"]: int(fields[f"{number}_LabelValue"]) for number in numbers}
-    except (RuntimeError, KeyError, ValueError) as error:
-        raise RequestError(
-            400, "the .seg.nrrd file cannot be read: its segments need names and label values"
-        ) from error
-    segments.pop("background", None)
-    if not all(0 < value < 256 for value in segments.values()) or len(set(segments.values())) < len(segments):
-        raise RequestError(400, f"the segments have the label values {segments}, expected different ones from 1 to 255")
-    return segments
+        with refusals():
+            return read_segments(file)
+    return {name: number for number, name in enumerate((name for name in names if name != "background"), 1)}
 
 
 def _bundle_with(bundles: list[Bundle], names: list[str]) -> Bundle:

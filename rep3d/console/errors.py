@@ -20,12 +20,12 @@ EXTRAS = {
     "onnxruntime": "export",
     "onnxscript": "export",
     "monailabel": "label",
-    "pydicom": "label",
+    "pydicom": "dicom",
     "dicomweb_client": "label",
-    "highdicom": "label",
-    "SimpleITK": "label",
+    "highdicom": "dicom",
+    "SimpleITK": "dicom",
     "jwt": "label",
-    "PIL": "label",
+    "PIL": "dicom",
 }
 
 

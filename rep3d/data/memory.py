@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from rep3d.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +24,11 @@ def file_key(path: str | os.PathLike) -> str:
 
 def read_memory(memory: str | os.PathLike | None) -> dict[str, str]:
     """What is remembered; nothing where the file is missing or none of ours, which only costs another look."""
-    if memory is None or not Path(memory).is_file():
+    if memory is None:
         return {}
     try:
-        content = json.loads(Path(memory).read_text(encoding="utf-8"))
-    except ValueError:
+        content = read_json(memory)
+    except (ValueError, OSError):
         return {}
     return {key: str(value) for key, value in content.items()} if isinstance(content, dict) else {}
 
@@ -37,12 +38,8 @@ def write_memory(memory: str | os.PathLike | None, content: Mapping[str, str]) -
     if memory is None:
         return
     path = Path(memory)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(content, indent=0), encoding="utf-8")
-        temporary.replace(path)
+        write_json(path, content)
     except OSError as error:
         logger.warning("cannot write %s (%s): the files will be read again", path, error)
-        if temporary.is_file():
-            temporary.unlink()

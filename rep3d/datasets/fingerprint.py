@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import nibabel as nib
 import numpy as np
 
 from rep3d.data.checks import image_problem, label_problem
+from rep3d.files import whole_file, write_csv
 from rep3d.io.geometry import Geometry
 from rep3d.io.nifti import read_volume
 
@@ -83,13 +83,7 @@ def write_fingerprint(facts: Sequence[CaseFacts], label_names: Sequence[str], fo
     """Leave fingerprint.csv, one row per case, and fingerprint.png in a folder."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [_row(fact, label_names) for fact in facts]
-    temporary = folder / f".fingerprint.csv.{os.getpid()}"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(folder / "fingerprint.csv")
+    write_csv(folder / "fingerprint.csv", [_row(fact, label_names) for fact in facts])
     _plot(facts, label_names, folder / "fingerprint.png")
 
 
@@ -148,7 +142,6 @@ def _plot(facts: Sequence[CaseFacts], label_names: Sequence[str], path: Path) ->
     volumes.boxplot(of_label)
     volumes.set_xticks(range(1, len(label_names)), label_names[1:], rotation=30, ha="right")
     volumes.set(title="Volume of the labels, where present", ylabel="ml", yscale="log")
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    figure.savefig(temporary, dpi=110)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=110)
     plt.close(figure)
-    temporary.replace(path)

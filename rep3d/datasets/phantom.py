@@ -8,7 +8,6 @@ ratios of the spacing matter, so that deformation and texture look alike along e
 
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
+
+from rep3d.files import whole_file, write_json
 
 MODALITIES = ("MRI", "CT")
 MIN_SIDE = 8  # voxels along an axis
@@ -167,10 +168,7 @@ def write_decathlon(
         "training": training,
         "test": [],
     }
-    # Last, and at once: without a dataset.json an interrupted call cannot be taken for a data set.
-    temporary = folder / ".dataset.json"
-    temporary.write_text(json.dumps(dataset, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "dataset.json")
+    write_json(folder / "dataset.json", dataset)  # last: without it an interrupted call is not taken for a data set
     return folder
 
 
@@ -332,6 +330,5 @@ def _save(path: Path, volume: np.ndarray, affine: np.ndarray, orientation: str) 
     image = nib.Nifti1Image(volume, affine)
     image.header.set_xyzt_units("mm")
     axes = nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(orientation))
-    temporary = path.with_name(f".{path.name}")
-    nib.save(image.as_reoriented(axes), temporary)
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        nib.save(image.as_reoriented(axes), temporary)

@@ -6,7 +6,6 @@ and the other files go on.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from rep3d.data.checks import check_pair
 from rep3d.data.layouts import list_pairs, list_scans, read_dataset_json, read_lists
 from rep3d.data.notes import warn_once
 from rep3d.datasets.fingerprint import CaseFacts, examine
+from rep3d.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,7 @@ def prepare(
 
 def check_pairs(pairs: Sequence[Scan], classes: int, memory: Path) -> tuple[list[CaseFacts], dict[str, list[str]]]:
     """Facts of the good pairs, and the problems of the others; `memory` keeps both while the files stay the same."""
-    seen = json.loads(memory.read_text(encoding="utf-8")) if memory.is_file() else {}
+    seen = read_json(memory)
     facts, problems = [], {}
     try:
         for scan in track(pairs, "Checking", "case"):
@@ -276,10 +276,3 @@ def dataset_json(dataset: Mapping[str, Any], scans: Sequence[Scan]) -> dict[str,
         "training": [dict(zip(("image", "label"), link_names(scan), strict=True)) for scan in pairs],
         "test": [name for scan in scans if scan.label is None for name in link_names(scan)],
     }
-
-
-def write_json(path: Path, value: object) -> None:
-    """Whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from scipy.stats import wilcoxon
 
 from rep3d.evaluation.scores import Scores, case_means, table
+from rep3d.files import whole_file
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -115,8 +116,6 @@ def box_plot(evaluations: Mapping[str, Scores], path: str | os.PathLike, column:
     axes.set_ylabel(column)
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=len(evaluations), frameon=False)
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    figure.savefig(temporary)
-    temporary.replace(path)
-    return path
+    with whole_file(path) as temporary:
+        figure.savefig(temporary)
+    return Path(path)

@@ -21,6 +21,7 @@ from matplotlib.patches import Patch
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from rep3d.evaluation.scores import Scores, case_means, table
+from rep3d.files import whole_file
 
 BLUE, VERMILION, RED, GRAY = "#0072B2", "#D55E00", "#FF2020", "#999999"
 # Okabe and Ito's first, which every kind of colour vision tells apart; then what stays distinct on a gray image.
@@ -207,15 +208,14 @@ def _existing(path: str | Path, expected: str) -> Path:
 
 
 def _save(path: str | Path, content: Figure | bytes) -> Path:
-    """Write the file under a temporary name, then rename it: nobody meets half a file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}")
-    if isinstance(content, Figure):
-        content.savefig(temporary, format="png")  # a Figure without pyplot draws with Agg
-    else:
-        temporary.write_bytes(content)
-    return temporary.replace(path)
+    with whole_file(path) as temporary:
+        if isinstance(content, Figure):
+            content.savefig(temporary, format="png")  # a Figure without pyplot draws with Agg
+        else:
+            temporary.write_bytes(content)
+    return path
 
 
 def _read_scalars(folder: Path) -> dict[str, list[Any]]:

@@ -23,6 +23,7 @@ from monai.engines import Workflow
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
 from rep3d.data.cases import Item, case_name, case_names
+from rep3d.files import write_csv, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -162,18 +163,12 @@ def write_scores(
         failures: cases without scores, and why; the summary names them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".scores.csv.{os.getpid()}"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["case", "label", *COLUMNS])
-        writer.writeheader()
-        for row in sorted(rows, key=lambda row: str(row["case"])):  # keeps the order of the labels
-            writer.writerow({key: _cell(value) for key, value in row.items()})
-    temporary.replace(folder / "scores.csv")
+    by_case = sorted(rows, key=lambda row: str(row["case"]))  # keeps the order of the labels
+    write_csv(folder / "scores.csv", [{key: _cell(row[key]) for key in ("case", "label", *COLUMNS)} for row in by_case])
     text = summary(read_scores(folder), trained_on)
     if failures:
         text += f"\n\n{len(failures)} more case(s) could not be scored:\n\n" + "\n".join(f"- {one}" for one in failures)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(folder / "summary.md")
+    write_text(folder / "summary.md", text)
 
 
 def _cell(value: object) -> object:

@@ -76,6 +76,11 @@ def plain_geometry(shape: tuple[int, ...], affine: np.ndarray, dtype: Any = np.f
     return Geometry(tuple(int(n) for n in shape), affine, affine, np.dtype(dtype))
 
 
+def swap_lps(affine: np.ndarray) -> np.ndarray:
+    """An affine (4, 4) to RAS millimetres as one to LPS, in which DICOM, NRRD and ITK count, and back."""
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+
+
 def check_geometry(path: str | os.PathLike, geometry: Geometry, max_bytes: int = MAX_BYTES) -> None:
     """Raise unless a network can take a volume of this geometry.
 

@@ -1,7 +1,7 @@
 """Checkpoints of a training: the best weights, a file to resume from, and weights from elsewhere.
 
 `model.pt` holds the best weights as a flat state dict in training form; inference folds them. `last.pt` holds all that
-resuming needs. Both are written to a temporary name and renamed, so that a kill or a full disk leaves the older file.
+resuming needs. Both are written whole or not at all, so that a kill or a full disk leaves the older file.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import nn
 from rep3d.data.cases import Item, case_names
 from rep3d.data.leakage import TrainingCases, image_digests, some, trained_images
 from rep3d.deploy import reparameterize
+from rep3d.files import whole_file
 from rep3d.networks.ensemble import Ensemble
 from rep3d.training.loop import FiniteSteps
 from rep3d.training.resuming import learning_settings, resume_learning
@@ -39,22 +40,18 @@ class NonFiniteWeights(ValueError):
 
 
 def save_whole(content: object, path: str | os.PathLike) -> None:
-    """`torch.save` to a temporary name, then rename: `path` is the old file or the whole new one, never a part.
+    """`torch.save`: `path` is the old file or the whole new one, never a part.
 
     Raises:
         OSError: it cannot be written, such as to a full disk.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        with temporary.open("wb") as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        try:
             torch.save(content, file)
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error.__context__, OSError):  # torch raises one of its own that tells no reason
-            raise error.__context__ from None
-        raise
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # torch's own error tells no reason
+                raise error.__context__ from None
+            raise
 
 
 def non_finite(weights: Mapping[str, torch.Tensor]) -> str:

@@ -11,21 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy as np
-import pydicom
 import pytest
 import requests
 import torch
 from app_helpers import Server, small_bundle
 from bundle_helpers import free_port
-from highdicom import UID
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 
 PLUGINS = Path("/usr/share/orthanc/plugins")
 CLONE_NEWNET = 0x40000000
-STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage}
-BALL = 900  # HU, in air
 LIVER = 6
 THRESHOLD = 0.87  # of the bundle's intensities: 186 HU
 SECONDS = 60  # to wait for what happens in the background
@@ -103,42 +96,6 @@ class Orthanc:
 
     def __exit__(self, *_) -> None:
         self.stop()
-
-
-def write_series(folder: Path, modality: str = "CT", *, slices: int = 12, study: str | None = None) -> list[Path]:
-    """A bright ball in air, off the middle; 64 columns and 48 rows of 2 mm, slices every 3 mm, the last one first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    z, y, x = np.mgrid[:slices, :48, :64]
-    ball = (2 * (x - 22)) ** 2 + (2 * (y - 30)) ** 2 + (3 * (z - slices / 2)) ** 2 < 16**2
-    hounsfield = np.where(ball, BALL, -1000)
-    series, study, frame = UID(), study or UID(), UID()
-    paths = []
-    for number in range(slices):
-        dataset = pydicom.Dataset()
-        dataset.SOPClassUID, dataset.SOPInstanceUID = STORAGE[modality], UID()
-        dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.FrameOfReferenceUID = study, series, frame
-        dataset.Modality, dataset.SeriesDescription = modality, "ball"
-        dataset.PatientName, dataset.PatientID = "Phantom^Ball", "P1"
-        dataset.PatientBirthDate = dataset.PatientSex = dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
-        dataset.StudyDate, dataset.StudyTime, dataset.StudyID = "20260101", "120000", "1"
-        dataset.SeriesNumber, dataset.InstanceNumber = 1, slices - number
-        dataset.Manufacturer = dataset.PositionReferenceIndicator = dataset.Laterality = ""
-        dataset.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-        dataset.ImagePositionPatient = [-64, -48, 3 * number]
-        dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        dataset.PixelSpacing, dataset.SliceThickness = [2, 2], 5
-        dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 48, 64, 1
-        dataset.PhotometricInterpretation = "MONOCHROME2"
-        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 1
-        dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = 1, 0, "HU"
-        dataset.WindowCenter, dataset.WindowWidth = 40, 300
-        dataset.PixelData = hounsfield[number].astype("<i2").tobytes()
-        dataset.file_meta = FileMetaDataset()
-        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        dataset.is_little_endian, dataset.is_implicit_VR = True, False
-        paths.append(folder / f"{number:03d}.dcm")
-        dataset.save_as(paths[-1], write_like_original=False)
-    return paths
 
 
 def threshold_bundle(folder):

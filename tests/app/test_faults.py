@@ -17,16 +17,15 @@ import torch
 from app_helpers import Server, small_bundle
 from bundle_helpers import small_network
 
-from monailabel_app import files
 from monailabel_app.bundles import read_bundle
-from monailabel_app.errors import RequestError
-from monailabel_app.formats import write_label_map
 from monailabel_app.main import Rep3DApp
 from monailabel_app.models import retraining as training
 from monailabel_app.models import versions
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.tasks import Task
+from rep3d import files
 from rep3d.io.geometry import plain_geometry
+from rep3d.io.volumes import write_label_map
 from rep3d.training.checkpoints import load_deployed
 
 MODEL = "msd_hippocampus"
@@ -217,6 +216,6 @@ def test_full_disk_of_a_result(suffix, tmp_path, monkeypatch):
     path = tmp_path / f"result{suffix}"
     monkeypatch.setattr(files.os, "getpid", lambda: 1)
     (tmp_path / f".1.{threading.get_ident()}.part.{path.name}").symlink_to("/dev/full")
-    with pytest.raises(RequestError, match="the file cannot be stored") as caught:
+    with pytest.raises(files.WriteError, match=path.name):
         write_label_map(voxels, plain_geometry(voxels.shape, np.eye(4)), path, labels={"a": 1})
-    assert caught.value.status == 507 and list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []

@@ -14,14 +14,8 @@ from monailabel_app.bundles import read_bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.parameters import SubmissionParameters
 from monailabel_app.studies.submission import submit_label
-from monailabel_app.validation import (
-    check_image,
-    read_grid,
-    read_label,
-    read_voxels,
-)
+from monailabel_app.studies.volumes import check_image, read_grid, read_label, read_voxels
 
 SHAPE = (20, 22, 24)
 AFFINE = nib.affines.from_matvec(np.diag([1.0, 1.5, 2.0]), (-20, 10, 5))
@@ -91,8 +85,8 @@ def test_labels_of_slicer_land_right(kind, model, tmp_path):
             "scan",
             tmp_path / f"label{suffix}",
             "final",
-            SubmissionParameters(label_info=[{"name": "posterior hippocampus"}]),
             {},
+            names=["posterior hippocampus"],
         )
         stored, volume = store.label("scan", "final"), nib.load(scan)
         np.testing.assert_array_equal(np.asarray(nib.load(stored).dataobj), drawn * 2)
@@ -119,7 +113,7 @@ def test_one_volume_of_four_dimensions(model, tmp_path):
     for name, shape in (("three", SHAPE), ("four", (*SHAPE, 1))):
         label = tmp_path / f"{name}.nii.gz"
         nib.save(nib.Nifti1Image(np.ones(shape, np.uint8), AFFINE), label)
-        submit_label(store, {"a": model.bundle}, "scan", label, "final", SubmissionParameters(), {})
+        submit_label(store, {"a": model.bundle}, "scan", label, "final", {})
         assert nib.load(store.label("scan", "final")).shape == SHAPE
 
 

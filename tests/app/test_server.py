@@ -19,8 +19,8 @@ from bundle_helpers import label_names
 
 from monailabel_app.__main__ import main
 from monailabel_app.bundles import choose_bundles
-from monailabel_app.formats import write_label_map
 from rep3d.io.geometry import plain_geometry
+from rep3d.io.volumes import write_label_map
 
 pytestmark = pytest.mark.slow
 

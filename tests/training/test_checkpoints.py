@@ -1,6 +1,7 @@
 import errno
 import logging
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,8 @@ def test_interrupted_save_leaves_the_old_file(interruption, tmp_path, monkeypatc
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
 def test_full_disk_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints.os, "getpid", lambda: "full")
-    (tmp_path / ".full.a.pt").symlink_to("/dev/full")
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    (tmp_path / f".1.{threading.get_ident()}.part.a.pt").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left on device"):
         save_whole({"value": torch.zeros(10_000)}, tmp_path / "a.pt")
     assert files(tmp_path) == []

@@ -1,7 +1,7 @@
 """What callers are told when a request is refused, and when something fails inside."""
 
-import errno
 import logging
+import pickle
 from typing import Annotated
 
 import pytest
@@ -48,28 +48,7 @@ def test_a_refusal(status, path):
     assert headers["x-content-type-options"] == "nosniff"
 
 
-def refused(cause):
-    error = RequestError(507, "the file cannot be stored")
-    error.__cause__ = cause
-    return error
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-@pytest.mark.parametrize("wrap", [lambda error: error, refused], ids=["as it is", "as a refusal"])
-def test_a_full_disk(wrap, number, caplog):
-    status, _, answer = ask(failing(wrap(OSError(number, "no room"))), path="/fail")
-    assert (status, answer) == (507, {"detail": "the file cannot be stored (no room)"})
-    assert "GET /fail: no room" in caplog.text
-
-
-def test_another_error_of_the_disk():
-    assert ask(failing(OSError(errno.EIO, "broken")), path="/fail")[0] == 500
-    assert ask(failing(refused(OSError(errno.EIO, "broken"))), path="/fail")[0] == 507
-
-
 def test_a_refusal_travels():
     """Between processes and into logs, with its message alone."""
-    import pickle
-
     error = pickle.loads(pickle.dumps(RequestError(404, "there is no scan")))
     assert (error.status, error.message, str(error)) == (404, "there is no scan", "there is no scan")

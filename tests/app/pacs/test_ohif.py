@@ -12,7 +12,8 @@ import numpy as np
 import pydicom
 import pytest
 from bundle_helpers import ROOT
-from pacs_helpers import objects, pacs_server, until, write_series
+from dicom_helpers import write_series
+from pacs_helpers import objects, pacs_server, until
 from PIL import Image
 
 pytestmark = pytest.mark.slow

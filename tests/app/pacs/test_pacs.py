@@ -12,16 +12,17 @@ import pydicom
 import pytest
 import requests
 from app_helpers import OHIF_PARAMETERS
-from pacs_helpers import LIVER, objects, pacs_server, until, write_series
+from dicom_helpers import write_series
+from pacs_helpers import LIVER, objects, pacs_server, until
 
 from monailabel_app.bundles import choose_bundles
-from monailabel_app.dicom import convert_series, sorted_slices
-from monailabel_app.dicom_seg import make_segmentation
 from monailabel_app.errors import RequestError
 from monailabel_app.pacs.client import Pacs, connect
 from monailabel_app.pacs.studies import PacsStudies
 from monailabel_app.pacs.synchronization import Synchronization
 from monailabel_app.settings import read_settings
+from rep3d.io.dicom import convert_series, sorted_slices
+from rep3d.io.dicom_seg import make_segmentation
 
 pytestmark = pytest.mark.slow
 

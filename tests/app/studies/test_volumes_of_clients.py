@@ -1,18 +1,11 @@
+"""Images and labels that come from outside: what is refused, and in which words."""
+
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk
 
 from monailabel_app.errors import RequestError
-from monailabel_app.formats import write_label_map
-from monailabel_app.validation import (
-    check_image,
-    check_name,
-    read_grid,
-    read_label,
-    read_voxels,
-    split_suffix,
-)
+from monailabel_app.studies.volumes import check_image, read_grid, read_label, read_voxels, split_suffix
 from rep3d.io.geometry import TOLERANCE, plain_geometry
 
 AFFINE = np.array([[-1.5, 0, 0, 10], [0, 0, 2.0, -20], [0, 3.0, 0, 30], [0, 0, 0, 1]])
@@ -21,20 +14,6 @@ AFFINE = np.array([[-1.5, 0, 0, 10], [0, 0, 2.0, -20], [0, 3.0, 0, 30], [0, 0, 0
 def save(path, voxels, affine=AFFINE):
     nib.save(nib.Nifti1Image(voxels, affine), path)
     return path
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["", ".", "..", "../x", "a/b", "a\\b", ".hidden", "a\0b", "a\n", "a" * 201, "x..y", "a.", "a ", "CON", "nul.x"],
-)
-def test_names_stay_in_their_folder(name):
-    with pytest.raises(RequestError, match="image is .*, expected a plain name"):
-        check_name(name, "image")
-
-
-@pytest.mark.parametrize("name", ["case_001", "Größe 1", "1.2.840.113654", "a-b(2)"])
-def test_plain_names(name):
-    assert check_name(name, "image") == name
 
 
 @pytest.mark.parametrize(
@@ -48,42 +27,6 @@ def test_suffixes(name, expected):
 def test_unknown_suffix():
     with pytest.raises(RequestError, match=r"'a.zip' has no known suffix"):
         split_suffix("a.zip")
-
-
-@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".seg.nrrd"])
-def test_formats_agree(suffix, tmp_path):
-    """What is written comes back, on the same grid, also as SimpleITK reads it."""
-    voxels = np.random.default_rng(0).integers(0, 3, (4, 5, 6), dtype=np.uint8)
-    path = tmp_path / f"label{suffix}"
-    write_label_map(voxels, plain_geometry(voxels.shape, AFFINE), path, labels={"a": 1, "b": 2})
-    grid = read_grid(path)
-    assert grid.shape == (4, 5, 6)
-    np.testing.assert_allclose(grid.affine, AFFINE, atol=1e-6)
-    np.testing.assert_array_equal(read_voxels(path), voxels)
-    image = sitk.ReadImage(str(path))
-    assert image.GetPixelID() == sitk.sitkUInt8
-    point = image.TransformIndexToPhysicalPoint((3, 1, 2))
-    np.testing.assert_allclose(np.array([-1, -1, 1]) * point, (AFFINE @ [3, 1, 2, 1])[:3], atol=1e-5)
-    assert [path.name] == [p.name for p in tmp_path.iterdir()]
-
-
-def test_segments_of_slicer(tmp_path):
-    path = tmp_path / "label.seg.nrrd"
-    write_label_map(
-        np.ones((2, 3, 4), np.uint8), plain_geometry((2, 3, 4), AFFINE), path, labels={"liver": 1, "unheard of": 2}
-    )
-    image = sitk.ReadImage(str(path))
-    assert [image.GetMetaData(f"Segment{i}_Name") for i in range(2)] == ["liver", "unheard of"]
-    assert [image.GetMetaData(f"Segment{i}_LabelValue") for i in range(2)] == ["1", "2"]
-    colors = [image.GetMetaData(f"Segment{i}_Color").split() for i in range(2)]
-    assert colors[0] != colors[1] and all(0 <= float(part) <= 1 for color in colors for part in color)
-    assert image.GetMetaData("Segment0_Extent") == "0 1 0 2 0 3"
-
-
-def test_ids_that_do_not_fit_the_type(tmp_path):
-    with pytest.raises(ValueError, match="dtype is uint8, but the label map holds 300"):
-        write_label_map(np.full((2, 2, 2), 300), plain_geometry((2, 2, 2), AFFINE), tmp_path / "a.nii.gz", labels={})
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,3 @@
-import os
 import shutil
 
 import nibabel as nib
@@ -7,9 +6,8 @@ import pydicom
 import pytest
 from bundle_helpers import ROOT
 
-from monailabel_app.dicom import convert_series, sorted_slices
-from monailabel_app.errors import RequestError
-from monailabel_app.studies.folder import StudiesFolder
+from rep3d.io.dicom import convert_series, sorted_slices
+from rep3d.io.geometry import VolumeError
 
 SERIES = ROOT.parent / "shared/data/abdomen_ct_dicom"
 
@@ -40,15 +38,6 @@ def test_converted_series(kind, series, tmp_path):
     assert voxels.min() >= -1100 and voxels[np.asarray(label.dataobj) == 6].mean() > 0  # liver
 
 
-def test_series_among_the_studies(series):
-    store = StudiesFolder(series.parent)
-    assert store.list_images() == ["series"]
-    path = store.image("series")
-    made = path.stat().st_mtime_ns
-    assert store.image("series") == path and path.stat().st_mtime_ns == made
-    assert nib.load(path).shape[2] == 20
-
-
 def change(path, **tags):
     dataset = pydicom.dcmread(path)
     for name, value in tags.items():
@@ -71,7 +60,7 @@ def change(path, **tags):
 )
 def test_series_that_make_no_grid(break_it, message, series):
     break_it(sorted_slices(series))
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(VolumeError, match=message):
         sorted_slices(series)
 
 
@@ -79,19 +68,8 @@ def test_tilted_gantry(series):
     for number, path in enumerate(sorted_slices(series)):
         x, y, z = pydicom.dcmread(path).ImagePositionPatient
         change(path, ImagePositionPatient=[x, y + number, z])
-    with pytest.raises(RequestError, match="tilted gantry"):
+    with pytest.raises(VolumeError, match="tilted gantry"):
         sorted_slices(series)
-
-
-def test_a_series_that_was_still_being_copied(series):
-    store, kept = StudiesFolder(series.parent), sorted_slices(series)[10:]
-    for path in kept:
-        path.rename(series.parent / path.name.replace(".dcm", ".later"))
-    assert nib.load(store.image("series")).shape[2] == 10
-    for path in kept:
-        (series.parent / path.name.replace(".dcm", ".later")).rename(path)
-    os.utime(series, (1, 1))
-    assert nib.load(store.image("series")).shape[2] == 20
 
 
 def test_thickness_does_not_count(series):

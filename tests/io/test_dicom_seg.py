@@ -4,13 +4,12 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from bundle_helpers import BUNDLES
-from pacs_helpers import write_series
+from bundle_helpers import BUNDLES, read
+from dicom_helpers import write_series
 
-from monailabel_app.bundles import read_bundle
-from monailabel_app.dicom import convert_series, sorted_slices
-from monailabel_app.dicom_seg import make_segmentation, read_segmentation
-from monailabel_app.errors import RequestError
+from rep3d.io.dicom import convert_series, sorted_slices
+from rep3d.io.dicom_seg import make_segmentation, read_segmentation
+from rep3d.io.geometry import VolumeError
 
 LABELS = {"liver": 3, "left kidney": 1, "tumor": 7, "spleen": 200}
 
@@ -47,7 +46,8 @@ def test_there_and_back(slices, voxels, tmp_path):
 
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 def test_every_label_has_a_code_and_a_color(bundle, slices):
-    labels = read_bundle(bundle).labels
+    channels = read(bundle, "metadata")["network_data_format"]["outputs"]["pred"]["channel_def"]
+    labels = {name: int(index) for index, name in channels.items() if int(index)}
     voxels = np.zeros((64, 48, 12), int)
     voxels[: len(labels), 0, 0] = list(labels.values())
     segments = make_segmentation(slices, voxels, labels, "a model").SegmentSequence
@@ -61,7 +61,7 @@ def test_every_label_has_a_code_and_a_color(bundle, slices):
 
 
 def test_an_empty_label_map(slices):
-    with pytest.raises(RequestError, match="empty"):
+    with pytest.raises(VolumeError, match="empty"):
         make_segmentation(slices, np.zeros((64, 48, 12), int), LABELS, "a model")
 
 
@@ -74,7 +74,7 @@ def test_an_anonymised_series(tag, message, slices, voxels):
         dataset = pydicom.dcmread(path)
         delattr(dataset, tag)
         dataset.save_as(path)
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(VolumeError, match=message):
         make_segmentation(slices, voxels, LABELS, "a model")
 
 
@@ -130,6 +130,6 @@ def cut_short(dataset):
 def test_segmentations_that_do_not_fit(change, message, slices, voxels, tmp_path):
     dataset = make_segmentation(slices, voxels, LABELS, "a model")
     change(dataset)
-    with pytest.raises(RequestError, match=message) as caught:
+    with pytest.raises(VolumeError, match=message) as caught:
         read_segmentation(saved(dataset, tmp_path / "seg.dcm"), slices)
-    assert caught.value.status == 400
+    assert caught.value.path == str(tmp_path / "seg.dcm")

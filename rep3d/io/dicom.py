@@ -12,9 +12,8 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.misc import is_dicom
 
-from monailabel_app.errors import RequestError
-from monailabel_app.files import whole_file
-from monailabel_app.validation import check_image
+from rep3d.io.geometry import VolumeError, swap_lps
+from rep3d.io.itk import write_itk
 
 SPACING_TOLERANCE = 0.01  # of the distance between slices
 TILT_TOLERANCE = 0.1  # millimetres that a slice may lie beside the first
@@ -34,18 +33,18 @@ def sorted_slices(folder: Path) -> list[Path]:
     Slice thickness and identifiers are not looked at: what counts is where the slices lie.
 
     Raises:
-        RequestError: slices of different size or orientation, at the same place, or at uneven distances.
+        VolumeError: slices of different size or orientation, at the same place, or at uneven distances.
     """
     slices = [(path, _header(path)) for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."]
     if len(slices) < 2:
-        raise RequestError(400, f"the DICOM series has {len(slices)} slice(s), expected at least two")
+        raise VolumeError(folder, f"the DICOM series has {len(slices)} slice(s), expected at least two")
     first = slices[0][1]
     for path, header in slices:
         if header.get("SamplesPerPixel", 1) != 1:
-            raise RequestError(400, f"{path.name}: colour images are not supported")
+            raise VolumeError(folder, f"{path.name}: colour images are not supported")
         for tag in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
             if not np.allclose(header[tag], first[tag], atol=1e-3):
-                raise RequestError(400, f"{path.name}: {tag} is {header[tag]}, of the first slice {first[tag]}")
+                raise VolumeError(folder, f"{path.name}: {tag} is {header[tag]}, of the first slice {first[tag]}")
     across, down = np.reshape(np.asarray(first["ImageOrientationPatient"], dtype=float), (2, 3))
     normal = np.cross(across, down)
     positions = {path: np.asarray(header["ImagePositionPatient"], dtype=float) for path, header in slices}
@@ -54,15 +53,15 @@ def sorted_slices(folder: Path) -> list[Path]:
     for path in order:
         offset = positions[path] - positions[order[0]]
         if max(abs(across @ offset), abs(down @ offset)) > TILT_TOLERANCE:
-            raise RequestError(400, f"{path.name}: not straight above the first slice (tilted gantry?)")
+            raise VolumeError(folder, f"{path.name}: not straight above the first slice (tilted gantry?)")
     gaps = np.diff([places[path] for path in order])
     usual = float(np.median(gaps))
     for path, gap in zip(order[1:], gaps, strict=True):
         if gap < SPACING_TOLERANCE:
-            raise RequestError(400, f"{path.name}: there is another slice at its place")
+            raise VolumeError(folder, f"{path.name}: there is another slice at its place")
         if abs(gap - usual) > SPACING_TOLERANCE * usual:
-            raise RequestError(
-                400, f"{path.name}: {gap:.3f} mm after the slice before, the others {usual:.3f} mm: is one missing?"
+            raise VolumeError(
+                folder, f"{path.name}: {gap:.3f} mm after the slice before, the others {usual:.3f} mm: is one missing?"
             )
     return order
 
@@ -76,33 +75,30 @@ def read_grid_of_slices(slices: Sequence[Path]) -> np.ndarray:
     affine = np.eye(4)
     columns = (across * column_spacing, down * row_spacing, (end - origin) / (len(slices) - 1), origin)
     affine[:3] = np.stack(columns, axis=1)
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # DICOM is in LPS
+    return swap_lps(affine)
 
 
 def convert_series(folder: Path, target: Path) -> None:
     """Write a series as NIfTI, in its own voxel order.
 
     Raises:
-        RequestError: as `sorted_slices`, slices that cannot be read, or a volume that no network can take.
+        VolumeError: as `sorted_slices`, or slices that cannot be decoded.
     """
     files = sorted_slices(folder)
     try:
         image = sitk.ReadImage([str(path) for path in files])
     except RuntimeError as error:
-        raise RequestError(400, "the DICOM series cannot be decoded") from error
-    target.parent.mkdir(exist_ok=True)
-    with whole_file(target) as temporary:
-        sitk.WriteImage(image, str(temporary))
-        check_image(temporary)
+        raise VolumeError(folder, "the DICOM series cannot be decoded") from error
+    write_itk(image, target)
 
 
 def _header(path: Path) -> dict[str, Any]:
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
     except (pydicom.errors.InvalidDicomError, OSError, EOFError) as error:
-        raise RequestError(400, f"{path.name}: no DICOM file") from error
+        raise VolumeError(path.parent, f"{path.name}: no DICOM file") from error
     header = {tag: getattr(dataset, tag, None) for tag in TAGS}
     missing = [tag for tag, value in header.items() if value in (None, "") and tag != "SamplesPerPixel"]
     if missing:
-        raise RequestError(400, f"{path.name}: {', '.join(missing)} is missing")
+        raise VolumeError(path.parent, f"{path.name}: {', '.join(missing)} is missing")
     return {tag: value for tag, value in header.items() if value is not None}

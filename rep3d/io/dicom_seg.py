@@ -14,10 +14,9 @@ from PIL import Image, ImageCms
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from monailabel_app.dicom import read_grid_of_slices
-from monailabel_app.errors import RequestError
-from monailabel_app.formats import label_colors
-from monailabel_app.validation import MAX_BYTES
+from rep3d.io.colors import Color, distinct_colors
+from rep3d.io.dicom import read_grid_of_slices
+from rep3d.io.geometry import MAX_BYTES, VolumeError, swap_lps
 
 logging.getLogger("highdicom").setLevel(logging.WARNING)  # its messages hold identifiers
 SERIES_NUMBER = 300
@@ -40,33 +39,36 @@ def make_segmentation(
     labels: Mapping[str, int],
     model: str,
     *,
+    colors: Mapping[str, Color] | None = None,
     uid: str | None = None,
     is_proposal: bool = False,
 ) -> pydicom.Dataset:
     """A binary DICOM Segmentation of a series.
 
     Args:
-        slices: the files of the series, as `monailabel_app.dicom.sorted_slices` puts them.
+        slices: the files of the series, as `rep3d.io.dicom.sorted_slices` puts them.
         voxels: (D, H, W) label ids, on the grid of the series as `convert_series` writes it.
         labels: ids by name; those without voxels are left out.
         model: what made the label map, such as the name of a bundle.
+        colors: by the labels' names; `distinct_colors` otherwise.
         uid: its SOPInstanceUID; a new one otherwise.
         is_proposal: a network made it, and nobody has looked at it; see `is_own_proposal`.
 
     Raises:
-        RequestError: an empty label map, or slices without the identifiers that a segmentation refers to.
+        VolumeError: an empty label map, or slices without the identifiers that a segmentation refers to.
     """
+    series = slices[0].parent
     sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in slices]
     missing = [tag for tag in IDENTIFIERS if not sources[0].get(tag)]
     if missing:
-        raise RequestError(400, f"the DICOM series has no {', '.join(missing)}: a segmentation cannot refer to it")
+        raise VolumeError(series, f"the DICOM series has no {', '.join(missing)}: a segmentation cannot refer to it")
     present = {name: index for name, index in labels.items() if (voxels == index).any()}
     if not present:
-        raise RequestError(400, "the label map is empty: a DICOM segmentation needs at least one segment")
+        raise VolumeError(series, "the label map is empty: a DICOM segmentation needs at least one segment")
     frames = np.zeros(voxels.shape[::-1], dtype=np.uint8)
     for number, index in enumerate(present.values(), 1):  # segments are numbered from 1 without gaps
         frames[voxels.transpose() == index] = number
-    colors = label_colors(labels)
+    colors = colors or distinct_colors(labels)
     descriptions = [_describe(number, name, colors[name], model) for number, name in enumerate(present, 1)]
     try:
         segmentation = hd.seg.Segmentation(
@@ -86,7 +88,7 @@ def make_segmentation(
             series_description=f"Segmentation, {model}"[:64],
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RequestError(400, f"the DICOM series lacks what a segmentation needs ({error})") from error
+        raise VolumeError(series, f"the DICOM series lacks what a segmentation needs ({error})") from error
     # Viewers take the distance of slices from here; how thick a slice is often differs.
     measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     measures.SpacingBetweenSlices = float(np.linalg.norm(read_grid_of_slices(slices)[:3, 2]))
@@ -99,21 +101,22 @@ def is_own_proposal(dataset: pydicom.Dataset) -> bool:
 
 
 def read_segmentation(
-    dataset: pydicom.Dataset, slices: Sequence[Path]
+    dataset: pydicom.Dataset, slices: Sequence[Path], max_bytes: int = MAX_BYTES
 ) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
     """The label map of a DICOM Segmentation on the grid of the series that it refers to.
 
     Args:
         slices: the files of that series, as `sorted_slices` puts them.
+        max_bytes: at most, of what its frames take in memory.
 
     Returns:
         voxels (D, H, W), affine (4, 4) in RAS millimetres, and the ids of the segments that have voxels by name.
 
     Raises:
-        RequestError: no readable segmentation, overlapping segments, or one of other slices.
+        VolumeError: no readable segmentation, overlapping segments, or one of other slices.
     """
     affine = read_grid_of_slices(slices)
-    _check_size(dataset, slices)
+    _check_size(dataset, slices, max_bytes)
     try:
         names = {int(item.SegmentNumber): str(item.SegmentLabel) for item in dataset.SegmentSequence}
         frames = np.reshape(dataset.pixel_array, (-1, dataset.Rows, dataset.Columns))
@@ -121,33 +124,38 @@ def read_segmentation(
         groups = [group.SegmentIdentificationSequence[0] for group in dataset.PerFrameFunctionalGroupsSequence]
         numbers = [int(group.ReferencedSegmentNumber) for group in groups]
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, NotImplementedError) as error:
-        raise RequestError(400, f"the DICOM segmentation cannot be read ({error})") from error
+        raise _refusal(dataset, f"the DICOM segmentation cannot be read ({error})") from error
     voxels = np.zeros((len(slices), *frames.shape[1:]), dtype=np.uint8)
     for frame, place, number in zip(frames.astype(bool), places, numbers, strict=True):
         if not 0 <= place < len(slices) or number not in names or not 0 < number < 256:
-            raise RequestError(400, f"the DICOM segmentation has a frame of segment {number} at slice {place}")
+            raise _refusal(dataset, f"the DICOM segmentation has a frame of segment {number} at slice {place}")
         if voxels[place][frame].any():
-            raise RequestError(400, f"the segment {names[number]!r} overlaps another one")
+            raise _refusal(dataset, f"the segment {names[number]!r} overlaps another one")
         voxels[place][frame] = number
     present = {names[number]: number for number in np.unique(voxels).tolist() if number}
     return voxels.transpose(), affine, present
 
 
-def _check_size(dataset: pydicom.Dataset, slices: Sequence[Path]) -> None:
+def _refusal(dataset: pydicom.Dataset, reason: str) -> VolumeError:
+    """Names the file, or what a PACS calls it."""
+    return VolumeError(getattr(dataset, "filename", None) or str(dataset.get("SOPInstanceUID")), reason)
+
+
+def _check_size(dataset: pydicom.Dataset, slices: Sequence[Path], max_bytes: int) -> None:
     """Before its frames are unpacked: eight bytes of memory for each byte."""
     first = pydicom.dcmread(slices[0], specific_tags=["Rows", "Columns"])
     kind, size = dataset.get("SegmentationType"), (dataset.get("Rows"), dataset.get("Columns"))
     if kind != "BINARY" or size != (first.Rows, first.Columns):
-        raise RequestError(
-            400,
+        raise _refusal(
+            dataset,
             f"the DICOM segmentation is {kind} with frames of {size}, expected BINARY of {(first.Rows, first.Columns)} "
             "as its series",
         )
     frames, most = int(dataset.get("NumberOfFrames") or 1), len(slices) * len(dataset.get("SegmentSequence") or ())
     # Four bytes a voxel: the frames, the label map, and masks of both.
-    if frames > most or 4 * frames * first.Rows * first.Columns > MAX_BYTES:
-        raise RequestError(
-            400, f"the DICOM segmentation cannot be read: it has {frames} frames, at most {most} are possible"
+    if frames > most or 4 * frames * first.Rows * first.Columns > max_bytes:
+        raise _refusal(
+            dataset, f"the DICOM segmentation cannot be read: it has {frames} frames, at most {most} are possible"
         )
 
 
@@ -161,10 +169,10 @@ def _place_of_frame(dataset: pydicom.Dataset, group: pydicom.Dataset, affine: np
     orientation = (shared if "PlaneOrientationSequence" in shared else group).PlaneOrientationSequence[0]
     across, down = np.reshape(np.asarray(orientation.ImageOrientationPatient, dtype=float), (2, 3))
     position = np.asarray(group.PlanePositionSequence[0].ImagePositionPatient, dtype=float)
-    to_lps = np.diag([-1.0, -1.0, 1.0])
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    turned = not np.allclose(to_lps @ np.stack([across, down], axis=1), axes[:, :2], atol=1e-3)
-    i, j, k = np.linalg.solve(affine[:3, :3], to_lps @ position - affine[:3, 3])
+    lps = swap_lps(affine)
+    axes = lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)
+    turned = not np.allclose(np.stack([across, down], axis=1), axes[:, :2], atol=1e-3)
+    i, j, k = np.linalg.solve(lps[:3, :3], position - lps[:3, 3])
     if turned or max(abs(i), abs(j), abs(k - round(k))) > PLACE_TOLERANCE:
         raise ValueError("a frame lies on no slice of the series")
     return round(k)

@@ -1,0 +1,78 @@
+"""Files that are whole or not there: written to a temporary name beside their own, then renamed."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PART = ".part"  # ends temporary names
+
+
+class WriteError(OSError):
+    """A file cannot be written, such as to a full disk or to a folder of somebody else; `filename` is its own name."""
+
+
+@contextmanager
+def whole_file(target: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path that takes the place of `target` when the context ends well; its suffix is that of `target`.
+
+    Raises:
+        WriteError: an OSError in the context, or at its end. What was there stays as it was.
+    """
+    target = Path(target)
+    temporary = target.with_name(f".{os.getpid()}.{threading.get_ident()}{PART}.{target.name}")
+    try:
+        yield temporary
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise WriteError(error.errno, error.strerror or str(error), str(target)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def copy_whole(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Copy a file."""
+    with whole_file(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file; it ends with an end of line."""
+    with whole_file(path) as temporary:
+        temporary.write_text(f"{text.rstrip()}\n", encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, content: object) -> None:
+    """Write a JSON file; what JSON does not know, such as paths and times, becomes text."""
+    write_text(path, json.dumps(content, indent=2, default=str))
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+    """A JSON file that `write_json` wrote; empty where there is none."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows that all have the keys of the first, which name the columns."""
+    with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def remove_parts(folder: str | os.PathLike) -> None:
+    """Remove what a kill left half written, below a folder."""
+    for path in Path(folder).rglob(f".*{PART}.*"):
+        path.unlink()

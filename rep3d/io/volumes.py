@@ -1,0 +1,127 @@
+"""Volumes and label maps in files of any format, by the suffix of their name. NRRD needs the extra `dicom`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import nibabel as nib
+import numpy as np
+
+from rep3d.files import whole_file
+from rep3d.io import nifti
+from rep3d.io.colors import Color, distinct_colors
+from rep3d.io.geometry import MAX_BYTES, Geometry, VolumeError
+
+NIFTI = (".nii.gz", ".nii")
+SUFFIXES = (*NIFTI, ".seg.nrrd", ".nrrd")  # the longer of two that fit comes first
+
+
+def split_suffix(name: str) -> tuple[str, str]:
+    """A file name without its suffix, and the suffix.
+
+    Raises:
+        VolumeError: the suffix is none of `SUFFIXES`.
+    """
+    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
+    if suffix is None:
+        raise VolumeError(name, f"file name {name[-100:]!r} has no known suffix, expected one of {', '.join(SUFFIXES)}")
+    return name[: -len(suffix)], suffix
+
+
+def read_geometry(path: Path, max_bytes: int = MAX_BYTES) -> Geometry:
+    """The geometry of a file that holds one volume, from its header.
+
+    Args:
+        max_bytes: at most, of the voxels in memory.
+
+    Raises:
+        VolumeError: see `rep3d.io.nifti.read_geometry` and `rep3d.io.nrrd.read_geometry`.
+    """
+    form = _format(path)
+    with _refusals(path):
+        return form.read_geometry(path, max_bytes)
+
+
+def read_volume(path: Path, max_bytes: int = MAX_BYTES) -> tuple[np.ndarray, Geometry]:
+    """The voxels (D, H, W) of a whole file and their geometry.
+
+    Raises:
+        VolumeError: see `rep3d.io.nifti.read_volume` and `rep3d.io.nrrd.read_volume`.
+    """
+    form = _format(path)
+    with _refusals(path):
+        return form.read_volume(path, max_bytes)
+
+
+def write_label_map(
+    voxels: np.ndarray,
+    grid: Geometry,
+    path: Path,
+    *,
+    labels: Mapping[str, int],
+    colors: Mapping[str, Color] | None = None,
+    dtype: str = "uint8",
+    compress: bool = True,
+) -> None:
+    """Write a label map as a whole or not at all.
+
+    Args:
+        voxels: (D, H, W) label ids.
+        grid: of its scan. NIfTI gets the place that the scan's own header tells, NRRD the place where ITK sees it.
+        labels: ids by name, for `.seg.nrrd`.
+        colors: by name, for `.seg.nrrd`; `distinct_colors` otherwise.
+        dtype: of the voxels in the file, a whole-number type.
+
+    Raises:
+        ValueError: an id does not fit the dtype.
+        VolumeError: the suffix is none of `SUFFIXES`.
+        WriteError: it cannot be written.
+    """
+    if voxels.size and voxels.max() > np.iinfo(dtype).max:
+        raise ValueError(f"dtype is {dtype}, but the label map holds {int(voxels.max())}")
+    _, suffix = split_suffix(path.name)
+    voxels = voxels.astype(dtype)
+    with whole_file(path) as temporary:
+        if suffix in NIFTI:
+            nib.save(nifti.label_image(voxels, grid), temporary)
+        else:
+            segments = (labels, colors or distinct_colors(labels)) if suffix == ".seg.nrrd" else None
+            _write_nrrd(temporary, voxels, grid, segments, compress)
+
+
+def _write_nrrd(
+    path: Path,
+    voxels: np.ndarray,
+    grid: Geometry,
+    segments: tuple[Mapping[str, int], Mapping[str, Color]] | None,
+    compress: bool,
+) -> None:
+    from rep3d.io import nrrd  # not before: it needs SimpleITK
+    from rep3d.io.segments import segment_fields
+
+    affine = grid.affine if grid.itk_affine is None else grid.itk_affine
+    fields = segment_fields(*segments, voxels.shape) if segments else {}
+    nrrd.write_volume(path, voxels, affine, fields=fields, compress=compress)
+
+
+def _format(path: Path) -> ModuleType:
+    """The module that reads a file."""
+    if split_suffix(path.name)[1] in NIFTI:
+        return nifti
+    from rep3d.io import nrrd  # not before: it needs SimpleITK
+
+    return nrrd
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Whatever a library trips over is a file that cannot be read."""
+    try:
+        yield
+    except VolumeError:
+        raise
+    except Exception as error:
+        raise VolumeError(path, f"the file cannot be read ({path.stat().st_size} bytes)") from error

@@ -1,0 +1,4 @@
+import importlib.util
+
+if importlib.util.find_spec("highdicom") is None:
+    collect_ignore = ["test_dicom.py", "test_dicom_seg.py", "test_volumes.py"]  # they need the extra `dicom`

@@ -1,0 +1,79 @@
+import os
+
+import pytest
+
+from rep3d.files import WriteError, copy_whole, read_json, remove_parts, whole_file, write_csv, write_json, write_text
+
+WRITERS = {
+    "copy_whole": lambda path: copy_whole(__file__, path),
+    "write_csv": lambda path: write_csv(path, [{"case": "a", "dice": 0.5}]),
+    "write_json": lambda path: write_json(path, {"a": 1}),
+    "write_text": lambda path: write_text(path, "text"),
+}
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+@pytest.mark.parametrize("before", [None, b"old"], ids=["new", "replaced"])
+@pytest.mark.parametrize("stop", [OSError(28, "No space left on device"), KeyboardInterrupt(), Killed()], ids=repr)
+def test_what_fails_leaves_the_old_file(write, before, stop, tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    if before:
+        path.write_bytes(before)
+
+    def fail(*_):
+        raise stop
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(WriteError if isinstance(stop, OSError) else type(stop)):
+        write(path)
+    assert [file.read_bytes() for file in tmp_path.iterdir()] == ([before] if before else [])
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+def test_an_error_names_the_file_that_was_wanted(write, tmp_path):
+    with pytest.raises(WriteError, match="No such file or directory: .*gone/file.json") as caught:
+        write(tmp_path / "gone/file.json")
+    assert caught.value.filename == str(tmp_path / "gone/file.json") and caught.value.strerror
+
+
+def test_an_error_without_a_number_keeps_its_words(tmp_path):
+    with pytest.raises(WriteError, match="the library says no"), whole_file(tmp_path / "a"):
+        raise OSError("the library says no")
+
+
+def test_other_errors_pass(tmp_path):
+    with pytest.raises(ValueError, match="no such label"), whole_file(tmp_path / "a.nii.gz") as temporary:
+        temporary.write_bytes(b"half")
+        raise ValueError("no such label")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_name_lies_beside_and_keeps_the_suffix(tmp_path):
+    with whole_file(tmp_path / "a.nii.gz") as temporary:
+        temporary.write_bytes(b"whole")
+        assert temporary.parent == tmp_path and temporary.name.endswith(".a.nii.gz") and temporary.name[0] == "."
+        assert not (tmp_path / "a.nii.gz").exists()
+    assert (tmp_path / "a.nii.gz").read_bytes() == b"whole"
+
+
+def test_parts_of_a_kill(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in (".1.2.part.model.pt", "deep/.3.4.part.label.nii.gz", "deep/kept.part.txt", ".kept"):
+        (tmp_path / name).touch()
+    remove_parts(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".kept", "kept.part.txt"]
+
+
+def test_json(tmp_path):
+    assert read_json(tmp_path / "a.json") == {}
+    write_json(tmp_path / "a.json", {"b": [1, "ü"], "path": tmp_path})
+    assert read_json(tmp_path / "a.json") == {"b": [1, "ü"], "path": str(tmp_path)}
+
+
+def test_csv(tmp_path):
+    write_csv(tmp_path / "a.csv", [{"case": "one, two", "dice": 0.5}, {"case": "three", "dice": ""}])
+    assert (tmp_path / "a.csv").read_bytes() == b'case,dice\r\n"one, two",0.5\r\nthree,\r\n'
