@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import monailabel.app
+from filelock import FileLock
 from monailabel.config import settings as environment
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from monailabel_app.bundles import choose_bundles
+from monailabel_app.bundles import Bundle, choose_bundles
 from monailabel_app.http.authentication import Authentication
 from monailabel_app.http.server import make_server
 from monailabel_app.models.active_learning import Uncertainty, make_strategies
 from monailabel_app.models.background import BackgroundWork
 from monailabel_app.models.inference import BundleInference, prepare_models
 from monailabel_app.models.retraining import BundleTraining
+from monailabel_app.models.versions import check_versions
 from monailabel_app.pacs.client import connect
-from monailabel_app.pacs.studies import PacsStudies
+from monailabel_app.pacs.images import PacsImages
 from monailabel_app.pacs.synchronization import Synchronization
 from monailabel_app.services import Services
 from monailabel_app.settings import read_settings
-from monailabel_app.studies.folder import KNOWLEDGE, StudiesFolder
+from monailabel_app.studies.folder import StudiesFolder, check_studies
+from monailabel_app.studies.knowledge import KNOWLEDGE
 from monailabel_app.studies.sessions import Sessions
 from rep3d.files import remove_parts
 from rep3d.locks import lock_folders
@@ -40,8 +43,8 @@ class Rep3DApp(MONAILabelApp):
         conf: see `monailabel_app.settings`.
 
     Raises:
-        ValueError: a setting that does not work, such as a model that is not there; or another server works on the
-            studies or on a bundle.
+        ValueError: a setting that does not work, such as a model that is not there; another server works on the
+            studies or on a bundle; or a newer one wrote them.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
@@ -50,19 +53,14 @@ class Rep3DApp(MONAILabelApp):
         settings = read_settings(folder, conf)
         authentication = Authentication.of(settings)
         bundles = choose_bundles(settings.bundles, settings.models)
-        weights = [bundle.weights.parent for bundle in bundles.values()]
         in_pacs = studies.startswith(("http://", "https://"))
         studies_folder = settings.pacs_folder if in_pacs else Path(studies)
-        self._locks = lock_folders([*weights, studies_folder / KNOWLEDGE], "server")
-        for models_folder in weights:
-            remove_parts(models_folder)
+        self._locks = own_folders(bundles.values(), studies_folder)
         (folder / "logs").mkdir(exist_ok=True)
 
-        if not in_pacs:
-            store, synchronization = StudiesFolder(studies_folder), None
-        else:
-            store = PacsStudies(connect(studies, settings.modalities, settings.search), studies_folder)
-            synchronization = Synchronization(store, bundles, send=settings.send_labels)
+        pacs = connect(studies, settings.modalities, settings.search) if in_pacs else None
+        store = StudiesFolder(studies_folder, PacsImages(pacs, studies_folder) if pacs else None)
+        synchronization = Synchronization(pacs, store, bundles, send=settings.send_labels) if pacs else None
         sessions = Sessions(folder / "sessions")
         models = {name: BundleInference(bundle) for name, bundle in bundles.items()}
         strategies = make_strategies(models) if environment.MONAI_LABEL_TASKS_STRATEGY else {}
@@ -76,6 +74,7 @@ class Rep3DApp(MONAILabelApp):
             settings=settings,
             bundles=bundles,
             studies=store,
+            pacs=pacs,
             synchronization=synchronization,
             sessions=sessions,
             models=models,
@@ -119,6 +118,23 @@ class Rep3DApp(MONAILabelApp):
     def async_scoring(self, method: str | None = None, params: Mapping[str, Any] | None = None) -> None:
         """Compute what scores are missing in the background."""
         self.services.background.keep_scores()
+
+
+def own_folders(bundles: Iterable[Bundle], studies: Path) -> list[FileLock]:
+    """Keep other servers away from the bundles' weights and the studies, and take up what a killed one left.
+
+    Raises:
+        ValueError: another server works on one of them, or a newer one wrote it; that one is left as it was.
+    """
+    bundles = list(bundles)
+    for bundle in bundles:
+        check_versions(bundle)
+    check_studies(studies)
+    weights = [bundle.weights.parent for bundle in bundles]
+    locks = lock_folders([*weights, studies / KNOWLEDGE], "server")
+    for folder in weights:
+        remove_parts(folder)
+    return locks
 
 
 def hide_from_processes(folder: Path) -> None:

@@ -14,7 +14,6 @@ from monailabel_app.models.background import BackgroundWork
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.pacs.client import Pacs
-from monailabel_app.pacs.studies import PacsStudies
 from monailabel_app.pacs.synchronization import Synchronization
 from monailabel_app.settings import Settings
 from monailabel_app.studies.folder import StudiesFolder
@@ -28,7 +27,8 @@ class Services:
     Args:
         app_dir: the app's folder; logs are below it.
         bundles: those that are served, by name.
-        studies: images and labels, in a folder or in a PACS.
+        studies: images and labels.
+        pacs: where the images are, if not in a folder.
         synchronization: of labels with the PACS, if there is one.
         sessions: images that are only lent.
         models: inference by model name.
@@ -43,6 +43,7 @@ class Services:
     settings: Settings
     bundles: Mapping[str, Bundle]
     studies: StudiesFolder
+    pacs: Pacs | None
     synchronization: Synchronization | None
     sessions: Sessions
     models: Mapping[str, BundleInference]
@@ -61,16 +62,6 @@ class Services:
         if name not in self.models:
             raise RequestError(404, f"there is no model {name[:100]!r}, expected one of {', '.join(self.models)}")
         return self.models[name]
-
-    def pacs(self) -> Pacs:
-        """Where the images are, if not in a folder.
-
-        Raises:
-            RequestError: 404, they are in a folder.
-        """
-        if not isinstance(self.studies, PacsStudies):
-            raise RequestError(404, "the studies are in a folder, not in a PACS")
-        return self.studies.pacs
 
     def synchronize(self) -> None:
         """Make labels and the PACS, if there is one, the same.

@@ -1,10 +1,12 @@
-"""Inference and evaluation case by case, where one broken case does not stop the others."""
+"""Inference case by case, where one broken case does not stop the others."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,13 +20,11 @@ from monai.engines import Evaluator
 from torch.utils.data import DataLoader, Dataset
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from rep3d.console.errors import describe, first_line
+from rep3d.console.errors import first_line
 from rep3d.console.logs import file_only
 from rep3d.console.progress import Progress, tell
 from rep3d.data.cases import case_names
-from rep3d.data.checks import check_datalist
 from rep3d.data.lists import load_inference_list
-from rep3d.evaluation.scores import CaseScores
 from rep3d.io.nifti import is_label_map_of_ours
 
 logger = logging.getLogger(__name__)
@@ -80,43 +80,7 @@ def segment_each(evaluator: Evaluator, dataloader: DataLoader, output_dir: str |
         logger.info("label map: %s", os.path.abspath(written[0]))
     elif written:
         logger.info("%d label maps in %s", len(written), os.path.abspath(output_dir))
-    _raise(failures, len(dataloader), "segmented")
-
-
-def score_each(
-    evaluator: Evaluator,
-    dataloader: DataLoader,
-    scores: CaseScores,
-    classes: int,
-    memory: str | os.PathLike,
-    window: Sequence[float] | None,
-) -> None:
-    """Score every case by itself; leave the scores of those that can be scored, and name the others.
-
-    Args:
-        evaluator: MONAI evaluator with `scores` among its handlers.
-        dataloader: of items {"image": path, "label": path} and their transform.
-        scores: what collects and writes the scores.
-        classes, memory, window: as of `rep3d.data.checks.check_datalist`.
-
-    Raises:
-        RuntimeError: after all cases, when some have failed. Names each with its reason.
-    """
-    problems = find_problems(dataloader.dataset.data, classes, memory, window)  # type: ignore[attr-defined]
-    failures = run_each(evaluator, dataloader, "Scoring", problems=problems)
-    everywhere = scores.write([str(failure) for failure in failures])
-    _raise(everywhere, len(dataloader.dataset), "scored")  # type: ignore[arg-type]
-
-
-def find_problems(
-    items: Sequence[dict[str, str]], classes: int, memory: str | os.PathLike, window: Sequence[float] | None
-) -> dict[str, str]:
-    """What `rep3d.data.checks.check_datalist` finds wrong with each case, by the path of its image."""
-    try:
-        check_datalist(items, classes, memory, window)
-        return {}
-    except ValueError:
-        return {item["image"]: problem for item in items if (problem := _problem(item, classes, memory, window))}
+    raise_failures(failures, len(dataloader), "segmented")
 
 
 def run_each(
@@ -168,6 +132,17 @@ def run_each(
     return failures
 
 
+def raise_failures(failures: Sequence[object], count: int, done: str) -> None:
+    """End a run in which some of `count` cases failed.
+
+    Raises:
+        RuntimeError: names the failures, and what could not be done.
+    """
+    if failures:
+        listed = "\n  ".join(map(str, failures))
+        raise RuntimeError(f"{len(failures)} of {count} case(s) could not be {done}:\n  {listed}")
+
+
 def _named(dataloader: DataLoader) -> DataLoader:
     """The data loader with items that have their name as "case"."""
     dataset: Any = dataloader.dataset
@@ -209,21 +184,6 @@ def _failure(image: str, error: Exception) -> Failure:
     return Failure(image, reason, "".join(traceback.format_exception(error)))
 
 
-def _problem(item: dict[str, str], classes: int, memory: str | os.PathLike, window: Sequence[float] | None) -> str:
-    try:
-        check_datalist([item], classes, memory, window)
-        return ""
-    except ValueError as error:
-        _, *found = describe(error).splitlines()  # the first line counts them
-        return "; ".join(line.strip() for line in found).removeprefix(f"{item['image']}: ")
-
-
-def _raise(failures: Sequence[object], count: int, done: str) -> None:
-    if failures:
-        listed = "\n  ".join(map(str, failures))
-        raise RuntimeError(f"{len(failures)} of {count} case(s) could not be {done}:\n  {listed}")
-
-
 @contextmanager
 def _quiet(evaluator: Evaluator) -> Iterator[None]:
     """The engine logs a traceback of what we report in one line."""
@@ -246,3 +206,12 @@ def _only(items: list) -> Any:
 
 def _is_first_process() -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
+def __getattr__(name: str) -> Any:
+    """Where the configs of version 0.1.0, packed bundles among them, look for what has moved since; until 0.3."""
+    if name != "score_each":
+        raise AttributeError(f"module 'rep3d.inference' has no attribute {name!r}")
+    told = "rep3d.inference.score_each is now rep3d.evaluation.score_each: render or pack the bundle anew"
+    warnings.warn(told, FutureWarning, stacklevel=2)
+    return importlib.import_module("rep3d.evaluation").score_each

@@ -191,17 +191,6 @@ def test_everything_is_instantiated(files, trained, models, tmp_path):
             created.parser.get_parsed_content(key)
 
 
-@pytest.mark.parametrize("network", sorted(ROOT.glob("configs/networks/*.json")), ids=lambda path: path.stem)
-@each_bundle
-def test_network_overlay(network, bundle):
-    for config in ("train", "inference"):
-        parser = ConfigParser()
-        parser.read_config([str(bundle / f"configs/{config}.json"), str(network)])
-        with torch.device("meta"):  # full size, and no memory
-            built = parser.get_parsed_content("network_def")
-        assert sum(parameter.numel() for parameter in built.parameters()) > 0
-
-
 @each_bundle
 def test_verify_net_in_out(bundle):
     verify_net_in_out(

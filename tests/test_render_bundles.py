@@ -5,6 +5,8 @@ import shutil
 import pytest
 from bundle_helpers import BUNDLES, ROOT
 
+from rep3d.datasets.rendering import merge, render
+
 
 @pytest.fixture(scope="module")
 def script():
@@ -109,13 +111,13 @@ def test_broken_json_is_named(name, script, copy, capsys):
     assert refusal(script, copy, capsys).startswith(f"{path}: no valid JSON (Expecting ")
 
 
-def test_a_fact_stands_once(script, copy):
+def test_a_label_stands_once(copy):
     """A label's new name in the dataset's config reaches every file that names it."""
     path = copy / f"configs/datasets/{BUNDLES[-1].name}.json"
     dataset = json.loads(path.read_text(encoding="utf-8"))
     old, dataset["common"]["label_names"][-1] = dataset["common"]["label_names"][-1], "renamed label"
     path.write_text(json.dumps(dataset), encoding="utf-8")
-    files = script.render(copy, BUNDLES[-1].name)
+    files = render(copy, BUNDLES[-1].name)
     for name in ("configs/train.json", "configs/inference.json", "configs/metadata.json", "docs/README.md"):
         assert "renamed label" in files[name]
     for name in ("configs/train.json", "configs/inference.json"):
@@ -132,7 +134,7 @@ def test_a_fact_stands_once(script, copy):
         ([{"a": [1, 2]}, {"a": [3]}], {"a": [3]}),
     ],
 )
-def test_merge(fragments, merged, script):
+def test_merge(fragments, merged):
     before = json.dumps(fragments)
-    assert script.merge(*fragments) == merged
+    assert merge(*fragments) == merged
     assert json.dumps(fragments) == before

@@ -34,5 +34,5 @@ def test_a_new_label_set(tmp_path):
 
 
 def test_files_that_the_page_names():
-    names = re.findall(r"(?:configs/(?:recipes|networks)|scripts)/\w+\.(?:json|py)", PAGE)
+    names = re.findall(r"(?:configs/(?:recipes|networks|ablations)|scripts)/\w+\.(?:json|py)", PAGE)
     assert len(names) >= 4 and all((ROOT / name).is_file() for name in names)

@@ -28,7 +28,7 @@ def create_session(
     with received(files[0]) as path:
         check_image(path)
         session = services.sessions.create(path, user.username, expiry)
-    return {"session_id": session["name"], "session_info": session}
+    return {"session_id": session.name, "session_info": session.json()}
 
 
 @router.get("/session/{session_id}", response_model=None)
@@ -38,9 +38,9 @@ def get_session(
     if image:
         path = services.sessions.image(session_id, user.username)
         return FileResponse(path, filename=path.name)
-    return services.sessions.get(session_id, user.username, touch=update_ts)
+    return services.sessions.get(session_id, user.username, touch=update_ts).json()
 
 
 @router.delete("/session/{session_id}")
 def remove_session(user: AnyUser, services: AppServices, session_id: str) -> dict[str, object]:
-    return services.sessions.remove(session_id, user.username)
+    return services.sessions.remove(session_id, user.username).json()

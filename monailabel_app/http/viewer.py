@@ -45,14 +45,15 @@ async def dicomweb(
     user: AnyUser, services: AppServices, request: Request, service: Literal["wado", "qido", "stow"], path: str
 ) -> Response:
     """The PACS's answer to a search, a retrieval or (POST) an instance to store, at the address where OHIF looks."""
-    pacs = services.pacs()
+    if services.pacs is None:
+        raise RequestError(404, "the studies are in a folder, not in a PACS")
     if request.method == "POST" and ANNOTATOR not in user.roles:
         raise RequestError(403, f"the role {ANNOTATOR!r} is required")
     if request.method == "POST" and not request.headers.get("content-type", "").startswith("multipart/related"):
         raise RequestError(400, "instances are stored as multipart/related")
     headers = {name: request.headers[name] for name in TO_PACS if name in request.headers}
     body = await request.body() if request.method == "POST" else None
-    answer = await run_in_threadpool(pacs.forward, request.method, path, request.url.query, headers, body)
+    answer = await run_in_threadpool(services.pacs.forward, request.method, path, request.url.query, headers, body)
     return StreamingResponse(
         answer.raw.stream(PIECE, decode_content=False),
         answer.status_code,

@@ -42,7 +42,7 @@ STITCH_ON_CPU = {
     "sliding_window#inferer#device": "cpu",
     "sliding_window#inferer#sw_device": "@device",
 }
-SMALLER_WINDOWS = {"sliding_window#inferer#roi_size": "$[max(32, side * 2 // 3 // 16 * 16) for side in @patch_size]"}
+SMALLER_WINDOWS = {"sliding_window#inferer#roi_size": "$[side * 2 // 3 for side in @patch_size]"}
 FALLBACKS: list[tuple[str, dict[str, Any]]] = [
     ("", {}),
     ("the GPU ran out of memory: took one window at a time", {"sw_batch_size": 1}),

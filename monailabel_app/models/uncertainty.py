@@ -2,7 +2,7 @@
 
 `entropy`: of the class probabilities averaged over changes of the image that should not matter (contrast, noise).
 `disagreement`: 1 - Dice between the label maps of the newest versions of the weights.
-`features`: the mean of the encoder's deepest map, to tell images apart.
+`features`: the mean of the network's deepest map, to tell images apart.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from monai.bundle import ConfigParser
 from monai.data.utils import dense_patch_slices
 
 from monailabel_app.models.inference import BundleInference
+from rep3d.networks.capabilities import encoder_features
 from rep3d.precision import has_fast_bfloat16
 from rep3d.training.checkpoints import load_deployed
 
@@ -74,8 +75,7 @@ def score_image(
         unsure += float((entropy * foreground).sum())
         weight += float(foreground.sum())
         with inference.turn(), torch.inference_mode(), _autocast(piece.device):
-            encoder = inference.network(parser).get_submodule("encoder")
-            features = features + encoder(piece)[-1].float().mean((0, 2, 3, 4)).cpu() / len(windows)
+            features = features + encoder_features(inference.network(parser), piece)[0].cpu() / len(windows)
     return {"entropy": unsure / max(weight, 1e-9), "features": [round(float(value), 5) for value in features]}
 
 

@@ -12,7 +12,8 @@ from torch import nn
 from monailabel_app.errors import RequestError
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.versions import add_version, keep_serving, serve_version
-from rep3d.training.checkpoints import NonFiniteWeights, non_finite, read_weights
+from rep3d.networks.weights import NonFiniteWeights, non_finite
+from rep3d.training.checkpoints import read_weights
 
 MAX_RATIO = 4  # of a checkpoint's size to the network's: a `last.pt` holds the optimizer's state too
 SPARE_BYTES = 2**20  # for names

@@ -3,14 +3,13 @@
     models/model.pt                      the weights that serve
     models/versions/0001/model.pt        a version
     models/versions/0001/version.json    number, time, user, data, scores, note
+    models/versions/.format              FORMAT
 
-A version counts once its JSON file is there.
+See `monailabel_app.history`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import shutil
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,64 +19,58 @@ from filelock import FileLock
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
-from rep3d.files import copy_whole, read_json, write_json
+from monailabel_app.history import History, digest
+from rep3d.files import copy_whole
+from rep3d.format_number import check_folder, mark_folder
 
-FILE = "model.pt"
+FOLDER = "models/versions"
+FORMAT = 1  # the number rises with what this code would misread
+
+
+def check_versions(bundle: Bundle) -> None:
+    """Refuse versions that a newer server wrote.
+
+    Raises:
+        ValueError: their format is newer than FORMAT, or no number.
+    """
+    check_folder(bundle.root / FOLDER, FORMAT)
 
 
 def list_versions(bundle: Bundle) -> list[dict[str, Any]]:
     """All versions, the oldest first; "serving" tells which one serves."""
-    serving = _digest(bundle.weights)
-    found = []
-    for path in _descriptions(bundle):
-        version = read_json(path)
-        found.append({**version, "serving": version["sha256"] == serving})
-    return found
+    serving = digest(bundle.weights)
+    return [{**one.info, "serving": one.info["sha256"] == serving} for one in _history(bundle).versions()]
 
 
 def version_files(bundle: Bundle) -> list[Path]:
     """The weights of all versions, the oldest first."""
-    return [path.with_name(FILE) for path in _descriptions(bundle)]
+    return [version.file for version in _history(bundle).versions()]
 
 
-def add_version(bundle: Bundle, weights: Path, told: Mapping[str, Any]) -> int:
+def add_version(bundle: Bundle, weights: Path, info: Mapping[str, Any]) -> int:
     """Keep a copy of weights as the next version, without serving them; its number.
 
     Weights that are a version already stay that one.
 
     Args:
-        told: what to remember, such as user, data, scores and note.
+        info: what to remember, such as user, data, scores and note.
     """
     with _changing(bundle):
-        same, known = version_of(bundle, weights), list_versions(bundle)
-        if same:
-            return same["version"]
-        number = known[-1]["version"] + 1 if known else 1
-        folder = _folder(bundle) / f"{number:04d}"
-        shutil.rmtree(folder, ignore_errors=True)  # of an addition that was interrupted
-        folder.mkdir()
-        copy_whole(weights, folder / FILE)
-        version = {
-            "version": number,
-            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "sha256": _digest(folder / FILE),
-            **told,
-        }
-        write_json(folder / "version.json", version)
-    return number
+        history = _history(bundle)
+        known = history.holding(weights)
+        return (known or history.add(weights, lambda copy: {"time": _now(), "sha256": digest(copy), **info})).number
 
 
 def version_of(bundle: Bundle, weights: Path) -> dict[str, Any] | None:
     """The version that holds these very weights."""
-    digest = _digest(weights)
-    return next((version for version in list_versions(bundle) if version["sha256"] == digest), None)
+    wanted = digest(weights)
+    return next((version for version in list_versions(bundle) if version["sha256"] == wanted), None)
 
 
 def keep_serving(bundle: Bundle) -> None:
     """Make a version of the weights that serve, where they are not one yet."""
-    with _changing(bundle):
-        if bundle.weights.is_file() and not any(version["serving"] for version in list_versions(bundle)):
-            add_version(bundle, bundle.weights, {"user": None, "note": "was there before the app kept versions"})
+    if bundle.weights.is_file():
+        add_version(bundle, bundle.weights, {"user": None, "note": "was there before the app kept versions"})
 
 
 def serve_version(bundle: Bundle, number: int) -> dict[str, Any]:
@@ -87,27 +80,29 @@ def serve_version(bundle: Bundle, number: int) -> dict[str, Any]:
         RequestError: 404, there is no such version.
     """
     with _changing(bundle):
-        version = next((version for version in list_versions(bundle) if version["version"] == number), None)
+        version = _history(bundle).find(number)
         if version is None:
             raise RequestError(404, f"model {bundle.name!r} has no version {number}")
         keep_serving(bundle)
-        copy_whole(_folder(bundle) / f"{number:04d}" / FILE, bundle.weights)
-    return {**version, "serving": True}
+        copy_whole(version.file, bundle.weights)
+    return {**version.info, "serving": True}
+
+
+def _history(bundle: Bundle) -> History:
+    return History(_folder(bundle), "{}/model.pt", "{}/version.json")
 
 
 def _changing(bundle: Bundle) -> FileLock:
     """Hold it while versions change: threads of the server do that, and the command. A thread may hold it twice."""
     _folder(bundle).mkdir(parents=True, exist_ok=True)
+    mark_folder(_folder(bundle), FORMAT)
     return FileLock(_folder(bundle) / ".lock", is_singleton=True)
 
 
-def _descriptions(bundle: Bundle) -> list[Path]:
-    return sorted(_folder(bundle).glob("[0-9]*/version.json"))
-
-
 def _folder(bundle: Bundle) -> Path:
-    return bundle.root / "models/versions"
+    check_versions(bundle)
+    return bundle.root / FOLDER
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

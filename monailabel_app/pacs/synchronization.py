@@ -22,10 +22,12 @@ import pydicom
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
-from monailabel_app.pacs.client import Series
-from monailabel_app.pacs.studies import PacsStudies
+from monailabel_app.pacs.client import Pacs, Series
+from monailabel_app.pacs.outcomes import Outcomes
 from monailabel_app.studies.dicom import make_segmentation, read_segmentation, sorted_slices
-from monailabel_app.studies.folder import TAGS
+from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.knowledge import KNOWLEDGE
+from monailabel_app.studies.labels import TAGS
 from monailabel_app.studies.submission import submit_label
 from rep3d.io.dicom_seg import is_own_proposal
 from rep3d.io.geometry import plain_geometry
@@ -42,16 +44,18 @@ class Synchronization:
     """Keeps labels and segmentations the same, in a thread of its own.
 
     Args:
-        datastore: images of a PACS.
+        pacs: where segmentations are.
+        studies: the images of that PACS, and their labels.
         bundles: whose labels are taken.
         send: whether labels go to the PACS.
     """
 
-    def __init__(self, datastore: PacsStudies, bundles: Mapping[str, Bundle], *, send: bool) -> None:
-        self._datastore = datastore
+    def __init__(self, pacs: Pacs, studies: StudiesFolder, bundles: Mapping[str, Bundle], *, send: bool) -> None:
+        self._pacs = pacs
+        self._studies = studies
         self._bundles = bundles
         self._send = send
-        self._known: dict[str, dict[str, Any]] = {}  # what became of segmentations, by UID
+        self._outcomes = Outcomes(studies.root / KNOWLEDGE / "segmentations")
         self._next_try: dict[str, float] = {}  # of what failed, by UID or by image and tag
         self._lock = threading.Lock()
         self._wanted = threading.Event()
@@ -73,15 +77,15 @@ class Synchronization:
         if not self._lock.acquire(timeout=PATIENCE):
             return
         try:
-            images = self._datastore.pacs.series()
-            found = self._datastore.pacs.segmentations()
+            images = self._pacs.series()
+            found = self._pacs.segmentations()
             for study, series, uid in found:
                 if not self._is_settled(uid, images):
                     self._try(uid, partial(self._look_at, study, series, uid, images))
             if self._send:
                 stored = {uid for _, _, uid in found}
                 for tag in TAGS:
-                    for image_id in self._datastore.get_labeled_images(tag):
+                    for image_id in self._studies.get_labeled_images(tag):
                         self._try(f"{image_id} {tag}", partial(self._send_label, image_id, tag, stored))
         finally:
             self._lock.release()
@@ -112,7 +116,7 @@ class Synchronization:
 
     def _is_settled(self, uid: str, images: Mapping[str, Series]) -> bool:
         """Whether a segmentation needs no other look: its series is still away, or as it was when it did not fit."""
-        known = self._known[uid] = self._known.get(uid) or self._datastore.segmentation(uid)
+        known = self._outcomes.of(uid)
         if "waiting" in known:
             return known["waiting"] not in images
         if "refused" in known and known.get("image") in images:
@@ -121,45 +125,45 @@ class Synchronization:
 
     def _look_at(self, study: str, series: str, uid: str, images: Mapping[str, Series]) -> None:
         """Take a segmentation in, remember why not, or wait for its series."""
-        dataset = self._datastore.pacs.instance(study, series, uid)
+        dataset = self._pacs.instance(study, series, uid)
         references = dataset.get("ReferencedSeriesSequence")
         image_id = str(references[0].SeriesInstanceUID) if references else ""
-        told: dict[str, Any] = {"image": image_id, "slices": images[image_id].count if image_id in images else 0}
+        outcome: dict[str, Any] = {"image": image_id, "slices": images[image_id].count if image_id in images else 0}
         if not references:
-            told["refused"] = "it tells no series that it belongs to"
+            outcome["refused"] = "it tells no series that it belongs to"
         elif image_id not in images:
-            told = {"waiting": image_id}
+            outcome = {"waiting": image_id}
         elif is_own_proposal(dataset):
-            told["proposal"] = True
+            outcome["proposal"] = True
         else:
             try:
-                told["version"] = self._submit(dataset, image_id, uid)
+                outcome["version"] = self._submit(dataset, image_id, uid)
             except RequestError as error:
                 if error.status >= 500:
                     raise
                 logger.warning("segmentation %s of the PACS is not taken as a label: %s", uid, error.message)
-                told["refused"] = error.message
-        self._remember(uid, told)
+                outcome["refused"] = error.message
+        self._outcomes.remember(uid, outcome)
 
     def _submit(self, dataset: pydicom.Dataset, image_id: str, uid: str) -> int:
-        slices = sorted_slices(self._datastore.series(image_id))
+        slices = sorted_slices(self._studies.series(image_id))
         voxels, affine, labels = read_segmentation(dataset, slices)
-        told = {"user": str(dataset.get("ContentCreatorName") or "") or None, "segmentation": uid}
+        info = {"user": str(dataset.get("ContentCreatorName") or "") or None, "segmentation": uid}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "label.seg.nrrd"
             write_label_map(voxels, plain_geometry(voxels.shape, affine), path, labels=labels)
-            submit_label(self._datastore, self._bundles, image_id, path, "final", told)
-        return self._datastore.get_label_info(image_id, "final")["version"]
+            submit_label(self._studies, self._bundles, image_id, path, "final", info)
+        return self._studies.labels.info(image_id, "final")["version"]
 
     def _send_label(self, image_id: str, tag: str, stored: Collection[str]) -> None:
-        info = self._datastore.get_label_info(image_id, tag)
+        info = self._studies.labels.info(image_id, tag)
         bundle = self._bundles.get(info.get("model", ""))
         if "segmentation" in info or bundle is None:
             return
         # The UID is known before it is there: it must not be sent twice, nor be taken in as somebody else's.
         uid = info.get("sending") or str(pydicom.uid.generate_uid())
-        self._datastore.tell_version(image_id, info["version"], {"sending": uid})
-        self._remember(uid, {"image": image_id, "version": info["version"], "sent": True})
+        self._studies.labels.update(image_id, info["version"], {"sending": uid})
+        self._outcomes.remember(uid, {"image": image_id, "version": info["version"], "sent": True})
         if uid not in stored:
             try:
                 segmentation = self._make(image_id, info["version"], bundle, uid, is_proposal=tag == "original")
@@ -167,17 +171,13 @@ class Synchronization:
                 if error.status >= 500:
                     raise
                 logger.warning("the label of %s is not sent to the PACS: %s", image_id, error.message)
-                self._datastore.tell_version(image_id, info["version"], {"segmentation": None})
+                self._studies.labels.update(image_id, info["version"], {"segmentation": None})
                 return
-            self._datastore.pacs.store(segmentation)
-        self._datastore.tell_version(image_id, info["version"], {"segmentation": uid})
+            self._pacs.store(segmentation)
+        self._studies.labels.update(image_id, info["version"], {"segmentation": uid})
 
     def _make(self, image_id: str, number: int, bundle: Bundle, uid: str, *, is_proposal: bool) -> pydicom.Dataset:
-        label: Any = nib.load(self._datastore.label_version(image_id, number))
-        slices = sorted_slices(self._datastore.series(image_id))
+        label: Any = nib.load(self._studies.labels.version(image_id, number).file)
+        slices = sorted_slices(self._studies.series(image_id))
         voxels = np.asarray(label.dataobj)
         return make_segmentation(slices, voxels, bundle, uid=uid, is_proposal=is_proposal)
-
-    def _remember(self, uid: str, told: dict[str, Any]) -> None:
-        self._datastore.remember_segmentation(uid, told)
-        self._known[uid] = told

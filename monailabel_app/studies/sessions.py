@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 import uuid
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,26 @@ MAX_EXPIRY = 24 * 3600  # seconds
 # Of one owner and of all together, at a time.
 OWNER_SESSIONS, ALL_SESSIONS = 50, 500
 OWNER_BYTES, ALL_BYTES = 16 * 2**30, 64 * 2**30
+
+
+@dataclass(frozen=True)
+class Session:
+    """A scan that is lent, as its folder's FILE tells of it and as clients see it; times in seconds."""
+
+    name: str
+    image: str  # the file's name
+    bytes: int
+    owner: str
+    create_ts: int
+    last_access_ts: int
+    expiry: int
+
+    @property
+    def is_expired(self) -> bool:
+        return self.last_access_ts + self.expiry < time.time()
+
+    def json(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 class Sessions:
@@ -33,24 +54,16 @@ class Sessions:
         self._lock = threading.RLock()  # of creating and removing
         root.mkdir(parents=True, exist_ok=True)
 
-    def create(self, image: Path, owner: str, expiry: int = 0) -> dict[str, Any]:
+    def create(self, image: Path, owner: str, expiry: int = 0) -> Session:
         """Copy a checked image into a new session.
 
         Raises:
-            RequestError: 429, the owner has too many sessions or bytes already; 507, all owners together have, or the
-                disk is full.
+            RequestError: 429, the owner has too many sessions or bytes already; 507, all owners together have.
+            WriteError: the disk is full.
         """
-        now = int(time.time())
-        session: dict[str, Any] = {
-            "name": str(uuid.uuid4()),
-            "image": image.name,
-            "bytes": image.stat().st_size,
-            "owner": owner,
-            "create_ts": now,
-            "last_access_ts": now,
-            "expiry": min(expiry if expiry > 0 else self.expiry, MAX_EXPIRY),
-        }
-        folder = self.root / session["name"]
+        now, expiry = int(time.time()), min(expiry if expiry > 0 else self.expiry, MAX_EXPIRY)
+        session = Session(str(uuid.uuid4()), image.name, image.stat().st_size, owner, now, now, expiry)
+        folder = self.root / session.name
         with self._lock:
             self.remove_expired()
             self._check_room(session)
@@ -63,17 +76,17 @@ class Sessions:
                 raise
         return session
 
-    def get(self, session_id: str, owner: str, touch: bool = True) -> dict[str, Any]:
+    def get(self, session_id: str, owner: str, touch: bool = True) -> Session:
         """What is known of a session.
 
         Raises:
             RequestError: 404, there is no such session of this owner.
         """
         session = self._read(session_id)
-        if not session or session["owner"] != owner or self._is_expired(session_id, session):
+        if session is None or session.owner != owner or session.is_expired:
             raise RequestError(404, "there is no such session")
         if touch:
-            session["last_access_ts"] = int(time.time())
+            session = replace(session, last_access_ts=int(time.time()))
             self._write(session)
         return session
 
@@ -83,9 +96,9 @@ class Sessions:
         Raises:
             RequestError: 404, there is no such session of this owner.
         """
-        return self.root / session_id / self.get(session_id, owner)["image"]
+        return self.root / session_id / self.get(session_id, owner).image
 
-    def remove(self, session_id: str, owner: str) -> dict[str, Any]:
+    def remove(self, session_id: str, owner: str) -> Session:
         """Forget a session and its image.
 
         Raises:
@@ -99,45 +112,47 @@ class Sessions:
     def remove_expired(self) -> int:
         """Forget what has expired, also of sessions that a kill left half made; how many that were."""
         with self._lock:
-            expired = [name for name, session in self._all().items() if self._is_expired(name, session)]
-            for name in expired:
-                shutil.rmtree(self.root / name, ignore_errors=True)
+            expired = [folder for folder in self._folders() if self._is_expired(folder)]
+            for folder in expired:
+                shutil.rmtree(folder, ignore_errors=True)
         return len(expired)
 
-    def _check_room(self, new: dict[str, Any]) -> None:
-        sessions = [session for session in self._all().values() if session]
-        own = [session for session in sessions if session["owner"] == new["owner"]]
+    def _check_room(self, new: Session) -> None:
+        sessions = [session for folder in self._folders() if (session := self._read(folder.name))]
+        own = [session for session in sessions if session.owner == new.owner]
         if _is_full(own, new, OWNER_SESSIONS, OWNER_BYTES):
             raise RequestError(
                 429,
-                f"{new['owner']} has {len(own)} sessions, and may have {OWNER_SESSIONS} with {OWNER_BYTES / 2**30:g} "
+                f"{new.owner} has {len(own)} sessions, and may have {OWNER_SESSIONS} with {OWNER_BYTES / 2**30:g} "
                 "GiB in all: remove some, or wait until they expire",
             )
         if _is_full(sessions, new, ALL_SESSIONS, ALL_BYTES):
             raise RequestError(507, "the server's room for sessions is full: wait until some expire")
 
-    def _all(self) -> dict[str, dict[str, Any]]:
-        """The sessions by name; empty ones are being made, or were when the server was killed."""
-        read = {folder.name: self._read(folder.name) for folder in self.root.iterdir()}
-        return {name: session for name, session in read.items() if session is not None}
+    def _folders(self) -> list[Path]:
+        """Of all sessions, and of those that are being made or were when the server was killed."""
+        return [folder for folder in self.root.iterdir() if _is_name(folder.name)]
 
-    def _read(self, session_id: str) -> dict[str, Any] | None:
-        """None where the name is none of a session."""
-        try:
-            if str(uuid.UUID(session_id)) != session_id:
-                return None
-        except ValueError:
-            return None
-        return read_json(self.root / session_id / FILE)
+    def _read(self, session_id: str) -> Session | None:
+        """None where there is no such session, or not all of it yet."""
+        told = read_json(self.root / session_id / FILE) if _is_name(session_id) else {}
+        return Session(**told) if told else None
 
-    def _write(self, session: dict[str, Any]) -> None:
-        write_json(self.root / session["name"] / FILE, session)
+    def _write(self, session: Session) -> None:
+        write_json(self.root / session.name / FILE, session.json())
 
-    def _is_expired(self, name: str, session: dict[str, Any]) -> bool:
-        if not session:
-            return (self.root / name).stat().st_mtime + self.expiry < time.time()
-        return session["last_access_ts"] + session["expiry"] < time.time()
+    def _is_expired(self, folder: Path) -> bool:
+        session = self._read(folder.name)
+        return session.is_expired if session else folder.stat().st_mtime + self.expiry < time.time()
 
 
-def _is_full(sessions: list[dict[str, Any]], new: dict[str, Any], number: int, size: int) -> bool:
-    return len(sessions) >= number or sum(session["bytes"] for session in sessions) + new["bytes"] > size
+def _is_name(text: str) -> bool:
+    """Whether a text may name a session, and so a folder."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _is_full(sessions: list[Session], new: Session, number: int, size: int) -> bool:
+    return len(sessions) >= number or sum(session.bytes for session in sessions) + new.bytes > size

@@ -24,7 +24,7 @@ def submit_label(
     image_id: str,
     file: Path,
     tag: str,
-    told: Mapping[str, Any],
+    info: Mapping[str, Any],
     *,
     names: Sequence[str] = (),
     allow_empty: bool = False,
@@ -37,7 +37,7 @@ def submit_label(
     Args:
         bundles: those that are served. The one that segmented the image last comes first, then their own order.
         file: what was uploaded, NIfTI or NRRD.
-        told: what to store with the version, such as who submitted it.
+        info: what to store with the version, such as who submitted it.
         names: of the segments with the voxel values 1, 2 and so on; the background, which has none, does not count.
         allow_empty: accept a map without any segment.
 
@@ -59,8 +59,8 @@ def submit_label(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "label.nii.gz"
         write_label_map(table[voxels.astype(np.uint8)], grid, path, labels=bundle.labels)
-        info = {**told, "model": bundle.name, "label_names": bundle.labels}
-        return datastore.save_label(image_id, str(path), tag, info)
+        stored = {**info, "model": bundle.name, "label_names": bundle.labels}
+        return datastore.save_label(image_id, str(path), tag, stored)
 
 
 def label_ids(

@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,18 +82,30 @@ def prepare(
     facts, found = check_pairs(pairs, len(names), folder / CHECKED)
     for case, texts in found.items():
         problems.setdefault(case, []).extend(texts)
+    path = folder / splits.FILE
+    old = path.is_file() and not new_splits
+    if old:
+        whole = splits.read_splits(path, {scan.case for scan in pairs} | problems.keys())
+    else:  # of all pairs: repaired files do not move the others
+        whole = splits.make_splits([scan.case for scan in pairs], data["split"], folds=data["folds"], patients=patients)
     good = [scan for scan in scans if scan.case not in problems]
     for scan in good:
         link_scan(scan, folder)
     write_json(folder / "dataset.json", dataset_json(dataset, good))
-    path = folder / splits.FILE
-    if new_splits or not path.is_file():
-        made = splits.make_splits(
-            [scan.case for scan in pairs], data["split"], folds=data["folds"], patients=patients
-        )  # of all pairs: repaired files do not move the others
-        bad = set(problems)
-        write_json(path, [{part: [c for c in split[part] if c not in bad] for part in split} for split in made])
-    return Preparation(facts, problems, splits.read_splits(path, {scan.case for scan in good if scan.label}))
+    made = [{part: [case for case in split[part] if case not in problems] for part in split} for split in whole]
+    if old and made != whole:
+        _keep_splits(path, whole, problems)
+    if not old or made != whole:
+        write_json(path, made)
+    return Preparation(facts, problems, made)
+
+
+def _keep_splits(path: Path, whole: Sequence[splits.Split], problems: Mapping[str, Sequence[str]]) -> None:
+    """Say which cases a splits.json is about to lose, and keep a copy of it."""
+    kept = path.with_name(f"{path.stem}_{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
+    shutil.copy2(path, kept)
+    lost = sorted({case for split in whole for cases in split.values() for case in cases} & problems.keys())
+    logger.warning("%s: %s have problems and are left out; what it was is kept as %s", path, ", ".join(lost), kept)
 
 
 def check_pairs(pairs: Sequence[Scan], classes: int, memory: Path) -> tuple[list[CaseFacts], dict[str, list[str]]]:

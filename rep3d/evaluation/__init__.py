@@ -1,5 +1,6 @@
 """What label maps are worth: scores, comparisons, and the report that people read."""
 
 from rep3d.evaluation.scores import CaseScores
+from rep3d.evaluation.scoring import score_each
 
-__all__ = ["CaseScores"]
+__all__ = ["CaseScores", "score_each"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from rep3d.io.itk import write_itk
 SPACING_TOLERANCE = 0.01  # of the distance between slices
 TILT_TOLERANCE = 0.1  # millimetres that a slice may lie beside the first
 TAGS = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel"]
+
+Header = dict[str, Any]  # values by tag
 
 
 def is_series(folder: Path) -> bool:
@@ -35,19 +37,29 @@ def sorted_slices(folder: Path) -> list[Path]:
     Raises:
         VolumeError: slices of different size or orientation, at the same place, or at uneven distances.
     """
-    slices = [(path, _header(path)) for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."]
-    if len(slices) < 2:
-        raise VolumeError(folder, f"the DICOM series has {len(slices)} slice(s), expected at least two")
-    first = slices[0][1]
-    for path, header in slices:
+    headers = {path: _header(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."}
+    if len(headers) < 2:
+        raise VolumeError(folder, f"the DICOM series has {len(headers)} slice(s), expected at least two")
+    _check_alike(folder, headers)
+    return _in_order(folder, headers)
+
+
+def _check_alike(folder: Path, headers: Mapping[Path, Header]) -> None:
+    """Raise unless the slices are grey ones of one size, spacing and orientation."""
+    first = next(iter(headers.values()))
+    for path, header in headers.items():
         if header.get("SamplesPerPixel", 1) != 1:
             raise VolumeError(folder, f"{path.name}: colour images are not supported")
         for tag in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
             if not np.allclose(header[tag], first[tag], atol=1e-3):
                 raise VolumeError(folder, f"{path.name}: {tag} is {header[tag]}, of the first slice {first[tag]}")
-    across, down = np.reshape(np.asarray(first["ImageOrientationPatient"], dtype=float), (2, 3))
+
+
+def _in_order(folder: Path, headers: Mapping[Path, Header]) -> list[Path]:
+    """The slices along their normal; raises unless they lie straight above one another, at even distances."""
+    across, down = _directions(next(iter(headers.values())))
     normal = np.cross(across, down)
-    positions = {path: np.asarray(header["ImagePositionPatient"], dtype=float) for path, header in slices}
+    positions = {path: np.asarray(header["ImagePositionPatient"], dtype=float) for path, header in headers.items()}
     places = {path: float(normal @ position) for path, position in positions.items()}
     order = sorted(places, key=lambda path: places[path])
     for path in order:
@@ -66,10 +78,15 @@ def sorted_slices(folder: Path) -> list[Path]:
     return order
 
 
+def _directions(header: Header) -> np.ndarray:
+    """Of the columns and of the rows of a slice, (2, 3)."""
+    return np.reshape(np.asarray(header["ImageOrientationPatient"], dtype=float), (2, 3))
+
+
 def read_grid_of_slices(slices: Sequence[Path]) -> np.ndarray:
     """The affine (4, 4), RAS millimetres, of slices in the order of `sorted_slices`, as `convert_series` writes it."""
     first, last = _header(slices[0]), _header(slices[-1])
-    across, down = np.reshape(np.asarray(first["ImageOrientationPatient"], dtype=float), (2, 3))
+    across, down = _directions(first)
     origin, end = (np.asarray(header["ImagePositionPatient"], dtype=float) for header in (first, last))
     row_spacing, column_spacing = (float(value) for value in first["PixelSpacing"])
     affine = np.eye(4)
@@ -92,7 +109,7 @@ def convert_series(folder: Path, target: Path) -> None:
     write_itk(image, target)
 
 
-def _header(path: Path) -> dict[str, Any]:
+def _header(path: Path) -> Header:
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
     except (pydicom.errors.InvalidDicomError, OSError, EOFError) as error:

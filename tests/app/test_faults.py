@@ -150,7 +150,7 @@ def test_killed_during_promotion(step, trained, monkeypatch):
     replace = os.replace
     with monkeypatch.context() as patch:
         if step == "describe":
-            patch.setattr(versions, "write_json", lambda path, told: "dice" in told and kill())
+            patch.setattr("monailabel_app.history.write_json", lambda path, told: "dice" in told and kill())
         elif step == "serve":
             patch.setattr(training, "serve_version", kill)
         elif step == "replace":

@@ -196,7 +196,7 @@ def test_versions(bundle, tmp_path):
 
 def test_an_interrupted_addition_is_no_version(bundle, tmp_path, monkeypatch):
     keep_serving(bundle)
-    monkeypatch.setattr("monailabel_app.models.versions.write_json", lambda *_: 1 / 0)
+    monkeypatch.setattr("monailabel_app.history.write_json", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         add_version(bundle, weights(tmp_path, bundle, 7), {})
     monkeypatch.undo()

@@ -13,14 +13,16 @@ import pytest
 import requests
 from app_helpers import OHIF_PARAMETERS
 from dicom_helpers import write_series
+from monailabel_app.pacs.outcomes import Outcomes
 from pacs_helpers import LIVER, objects, pacs_server, until
 
 from monailabel_app.bundles import choose_bundles
 from monailabel_app.errors import RequestError
 from monailabel_app.pacs.client import Pacs, connect
-from monailabel_app.pacs.studies import PacsStudies
+from monailabel_app.pacs.images import PacsImages
 from monailabel_app.pacs.synchronization import Synchronization
 from monailabel_app.settings import read_settings
+from monailabel_app.studies.folder import StudiesFolder
 from rep3d.io.dicom import convert_series, sorted_slices
 from rep3d.io.dicom_seg import make_segmentation
 
@@ -179,9 +181,9 @@ def test_what_fails_does_not_keep_the_others(tmp_path):
         return 1 / 0 if uid == "1.2" else pydicom.Dataset()
 
     pacs = SimpleNamespace(series=dict, segmentations=lambda: listed, instance=instance)
-    store = PacsStudies(pacs, tmp_path)
-    Synchronization(store, {}, send=True).run()
-    assert store.segmentation("1.3")["refused"] and not store.segmentation("1.1") and not store.segmentation("1.2")
+    Synchronization(pacs, StudiesFolder(tmp_path, PacsImages(pacs, tmp_path)), {}, send=True).run()
+    outcomes = Outcomes(tmp_path / ".rep3d/segmentations")
+    assert outcomes.of("1.3")["refused"] and not outcomes.of("1.1") and not outcomes.of("1.2")
 
 
 def test_a_label_is_sent_once(tmp_path, series, place):
@@ -196,13 +198,13 @@ def test_a_label_is_sent_once(tmp_path, series, place):
     pacs = SimpleNamespace(
         series=real.series, fetch=real.fetch, store=keep, segmentations=lambda: [("1", "2", uid) for uid in sent]
     )
-    store = PacsStudies(pacs, tmp_path / "kept")
+    store = StudiesFolder(tmp_path / "kept", PacsImages(pacs, tmp_path / "kept"))
     path = tmp_path / "label.nii.gz"
     nib.save(nib.Nifti1Image((LIVER * ball(series)).astype(np.uint8), series.volume.affine), path)
     store.save_label(series.uid, str(path), "final", {"model": "amos_ct"})
     bundle = choose_bundles(place.folder / "bundles", "amos_ct")
     for _ in range(3):
-        synchronization = Synchronization(store, bundle, send=True)  # as after a restart
+        synchronization = Synchronization(pacs, store, bundle, send=True)  # as after a restart
         synchronization.run()
     assert len(sent) == 1 and store.get_label_info(series.uid, "final")["segmentation"] == sent[0]
     assert len(store.versions(series.uid)) == 1

@@ -1,46 +1,77 @@
 """DICOM series among the studies."""
 
 import os
-import shutil
 
 import nibabel as nib
+import numpy as np
+import pydicom
 import pytest
-from bundle_helpers import ROOT
+from dicom_helpers import write_series
 
+from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
-from rep3d.io.dicom import sorted_slices
 
-SERIES = ROOT.parent / "shared/data/abdomen_ct_dicom"
-
-pytestmark = pytest.mark.skipif(not SERIES.is_dir(), reason="the DICOM series is not here")
+SLICES = 12
 
 
 @pytest.fixture
-def series(tmp_path):
-    """A copy whose file names say nothing of the order."""
-    folder = tmp_path / "studies/series"
-    folder.mkdir(parents=True)
-    files = sorted((SERIES / "uncompressed").iterdir())
-    for number, path in enumerate(files):
-        shutil.copy(path, folder / f"{number * 7 % len(files):03d}.dcm")
-    return folder
+def files(tmp_path):
+    """Of one series, from the first slice to the last."""
+    return write_series(tmp_path / "studies/series", slices=SLICES)
 
 
-def test_series_among_the_studies(series):
-    store = StudiesFolder(series.parent)
+@pytest.fixture
+def store(files):
+    return StudiesFolder(files[0].parents[1])
+
+
+def test_a_series_is_converted_once(store):
     assert store.list_images() == ["series"]
     path = store.image("series")
     made = path.stat().st_mtime_ns
     assert store.image("series") == path and path.stat().st_mtime_ns == made
-    assert nib.load(path).shape[2] == 20
+    assert nib.load(path).shape == (64, 48, SLICES)
+    assert store.get_image_info("series") == {} and store.series("series") == store.root / "series"
 
 
-def test_a_series_that_was_still_being_copied(series):
-    store, kept = StudiesFolder(series.parent), sorted_slices(series)[10:]
-    for path in kept:
-        path.rename(series.parent / path.name.replace(".dcm", ".later"))
-    assert nib.load(store.image("series")).shape[2] == 10
-    for path in kept:
-        (series.parent / path.name.replace(".dcm", ".later")).rename(path)
-    os.utime(series, (1, 1))
-    assert nib.load(store.image("series")).shape[2] == 20
+def test_a_series_that_was_still_being_copied(store, files):
+    later = [path.rename(store.root / f"{path.name}.later") for path in files[6:]]
+    assert nib.load(store.image("series")).shape[2] == 6
+    for path in later:
+        path.rename(files[0].with_name(path.name.removesuffix(".later")))
+    os.utime(files[0].parent, (1, 1))
+    assert nib.load(store.image("series")).shape[2] == SLICES
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda files: files[5].unlink(), r"006.dcm: 6.000 mm after the slice before"),
+        (lambda files: files[5].write_bytes(b"junk"), "005.dcm: no DICOM file"),
+        (lambda files: cut_pixels(files[5]), "the DICOM series cannot be decoded"),
+    ],
+    ids=["missing", "junk", "pixels"],
+)
+def test_a_series_that_is_refused(change, message, store, files):
+    """With the name of the slice, and not of the folder."""
+    change(files)
+    with pytest.raises(RequestError, match=message) as caught:
+        store.image("series")
+    assert caught.value.status == 400 and str(store.root) not in caught.value.message
+    assert not list((store.root / ".rep3d/converted").glob("*"))
+
+
+def cut_pixels(path):
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = dataset.PixelData[:100]
+    dataset.save_as(path)
+
+
+def test_a_series_is_not_removed(store, files):
+    """Nor is its label, where it has one."""
+    label = nib.Nifti1Image(np.ones((64, 48, SLICES), np.uint8), nib.load(store.image("series")).affine)
+    nib.save(label, store.root / "label.nii.gz")
+    store.save_label("series", str(store.root / "label.nii.gz"), "final", {})
+    with pytest.raises(RequestError, match="a DICOM series is not removed") as caught:
+        store.remove_image("series")
+    assert caught.value.status == 405 and files[0].is_file() and store.get_labels_by_image_id("series")

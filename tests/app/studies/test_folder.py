@@ -9,7 +9,6 @@ import pytest
 
 from monailabel_app.errors import RequestError
 from monailabel_app.models.active_learning import First
-from monailabel_app.studies import folder as datastore
 from monailabel_app.studies.folder import StudiesFolder
 from rep3d import files
 
@@ -167,9 +166,9 @@ def test_kill_while_a_label_is_stored(step, store, material, monkeypatch):
     if step == "copy":
         monkeypatch.setattr(files.os, "fsync", kill)
     elif step == "describe":
-        monkeypatch.setattr(datastore, "write_json", kill)
+        monkeypatch.setattr("monailabel_app.history.write_json", kill)
     else:
-        monkeypatch.setattr(store, "_make_current", kill)
+        monkeypatch.setattr(store.labels, "_make_current", kill)
     with pytest.raises(Killed):
         store.save_label(image, str(new), "final", {})
     monkeypatch.undo()

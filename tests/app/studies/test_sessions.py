@@ -31,11 +31,11 @@ def names(store):
 
 def test_a_session_is_its_owners(store, image):
     session = store.create(image, "ann")
-    assert store.image(session["name"], "ann").read_bytes() == image.read_bytes()
-    for owner, name in (("bob", session["name"]), ("ann", "../sessions"), ("ann", "absent")):
+    assert store.image(session.name, "ann").read_bytes() == image.read_bytes()
+    for owner, name in (("bob", session.name), ("ann", "../sessions"), ("ann", "absent")):
         with pytest.raises(RequestError, match="no such session"):
             store.get(name, owner)
-    store.remove(session["name"], "ann")
+    store.remove(session.name, "ann")
     assert names(store) == []
 
 
@@ -47,7 +47,7 @@ def test_room_of_one_owner(limit, value, store, image, monkeypatch):
         store.create(image, "ann")
     assert caught.value.status == 429 and len(names(store)) == 3
     store.create(image, "bob")
-    store.remove(kept[0]["name"], "ann")
+    store.remove(kept[0].name, "ann")
     store.create(image, "ann")
 
 
@@ -85,9 +85,9 @@ def test_what_expired_takes_no_room(store, image, monkeypatch):
     old = store.create(image, "ann", expiry=1)
     time.sleep(2.1)
     with pytest.raises(RequestError, match="no such session"):
-        store.get(old["name"], "ann")
+        store.get(old.name, "ann")
     new = store.create(image, "ann")
-    assert names(store) == [new["name"]]
+    assert names(store) == [new.name]
 
 
 def test_full_disk_leaves_no_session(store, image, monkeypatch):
@@ -117,5 +117,5 @@ def test_the_app_removes_what_expired(tmp_path, image):
     time.sleep(2.1)
     schedule.run_all()
     schedule.clear()
-    assert old["name"] not in names(store)
-    assert names(store) == sorted([kept["name"], "not ours"])
+    assert old.name not in names(store)
+    assert names(store) == sorted([kept.name, "not ours"])

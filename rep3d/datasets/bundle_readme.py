@@ -1,0 +1,101 @@
+"""The sentences of a bundle's README that follow from its configuration."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+COMPUTED = {"network", "labels", "split", "folds", "preprocessing"}
+OPTIONAL = {"split_note"}  # of a data set's "readme": what follows the sentence on its split
+
+
+def computed_fields(train: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, str]:
+    """The fields COMPUTED of the README's template.
+
+    Args:
+        train: the bundle's train config.
+        dataset: the data set's file in configs/datasets, with its recipe.
+    """
+    data, note = dataset["data"], dataset["readme"].get("split_note", "")
+    unit = " HU" if dataset["metadata"]["modality"] == "CT" else ""
+    return {
+        "network": network_in_words(train["network_def"]),
+        "labels": ", ".join(f"{i} {name}" for i, name in enumerate(train["label_names"])),
+        "split": " ".join(filter(None, [split_in_words(data["split"], data["folds"]), note])),
+        "folds": folds_in_words(data["folds"]),
+        "preprocessing": f"{preprocessing_in_words(train, unit)}; {crops_in_words(train)}.",
+    }
+
+
+def network_in_words(network_def: Mapping[str, Any]) -> str:
+    name = _kind(network_def)
+    if name != "Rep3D":
+        return name
+    kernels = f"{_by([network_def['kernel_size']] * 3)} depthwise convolutions"
+    modulated = " that a spatial mask modulates" if network_def["modulation"] in ("lrbm", "fixed") else ""
+    return f"Rep3D, a network of {kernels}{modulated}\n([paper](https://arxiv.org/abs/2505.19603))"
+
+
+def split_in_words(sizes: Mapping[str, int], folds: int) -> str:
+    training, validation, test = (sizes[part] for part in ("training", "validation", "test"))
+    if folds == 1:
+        return f"{training} training, {validation} validation and {test} test cases."
+    return f"{folds} folds of {training} training and {validation} validation cases; all share {test} test cases."
+
+
+def folds_in_words(folds: int) -> str:
+    if folds == 1:
+        return ""
+    return f"\nTrain another fold with `--fold 1` (to {folds - 1}): its weights go to `models/fold1`."
+
+
+def preprocessing_in_words(train: Mapping[str, Any], unit: str) -> str:
+    """The deterministic transforms but for loading, in their order.
+
+    Args:
+        unit: of the intensities, with a blank before it; empty where they have none.
+    """
+    parser, words = ConfigParser(copy.deepcopy(train)), []  # which rewrites what it reads
+    for i, transform in enumerate(train["preprocessing"]["transforms"]):
+        words.append(_transform_in_words(_kind(transform), _values(parser, f"preprocessing#transforms#{i}"), unit))
+    return ", ".join(filter(None, words))
+
+
+def crops_in_words(train: Mapping[str, Any]) -> str:
+    count = max(transform.get("num_samples", 1) for transform in train["train"]["random_transforms"])
+    crops = "a crop" if count == 1 else f"{count} crops"
+    return f"training takes {crops} of {_by(train['patch_size'])}"
+
+
+def _transform_in_words(kind: str, value: Callable[[str], Any], unit: str) -> str:
+    match kind:
+        case "LoadImaged" | "CheckVolumed":
+            return ""
+        case "Orientationd":
+            return f"{value('axcodes')} orientation"
+        case "Spacingd":
+            return f"{_by(value('pixdim'), ' x ')} mm"
+        case "ScaleIntensityRanged":
+            return f"window {value('a_min'):g} to {value('a_max'):g}{unit} to {value('b_min'):g}-{value('b_max'):g}"
+        case "NormalizeIntensityd":
+            return "intensity z-scored per case"
+        case "CropForegroundd":
+            return "foreground crop"
+        case _:
+            return kind.removesuffix("d")
+
+
+def _values(parser: ConfigParser, transform: str) -> Callable[[str], Any]:
+    """A transform's arguments by name, references resolved; the others are left alone."""
+    return lambda name: parser.get_parsed_content(f"{transform}#{name}")
+
+
+def _kind(component: Mapping[str, Any]) -> str:
+    return component["_target_"].rpartition(".")[2]
+
+
+def _by(sides: Sequence[float], sign: str = "x") -> str:
+    return sign.join(f"{side:g}" for side in sides)

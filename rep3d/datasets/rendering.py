@@ -1,0 +1,176 @@
+"""A bundle's files from the fragments in configs/, each of which holds its facts once.
+
+Fragments merge dictionary by dictionary, the later ones win; there is no templating. A key that nothing uses is
+refused, and so is one that is missing.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rep3d.console.options import nearest, option_ids, plain_values, references, undefined_ids, unused_ids
+from rep3d.datasets.bundle_readme import COMPUTED, OPTIONAL, computed_fields
+
+SECTIONS = {"common", "train", "data", "metadata", "readme"}  # of a data set, and of its recipe
+METADATA = {"name", "task", "modality", "data_source", "value_range"}
+
+Config = dict[str, Any]
+
+
+def render(root: Path, name: str) -> dict[str, str]:
+    """The files of one bundle: path in the bundle -> text.
+
+    Args:
+        root: the folder that holds configs and LICENSE.
+        name: of a file in configs/datasets.
+
+    Raises:
+        ValueError: a fragment is no JSON, or lacks a key, or has one that nothing uses. Names file and key.
+    """
+    base = root / "configs/base"
+    template = (base / "README.md").read_text(encoding="utf-8")
+    path = root / "configs/datasets" / f"{name}.json"
+    dataset = _read_dataset(path, root / "configs/recipes")
+    _check_dataset(path, dataset, template)
+    configs = {
+        **_main_configs(root / "configs", path, dataset),
+        "evaluate": read_fragment(base / "evaluate.json"),
+        "multi_gpu_train": merge(read_fragment(base / "multi_gpu.json"), read_fragment(base / "multi_gpu_train.json")),
+        "multi_gpu_evaluate": read_fragment(base / "multi_gpu.json"),
+        "refine": read_fragment(base / "refine.json"),
+        "metadata": metadata(read_fragment(base / "metadata.json"), dataset),
+    }
+    fields = {"bundle": name, **dataset["metadata"], **dataset["readme"], **computed_fields(configs["train"], dataset)}
+    files = {f"configs/{key}.json": json.dumps(config, indent=4) + "\n" for key, config in configs.items()}
+    files["configs/logging.conf"] = (base / "logging.conf").read_text(encoding="utf-8")
+    files["docs/README.md"] = template.format(**fields)
+    files["LICENSE"] = (root / "LICENSE").read_text(encoding="utf-8")
+    return files
+
+
+def merge(*fragments: Config) -> Config:
+    """Later fragments win; dicts merge key by key, anything else is replaced."""
+    merged: Config = {}
+    for fragment in fragments:
+        for key, value in fragment.items():
+            both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+            merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def metadata(base: Config, dataset: Config) -> Config:
+    """MONAI Bundle metadata with the data format that the labels and the patch imply."""
+    facts = dict(dataset["metadata"])
+    labels = dict(enumerate(dataset["common"]["label_names"]))
+    modality, value_range = facts.pop("modality"), facts.pop("value_range")
+    tensor = {
+        "type": "image",
+        "format": "magnitude" if modality == "MR" else "hounsfield",
+        "modality": modality,
+        "num_channels": 1,
+        "spatial_shape": dataset["common"]["patch_size"],
+        "dtype": "float32",
+        "value_range": value_range,
+        "is_patch_data": True,
+        "channel_def": {"0": "image"},
+    }
+    channels = {str(i): name for i, name in labels.items()}
+    output = {"format": "segmentation", "num_channels": len(labels), "value_range": [], "channel_def": channels}
+    label_text = ", ".join(f"{i} {name}" for i, name in labels.items())
+    return base | facts | {
+        "label_classes": f"one channel of label ids: {label_text}",
+        "pred_classes": f"{len(labels)} channels of logits: {label_text}",
+        "eval_metrics": {},
+        "network_data_format": {"inputs": {"image": tensor}, "outputs": {"pred": merge(tensor, output)}},
+    }  # fmt: skip
+
+
+def read_fragment(path: Path) -> Config:
+    """A JSON file.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: no valid JSON ({error})") from None
+
+
+def _read_dataset(path: Path, recipes: Path) -> Config:
+    """A data set's file, laid over its recipe."""
+    own = read_fragment(path)
+    _check_keys(path, "", own, SECTIONS | {"network"}, {"recipe"})
+    if "recipe" not in own:
+        return own
+    recipe = _fragment(path, "recipe", own["recipe"], recipes)
+    content = read_fragment(recipe)
+    _check_keys(recipe, "", content, set(), SECTIONS)
+    return merge(content, own)
+
+
+def _check_dataset(path: Path, dataset: Config, template: str) -> None:
+    """Refuse what the README's template and the preparation of the data do not know, and what they lack."""
+    fields = {field for _, field, _, _ in string.Formatter().parse(template) if field}
+    _check_keys(path, "metadata.", dataset["metadata"], METADATA)
+    _check_keys(path, "readme.", dataset["readme"], fields - METADATA - COMPUTED - {"bundle"}, OPTIONAL)
+    _check_keys(path, "data.", dataset["data"], {"layout", "split", "folds"}, {"modality", "task", "task_labels"})
+    _check_keys(path, "data.split.", dataset["data"]["split"], {"training", "validation", "test"})
+
+
+def _main_configs(folder: Path, path: Path, dataset: Config) -> dict[str, Config]:
+    """The configs that train and infer, each with its own ids and plain values as "known_ids" and "known_values"."""
+    common = read_fragment(folder / "base/common.json")
+    family = _fragment(path, "network", dataset["network"], folder / "networks")
+    network = read_fragment(family)
+    _check_keys(family, "", network, {"network_def"})
+    train, inference = (
+        merge(common, network, read_fragment(folder / f"base/{kind}.json")) for kind in ("train", "inference")
+    )
+    configs = {
+        "train": merge(train, dataset["common"], dataset["train"]),
+        "inference": merge(inference, dataset["common"]),
+    }
+    _check_ids(path, train, configs["train"])
+    for config in configs.values():
+        config |= {"known_ids": list(option_ids(config)), "known_values": plain_values(config)}
+    return configs
+
+
+def _check_keys(path: Path, prefix: str, content: Config, required: set[str], optional: Iterable[str] = ()) -> None:
+    """Refuse a fragment that lacks a required key, or has another than the required and the optional ones."""
+    known = required.union(optional)
+    for key in content:
+        if key not in known:
+            raise ValueError(f"{path}: unknown key {prefix + key!r}{nearest(key, known)}")
+    for key in sorted(required - content.keys()):
+        raise ValueError(f"{path}: lacks the key {prefix + key!r}")
+
+
+def _check_ids(path: Path, base: Config, config: Config) -> None:
+    """Refuse a data set's config that defines what nothing uses, or lacks what something refers to."""
+    missing = [name for name in undefined_ids(config) if name not in ("known_ids", "known_values")]
+    if missing:
+        raise ValueError(f"{path}: lacks the key {_dotted(missing[0])!r}, which the bundle's configuration refers to")
+    known = set(option_ids(base)) | references(config)
+    for name in unused_ids(config):
+        if name not in known:
+            raise ValueError(
+                f"{path}: nothing uses the key {_dotted(name)!r}{nearest(_dotted(name), map(_dotted, known))}"
+            )
+
+
+def _dotted(name: str) -> str:
+    return name.replace("::", ".")
+
+
+def _fragment(path: Path, key: str, name: str, folder: Path) -> Path:
+    """The file of the fragment that a data set names under a key."""
+    known = [fragment.stem for fragment in sorted(folder.glob("*.json"))]
+    if name not in known:
+        raise ValueError(f"{path}: {key} is {name!r}, expected one of {', '.join(known)}{nearest(str(name), known)}")
+    return folder / f"{name}.json"

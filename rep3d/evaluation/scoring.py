@@ -1,0 +1,59 @@
+"""Evaluation case by case, where one broken case does not stop the others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from monai.engines import Evaluator
+from torch.utils.data import DataLoader
+
+from rep3d.console.errors import describe
+from rep3d.data.checks import check_datalist
+from rep3d.evaluation.scores import CaseScores
+from rep3d.inference import raise_failures, run_each
+
+
+def score_each(
+    evaluator: Evaluator,
+    dataloader: DataLoader,
+    scores: CaseScores,
+    classes: int,
+    memory: str | os.PathLike,
+    window: Sequence[float] | None,
+) -> None:
+    """Score every case by itself; leave the scores of those that can be scored, and name the others.
+
+    Args:
+        evaluator: MONAI evaluator with `scores` among its handlers.
+        dataloader: of items {"image": path, "label": path} and their transform.
+        scores: what collects and writes the scores.
+        classes, memory, window: as of `rep3d.data.checks.check_datalist`.
+
+    Raises:
+        RuntimeError: after all cases, when some have failed. Names each with its reason.
+    """
+    problems = find_problems(dataloader.dataset.data, classes, memory, window)  # type: ignore[attr-defined]
+    failures = run_each(evaluator, dataloader, "Scoring", problems=problems)
+    everywhere = scores.write([str(failure) for failure in failures])
+    raise_failures(everywhere, len(dataloader.dataset), "scored")  # type: ignore[arg-type]
+
+
+def find_problems(
+    items: Sequence[dict[str, str]], classes: int, memory: str | os.PathLike, window: Sequence[float] | None
+) -> dict[str, str]:
+    """What `rep3d.data.checks.check_datalist` finds wrong with each case, by the path of its image."""
+    try:
+        check_datalist(items, classes, memory, window)
+        return {}
+    except ValueError:
+        return {item["image"]: problem for item in items if (problem := _problem(item, classes, memory, window))}
+
+
+def _problem(item: dict[str, str], classes: int, memory: str | os.PathLike, window: Sequence[float] | None) -> str:
+    try:
+        check_datalist([item], classes, memory, window)
+        return ""
+    except ValueError as error:
+        _, *found = describe(error).splitlines()  # the first line counts them
+        return "; ".join(line.strip() for line in found).removeprefix(f"{item['image']}: ")

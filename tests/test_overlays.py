@@ -1,0 +1,93 @@
+"""Networks and ablations that are laid over a bundle: which sizes, and how many parameters."""
+
+import json
+
+import pytest
+import torch
+from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, ROOT, TRAIN, make_dataset, read, run, workflow
+from monai.bundle import ConfigParser
+
+from rep3d.console.errors import root_cause
+from rep3d.training.checkpoints import read_weights
+
+ABLATIONS = sorted(ROOT.glob("configs/ablations/*.json"))
+MOVED = sorted(ROOT.glob("configs/networks/rep3d_*.json"))
+MOVED.remove(ROOT / "configs/networks/rep3d_tiny.json")
+FAMILIES = [path for path in sorted(ROOT.glob("configs/networks/*.json")) if path not in MOVED]
+CONFIGS = [TRAIN, EVALUATE, INFERENCE]
+HIPPOCAMPUS = ROOT / "bundles/msd_hippocampus"
+
+each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+each_ablation = pytest.mark.parametrize("ablation", ABLATIONS, ids=lambda path: path.stem)
+
+
+def config_of(bundle, files, *overlays) -> ConfigParser:
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / name) for name in [*files, *overlays]])
+    return parser
+
+
+def parameters(parser) -> float:
+    """Millions."""
+    with torch.device("meta"):  # full size, and no memory
+        network = parser.get_parsed_content("network_def")
+    return sum(parameter.numel() for parameter in network.parameters()) / 1e6
+
+
+def test_an_ablation_of_each_modulation():
+    assert [path.stem for path in ABLATIONS] == ["csla", "fixed", "lrbm", "none"]
+
+
+@each_ablation
+@each_bundle
+def test_an_ablation_keeps_the_sizes(bundle, ablation):
+    """In training, evaluation and inference."""
+    own = read(bundle, "train")["network_def"]
+    for files in CONFIGS:
+        parser = config_of(bundle, files, ablation)
+        assert parser["network_def"] == own | {"modulation": ablation.stem}
+        assert parameters(parser) == pytest.approx(parameters(config_of(bundle, TRAIN)), rel=0.05)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("msd_hippocampus", 10.3), ("kits", 65.8)])
+def test_number_of_parameters(name, expected):
+    parser = config_of(ROOT / "bundles" / name, TRAIN, ROOT / "configs/ablations/none.json")
+    assert parameters(parser) == pytest.approx(expected, abs=0.05)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda path: path.stem)
+@each_bundle
+def test_a_family_brings_its_own_sizes(bundle, family):
+    definition = json.loads(family.read_text(encoding="utf-8"))
+    for files in CONFIGS:
+        parser = config_of(bundle, files, family)
+        assert parser["network_def"] == definition["network_def"] and parameters(parser) > 1
+
+
+@each_ablation
+def test_an_ablation_of_another_family(ablation):
+    family = ROOT / "configs/networks/rep3d.json"
+    parser = config_of(HIPPOCAMPUS, TRAIN, family, ablation)
+    definition = json.loads(family.read_text(encoding="utf-8"))["network_def"]
+    assert parser["network_def"] == definition | {"modulation": ablation.stem}
+
+
+def test_a_run_with_an_ablation(tmp_path):
+    """As `python -m monai.bundle run` does it, options included."""
+    overlay = str(ROOT / "configs/ablations/csla.json")
+    dataset = make_dataset(tmp_path / "data", HIPPOCAMPUS, count=5)
+    run(HIPPOCAMPUS, [*TRAIN, overlay], dataset, tmp_path, "training")
+    assert any(name.endswith("small_weight") for name in read_weights(tmp_path / "models/model.pt"))
+    for files in (EVALUATE, INFERENCE):
+        run(HIPPOCAMPUS, [*files, overlay], dataset, tmp_path, "evaluating")
+    assert (tmp_path / "eval/scores.csv").is_file() and list(tmp_path.glob("eval/*_seg.nii.gz"))
+
+
+@pytest.mark.parametrize("files", CONFIGS, ids=lambda files: files[-1])
+@pytest.mark.parametrize("old", MOVED, ids=lambda path: path.stem)
+def test_ablations_of_version_0_1_0_say_where_they_are(old, files, tmp_path):
+    with pytest.raises(RuntimeError) as raised:
+        workflow(HIPPOCAMPUS, [*files, str(old)], tmp_path, tmp_path)
+    new = f"configs/ablations/{old.stem.removeprefix('rep3d_')}.json"
+    assert str(root_cause(raised.value)).startswith(f"configs/networks/{old.name} is now {new}, which keeps")
+    assert (ROOT / new).is_file() and list(tmp_path.iterdir()) == []
