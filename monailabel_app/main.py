@@ -121,7 +121,7 @@ class Rep3DApp(MONAILabelApp):
 
 
 def own_folders(bundles: Iterable[Bundle], studies: Path) -> list[FileLock]:
-    """Keep other servers away from the bundles' weights and the studies, and take up what a killed one left.
+    """Keep other servers away from weights and studies, and remove what a killed one left half written.
 
     Raises:
         ValueError: another server works on one of them, or a newer one wrote it; that one is left as it was.

@@ -101,3 +101,14 @@ def test_roles(address, tmp_path):
         status = ask(make_server(NoServices(tmp_path), Roles(*roles)), method, path)[0]
         assert (status == 403) == (bool(ROLE_OF[address]) and ROLE_OF[address] not in roles), (roles, status)
         assert status != 500
+
+
+@pytest.mark.parametrize(
+    "path", ["/batch/infer/kits", "/train/", "/train/kits", "/activelearning/first", "/scoring/uncertainty"]
+)
+def test_bodies_are_data(path, tmp_path):
+    (tmp_path / "logs").mkdir()
+    body = b'{"device": "$1"}'
+    server = make_server(NoServices(tmp_path), Roles(*ROLES))
+    status, _, answer = ask(server, "POST", path, body, content_type="application/json")
+    assert status == 400 and "expressions are not accepted" in answer["detail"]
