@@ -4,8 +4,8 @@
     python -m monailabel_app versions --model NAME
     python -m monailabel_app serve_version --model NAME --version 3
 
-`start_server` takes all options of `monailabel start_server`, with this app and 127.0.0.1 as defaults, and `--conf` as
-described in `monailabel_app.settings`.
+`start_server` takes all options of `monailabel start_server`, with this app and 127.0.0.1 as defaults, and
+`--conf NAME VALUE` for the settings below, whose defaults stand in brackets; APP is the app's folder.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from rep3d.console.errors import describe
 try:
     from monailabel_app.commands import COMMANDS, run_command
     from monailabel_app.errors import RequestError
-    from monailabel_app.http.security import is_loopback
-    from monailabel_app.settings import read_settings
+    from monailabel_app.settings import help_text, read_settings
+    from monailabel_app.web.authentication import Authentication
+    from monailabel_app.web.security import is_loopback
 except ImportError as error:
     sys.exit(describe(error))
 
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> None:
         except ValueError as error:
             sys.exit(str(error))
     else:
-        sys.exit(__doc__)
+        sys.exit(f"{__doc__}\n{help_text()}")
 
 
 def start_server(arguments: list[str]) -> None:
@@ -51,12 +52,16 @@ def start_server(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-i", "--host", default="127.0.0.1")
     parser.add_argument("-c", "--conf", nargs=2, action="append", default=[])
+    parser.add_argument("-h", "--help", action="store_true")
     given, _ = parser.parse_known_args(arguments)
+    if given.help:
+        print(f"{__doc__}\n{help_text()}\n")
     try:
-        security = read_settings(APP, dict(given.conf)).security
+        settings = read_settings(APP, dict(given.conf))
+        authentication = Authentication.of(settings)
     except ValueError as error:
         sys.exit(str(error))
-    if not (is_loopback(given.host) or security.authentication.enabled or security.insecure):
+    if not (is_loopback(given.host) or authentication.enabled or settings.insecure):
         sys.exit(
             f"host is {given.host!r}: other computers may reach it, callers must be known. Give --conf api_keys "
             "FILE or --conf realm ADDRESS, or, at your own risk, --conf insecure true"

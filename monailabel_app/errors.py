@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import errno
 
-from fastapi import HTTPException
-
 from rep3d.files import WriteError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # a disk, somebody's part of it, the size of a file
 
 
-class RequestError(HTTPException):
-    """What the caller is told: an HTTP status, 4xx where the mistake is the caller's, and a message."""
+class RequestError(Exception):
+    """Why a request cannot be answered.
+
+    Args:
+        status: of HTTP, 4xx where the mistake is the caller's.
+        message: what the caller is told.
+    """
 
     def __init__(self, status: int, message: str) -> None:
-        super().__init__(status, message, {"WWW-Authenticate": "Bearer"} if status == 401 else None)
+        super().__init__(status, message)
+        self.status = status
+        self.message = message
 
-    @property
-    def status(self) -> int:
-        return self.status_code
-
-    @property
-    def message(self) -> str:
-        return self.detail
+    def __str__(self) -> str:
+        return self.message
 
 
 def storage_error(error: BaseException | None) -> RequestError | None:

@@ -1,33 +1,35 @@
-"""The app as MONAI Label finds it: what it serves, from which studies, behind which doors."""
+"""The app as MONAI Label finds it, and the list of what it is built from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import monailabel.app
+from filelock import FileLock
+from monailabel.config import settings as environment
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from monailabel_app.bundles import choose_bundles
-from monailabel_app.http.routes import add_routes
-from monailabel_app.http.security import guard
-from monailabel_app.http.viewer import add_viewer
-from monailabel_app.models.active_learning import Uncertainty, make_strategies, pick_sample
+from monailabel_app.bundles import Bundle, choose_bundles
+from monailabel_app.models.active_learning import Uncertainty, make_strategies
 from monailabel_app.models.background import BackgroundWork
-from monailabel_app.models.inference import BundleInference, find_task, serve_bundles
+from monailabel_app.models.inference import BundleInference, serve_bundles
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.models.versions import check_versions
 from monailabel_app.models.warm_up import prepare_models
 from monailabel_app.pacs.client import connect
 from monailabel_app.pacs.images import PacsImages
 from monailabel_app.pacs.synchronization import Synchronization
-from monailabel_app.settings import Settings, read_settings
+from monailabel_app.services import Services
+from monailabel_app.settings import read_settings
 from monailabel_app.studies.folder import StudiesFolder, check_studies
 from monailabel_app.studies.knowledge import KNOWLEDGE
 from monailabel_app.studies.sessions import Sessions
+from monailabel_app.web.authentication import Authentication
+from monailabel_app.web.server import make_server
 from rep3d.files import remove_parts
 from rep3d.locks import lock_folders
 
@@ -46,70 +48,89 @@ class Rep3DApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
-        self.settings: Settings = read_settings(Path(app_dir), conf)
-        (Path(app_dir) / "logs").mkdir(exist_ok=True)
-        self.bundles = choose_bundles(self.settings.bundles, self.settings.models)
-        for bundle in self.bundles.values():
-            check_versions(bundle)  # before there is a lock beside them
-        self._locks = lock_folders((bundle.weights.parent for bundle in self.bundles.values()), "server")
-        for bundle in self.bundles.values():
-            remove_parts(bundle.weights.parent)
+        folder = Path(app_dir)
+        settings = read_settings(folder, conf)
+        authentication = Authentication.of(settings)
+        bundles = choose_bundles(settings.bundles, settings.models)
+        in_pacs = studies.startswith(("http://", "https://"))
+        studies_folder = settings.pacs_folder if in_pacs else Path(studies)
+        self._locks = own_folders(bundles.values(), studies_folder)
+        (folder / "logs").mkdir(exist_ok=True)
+
+        pacs = connect(studies, settings.modalities, settings.search) if in_pacs else None
+        store = StudiesFolder(studies_folder, PacsImages(pacs, studies_folder) if pacs else None)
+        synchronization = Synchronization(pacs, store, bundles, send=settings.send_labels) if pacs else None
+        sessions = Sessions(folder / "sessions")
+        models = serve_bundles(bundles)
+        strategies = make_strategies(models) if environment.MONAI_LABEL_TASKS_STRATEGY else {}
+        served = list(bundles.values()) if environment.MONAI_LABEL_TASKS_TRAIN else []
+        trainers = {bundle.name: BundleTraining(bundle, settings.promotion, served) for bundle in served}
+        scoring = not in_pacs if settings.scoring is None else settings.scoring
+        background = BackgroundWork(models, trainers, store, scoring=scoring)
+
+        self.services = Services(
+            app_dir=folder,
+            settings=settings,
+            bundles=bundles,
+            studies=store,
+            pacs=pacs,
+            synchronization=synchronization,
+            sessions=sessions,
+            models=models,
+            strategies=strategies,
+            trainers=trainers,
+            background=background,
+            describe_app=self.info,
+            describe_model=self.model_info,
+        )
         super().__init__(app_dir, studies, dict(conf), "Rep3D", "Large-kernel segmentation of 3D scans")
-        store = self.datastore()
-        pacs = store.images.pacs if isinstance(store.images, PacsImages) else None
-        scoring = self.settings.scoring and ("scoring" in conf or pacs is None)
-        self.background = BackgroundWork(self._infers, self._trainers, store, scoring=scoring)
-        self.exchange = Synchronization(pacs, store, self.bundles, send=self.settings.send_labels) if pacs else None
-        guard(monailabel.app.app, self.settings.security, [add_routes, add_viewer])
+        # Starlette sends every request through this, so that it holds for a server that is starting.
+        monailabel.app.app.middleware_stack = make_server(self.services, authentication)
+
+    def on_init_complete(self) -> None:
+        prepare_models(self.services.models.values(), warm_up=self.services.settings.warm_up)
+        self.services.background.resume_trainings()
+        if self.services.synchronization is not None:
+            self.services.synchronization.start()
+        super().on_init_complete()
+
+    # --- what MONAI Label asks for
 
     def init_datastore(self) -> StudiesFolder:
-        in_pacs = self.studies.startswith(("http://", "https://"))
-        folder = self.settings.pacs_folder if in_pacs else Path(self.studies)
-        check_studies(folder)  # before there is a lock in it
-        self._locks += lock_folders([folder / KNOWLEDGE], "server")
-        if not in_pacs:
-            return StudiesFolder(folder)
-        pacs = connect(self.studies, self.settings.modalities, self.settings.search)
-        return StudiesFolder(folder, PacsImages(pacs, folder))
+        return self.services.studies
 
-    def init_infers(self) -> dict[str, BundleInference]:
-        return serve_bundles(self.bundles)
+    def init_infers(self) -> Mapping[str, BundleInference]:
+        return self.services.models
 
-    def init_trainers(self) -> dict[str, BundleTraining]:
-        served = list(self.bundles.values())
-        return {bundle.name: BundleTraining(bundle, self.settings.promotion, served) for bundle in served}
+    def init_trainers(self) -> Mapping[str, BundleTraining]:
+        return self.services.trainers
 
-    def init_strategies(self) -> dict[str, Strategy]:
-        return make_strategies(self._infers)
+    def init_strategies(self) -> Mapping[str, Strategy]:
+        return self.services.strategies
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
         return {"uncertainty": Uncertainty()}
 
     def _load_sessions(self, load: bool = False) -> Sessions:
-        return Sessions(self.settings.sessions)
-
-    def on_init_complete(self) -> None:
-        prepare_models(self._infers.values(), warm_up=self.settings.warm_up)
-        self.background.resume_trainings()
-        if self.exchange is not None:
-            self.exchange.start()
-        super().on_init_complete()
-
-    def infer_task(self, model: str) -> BundleInference:
-        """See `inference.find_task`."""
-        return find_task(self._infers, model)
-
-    def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        """See `active_learning.pick_sample`."""
-        self.refresh()
-        self.background.keep_scores()
-        return pick_sample(self._strategies, request, self.datastore())
-
-    def refresh(self, *, wait: bool = True) -> None:
-        """Make labels and the PACS, if there is one, the same; see `synchronization.Synchronization`."""
-        if self.exchange is not None:
-            self.exchange.run() if wait else self.exchange.soon()
+        return self.services.sessions
 
     def async_scoring(self, method: str | None = None, params: Mapping[str, Any] | None = None) -> None:
         """Compute what scores are missing in the background."""
-        self.background.keep_scores()
+        self.services.background.keep_scores()
+
+
+def own_folders(bundles: Iterable[Bundle], studies: Path) -> list[FileLock]:
+    """Keep other servers away from weights and studies, and remove what a killed one left half written.
+
+    Raises:
+        ValueError: another server works on one of them, or a newer one wrote it; that one is left as it was.
+    """
+    bundles = list(bundles)
+    for bundle in bundles:
+        check_versions(bundle)
+    check_studies(studies)
+    weights = [bundle.weights.parent for bundle in bundles]
+    locks = lock_folders([*weights, studies / KNOWLEDGE], "server")
+    for folder in weights:
+        remove_parts(folder)
+    return locks

@@ -1,75 +1,134 @@
-"""What `--conf NAME VALUE` sets, with its checks.
-
-models        bundles to serve, separated by commas, or all: every bundle that has weights (all)
-bundles       folder of the bundles (bundles, beside the app)
-promotion     which new weights serve: "not worse", "better" (than those that serve, on validation cases) or "never"
-warm_up       run each network once at the start (true)
-scoring       compute the scores of active learning in the background (true; false for a PACS, of which it fetches all)
-api_keys      file of the API keys that may call, see docs/deployment.md
-realm         address of an OpenID provider's realm, such as https://keycloak.example/realms/hospital
-client_id     the provider's name for this app (monailabel-app)
-insecure      serve other computers without authentication (false)
-origins       web pages of other servers that may call, separated by commas
-max_upload    megabytes of one request (2048)
-max_audit     megabytes of the audit log, whose oldest lines go then (1024)
-model_upload  take weights from clients with the role of an administrator (false)
-
-Where studies is the address of a PACS:
-modalities    of the series to label, separated by commas (CT,MR)
-search        what else these must have, such as StudyDate=20260101-,BodyPartExamined=ABDOMEN
-pacs_folder   of labels and fetched series (pacs, in the app's folder)
-send_labels   store submitted labels in the PACS as DICOM Segmentations (true)
-"""
+"""What `--conf NAME VALUE` sets. The class below is the table of it: defaults, checks, help and docs follow from it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from textwrap import fill, indent
+from typing import TypeVar
 
 from pydicom.datadict import tag_for_keyword
 
-from monailabel_app.http.authentication import Authentication
-from monailabel_app.http.security import Security
-from monailabel_app.models.retraining import PROMOTION
+PROMOTION = ("not worse", "better", "never")  # than the serving weights, to serve in their place
+APP = "APP"  # stands in defaults for the app's folder
+COLUMNS = 110  # of the table on the command line
 
-NAMES = (
-    "models",
-    "bundles",
-    "promotion",
-    "warm_up",
-    "scoring",
-    "api_keys",
-    "realm",
-    "client_id",
-    "insecure",
-    "origins",
-    "max_upload",
-    "max_audit",
-    "model_upload",
-    "modalities",
-    "search",
-    "pacs_folder",
-    "send_labels",
-)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table.
+
+    Args:
+        default: as on the command line, where APP stands for the app's folder; None: not set.
+        help: what it sets.
+        parse: from the text of the command line to the value; raises ValueError, which says what was expected.
+        of_pacs: whether it counts only where the studies are in a PACS.
+    """
+
+    name: str
+    default: str | None
+    help: str
+    parse: Callable[[str], object]
+    of_pacs: bool
+
+
+def _setting(default: str | None, parse: Callable[[str], T], help: str, *, of_pacs: bool = False) -> T:
+    """A field of `Settings`. To the type checker it is a value, as what `dataclasses.field` returns is."""
+    metadata = {"default": default, "parse": parse, "help": help, "of_pacs": of_pacs}
+    return field(metadata=metadata)  # type: ignore[no-any-return]
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("expected true or false")
+    return text.lower() == "true"
+
+
+def _megabytes(text: str) -> int:
+    """In bytes."""
+    if not text.isdigit() or int(text) < 1:
+        raise ValueError("expected megabytes, a whole number above 0")
+    return int(text) * 2**20
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",") if word.strip())
+
+
+def _folder(text: str) -> Path:
+    return Path(text).resolve()
+
+
+def _promotion(text: str) -> str:
+    if text not in PROMOTION:
+        raise ValueError(f"expected one of {PROMOTION}")
+    return text
+
+
+def _keywords(text: str) -> dict[str, str]:
+    pairs = [word.partition("=") for word in _words(text)]
+    wrong = [keyword for keyword, _, value in pairs if not value or tag_for_keyword(keyword) is None]
+    if wrong:
+        raise ValueError(f"expected KEYWORD=VALUE with DICOM keywords, not {wrong}")
+    return {keyword: value for keyword, _, value in pairs}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of a running app."""
+    """The settings of a running app; sizes are in bytes."""
 
-    models: str
-    bundles: Path
-    promotion: str
-    warm_up: bool
-    scoring: bool
-    sessions: Path
-    security: Security
-    model_upload: bool
-    modalities: tuple[str, ...]
-    search: dict[str, str]
-    pacs_folder: Path
-    send_labels: bool
+    models: str = _setting("all", str, "bundles to serve, separated by commas, or `all`: every bundle that has weights")
+    bundles: Path = _setting("APP/../bundles", _folder, "folder of the bundles")
+    promotion: str = _setting(
+        "not worse",
+        _promotion,
+        "which new weights serve: `not worse` or `better` than those that serve, on validation cases, or `never`",
+    )
+    warm_up: bool = _setting("true", _switch, "run each network once at the start")
+    scoring: bool | None = _setting(
+        None,
+        _switch,
+        "compute the scores of active learning in the background; where not set, for a folder only, not for a PACS",
+    )
+    api_keys: str | None = _setting(None, str, "file of the API keys that may call")
+    realm: str = _setting(
+        "", str, "address of an OpenID provider's realm, such as `https://keycloak.example/realms/hospital`"
+    )
+    client_id: str = _setting("monailabel-app", str, "the OpenID provider's name for this app")
+    insecure: bool = _setting("false", _switch, "serve other computers without authentication")
+    origins: tuple[str, ...] = _setting(
+        "", _words, "web pages of other servers that may call, separated by commas, such as `https://viewer.example`"
+    )
+    max_upload: int = _setting("2048", _megabytes, "megabytes of one request")
+    max_audit: int = _setting("1024", _megabytes, "megabytes of the audit log, whose oldest lines go then")
+    model_upload: bool = _setting("false", _switch, "take weights from clients with the role of an administrator")
+    modalities: tuple[str, ...] = _setting(
+        "CT,MR",
+        _words,
+        "of the series that are images to label, separated by commas; a series of one instance is none",
+        of_pacs=True,
+    )
+    search: dict[str, str] = _setting(
+        "",
+        _keywords,
+        "what else these series must have, as in a search of the PACS, such as "
+        "`StudyDate=20260101-,BodyPartExamined=ABDOMEN`. Orthanc 1.10 finds nothing for values with blanks or `*`",
+        of_pacs=True,
+    )
+    pacs_folder: Path = _setting(
+        "APP/pacs", Path, "where labels, their versions and fetched series lie: back it up", of_pacs=True
+    )
+    send_labels: bool = _setting(
+        "true", _switch, "store submitted labels in the PACS as DICOM Segmentations", of_pacs=True
+    )
+
+
+def list_settings() -> Iterator[Setting]:
+    """The rows of the table."""
+    return (Setting(entry.name, **entry.metadata) for entry in fields(Settings))
 
 
 def read_settings(app_dir: Path, conf: Mapping[str, str]) -> Settings:
@@ -78,60 +137,44 @@ def read_settings(app_dir: Path, conf: Mapping[str, str]) -> Settings:
     Raises:
         ValueError: names the setting, its value and what was expected.
     """
-    unknown = [name for name in conf if name not in NAMES]
+    table = list(list_settings())
+    unknown = sorted(set(conf) - {setting.name for setting in table})
     if unknown:
-        raise ValueError(f"conf has {unknown}, expected some of {', '.join(NAMES)}")
-    promotion = conf.get("promotion", PROMOTION[0])
-    if promotion not in PROMOTION:
-        raise ValueError(f"promotion is {promotion!r}, expected one of {PROMOTION}")
-    authentication = Authentication(
-        conf.get("api_keys"), conf.get("realm", ""), conf.get("client_id", "monailabel-app")
-    )
-    security = Security(
-        authentication,
-        insecure=_switch(conf, "insecure", False),
-        origins=_words(conf, "origins", ""),
-        max_upload=_megabytes(conf, "max_upload", "2048"),
-        audit_file=app_dir / "logs/audit.jsonl",
-        audit_bytes=_megabytes(conf, "max_audit", "1024"),
-    )
-    return Settings(
-        conf.get("models", "all"),
-        Path(conf.get("bundles", app_dir.parent / "bundles")).resolve(),
-        promotion,
-        _switch(conf, "warm_up", True),
-        _switch(conf, "scoring", True),
-        app_dir / "sessions",
-        security,
-        _switch(conf, "model_upload", False),
-        _words(conf, "modalities", "CT,MR"),
-        _search(conf),
-        Path(conf.get("pacs_folder", app_dir / "pacs")),
-        _switch(conf, "send_labels", True),
-    )
+        raise ValueError(f"conf has {unknown}, expected some of {', '.join(setting.name for setting in table)}")
+    return Settings(**{setting.name: _value(setting, app_dir, conf) for setting in table})  # type: ignore[arg-type]
 
 
-def _words(conf: Mapping[str, str], name: str, default: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in conf.get(name, default).split(",") if word.strip())
+def _value(setting: Setting, app_dir: Path, conf: Mapping[str, str]) -> object:
+    default = setting.default and setting.default.replace(APP, str(app_dir))
+    text = conf.get(setting.name, default)
+    if text is None:
+        return None
+    try:
+        return setting.parse(text)
+    except ValueError as error:
+        raise ValueError(f"{setting.name} is {text!r}, {error}") from None
 
 
-def _search(conf: Mapping[str, str]) -> dict[str, str]:
-    pairs = [word.partition("=") for word in _words(conf, "search", "")]
-    wrong = [keyword for keyword, _, value in pairs if not value or tag_for_keyword(keyword) is None]
-    if wrong:
-        raise ValueError(f"search is {conf['search']!r}, expected KEYWORD=VALUE with DICOM keywords, not {wrong}")
-    return {keyword: value for keyword, _, value in pairs}
+def help_text() -> str:
+    """The table for the command line, with the defaults in brackets."""
+    width = max(len(setting.name) for setting in list_settings()) + 2
+    rows = []
+    for setting in list_settings():
+        default = f" ({setting.default})" if setting.default else ""
+        text = f"{setting.name:{width}}{setting.help}{default}"
+        rows.append(fill(text, COLUMNS, subsequent_indent=" " * width, break_on_hyphens=False))
+    return indent("\n".join(rows), "    ")
 
 
-def _switch(conf: Mapping[str, str], name: str, default: bool) -> bool:
-    value = str(conf.get(name, default)).lower()
-    if value not in ("true", "false"):
-        raise ValueError(f"{name} is {conf[name]!r}, expected true or false")
-    return value == "true"
+def markdown_table(*, of_pacs: bool) -> str:
+    """The table for the docs: the settings of a PACS, or all others."""
+    rows = ["| `--conf` | what it sets | default |", "|---|---|---|"]
+    for setting in list_settings():
+        if setting.of_pacs == of_pacs:
+            default = f"`{setting.default}`" if setting.default else ""
+            rows.append(f"| `{setting.name}` | {setting.help} | {default} |")
+    return "\n".join(rows) + "\n"
 
 
-def _megabytes(conf: Mapping[str, str], name: str, default: str) -> int:
-    value = conf.get(name, default)
-    if not value.isdigit() or int(value) < 1:
-        raise ValueError(f"{name} is {value!r}, expected megabytes, a whole number above 0")
-    return int(value) * 2**20
+if __name__ == "__main__":
+    print(markdown_table(of_pacs=False), markdown_table(of_pacs=True), sep="\n")

@@ -11,10 +11,10 @@ from monailabel_app.errors import RequestError
 from monailabel_app.models.active_learning import choose_model, compute_scores
 from monailabel_app.models.batch import segment_all
 from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.parameters import InferenceParameters, TrainingParameters
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task, TaskList
-from monailabel_app.validation import InferenceParameters, TrainingParameters, check_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -43,15 +43,15 @@ class BackgroundWork:
         self._datastore = datastore
         self._scoring = scoring
 
-    def start_training(self, model: str, parameters: Mapping[str, Any], user: str, enqueue: bool = False) -> Task:
+    def start_training(self, model: str, options: TrainingParameters, user: str, enqueue: bool = False) -> Task:
         """Train a bundle on the submitted labels, in the background.
 
         Raises:
-            RequestError: no such model, wrong parameters, no label, or a training is running.
+            RequestError: no such model, no label, or a training is running.
         """
         if model not in self._trainers:
             raise RequestError(404, f"there is no model {model[:100]!r}, expected one of {', '.join(self._trainers)}")
-        trainer, options = self._trainers[model], check_parameters(TrainingParameters, parameters)
+        trainer = self._trainers[model]
 
         def prepare_and_run(task: Task) -> dict[str, Any]:
             trainer.prepare(self._datastore, options, user)
@@ -86,15 +86,20 @@ class BackgroundWork:
         score = lambda task: {m.bundle.name: compute_scores(task, self._datastore, m) for m in chosen}  # noqa: E731
         return self.scorings.start(score, {"model": model})
 
-    def start_batch(self, model: str, images: str, parameters: Mapping[str, Any], user: str) -> Task:
+    def start_batch(
+        self, model: str, images: str, options: InferenceParameters, user: str, request: dict[str, Any]
+    ) -> Task:
         """Segment all, the labeled or the unlabeled images in the background; results are "original" labels.
 
+        Args:
+            model: one of the names.
+            request: what the task's status tells of it.
+
         Raises:
-            RequestError: no such model, wrong parameters, or a batch is running.
+            RequestError: a batch is running.
         """
         task, store = self._infers[model], self._datastore
-        options = check_parameters(InferenceParameters, parameters)
         listing = {"all": store.list_images, "labeled": store.get_labeled_images}
         chosen = listing.get(images, store.get_unlabeled_images)()
         run = lambda batch: segment_all(batch, task, store, chosen, options, user)  # noqa: E731
-        return self.batches.start(run, {"model": model, "images": images, **parameters})
+        return self.batches.start(run, request)

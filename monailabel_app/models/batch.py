@@ -9,10 +9,10 @@ from typing import Any
 
 from monailabel_app.models.each_image import for_each_image
 from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.parameters import InferenceParameters
 from monailabel_app.models.turn import Priority
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
-from monailabel_app.validation import InferenceParameters
 from rep3d.io.volumes import write_label_map
 
 

@@ -23,11 +23,11 @@ from monailabel_app.models import contract
 from monailabel_app.models.inference_config import InferenceConfig
 from monailabel_app.models.networks import Networks
 from monailabel_app.models.out_of_memory import TO_SEGMENT, Step, with_less_memory
+from monailabel_app.models.parameters import InferenceParameters
 from monailabel_app.models.prepared import PreparedImage, PreparedImages
 from monailabel_app.models.turn import Priority, Turn
 from monailabel_app.studies.colors import anatomy_colors
 from monailabel_app.studies.volumes import read_grid, read_voxels
-from monailabel_app.validation import InferenceParameters, check_parameters
 from rep3d.console.errors import root_cause
 from rep3d.io.geometry import Geometry
 from rep3d.io.volumes import write_label_map
@@ -81,16 +81,20 @@ class BundleInference(InferTask):
         return str(self.bundle.weights) if self.is_valid() or not validate else None
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Segment `request["image"]`, a path that the server chose, and write the result to a temporary file.
+        """As MONAI Label calls it: `segment_to_file` of `request["image"]`, a path that the server chose."""
+        path, info = self.segment_to_file(Path(request["image"]), InferenceParameters.model_validate(dict(request)))
+        return str(path), info
+
+    def segment_to_file(self, image: Path, options: InferenceParameters) -> tuple[Path, dict[str, Any]]:
+        """Segment an image file, and write the result to a temporary file.
 
         Returns:
             The file's path, which the caller deletes, and what clients read: label_names, latencies, note.
 
         Raises:
-            RequestError: parameters that are not accepted, or an image that cannot be segmented.
+            RequestError: an image that cannot be segmented.
         """
-        options = check_parameters(InferenceParameters, request)
-        result = self.segment(Path(request["image"]), device=options.device, preset=options.preset)
+        result = self.segment(image, device=options.device, preset=options.preset)
         start = time.perf_counter()
         with tempfile.NamedTemporaryFile(prefix="rep3d_", suffix=options.result_extension, delete=False) as file:
             path = Path(file.name)
@@ -105,7 +109,7 @@ class BundleInference(InferTask):
         )
         seconds = {**result.seconds, "write": time.perf_counter() - start}
         seconds["total"] = sum(seconds.values())
-        return str(path), {
+        return path, {
             "label_names": self.bundle.labels,
             "latencies": {name: round(value, 2) for name, value in seconds.items()},
             "centroids": {},
@@ -207,17 +211,6 @@ def serve_bundles(bundles: Mapping[str, Bundle]) -> dict[str, BundleInference]:
         contract.check_contract(bundle)
     turn, images = Turn(), PreparedImages()
     return {name: BundleInference(bundle, turn, images) for name, bundle in bundles.items()}
-
-
-def find_task(tasks: Mapping[str, BundleInference], model: str) -> BundleInference:
-    """The task of a model.
-
-    Raises:
-        RequestError: 404, the model is not served.
-    """
-    if model not in tasks:
-        raise RequestError(404, f"there is no model {model[:100]!r}, expected one of {', '.join(tasks)}")
-    return tasks[model]
 
 
 def _prepare(image: Path, preprocessing: Callable[[Data], Data]) -> PreparedImage:

@@ -8,7 +8,6 @@
 New weights become a version. They serve if they are not worse on the validation cases than those that serve now.
 """
 
-from monailabel_app.models.retraining.promotion import PROMOTION
 from monailabel_app.models.retraining.task import BundleTraining
 
-__all__ = ["PROMOTION", "BundleTraining"]
+__all__ = ["BundleTraining"]

@@ -14,8 +14,6 @@ from monailabel_app.models.versions import add_version, keep_serving, serve_vers
 from monailabel_app.tasks import Task
 from rep3d.evaluation.scores import read_scores, table
 
-PROMOTION = ("not worse", "better", "never")  # than the serving weights, to serve in their place
-
 
 def promote(
     task: Task,
@@ -30,7 +28,7 @@ def promote(
     Args:
         new: the weights.
         record: of their training.
-        promotion: one of PROMOTION.
+        promotion: one of `settings.PROMOTION`.
         score: evaluates weights, under a name, on the validation cases; the folder of the scores, or None where it was
             stopped.
 

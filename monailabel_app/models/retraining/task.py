@@ -14,15 +14,16 @@ from monailabel.utils.others.generic import device_list, name_to_device
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
+from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.models.retraining.dataset import write_dataset
 from monailabel_app.models.retraining.labels import Item, describe, find_labelled
 from monailabel_app.models.retraining.process import run_watched
-from monailabel_app.models.retraining.promotion import PROMOTION, promote
+from monailabel_app.models.retraining.promotion import promote
 from monailabel_app.models.retraining.record import TrainingRecord, read_record, write_record
 from monailabel_app.models.versions import add_version
+from monailabel_app.settings import PROMOTION
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
-from monailabel_app.validation import TrainingParameters
 from rep3d.console.status import read_status
 from rep3d.study.run import BundleRun
 from rep3d.training.checkpoints import read_weights, save_whole

@@ -16,6 +16,7 @@ from bundle_helpers import small_network
 import monailabel_app.__main__
 from monailabel_app.bundles import read_bundle
 from monailabel_app.errors import RequestError
+from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.models.retraining.dataset import split_cases
 from monailabel_app.models.retraining.process import run_watched
@@ -24,7 +25,6 @@ from monailabel_app.models.retraining.record import TrainingRecord, write_record
 from monailabel_app.models.versions import add_version, keep_serving, list_versions, serve_version
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
-from monailabel_app.validation import TrainingParameters
 from rep3d.console.status import StatusFile
 from rep3d.data.cases import item_name
 from rep3d.data.leakage import TrainingCases, image_digests

@@ -2,7 +2,8 @@
 
 Each attack tells with its answer whether it did its damage. This app refuses each with 4xx; what MONAI Label's own
 server answers is written down too, so that each check is known to be able to fail, and so that a newer MONAI Label that
-closes a hole makes the test tell. `PYTHONPATH=tests python tests/app/test_attacks.py` prints the table of the page.
+closes a hole makes the test tell. `PYTHONPATH=tests:tests/app python tests/app/web/test_attacks.py` prints the table
+of the page.
 """
 
 import gzip
@@ -623,7 +624,7 @@ def test_own_pages_may_call(ours):
 
 
 def test_the_page_has_the_table():
-    assert table() in PAGE.read_text(encoding="utf-8"), f"print it: PYTHONPATH=tests python {__file__}"
+    assert table() in PAGE.read_text(encoding="utf-8"), f"print it: PYTHONPATH=tests:tests/app python {__file__}"
 
 
 def table() -> str:

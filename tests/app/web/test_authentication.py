@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from monailabel_app.errors import RequestError
-from monailabel_app.http.authentication import ANNOTATOR, LOCAL_USER, USER, Authentication
+from monailabel_app.web.authentication import ANNOTATOR, LOCAL_USER, USER, Authentication
 
 KEY, OTHER_KEY = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in range(2))
 

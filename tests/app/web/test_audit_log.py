@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from monailabel_app.http.security import AUDIT_FILES, Doors, Security
+from monailabel_app.web.audit import FILES, AuditLog
 
 CLIENTS, REQUESTS = 8, 40
 
@@ -20,15 +20,15 @@ async def ignore(message):
     pass
 
 
-def request(doors, path):
+def request(log, path):
     scope = {"type": "http", "method": "GET", "path": path, "query_string": b'a="%s"', "headers": []}
     scope |= {"client": ("127.0.0.1", 1), "headers": [(b"host", b"localhost")]}
-    asyncio.run(doors(scope, None, ignore))
+    asyncio.run(log(scope, None, ignore))
 
 
-def many_requests(doors):
+def many_requests(log):
     work = [
-        threading.Thread(target=lambda client=client: [request(doors, f"/{client}/{n}") for n in range(REQUESTS)])
+        threading.Thread(target=lambda client=client: [request(log, f"/{client}/{n}") for n in range(REQUESTS)])
         for client in range(CLIENTS)
     ]
     for thread in work:
@@ -44,33 +44,33 @@ def recorded(folder):
 
 
 @pytest.fixture
-def security(tmp_path):
-    return Security(audit_file=tmp_path / "audit.jsonl", audit_bytes=AUDIT_FILES * 8192)
+def log(tmp_path):
+    return AuditLog(answer, tmp_path / "audit.jsonl", FILES * 8192)
 
 
 EVERY_PATH = sorted(f"/{client}/{n}" for client in range(CLIENTS) for n in range(REQUESTS))
 
 
-def test_no_line_is_lost(security, tmp_path):
-    many_requests(Doors(answer, security))
+def test_no_line_is_lost(log, tmp_path):
+    many_requests(log)
     assert sorted(recorded(tmp_path)) == EVERY_PATH
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
     assert len(sizes) > 3 and max(sizes.values()) <= 8192
-    request(Doors(answer, security), "/after/restart")
+    request(AuditLog(answer, tmp_path / "audit.jsonl", FILES * 8192), "/after/restart")
     assert "/after/restart" in (tmp_path / "audit.jsonl").read_text()
     assert len(recorded(tmp_path)) == CLIENTS * REQUESTS + 1
 
 
 def test_the_oldest_lines_go(tmp_path):
-    many_requests(Doors(answer, Security(audit_file=tmp_path / "audit.jsonl", audit_bytes=AUDIT_FILES * 1024)))
-    assert len(list(tmp_path.iterdir())) == AUDIT_FILES
+    many_requests(AuditLog(answer, tmp_path / "audit.jsonl", FILES * 1024))
+    assert len(list(tmp_path.iterdir())) == FILES
     assert set(recorded(tmp_path)) < set(EVERY_PATH)
 
 
-def test_a_file_that_cannot_be_moved(security, tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_moved(log, tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "another program has it open")
 
     monkeypatch.setattr(logging.handlers.os, "rename", refuse)
-    many_requests(Doors(answer, security))
+    many_requests(log)
     assert sorted(recorded(tmp_path)) == EVERY_PATH and len(list(tmp_path.iterdir())) == 1

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from urllib.parse import quote
 
 import monailabel
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import Response, StreamingResponse
-from monailabel.interfaces.utils.app import app_instance
+from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from monailabel_app.errors import RequestError
-from monailabel_app.http.authentication import ANNOTATOR
-from monailabel_app.http.routes import AnyUser
-from monailabel_app.pacs.images import PacsImages
+from monailabel_app.web.arguments import AnyUser, AppServices
+from monailabel_app.web.authentication import ANNOTATOR
 
 STATIC = Path(monailabel.__file__).parent / "endpoints/static"
 SERVER_COOKIE = "MONAILABEL_SERVER_URL"  # where OHIF's panel of MONAI Label looks for its server first
@@ -31,18 +29,23 @@ PIECE = 2**16  # bytes
 router = APIRouter()
 
 
-def add_viewer(server: FastAPI) -> None:
-    """Serve OHIF at /ohif/, and the PACS at the address where it looks for one."""
-    server.include_router(router)
+def mount_files(server: FastAPI) -> None:
+    """Serve OHIF at /ohif/."""
     server.mount("/static", StaticFiles(directory=STATIC))
     server.mount("/ohif", _Viewer(directory=STATIC / "ohif", html=True))
 
 
+@router.get("/favicon.ico", include_in_schema=False)
+def favicon() -> RedirectResponse:
+    return RedirectResponse("/static/favicon.ico")
+
+
 @router.api_route("/proxy/dicom/{service}/{path:path}", methods=["GET", "POST"], include_in_schema=False)
-async def dicomweb(user: AnyUser, request: Request, service: Literal["wado", "qido", "stow"], path: str) -> Response:
-    """The PACS's answer to a search, a retrieval or (POST) an instance to store."""
-    images = app_instance().datastore().images
-    if not isinstance(images, PacsImages):
+async def dicomweb(
+    user: AnyUser, services: AppServices, request: Request, service: Literal["wado", "qido", "stow"], path: str
+) -> Response:
+    """The PACS's answer to a search, a retrieval or (POST) an instance to store, at the address where OHIF looks."""
+    if services.pacs is None:
         raise RequestError(404, "the studies are in a folder, not in a PACS")
     if request.method == "POST" and ANNOTATOR not in user.roles:
         raise RequestError(403, f"the role {ANNOTATOR!r} is required")
@@ -50,7 +53,7 @@ async def dicomweb(user: AnyUser, request: Request, service: Literal["wado", "qi
         raise RequestError(400, "instances are stored as multipart/related")
     headers = {name: request.headers[name] for name in TO_PACS if name in request.headers}
     body = await request.body() if request.method == "POST" else None
-    answer = await run_in_threadpool(images.pacs.forward, request.method, path, request.url.query, headers, body)
+    answer = await run_in_threadpool(services.pacs.forward, request.method, path, request.url.query, headers, body)
     return StreamingResponse(
         answer.raw.stream(PIECE, decode_content=False),
         answer.status_code,
@@ -62,7 +65,7 @@ async def dicomweb(user: AnyUser, request: Request, service: Literal["wado", "qi
 class _Viewer(StaticFiles):
     """OHIF's files; its pages have addresses of their own, which all mean index.html."""
 
-    async def get_response(self, path: str, scope: MutableMapping[str, Any]) -> Response:
+    async def get_response(self, path: str, scope: Scope) -> Response:
         try:
             response = await super().get_response(path, scope)
         except HTTPException as error:

@@ -9,12 +9,12 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jwt
 import requests
 
 from monailabel_app.errors import RequestError
+from monailabel_app.settings import Settings
 
 ROLES = ("monailabel-admin", "monailabel-reviewer", "monailabel-annotator", "monailabel-user")  # MONAI Label's
 ADMIN, REVIEWER, ANNOTATOR, USER = ROLES
@@ -32,7 +32,7 @@ class User:
     email: str = ""
     name: str = ""
 
-    def json(self) -> dict[str, Any]:
+    def json(self) -> dict[str, object]:
         return {"username": self.username, "email": self.email, "name": self.name, "roles": list(self.roles)}
 
 
@@ -65,8 +65,13 @@ class Authentication:
         self.realm = realm.rstrip("/")
         self.client_id = client_id
         self._roles_claim = roles_claim.split("#")
-        self._issuer: dict[str, Any] = {}
+        self._issuer: dict[str, str] = {}
         self._jwks: jwt.PyJWKClient | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Authentication:
+        """As the server's settings say."""
+        return cls(settings.api_keys, settings.realm, settings.client_id)
 
     @property
     def enabled(self) -> bool:
@@ -103,7 +108,7 @@ class Authentication:
             raise RequestError(401, "the credentials are not valid")
         return user
 
-    def token(self, username: str, password: str) -> dict[str, Any]:
+    def token(self, username: str, password: str) -> dict[str, object]:
         """What 3D Slicer asks for with its login form: of a key's holder the key itself, else the provider's token.
 
         Raises:
@@ -160,7 +165,7 @@ class Authentication:
             return None
         if self.client_id not in (claims.get("azp"), *_as_list(claims.get("aud"))):
             return None
-        roles: Any = claims
+        roles: object = claims
         for level in self._roles_claim:
             roles = roles.get(level) if isinstance(roles, dict) else None
         return User(
@@ -170,7 +175,7 @@ class Authentication:
             str(claims.get("name", "")),
         )
 
-    def _configuration(self) -> dict[str, Any]:
+    def _configuration(self) -> dict[str, str]:
         if not self._issuer:
             answer = requests.get(f"{self.realm}/.well-known/openid-configuration", timeout=TIMEOUT)
             answer.raise_for_status()
@@ -178,7 +183,7 @@ class Authentication:
         return self._issuer
 
 
-def _as_list(value: Any) -> list[Any]:
+def _as_list(value: object) -> list[object]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 

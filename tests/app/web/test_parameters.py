@@ -1,9 +1,12 @@
+"""Parameters of requests: what is data, and what a config would evaluate."""
+
 import json
 
 import pytest
 
 from monailabel_app.errors import RequestError
-from monailabel_app.validation import MAX_PARAMETERS, InferenceParameters, check_parameters, parse_parameters
+from monailabel_app.models.parameters import InferenceParameters
+from monailabel_app.web.parameters import MAX_PARAMETERS, check_parameters, parse_parameters
 
 
 @pytest.mark.parametrize(

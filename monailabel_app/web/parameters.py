@@ -1,12 +1,12 @@
-"""Request parameters are data, checked here before anything uses them."""
+"""The parameters of requests: data, checked before anything uses them."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from monailabel_app.errors import RequestError
 
@@ -17,47 +17,30 @@ _EXPRESSIONS = ("$", "@", "%")  # begin what a bundle's config evaluates, refers
 _REFUSED_KEYS = {"image", "label", "session", "file"}
 _REFUSED_ENDINGS = ("path", "paths", "dir", "folder", "filename", "uri", "url", "root")
 
-ParametersT = TypeVar("ParametersT", bound="Parameters")
+ParametersT = TypeVar("ParametersT", bound=BaseModel)
 
 
-class Parameters(BaseModel):
-    """A declared set of request parameters; keys that are not declared are ignored."""
+class SampleParameters(BaseModel):  # type: ignore[explicit-any]  # pydantic's
+    """Of a next sample; as everywhere, keys that are not declared are ignored."""
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=())
-
-
-class InferenceParameters(Parameters):
-    device: Annotated[str, Field(max_length=100)] = ""
-    preset: Literal["accurate", "fast"] = "accurate"
-    result_extension: Literal[".nii.gz", ".nii", ".nrrd", ".seg.nrrd"] = ".nii.gz"
-    result_dtype: Literal["uint8", "uint16", "int16", "int32"] = "uint8"
-    result_compress: bool = True
-
-
-class TrainingParameters(Parameters):
-    device: Annotated[str, Field(max_length=100)] = ""
-    max_epochs: Annotated[int, Field(ge=1, le=100_000)] = 50
-    val_split: Annotated[float, Field(ge=0, le=0.9)] = 0.2
-    pretrained: bool = True
-
-
-class SampleParameters(Parameters):
     model: Annotated[str, Field(max_length=200)] = ""
 
 
-class LabelInfo(Parameters):
+class LabelInfo(BaseModel):  # type: ignore[explicit-any]
     """A segment as 3D Slicer describes it: the i-th of the list has the voxel value i + 1."""
 
     name: Annotated[str, Field(max_length=200)]
 
 
-class SubmissionParameters(Parameters):
+class SubmissionParameters(BaseModel):  # type: ignore[explicit-any]
+    """Of a label."""
+
     label_info: Annotated[list[LabelInfo], Field(max_length=255)] | None = None
     client_id: Annotated[str, Field(max_length=200)] | None = None
     allow_empty: bool = False
 
 
-def parse_parameters(text: str | None) -> dict[str, Any]:
+def parse_parameters(text: str | None) -> dict[str, object]:
     """The JSON object of a request, without anything that a config would evaluate.
 
     Raises:
@@ -77,7 +60,7 @@ def parse_parameters(text: str | None) -> dict[str, Any]:
     return parameters
 
 
-def refuse_expressions(value: Any, where: str = "params", depth: int = 0) -> None:
+def refuse_expressions(value: object, where: str = "params", depth: int = 0) -> None:
     """Refuse config expressions and names of files wherever they stand in request parameters.
 
     Raises:
@@ -98,7 +81,7 @@ def refuse_expressions(value: Any, where: str = "params", depth: int = 0) -> Non
             refuse_expressions(item, f"{where}[{index}]", depth + 1)
 
 
-def check_parameters(schema: type[ParametersT], parameters: Mapping[str, Any]) -> ParametersT:
+def check_parameters(schema: type[ParametersT], parameters: Mapping[str, object]) -> ParametersT:
     """The declared parameters, with their defaults.
 
     Raises:

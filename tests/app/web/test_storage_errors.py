@@ -4,11 +4,11 @@ import errno
 import time
 
 import pytest
+from asgi_helpers import ask
 from fastapi import FastAPI, HTTPException
-from test_security import ask
 
-from monailabel_app.http.security import Security, guard
 from monailabel_app.tasks import TaskList
+from monailabel_app.web.errors import ErrorAnswers, answer_errors
 from rep3d.files import WriteError
 
 STORED = [
@@ -23,9 +23,11 @@ def answer(error, cause=None):
     def fail():
         raise error from cause
 
-    app = FastAPI()
-    guard(app, Security(), [lambda server: server.add_api_route("/fail", fail)])
-    return ask(app, "/fail")
+    server = FastAPI()
+    answer_errors(server)
+    server.add_api_route("/fail", fail)
+    status, _, said = ask(ErrorAnswers(server), path="/fail")
+    return status, said
 
 
 def outcome(error):

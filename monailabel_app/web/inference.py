@@ -1,0 +1,109 @@
+"""Segmentations of one image: of the studies, of a session, or sent along."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, File, Form, UploadFile
+from fastapi.responses import FileResponse, Response
+from requests_toolbelt import MultipartEncoder
+from starlette.background import BackgroundTask
+
+from monailabel_app.errors import RequestError
+from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.parameters import InferenceParameters
+from monailabel_app.services import Services
+from monailabel_app.studies.dicom import make_segmentation, sorted_slices
+from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.volumes import check_image
+from monailabel_app.web.arguments import AnyUser, AppServices
+from monailabel_app.web.authentication import User
+from monailabel_app.web.parameters import check_parameters, parse_parameters
+from monailabel_app.web.uploads import received
+
+router = APIRouter()
+
+
+@router.post("/infer/{model}")
+def infer(
+    user: AnyUser,
+    services: AppServices,
+    model: str,
+    image: str = "",
+    session_id: str = "",
+    params: Annotated[str, Form()] = "{}",
+    file: Annotated[UploadFile | None, File()] = None,
+    label: Annotated[UploadFile | None, File()] = None,
+    output: Literal["image", "json", "all", "dicom_seg"] | None = None,
+) -> Response:
+    chosen = services.model(model)
+    options = check_parameters(InferenceParameters, parse_parameters(params))
+    if label is not None:
+        raise RequestError(400, f"model {model!r} takes no label")
+    if output == "dicom_seg":
+        return _dicom_segmentation(chosen, services.studies, image, options)
+    with _scan(services, user, model, image, session_id, file) as path:
+        result, info = chosen.segment_to_file(path, options)
+    return _answer(result, info, output)
+
+
+@contextmanager
+def _scan(
+    services: Services, user: User, model: str, image: str, session_id: str, file: UploadFile | None
+) -> Iterator[Path]:
+    """The file to segment; the studies remember which model an image of theirs was segmented by."""
+    if file is not None:
+        with received(file) as path:
+            check_image(path)
+            yield path
+    elif session_id:
+        yield services.sessions.image(session_id, user.username)
+    elif image:
+        path = services.studies.image(image)
+        services.studies.update_image_info(image, {"model": model})
+        yield path
+    else:
+        raise RequestError(400, "image, file or session_id is missing")
+
+
+def _dicom_segmentation(
+    model: BundleInference, studies: StudiesFolder, image: str, options: InferenceParameters
+) -> Response:
+    """The label map of a DICOM series of the studies as a DICOM Segmentation.
+
+    Raises:
+        RequestError: 400, the image is no DICOM series; others as inference does.
+    """
+    slices = sorted_slices(studies.series(image))
+    result = model.segment(studies.image(image), device=options.device, preset=options.preset)
+    segmentation = make_segmentation(slices, result.voxels, model.bundle)
+    with tempfile.NamedTemporaryFile(prefix="rep3d_", suffix=".dcm", delete=False) as file:
+        segmentation.save_as(file.name)
+    path = Path(file.name)
+    return FileResponse(
+        path, media_type="application/dicom", filename=path.name, background=BackgroundTask(path.unlink)
+    )
+
+
+def _answer(result: Path, info: Mapping[str, object], output: str | None) -> Response:
+    """The label map, what is known of it, or both; the file goes afterwards."""
+    if output == "json":
+        result.unlink()
+        return Response(json.dumps(info), media_type="application/json")
+    if output == "image":
+        return FileResponse(result, filename=result.name, background=BackgroundTask(result.unlink))
+    try:
+        with result.open("rb") as file:
+            fields = {
+                "params": (None, json.dumps(info), "application/json"),
+                "image": (result.name, file, "application/octet-stream"),
+            }
+            encoder = MultipartEncoder(fields=fields)
+            return Response(encoder.to_string(), media_type=encoder.content_type)
+    finally:
+        result.unlink()

@@ -1,0 +1,83 @@
+"""The labels of the studies, and their versions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, File, Form, UploadFile
+from fastapi.responses import FileResponse, Response
+
+from monailabel_app.studies.submission import submit_label
+from monailabel_app.web.arguments import Admin, Annotator, AnyUser, AppServices
+from monailabel_app.web.parameters import SubmissionParameters, check_parameters, parse_parameters
+from monailabel_app.web.uploads import received
+
+router = APIRouter()
+
+
+@router.put("/datastore/label")
+def save_label(
+    user: Annotator,
+    services: AppServices,
+    image: str,
+    label: Annotated[UploadFile, File()],
+    tag: str = "final",
+    params: Annotated[str, Form()] = "{}",
+) -> dict[str, object]:
+    parameters = check_parameters(SubmissionParameters, parse_parameters(params))
+    info = {"user": user.username, "client_id": parameters.client_id}
+    with received(label) as path:
+        label_id = submit_label(
+            services.studies,
+            services.bundles,
+            image,
+            path,
+            tag or "final",
+            info,
+            names=[segment.name for segment in parameters.label_info or []],
+            allow_empty=parameters.allow_empty,
+        )
+    services.synchronize_soon()
+    return {"image": image, "label": label_id}
+
+
+@router.delete("/datastore/label")
+def remove_label(user: Admin, services: AppServices, id: str, tag: str) -> dict[str, object]:
+    services.studies.remove_label(id, tag)
+    return {}
+
+
+@router.head("/datastore/label")
+def check_label(user: AnyUser, services: AppServices, image: str, tag: str) -> Response:
+    services.studies.label(image, tag)
+    return Response()
+
+
+@router.get("/datastore/label")
+def download_label(
+    user: AnyUser, services: AppServices, label: str, tag: str, version: int | None = None
+) -> FileResponse:
+    """`version` is not of MONAI Label: an earlier label, see `label_versions`."""
+    studies = services.studies
+    path = studies.label(label, tag) if version is None else studies.label_version(label, version)
+    return FileResponse(path, filename=f"{label}.nii.gz")
+
+
+@router.get("/datastore/label/info")
+def label_info(user: AnyUser, services: AppServices, label: str, tag: str) -> dict[str, object]:
+    return services.studies.get_label_info(label, tag)
+
+
+@router.put("/datastore/label/info")
+def update_label_info(
+    user: Annotator, services: AppServices, label: str, tag: str, info: Annotated[str, Form()] = "{}"
+) -> dict[str, object]:
+    services.studies.update_label_info(label, tag, {"told": {**parse_parameters(info), "user": user.username}})
+    return {}
+
+
+@router.get("/datastore/label/versions")
+def label_versions(user: AnyUser, services: AppServices, label: str) -> list[dict[str, object]]:
+    """Not of MONAI Label: every label that was ever stored for an image."""
+    services.studies.image(label)
+    return services.studies.versions(label)

@@ -1,0 +1,130 @@
+"""Who may come in, and how much they may bring: checked before anything reads a request."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from urllib.parse import urlsplit
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from monailabel_app.errors import RequestError
+from monailabel_app.web.audit import VIEWER
+from monailabel_app.web.authentication import Authentication
+from monailabel_app.web.errors import refusal
+from monailabel_app.web.parameters import MAX_PARAMETERS
+
+LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+OPEN = ("/", "/auth/", "/auth/token")  # without credentials
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this computer reaches the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Guard:
+    """ASGI middleware: lets in whom it knows, from where it expects them, with as much as they may bring.
+
+    Args:
+        app: answers those who are let in; `scope["state"]["user"]` tells it who calls.
+        authentication: who may do what; not enabled: everyone on this computer everything.
+        insecure: serve other computers without authentication.
+        origins: web pages of other servers that may call, such as https://viewer.example.
+        max_upload: bytes of one request.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        authentication: Authentication,
+        *,
+        insecure: bool = False,
+        origins: Sequence[str] = (),
+        max_upload: int = 2**31,
+    ) -> None:
+        self.app = app
+        self.authentication = authentication
+        self._only_local = not (authentication.enabled or insecure)
+        self._origins = origins
+        self._max_upload = max_upload
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path: str = scope["path"]
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        limit = self._limit(path, headers)
+        try:
+            if self._only_local:
+                _check_local((scope.get("client") or ("", 0))[0], headers)
+            self._check_origin(path, headers)
+            _check_length(headers, limit)
+            if self._needs_user(path):
+                credentials = headers.get("authorization"), headers.get("x-api-key")
+                user = await run_in_threadpool(self.authentication.user, *credentials)
+                scope.setdefault("state", {})["user"] = user
+        except RequestError as error:
+            await refusal(error, self.authentication.challenge)(scope, receive, send)
+        else:
+            await self.app(scope, _limited(receive, limit), send)
+
+    def _needs_user(self, path: str) -> bool:
+        if path.startswith(VIEWER):
+            return self.authentication.guards_viewer
+        return path not in OPEN
+
+    def _limit(self, path: str, headers: Mapping[str, str]) -> int:
+        """Bytes that a request may have: files many, parameters few."""
+        is_file = path not in OPEN and headers.get("content-type", "").lower().startswith("multipart/")
+        return self._max_upload if is_file else min(MAX_PARAMETERS, self._max_upload)
+
+    def _check_origin(self, path: str, headers: Mapping[str, str]) -> None:
+        origin = headers.get("origin")
+        # A link of another page, or the way back from signing in, may open the viewer; an image or a form may not.
+        opens_viewer = path.startswith(VIEWER) and headers.get("sec-fetch-dest") == "document"
+        if not (origin or opens_viewer) and headers.get("sec-fetch-site") in ("cross-site", "same-site"):
+            raise RequestError(403, "requests of this web page are not accepted")
+        if origin and origin.partition("//")[2] != headers.get("host") and origin not in self._origins:
+            raise RequestError(403, "requests of this web page are not accepted")
+
+
+def _check_local(client: str, headers: Mapping[str, str]) -> None:
+    if not is_loopback(client):
+        raise RequestError(403, "without authentication the server answers only this computer")
+    if _host_name(headers.get("host", "")) not in LOCAL_NAMES:
+        raise RequestError(403, "the Host header is not this computer's")  # a web page that rebinds a name
+
+
+def _check_length(headers: Mapping[str, str], limit: int) -> None:
+    length = headers.get("content-length", "0")
+    if not length.isdigit() or int(length) > limit:
+        raise RequestError(413, f"the request has {length[:20]} bytes, at most {limit} are accepted")
+
+
+def _limited(receive: Receive, limit: int) -> Receive:
+    """Refuse a body that goes on beyond the limit, whatever its headers tell."""
+    received = 0
+
+    async def receive_limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:  # FastAPI, which reads the body, passes on no other kind of error
+            raise HTTPException(413, f"the request has more than {limit} bytes")
+        return message
+
+    return receive_limited
+
+
+def _host_name(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
