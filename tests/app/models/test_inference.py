@@ -12,10 +12,10 @@ from monailabel_app.errors import RequestError
 from monailabel_app.models import inference
 from monailabel_app.models.batch import segment_all
 from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.parameters import InferenceParameters
 from monailabel_app.models.turn import MAX_WAITING, Priority
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
-from monailabel_app.validation import InferenceParameters
 
 SECONDS = 20  # to end a test that would hang
 
