@@ -10,7 +10,6 @@ its own: finished cells are not run again, and several processes may share an ou
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from pathlib import Path
@@ -37,8 +36,9 @@ from torch import nn
 from tqdm import tqdm
 
 from rep3d import Rep3D
+from rep3d.console.tables import markdown_table
 from rep3d.data.lists import load_datalist
-from rep3d.files import write_json
+from rep3d.files import read_json, write_json
 from rep3d.networks.lrbm import LRBM
 from rep3d.networks.rep3d import ChannelNorm
 from rep3d.precision import check_layers
@@ -145,19 +145,18 @@ def score(network: nn.Module, dataset_dir: str) -> list[float]:
 
 
 def print_table(output: Path, steps: int) -> None:
-    cells = [json.loads(path.read_text()) for path in sorted(output.glob(f"*_{steps}_*.json"))]
-    print(f"| generator, {steps} steps | seeds | anterior | posterior | mean | spread of the mean | s a step |")
-    print("|---|---|---|---|---|---|---|")
+    cells = [read_json(path) for path in sorted(output.glob(f"*_{steps}_*.json"))]
+    rows = []
     for form in FORMS:
         mine = [cell for cell in cells if cell["form"] == form]
         if mine:
             anterior, posterior = (statistics.mean(cell["dice"][i] for cell in mine) for i in (0, 1))
             means = [statistics.mean(cell["dice"]) for cell in mine]
             pace = statistics.mean(cell["seconds"] / cell["steps"] for cell in mine)
-            print(
-                f"| {form} | {len(mine)} | {anterior:.4f} | {posterior:.4f} | {statistics.mean(means):.4f} "
-                f"| {min(means):.4f}-{max(means):.4f} | {pace:.2f} |"
-            )
+            dice = [f"{value:.4f}" for value in (anterior, posterior, statistics.mean(means))]
+            rows.append([form, len(mine), *dice, f"{min(means):.4f}-{max(means):.4f}", f"{pace:.2f}"])
+    columns = ["seeds", "anterior", "posterior", "mean", "spread of the mean", "s a step"]
+    print(markdown_table([f"generator, {steps} steps", *columns], rows))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from monailabel_app.bundles import read_bundle
 from monailabel_app.models.active_learning import RANKINGS
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.uncertainty import VERSIONS, disagreement, score_image
+from rep3d.console.tables import markdown_table
 from rep3d.data.cases import item_name
 from rep3d.data.lists import load_datalist
 from rep3d.evaluation.comparison import CONFIDENCE
@@ -262,16 +263,16 @@ def mean_and_half(values: Sequence[float]) -> tuple[float, float]:
 def result_table(cells: Sequence[Cell]) -> str:
     """Markdown: per strategy and number the mean Dice and the difference to random, each with its interval."""
     numbers = sorted({cell["number"] for cell in cells})
-    rows = [(str(number), [number]) for number in numbers] + [("mean of all but the first", numbers[1:])]
-    lines = ["| labelled cases | strategy | seeds | Dice | difference to random |", "|---|---|---|---|---|"]
-    for title, chosen in rows:
+    groups = [(str(number), [number]) for number in numbers] + [("mean of all but the first", numbers[1:])]
+    rows = []
+    for title, chosen in groups:
         for strategy in STRATEGIES:
             dice = list(by_seed(cells, strategy, chosen).values()) if chosen else []
             if not dice:
                 continue
             difference = "" if strategy == BASELINE else _cell(differences(cells, strategy, chosen), "+.4f")
-            lines.append(f"| {title} | {strategy} | {len(dice)} | {_cell(dice, '.4f')} | {difference} |")
-    return "\n".join(lines)
+            rows.append([title, strategy, len(dice), _cell(dice, ".4f"), difference])
+    return markdown_table(["labelled cases", "strategy", "seeds", "Dice", "difference to random"], rows)
 
 
 def _cell(values: Sequence[float], form: str) -> str:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
+from rep3d.console.tables import markdown_table
 from rep3d.evaluation.scores import Scores, case_means, table
 from rep3d.files import whole_file
 
@@ -144,12 +145,12 @@ def dice_table(scores: Scores) -> str:
     """
     values = table(scores, "dice")
     columns = dict(zip(next(iter(scores.values())), values.T, strict=True)) | {"mean": case_means(scores, "dice")}
-    lines = ["| label | mean | std | median | min | cases |", "| :-- | --: | --: | --: | --: | --: |"]
+    rows = []
     for name, column in columns.items():
         dice = column[np.isfinite(column)]
         cells = [f"{f(dice):.3f}" if dice.size else "-" for f in (np.mean, np.std, np.median, np.min)]
-        lines.append(" | ".join([f"| {name.replace('|', '/')}", *cells, f"{dice.size} |"]))
-    return "\n".join(lines) + "\n"
+        rows.append([name, *cells, dice.size])
+    return markdown_table(["label", "mean", "std", "median", "min", "cases"], rows) + "\n"
 
 
 def write_report(
@@ -250,22 +251,7 @@ def _iterations_per_epoch(loss: Sequence[Any], dice: Sequence[Any]) -> float:
 
 def _load_case(case: tuple, names: Mapping[int, str], axis: int) -> dict[str, Any]:
     """Return the case's slices by column, upright, the ratio of a pixel's height to its width, and the title."""
-    files = {column: file for column, file in zip(COLUMNS, case[1:], strict=False) if file is not None}
-    volumes: dict[str, np.ndarray] = {}
-    for column, path in files.items():
-        file: Any = nib.as_closest_canonical(nib.load(_existing(path, f"the {column} of {case[0]}, a NIfTI file")))
-        array = np.asanyarray(file.dataobj)
-        array = array[..., 0] if array.ndim == 4 and array.shape[3] == 1 else array
-        if column == "image":
-            shape, affine, spacing = array.shape, file.affine, file.header.get_zooms()[:3]  # mm
-        elif (array != np.round(array)).any():
-            raise ValueError(f"{path}: expected label ids, got numbers that are not whole")
-        shift = np.abs((file.affine - affine) @ np.array([[0, 0, 0, 1], [*shape[:3], 1]]).T).max()  # mm, of corners
-        if array.ndim != 3 or array.shape != shape or shift > min(spacing):
-            grid = f"the volume and grid of {files['image']}, {shape} in RAS order"
-            raise ValueError(f"{path}: expected {grid}, got {array.shape}, up to {shift:.1f} mm away")
-        volumes[column] = array
-
+    volumes, spacing = _read_volumes(case)
     truth, prediction = volumes.get("truth"), volumes["prediction"]
     chosen = prediction if truth is None or not truth.any() else truth
     sides = [a for a in range(3) if a != axis]
@@ -273,12 +259,47 @@ def _load_case(case: tuple, names: Mapping[int, str], axis: int) -> dict[str, An
     index = int(counts.argmax()) if counts.any() else len(counts) // 2
     title = f"{textwrap.fill(case[0], 20)}\nslice {index + 1} of {len(counts)}"
     if truth is not None:
-        pair = np.stack((truth, prediction))[:, (truth != 0) | (prediction != 0)]
-        masks = [pair == i for i in names if i in pair[0]]
-        dice = [2 * np.count_nonzero(mask.all(axis=0)) / np.count_nonzero(mask) for mask in masks]
+        dice = _dice(truth, prediction, names)
         title += f"\nDice {np.mean(dice):.3f}" if dice else "\nno label in truth"
     slices = {column: np.take(volume, index, axis).T[::-1, ::-1] for column, volume in volumes.items()}
     return {**slices, "aspect": spacing[sides[1]] / spacing[sides[0]], "title": title}
+
+
+def _read_volumes(case: tuple) -> tuple[dict[str, np.ndarray], Sequence[float]]:
+    """The case's volumes by column, in RAS order on the grid of its image, and their spacing in millimetres."""
+    name, image_path, *label_paths = case
+    image, affine = _read_volume(image_path, f"the image of {name}")
+    spacing = nib.affines.voxel_sizes(affine)
+    corners = np.array([[0, 0, 0, 1], [*image.shape[:3], 1]]).T
+    volumes = {"image": image}
+    for column, path in zip(COLUMNS[1:], label_paths, strict=False):
+        if path is None:
+            continue
+        volumes[column], own_affine = _read_volume(path, f"the {column} of {name}")
+        if (volumes[column] != np.round(volumes[column])).any():
+            raise ValueError(f"{path}: expected label ids, got numbers that are not whole")
+        shift = np.abs((own_affine - affine) @ corners).max()  # millimetres
+        if volumes[column].shape != image.shape or shift > min(spacing):
+            grid = f"the volume and grid of {image_path}, {image.shape} in RAS order"
+            raise ValueError(f"{path}: expected {grid}, got {volumes[column].shape}, up to {shift:.1f} mm away")
+    return volumes, spacing
+
+
+def _read_volume(path: str | Path, told: str) -> tuple[np.ndarray, np.ndarray]:
+    """Voxels (D, H, W), also of a file with a fourth axis of length 1, and affine, both in RAS order."""
+    file: Any = nib.as_closest_canonical(nib.load(_existing(path, f"{told}, a NIfTI file")))
+    array = np.asanyarray(file.dataobj)
+    array = array[..., 0] if array.ndim == 4 and array.shape[3] == 1 else array
+    if array.ndim != 3:
+        raise ValueError(f"{path}: expected three axes, got the shape {array.shape}")
+    return array, file.affine
+
+
+def _dice(truth: np.ndarray, prediction: np.ndarray, names: Mapping[int, str]) -> list[float]:
+    """Of each label that the truth contains."""
+    pair = np.stack((truth, prediction))[:, (truth != 0) | (prediction != 0)]
+    masks = [pair == i for i in names if i in pair[0]]
+    return [2 * np.count_nonzero(mask.all(axis=0)) / np.count_nonzero(mask) for mask in masks]
 
 
 def _draw(axes: Axes, column: str, row: dict[str, Any], colours: dict[int, str], window: Any) -> None:
