@@ -17,13 +17,15 @@ from monailabel_app.http.security import guard
 from monailabel_app.http.viewer import add_viewer
 from monailabel_app.models.active_learning import Uncertainty, make_strategies, pick_sample
 from monailabel_app.models.background import BackgroundWork
-from monailabel_app.models.inference import BundleInference, find_task, prepare_tasks
+from monailabel_app.models.inference import BundleInference, find_task, serve_bundles
 from monailabel_app.models.retraining import BundleTraining
+from monailabel_app.models.versions import check_versions
+from monailabel_app.models.warm_up import prepare_models
 from monailabel_app.pacs.client import connect
 from monailabel_app.pacs.studies import PacsStudies
 from monailabel_app.pacs.synchronization import Exchange
 from monailabel_app.settings import Settings, read_settings
-from monailabel_app.studies.folder import KNOWLEDGE, StudiesFolder
+from monailabel_app.studies.folder import KNOWLEDGE, StudiesFolder, check_studies
 from monailabel_app.studies.sessions import Sessions
 from rep3d.files import remove_parts
 from rep3d.locks import lock_folders
@@ -38,14 +40,16 @@ class Rep3DApp(MONAILabelApp):
         conf: see `monailabel_app.settings`.
 
     Raises:
-        ValueError: a setting that does not work, such as a model that is not there; or another server works on the
-            studies or on a bundle.
+        ValueError: a setting that does not work, such as a model that is not there; another server works on the
+            studies or on a bundle; or a newer one wrote them.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         self.settings: Settings = read_settings(Path(app_dir), conf)
         (Path(app_dir) / "logs").mkdir(exist_ok=True)
         self.bundles = choose_bundles(self.settings.bundles, self.settings.models)
+        for bundle in self.bundles.values():
+            check_versions(bundle)  # before there is a lock beside them
         self._locks = lock_folders((bundle.weights.parent for bundle in self.bundles.values()), "server")
         for bundle in self.bundles.values():
             remove_parts(bundle.weights.parent)
@@ -60,13 +64,14 @@ class Rep3DApp(MONAILabelApp):
     def init_datastore(self) -> StudiesFolder:
         in_pacs = self.studies.startswith(("http://", "https://"))
         folder = self.settings.pacs_folder if in_pacs else Path(self.studies)
+        check_studies(folder)  # before there is a lock in it
         self._locks += lock_folders([folder / KNOWLEDGE], "server")
         if not in_pacs:
             return StudiesFolder(folder)
         return PacsStudies(connect(self.studies, self.settings.modalities, self.settings.search), folder)
 
     def init_infers(self) -> dict[str, BundleInference]:
-        return {name: BundleInference(bundle) for name, bundle in self.bundles.items()}
+        return serve_bundles(self.bundles)
 
     def init_trainers(self) -> dict[str, BundleTraining]:
         served = list(self.bundles.values())
@@ -82,7 +87,7 @@ class Rep3DApp(MONAILabelApp):
         return Sessions(self.settings.sessions)
 
     def on_init_complete(self) -> None:
-        prepare_tasks(self._infers.values(), warm_up=self.settings.warm_up)
+        prepare_models(self._infers.values(), warm_up=self.settings.warm_up)
         self.background.resume_trainings()
         if self.exchange is not None:
             self.exchange.start()

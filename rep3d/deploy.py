@@ -10,36 +10,23 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from rep3d.networks.recomputing import RecomputingMixin
-from rep3d.networks.rep3d import DeployedRep3DBlock, Rep3DBlock
+from rep3d.networks.capabilities import folded
+from rep3d.networks.recomputing import recompute
 from rep3d.precision import stop_checking
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def reparameterize(model: ModuleT) -> ModuleT:
-    """A deployed copy of `model`: in every `Rep3DBlock`, mask and BatchNorm folded into one convolution.
+    """A deployed copy of `model`: in place of every module with a method `deployed` stands what that returns.
 
-    Its outputs equal those of `model` in eval mode; BatchNorm uses its running statistics. A network without such
-    blocks is copied as it is. The argument is left as it was.
+    A `Rep3DBlock` folds mask and BatchNorm into one convolution; the outputs equal those of `model` in eval mode. A
+    network of other modules is copied as it is. The argument is left as it was.
     """
-    if isinstance(model, Rep3DBlock):
-        return _deployed_block(model)  # type: ignore[return-value]
     deployed = copy.deepcopy(model)
     stop_checking(deployed)
-    for parent in list(deployed.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, Rep3DBlock):
-                setattr(parent, name, _deployed_block(child))
-            elif isinstance(child, RecomputingMixin):
-                child.stop_recomputing()
-    return deployed
-
-
-def _deployed_block(block: Rep3DBlock) -> DeployedRep3DBlock:
-    deployed = DeployedRep3DBlock(**block.arguments).to(block.weight)
-    deployed.load_state_dict(block.deployed_state())
-    return deployed.train(block.training)
+    recompute(deployed, False)
+    return folded(deployed)  # type: ignore[return-value]
 
 
 # Official name prefix -> ours.

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.inferers import Inferer, SlidingWindowInferer
-from monai.utils import PytorchPadMode, convert_to_dst_type, ensure_tuple_rep, fall_back_tuple
+from monai.utils import PytorchPadMode, convert_to_dst_type, ensure_tuple, ensure_tuple_rep, fall_back_tuple
 from torch import nn
 
 from rep3d.console.progress import Progress
@@ -51,22 +51,34 @@ class LabelMapInferer(SlidingWindowInferer):
     the classes are as deep as one window, not as the image.
 
     Args:
-        as of `monai.inferers.SlidingWindowInferer`: roi_size, sw_batch_size, overlap, mode, sigma_scale, padding_mode,
-        cval, sw_device, device and progress: a bar in a terminal, elsewhere a line in the log now and then.
+        divisor: voxels, for all axes or for each: a window whose edge is no multiple of it is enlarged to the next. A
+            network's own `divisor` goes before it.
+        others: as of `monai.inferers.SlidingWindowInferer`: roi_size, sw_batch_size, overlap, mode, sigma_scale,
+            padding_mode, cval, sw_device, device and progress: a bar in a terminal, elsewhere a line in the log now and
+            then.
 
     Raises:
-        ValueError: more than 256 classes, or an output that is not finite.
+        ValueError: a divisor below 1, more than 256 classes, or an output that is not finite.
     """
 
+    def __init__(self, *args: Any, divisor: int | Sequence[int] = 1, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if min(ensure_tuple(divisor)) < 1:
+            raise ValueError(f"divisor must be at least 1, got {divisor!r}")
+        self.divisor = divisor
+
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        divisor = ensure_tuple_rep(getattr(network, "divisor", None) or self.divisor, inputs.ndim - 2)
         call = lambda windows: network(windows, *args, **kwargs)  # noqa: E731
-        labels = torch.stack([self._label_map(image, call) for image in inputs])
+        labels = torch.stack([self._label_map(image, call, divisor) for image in inputs])
         return convert_to_dst_type(labels, inputs, dtype=torch.uint8)[0]
 
-    def _label_map(self, image: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+    def _label_map(
+        self, image: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor], divisor: Sequence[int]
+    ) -> torch.Tensor:
         """(C, D, H, W) -> (1, D, H, W)."""
         shape = image.shape[1:]
-        roi = fall_back_tuple(self.roi_size, shape)
+        roi = tuple(-(-r // d) * d for r, d in zip(fall_back_tuple(self.roi_size, shape), divisor, strict=True))
         missing = [max(r - n, 0) for r, n in zip(roi, shape, strict=True)]
         padding = [side for m in reversed(missing) for side in (m // 2, m - m // 2)]
         if any(padding):

@@ -18,7 +18,6 @@ import functools
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,7 @@ from rep3d.inferers import LabelMapInferer
 from rep3d.training.loop import keep_freed_memory
 
 sys.path.insert(0, str(Path(__file__).parent))
-from benchmark_operator import device_name, in_own_process, markdown, peak_memory
+from benchmark_operator import device_name, in_own_process, markdown, peak_memory, seconds
 
 CLASSES = 16
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -187,16 +186,6 @@ def inference(arguments: dict, network: str, size: int, batch: int, dtype: str, 
             model(image)
 
     return call
-
-
-def seconds(call: Callable) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def extra_memory(table: str, name: str, setting: dict) -> int:

@@ -38,7 +38,7 @@ from tqdm import tqdm
 from monailabel_app.bundles import read_bundle
 from monailabel_app.models.active_learning import RANKINGS
 from monailabel_app.models.inference import BundleInference
-from monailabel_app.models.uncertainty import VERSIONS, disagreement, score_image
+from monailabel_app.models.uncertainty import VERSIONS, ImageScores, disagreement, score_image
 from rep3d.console.tables import markdown_table
 from rep3d.data.cases import item_name
 from rep3d.data.lists import load_datalist
@@ -168,23 +168,24 @@ class Experiment:
             labelled.append(best)
         return labelled
 
-    def scores(self, cases: Sequence[str], weights: Path) -> dict[str, dict[str, Any]]:
+    def scores(self, cases: Sequence[str], weights: Path) -> dict[str, ImageScores]:
         """Entropy and features by case, kept beside the weights."""
         path = weights.with_name("uncertainty.json")
         known = read_json(path)
         copy_whole(weights, self.model.bundle.weights)
         missing = [case for case in cases if case not in known]
         for case in tqdm(missing, desc="Scoring", leave=False):
-            known[case] = score_image(self.model, Path(self.pool[case]["image"]))
+            scores = score_image(self.model, Path(self.pool[case]["image"]))
+            known[case] = {"entropy": scores.entropy, "features": scores.features}
         write_json(path, known)
-        return known
+        return {case: ImageScores(**scores) for case, scores in known.items()}
 
-    def disagreements(self, cases: Sequence[str], versions: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    def disagreements(self, cases: Sequence[str], versions: Sequence[Path]) -> dict[str, ImageScores]:
         """Disagreement by case; with one version there is none, as in the app."""
         if len(versions) < 2:
-            return {case: {} for case in cases}
+            return {case: ImageScores() for case in cases}
         return {
-            case: {"disagreement": disagreement(self.model, Path(self.pool[case]["image"]), versions)}
+            case: ImageScores(disagreement=disagreement(self.model, Path(self.pool[case]["image"]), versions))
             for case in tqdm(cases, desc="Comparing", leave=False)
         }
 

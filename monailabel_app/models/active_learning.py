@@ -6,27 +6,24 @@ weights that they were computed with: other weights make them void.
 
 from __future__ import annotations
 
-import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-import torch
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from monailabel_app.errors import RequestError, told_of
+from monailabel_app.errors import RequestError
+from monailabel_app.models.each_image import for_each_image
 from monailabel_app.models.inference import BundleInference
-from monailabel_app.models.uncertainty import VERSIONS, disagreement, score_image
+from monailabel_app.models.uncertainty import VERSIONS, ImageScores, disagreement, score_image
 from monailabel_app.models.versions import version_files
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
 
-logger = logging.getLogger(__name__)
-
-Scores = dict[str, dict[str, Any]]  # by image
+Scores = Mapping[str, ImageScores]  # by image
 
 
 class Uncertainty(ScoringMethod):
@@ -98,25 +95,25 @@ class Scored(Strategy):
 
 def by_entropy(unlabeled: Scores, labeled: Scores) -> dict[str, float]:
     """Entropy under changes of the image."""
-    return {image: scores["entropy"] for image, scores in unlabeled.items()}
+    return {image: scores.entropy for image, scores in unlabeled.items()}
 
 
 def by_disagreement(unlabeled: Scores, labeled: Scores) -> dict[str, float]:
     """Disagreement of the newest versions of the weights."""
-    return {image: scores["disagreement"] for image, scores in unlabeled.items() if "disagreement" in scores}
+    return {image: scores.disagreement for image, scores in unlabeled.items() if scores.disagreement is not None}
 
 
 def by_diversity(unlabeled: Scores, labeled: Scores) -> dict[str, float]:
     """Entropy times the distance of the features to the nearest labelled image, in units of the largest distance."""
     if not labeled:
         return by_entropy(unlabeled, labeled)
-    known = np.array([scores["features"] for scores in labeled.values()])
+    known = np.array([scores.features for scores in labeled.values()])
     distances = {
-        image: float(np.linalg.norm(known - np.array(scores["features"]), axis=1).min())
+        image: float(np.linalg.norm(known - np.array(scores.features), axis=1).min())
         for image, scores in unlabeled.items()
     }
     largest = max(distances.values(), default=0.0) or 1.0
-    return {image: unlabeled[image]["entropy"] * distance / largest for image, distance in distances.items()}
+    return {image: unlabeled[image].entropy * distance / largest for image, distance in distances.items()}
 
 
 # The strategies that go by scores, by the names that clients see: description and rank.
@@ -167,64 +164,33 @@ def known_scores(datastore: StudiesFolder, model: BundleInference) -> Scores:
     """The scores of all images that the model's present weights and versions gave."""
     found, stamp = {}, _stamp(model)
     for image in datastore.list_images():
-        scores = datastore.knowledge(image).get("scores", {}).get(model.bundle.name)
-        if scores and scores["weights"] == stamp:
-            found[image] = scores
+        kept = datastore.knowledge(image).get("scores", {}).get(model.bundle.name)
+        if kept and kept["weights"] == stamp:
+            found[image] = ImageScores(kept["entropy"], kept["features"], kept.get("disagreement"))
     return found
 
 
+def _keep(datastore: StudiesFolder, image: str, model: BundleInference, stamp: str, scores: ImageScores) -> None:
+    known = {name: value for name, value in asdict(scores).items() if value is not None}
+    kept = datastore.knowledge(image).get("scores", {})
+    datastore.update_image_info(image, {"scores": {**kept, model.bundle.name: {"weights": stamp, **known}}})
+
+
 def _stamp(model: BundleInference) -> str:
-    return f"{model.stamp()}-{len(version_files(model.bundle))}"
+    return f"{model.networks.stamp()}-{len(version_files(model.bundle))}"
 
 
 def compute_scores(task: Task, datastore: StudiesFolder, model: BundleInference) -> dict[str, Any]:
-    """Compute and keep the scores that are missing; go on past images that fail.
-
-    Returns:
-        {"done": image ids, "failed": reasons by image id}
-    """
+    """Compute and keep the scores that are missing; see `for_each_image`."""
     known = known_scores(datastore, model)
     missing = [image for image in datastore.list_images() if image not in known]
     versions = version_files(model.bundle)[-VERSIONS:]
-    done: list[str] = []
-    failed: dict[str, str] = {}
-    for image in missing:
-        try:
-            stamp = _stamp(model)
-            scores = _score(model, datastore.image(image), versions, task.stopping.is_set)
-            if scores is None:
-                break
-            kept = datastore.knowledge(image).get("scores", {})
-            datastore.update_image_info(image, {"scores": {**kept, model.bundle.name: {"weights": stamp, **scores}}})
-            done.append(image)
-        except RequestError as error:
-            logger.warning("scoring: skipped %s: %s", image, error.message)
-            failed[image] = error.message
-        except Exception as error:
-            logger.exception("scoring: skipped %s", image)
-            failed[image] = told_of(error)
-        task.report(f"{len(done) + len(failed)} of {len(missing)} images", done=len(done), total=len(missing))
-    return {"done": done, "failed": failed}
 
+    def score(image: str) -> None:
+        stamp, path = _stamp(model), datastore.image(image)
+        scores = score_image(model, path, task.stopping.is_set)
+        if len(versions) > 1:
+            scores = replace(scores, disagreement=disagreement(model, path, versions, task.stopping.is_set))
+        _keep(datastore, image, model, stamp, scores)
 
-def _score(
-    model: BundleInference, image: Path, versions: Sequence[Path], is_stopping: Callable[[], bool]
-) -> dict[str, Any] | None:
-    """Scores of one image, on the CPU where the GPU's memory does not suffice; None where it was stopped."""
-    for device in ("", "cpu"):
-        try:
-            return _score_on(device, model, image, versions, is_stopping)
-        except torch.cuda.OutOfMemoryError:
-            logger.warning("scoring: the GPU ran out of memory, taking the CPU")
-            model.free_memory()
-    raise AssertionError("the CPU raises no CUDA error")
-
-
-def _score_on(
-    device: str, model: BundleInference, image: Path, versions: Sequence[Path], is_stopping: Callable[[], bool]
-) -> dict[str, Any] | None:
-    scores = score_image(model, image, is_stopping, device)
-    if scores is None or len(versions) < 2:
-        return scores
-    value = disagreement(model, image, versions, is_stopping, device)
-    return None if value is None else {**scores, "disagreement": value}
+    return for_each_image(task, "scoring", missing, score)

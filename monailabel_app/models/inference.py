@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-import threading
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,49 +14,30 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
-from monailabel.utils.others.generic import device_list, name_to_device
+from monailabel.utils.others.generic import device_list
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.formats import write_label_map
+from monailabel_app.models import contract
+from monailabel_app.models.inference_config import InferenceConfig
+from monailabel_app.models.networks import Networks
+from monailabel_app.models.out_of_memory import TO_SEGMENT, Step, with_less_memory
+from monailabel_app.models.prepared import PreparedImage, PreparedImages
+from monailabel_app.models.turn import Priority, Turn
 from monailabel_app.validation import InferenceParameters, check_parameters, read_grid, read_voxels
 from rep3d.console.errors import root_cause
 from rep3d.io.geometry import Geometry
-from rep3d.training.checkpoints import load_deployed
 
-logger = logging.getLogger(__name__)
+Network = Callable[[torch.Tensor], torch.Tensor]
+Data = dict[str, Any]
+
 # It warns at every image that an optional decoder of NVIDIA is not there.
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
-QUIET = {"sliding_window#inferer#progress": False}
 # What a preset changes in the bundle's config. The bundle's own overlap is what its scores were measured with.
-PRESETS: dict[str, dict[str, Any]] = {"accurate": {}, "fast": {"sliding_window#inferer#overlap": 0.25}}
-# What to try, one after the other, while the GPU's memory does not suffice: a note and config changes.
-STITCH_ON_CPU = {
-    "sw_batch_size": 1,
-    "sliding_window#inferer#device": "cpu",
-    "sliding_window#inferer#sw_device": "@device",
-}
-SMALLER_WINDOWS = {"sliding_window#inferer#roi_size": "$[max(32, side * 2 // 3 // 16 * 16) for side in @patch_size]"}
-FALLBACKS: list[tuple[str, dict[str, Any]]] = [
-    ("", {}),
-    ("the GPU ran out of memory: took one window at a time", {"sw_batch_size": 1}),
-    ("the GPU ran out of memory: put the windows together in main memory", STITCH_ON_CPU),
-    (
-        "the GPU ran out of memory: took smaller windows than the network was trained with",
-        {**STITCH_ON_CPU, **SMALLER_WINDOWS},
-    ),
-    ("the GPU ran out of memory: used the CPU", {"device": "cpu"}),
-]
-WARM_UP_SHAPE = (48, 48, 48)
-WARM_UP_SECONDS = 5  # then no more: a slow network's first call takes hardly longer than the others
-MAX_GRID_BYTES = 2**29  # of a scan on a bundle's grid, 512 voxels a side: a small upload must not take hours
-MAX_WAITING = 8  # requests that wait for their turn; more are told to come again
-
-_turn = threading.Lock()  # networks take all cores or the whole GPU: one at a time
-_waiting = threading.BoundedSemaphore(MAX_WAITING + 1)
+PRESETS: dict[str, dict[str, Any]] = {"accurate": {}, "fast": {contract.OVERLAP: 0.25}}
 
 
 @dataclass(frozen=True)
@@ -75,12 +55,16 @@ class BundleInference(InferTask):
 
     Args:
         bundle: what to serve; it is not valid as long as it has no weights.
+        turn: which all bundles of a server share; None: one of its own.
+        images: likewise.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, turn: Turn | None = None, images: PreparedImages | None = None) -> None:
         super().__init__(InferType.SEGMENTATION, bundle.labels, 3, bundle.description)
         self.bundle = bundle
-        self._networks: dict[str, tuple[str, torch.nn.Module]] = {}  # by device: stamp of the weights, network
+        self.networks = Networks(bundle)
+        self.turn = turn or Turn()
+        self._images = images or PreparedImages()
 
     def is_valid(self) -> bool:
         return self.bundle.weights.is_file()
@@ -93,26 +77,6 @@ class BundleInference(InferTask):
 
     def get_path(self, validate: bool = True) -> str | None:
         return str(self.bundle.weights) if self.is_valid() or not validate else None
-
-    def warm_up(self) -> None:
-        """Segment noise, and as many windows at once as requests may, so that the first request finds all ready."""
-        start = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "noise.nii.gz"
-            noise = np.random.default_rng(0).normal(100, 50, WARM_UP_SHAPE).astype(np.float32)
-            nib.save(nib.Nifti1Image(noise, np.eye(4)), path)
-            self.segment(path)
-        parser = self.parser(changes={"sliding_window#inferer#overlap": 0})
-        inferer, (*side, width) = parser.get_parsed_content("inferer"), parser["patch_size"]
-        for count in range(parser["sw_batch_size"], 0, -1):
-            if time.monotonic() - start > WARM_UP_SECONDS:
-                break
-            try:
-                windows = torch.randn(1, parser["in_channels"], *side, width * count, device=parser["device"])
-                with self.turn(), torch.inference_mode():
-                    inferer(windows, self.network(parser))
-            except torch.cuda.OutOfMemoryError:
-                self.free_memory()  # requests take fewer windows then, too
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Segment `request["image"]`, a path that the server chose, and write the result to a temporary file.
@@ -145,12 +109,20 @@ class BundleInference(InferTask):
             "note": result.note,
         }
 
-    def segment(self, image: Path, *, device: str = "", preset: str = "accurate") -> Segmentation:
+    def segment(
+        self,
+        image: Path,
+        *,
+        device: str = "",
+        preset: str = "accurate",
+        priority: Priority = Priority.SEGMENTATION,
+    ) -> Segmentation:
         """The label map of an image file.
 
         Args:
             device: a name of `config()["device"]`, or empty for the first of them.
             preset: a key of PRESETS.
+            priority: whom to let go first. Only users are told to come again where too many wait.
 
         Raises:
             RequestError: no weights, an unknown device, an unreadable image, or too many requests at once.
@@ -159,100 +131,79 @@ class BundleInference(InferTask):
             raise RequestError(404, f"model {self.bundle.name!r} has no weights yet: train it first")
         if device and device not in self.config()["device"]:
             raise RequestError(400, f"params['device']: {device!r}, expected one of {self.config()['device']}")
-        if not _waiting.acquire(blocking=False):
-            raise RequestError(503, f"{MAX_WAITING} requests are waiting already, try again later")
-        try:
-            with _turn:
-                return self._segment(image, device, PRESETS[preset])
-        finally:
-            _waiting.release()
+        with self.turn.admit() if priority <= Priority.SEGMENTATION else nullcontext():
+            return self._segment(image, device, PRESETS[preset], priority)
 
-    def turn(self) -> AbstractContextManager:
-        """Hold it while a network computes: one at a time, of all bundles."""
-        return _turn
-
-    def parser(self, device: str = "", changes: Mapping[str, Any] | None = None) -> ConfigParser:
+    def configure(self, device: str = "", changes: Mapping[str, Any] | None = None) -> InferenceConfig:
         """The bundle's inference config on a device of `config()`, with changes."""
-        parser = ConfigParser()
-        parser.read_config(str(self.bundle.config("inference")))
-        told = {
-            "bundle_root": str(self.bundle.root),
-            "device": name_to_device(device),
-            "max_grid_bytes": MAX_GRID_BYTES,
-            **QUIET,
-            **(changes or {}),
-        }
-        parser.update(told)
-        return parser
+        return InferenceConfig(self.bundle, device, changes)
 
-    def prepare(self, parser: ConfigParser, image: Path) -> dict[str, Any]:
-        """The image after the bundle's preprocessing, under "image".
+    def prepare(self, image: Path, priority: Priority) -> PreparedImage:
+        """An image after the bundle's preprocessing.
 
         Raises:
             RequestError: it cannot be read or prepared.
         """
-        grid = read_grid(image)
-        with tempfile.TemporaryDirectory() as folder:
-            file = image
-            if image.name.endswith(".nrrd"):  # read as it was checked, not by another reader's rules
-                file = Path(folder) / "image.nii.gz"
-                nib.save(nib.Nifti1Image(read_voxels(image).astype(np.float32), grid.affine), file)
-            try:
-                return parser.get_parsed_content("preprocessing")({"image": str(file)})
-            except Exception as error:
-                reason = str(root_cause(error)).replace(str(file), "the image")
-                raise RequestError(400, f"the image cannot be prepared: {reason}") from error
+        prepare = lambda: _prepare(image, self.configure().preprocessing())  # noqa: E731
+        return self._images.get(image, self.bundle.config("inference"), prepare, priority)
 
-    def network(self, parser: ConfigParser) -> torch.nn.Module:
-        """The deployed network on the parser's device; read again when the weights' file has changed."""
-        device = str(parser["device"])
-        stamp = self.stamp()
-        known = self._networks.get(device)
-        if known is None or known[0] != stamp:
-            network = load_deployed(parser.get_parsed_content("network_def"), self.bundle.weights)
-            known = (stamp, network.to(device))
-            self._networks[device] = known
-        return known[1]
-
-    def stamp(self) -> str:
-        """Another text for other weights."""
-        stat = self.bundle.weights.stat()
-        return f"{stat.st_mtime_ns}-{stat.st_size}"
-
-    def free_memory(self) -> None:
-        """Let go of the networks, which the next request reads again."""
-        self._networks.clear()
-        torch.cuda.empty_cache()
-
-    def _segment(self, image: Path, device: str, preset: Mapping[str, Any]) -> Segmentation:
-        for note, changes in FALLBACKS:
-            try:
-                return self._run(self.parser(device, {**preset, **changes}), image, note)
-            except torch.cuda.OutOfMemoryError:
-                logger.warning("%s: out of GPU memory (%s)", self.bundle.name, note or "as configured")
-                self.free_memory()
-        raise AssertionError("the CPU raises no CUDA error")
-
-    def _run(self, parser: ConfigParser, image: Path, note: str) -> Segmentation:
+    def _segment(self, image: Path, device: str, preset: Mapping[str, Any], priority: Priority) -> Segmentation:
         start = time.perf_counter()
-        data = self.prepare(parser, image)
-        prepared = time.perf_counter()
-        network = self.network(parser)
-        with torch.inference_mode():
-            stitching_device = parser.get("sliding_window#inferer#device", parser["device"])
-            inputs = data["image"].unsqueeze(0).to(stitching_device)
-            data["pred"] = parser.get_parsed_content("inferer")(inputs, network)[0].cpu()
-        inferred = time.perf_counter()
-        for transform in (parser.get_parsed_content("to_native_grid"), *parser.get_parsed_content("refinement")):
+        prepared = self.prepare(image, priority)
+        prepared_at = time.perf_counter()
+        label_map, memory_note = self._label_map(prepared.data["image"], device, preset, priority)
+        inferred_at = time.perf_counter()
+        data = {**prepared.data, "pred": label_map}
+        for transform in self.configure().postprocessing():
             data = transform(data)
-        pred = data["pred"]
         seconds = {
-            "pre": prepared - start,
-            "infer": inferred - prepared,
-            "post": time.perf_counter() - inferred,
+            "pre": prepared_at - start,
+            "infer": inferred_at - prepared_at,
+            "post": time.perf_counter() - inferred_at,
         }
-        notes = "; ".join(filter(None, (note, data["image"].meta.get("note"))))
-        return Segmentation(pred[0].as_tensor().numpy(), read_grid(image), seconds, notes)
+        notes = "; ".join(filter(None, (memory_note, data["image"].meta.get("note"))))
+        return Segmentation(data["pred"][0].as_tensor().numpy(), prepared.grid, seconds, notes)
+
+    def _label_map(
+        self, image: torch.Tensor, device: str, preset: Mapping[str, Any], priority: Priority
+    ) -> tuple[torch.Tensor, str]:
+        """Of a prepared image, on its own grid; and what had to be done differently."""
+
+        def infer(step: Step) -> tuple[torch.Tensor, str]:
+            config = self.configure(device, {**preset, **step.changes})
+            network = InTurns(self.networks.on(config), my_turn)
+            return config.label_map(image, network), f"the GPU ran out of memory: {step.note}" if step.note else ""
+
+        with self.turn.line(priority) as my_turn:
+            return with_less_memory(TO_SEGMENT, infer, self.networks.free_memory)
+
+
+class InTurns:
+    """A network that waits at every call for a turn, see `Turn.line`."""
+
+    def __init__(self, network: Network, my_turn: Callable[[], AbstractContextManager[None]]) -> None:
+        self.network = network
+        self.my_turn = my_turn
+        self.divisor = getattr(network, "divisor", None)  # of the windows' edges
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor:
+        with self.my_turn():
+            result = self.network(windows)
+            if result.is_cuda:
+                torch.cuda.synchronize(result.device)  # the GPU still computes
+            return result
+
+
+def serve_bundles(bundles: Mapping[str, Bundle]) -> dict[str, BundleInference]:
+    """Inference by the bundles' names, with one turn and one store of prepared images for all.
+
+    Raises:
+        ValueError: a bundle lacks what the app needs, see `contract.check_contract`.
+    """
+    for bundle in bundles.values():
+        contract.check_contract(bundle)
+    turn, images = Turn(), PreparedImages()
+    return {name: BundleInference(bundle, turn, images) for name, bundle in bundles.items()}
 
 
 def find_task(tasks: Mapping[str, BundleInference], model: str) -> BundleInference:
@@ -266,11 +217,16 @@ def find_task(tasks: Mapping[str, BundleInference], model: str) -> BundleInferen
     return tasks[model]
 
 
-def prepare_tasks(tasks: Iterable[BundleInference], *, warm_up: bool) -> None:
-    """Say which have no weights yet, and warm the others up where that is wanted."""
-    for task in tasks:
-        if not task.is_valid():
-            logger.warning("%s has no weights (%s): train it, or put them there", task.bundle.name, task.bundle.weights)
-        elif warm_up:
-            logger.info("warming up %s", task.bundle.name)
-            task.warm_up()
+def _prepare(image: Path, preprocessing: Callable[[Data], Data]) -> PreparedImage:
+    grid = read_grid(image)
+    with tempfile.TemporaryDirectory() as folder:
+        file = image
+        if image.name.endswith(".nrrd"):  # read as it was checked, not by another reader's rules
+            file = Path(folder) / "image.nii.gz"
+            nib.save(nib.Nifti1Image(read_voxels(image).astype(np.float32), grid.affine), file)
+        try:
+            data = preprocessing({"image": str(file)})
+        except Exception as error:
+            reason = str(root_cause(error)).replace(str(file), "the image")
+            raise RequestError(400, f"the image cannot be prepared: {reason}") from error
+    return PreparedImage({**data, "image": data["image"].clone()}, grid)  # a crop would keep the whole scan in memory

@@ -2,33 +2,31 @@
 
 `entropy`: of the class probabilities averaged over changes of the image that should not matter (contrast, noise).
 `disagreement`: 1 - Dice between the label maps of the newest versions of the weights.
-`features`: the mean of the encoder's deepest map, to tell images apart.
+`features`: the mean of the network's deepest map, to tell images apart.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from monai.bundle import ConfigParser
 from monai.data.utils import dense_patch_slices
 
-from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.each_image import Stopped
+from monailabel_app.models.inference import BundleInference, InTurns, Network
+from monailabel_app.models.out_of_memory import TO_SCORE, Step, with_less_memory
+from monailabel_app.models.turn import Priority
+from rep3d.networks.capabilities import encoder_features
 from rep3d.precision import has_fast_bfloat16
 from rep3d.training.checkpoints import load_deployed
 
 NOISE = 0.1  # standard deviations of the image
 VERSIONS = 3  # that are compared
-# The GPU gets one window at a time, never the image.
-IN_WINDOWS = {
-    "sw_batch_size": 1,
-    "sliding_window#inferer#device": "cpu",
-    "sliding_window#inferer#sw_device": "@device",
-}
 
 CHANGES: tuple[Callable[[torch.Tensor, torch.Generator], torch.Tensor], ...] = (
     lambda x, _: x,
@@ -39,90 +37,96 @@ CHANGES: tuple[Callable[[torch.Tensor, torch.Generator], torch.Tensor], ...] = (
 )
 
 
-def score_image(
-    inference: BundleInference, image: Path, is_stopping: Callable[[], bool] = lambda: False, device: str = ""
-) -> dict[str, float | list[float]] | None:
-    """Entropy (0 to 1, mean over what may be foreground) and features of an image; None where it was stopped.
+@dataclass(frozen=True)
+class ImageScores:
+    """What is known of an image under certain weights; what was not computed has its default."""
+
+    entropy: float = math.nan  # 0 to 1, mean over what may be foreground
+    features: Sequence[float] = ()
+    disagreement: float | None = None
+
+
+def score_image(model: BundleInference, image: Path, is_stopping: Callable[[], bool] = lambda: False) -> ImageScores:
+    """Entropy and features of an image.
 
     Goes window by window, without overlap, and lets requests in between.
 
-    Args:
-        device: a name of `inference.config()["device"]`, or empty for the first of them.
-
     Raises:
         RequestError: the image cannot be prepared.
+        Stopped: `is_stopping` said so.
     """
-    parser = inference.parser(device)
-    x = inference.prepare(parser, image)["image"].as_tensor()
-    patch = parser.get_parsed_content("patch_size")
-    missing = [max(0, p - n) for p, n in zip(patch, x.shape[1:], strict=True)]
-    x = F.pad(x, [side for m in reversed(missing) for side in (0, m)])
-    generator = torch.Generator().manual_seed(0)
-    windows = dense_patch_slices(x.shape[1:], patch, patch)
-    unsure, weight, features = 0.0, 0.0, torch.zeros(1)
-    for window in windows:
-        if is_stopping():
-            return None
-        piece = x[(slice(None), *window)].unsqueeze(0).to(parser["device"])
-        probabilities = []
-        for change in CHANGES:
-            with inference.turn(), torch.inference_mode(), _autocast(piece.device):
-                probabilities.append(inference.network(parser)(change(piece, generator)).float().softmax(1))
-        mean = torch.stack(probabilities).mean(0)
-        entropy = -(mean * mean.clamp(min=1e-9).log()).sum(1) / math.log(mean.shape[1])
-        foreground = 1 - mean[:, 0]
-        unsure += float((entropy * foreground).sum())
-        weight += float(foreground.sum())
-        with inference.turn(), torch.inference_mode(), _autocast(piece.device):
-            encoder = inference.network(parser).get_submodule("encoder")
-            features = features + encoder(piece)[-1].float().mean((0, 2, 3, 4)).cpu() / len(windows)
-    return {"entropy": unsure / max(weight, 1e-9), "features": [round(float(value), 5) for value in features]}
+    x = model.prepare(image, Priority.SCORING).data["image"].as_tensor()
+
+    def score(step: Step) -> ImageScores:
+        config = model.configure(changes=step.changes)
+        network = model.networks.on(config)
+        encoder = lambda x: encoder_features(network, x)  # noqa: E731
+        windows = (window.to(config.device) for window in _windows(x, config.patch_size, is_stopping))
+        with model.turn.line(Priority.SCORING) as my_turn, torch.inference_mode(), _autocast(config.device):
+            return _score(windows, InTurns(network, my_turn), InTurns(encoder, my_turn))
+
+    return with_less_memory(TO_SCORE, score, model.networks.free_memory)
 
 
 def disagreement(
-    inference: BundleInference,
-    image: Path,
-    weights: Sequence[Path],
-    is_stopping: Callable[[], bool] = lambda: False,
-    device: str = "",
-) -> float | None:
-    """1 - the mean Dice of every pair of label maps that the weights give; None where it was stopped.
+    model: BundleInference, image: Path, weights: Sequence[Path], is_stopping: Callable[[], bool] = lambda: False
+) -> float:
+    """1 - the mean Dice of every pair of label maps that the weights give.
 
     The Dice is over the labels that either map has. Goes window by window, and lets requests in between.
 
-    Args:
-        device: a name of `inference.config()["device"]`, or empty for the first of them.
-
     Raises:
         RequestError: the image cannot be prepared.
+        Stopped: `is_stopping` said so.
     """
-    parser = inference.parser(device, IN_WINDOWS)
-    x = inference.prepare(parser, image)["image"].as_tensor().unsqueeze(0)
-    try:
-        maps = [_label_map(inference, parser, x, path, is_stopping) for path in weights]
-    except _Stopped:
-        return None
+    x = model.prepare(image, Priority.SCORING).data["image"].as_tensor()
+
+    def label_map(step: Step, path: Path) -> torch.Tensor:
+        config = model.configure(changes=step.changes)
+        network = load_deployed(config.network(), path).to(config.device)
+        with model.turn.line(Priority.SCORING) as my_turn:
+            return config.label_map(x, _until_stopped(InTurns(network, my_turn), is_stopping))
+
+    def label_maps(step: Step) -> list[torch.Tensor]:
+        return [label_map(step, path) for path in weights]
+
+    maps = with_less_memory(TO_SCORE, label_maps, model.networks.free_memory)
     dices = [_mean_dice(one, other) for one, other in combinations(maps, 2)]
     return 1 - sum(dices) / len(dices)
 
 
-class _Stopped(Exception):
-    """Ends the windows of an image."""
+def _score(windows: Iterator[torch.Tensor], network: Network, encoder: Network) -> ImageScores:
+    generator = torch.Generator().manual_seed(0)
+    unsure, weight, features = 0.0, 0.0, []
+    for window in windows:
+        changed = [network(change(window, generator)).float().softmax(1) for change in CHANGES]
+        mean = torch.stack(changed).mean(0)
+        entropy = -(mean * mean.clamp(min=1e-9).log()).sum(1) / math.log(mean.shape[1])
+        foreground = 1 - mean[:, 0]
+        unsure += float((entropy * foreground).sum())
+        weight += float(foreground.sum())
+        features.append(encoder(window)[0].cpu())
+    mean_features = torch.stack(features).mean(0)
+    return ImageScores(unsure / max(weight, 1e-9), [round(float(value), 5) for value in mean_features])
 
 
-def _label_map(
-    inference: BundleInference, parser: ConfigParser, x: torch.Tensor, weights: Path, is_stopping: Callable[[], bool]
-) -> torch.Tensor:
-    network = load_deployed(parser.get_parsed_content("network_def"), weights).to(parser["device"])
-
-    def in_turn(windows: torch.Tensor) -> torch.Tensor:
+def _windows(x: torch.Tensor, size: Sequence[int], is_stopping: Callable[[], bool]) -> Iterator[torch.Tensor]:
+    """(C, D, H, W) -> windows (1, C, *size) side by side; an image that is smaller than one is padded."""
+    missing = [max(0, s - n) for s, n in zip(size, x.shape[1:], strict=True)]
+    x = F.pad(x, [side for m in reversed(missing) for side in (0, m)])
+    for window in dense_patch_slices(x.shape[1:], size, size):
         if is_stopping():
-            raise _Stopped
-        with inference.turn():
-            return network(windows)
+            raise Stopped
+        yield x[(slice(None), *window)].unsqueeze(0)
 
-    with torch.inference_mode():
-        return parser.get_parsed_content("inferer")(x, in_turn)[0]
+
+def _until_stopped(network: Network, is_stopping: Callable[[], bool]) -> Network:
+    def call(windows: torch.Tensor) -> torch.Tensor:
+        if is_stopping():
+            raise Stopped
+        return network(windows)
+
+    return call
 
 
 def _autocast(device: torch.device) -> torch.autocast:

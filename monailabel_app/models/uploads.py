@@ -12,7 +12,8 @@ from torch import nn
 from monailabel_app.errors import RequestError
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.versions import add_version, keep_serving, serve_version
-from rep3d.training.checkpoints import NonFiniteWeights, non_finite, read_weights
+from rep3d.networks.weights import NonFiniteWeights, non_finite
+from rep3d.training.checkpoints import read_weights
 
 MAX_RATIO = 4  # of a checkpoint's size to the network's: a `last.pt` holds the optimizer's state too
 SPARE_BYTES = 2**20  # for names
@@ -29,7 +30,7 @@ def serve_upload(task: BundleInference, file: Path, user: str) -> dict[str, Any]
     Raises:
         RequestError: 400, no checkpoint, one of another network, or values that are not finite; 413, too large.
     """
-    network = task.parser().get_parsed_content("network_def")
+    network = task.configure().network()
     _check_size(file, network)
     _load(network, file)
     checked = file.with_name("checked.pt")
@@ -59,7 +60,7 @@ def _load(network: nn.Module, file: Path) -> None:
     except ValueError as error:
         raise RequestError(400, "the file holds no state dict of tensors, or more than that") from error
     except RuntimeError as error:
-        raise RequestError(400, f"the weights are of another network. {' '.join(str(error).split())[:600]}") from error
+        raise RequestError(400, f"the weights do not fit: {' '.join(str(error).split())[:600]}") from error
     wrong = non_finite(network.state_dict())  # too large for float32
     if wrong:
         raise RequestError(400, wrong)

@@ -3,6 +3,7 @@
     models/model.pt                      the weights that serve
     models/versions/0001/model.pt        a version
     models/versions/0001/version.json    number, time, user, data, scores, note
+    models/versions/.format              FORMAT
 
 A version counts once its JSON file is there.
 """
@@ -21,8 +22,19 @@ from filelock import FileLock
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from rep3d.files import copy_whole, read_json, write_json
+from rep3d.format_number import check_folder, mark_folder
 
-FILE = "model.pt"
+FOLDER, FILE = "models/versions", "model.pt"
+FORMAT = 1  # the number rises with what this code would misread
+
+
+def check_versions(bundle: Bundle) -> None:
+    """Refuse versions that a newer server wrote.
+
+    Raises:
+        ValueError: their format is newer than FORMAT, or no number.
+    """
+    check_folder(bundle.root / FOLDER, FORMAT)
 
 
 def list_versions(bundle: Bundle) -> list[dict[str, Any]]:
@@ -98,6 +110,7 @@ def serve_version(bundle: Bundle, number: int) -> dict[str, Any]:
 def _changing(bundle: Bundle) -> FileLock:
     """Hold it while versions change: threads of the server do that, and the command. A thread may hold it twice."""
     _folder(bundle).mkdir(parents=True, exist_ok=True)
+    mark_folder(_folder(bundle), FORMAT)
     return FileLock(_folder(bundle) / ".lock", is_singleton=True)
 
 
@@ -106,7 +119,8 @@ def _descriptions(bundle: Bundle) -> list[Path]:
 
 
 def _folder(bundle: Bundle) -> Path:
-    return bundle.root / "models/versions"
+    check_versions(bundle)
+    return bundle.root / FOLDER
 
 
 def _digest(path: Path) -> str:

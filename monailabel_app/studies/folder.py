@@ -8,6 +8,7 @@
         labels/versions/scan/0001.nii.gz    every label that was ever stored, with 0001.json: who, when, from what
         .rep3d/scan.json                    what is known of an image, such as its scores
         .rep3d/converted/                   DICOM series as NIfTI
+        .rep3d/.format                      FORMAT, of all this
 
 Files and series of one id, such as `scan.nii` and `scan.nii.gz`, are set aside: a label of that id would be of either.
 
@@ -34,12 +35,23 @@ from monailabel_app.dicom import convert_series, is_series
 from monailabel_app.errors import RequestError
 from monailabel_app.validation import SUFFIXES, check_name, image_note, split_suffix
 from rep3d.files import copy_whole, read_json, remove_parts, write_json
+from rep3d.format_number import check_folder, mark_folder
 
 logger = logging.getLogger(__name__)
 
 TAGS = tuple(tag.value for tag in DefaultLabelTag)
 KNOWLEDGE = ".rep3d"  # folder of what is known of images
+FORMAT = 1  # the number rises with what this code would misread
 LABEL_SUFFIX = ".nii.gz"
+
+
+def check_studies(root: Path) -> None:
+    """Refuse a folder that a newer server wrote.
+
+    Raises:
+        ValueError: its format is newer than FORMAT, or no number.
+    """
+    check_folder(root / KNOWLEDGE, FORMAT)
 
 
 class StudiesFolder(Datastore):
@@ -47,13 +59,18 @@ class StudiesFolder(Datastore):
 
     Args:
         root: the studies folder; made where it is missing.
+
+    Raises:
+        ValueError: see `check_studies`.
     """
 
     def __init__(self, root: str | os.PathLike) -> None:
         self.root = Path(root).resolve()
         self._lock = threading.RLock()  # of writes
+        check_studies(self.root)
         for folder in (self.root, *(self.root / "labels" / tag for tag in (*TAGS, "versions")), self.root / KNOWLEDGE):
             folder.mkdir(parents=True, exist_ok=True)
+        mark_folder(self.root / KNOWLEDGE, FORMAT)
         self._repair()
         for reason in self.set_aside().values():
             logger.warning("set aside: %s", reason)

@@ -8,21 +8,38 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
+from numbers import Integral, Real
 from types import FrameType
 from typing import Any
 
+import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.reference_resolver import ReferenceResolver
 
-from rep3d.console.errors import show_errors_briefly
+from rep3d.console.errors import root_cause, show_errors_briefly
 
 PATHS = ("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "init_from", "checkpoint")
 SEPARATOR = ReferenceResolver.sep
 INITIALIZE = "initialize"
 PREPARING = ("imports", INITIALIZE, "finalize")  # lists of expressions that nobody runs by themselves
 BOOLEANS = {"true": True, "false": False}
+OPEN = ("resume",)  # takes other words than true and false, and checks them
+ALIASES = {  # what other programs call it
+    "lr": ("learning_rate",),
+    "max_epochs": ("epochs",),
+    "workers": ("num_workers",),
+    "data": ("dataset_dir",),
+    "data_dir": ("dataset_dir",),
+    "ckpt": ("checkpoint", "init_from"),
+    "ckpt_file": ("checkpoint", "init_from"),
+    "weights": ("checkpoint", "init_from"),
+}
+CONFIG_FILES = {  # of the run ids that not every command has
+    "training": "configs/train.json",
+    "evaluating": "\"['configs/train.json','configs/evaluate.json']\", without labels configs/inference.json",
+}
 
 
 def option_ids(config: dict, prefix: str = "") -> Iterator[str]:
@@ -36,6 +53,15 @@ def option_ids(config: dict, prefix: str = "") -> Iterator[str]:
         yield prefix + name
         if isinstance(value, dict) and "_target_" not in value:
             yield from option_ids(value, f"{prefix}{name}{SEPARATOR}")
+
+
+def plain_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of a config that are numbers, lists of numbers or truth values."""
+    return {
+        name: value
+        for name, value in config.items()
+        if isinstance(value, bool) or _is_number(value) or _is_numbers(value)
+    }
 
 
 def references(config: Any) -> set[str]:
@@ -73,7 +99,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f", did you mean {found[0]!r}?" if found else ""
 
 
-def check_options(known_ids: Iterable[str]) -> None:
+def check_options(known_ids: Iterable[str], known_values: Mapping[str, Any] | None = None) -> None:
     """Check what the running `monai.bundle` workflow was told, and give values back what was typed.
 
     Names of files and folders are text, whatever they look like, and "true" and "false" are truth values. Does nothing
@@ -82,24 +108,33 @@ def check_options(known_ids: Iterable[str]) -> None:
     Args:
         known_ids: the bundle's own ids, see `option_ids`. Further ones are known where something refers to them, as in
             a config file that a user lays over the bundle's.
+        known_values: the bundle's own `plain_values`: what is given for one of them is of its kind. A whole number
+            stands for whole numbers only.
 
     Raises:
-        ValueError: an unknown option, a run id that runs nothing, or a path that is no text and cannot be recovered.
+        ValueError: an unknown option, one of another kind than the bundle's, an entry that a config file took away, a
+            run id that runs nothing, no such device, or a path that is no text and cannot be recovered.
     """
     workflow = _running_workflow()
     if workflow is None:
         return
     parser: ConfigParser = workflow.parser
     config: Any = parser.config
+    _check_defined(config)
     known = {*known_ids, *map(str, (workflow.run_id, workflow.init_id, workflow.final_id))}
     for name in unused_ids(config):
         if name not in known and not name.startswith("_"):
             shown = name.replace(SEPARATOR, "#")
-            close = nearest(shown, (one.replace(SEPARATOR, "#") for one in known))
+            aliases = [name for name in ALIASES.get(shown, ()) if name in config]
+            near = (one.replace(SEPARATOR, "#") for one in known)
+            close = f", did you mean {aliases[0]!r}?" if aliases else nearest(shown, near)
             raise ValueError(f"unknown option {shown!r}, nothing in the bundle's configuration uses it{close}")
     _check_run_id(config, str(workflow.run_id))
-    for name, value in [*_mistaken_paths(parser), *_booleans(config)]:
+    for name, value in [*_mistaken_paths(parser), *_booleans(config), *_whole_numbers(config, known_values or {})]:
         parser[name] = value
+    for name, known_value in (known_values or {}).items():
+        _check_kind(name, parser[name], known_value)
+    _check_device(parser)
 
 
 def refuse_training_options(init_from: str | None, resume: bool | str) -> None:
@@ -140,13 +175,63 @@ def _is_part(name: str, of: str) -> bool:
     return name == of or name.startswith(of + SEPARATOR)
 
 
+def _check_defined(config: dict) -> None:
+    missing = undefined_ids(config)
+    if missing:
+        whole, _, _ = missing[0].partition(SEPARATOR)
+        hint = f"; a config file that has {whole!r} takes the place of the whole, expected '{whole}#...'"
+        told = f"nothing defines {missing[0].replace(SEPARATOR, '#')!r}, which the configuration uses"
+        raise ValueError(told + (hint if whole in config else ""))
+
+
+def _check_kind(name: str, value: Any, known: Any) -> None:
+    """Whether a value is of the kind of the bundle's own; expressions and null are left to whoever uses them."""
+    if value is None or isinstance(value, str) and value[:1] in ("$", "@", "%") or name in OPEN:
+        return
+    if isinstance(known, bool):
+        fits, expected = isinstance(value, bool), "true or false"
+    elif isinstance(known, list):
+        fits, expected = _is_numbers(value) and len(value) == len(known), f"{len(known)} numbers such as {known}"
+    elif isinstance(known, int):
+        fits, expected = _is_number(value, Integral), f"a whole number such as {known}"
+    else:
+        fits, expected = _is_number(value), f"a number such as {known}"
+    if not fits:
+        raise ValueError(f"{name} is {value!r}, expected {expected}")
+
+
+def _is_number(value: object, kind: type = Real) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_numbers(value: object) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and all(map(_is_number, value))
+
+
+def _whole_numbers(config: Mapping[str, Any], known: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """The ids of whole numbers that were written as 1e3, which Python takes for 1000.0."""
+    for name, value in config.items():
+        if _is_number(known.get(name), Integral) and isinstance(value, float) and value.is_integer():
+            yield name, int(value)
+
+
+def _check_device(parser: ConfigParser) -> None:
+    try:
+        torch.empty(0, device=parser.get_parsed_content("device"))
+    except Exception as error:
+        told = str(root_cause(error)).splitlines()[0]
+        raise ValueError(f"device is {parser['device']!r}, expected such as cpu, cuda or cuda:1 ({told})") from error
+
+
 def _check_run_id(config: dict, run_id: str) -> None:
     value = ConfigParser(config).get(run_id)
     runs = is_runnable(value) or (_is_expression(value) and run_id not in references(config))
     if runs and run_id in config and run_id not in PREPARING:
         return
     names = [name for name, one in config.items() if is_runnable(one) and name not in PREPARING]
-    raise ValueError(f"run id {run_id!r} runs nothing, expected one of {', '.join(names)}{nearest(run_id, names)}")
+    elsewhere = f"; its --config_file is {CONFIG_FILES[run_id]}" if run_id in CONFIG_FILES else ""
+    expected = f"expected one of {', '.join(names)}{elsewhere or nearest(run_id, names)}"
+    raise ValueError(f"run id {run_id!r} runs nothing, {expected}")
 
 
 def _is_expression(value: object) -> bool:

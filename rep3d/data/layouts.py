@@ -10,6 +10,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ FILE = "dataset.json"
 PARTS = ("training", "validation", "test")
 FOLDER_SUFFIXES = {"training": "Tr", "validation": "Val", "test": "Ts"}
 LISTS = {"training": ("training",), "validation": ("validation",), "test": ("test", "testing")}  # of dataset.json
+DICOM = (
+    "DICOM is not read here: convert it to NIfTI, as with dcm2niix, or open it with the label app, which reads series"
+)
+SEGMENT = "images without labels are segmented with --config_file configs/inference.json"
+LOOKED_AT = 100  # files of a folder, to find DICOM among them
 FORMS = '"path" or {"image": path, "label": path}'
 
 Entry = dict[str, Any]  # "image", and where it has them "label" and "case", texts, and "fold", a number
@@ -47,7 +53,7 @@ def list_pairs(folder: Path) -> dict[str, list[Entry]]:
     else:
         raise FileNotFoundError(
             f"dataset_dir {str(folder)!r} holds no data set: expected a dataset.json (Decathlon layout), or the "
-            "folders imagesTr, labelsTr, imagesVal and labelsVal"
+            f"folders imagesTr, labelsTr, imagesVal and labelsVal{what_else(folder)}"
         )
     named = iter(name_cases([pair for part in PARTS for pair in pairs[part]]))
     return {part: [next(named) for _ in pairs[part]] for part in PARTS}
@@ -95,6 +101,21 @@ def list_scans(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and not path.name.startswith("."))
+
+
+def what_else(folder: Path) -> str:
+    """What a folder without a data set holds instead, to end a message with; empty where it is nothing known."""
+    if any(map(is_dicom, islice(folder.rglob("*"), LOOKED_AT))):
+        return f"; {DICOM}"
+    return f"; {SEGMENT}" if list_scans(folder) else ""
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _entry(entry: object, folder: Path, where: str) -> Entry:
@@ -145,9 +166,8 @@ def _folder_pairs(folder: Path, part: str) -> dict[str, Entry]:
     image_of = {case: image for case, image in image_of.items() if case in label_of or not is_label_map_of_ours(image)}
     missing = [image.name for case, image in image_of.items() if case not in label_of]
     if missing:
-        raise ValueError(
-            f"{folder / f'labels{suffix}'} lacks the label of {missing[0]} and {len(missing) - 1} other image(s)"
-        )
+        told = f"the label of {missing[0]} and {len(missing) - 1} other image(s)"
+        raise ValueError(f"{folder / f'labels{suffix}'} lacks {told}; {SEGMENT}")
     return {case: {"image": str(image), "label": str(label_of[case])} for case, image in image_of.items()}
 
 

@@ -62,6 +62,10 @@ class TrainingCases:
             logger.warning("%s was trained on other images with names of validation cases: %s", path, some(alike))
         self.earlier = earlier
 
+    def validated_otherwise(self, before: Iterable[str]) -> bool:
+        """Whether the validation images are others than those of these digests."""
+        return set(before) != self.validation.keys()
+
     def mark(self, weights: Any) -> Any:
         """A network's state dict, which now tells what it was trained on."""
         own = {digest: _hashed(name) for digest, name in self.training.items()}

@@ -18,8 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from rep3d.data.cases import SUFFIXES, Item, item_name, name_cases
+from rep3d.data.layouts import DICOM, PARTS, SEGMENT, is_dicom, list_pairs, list_scans, read_lists, what_else
 from rep3d.data.layouts import FILE as DATASET_FILE
-from rep3d.data.layouts import PARTS, list_pairs, list_scans, read_lists
+from rep3d.data.leakage import some
 from rep3d.data.splits import FILE as SPLITS_FILE
 from rep3d.data.splits import cases_of, read_splits, unlisted
 
@@ -69,7 +70,10 @@ def load_datalist(dataset_dir: str | os.PathLike, part: str, fold: int = 0) -> l
     else:
         items = pairs[part] or (pairs["validation"] if part == "test" else [])
     if not items:
-        raise ValueError(f"the {part} list of {str(folder)!r} is empty: expected at least one image with a label")
+        raise ValueError(
+            f"the {part} list of {str(folder)!r} is empty: expected at least one image with a label; {SEGMENT}"
+        )
+    _tell_missing(items, folder, part)
     return [{key: value for key, value in item.items() if key != "fold"} for item in items]
 
 
@@ -89,18 +93,33 @@ def load_inference_list(source: str | os.PathLike) -> list[Item]:
         if not path.name.endswith(SUFFIXES):
             raise ValueError(
                 f"dataset_dir {str(path)!r} is no NIfTI file: expected a name that ends with .nii.gz or .nii"
+                + (f"; {DICOM}" if is_dicom(path) else "")
             )
         return [{"image": str(path)}]
     folder = _existing_folder(source)
     if (folder / DATASET_FILE).is_file():
-        listed = read_lists(folder)["test"] or load_datalist(folder, "test")
+        listed = read_lists(folder)["test"]
+        _tell_missing(listed, folder, "test")
+        listed = listed or load_datalist(folder, "test")
     elif (folder / "imagesTr").is_dir():
         listed = _images(folder / "imagesTs") or _images(folder / "imagesVal")
     else:
         listed = _images(folder)
     if not listed:
-        raise ValueError(f"dataset_dir {str(folder)!r} holds no scans: expected files that end with .nii.gz or .nii")
+        expected = f"expected files that end with .nii.gz or .nii{what_else(folder)}"
+        raise ValueError(f"dataset_dir {str(folder)!r} holds no scans: {expected}")
     return name_cases(_named_as_pairs(folder, listed))
+
+
+def _tell_missing(items: Sequence[Item], folder: Path, part: str) -> None:
+    """Say which files of a list are none: whoever reads them knows no list."""
+    missing = [
+        item[key] for item in items for key in ("image", "label") if key in item and not Path(item[key]).is_file()
+    ]
+    if missing:
+        logger.warning(
+            "the %s list of %s names %d file(s) that are none: %s", part, folder, len(missing), some(missing)
+        )
 
 
 def _images(folder: Path) -> list[Item]:

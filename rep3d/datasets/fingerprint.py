@@ -100,7 +100,8 @@ def _row(fact: CaseFacts, label_names: Sequence[str]) -> dict[str, object]:
 
 def summary(facts: Sequence[CaseFacts], label_names: Sequence[str]) -> str:
     """Markdown tables: median and range over the cases, and the cases that show each label."""
-    values = {f"voxels along axis {axis}": [fact.shape[axis] for fact in facts] for axis in range(3)}
+    values: dict[str, list[float]] = {}
+    values |= {f"voxels along axis {axis}": [fact.shape[axis] for fact in facts] for axis in range(3)}
     values |= {f"spacing of axis {axis} (mm)": [fact.spacing[axis] for fact in facts] for axis in range(3)}
     values |= {f"intensity, percentile {p}": [f.percentiles[i] for f in facts] for i, p in enumerate(PERCENTILES)}
     ranges = [[name, *(f"{f(of_cases):g}" for f in (np.median, min, max))] for name, of_cases in values.items()]

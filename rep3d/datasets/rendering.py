@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rep3d.console.options import nearest, option_ids, references, undefined_ids, unused_ids
+from rep3d.console.options import nearest, option_ids, plain_values, references, undefined_ids, unused_ids
 from rep3d.datasets.bundle_readme import COMPUTED, OPTIONAL, computed_fields
 
 SECTIONS = {"common", "train", "data", "metadata", "readme"}  # of a data set, and of its recipe
@@ -129,7 +129,7 @@ def _check_dataset(path: Path, dataset: Config, template: str) -> None:
 
 
 def _main_configs(folder: Path, path: Path, dataset: Config) -> dict[str, Config]:
-    """The configs that train and infer, each with its own ids as "known_ids"."""
+    """The configs that train and infer, each with its own ids and plain values as "known_ids" and "known_values"."""
     common = read_fragment(folder / "base/common.json")
     family = _fragment(folder / "networks", dataset["network"], f"{path}: network")
     network = read_fragment(family)
@@ -143,7 +143,7 @@ def _main_configs(folder: Path, path: Path, dataset: Config) -> dict[str, Config
     }
     _check_ids(path, train, configs["train"])
     for config in configs.values():
-        config["known_ids"] = list(option_ids(config))
+        config |= {"known_ids": list(option_ids(config)), "known_values": plain_values(config)}
     return configs
 
 
@@ -159,7 +159,7 @@ def _check_keys(path: Path, prefix: str, content: Config, required: set[str], op
 
 def _check_ids(path: Path, base: Config, config: Config) -> None:
     """Refuse a data set's config that defines what nothing uses, or lacks what something refers to."""
-    missing = [name for name in undefined_ids(config) if name != "known_ids"]
+    missing = [name for name in undefined_ids(config) if name not in ("known_ids", "known_values")]
     if missing:
         raise ValueError(f"{path}: lacks the key {_dotted(missing[0])!r}, which the bundle's configuration refers to")
     known = set(option_ids(base)) | references(config)

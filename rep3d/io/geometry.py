@@ -149,7 +149,12 @@ def geometry_note(geometry: Geometry) -> str:
     if dispute <= TOLERANCE:
         return ""
     millimetres = dispute * min(nib.affines.voxel_sizes(geometry.affine))
+    cause, nibabel, itk = "its qform and sform differ", "by the sform first", "by the qform"
+    if header is not None and header["sform_code"] <= 0:
+        cause, nibabel, itk = "its pixdim has negative voxel sizes", "as if they were positive", "with their signs"
+    elif header is not None and header["qform_code"] <= 0:
+        cause, nibabel, itk = "its sform and its pixdim differ", "by the sform", "with the voxel sizes of pixdim"
     return (
-        f"readers put this scan at places up to {millimetres:.3g} mm apart: its qform and sform differ. It is computed "
-        "as nibabel reads it, by the sform first; 3D Slicer and ITK-SNAP show it, and its label map, by the qform"
+        f"readers put this scan at places up to {millimetres:.3g} mm apart: {cause}. It is computed "
+        f"as nibabel reads it, {nibabel}; 3D Slicer and ITK-SNAP show it, and its label map, {itk}"
     )

@@ -131,7 +131,7 @@ def _open(path: str | os.PathLike, max_bytes: int) -> tuple[Any, Geometry]:
     except FileNotFoundError:
         raise VolumeError(path, "no such file") from None
     except Exception as error:
-        told = str(error).replace(str(path), "file")
+        told = str(error).replace(f"File {path}", "it").replace(f": '{path}'", "").replace(f'"{path}"', "it")
         raise VolumeError(path, f"cannot be read as NIfTI ({os.path.getsize(path)} bytes; {told})") from None
     if not isinstance(image, nib.Nifti1Image):
         kind = "CIFTI file" if isinstance(image, nib.Cifti2Image) else type(image).__name__

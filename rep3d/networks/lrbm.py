@@ -12,14 +12,31 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from rep3d.networks.arguments import check_choice, check_positive
 from rep3d.ops.depthwise_conv3d import depthwise_conv3d
+
+GENERATOR_KERNEL_SIZES = (1, 3, 5, 7)  # Table 3
+GENERATOR_DEPTHS = (1, 2, 3)  # Table 9
 
 
 def centre_distance(kernel_size: int) -> torch.Tensor:
-    """Euclidean distance of each kernel element from the kernel's centre in voxels, (1, k, k, k). Equation 12."""
+    """Euclidean distance of each kernel element from the kernel's centre in voxels, (1, k, k, k). Equation 12.
+
+    Raises:
+        ValueError: k is not odd, and so has no centre.
+    """
+    check_positive("kernel_size", kernel_size)
+    if kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, got {kernel_size}")
     axis = torch.arange(kernel_size, dtype=torch.float32) - kernel_size // 2
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     return torch.sqrt(z**2 + y**2 + x**2).unsqueeze(0)
+
+
+def check_generator(generator_kernel_size: int, generator_depth: int) -> None:
+    """Refuse what the mask's generator is not built from."""
+    check_choice("generator_kernel_size", generator_kernel_size, GENERATOR_KERNEL_SIZES)
+    check_choice("generator_depth", generator_depth, GENERATOR_DEPTHS)
 
 
 class FixedMask(nn.Module):
@@ -50,14 +67,19 @@ class LRBM(nn.Module):
     Args:
         channels: C, channels of the kernel that is masked.
         kernel_size: k, its edge in voxels.
-        generator_kernel_size: edge of the generator's own kernels, odd (paper: 7; ablated in Table 3).
-        generator_depth: layers of the generator (paper: 2; ablated in Table 9).
+        generator_kernel_size: edge of the generator's own kernels, 1, 3, 5 or 7 (paper: 7; ablated in Table 3).
+        generator_depth: layers of the generator, 1, 2 or 3 (paper: 2; ablated in Table 9).
+
+    Raises:
+        ValueError: an argument out of its range.
     """
 
     distance: torch.Tensor
 
     def __init__(self, channels: int, kernel_size: int, generator_kernel_size: int = 7, generator_depth: int = 2):
         super().__init__()
+        check_positive("channels", channels)
+        check_generator(generator_kernel_size, generator_depth)
         self.register_buffer("distance", centre_distance(kernel_size), persistent=False)
         self.log_beta = nn.Parameter(torch.zeros(()))
         self.convs = nn.ModuleList(

@@ -12,17 +12,19 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from monai.networks.blocks.dynunet_block import UnetOutBlock
-from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import nn
 
-from rep3d.networks.lrbm import LRBM, FixedMask
-from rep3d.networks.recomputing import RecomputingMixin
+from rep3d.networks.arguments import check_choice, check_positive, check_stages
+from rep3d.networks.lrbm import LRBM, FixedMask, check_generator
+from rep3d.networks.recomputing import recomputable, recompute
+from rep3d.networks.unetr_decoder import NormName, UnetrDecoderNetwork
+from rep3d.networks.weights import check_finite, differences
 from rep3d.ops.depthwise_conv3d import depthwise_conv3d
 from rep3d.ops.fft_conv import KernelSpectra
 
 MODULATIONS = ("lrbm", "fixed", "none", "csla")
 BLOCK_ORDERS = ("conv-norm-act", "norm-conv-act")
+KERNEL_SIZES = range(3, 32, 2)
 SMALL_KERNEL_SIZE = 3  # of the second branch of "csla" (Table 8)
 
 
@@ -42,6 +44,9 @@ class Rep3DBlock(nn.Module):
         generator_kernel_size: see `LRBM`.
         generator_depth: see `LRBM`.
         block_order: "conv-norm-act" or "norm-conv-act".
+
+    Raises:
+        ValueError: an argument out of its range.
     """
 
     def __init__(
@@ -62,6 +67,12 @@ class Rep3DBlock(nn.Module):
             "generator_depth": generator_depth,
             "block_order": block_order,
         }
+        check_positive("channels", channels)
+        check_choice("kernel_size", kernel_size, KERNEL_SIZES)
+        check_choice("modulation", modulation, MODULATIONS)
+        check_choice("block_order", block_order, BLOCK_ORDERS)
+        check_generator(generator_kernel_size, generator_depth)
+        self.use_checkpoint = False
         self.modulation = modulation
         self.block_order = block_order
         self.weight = nn.Parameter(_initial_kernel(channels, kernel_size))
@@ -83,10 +94,21 @@ class Rep3DBlock(nn.Module):
                 return self.weight
             return self.weight * self.mask().unsqueeze(1)  # [16]
 
+    @recomputable
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.block_order == "norm-conv-act":
             return F.gelu(depthwise_conv3d(self.norm(x), self.effective_kernel()))  # [17]
         return F.gelu(self.norm(depthwise_conv3d(x, self.effective_kernel())))
+
+    def small_kernels(self) -> set[str]:
+        """Parameters that may have a learning rate of their own (Table 8)."""
+        return {"small_weight"} if self.modulation == "csla" else set()
+
+    def deployed(self) -> DeployedRep3DBlock:
+        """The block that gives this one's outputs in eval mode, of the same type and on the same device."""
+        deployed = DeployedRep3DBlock(**self.arguments).to(self.weight)
+        deployed.load_state_dict(self.deployed_state())
+        return deployed.train(self.training)
 
     def deployed_state(self) -> dict[str, torch.Tensor]:
         """State of the `DeployedRep3DBlock` that gives this block's outputs in eval mode, folded in float64."""
@@ -99,11 +121,9 @@ class Rep3DBlock(nn.Module):
             state = {"kernel": kernel, "scale": scale, "shift": shift}
         else:
             state = {"kernel": kernel * scale.view(-1, 1, 1, 1, 1), "bias": shift}
-        return {name: tensor.to(self.weight.dtype) for name, tensor in state.items()}
-
-
-class RecomputingRep3DBlock(RecomputingMixin, Rep3DBlock):
-    pass
+        folded = {name: tensor.to(self.weight.dtype) for name, tensor in state.items()}
+        check_finite(folded, "a folded block of Rep3D")  # finite numbers may fold into one that is too large
+        return folded
 
 
 class DeployedRep3DBlock(nn.Module):
@@ -116,22 +136,17 @@ class DeployedRep3DBlock(nn.Module):
 
     __jit_ignored_attributes__ = ["spectra"]
 
-    def __init__(
-        self, channels: int, kernel_size: int = 21, block_order: str = "conv-norm-act", **other_arguments: Any
-    ) -> None:
+    def __init__(self, **arguments: Any) -> None:
         super().__init__()
-        self.arguments = {
-            "channels": channels,
-            "kernel_size": kernel_size,
-            "block_order": block_order,
-            **other_arguments,
-        }
-        self.norm_first = block_order == "norm-conv-act"
+        with torch.device("meta"):
+            self.arguments = Rep3DBlock(**arguments).arguments  # checked and complete
+        channels, kernel_size = self.arguments["channels"], self.arguments["kernel_size"]
+        norm_first = self.arguments["block_order"] == "norm-conv-act"
         self.kernel = _unknown(channels, 1, kernel_size, kernel_size, kernel_size)
         self.padding = kernel_size // 2
-        self.bias = None if self.norm_first else _unknown(channels)
-        self.scale = _unknown(channels) if self.norm_first else None
-        self.shift = _unknown(channels) if self.norm_first else None
+        self.bias = None if norm_first else _unknown(channels)
+        self.scale = _unknown(channels) if norm_first else None
+        self.shift = _unknown(channels) if norm_first else None
         self.spectra = KernelSpectra()
         self.loaded = False
 
@@ -169,14 +184,6 @@ def _initial_kernel(channels: int, kernel_size: int) -> torch.Tensor:
     return nn.Conv3d(channels, channels, kernel_size, groups=channels, bias=False).weight.detach()
 
 
-class RecomputingBasicBlock(RecomputingMixin, UnetrBasicBlock):
-    pass
-
-
-class RecomputingUpBlock(RecomputingMixin, UnetrUpBlock):
-    pass
-
-
 class ChannelNorm(nn.Module):
     """LayerNorm over the channels of each voxel: (B, C, D, H, W) -> (B, C, D, H, W)."""
 
@@ -200,6 +207,9 @@ class Rep3DEncoder(nn.Module):
         depths: blocks per stage.
         block: class of the blocks.
         block_arguments: passed on to every block.
+
+    Raises:
+        ValueError: an argument out of its range.
     """
 
     def __init__(
@@ -211,6 +221,9 @@ class Rep3DEncoder(nn.Module):
         **block_arguments,
     ) -> None:
         super().__init__()
+        check_positive("in_channels", in_channels)
+        check_stages("feature_size", feature_size)
+        check_stages("depths", depths)
         stem = nn.Sequential(
             nn.Conv3d(in_channels, feature_size[0], 7, stride=2, padding=3), ChannelNorm(feature_size[0])
         )
@@ -231,7 +244,7 @@ class Rep3DEncoder(nn.Module):
         return maps
 
 
-class Rep3D(nn.Module):
+class Rep3D(UnetrDecoderNetwork):
     """Rep3D segmentation network: (B, in_channels, D, H, W) -> logits (B, out_channels, D, H, W).
 
     Every axis of the input must be a multiple of 16. Scripting it with `torch.jit.script` gives its deployed form.
@@ -269,94 +282,47 @@ class Rep3D(nn.Module):
         generator_kernel_size: int = 7,
         generator_depth: int = 2,
         block_order: str = "conv-norm-act",
-        norm_name: str | tuple = "instance",
+        norm_name: NormName = "instance",
         deploy: bool = False,
         use_checkpoint: bool = False,
     ) -> None:
-        super().__init__()
-        _check_choice("modulation", modulation, MODULATIONS)
-        _check_choice("block_order", block_order, BLOCK_ORDERS)
-        _check_choice("kernel_size", kernel_size, range(3, 32, 2))
-        _check_choice("generator_kernel_size", generator_kernel_size, (1, 3, 5, 7))
-        _check_choice("generator_depth", generator_depth, (1, 2, 3))
-        for name, value in (("feature_size", feature_size), ("depths", depths)):
-            if len(value) != 4 or min(value) < 1:
-                raise ValueError(f"{name} must be four positive integers, got {value!r}")
-        self.in_channels = in_channels
-        recompute = use_checkpoint and not deploy
-        self.encoder = Rep3DEncoder(
+        encoder = Rep3DEncoder(
             in_channels,
             feature_size,
             depths,
-            DeployedRep3DBlock if deploy else RecomputingRep3DBlock if recompute else Rep3DBlock,
+            DeployedRep3DBlock if deploy else Rep3DBlock,
             kernel_size=kernel_size,
             modulation=modulation,
             generator_kernel_size=generator_kernel_size,
             generator_depth=generator_depth,
             block_order=block_order,
         )
-        arguments: dict[str, Any] = {"spatial_dims": 3, "kernel_size": 3, "res_block": True}
+        super().__init__(encoder, in_channels, out_channels, feature_size, hidden_size, norm_name)
+        recompute(self, use_checkpoint and not deploy)
+        self.deploy = deploy
 
-        def basic(before: int, after: int) -> nn.Module:
-            block = RecomputingBasicBlock if recompute else UnetrBasicBlock
-            return block(
-                in_channels=before, out_channels=after, stride=1, norm_name=_norm(norm_name, after), **arguments
-            )
+    def load_state_dict(self, state_dict, strict=True, assign=False):
+        """As of `torch.nn.Module`.
 
-        def up(before: int, after: int) -> nn.Module:
-            block = RecomputingUpBlock if recompute else UnetrUpBlock
-            return block(
-                in_channels=before,
-                out_channels=after,
-                upsample_kernel_size=2,
-                norm_name=_norm(norm_name, after),
-                **arguments,
-            )
+        Raises:
+            NonFiniteWeights: names the tensors.
+            RuntimeError: the weights are of another network; names both in one line.
+        """
+        try:
+            return super().load_state_dict(state_dict, strict, assign)
+        except RuntimeError:
+            if self.deploy:
+                raise
+            others = [name for name, value in state_dict.items() if not isinstance(value, torch.Tensor)]
+            if others:
+                told = f"entries that are no tensors, such as {others[0]!r}; expected those of a network"
+                raise RuntimeError(f"the state_dict holds {told}") from None
+            told = differences(state_dict, self.state_dict())
+            raise RuntimeError(f"the state_dict is of another network: {told}") from None
 
-        c1, c2, c3, c4 = feature_size
-        self.skip1 = basic(in_channels, c1)
-        self.skip2 = basic(c1, c2)
-        self.skip3 = basic(c2, c3)
-        self.skip4 = basic(c3, c4)
-        self.bottom = basic(c4, hidden_size)
-        self.up4 = up(hidden_size, c4)
-        self.up3 = up(c4, c3)
-        self.up2 = up(c3, c2)
-        self.up1 = up(c2, c1)
-        self.last = basic(c1, c1)
-        self.out = UnetOutBlock(spatial_dims=3, in_channels=c1, out_channels=out_channels)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not torch.jit.is_tracing():  # a trace would record the check and warn of it
-            self._check_input(x)
-        x1, x2, x3, x4 = self.encoder(x)
-        y = self.bottom(x4)
-        y = self.up4(y, self.skip4(x3))
-        y = self.up3(y, self.skip3(x2))
-        y = self.up2(y, self.skip2(x1))
-        y = self.up1(y, self.skip1(x))
-        return self.out(self.last(y))
-
-    def _check_input(self, x: torch.Tensor) -> None:
-        if x.dim() != 5 or x.shape[1] != self.in_channels:
-            raise ValueError(f"x must have the shape (B, {self.in_channels}, D, H, W), got {list(x.shape)}")
-        if x.shape[2] % 16 != 0 or x.shape[3] % 16 != 0 or x.shape[4] % 16 != 0 or x[0, 0].numel() <= 16**3:
-            raise ValueError(
-                f"every axis of x must be a multiple of 16 voxels, and x larger than 16x16x16; got {list(x.shape[2:])}"
-            )
-
-    def __prepare_scriptable__(self) -> nn.Module:
-        from rep3d.deploy import reparameterize
-
-        return reparameterize(self)
-
-
-def _norm(norm_name: str | tuple, channels: int) -> str | tuple:
-    if norm_name == "instance":  # one channel per group is the same norm, and several times faster on a CPU
-        return "group", {"num_groups": channels, "affine": False}
-    return norm_name
-
-
-def _check_choice(name: str, value: object, choices: Sequence[object]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}")
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        # What was never loaded is NaN, and some loaders hand a network's own tensors back to it.
+        own = {tensor.data_ptr() for tensor in self.state_dict().values()}
+        tensors = {name: value for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
+        check_finite({name: tensor for name, tensor in tensors.items() if tensor.data_ptr() not in own}, "Rep3D")
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -24,19 +24,17 @@ from rep3d.data.cases import Item, case_names
 from rep3d.data.leakage import TrainingCases, image_digests, some, trained_images
 from rep3d.deploy import reparameterize
 from rep3d.files import whole_file
+from rep3d.format_number import check_format
 from rep3d.networks.ensemble import Ensemble
+from rep3d.networks.weights import check_finite, differences, non_finite
 from rep3d.training.loop import FiniteSteps
 from rep3d.training.resuming import learning_settings, resume_learning
-from rep3d.training.weights import differences
 
 logger = logging.getLogger(__name__)
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 BEST, LAST = "model.pt", "last.pt"
-
-
-class NonFiniteWeights(ValueError):
-    """A checkpoint whose tensors hold NaN or infinite values."""
+FORMAT = 1  # of last.pt; the number rises with what this code would misread
 
 
 def save_whole(content: object, path: str | os.PathLike) -> None:
@@ -54,19 +52,13 @@ def save_whole(content: object, path: str | os.PathLike) -> None:
             raise
 
 
-def non_finite(weights: Mapping[str, torch.Tensor]) -> str:
-    """Which tensors of a state dict hold NaN or infinite values, in words; empty where none does."""
-    wrong = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
-    return f"{len(wrong)} tensor(s) hold NaN or infinite values: {', '.join(wrong[:5])}" if wrong else ""
-
-
 def read_weights(path: str | os.PathLike) -> Mapping[str, torch.Tensor]:
     """The network's state dict of a `model.pt` or `last.pt`.
 
     Raises:
         FileNotFoundError: there is no such file.
         NonFiniteWeights: the weights are of a training that diverged.
-        ValueError: the file is no checkpoint.
+        ValueError: the file is no checkpoint, or a `last.pt` of newer code.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weights at {str(path)!r}: train first, or give a checkpoint")
@@ -74,13 +66,13 @@ def read_weights(path: str | os.PathLike) -> Mapping[str, torch.Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(f"{path}: no PyTorch checkpoint ({error})") from error
+    if isinstance(content, Mapping):
+        check_format(content.get("format", 1), FORMAT, path)
     if isinstance(content, Mapping) and isinstance(content.get("network"), Mapping):
         content = content["network"]
     if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
         raise ValueError(f"{path}: expected a state dict of tensors")
-    wrong = non_finite(content)
-    if wrong:
-        raise NonFiniteWeights(f"{path}: {wrong}; expected the weights of a training that did not diverge")
+    check_finite(content, path)
     return content
 
 
@@ -196,6 +188,7 @@ class Checkpoints:
         self.cases = cases or TrainingCases({}, {})
         self.steps = steps
         self.settings = learning_settings(optimizer, lr_scheduler)
+        self.new_validation = False  # than that of the training that is resumed
         if str(resume).lower() == "auto":
             resume = (self.folder / LAST).is_file()
             init_from = None if resume else init_from
@@ -215,7 +208,7 @@ class Checkpoints:
                 self.folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise ValueError(f"ckpt_dir {str(folder)!r} cannot be made: {error}") from None
-            if not resume:
+            if not resume or self.new_validation:
                 trainer.add_event_handler(Events.STARTED, self._keep_previous)
             evaluator.add_event_handler(Events.COMPLETED, self._save_best)
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save_last)
@@ -243,7 +236,7 @@ class Checkpoints:
             save_whole(self._finite_weights(), self.folder / BEST)
 
     def _diverging(self) -> bool:
-        """Whether the last step was left out: the weights may be finite, and spoilt all the same."""
+        """Whether the last step was left out, or spoilt weights that are finite all the same."""
         return self.steps is not None and self.steps.in_a_row > 0
 
     def _finite_weights(self) -> dict[str, torch.Tensor]:
@@ -258,14 +251,16 @@ class Checkpoints:
 
     def _save_last(self) -> None:
         if self._diverging():
-            logger.warning("epoch %d ends with steps that were left out: it is not saved", self.trainer.state.epoch)
+            logger.warning("epoch %d is not saved: its last step was not finite", self.trainer.state.epoch)
             return
         content = {
+            "format": FORMAT,
             "network": self._finite_weights(),
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
             "settings": self.settings,
             "epoch": self.trainer.state.epoch,
+            "validated_on": sorted(self.cases.validation),
             "best_metric": self.evaluator.state.best_metric,
             "best_metric_epoch": self.evaluator.state.best_metric_epoch,
         }
@@ -285,8 +280,17 @@ class Checkpoints:
                 f"resume: {path} has finished epoch {content['epoch']} of {state.max_epochs}; give more --epochs"
             )
         resume_learning(self.optimizer, self.lr_scheduler, content)
-        self.evaluator.state.best_metric = content["best_metric"]
-        self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
+        self.new_validation = self.cases.validated_otherwise(content.get("validated_on", self.cases.validation))
+        if self.new_validation:
+            told = f"{content['best_metric']:.3f} in epoch {content['best_metric_epoch']}"
+            logger.warning(
+                "resume: the validation cases are others than before: the best score, %s, counts no more", told
+            )
+            if isinstance(self.lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                self.lr_scheduler.best, self.lr_scheduler.num_bad_epochs = self.lr_scheduler.mode_worse, 0
+        else:
+            self.evaluator.state.best_metric = content["best_metric"]
+            self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]
         self.trainer.load_state_dict(
             {"epoch": content["epoch"], "epoch_length": state.epoch_length, "max_epochs": state.max_epochs}
         )
@@ -294,7 +298,7 @@ class Checkpoints:
 
     def _keep_previous(self) -> None:
         """A new training takes no earlier weights away: they stay beside the new ones, named by their time."""
-        for name in (BEST, LAST):
+        for name in (BEST,) if self.new_validation else (BEST, LAST):
             path = self.folder / name
             if path.is_file():
                 saved = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))

@@ -23,6 +23,7 @@ from torch import nn
 from tqdm import tqdm
 
 from rep3d.console.progress import SECONDS, in_terminal, tell
+from rep3d.networks.capabilities import named_parameters_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,17 +31,20 @@ logger = logging.getLogger(__name__)
 # spin so many turns, not 300,000, before they sleep (docs/performance.md). It reads this when torch is loaded.
 SHARED_CORES = {"GOMP_SPINCOUNT": "1000"}
 
+# Parameters by names that transformers use, such as relative_position_bias_table, pos_embed and rel_pos_arr.0.
+POSITION_TABLE = re.compile(r"(^|[._])pos(ition(al)?)?_\w+(\.\d+)?$")
+
 
 def parameter_groups(
     network: nn.Module, *, weight_decay: float = 0.08, small_kernel_lr: float | None = None
 ) -> list[dict]:
     """Parameter groups for an optimizer such as `torch.optim.AdamW`.
 
-    Weight decay (paper Table 5) acts on kernels only: biases, normalizations and beta have at most one dimension and
-    get none.
+    Weight decay (paper Table 5) acts on kernels only. None have what has at most one axis (biases, normalizations and
+    beta), tables of positions, and what a module names by `no_weight_decay()`, as in timm.
 
     Args:
-        network: the network to train.
+        network: the network to train; its modules may name parameters, see `rep3d.networks.capabilities`.
         weight_decay: of all kernels.
         small_kernel_lr: learning rate of the small branch of `modulation="csla"` (paper Table 8: 1.5 to 3 times that of
             the large one). None: that of the optimizer.
@@ -48,10 +52,18 @@ def parameter_groups(
     Raises:
         ValueError: `small_kernel_lr` is given and the network has no small branch.
     """
-    named = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
-    small = [parameter for name, parameter in named if name.endswith("small_weight")]
-    kernels = [parameter for name, parameter in named if parameter.ndim > 1 and not name.endswith("small_weight")]
-    others = [parameter for _, parameter in named if parameter.ndim <= 1]
+    small_kernels = named_parameters_of(network, "small_kernels")
+    undecayed = named_parameters_of(network, "no_weight_decay")
+    small, kernels, others = [], [], []
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name in small_kernels:
+            small.append(parameter)
+        elif parameter.ndim <= 1 or name in undecayed or POSITION_TABLE.search(name):
+            others.append(parameter)
+        else:
+            kernels.append(parameter)
     groups: list[dict] = [
         {"params": kernels, "weight_decay": weight_decay},
         {"params": others, "weight_decay": 0.0},
@@ -85,7 +97,8 @@ class FiniteSteps:
     """Handler of a MONAI trainer: the optimizer steps by finite gradients only, and by none that are too long.
 
     A step whose loss or gradients are not finite is left out, on every process of a training alike; the network's
-    buffers, such as the running statistics of BatchNorm, are then what they were before it.
+    buffers, such as the running statistics of BatchNorm, are then what they were before it. What such a step did to the
+    weights shows in the next one; after the last of an epoch, when they are saved, in the same images once more.
 
     Args:
         max_norm: longer gradients are scaled down to this norm, that of all parameters together. None: they stay.
@@ -108,12 +121,14 @@ class FiniteSteps:
         """Attach to the trainer."""
         engine.add_event_handler(Events.ITERATION_STARTED, self._remember_buffers)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._check)
+        engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._check_last)
         engine.add_event_handler(Events.COMPLETED, self._report)
 
     def _remember_buffers(self, engine: SupervisedTrainer) -> None:
         self.buffers = [buffer.clone() for buffer in engine.network.buffers()]
 
     def _check(self, engine: SupervisedTrainer) -> None:
+        self.image, self.label = engine.state.output["image"], engine.state.output["label"]
         scale = 1.0 if engine.scaler is None else engine.scaler.get_scale()
         parameters = [p for group in engine.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters]) / scale
@@ -124,6 +139,17 @@ class FiniteSteps:
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, norm)
         else:
             self._skip(engine, float(loss), float(norm))
+
+    def _check_last(self, engine: SupervisedTrainer) -> None:
+        if engine.state.iteration % engine.state.epoch_length:
+            return
+        engine.network.eval()
+        with torch.no_grad():
+            loss = engine.loss_function(engine.inferer(self.image, engine.network), self.label).mean()
+        engine.network.train()
+        if not _everywhere(torch.isfinite(loss)):
+            logger.warning("epoch %d: the loss after its last step is not finite", engine.state.epoch)
+            self.in_a_row = max(self.in_a_row, 1)
 
     def _skip(self, engine: SupervisedTrainer, loss: float, norm: float) -> None:
         with torch.no_grad():

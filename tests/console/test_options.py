@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, ROOT, SHORT, SMALL, TRAIN, read
 from monai.bundle import ConfigWorkflow
@@ -12,6 +13,7 @@ from rep3d.console.options import (
     is_runnable,
     nearest,
     option_ids,
+    plain_values,
     refuse_training_options,
     undefined_ids,
     unused_ids,
@@ -22,13 +24,13 @@ RUN_IDS = {"train.json": "training", "evaluate.json": "evaluating", "inference.j
 MULTI_GPU = ["train.json", "multi_gpu_train.json"]
 
 
-def check(files, run_id=None, overlay=None, folder=None, bundle=BUNDLE, **override):
+def check(files, run_id=None, overlay=None, folder=None, bundle=BUNDLE, known="@known_ids, @known_values", **override):
     """A command's workflow after the check of its options, which is all that `initialize` does here."""
     paths = [str(bundle / "configs" / name) for name in files]
     if overlay is not None:
         (folder / "overlay.json").write_text(json.dumps(overlay), encoding="utf-8")
         paths.append(str(folder / "overlay.json"))
-    initialize = ["$rep3d.console.options.check_options(@known_ids)"]
+    initialize = [f"$rep3d.console.check_options({known})"]
     workflow = ConfigWorkflow(
         config_file=paths,
         meta_file=str(bundle / "configs/metadata.json"),
@@ -127,7 +129,9 @@ def test_run_ids_that_run_nothing(files, run_id, near):
     message = refusal(files, run_id=run_id)
     expected = "training, run" if files == TRAIN else "evaluating, run"
     assert message.startswith(f"run id {str(run_id)!r} runs nothing, expected one of ")
-    assert sorted(message.partition("one of ")[2].partition(", did")[0].split(", ")) == sorted(expected.split(", "))
+    assert sorted(message.partition("one of ")[2].partition(", did")[0].partition(";")[0].split(", ")) == sorted(
+        expected.split(", ")
+    )
     assert message.endswith(f", did you mean {near!r}?") or not near
 
 
@@ -189,8 +193,8 @@ def test_nearest():
 def test_known_ids_are_those_of_the_config():
     for name in ("train", "inference"):
         config = read(BUNDLE, name)
-        known = config.pop("known_ids")
-        assert known == list(option_ids(config))
+        ids, values = config.pop("known_ids"), config.pop("known_values")
+        assert ids == list(option_ids(config)) and values == plain_values(config)
 
 
 def test_a_folder_called_true(monkeypatch):
@@ -221,3 +225,112 @@ def test_an_evaluation_takes_a_checkpoint(told):
     with pytest.raises(ValueError, match="expected --checkpoint FILE"):
         refuse_training_options(*told)
     refuse_training_options(None, "False")
+
+
+# --- what is given is of the kind of the bundle's own
+
+
+@pytest.mark.parametrize(
+    ("files", "option", "value", "expected"),
+    [
+        (TRAIN, "epochs", "three", "a whole number such as 110"),
+        (TRAIN, "epochs", 1.5, "a whole number such as 110"),
+        (TRAIN, "epochs", True, "a whole number such as 110"),
+        (TRAIN, "epochs", [3], "a whole number such as 110"),
+        (TRAIN, "learning_rate", "fast", "a number such as 0.002"),
+        (TRAIN, "gradient_clipping", "off", "a number such as 12.0"),
+        (TRAIN, "keep_freed_memory", "maybe", "true or false"),
+        (TRAIN, "traceback", "yes", "true or false"),
+        (TRAIN, "patch_size", [32, 48], "3 numbers such as [32, 48, 32]"),
+        (TRAIN, "spacing", ["1mm", 1, 1], "3 numbers such as [1.0, 1.0, 1.0]"),
+        (EVALUATE, "fold", "two", "a whole number such as 0"),
+        (INFERENCE, "sw_batch_size", "4x", "a whole number such as 4"),
+    ],
+)
+def test_values_of_another_kind(files, option, value, expected):
+    assert refusal(files, **{option: value}) == f"{option} is {value!r}, expected {expected}"
+
+
+def test_values_of_another_kind_in_a_config_file(tmp_path):
+    message = refusal(TRAIN, overlay={"epochs": "10"}, folder=tmp_path)
+    assert message == "epochs is '10', expected a whole number such as 110"
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"epochs": 1e2},
+        {"learning_rate": 1},
+        {"gradient_clipping": 0.5},
+        {"epochs": "$3 + 4", "batch_size": "@sw_batch_size"},
+        {"patch_size": (32, 32, 32), "intensity_window": [0, 1.5]},
+        {"resume": "auto"},
+        {"seed": np.int64(3), "learning_rate": np.float32(0.1)},
+    ],
+)
+def test_values_of_the_same_kind(told):
+    parser = check(TRAIN, **told)
+    assert all(parser[name] == value for name, value in told.items())
+    assert isinstance(parser.get_parsed_content("epochs"), int)
+
+
+def test_null_stays(tmp_path):
+    assert check(TRAIN, overlay={"gradient_clipping": None}, folder=tmp_path)["gradient_clipping"] is None
+
+
+def test_bundles_that_were_rendered_without_their_values():
+    """Packed ones of an earlier version."""
+    assert check(TRAIN, known="@known_ids, None and @known_values", epochs="three")["epochs"] == "three"
+    assert "did you mean 'epochs'?" in refusal(TRAIN, known="@known_ids, None and @known_values", epoch=3)
+
+
+@pytest.mark.parametrize("device", ["cud:0", "$torch.device('cud:0')", "gpu", "$torch.device('cuda', 99)", "cpu:x"])
+def test_devices_that_are_none(device):
+    assert refusal(TRAIN, device=device).startswith(f"device is {device!r}, expected such as cpu, cuda or cuda:1 (")
+
+
+# --- what people have in mind
+
+
+@pytest.mark.parametrize(
+    ("files", "option", "near"),
+    [
+        (TRAIN, "lr", "learning_rate"),
+        (TRAIN, "max_epochs", "epochs"),
+        (TRAIN, "ckpt", "init_from"),
+        (TRAIN, "data_dir", "dataset_dir"),
+        (EVALUATE, "weights", "checkpoint"),
+        (INFERENCE, "ckpt_file", "checkpoint"),
+    ],
+)
+def test_names_of_other_programs(files, option, near):
+    assert refusal(files, **{option: 1}).endswith(f"uses it, did you mean {near!r}?")
+
+
+@pytest.mark.parametrize(
+    ("files", "run_id", "elsewhere"),
+    [
+        (TRAIN, "evaluating", "configs/evaluate.json"),
+        (EVALUATE, "training", "configs/train.json"),
+        (INFERENCE, "training", "configs/train.json"),
+    ],
+)
+def test_run_ids_of_another_command(files, run_id, elsewhere):
+    message = refusal(files, run_id=run_id)
+    assert "runs nothing, expected one of" in message and elsewhere in message.partition("; its --config_file is ")[2]
+
+
+@pytest.mark.parametrize(
+    ("overlay", "missing", "whole"),
+    [
+        ({"train": {"trainer": {"max_epochs": 3}}}, "train#", "train"),
+        ({"validate": {"evaluator": {}}}, "validate#", "validate"),
+        ({"learning_rate": "@rate"}, "rate", None),
+        ({"epochs": "$@settings#epochs + 1"}, "settings#epochs", None),
+    ],
+)
+def test_config_files_that_take_something_away(overlay, missing, whole, tmp_path):
+    message = refusal(TRAIN, overlay=overlay, folder=tmp_path)
+    assert message.startswith(f"nothing defines '{missing}") and "which the configuration uses" in message
+    hint = f"; a config file that has {whole!r} takes the place of the whole, expected '{whole}#...'"
+    assert message.endswith(hint) if whole else ";" not in message

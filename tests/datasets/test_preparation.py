@@ -353,3 +353,54 @@ def test_labels_of_another_form(labels, tmp_path):
     (source / "dataset.json").write_text(json.dumps({**dataset, "labels": labels}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"dataset.json: the labels of 'Some task' are .*, expected \['background'"):
         prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data")
+
+
+# --- run again after the source changed
+
+
+def written(folder):
+    """What lies in a folder, but for what the checks remember."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != "checked.json"}
+
+
+@pytest.mark.parametrize("broken", ["damaged", "label gone"])
+def test_a_file_that_broke_since(broken, tmp_path, caplog):
+    """It is named, and leaves the splits, of which the earlier ones are kept."""
+    source, folder = kits(tmp_path / "source"), tmp_path / "out"
+    prepare(CONFIGS["kits"], source, folder)
+    before = json.loads((folder / "splits.json").read_text(encoding="utf-8"))
+    case = before[0]["train"][0]
+    if broken == "damaged":
+        (source / case / "imaging.nii.gz").write_bytes(b"cut")
+    else:
+        (source / case / "segmentation.nii.gz").unlink()
+    result = prepare(CONFIGS["kits"], source, folder)
+    assert list(result.problems) == [case]
+    after = json.loads((folder / "splits.json").read_text(encoding="utf-8"))
+    expected = [{part: [name for name in split[part] if name != case] for part in split} for split in before]
+    assert after == result.splits == expected
+    (kept,) = folder.glob("splits_*.json")
+    assert json.loads(kept.read_text(encoding="utf-8")) == before
+    assert f"splits.json: {case} have problems and are left out; what it was is kept as {kept}" in caplog.text
+    assert {case_name for part in ("training", "validation", "test") for case_name in cases(folder, part)} == {
+        name for part in after[0].values() for name in part
+    }
+    prepare(CONFIGS["kits"], source, folder)
+    assert len(list(folder.glob("splits_*.json"))) == 1
+
+
+@pytest.mark.parametrize("splits", [[{"train": ["case_00000"], "val": ["nobody"]}], {"train": []}, "broken"])
+def test_splits_that_do_not_fit_change_nothing(splits, tmp_path):
+    source, folder = kits(tmp_path / "source"), tmp_path / "out"
+    prepare(CONFIGS["kits"], source, folder)
+    text = splits if splits == "broken" else json.dumps(splits)
+    (folder / "splits.json").write_text(text, encoding="utf-8")
+    (source / "case_00003/imaging.nii.gz").write_bytes(b"cut")
+    before = written(folder)
+    with pytest.raises(ValueError, match=re.escape(f"{folder / 'splits.json'}: ")):
+        prepare(CONFIGS["kits"], source, folder)
+    assert written(folder) == before
+
+
+def cases(folder, part):
+    return [item["image"].rsplit("/", 1)[1].removesuffix(".nii.gz") for item in load_datalist(folder, part)]

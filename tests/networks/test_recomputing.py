@@ -2,10 +2,11 @@ import copy
 
 import pytest
 import torch
+from monai.networks.nets import SwinUNETR
 from torch import nn
 
 from rep3d import Rep3D, reparameterize
-from rep3d.networks.recomputing import RecomputingMixin, frozen_statistics
+from rep3d.networks.recomputing import frozen_statistics, recompute
 
 SMALL = {"feature_size": (4, 6, 8, 10), "hidden_size": 12, "kernel_size": 5, "generator_kernel_size": 3}
 
@@ -69,7 +70,21 @@ def test_deployed_form_is_the_same():
     with torch.no_grad():
         torch.testing.assert_close(deployed(x), plain(x), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(torch.jit.script(recomputing)(x), plain(x), rtol=1e-4, atol=1e-5)
-    assert not any(isinstance(module, RecomputingMixin) for module in deployed.modules())
+    assert not any(getattr(module, "use_checkpoint", False) for module in deployed.modules())
+    assert recomputing.bottom.use_checkpoint
+
+
+def test_switched_on_and_off(relative_error):
+    """Also in a network of others."""
+    swin = SwinUNETR(1, 2, feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 2)).eval()
+    for network, x in ((pair()[0], torch.randn(2, 1, 32, 32, 32)), (swin, torch.randn(1, 1, 64, 64, 64))):
+        bytes_before, expected = saved_bytes(network, x)
+        recompute(network)
+        bytes_recomputing, actual = saved_bytes(network, x)
+        recompute(network, False)
+        bytes_after, _ = saved_bytes(network, x)
+        assert bytes_recomputing < 0.95 * bytes_before and bytes_after == bytes_before
+        assert relative_error(actual, expected) < 1e-5
 
 
 def test_statistics_are_frozen():

@@ -12,6 +12,7 @@ from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler
 from torch import nn
 
+from rep3d.data.leakage import TrainingCases
 from rep3d.training import checkpoints
 from rep3d.training.checkpoints import (
     Checkpoints,
@@ -66,7 +67,8 @@ class Training:
         self.seen: list[tuple[int, int, float]] = []
         self.trainer.add_event_handler(Events.EPOCH_STARTED, self._remember, state)
         ValidationHandler(val_interval, self.evaluator).attach(self.trainer)
-        LrScheduleHandler(self.scheduler, print_lr=False).attach(self.trainer)
+        self.lr_handler = LrScheduleHandler(self.scheduler, print_lr=False)
+        self.lr_handler.attach(self.trainer)
         self.checkpoints = Checkpoints(
             self.trainer, self.evaluator, self.network, self.optimizer, self.scheduler, folder, **arguments
         )
@@ -470,3 +472,57 @@ def test_nan_score_is_not_the_best(tmp_path, caplog):
     assert kept == [False, False]
     assert weight(tmp_path / "model.pt") == training.network.weight.item()
     assert "no epoch was validated, every score is NaN: model.pt holds the last weights" in caplog.text
+
+
+# --- resuming with other validation cases
+
+
+def validated_on(*digests: str) -> TrainingCases:
+    return TrainingCases({}, {digest: f"case_{digest}" for digest in digests})
+
+
+def test_a_score_of_other_validation_cases_counts_no_more(tmp_path, caplog):
+    """The best weights so far stay beside the new ones."""
+    first = Training(tmp_path, epochs=2, scores={1: 0.9, 2: 0.8}, cases=validated_on("a", "b"))
+    first.run()
+    best = weight(tmp_path / "model.pt")
+    second = Training(tmp_path, epochs=4, scores={3: 0.4, 4: 0.3}, cases=validated_on("a", "c"), resume=True)
+    assert (
+        "the validation cases are others than before: the best score, 0.900 in epoch 1, counts no more" in caplog.text
+    )
+    second.run()
+    assert (second.evaluator.state.best_metric, second.evaluator.state.best_metric_epoch) == (0.4, 3)
+    (kept,) = tmp_path.glob("model_*.pt")
+    assert weight(kept) == best != weight(tmp_path / "model.pt")
+    caplog.clear()
+    third = Training(tmp_path, epochs=5, scores={5: 0.1}, cases=validated_on("c", "a"), resume=True).run()
+    assert (third.evaluator.state.best_metric, third.evaluator.state.best_metric_epoch) == (0.4, 3)
+    assert "validation cases" not in caplog.text
+
+
+def test_a_checkpoint_that_does_not_tell_its_validation_cases(tmp_path, caplog):
+    """As an older one: its best score counts."""
+    Training(tmp_path, scores={2: 0.5}).run()
+    content = torch.load(tmp_path / "last.pt", weights_only=True)
+    del content["validated_on"]
+    torch.save(content, tmp_path / "last.pt")
+    second = Training(tmp_path, epochs=3, cases=validated_on("a"), resume=True)
+    assert second.evaluator.state.best_metric == 0.5 and "validation cases" not in caplog.text
+
+
+@pytest.mark.parametrize(("cases", "rate"), [("a", RATE / 2), ("b", RATE)])
+def test_nor_does_it_lower_the_learning_rate(cases, rate, tmp_path):
+    """A plateau is one of scores that can be compared."""
+
+    def training(epochs, **arguments):
+        def plateau(optimizer):
+            return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, "max", 0.5, patience=0)
+
+        started = Training(tmp_path, epochs, schedule=plateau, **arguments)
+        handler = started.lr_handler
+        handler.step_transform = lambda engine: started.evaluator.state.metrics["score"]
+        return started.run()
+
+    training(1, scores={1: 0.9}, cases=validated_on("a"))
+    second = training(2, scores={2: 0.5}, cases=validated_on(cases), resume=True)
+    assert second.optimizer.param_groups[0]["lr"] == rate

@@ -1,17 +1,19 @@
 """A training does not go on from numbers that are not finite, and does not keep them."""
 
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 from bundle_helpers import BUNDLES, TRAIN, make_dataset, read, workflow
-from monai.engines import SupervisedTrainer
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.engines.utils import IterationEvents
 from torch import nn
 
 from rep3d.console.errors import root_cause
 from rep3d.training import loop as training
-from rep3d.training.checkpoints import read_weights
+from rep3d.training.checkpoints import Checkpoints, read_weights
 from rep3d.training.loop import FiniteSteps
 
 NAN, INF = math.nan, math.inf
@@ -172,4 +174,52 @@ def test_all_processes_leave_a_step_out_together(monkeypatch):
     engine, _, steps = trainer([1.0, 2.0, 3.0])
     engine.run()
     assert steps.skipped == 1
-    assert asked == [(1, torch.distributed.ReduceOp.MIN)] * 3
+    assert asked == [(1, torch.distributed.ReduceOp.MIN)] * 4  # and once after the epoch
+
+
+# --- the last step of an epoch: no further one shows what it did
+
+
+class Overshooting(torch.optim.SGD):
+    """Whose step of one number makes the weights finite ones, with which nothing can be computed."""
+
+    def __init__(self, parameters, rate, *, at):
+        super().__init__(parameters, rate)
+        self.steps, self.at = 0, at
+
+    def step(self):
+        self.steps += 1
+        with torch.no_grad():
+            for parameter in self.param_groups[0]["params"]:
+                parameter.fill_(1e30 if self.steps == self.at else 0.1)
+
+
+@pytest.mark.parametrize(("at", "saved"), [(2, None), (4, 1), (3, 1), (5, 2)])
+def test_what_the_last_step_spoilt_is_not_saved(at, saved, tmp_path, caplog):
+    """Loss and gradients were finite before that step, and the weights are after it."""
+    epochs = 1 if saved is None else 2
+    engine, network, steps = trainer(
+        [1.0, 2.0], epochs=epochs, optimizer=lambda parameters, rate: Overshooting(parameters, rate, at=at)
+    )
+    evaluator = SupervisedEvaluator("cpu", [], network)
+    schedule = torch.optim.lr_scheduler.ConstantLR(engine.optimizer)
+    Checkpoints(engine, evaluator, network, engine.optimizer, schedule, tmp_path, steps=steps)
+    with nullcontext() if at > 2 * epochs else pytest.raises(RuntimeError, match="the training diverged"):
+        engine.run()
+    assert (tmp_path / "last.pt").is_file() == (saved is not None)
+    assert saved is None or torch.load(tmp_path / "last.pt", weights_only=True)["epoch"] == saved
+    assert ("the loss after its last step is not finite" in caplog.text) == (at in (2, 4))
+
+
+def test_looking_again_changes_nothing():
+    """Neither statistics nor random numbers."""
+    states = []
+    for attached in (True, False):
+        torch.manual_seed(0)
+        engine, network, steps = trainer([1.0, 2.0, 3.0], epochs=2)
+        if not attached:
+            engine.remove_event_handler(steps._check_last, IterationEvents.MODEL_COMPLETED)
+        engine.run()
+        states.append([*state(network).values(), torch.get_rng_state()])
+        assert network.training
+    assert all(torch.equal(one, other) for one, other in zip(*states, strict=True))

@@ -9,7 +9,6 @@ from monai.data.utils import dense_patch_slices
 
 from monailabel_app.bundles import read_bundle
 from monailabel_app.errors import RequestError
-from monailabel_app.models import active_learning
 from monailabel_app.models.active_learning import (
     by_disagreement,
     by_diversity,
@@ -19,8 +18,10 @@ from monailabel_app.models.active_learning import (
     known_scores,
     make_strategies,
 )
+from monailabel_app.models.each_image import Stopped
 from monailabel_app.models.inference import BundleInference
-from monailabel_app.models.uncertainty import disagreement, score_image
+from monailabel_app.models.turn import Priority
+from monailabel_app.models.uncertainty import ImageScores, disagreement, score_image
 from monailabel_app.models.versions import add_version, keep_serving
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
@@ -43,18 +44,12 @@ def new_weights(model, seed, folder):
     return path
 
 
-class Mean(torch.nn.Module):
-    def forward(self, x):
-        return [x.mean().expand(1, 2, 1, 1, 1)]
-
-
 class Sure(torch.nn.Module):
     """The same class everywhere, for certain or not at all."""
 
     def __init__(self, logit):
         super().__init__()
         self.logit = logit
-        self.encoder = Mean()
 
     def forward(self, x):
         logits = torch.zeros(len(x), 3, *x.shape[2:])
@@ -64,17 +59,18 @@ class Sure(torch.nn.Module):
 
 @pytest.mark.parametrize(("logit", "entropy"), [(0.0, 1.0), (50.0, 0.0)])
 def test_entropy_of_what_is_known(logit, entropy, model, store, monkeypatch):
-    monkeypatch.setattr(model, "network", lambda parser: Sure(logit))
+    monkeypatch.setattr(model.networks, "on", lambda config: Sure(logit))
     scores = score_image(model, store.image(store.list_images()[0]))
-    assert scores["entropy"] == pytest.approx(entropy, abs=1e-3)
+    assert scores.entropy == pytest.approx(entropy, abs=1e-3)
 
 
 def test_scores_of_a_network(model, store):
     image = store.image(store.list_images()[0])
     first, second = score_image(model, image), score_image(model, image)
-    assert first == second and 0 < first["entropy"] < 1
-    assert len(first["features"]) == 4
-    assert score_image(model, image, lambda: True) is None
+    assert first == second and 0 < first.entropy < 1
+    assert len(first.features) == 4 and first.disagreement is None
+    with pytest.raises(Stopped):
+        score_image(model, image, lambda: True)
 
 
 def test_disagreement(model, store, tmp_path):
@@ -85,9 +81,9 @@ def test_disagreement(model, store, tmp_path):
 
 
 def window_count(model, image):
-    parser = model.parser()
-    patch = parser["patch_size"]
-    shape = [max(n, p) for n, p in zip(model.prepare(parser, image)["image"].shape[1:], patch, strict=True)]
+    patch = model.configure().patch_size
+    shape = model.prepare(image, Priority.SCORING).data["image"].shape[1:]
+    shape = [max(n, p) for n, p in zip(shape, patch, strict=True)]
     return len(dense_patch_slices(shape, patch, [p // 2 for p in patch]))
 
 
@@ -98,23 +94,28 @@ def largest(model, store):
 def test_requests_come_in_between(model, store, tmp_path, monkeypatch):
     """After every window: a request waits for one at most."""
     image, turns = largest(model, store), []
-    turn = model.turn
-    monkeypatch.setattr(model, "turn", lambda: turns.append(1) or turn())
+    take = model.turn._take
+    monkeypatch.setattr(model.turn, "_take", lambda place: turns.append(place) or take(place))
     versions = [new_weights(model, seed, tmp_path) for seed in (1, 2)]
     disagreement(model, image, versions)
     assert len(turns) == 2 * window_count(model, image) > 4
-    assert disagreement(model, image, versions, lambda: len(turns) > 100) is not None
-    assert disagreement(model, image, versions, lambda: True) is None
+    assert {priority for priority, _ in turns} == {Priority.SCORING}
+    for stop_at in (0, 3):
+        turns.clear()
+        with pytest.raises(Stopped):
+            disagreement(model, image, versions, lambda count=stop_at: len(turns) >= count)
+        assert len(turns) == stop_at
 
 
 def test_windows_only_on_the_device(model, store, tmp_path, monkeypatch):
     """Not the whole image, which a GPU may have no room for."""
     image, sizes = largest(model, store), []
-    parser, to = model.parser, torch.Tensor.to
-    monkeypatch.setattr(model, "parser", lambda _="", changes=None: parser("", {**(changes or {}), "device": "cpu:0"}))
+    configure, to = model.configure, torch.Tensor.to
+    model.prepare(image, Priority.SCORING)  # and keep it
+    monkeypatch.setattr(model, "configure", lambda changes: configure(changes={**changes, "device": "cpu:0"}))
 
     def watched(tensor, *args, **kwargs):
-        if str(args[:1]) == "('cpu:0',)":
+        if str(args[0] if args else "") == "cpu:0":
             sizes.append(tensor.shape[-3:].numel())
         return to(tensor, *args, **kwargs)
 
@@ -126,26 +127,41 @@ def test_windows_only_on_the_device(model, store, tmp_path, monkeypatch):
 
 
 def test_scores_where_the_gpu_is_too_small(model, store, monkeypatch):
-    devices = []
+    devices, on = [], model.networks.on
 
-    def small_gpu(inference, image, is_stopping, device):
-        devices.append(device)
-        if device != "cpu":
+    def small_gpu(config):
+        devices.append(config.device.type)
+        if len(devices) % 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return score_image(inference, image, is_stopping, device)
+        return on(config)
 
-    monkeypatch.setattr(active_learning, "score_image", small_gpu)
+    monkeypatch.setattr(model.networks, "on", small_gpu)
     result = compute_scores(Task({}), store, model)
     assert result == {"done": store.list_images(), "failed": {}}
-    assert devices == ["", "cpu"] * len(store.list_images())
+    assert devices[1::2] == ["cpu"] * len(store.list_images())
+
+
+def test_a_scoring_that_is_stopped(model, store, monkeypatch):
+    """In the middle of an image: its scores are not kept, and it has not failed."""
+    task, on = Task({}), model.networks.on
+
+    def second(config):
+        if known_scores(store, model):
+            task.stopping.set()
+        return on(config)
+
+    monkeypatch.setattr(model.networks, "on", second)
+    first, *_ = store.list_images()
+    assert compute_scores(task, store, model) == {"done": [first], "failed": {}}
+    assert list(known_scores(store, model)) == [first]
 
 
 def test_ranks():
     unlabeled = {
-        "a": {"entropy": 0.5, "features": [0.0, 0.0], "disagreement": 0.1},
-        "b": {"entropy": 0.4, "features": [3.0, 4.0]},
+        "a": ImageScores(0.5, [0.0, 0.0], 0.1),
+        "b": ImageScores(0.4, [3.0, 4.0]),
     }
-    labeled = {"c": {"entropy": 0.1, "features": [0.0, 1.0]}}
+    labeled = {"c": ImageScores(0.1, [0.0, 1.0])}
     assert by_entropy(unlabeled, labeled) == {"a": 0.5, "b": 0.4}
     assert by_disagreement(unlabeled, labeled) == {"a": 0.1}
     largest = np.hypot(3, 3)
@@ -165,7 +181,7 @@ def test_scores_are_kept_until_the_weights_change(model, store, tmp_path):
     shutil.copy(tmp_path / "3.pt", model.bundle.weights)
     assert known_scores(store, model) == {}
     compute_scores(Task({}), store, model)
-    assert all("disagreement" in scores for scores in known_scores(store, model).values())
+    assert all(scores.disagreement is not None for scores in known_scores(store, model).values())
 
 
 def test_strategies(model, store, material):
@@ -178,7 +194,7 @@ def test_strategies(model, store, material):
     compute_scores(Task({}), store, model)
     scores = known_scores(store, model)
     sample = strategies["entropy"]({}, store)
-    assert sample["id"] == max(images, key=lambda image: scores[image]["entropy"]) and "note" not in sample
+    assert sample["id"] == max(images, key=lambda image: scores[image].entropy) and "note" not in sample
     for image in images:
         store.save_label(image, str(material.labels[f"{image}.nii.gz"]), "final", {})
     for name, strategy in strategies.items():

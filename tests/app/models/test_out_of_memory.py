@@ -10,6 +10,7 @@ from app_helpers import small_bundle
 
 from monailabel_app.bundles import read_bundle
 from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.out_of_memory import AS_CONFIGURED, TO_SCORE, TO_SEGMENT, with_less_memory
 
 TRAINED_WITH = (32, 48, 32)
 
@@ -33,16 +34,16 @@ def image(tmp_path):
 
 def run_out_of_memory(model, monkeypatch, times):
     """In the first attempts; returns the list that takes the shapes of what the network gets in the next one."""
-    run, shapes, attempts = model._run, [], []
+    on, shapes, attempts = model.networks.on, [], []
 
-    def attempt(parser, image, note):
-        attempts.append(note)
+    def small_gpu(config):
+        attempts.append(config)
         if len(attempts) <= times:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        model.network(parser).register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
-        return run(parser, image, note)
+        network = on(config)
+        return lambda windows: shapes.append(tuple(windows.shape)) or network(windows)
 
-    monkeypatch.setattr(model, "_run", attempt)
+    monkeypatch.setattr(model.networks, "on", small_gpu)
     return shapes
 
 
@@ -68,3 +69,46 @@ def test_what_is_tried(model, image, monkeypatch, times, note, several, window):
     assert result.voxels.shape == usual.voxels.shape
     if window == TRAINED_WITH:
         np.testing.assert_array_equal(result.voxels, usual.voxels)
+
+
+def test_the_steps():
+    """Memory is let go of before the next one, when nothing that failed holds it any longer."""
+    tried, held = [], []
+
+    class Tensor:
+        def __del__(self):
+            held.remove(self_id)
+
+    self_id = 1
+
+    def run(step):
+        tensor = Tensor()  # noqa: F841
+        held.append(self_id)
+        tried.append(step)
+        if step is not TO_SEGMENT[2]:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return step.note
+
+    def free_memory():
+        assert not held
+        tried.append("free")
+
+    assert with_less_memory(TO_SEGMENT, run, free_memory) == TO_SEGMENT[2].note
+    assert tried == [TO_SEGMENT[0], "free", TO_SEGMENT[1], "free", TO_SEGMENT[2]]
+
+
+def test_other_errors_take_no_step():
+    def run(step):
+        assert step is AS_CONFIGURED
+        raise ValueError("the network's output is NaN")
+
+    with pytest.raises(ValueError, match="NaN"):
+        with_less_memory(TO_SEGMENT, run, lambda: None)
+
+
+def test_not_even_the_last_step():
+    def run(step):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        with_less_memory(TO_SCORE, run, lambda: None)

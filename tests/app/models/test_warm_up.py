@@ -3,8 +3,9 @@ import torch
 from app_helpers import small_bundle
 
 from monailabel_app.bundles import read_bundle
-from monailabel_app.models import inference
+from monailabel_app.models import warm_up
 from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.warm_up import warm_up_model
 
 
 @pytest.fixture
@@ -15,22 +16,22 @@ def model(tmp_path):
 @pytest.fixture
 def sizes(model, monkeypatch):
     """Of the batches of windows that the network gets."""
-    seen, network = [], model.network(model.parser())
+    seen, network = [], model.networks.on(model.configure())
     network.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
-    monkeypatch.setattr(model, "network", lambda parser: network)
+    monkeypatch.setattr(model.networks, "on", lambda config: network)
     return seen
 
 
 def test_every_number_of_windows(model, sizes):
     """The first call with a new number takes longer than the later ones."""
-    model.warm_up()
-    most = model.parser()["sw_batch_size"]
+    warm_up_model(model)
+    most = model.configure().sw_batch_size
     assert most > 2 and {(count, 1, 32, 32, 32) for count in range(1, most + 1)} <= set(sizes)
 
 
 def test_no_longer_than_needed(model, sizes, monkeypatch):
-    monkeypatch.setattr(inference, "WARM_UP_SECONDS", -1)
-    model.warm_up()
+    monkeypatch.setattr(warm_up, "SECONDS", -1)
+    warm_up_model(model)
     assert sizes and len(set(sizes)) == 1
 
 
@@ -41,6 +42,6 @@ def test_a_gpu_that_is_too_small(model, sizes):
         if len(inputs[0]) > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    model.network(model.parser()).register_forward_pre_hook(full)
-    model.warm_up()
+    model.networks.on(model.configure()).register_forward_pre_hook(full)
+    warm_up_model(model)
     assert {1, 2} <= {count for count, *_ in sizes}

@@ -5,12 +5,38 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 SHOWN = 3  # facts in a message
 SIZE = "numbers in all"
 
 Weights = Mapping[str, Tensor]
+
+
+class NonFiniteWeights(ValueError):
+    """Weights of which some are NaN or infinite."""
+
+
+def non_finite(weights: Weights) -> str:
+    """Which tensors of a state dict hold NaN or infinite values, in words; empty where none does."""
+    wrong = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
+    return f"{len(wrong)} tensor(s) hold NaN or infinite values: {', '.join(wrong[:5])}" if wrong else ""
+
+
+def check_finite(weights: Weights, source: object) -> None:
+    """Refuse weights with which nothing can be computed.
+
+    Args:
+        weights: a state dict.
+        source: what the message begins with, such as their file.
+
+    Raises:
+        NonFiniteWeights: names the tensors.
+    """
+    wrong = non_finite(weights)
+    if wrong:
+        raise NonFiniteWeights(f"{source}: {wrong}; expected the weights of a training that did not diverge")
 
 
 def differences(weights: Weights, network: Weights) -> str:

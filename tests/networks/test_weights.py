@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from rep3d import Rep3D, reparameterize
+from rep3d.networks.weights import differences
 from rep3d.training.checkpoints import load_weights
-from rep3d.training.weights import differences
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,46 @@
+"""A bundle's networks in memory."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import nn
+
+from monailabel_app.bundles import Bundle
+from monailabel_app.models.inference_config import InferenceConfig
+from rep3d.training.checkpoints import load_deployed
+
+
+class Networks:
+    """The deployed network with the weights that serve, once for each device; read again when they have changed.
+
+    Args:
+        bundle: whose weights they are.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._weights = bundle.weights
+        self._lock = threading.Lock()
+        self._known: dict[torch.device, tuple[str, nn.Module]] = {}  # with the stamp of their weights
+
+    def stamp(self) -> str:
+        """Another text for other weights."""
+        stat = self._weights.stat()
+        return f"{stat.st_mtime_ns}-{stat.st_size}"
+
+    def on(self, config: InferenceConfig) -> nn.Module:
+        """The network on the config's device."""
+        with self._lock:
+            stamp = self.stamp()
+            known = self._known.get(config.device)
+            if known is None or known[0] != stamp:
+                known = (stamp, load_deployed(config.network(), self._weights).to(config.device))
+                self._known[config.device] = known
+            return known[1]
+
+    def free_memory(self) -> None:
+        """Let go of the networks, which the next request reads again."""
+        with self._lock:
+            self._known.clear()
+        torch.cuda.empty_cache()

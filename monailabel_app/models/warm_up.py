@@ -1,0 +1,51 @@
+"""The first call of a network with a new shape takes longer than the others: not while a user waits."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from monailabel_app.models import contract
+from monailabel_app.models.inference import BundleInference
+
+logger = logging.getLogger(__name__)
+
+SHAPE = (48, 48, 48)
+SECONDS = 5  # then no more: a slow network's first call takes hardly longer than the others
+
+
+def prepare_models(models: Iterable[BundleInference], *, warm_up: bool) -> None:
+    """Say which have no weights yet, and warm the others up where that is wanted."""
+    for model in models:
+        if not model.is_valid():
+            weights = model.bundle.weights
+            logger.warning("%s has no weights (%s): train it, or put them there", model.bundle.name, weights)
+        elif warm_up:
+            logger.info("warming up %s", model.bundle.name)
+            warm_up_model(model)
+
+
+def warm_up_model(model: BundleInference) -> None:
+    """Segment noise, and as many windows at once as requests may, so that the first request finds all ready."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "noise.nii.gz"
+        noise = np.random.default_rng(0).normal(100, 50, SHAPE).astype(np.float32)
+        nib.save(nib.Nifti1Image(noise, np.eye(4)), path)
+        model.segment(path)
+    config = model.configure(changes={contract.OVERLAP: 0})
+    *side, width = config.patch_size
+    for count in range(config.sw_batch_size, 0, -1):
+        if time.monotonic() - start > SECONDS:
+            break
+        try:
+            config.label_map(torch.randn(config.in_channels, *side, width * count), model.networks.on(config))
+        except torch.cuda.OutOfMemoryError:
+            model.networks.free_memory()  # requests take fewer windows then, too

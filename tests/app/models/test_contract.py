@@ -1,0 +1,66 @@
+"""What the app reaches into in a bundle is there, in every bundle of the repository."""
+
+import json
+import shutil
+
+import pytest
+from bundle_helpers import BUNDLES
+from monai.bundle import ConfigParser
+
+from monailabel_app.bundles import read_bundle
+from monailabel_app.models import contract
+from monailabel_app.models.contract import check_contract
+from monailabel_app.models.inference import serve_bundles
+from monailabel_app.models.inference_config import InferenceConfig
+from monailabel_app.models.out_of_memory import TO_SCORE, TO_SEGMENT
+from rep3d.inferers import LabelMapInferer
+
+
+@pytest.mark.parametrize("root", BUNDLES, ids=lambda root: root.name)
+def test_bundles_of_the_repository(root):
+    bundle = read_bundle(root)
+    check_contract(bundle)
+    parser = ConfigParser()
+    parser.read_config(str(bundle.config("inference")))
+    assert all(config_id in parser for config_id in contract.INFERENCE)
+    inferer = parser.get_parsed_content(contract.WINDOWS)
+    assert isinstance(inferer, LabelMapInferer)  # which takes what the app adds
+    for step in TO_SEGMENT + TO_SCORE:
+        config = InferenceConfig(bundle, changes={contract.DEVICE: "cpu", **step.changes})
+        assert config.device.type == "cpu" and config.sw_batch_size > 0 and len(config.patch_size) == 3
+
+
+def edited(root, folder, name, edit):
+    """A bundle whose config was edited."""
+    copy = shutil.copytree(root / "configs", folder / "lacking/configs").parent
+    path = copy / f"configs/{name}.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    edit(config)
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return read_bundle(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "lost", "told"),
+    [
+        ("inference", "preprocessing", "inference.json lacks preprocessing,"),
+        ("inference", "to_native_grid", "inference.json lacks to_native_grid,"),
+        ("inference", "sliding_window", "inference.json lacks sliding_window#inferer#roi_size, sliding_window#inferer"),
+        ("train", "init_from", "train.json lacks init_from,"),
+        ("train", "validate", "train.json lacks validate#dataset#data,"),
+        ("evaluate", "evaluating", "train.json and evaluate.json lacks evaluating,"),
+    ],
+)
+def test_a_bundle_that_lacks_an_id(name, lost, told, tmp_path):
+    bundle = edited(BUNDLES[0], tmp_path, name, lambda config: config.pop(lost))
+    with pytest.raises(ValueError, match=f"^bundle 'lacking': {told}.* which the app needs$") as error:
+        serve_bundles({"lacking": bundle})
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", [None, "{broken"])
+def test_a_config_that_cannot_be_read(text, tmp_path):
+    bundle = edited(BUNDLES[0], tmp_path, "train", lambda config: None)
+    bundle.config("train").write_text(text) if text else bundle.config("train").unlink()
+    with pytest.raises(ValueError, match="^bundle 'lacking': configs/train.json cannot be read: "):
+        check_contract(bundle)

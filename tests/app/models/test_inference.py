@@ -1,0 +1,161 @@
+"""Requests at the same time: who computes, who waits, and who is told to come again."""
+
+import threading
+
+import nibabel as nib
+import numpy as np
+import pytest
+from app_helpers import small_bundle
+
+from monailabel_app.bundles import read_bundle
+from monailabel_app.errors import RequestError
+from monailabel_app.models import inference
+from monailabel_app.models.batch import segment_all
+from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.turn import MAX_WAITING, Priority
+from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.tasks import Task
+from monailabel_app.validation import InferenceParameters
+
+SECONDS = 20  # to end a test that would hang
+
+
+@pytest.fixture
+def model(tmp_path):
+    return BundleInference(read_bundle(small_bundle(tmp_path / "bundles", "msd_hippocampus")))
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """Of several groups of windows each."""
+    paths = [tmp_path / f"scan{number}.nii.gz" for number in range(3)]
+    for number, path in enumerate(paths):
+        noise = np.random.default_rng(number).normal(100, 50, (60, 50, 40)).astype(np.float32)
+        nib.save(nib.Nifti1Image(noise, np.eye(4)), path)
+    return paths
+
+
+class Request(threading.Thread):
+    def __init__(self, model, scan, priority=Priority.SEGMENTATION, **settings):
+        super().__init__(name=scan.name, daemon=True)
+        self.call = lambda: model.segment(scan, priority=priority, **settings)
+        self.result = self.error = None
+        self.start()
+
+    def run(self):
+        try:
+            self.result = self.call()
+        except RequestError as error:
+            self.error = error
+
+    def get(self):
+        self.join(SECONDS)
+        assert not self.is_alive()
+        return self.result
+
+
+def watch(model, monkeypatch, at_window=lambda: None):
+    """Who computes each group of windows, by the scan's name."""
+    log, on = [], model.networks.on
+
+    def watched(config):
+        network = on(config)
+
+        def compute(windows):
+            log.append(threading.current_thread().name)
+            at_window()
+            return network(windows)
+
+        return compute
+
+    monkeypatch.setattr(model.networks, "on", watched)
+    return log
+
+
+def test_a_click_in_the_middle_of_another_inference(model, scans, monkeypatch):
+    alone = [model.segment(scan).voxels for scan in scans[:2]]
+    started, waits = threading.Event(), threading.Event()
+
+    def let_the_click_come():
+        started.set()
+        assert waits.wait(SECONDS)
+
+    log = watch(model, monkeypatch, let_the_click_come)
+    slow = Request(model, scans[0], Priority.BATCH)
+    assert started.wait(SECONDS)
+    click = Request(model, scans[1], Priority.CLICK)
+    while len(model.turn._line) < 2:
+        pass
+    waits.set()
+    for request, voxels in zip((slow, click), alone, strict=True):
+        np.testing.assert_array_equal(request.get().voxels, voxels)
+    first, *others = log
+    clicks = others.count(scans[1].name)
+    assert first == scans[0].name and clicks > 1 and others[:clicks] == [scans[1].name] * clicks
+    assert len(others) > clicks
+
+
+@pytest.mark.parametrize("stage", ["_prepare", "postprocessing"])
+def test_nobody_computes_behind_one_that_reads_or_writes(model, scans, stage, monkeypatch):
+    """However urgent that one is."""
+    model.prepare(scans[1], Priority.CLICK)
+    inside, go_on = threading.Event(), threading.Event()
+    owner = inference if stage == "_prepare" else inference.InferenceConfig
+    function = getattr(owner, stage)
+
+    def slow(*args):
+        if threading.current_thread().name == scans[0].name:
+            inside.set()
+            assert go_on.wait(SECONDS)
+        return function(*args)
+
+    monkeypatch.setattr(owner, stage, slow)
+    urgent = Request(model, scans[0], Priority.CLICK)
+    assert inside.wait(SECONDS)
+    assert Request(model, scans[1], Priority.SCORING).get() is not None
+    go_on.set()
+    assert urgent.get() is not None
+
+
+def test_too_many_requests(model, scans, monkeypatch):
+    """A batch is not among them: it has one image at a time, and none is to fail because users are there."""
+    go_on = threading.Event()
+    log = watch(model, monkeypatch, lambda: go_on.wait(SECONDS))
+    for scan in scans:
+        model.prepare(scan, Priority.BATCH)
+    requests = [Request(model, scans[number % 2]) for number in range(MAX_WAITING + 1)]
+    batch = Request(model, scans[2], Priority.BATCH)
+    while len(model.turn._line) < len(requests) + 1:
+        pass
+    with pytest.raises(RequestError, match=f"{MAX_WAITING} requests are waiting already, try again later") as error:
+        model.segment(scans[0])
+    assert error.value.status == 503
+    go_on.set()
+    assert all(request.get() is not None for request in (*requests, batch))
+    assert log[-1] == scans[2].name
+    assert model.segment(scans[0]) is not None
+
+
+def test_a_batch_gives_way(model, studies, monkeypatch):
+    places, line = [], model.turn.line
+    monkeypatch.setattr(model.turn, "line", lambda priority: places.append(priority) or line(priority))
+    store = StudiesFolder(studies)
+    (studies / "broken.nii.gz").write_bytes(b"junk")
+    images, options = store.list_images(), InferenceParameters()
+    result = segment_all(Task({}), model, store, images, options, "ann")
+    assert result["done"] == [image for image in images if image != "broken"] and list(result["failed"]) == ["broken"]
+    assert places == [Priority.BATCH] * len(result["done"])
+    info = store.get_label_info(result["done"][0], "original")
+    assert (info["user"], info["model"]) == ("ann", "msd_hippocampus")
+    assert info["params"] == {"label_names": model.bundle.labels}
+
+
+def test_weights_that_change_in_the_middle(model, scans, monkeypatch):
+    """The request ends with those that it began with; the next one takes the new ones."""
+    before = model.networks.on(model.configure())
+    assert model.networks.on(model.configure()) is before
+    model.bundle.weights.touch()
+    after = model.networks.on(model.configure())
+    assert after is not before
+    model.networks.free_memory()
+    assert model.networks.on(model.configure()) is not after
