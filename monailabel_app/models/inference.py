@@ -28,7 +28,6 @@ from monailabel_app.models.prepared import PreparedImage, PreparedImages
 from monailabel_app.models.turn import Priority, TakeTurn, Turn
 from monailabel_app.studies.colors import anatomy_colors
 from monailabel_app.studies.volumes import read_grid, read_voxels
-from monailabel_app.validation import InferenceParameters, read_grid, read_voxels
 from rep3d.console.errors import root_cause
 from rep3d.io.geometry import Geometry
 from rep3d.io.volumes import write_label_map
