@@ -8,7 +8,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ def whole_file(target: str | os.PathLike) -> Iterator[Path]:
     except OSError as error:
         raise WriteError(error.errno, error.strerror or str(error), str(target)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # not to hide what went wrong
+            temporary.unlink()
 
 
 def copy_whole(source: str | os.PathLike, target: str | os.PathLike) -> None:

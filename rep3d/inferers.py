@@ -68,17 +68,21 @@ class LabelMapInferer(SlidingWindowInferer):
         self.divisor = divisor
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        divisor = ensure_tuple_rep(getattr(network, "divisor", None) or self.divisor, inputs.ndim - 2)
+        roi = self.window_size(network, inputs.shape[2:])
         call = lambda windows: network(windows, *args, **kwargs)  # noqa: E731
-        labels = torch.stack([self._label_map(image, call, divisor) for image in inputs])
+        labels = torch.stack([self._label_map(image, call, roi) for image in inputs])
         return convert_to_dst_type(labels, inputs, dtype=torch.uint8)[0]
 
+    def window_size(self, network: Callable[..., Any], shape: Sequence[int]) -> tuple[int, ...]:
+        """The edges, in voxels, of the windows that a network gets of an image of a shape."""
+        divisor = ensure_tuple_rep(getattr(network, "divisor", None) or self.divisor, len(shape))
+        return tuple(-(-r // d) * d for r, d in zip(fall_back_tuple(self.roi_size, shape), divisor, strict=True))
+
     def _label_map(
-        self, image: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor], divisor: Sequence[int]
+        self, image: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor], roi: tuple[int, ...]
     ) -> torch.Tensor:
         """(C, D, H, W) -> (1, D, H, W)."""
         shape = image.shape[1:]
-        roi = tuple(-(-r // d) * d for r, d in zip(fall_back_tuple(self.roi_size, shape), divisor, strict=True))
         missing = [max(r - n, 0) for r, n in zip(roi, shape, strict=True)]
         padding = [side for m in reversed(missing) for side in (m // 2, m - m // 2)]
         if any(padding):

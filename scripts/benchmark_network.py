@@ -18,7 +18,6 @@ import functools
 import os
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,12 @@ from monai.losses import DiceCELoss
 from tqdm import tqdm
 
 from rep3d import Rep3D, reparameterize
+from rep3d.files import write_csv
 from rep3d.inferers import LabelMapInferer
 from rep3d.training.loop import keep_freed_memory
 
 sys.path.insert(0, str(Path(__file__).parent))
-from benchmark_operator import device_name, in_own_process, markdown, peak_memory, write_csv
+from benchmark_operator import device_name, in_own_process, markdown, peak_memory, seconds
 
 CLASSES = 16
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -105,7 +105,7 @@ def main(
             row for setting in tqdm(settings[: 1 if name == "stitching" else None]) for row in makers[name](setting)
         ]
         print(f"### {name}\n\n{markdown(rows)}\n", flush=True)
-        write_csv(rows, folder / f"{name}.csv")
+        write_csv(folder / f"{name}.csv", rows)
 
 
 def rows_of(table: str, setting: dict, repeats: int) -> list[dict[str, str]]:
@@ -186,16 +186,6 @@ def inference(arguments: dict, network: str, size: int, batch: int, dtype: str, 
             model(image)
 
     return call
-
-
-def seconds(call: Callable) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def extra_memory(table: str, name: str, setting: dict) -> int:

@@ -9,7 +9,6 @@ milliseconds (median of `--repeats` rounds that take turns), the largest error i
 
 from __future__ import annotations
 
-import csv
 import math
 import multiprocessing
 import platform
@@ -28,6 +27,8 @@ from fire.decorators import SetParseFn
 from tqdm import tqdm
 
 from rep3d import depthwise_conv3d
+from rep3d.console.tables import markdown_table
+from rep3d.files import write_csv
 from rep3d.ops.fft_conv import KernelSpectra
 from rep3d.training.loop import keep_freed_memory
 
@@ -106,8 +107,8 @@ def main(
         print(f"\\* backward: one call on {FEW_CHANNELS} channels, times channels / {FEW_CHANNELS}\n")
     memory = [memory_row(case, device) for case in tqdm(QUICK_CASES[:1] if quick else MEMORY_CASES)]
     print(markdown(memory))
-    write_csv(speed, folder / "speed.csv")
-    write_csv(memory, folder / "memory.csv")
+    write_csv(folder / "speed.csv", speed)
+    write_csv(folder / "memory.csv", memory)
     plot(speed, folder / "kernel_size.png")
 
 
@@ -299,15 +300,7 @@ def peak_memory(device: str, reset: bool = False) -> int:
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
-    cells = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
-
-
-def write_csv(rows: list[dict[str, str]], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    return markdown_table(rows[0], [row.values() for row in rows])
 
 
 def plot(rows: list[dict[str, str]], path: Path) -> None:

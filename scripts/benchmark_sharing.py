@@ -30,11 +30,12 @@ from monai.losses import DiceCELoss
 from tqdm import tqdm
 
 from rep3d import reparameterize
+from rep3d.files import write_csv
 from rep3d.inferers import AutocastInferer
 from rep3d.training.loop import SHARED_CORES, keep_freed_memory, parameter_groups
 
 sys.path.insert(0, str(Path(__file__).parent))
-from benchmark_operator import device_name, markdown, write_csv
+from benchmark_operator import device_name, markdown
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles/msd_hippocampus"
 SCAN = (36, 52, 36)  # voxels: about the mean of the set
@@ -76,7 +77,7 @@ def main(threads: int = 2, calls: int = 20, rounds: int = 3, output_dir: str = "
     print(markdown(rows))
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    write_csv(rows, folder / "sharing.csv")
+    write_csv(folder / "sharing.csv", rows)
 
 
 def works(threads: int) -> list[tuple[str, int]]:

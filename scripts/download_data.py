@@ -12,9 +12,11 @@ from pathlib import Path
 import fire
 from fire.decorators import SetParseFn
 from monai.apps import DecathlonDataset, download_and_extract
-from prepare_data import read_config
 
 from rep3d.console.errors import show_errors_briefly
+from rep3d.datasets.rendering import read_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @SetParseFn(str, "folder")  # a folder may be called 2024_01_05
@@ -25,7 +27,7 @@ def main(dataset: str, folder: str) -> None:
         dataset: one of configs/datasets.
         folder: receives the archive and the unpacked task.
     """
-    config = read_config(dataset)
+    config = read_dataset(ROOT, dataset)
     task = config["data"].get("task")
     if task is None:
         raise SystemExit(f"{dataset} cannot be downloaded without registration. {config['readme']['get']}")

@@ -25,6 +25,8 @@ import psutil
 import requests
 from tqdm import tqdm
 
+from rep3d.console.tables import markdown_table
+
 TIMEOUT = 300  # seconds for one answer
 GZIP = b"\x1f\x8b"
 BUSY = 503  # what the server answers while too many wait
@@ -99,11 +101,13 @@ def main(
     for worker in workers:
         worker.join()
 
-    print("| request | count | median s | 95 % s | largest s |\n| --- | --- | --- | --- | --- |")
+    rows = []
     for what in workers[0].seconds:
         seconds = sorted(value for worker in workers for value in worker.seconds[what])
         tail = seconds[int(0.95 * (len(seconds) - 1))]
-        print(f"| {what} | {len(seconds)} | {statistics.median(seconds):.3f} | {tail:.3f} | {seconds[-1]:.3f} |")
+        figures = (statistics.median(seconds), tail, seconds[-1])
+        rows.append([what, len(seconds), *(f"{figure:.3f}" for figure in figures)])
+    print(markdown_table(["request", "count", "median s", "95 % s", "largest s"], rows))
     if memory:
         print(
             f"memory of the server: {memory[0]:.0f} MB at the start, {max(memory):.0f} at most, {memory[-1]:.0f} last"

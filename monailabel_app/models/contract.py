@@ -29,37 +29,28 @@ PROGRESS = f"{WINDOWS}#progress"
 STITCHING_DEVICE = f"{WINDOWS}#device"  # not in the configs: the image's device
 WINDOW_DEVICE = f"{WINDOWS}#sw_device"  # likewise
 
-INFERENCE = (
-    BUNDLE_ROOT,
-    DEVICE,
-    MAX_GRID_BYTES,
-    IN_CHANNELS,
-    PATCH_SIZE,
-    SW_BATCH_SIZE,
-    NETWORK,
-    PREPROCESSING,
-    INFERER,
-    TO_NATIVE_GRID,
-    REFINEMENT,
-    ROI_SIZE,
-    OVERLAP,
-)
-RUN = (BUNDLE_ROOT, DEVICE, "dataset_dir", "output_dir")
-TRAINING = (
-    *RUN,
-    "training",
-    "ckpt_dir",
-    "resume",
-    "init_from",
-    "epochs",
-    "val_interval",
-    "num_workers",
-    "progress_seconds",
-    "validate#dataset#data",
-)
-EVALUATION = (*RUN, "evaluating", "checkpoint")
+# What trainings and evaluations run, and are told.
+TRAINING = "training"
+EVALUATING = "evaluating"
+DATASET_DIR = "dataset_dir"
+OUTPUT_DIR = "output_dir"
+CKPT_DIR = "ckpt_dir"
+CHECKPOINT = "checkpoint"
+INIT_FROM = "init_from"
+RESUME = "resume"
+EPOCHS = "epochs"
+VAL_INTERVAL = "val_interval"
+VALIDATION_DATA = "validate#dataset#data"
+NUM_WORKERS = "num_workers"
 
-IDS = {("inference",): INFERENCE, ("train",): TRAINING, ("train", "evaluate"): EVALUATION}  # by the configs that merge
+_ALL = (BUNDLE_ROOT, DEVICE)
+_INFERENCE = (MAX_GRID_BYTES, IN_CHANNELS, PATCH_SIZE, SW_BATCH_SIZE, NETWORK, PREPROCESSING, INFERER, TO_NATIVE_GRID)
+_RUN = (*_ALL, DATASET_DIR, OUTPUT_DIR)
+IDS = {  # by the configs that are read together
+    ("inference",): (*_ALL, *_INFERENCE, REFINEMENT, ROI_SIZE, OVERLAP),
+    ("train",): (*_RUN, TRAINING, CKPT_DIR, INIT_FROM, RESUME, EPOCHS, VAL_INTERVAL, VALIDATION_DATA, NUM_WORKERS),
+    ("train", "evaluate"): (*_RUN, EVALUATING, CHECKPOINT),
+}
 
 
 def check_contract(bundle: Bundle) -> None:

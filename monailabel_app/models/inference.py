@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from monailabel_app.models.networks import Networks
 from monailabel_app.models.out_of_memory import TO_SEGMENT, Step, with_less_memory
 from monailabel_app.models.parameters import InferenceParameters
 from monailabel_app.models.prepared import PreparedImage, PreparedImages
-from monailabel_app.models.turn import Priority, Turn
+from monailabel_app.models.turn import Priority, TakeTurn, Turn
 from monailabel_app.studies.colors import anatomy_colors
 from monailabel_app.studies.volumes import read_grid, read_voxels
 from rep3d.console.errors import root_cause
@@ -188,7 +188,7 @@ class BundleInference(InferTask):
 class InTurns:
     """A network that waits at every call for a turn, see `Turn.line`."""
 
-    def __init__(self, network: Network, my_turn: Callable[[], AbstractContextManager[None]]) -> None:
+    def __init__(self, network: Network, my_turn: TakeTurn) -> None:
         self.network = network
         self.my_turn = my_turn
         self.divisor = getattr(network, "divisor", None)  # of the windows' edges

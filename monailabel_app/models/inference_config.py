@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,12 +47,12 @@ class InferenceConfig:
         return self._get(contract.IN_CHANNELS)
 
     @property
-    def patch_size(self) -> list[int]:
-        return self._get(contract.PATCH_SIZE)
-
-    @property
     def sw_batch_size(self) -> int:
         return self._get(contract.SW_BATCH_SIZE)
+
+    def window_size(self, network: Callable[..., Any], shape: Sequence[int]) -> tuple[int, ...]:
+        """The edges, in voxels, of the windows that a network gets of an image of a shape."""
+        return self._get(contract.WINDOWS).window_size(network, shape)
 
     def network(self) -> nn.Module:
         """The network in training form, without weights."""

@@ -18,6 +18,9 @@ from monailabel_app.errors import RequestError
 MAX_WAITING = 8  # requests that wait for their turn; more are told to come again
 
 
+TakeTurn = Callable[[], AbstractContextManager[None]]  # holds the turn as long as the context lasts
+
+
 class Priority(IntEnum):
     """What computes for whom, the most urgent first."""
 
@@ -57,7 +60,7 @@ class Turn:
             self._admitted.release()
 
     @contextmanager
-    def line(self, priority: Priority) -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    def line(self, priority: Priority) -> Iterator[TakeTurn]:
         """Stand in the line for as long as the context lasts; each call of what it gives waits for one turn.
 
         with turn.line(Priority.SEGMENTATION) as my_turn:

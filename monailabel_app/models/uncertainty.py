@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -20,7 +21,7 @@ from monai.data.utils import dense_patch_slices
 from monailabel_app.models.each_image import Stopped
 from monailabel_app.models.inference import BundleInference, InTurns, Network
 from monailabel_app.models.out_of_memory import TO_SCORE, Step, with_less_memory
-from monailabel_app.models.turn import Priority
+from monailabel_app.models.turn import Priority, TakeTurn
 from rep3d.networks.capabilities import encoder_features
 from rep3d.precision import has_fast_bfloat16
 from rep3d.training.checkpoints import load_deployed
@@ -61,8 +62,9 @@ def score_image(model: BundleInference, image: Path, is_stopping: Callable[[], b
         config = model.configure(changes=step.changes)
         network = model.networks.on(config)
         encoder = lambda x: encoder_features(network, x)  # noqa: E731
-        windows = (window.to(config.device) for window in _windows(x, config.patch_size, is_stopping))
-        with model.turn.line(Priority.SCORING) as my_turn, torch.inference_mode(), _autocast(config.device):
+        windows = (window.to(config.device) for window in _windows(x, config.window_size(network, x.shape[1:])))
+        with model.turn.line(Priority.SCORING) as take, torch.inference_mode(), _autocast(config.device):
+            my_turn = _until_stopped(take, is_stopping)
             return _score(windows, InTurns(network, my_turn), InTurns(encoder, my_turn))
 
     return with_less_memory(TO_SCORE, score, model.networks.free_memory)
@@ -84,8 +86,8 @@ def disagreement(
     def label_map(step: Step, path: Path) -> torch.Tensor:
         config = model.configure(changes=step.changes)
         network = load_deployed(config.network(), path).to(config.device)
-        with model.turn.line(Priority.SCORING) as my_turn:
-            return config.label_map(x, _until_stopped(InTurns(network, my_turn), is_stopping))
+        with model.turn.line(Priority.SCORING) as take:
+            return config.label_map(x, InTurns(network, _until_stopped(take, is_stopping)))
 
     def label_maps(step: Step) -> list[torch.Tensor]:
         return [label_map(step, path) for path in weights]
@@ -110,23 +112,21 @@ def _score(windows: Iterator[torch.Tensor], network: Network, encoder: Network) 
     return ImageScores(unsure / max(weight, 1e-9), [round(float(value), 5) for value in mean_features])
 
 
-def _windows(x: torch.Tensor, size: Sequence[int], is_stopping: Callable[[], bool]) -> Iterator[torch.Tensor]:
+def _windows(x: torch.Tensor, size: Sequence[int]) -> Iterator[torch.Tensor]:
     """(C, D, H, W) -> windows (1, C, *size) side by side; an image that is smaller than one is padded."""
     missing = [max(0, s - n) for s, n in zip(size, x.shape[1:], strict=True)]
     x = F.pad(x, [side for m in reversed(missing) for side in (0, m)])
     for window in dense_patch_slices(x.shape[1:], size, size):
-        if is_stopping():
-            raise Stopped
         yield x[(slice(None), *window)].unsqueeze(0)
 
 
-def _until_stopped(network: Network, is_stopping: Callable[[], bool]) -> Network:
-    def call(windows: torch.Tensor) -> torch.Tensor:
+def _until_stopped(take: TakeTurn, is_stopping: Callable[[], bool]) -> TakeTurn:
+    def take_unless_stopped() -> AbstractContextManager[None]:
         if is_stopping():
             raise Stopped
-        return network(windows)
+        return take()
 
-    return call
+    return take_unless_stopped
 
 
 def _autocast(device: torch.device) -> torch.autocast:

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel as nib
@@ -41,11 +42,10 @@ def warm_up_model(model: BundleInference) -> None:
         nib.save(nib.Nifti1Image(noise, np.eye(4)), path)
         model.segment(path)
     config = model.configure(changes={contract.OVERLAP: 0})
-    *side, width = config.patch_size
+    network = model.networks.on(config)
+    *side, width = config.window_size(network, SHAPE)
     for count in range(config.sw_batch_size, 0, -1):
         if time.monotonic() - start > SECONDS:
             break
-        try:
-            config.label_map(torch.randn(config.in_channels, *side, width * count), model.networks.on(config))
-        except torch.cuda.OutOfMemoryError:
-            model.networks.free_memory()  # requests take fewer windows then, too
+        with suppress(torch.cuda.OutOfMemoryError):  # requests take fewer windows then, too
+            config.label_map(torch.randn(config.in_channels, *side, width * count), network)

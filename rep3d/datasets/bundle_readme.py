@@ -8,7 +8,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-COMPUTED = {"network", "labels", "split", "folds", "preprocessing"}
+COMPUTED = {"network", "labels", "split", "folds", "preprocessing", "gradient_clipping"}
 OPTIONAL = {"split_note"}  # of a data set's "readme": what follows the sentence on its split
 
 
@@ -27,6 +27,7 @@ def computed_fields(train: Mapping[str, Any], dataset: Mapping[str, Any]) -> dic
         "split": " ".join(filter(None, [split_in_words(data["split"], data["folds"]), note])),
         "folds": folds_in_words(data["folds"]),
         "preprocessing": f"{preprocessing_in_words(train, unit)}; {crops_in_words(train)}.",
+        "gradient_clipping": f"{train['gradient_clipping']:g}",
     }
 
 

@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 
+from rep3d.console.tables import markdown_table
 from rep3d.data.checks import image_problem, label_problem
 from rep3d.files import whole_file, write_csv
 from rep3d.io.geometry import Geometry
@@ -98,25 +99,21 @@ def _row(fact: CaseFacts, label_names: Sequence[str]) -> dict[str, object]:
 
 
 def summary(facts: Sequence[CaseFacts], label_names: Sequence[str]) -> str:
-    """A Markdown table: median and range over the cases, and the cases that show each label."""
-    volumes = _volumes(facts)
-    lines = ["| fact | median | smallest | largest |", "|---|---|---|---|"]
-    for axis in range(3):
-        lines.append(_line(f"voxels along axis {axis}", [fact.shape[axis] for fact in facts]))
-    for axis in range(3):
-        lines.append(_line(f"spacing of axis {axis} (mm)", [fact.spacing[axis] for fact in facts]))
-    for i, p in enumerate(PERCENTILES):
-        lines.append(_line(f"intensity, percentile {p}", [fact.percentiles[i] for fact in facts]))
-    lines += ["", "| label | cases | median volume (ml) |", "|---|---|---|"]
+    """Markdown tables: median and range over the cases, and the cases that show each label."""
+    values: dict[str, list[float]] = {}
+    values |= {f"voxels along axis {axis}": [fact.shape[axis] for fact in facts] for axis in range(3)}
+    values |= {f"spacing of axis {axis} (mm)": [fact.spacing[axis] for fact in facts] for axis in range(3)}
+    values |= {f"intensity, percentile {p}": [f.percentiles[i] for f in facts] for i, p in enumerate(PERCENTILES)}
+    ranges = [[name, *(f"{f(of_cases):g}" for f in (np.median, min, max))] for name, of_cases in values.items()]
+    volumes, labels = _volumes(facts), []
     for i, name in enumerate(label_names[1:], 1):
         present = volumes[volumes[:, i] > 0, i]
-        median = f"{np.median(present):.1f}" if present.size else "-"
-        lines.append(f"| {name} | {present.size} of {len(facts)} | {median} |")
-    return "\n".join(lines)
-
-
-def _line(name: str, values: Sequence[float]) -> str:
-    return f"| {name} | {np.median(values):g} | {min(values):g} | {max(values):g} |"
+        labels.append([name, f"{present.size} of {len(facts)}", f"{np.median(present):.1f}" if present.size else "-"])
+    tables = [
+        markdown_table(["fact", "median", "smallest", "largest"], ranges),
+        markdown_table(["label", "cases", "median volume (ml)"], labels),
+    ]
+    return "\n\n".join(tables)
 
 
 def _volumes(facts: Sequence[CaseFacts]) -> np.ndarray:

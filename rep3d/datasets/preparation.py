@@ -6,35 +6,26 @@ and the other files go on.
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
-import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rep3d.console.progress import track
 from rep3d.data import splits
-from rep3d.data.cases import case_name, case_names, file_name
 from rep3d.data.checks import check_pair
-from rep3d.data.layouts import list_pairs, list_scans, read_dataset_json, read_lists
 from rep3d.data.notes import warn_once
-from rep3d.datasets.fingerprint import CaseFacts, examine
+from rep3d.datasets.downloads import Scan, find_scans
+from rep3d.datasets.fingerprint import CaseFacts, examine, summary
 from rep3d.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-AMOS_FIRST_MRI = 500  # AMOS22: smaller ids are CT
-KITS_LABELS = ("segmentation.nii.gz", "aggregated_MAJ_seg.nii.gz")  # of KiTS23 and of KiTS21
 CHECKED = "checked.json"
-
-
-class Scan(NamedTuple):
-    case: str  # which its files in the output are named after
-    image: Path
-    label: Path | None  # None: to be segmented
 
 
 class Preparation(NamedTuple):
@@ -67,45 +58,52 @@ def prepare(
         ValueError: `source` is of another layout or task, or has two scans of one name, `output_dir` lies in it, or the
             splits.json that is there does not fit.
     """
-    data, names = dataset["data"], dataset["common"]["label_names"]
-    source, folder = Path(source).resolve(), Path(output_dir).resolve()
-    if not source.is_dir():
-        raise FileNotFoundError(f"source {str(source)!r} does not exist: give the folder of the unpacked download")
-    if folder == source or folder in source.parents:
-        raise ValueError(f"output_dir {str(folder)!r} holds the source {str(source)!r}: give another folder")
-    scans, problems = LAYOUTS[data["layout"]](source, data, names)
-    _refuse_equal_names(scans)
+    data, classes = dataset["data"], len(dataset["common"]["label_names"])
+    source, folder = _folders(source, output_dir)
+    scans, problems = find_scans(source, data)
     pairs = [scan for scan in scans if scan.label is not None]
-    if not pairs:
-        raise ValueError(f"source {str(source)!r} holds no image with a label in the layout {data['layout']!r}")
     folder.mkdir(parents=True, exist_ok=True)
-    facts, found = check_pairs(pairs, len(names), folder / CHECKED)
-    for case, texts in found.items():
-        problems.setdefault(case, []).extend(texts)
+    facts, found = check_pairs(pairs, classes, folder / CHECKED)
+    problems = {case: problems.get(case, []) + found.get(case, []) for case in [*problems, *found]}
     path = folder / splits.FILE
-    old = path.is_file() and not new_splits
-    if old:
-        whole = splits.read_splits(path, {scan.case for scan in pairs} | problems.keys())
+    is_kept = path.is_file() and not new_splits
+    cases = [scan.case for scan in pairs]
+    if is_kept:
+        whole = splits.read_splits(path, {*cases, *problems})
     else:  # of all pairs: repaired files do not move the others
-        whole = splits.make_splits([scan.case for scan in pairs], data["split"], folds=data["folds"], patients=patients)
+        whole = splits.make_splits(cases, data["split"], folds=data["folds"], patients=patients)
     good = [scan for scan in scans if scan.case not in problems]
     for scan in good:
         link_scan(scan, folder)
     write_json(folder / "dataset.json", dataset_json(dataset, good))
-    made = [{part: [case for case in split[part] if case not in problems] for part in split} for split in whole]
-    if old and made != whole:
-        _keep_splits(path, whole, problems)
-    if not old or made != whole:
-        write_json(path, made)
-    return Preparation(facts, problems, made)
+    return Preparation(facts, problems, _write_splits(path, whole, problems, is_kept))
 
 
-def _keep_splits(path: Path, whole: Sequence[splits.Split], problems: Mapping[str, Sequence[str]]) -> None:
-    """Say which cases a splits.json is about to lose, and keep a copy of it."""
-    kept = path.with_name(f"{path.stem}_{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
-    shutil.copy2(path, kept)
-    lost = sorted({case for split in whole for cases in split.values() for case in cases} & problems.keys())
-    logger.warning("%s: %s have problems and are left out; what it was is kept as %s", path, ", ".join(lost), kept)
+def read_patients(path: Path) -> dict[str, str]:
+    """The patient of each case, from a CSV file with the columns case and patient.
+
+    Raises:
+        ValueError: it has other columns.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not {"case", "patient"} <= set(rows[0]):
+        raise ValueError(f"{path}: expected the columns case and patient")
+    return {row["case"]: row["patient"] for row in rows}
+
+
+def report(result: Preparation, label_names: Sequence[str]) -> str:
+    """What was found, in Markdown: the parts of each fold, the fingerprint, and the problems."""
+    folds = [
+        f"fold {i}: {', '.join(f'{len(cases)} {part}' for part, cases in split.items())}"
+        for i, split in enumerate(result.splits)
+    ]
+    parts = [f"# {len(result.facts)} good case(s), {len(result.problems)} with problems", "\n".join(folds)]
+    if result.facts:
+        parts.append(summary(result.facts, label_names))
+    if result.problems:
+        parts.append("## Problems\n" + "\n".join(f"- {text}" for texts in result.problems.values() for text in texts))
+    return "\n\n".join(parts)
 
 
 def check_pairs(pairs: Sequence[Scan], classes: int, memory: Path) -> tuple[list[CaseFacts], dict[str, list[str]]]:
@@ -129,13 +127,33 @@ def check_pairs(pairs: Sequence[Scan], classes: int, memory: Path) -> tuple[list
     return [fact for fact in facts if fact.case not in problems], problems
 
 
-def _refuse_equal_names(scans: Sequence[Scan]) -> None:
-    """Raise ValueError where two scans, with or without labels, are of one name. Names both."""
-    image_of: dict[tuple[str, bool], Path] = {}
-    for scan in scans:
-        image = image_of.setdefault((scan.case, scan.label is None), scan.image)
-        if image != scan.image:
-            raise ValueError(f"{image} and {scan.image} are both case {scan.case!r}: rename one")
+def _folders(source: str | os.PathLike, output_dir: str | os.PathLike) -> tuple[Path, Path]:
+    """Both as absolute paths; the data set does not lie around its source."""
+    origin, folder = Path(source).resolve(), Path(output_dir).resolve()
+    if not origin.is_dir():
+        raise FileNotFoundError(f"source {str(origin)!r} does not exist: give the folder of the unpacked download")
+    if folder == origin or folder in origin.parents:
+        raise ValueError(f"output_dir {str(folder)!r} holds the source {str(origin)!r}: give another folder")
+    return origin, folder
+
+
+def _write_splits(
+    path: Path, whole: Sequence[splits.Split], problems: Mapping[str, Sequence[str]], is_kept: bool
+) -> list[splits.Split]:
+    """The splits without the cases that have problems; written, unless the file that is there says the same.
+
+    Where a file that is to be kept loses cases, a copy of it stays, and a warning names them.
+    """
+    usable = [{part: [case for case in cases if case not in problems] for part, cases in one.items()} for one in whole]
+    if is_kept and usable == whole:
+        return usable
+    if is_kept:
+        copy = path.with_name(f"{path.stem}_{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
+        shutil.copy2(path, copy)
+        lost = sorted({case for split in whole for cases in split.values() for case in cases} & problems.keys())
+        logger.warning("%s: %s have problems and are left out; what it was is kept as %s", path, ", ".join(lost), copy)
+    write_json(path, usable)
+    return usable
 
 
 def _check(scan: Scan, classes: int) -> dict[str, Any]:
@@ -156,85 +174,6 @@ def _twins(facts: Sequence[CaseFacts]) -> list[tuple[str, str]]:
 def _stamp(scan: Scan, classes: int) -> str:
     stats = [path.stat() for path in (scan.image, scan.label) if path is not None and path.exists()]
     return "|".join([str(scan.image), str(classes), *(f"{stat.st_size}.{stat.st_mtime_ns}" for stat in stats)])
-
-
-# --- layouts: the scans of a source, and what is wrong by case
-
-Found = tuple[list[Scan], dict[str, list[str]]]
-
-
-def amos_scans(source: Path, data: Mapping[str, Any], names: Sequence[str]) -> Found:
-    """AMOS22: imagesTr, labelsTr, imagesVa, labelsVa, imagesTs; CT and MRI by the number in the file's name."""
-    scans, problems = [], {}
-    for part in ("Tr", "Va", "Ts"):
-        labels = {case_name(path): path for path in list_scans(source / f"labels{part}")}
-        for image in list_scans(source / f"images{part}"):
-            case = case_name(image)
-            number = re.search(r"\d+$", case)
-            if number is None:
-                problems[case] = [f"{image}: no number in the name, expected one such as amos_0001.nii.gz"]
-            elif (int(number.group()) >= AMOS_FIRST_MRI) == (data["modality"] == "MRI"):
-                if part == "Tr" and case not in labels:
-                    problems[case] = [f"{image}: no label of this name in {source / 'labelsTr'}"]
-                # The paper splits the 200 CT of imagesTr; the other images are for inference.
-                scans.append(Scan(case, image, labels.get(case) if part == "Tr" else None))
-    return scans, problems
-
-
-def kits_scans(source: Path, data: Mapping[str, Any], names: Sequence[str]) -> Found:
-    """KiTS21 and KiTS23: case_00000/imaging.nii.gz and the segmentation of that release."""
-    scans, problems = [], {}
-    for folder in sorted(path for path in source.iterdir() if re.fullmatch(r"case_\d+", path.name)):
-        image = folder / "imaging.nii.gz"
-        label = next((folder / name for name in KITS_LABELS if (folder / name).is_file()), None)
-        if not image.is_file():
-            problems[folder.name] = [f"{image}: no such file, the images are downloaded apart from the segmentations"]
-        elif label is None:
-            problems[folder.name] = [f"{folder}: no segmentation, expected one of {KITS_LABELS}"]
-        scans.append(Scan(folder.name, image, label))
-    return scans, problems
-
-
-def decathlon_scans(source: Path, data: Mapping[str, Any], names: Sequence[str]) -> Found:
-    """A task of the Medical Segmentation Decathlon, by its dataset.json.
-
-    Raises:
-        ValueError: there is no dataset.json, or its labels are not those of the bundle.
-    """
-    dataset = read_dataset_json(source)
-    if _label_names(dataset.get("labels")) != [_plain(name) for name in data["task_labels"]]:
-        raise ValueError(
-            f"{source / 'dataset.json'}: the labels of {dataset.get('name')!r} are {dataset.get('labels')!r}, "
-            f"expected {data['task_labels']} of {data['task']}"
-        )
-    listed, images = list_pairs(source), read_lists(source)["test"]
-    pairs = [*listed["training"], *listed["validation"]]
-    scans = [Scan(file_name(case), Path(pair["image"]), Path(pair["label"])) for case, pair in _named(pairs)]
-    return scans + [Scan(file_name(case), Path(image["image"]), None) for case, image in _named(images)], {}
-
-
-def _named(items: Sequence[dict[str, Any]]) -> Iterable[tuple[str, dict[str, Any]]]:
-    return zip(case_names(items), items, strict=True)
-
-
-def _label_names(labels: object) -> list[str]:
-    """The names of the ids 0, 1, ..., from {"0": name} or nnU-Net's {name: 0}; none where it is neither."""
-    if not isinstance(labels, dict):
-        return []
-    if not all(map(str.isdigit, labels)):
-        labels = {str(i): name for name, i in labels.items()}
-    return [_plain(str(labels[key])) for key in sorted(labels, key=int)] if all(map(str.isdigit, labels)) else []
-
-
-def _plain(name: str) -> str:
-    return name.strip().lower()
-
-
-LAYOUTS: dict[str, Callable[[Path, Mapping[str, Any], Sequence[str]], Found]] = {
-    "amos": amos_scans,
-    "kits": kits_scans,
-    "decathlon": decathlon_scans,
-}
 
 
 # --- output

@@ -34,7 +34,7 @@ def render(root: Path, name: str) -> dict[str, str]:
     base = root / "configs/base"
     template = (base / "README.md").read_text(encoding="utf-8")
     path = root / "configs/datasets" / f"{name}.json"
-    dataset = _read_dataset(path, root / "configs/recipes")
+    dataset = read_dataset(root, name)
     _check_dataset(path, dataset, template)
     configs = {
         **_main_configs(root / "configs", path, dataset),
@@ -50,6 +50,24 @@ def render(root: Path, name: str) -> dict[str, str]:
     files["docs/README.md"] = template.format(**fields)
     files["LICENSE"] = (root / "LICENSE").read_text(encoding="utf-8")
     return files
+
+
+def read_dataset(root: Path, name: str) -> Config:
+    """A file of configs/datasets, laid over its recipe.
+
+    Raises:
+        ValueError: there is no such file, it is no JSON, or it has sections that no data set has.
+    """
+    folder = root / "configs"
+    path = _fragment(folder / "datasets", name, "dataset")
+    own = read_fragment(path)
+    _check_keys(path, "", own, SECTIONS | {"network"}, {"recipe"})
+    if "recipe" not in own:
+        return own
+    recipe = _fragment(folder / "recipes", own["recipe"], f"{path}: recipe")
+    content = read_fragment(recipe)
+    _check_keys(recipe, "", content, set(), SECTIONS)
+    return merge(content, own)
 
 
 def merge(*fragments: Config) -> Config:
@@ -101,18 +119,6 @@ def read_fragment(path: Path) -> Config:
         raise ValueError(f"{path}: no valid JSON ({error})") from None
 
 
-def _read_dataset(path: Path, recipes: Path) -> Config:
-    """A data set's file, laid over its recipe."""
-    own = read_fragment(path)
-    _check_keys(path, "", own, SECTIONS | {"network"}, {"recipe"})
-    if "recipe" not in own:
-        return own
-    recipe = _fragment(path, "recipe", own["recipe"], recipes)
-    content = read_fragment(recipe)
-    _check_keys(recipe, "", content, set(), SECTIONS)
-    return merge(content, own)
-
-
 def _check_dataset(path: Path, dataset: Config, template: str) -> None:
     """Refuse what the README's template and the preparation of the data do not know, and what they lack."""
     fields = {field for _, field, _, _ in string.Formatter().parse(template) if field}
@@ -125,7 +131,7 @@ def _check_dataset(path: Path, dataset: Config, template: str) -> None:
 def _main_configs(folder: Path, path: Path, dataset: Config) -> dict[str, Config]:
     """The configs that train and infer, each with its own ids and plain values as "known_ids" and "known_values"."""
     common = read_fragment(folder / "base/common.json")
-    family = _fragment(path, "network", dataset["network"], folder / "networks")
+    family = _fragment(folder / "networks", dataset["network"], f"{path}: network")
     network = read_fragment(family)
     _check_keys(family, "", network, {"network_def"})
     train, inference = (
@@ -168,9 +174,9 @@ def _dotted(name: str) -> str:
     return name.replace("::", ".")
 
 
-def _fragment(path: Path, key: str, name: str, folder: Path) -> Path:
-    """The file of the fragment that a data set names under a key."""
+def _fragment(folder: Path, name: str, told: str) -> Path:
+    """The file of that name; `told` says in the error what the name is."""
     known = [fragment.stem for fragment in sorted(folder.glob("*.json"))]
     if name not in known:
-        raise ValueError(f"{path}: {key} is {name!r}, expected one of {', '.join(known)}{nearest(str(name), known)}")
+        raise ValueError(f"{told} is {name!r}, expected one of {', '.join(known)}{nearest(str(name), known)}")
     return folder / f"{name}.json"

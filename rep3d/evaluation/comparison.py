@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import wilcoxon
 
+from rep3d.console.tables import markdown_table
 from rep3d.evaluation.scores import Scores, case_means, table
 from rep3d.files import whole_file
 
@@ -55,21 +56,16 @@ def comparison_table(evaluations: Mapping[str, Scores], column: str = "dice") ->
     first = next(iter(evaluations.values()))
     labels = list(next(iter(first.values())))
     others = [f"{count - len(first)} of {name}" for name, count in counts.items() if count > len(first)]
-    lines = [
-        f"{column} of {len(first)} common case(s)" + (f"; without {', '.join(others)}" if others else ""),
-        "",
-        f"| | {' | '.join(labels)} | Mean | 95 % interval | p |",
-        "|---" * (len(labels) + 4) + "|",
-    ]
-    baseline = case_means(first, column)
+    title = f"{column} of {len(first)} common case(s)" + (f"; without {', '.join(others)}" if others else "")
+    rows, baseline = [], case_means(first, column)
     for name, scores in evaluations.items():
         values = table(scores, column)
-        of_labels = " | ".join(_number(values[:, i]) for i in range(len(labels)))
+        of_labels = [_number(values[:, i]) for i in range(len(labels))]
         means = case_means(scores, column)
         low, high = bootstrap_interval(means)
         p = "-" if scores is first else p_value(means, baseline)
-        lines.append(f"| {name} | {of_labels} | {_number(means)} | {low:.3f} to {high:.3f} | {p} |")
-    return "\n".join(lines)
+        rows.append([name, *of_labels, _number(means), f"{low:.3f} to {high:.3f}", p])
+    return f"{title}\n\n" + markdown_table(["evaluation", *labels, "Mean", "95 % interval", "p"], rows)
 
 
 def _number(values: np.ndarray) -> str:

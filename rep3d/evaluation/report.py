@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rep3d.console.tables import markdown_table
 from rep3d.evaluation.pictures import existing_file
 from rep3d.evaluation.scores import Scores, case_means, table
 from rep3d.files import write_text
@@ -34,12 +35,12 @@ def dice_table(scores: Scores) -> str:
     """
     values = table(scores, "dice")
     columns = dict(zip(next(iter(scores.values())), values.T, strict=True)) | {"mean": case_means(scores, "dice")}
-    lines = ["| label | mean | std | median | min | cases |", "| :-- | --: | --: | --: | --: | --: |"]
+    rows = []
     for name, column in columns.items():
         dice = column[np.isfinite(column)]
         cells = [f"{f(dice):.3f}" if dice.size else "-" for f in (np.mean, np.std, np.median, np.min)]
-        lines.append(" | ".join([f"| {name.replace('|', '/')}", *cells, f"{dice.size} |"]))
-    return "\n".join(lines) + "\n"
+        rows.append([name, *cells, dice.size])
+    return markdown_table(["label", "mean", "std", "median", "min", "cases"], rows) + "\n"
 
 
 def write_report(

@@ -22,6 +22,7 @@ from ignite.engine import Events
 from monai.engines import Workflow
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
+from rep3d.console.tables import markdown_table
 from rep3d.data.cases import Item, case_name, case_names
 from rep3d.files import write_csv, write_text
 
@@ -231,14 +232,14 @@ def summary(scores: Scores, trained_on: Sequence[str] = ()) -> str:
     if trained_on:
         told = f"**The weights were trained on {len(trained_on)} of these cases**"
         lines += [f"{told}, so that the means say little about new ones: {', '.join(trained_on)}", ""]
-    lines += [f"| | {' | '.join(labels)} | Mean |", "|---" * (len(labels) + 2) + "|"]
     titles = {
         "dice": ("Dice", 3),
         "hd95_mm": ("95 % Hausdorff distance (mm)", 2),
         "surface_dice": (f"Surface Dice at {SURFACE_TOLERANCE:g} mm", 3),
         "volume_error_ml": ("Volume error, absolute (ml)", 2),
     }
-    for column, (title, digits) in titles.items():
-        values = np.abs(table(scores, column))
-        lines.append(f"| {title} | {' | '.join(f'{mean:.{digits}f}' for mean in means(values))} |")
-    return "\n".join(lines)
+    rows = [
+        [title, *(f"{mean:.{digits}f}" for mean in means(np.abs(table(scores, column))))]
+        for column, (title, digits) in titles.items()
+    ]
+    return "\n".join([*lines, markdown_table(["score", *labels, "Mean"], rows)])

@@ -15,7 +15,7 @@ def test_dice_table():
     scores = {case: {n: {"dice": d} for n, d in zip(labels, row, strict=True)} for case, row in dices.items()}
     assert dice_table(scores).splitlines() == [
         "| label | mean | std | median | min | cases |",
-        "| :-- | --: | --: | --: | --: | --: |",
+        "| --- | --- | --- | --- | --- | --- |",
         "| left/right | 0.700 | 0.163 | 0.700 | 0.500 | 3 |",
         "| tumour | 0.800 | 0.100 | 0.800 | 0.700 | 2 |",
         "| none | - | - | - | - | 0 |",

@@ -14,6 +14,7 @@ from monailabel.utils.others.generic import device_list, name_to_device
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
+from monailabel_app.models import contract
 from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.models.retraining.dataset import write_dataset
 from monailabel_app.models.retraining.labels import Item, describe, find_labelled
@@ -152,28 +153,28 @@ class BundleTraining(TrainTask):
     def _train(self, task: Task, options: TrainingParameters, device: str, validated: bool) -> bool:
         """Train, or go on with it; whether it came to its end."""
         overrides: dict[str, Any] = {
-            "output_dir": self.folder / "eval",
-            "ckpt_dir": self.models,
-            "epochs": options.max_epochs,
-            "val_interval": max(1, options.max_epochs // VALIDATIONS) if validated else options.max_epochs + 1,
-            "resume": "auto",
-            "num_workers": 0,
+            contract.OUTPUT_DIR: self.folder / "eval",
+            contract.CKPT_DIR: self.models,
+            contract.EPOCHS: options.max_epochs,
+            contract.VAL_INTERVAL: max(1, options.max_epochs // VALIDATIONS) if validated else options.max_epochs + 1,
+            contract.RESUME: "auto",
+            contract.NUM_WORKERS: 0,
         }
         if not validated:
-            overrides["validate#dataset#data"] = []
+            overrides[contract.VALIDATION_DATA] = []
         if options.pretrained and self.bundle.weights.is_file():
-            overrides["init_from"] = self.bundle.weights
-        run = self._bundle_run("training", ["train.json"], device, overrides)
+            overrides[contract.INIT_FROM] = self.bundle.weights
+        run = self._bundle_run(contract.TRAINING, ["train.json"], device, overrides)
         return run_watched(task, run, self.folder, self.status_file)
 
     def _score(self, task: Task, weights: Path, output: Path, device: str) -> Path | None:
         """Evaluate weights on the validation cases; the output folder, or None where that was stopped."""
-        overrides = {"checkpoint": weights, "output_dir": output}
-        run = self._bundle_run("evaluating", ["train.json", "evaluate.json"], device, overrides)
+        overrides = {contract.CHECKPOINT: weights, contract.OUTPUT_DIR: output}
+        run = self._bundle_run(contract.EVALUATING, ["train.json", "evaluate.json"], device, overrides)
         return output if run_watched(task, run, self.folder, output / "evaluation.status.json") else None
 
     def _bundle_run(self, run_id: str, configs: list[str], device: str, overrides: Mapping[str, Any]) -> BundleRun:
-        shared = {"dataset_dir": self.folder / "data", "device": device}
+        shared = {contract.DATASET_DIR: self.folder / "data", contract.DEVICE: device}
         return BundleRun(self.bundle.root, run_id, configs, {**shared, **overrides})
 
     def _finished_epochs(self) -> int:

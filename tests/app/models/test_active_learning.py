@@ -9,6 +9,7 @@ from monai.data.utils import dense_patch_slices
 
 from monailabel_app.bundles import read_bundle
 from monailabel_app.errors import RequestError
+from monailabel_app.models import uncertainty
 from monailabel_app.models.active_learning import (
     by_disagreement,
     by_diversity,
@@ -81,8 +82,8 @@ def test_disagreement(model, store, tmp_path):
 
 
 def window_count(model, image):
-    patch = model.configure().patch_size
     shape = model.prepare(image, Priority.SCORING).data["image"].shape[1:]
+    patch = model.configure().window_size(model.networks.on(model.configure()), shape)
     shape = [max(n, p) for n, p in zip(shape, patch, strict=True)]
     return len(dense_patch_slices(shape, patch, [p // 2 for p in patch]))
 
@@ -124,6 +125,24 @@ def test_windows_only_on_the_device(model, store, tmp_path, monkeypatch):
     scored = len(sizes)
     disagreement(model, image, [new_weights(model, seed, tmp_path) for seed in (1, 2)])
     assert 0 < scored < len(sizes) and max(sizes) == 32**3
+
+
+def test_windows_that_the_network_can_take(model, store, monkeypatch):
+    """Of every score, as of a segmentation."""
+    edges, network = set(), Sure(0.0)
+    network.divisor = 24
+    network.register_forward_pre_hook(lambda _, inputs: edges.update(inputs[0].shape[2:]))
+    monkeypatch.setattr(model.networks, "on", lambda config: network)
+    monkeypatch.setattr(uncertainty, "load_deployed", lambda *_: network)
+    image = store.image(store.list_images()[0])
+    score_image(model, image)
+    assert edges == {48}
+    edges.clear()
+    disagreement(model, image, [image] * 2)
+    assert edges == {48}
+    edges.clear()
+    model.segment(image)
+    assert edges == {48}
 
 
 def test_scores_where_the_gpu_is_too_small(model, store, monkeypatch):

@@ -22,12 +22,13 @@ def test_bundles_of_the_repository(root):
     check_contract(bundle)
     parser = ConfigParser()
     parser.read_config(str(bundle.config("inference")))
-    assert all(config_id in parser for config_id in contract.INFERENCE)
     inferer = parser.get_parsed_content(contract.WINDOWS)
     assert isinstance(inferer, LabelMapInferer)  # which takes what the app adds
     for step in TO_SEGMENT + TO_SCORE:
         config = InferenceConfig(bundle, changes={contract.DEVICE: "cpu", **step.changes})
-        assert config.device.type == "cpu" and config.sw_batch_size > 0 and len(config.patch_size) == 3
+        assert config.device.type == "cpu" and config.sw_batch_size > 0
+        size = config.window_size(lambda x: x, (64, 64, 64))
+        assert all(edge % 16 == 0 for edge in size)
 
 
 def edited(root, folder, name, edit):
