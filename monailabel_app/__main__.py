@@ -15,7 +15,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # SHARED_CORES of rep3d.training.loop, before anything loads torch
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # SHARED_CORES of rep3d.training.cpu, before anything loads torch
 
 from rep3d.console.errors import describe
 

@@ -6,7 +6,7 @@ Prints Markdown tables and leaves them as CSV in `output_dir`:
     training: one step with the small and the large kernel;
     inference: the deployed network on one batch;
     changes: a training step with one thing done differently;
-    allocator: a training step with and without `rep3d.training.loop.keep_freed_memory`, in processes of their own;
+    allocator: a training step with and without `rep3d.training.keep_freed_memory`, in processes of their own;
     stitching: the label map of a large image, with a stub in place of the network.
 In the first three the variants take turns in one process, which keeps freed memory, and the first is the one that the
 others are compared to; each one's memory is measured in a process of its own, which does not.
@@ -31,7 +31,7 @@ from tqdm import tqdm
 from rep3d import Rep3D, reparameterize
 from rep3d.files import write_csv
 from rep3d.inferers import LabelMapInferer
-from rep3d.training.loop import keep_freed_memory
+from rep3d.training.cpu import keep_freed_memory
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_operator import device_name, in_own_process, markdown, peak_memory, seconds

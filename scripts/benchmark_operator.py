@@ -30,7 +30,7 @@ from rep3d import depthwise_conv3d
 from rep3d.console.tables import markdown_table
 from rep3d.files import write_csv
 from rep3d.ops.fft_conv import KernelSpectra
-from rep3d.training.loop import keep_freed_memory
+from rep3d.training.cpu import keep_freed_memory
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -256,7 +256,7 @@ def in_own_process(function: Callable[..., ResultT], *arguments) -> ResultT:
     """
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context = multiprocessing.get_context(method)
-    context.set_forkserver_preload(["rep3d.training.loop"])
+    context.set_forkserver_preload(["rep3d.training.cpu"])
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
 

@@ -4,7 +4,7 @@
 
 Takes the network of the hippocampus bundle: a training step on two of its patches, also with one thread fewer, as the
 label app trains, and the label map of a scan. As it comes, OpenMP lets threads that wait for others spin, which takes
-the core from whoever could use it; `rep3d.training.loop.SHARED_CORES` lets them spin a little and then sleep, and
+the core from whoever could use it; `rep3d.training.cpu.SHARED_CORES` lets them spin a little and then sleep, and
 `OMP_WAIT_POLICY=PASSIVE` sleep at once. The runtime reads that when it is loaded, so every figure has a process of its
 own. All cells of the table take turns, round by round.
 """
@@ -32,7 +32,8 @@ from tqdm import tqdm
 from rep3d import reparameterize
 from rep3d.files import write_csv
 from rep3d.inferers import AutocastInferer
-from rep3d.training.loop import SHARED_CORES, keep_freed_memory, parameter_groups
+from rep3d.training.cpu import SHARED_CORES, keep_freed_memory
+from rep3d.training.parameters import parameter_groups
 
 sys.path.insert(0, str(Path(__file__).parent))
 from benchmark_operator import device_name, markdown

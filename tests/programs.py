@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 # None of them reads a setting of ours while it is imported.
 LIBRARIES = [
-    "rep3d.training.loop",
+    "rep3d.training",
     "monai.bundle",
     "torch.utils.tensorboard",
     "uvicorn",

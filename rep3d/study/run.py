@@ -14,7 +14,7 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from rep3d.console.status import read_status
-from rep3d.training.loop import SHARED_CORES
+from rep3d.training.cpu import SHARED_CORES
 
 STOP_SECONDS = 20  # that a process has to end by itself
 LOG_BYTES = 4000  # at the end of a log, where its last line stands

@@ -1,16 +1,10 @@
 """What a training needs beyond MONAI: its steps, its checkpoints, and what it shows."""
 
-from rep3d.training.checkpoints import Checkpoints, load_deployed, trained_on
-from rep3d.training.loop import (
-    FiniteSteps,
-    handlers_of_rank,
-    is_better,
-    join_process_group,
-    keep_freed_memory,
-    leave_process_group,
-    local_device,
-    parameter_groups,
-)
+from rep3d.training.checkpoints import Checkpoints, is_better, load_deployed, trained_on
+from rep3d.training.cpu import keep_freed_memory
+from rep3d.training.finite_steps import FiniteSteps
+from rep3d.training.parameters import parameter_groups
+from rep3d.training.processes import handlers_of_rank, join_process_group, leave_process_group, local_device
 from rep3d.training.progress import TrainingProgress, key_metric, tell_results
 from rep3d.training.tensorboard import write_dice, write_learning_rate
 

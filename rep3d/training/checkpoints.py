@@ -27,7 +27,7 @@ from rep3d.files import whole_file
 from rep3d.format_number import check_format
 from rep3d.networks.ensemble import Ensemble
 from rep3d.networks.weights import check_finite, differences, non_finite
-from rep3d.training.loop import FiniteSteps
+from rep3d.training.finite_steps import FiniteSteps
 from rep3d.training.resuming import learning_settings, resume_learning
 
 logger = logging.getLogger(__name__)
@@ -141,6 +141,11 @@ def initialize_from(network: nn.Module, path: str | os.PathLike) -> None:
         logger.warning("init_from: kept the initial %s %s: %s", name, tuple(own[name].shape), reason)
     for name in weights.keys() - own.keys():
         logger.warning("init_from: %s of the file is not in the network", name)
+
+
+def is_better(score: float, best: float) -> bool:
+    """Whether a validation score is a new best; unlike a plain comparison, any score is better than NaN."""
+    return score > best or math.isnan(best)
 
 
 class Checkpoints:

@@ -9,7 +9,7 @@ from rep3d import Rep3D
 from rep3d.networks.lrbm import LRBM
 from rep3d.networks.rep3d import BLOCK_ORDERS, MODULATIONS, Rep3DBlock
 from rep3d.precision import check_layers
-from rep3d.training.loop import parameter_groups
+from rep3d.training.parameters import parameter_groups
 
 FIXTURE = Path(__file__).parents[2].parent / "shared/fixtures/official_rep3d"
 SHAPE = (1, 1, 32, 32, 32)

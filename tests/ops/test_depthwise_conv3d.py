@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from rep3d import depthwise_conv3d
 from rep3d.ops import depthwise_conv3d as ops
 from rep3d.ops import fft_conv
-from rep3d.training.loop import leave_process_group
+from rep3d.training.processes import leave_process_group
 
 # B, C, D, H, W, k: cubes, unequal and odd axes, single voxels, axes far smaller than the kernel.
 CASES = [

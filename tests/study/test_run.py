@@ -7,7 +7,7 @@ import pytest
 from rep3d.console.status import StatusFile
 from rep3d.study import run as study
 from rep3d.study.run import BundleProcess, BundleRun, RunFailed, run_here, run_process
-from rep3d.training.loop import SHARED_CORES
+from rep3d.training.cpu import SHARED_CORES
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from rep3d.training import checkpoints
 from rep3d.training.checkpoints import (
     Checkpoints,
     initialize_from,
+    is_better,
     load_deployed,
     load_weights,
     read_weights,
@@ -526,3 +527,9 @@ def test_nor_does_it_lower_the_learning_rate(cases, rate, tmp_path):
     training(1, scores={1: 0.9}, cases=validated_on("a"))
     second = training(2, scores={2: 0.5}, cases=validated_on(cases), resume=True)
     assert second.optimizer.param_groups[0]["lr"] == rate
+
+
+def test_any_score_is_better_than_nan():
+    nan = float("nan")
+    assert is_better(0.2, 0.1) and is_better(0.0, nan)
+    assert not is_better(0.1, 0.1) and not is_better(nan, 0.1)

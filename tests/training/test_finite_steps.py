@@ -12,9 +12,9 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 
 from rep3d.console.errors import root_cause
-from rep3d.training import loop as training
+from rep3d.training import finite_steps as training
 from rep3d.training.checkpoints import Checkpoints, read_weights
-from rep3d.training.loop import FiniteSteps
+from rep3d.training.finite_steps import FiniteSteps
 
 NAN, INF = math.nan, math.inf
 BUNDLE = next(bundle for bundle in BUNDLES if bundle.name == "msd_hippocampus")

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler as schedules
 
-from rep3d.training.loop import parameter_groups
+from rep3d.training.parameters import parameter_groups
 from rep3d.training.resuming import learning_settings, resume_learning
 
 EPOCHS = 4

@@ -31,7 +31,7 @@ from rep3d.data.leakage import TrainingCases, image_digests
 from rep3d.data.lists import load_datalist
 from rep3d.study.run import BundleProcess, BundleRun
 from rep3d.training.checkpoints import save_whole
-from rep3d.training.loop import SHARED_CORES
+from rep3d.training.cpu import SHARED_CORES
 
 MODEL = "msd_hippocampus"
 

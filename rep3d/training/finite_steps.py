@@ -1,94 +1,17 @@
-"""What training configs need beyond MONAI: optimizer parameter groups, steps that are finite, and small adapters."""
+"""Steps of an optimizer by finite gradients only."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
-import os
-import platform
-import re
-import time
-from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from ignite.engine import Events
-from ignite.handlers import ProgressBar
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
-from monai.handlers import StatsHandler, TensorBoardStatsHandler
-from torch import nn
-
-from rep3d.networks.capabilities import named_parameters_of
-from rep3d.training.progress import TrainingProgress
 
 logger = logging.getLogger(__name__)
-
-# For the environment of a process that shares its cores with others: in GNU's OpenMP, threads that wait for one another
-# spin so many turns, not 300,000, before they sleep (docs/performance.md). It reads this when torch is loaded.
-SHARED_CORES = {"GOMP_SPINCOUNT": "1000"}
-
-# Parameters by names that transformers use, such as relative_position_bias_table, pos_embed and rel_pos_arr.0.
-POSITION_TABLE = re.compile(r"(^|[._])pos(ition(al)?)?_\w+(\.\d+)?$")
-
-
-def parameter_groups(
-    network: nn.Module, *, weight_decay: float = 0.08, small_kernel_lr: float | None = None
-) -> list[dict]:
-    """Parameter groups for an optimizer such as `torch.optim.AdamW`.
-
-    Weight decay (paper Table 5) acts on kernels only. None have what has at most one axis (biases, normalizations and
-    beta), tables of positions, and what a module names by `no_weight_decay()`, as in timm.
-
-    Args:
-        network: the network to train; its modules may name parameters, see `rep3d.networks.capabilities`.
-        weight_decay: of all kernels.
-        small_kernel_lr: learning rate of the small branch of `modulation="csla"` (paper Table 8: 1.5 to 3 times that of
-            the large one). None: that of the optimizer.
-
-    Raises:
-        ValueError: `small_kernel_lr` is given and the network has no small branch.
-    """
-    small_kernels = named_parameters_of(network, "small_kernels")
-    undecayed = named_parameters_of(network, "no_weight_decay")
-    small, kernels, others = [], [], []
-    for name, parameter in network.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if name in small_kernels:
-            small.append(parameter)
-        elif parameter.ndim <= 1 or name in undecayed or POSITION_TABLE.search(name):
-            others.append(parameter)
-        else:
-            kernels.append(parameter)
-    groups: list[dict] = [
-        {"params": kernels, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    if small_kernel_lr is not None and not small:
-        raise ValueError(f'small_kernel_lr is {small_kernel_lr}, but the network has no small branch ("csla")')
-    if small:
-        groups.append({"params": small, "weight_decay": weight_decay})
-        if small_kernel_lr is not None:
-            groups[-1] |= {"lr": small_kernel_lr, "rate_name": "small_kernel_lr"}
-    return groups
-
-
-def keep_freed_memory() -> bool:
-    """Let this process keep the memory of freed tensors for the next ones, with glibc (Linux); elsewhere do nothing.
-
-    By default glibc gives every tensor above 32 MB back to the system, which then clears each page again: half the time
-    of a training step on a CPU at 96^3. The price is a higher peak of memory, because freed gaps do not always fit.
-
-    Returns:
-        Whether it is so.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    mallopt = ctypes.CDLL(None).mallopt
-    m_trim_threshold, m_mmap_max = -1, -4
-    return bool(mallopt(m_mmap_max, 0) and mallopt(m_trim_threshold, -1))
 
 
 class FiniteSteps:
@@ -182,37 +105,3 @@ def _everywhere(finite: torch.Tensor) -> bool:
         finite = finite.int()
         dist.all_reduce(finite, dist.ReduceOp.MIN)
     return bool(finite)
-
-
-def is_better(score: float, best: float) -> bool:
-    """Whether a validation score is a new best; unlike a plain comparison, any score is better than NaN."""
-    return score > best or math.isnan(best)
-
-
-def handlers_of_rank(handlers: Sequence, rank: int) -> list:
-    """All handlers on rank 0; on other ranks none that writes or prints."""
-    talking = (StatsHandler, TensorBoardStatsHandler, TrainingProgress, ProgressBar)
-    return [handler for handler in handlers if rank == 0 or not isinstance(handler, talking)]
-
-
-def join_process_group() -> None:
-    """Join the processes that `torchrun` started, over NCCL on CUDA and gloo on a CPU."""
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-
-
-def leave_process_group() -> None:
-    """Leave the process group of `join_process_group`, before the network is dropped and Python ends.
-
-    Waits for a second first: while gloo's threads let go of what they exchanged last, dropping a
-    `DistributedDataParallel` can hang, and the end of Python aborts (pytorch/pytorch#190489).
-    """
-    time.sleep(1)
-    dist.destroy_process_group()
-
-
-def local_device() -> torch.device:
-    """The GPU of this process under `torchrun`, or the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    return torch.device("cuda", torch.cuda.current_device())

@@ -2,7 +2,7 @@ import torch
 from monai.engines import SupervisedEvaluator
 from monai.handlers import StatsHandler, TensorBoardStatsHandler, ValidationHandler
 
-from rep3d.training.loop import handlers_of_rank, is_better
+from rep3d.training.processes import handlers_of_rank
 from rep3d.training.progress import TrainingProgress
 
 
@@ -13,9 +13,3 @@ def test_handlers_of_rank(tmp_path):
     assert handlers_of_rank(handlers, 0) == handlers
     for rank in (1, 7):
         assert handlers_of_rank(handlers, rank) == [quiet]
-
-
-def test_any_score_is_better_than_nan():
-    nan = float("nan")
-    assert is_better(0.2, 0.1) and is_better(0.0, nan)
-    assert not is_better(0.1, 0.1) and not is_better(nan, 0.1)

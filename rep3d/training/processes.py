@@ -1,0 +1,43 @@
+"""A training on several processes, as `torchrun` starts them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from ignite.handlers import ProgressBar
+from monai.handlers import StatsHandler, TensorBoardStatsHandler
+
+from rep3d.training.progress import TrainingProgress
+
+
+def handlers_of_rank(handlers: Sequence, rank: int) -> list:
+    """All handlers on rank 0; on other ranks none that writes or prints."""
+    talking = (StatsHandler, TensorBoardStatsHandler, TrainingProgress, ProgressBar)
+    return [handler for handler in handlers if rank == 0 or not isinstance(handler, talking)]
+
+
+def join_process_group() -> None:
+    """Join the processes that `torchrun` started, over NCCL on CUDA and gloo on a CPU."""
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def leave_process_group() -> None:
+    """Leave the process group of `join_process_group`, before the network is dropped and Python ends.
+
+    Waits for a second first: while gloo's threads let go of what they exchanged last, dropping a
+    `DistributedDataParallel` can hang, and the end of Python aborts (pytorch/pytorch#190489).
+    """
+    time.sleep(1)
+    dist.destroy_process_group()
+
+
+def local_device() -> torch.device:
+    """The GPU of this process under `torchrun`, or the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    return torch.device("cuda", torch.cuda.current_device())
