@@ -1,6 +1,7 @@
 """Requests at the same time: who computes, who waits, and who is told to come again."""
 
 import threading
+import time
 
 import nibabel as nib
 import numpy as np
@@ -72,6 +73,13 @@ def watch(model, monkeypatch, at_window=lambda: None):
     return log
 
 
+def wait_until_in_line(model, count):
+    deadline = time.monotonic() + SECONDS
+    while len(model.turn._line) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_a_click_in_the_middle_of_another_inference(model, scans, monkeypatch):
     alone = [model.segment(scan).voxels for scan in scans[:2]]
     started, waits = threading.Event(), threading.Event()
@@ -84,8 +92,7 @@ def test_a_click_in_the_middle_of_another_inference(model, scans, monkeypatch):
     slow = Request(model, scans[0], Priority.BATCH)
     assert started.wait(SECONDS)
     click = Request(model, scans[1], Priority.CLICK)
-    while len(model.turn._line) < 2:
-        pass
+    wait_until_in_line(model, 2)
     waits.set()
     for request, voxels in zip((slow, click), alone, strict=True):
         np.testing.assert_array_equal(request.get().voxels, voxels)
@@ -126,8 +133,7 @@ def test_too_many_requests(model, scans, monkeypatch):
         model.prepare(scan, Priority.BATCH)
     requests = [Request(model, scans[number % 2]) for number in range(MAX_WAITING + 1)]
     batch = Request(model, scans[2], Priority.BATCH)
-    while len(model.turn._line) < len(requests) + 1:
-        pass
+    wait_until_in_line(model, len(requests) + 1)
     with pytest.raises(RequestError, match=f"{MAX_WAITING} requests are waiting already, try again later") as error:
         model.segment(scans[0])
     assert error.value.status == 503
@@ -151,12 +157,12 @@ def test_a_batch_gives_way(model, studies, monkeypatch):
     assert info["params"] == {"label_names": model.bundle.labels}
 
 
-def test_weights_that_change_in_the_middle(model, scans, monkeypatch):
-    """The request ends with those that it began with; the next one takes the new ones."""
-    before = model.networks.on(model.configure())
-    assert model.networks.on(model.configure()) is before
+def test_a_network_is_read_once_for_its_weights(model):
+    config = model.configure()
+    before = model.networks.on(config)
+    assert model.networks.on(config) is before
     model.bundle.weights.touch()
-    after = model.networks.on(model.configure())
+    after = model.networks.on(config)
     assert after is not before
     model.networks.free_memory()
-    assert model.networks.on(model.configure()) is not after
+    assert model.networks.on(config) is not after
