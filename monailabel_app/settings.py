@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from pydicom.datadict import tag_for_keyword
 
+from rep3d.console.tables import markdown_table
+
 PROMOTION = ("not worse", "better", "never")  # than the serving weights, to serve in their place
 APP = "APP"  # stands in defaults for the app's folder
 COLUMNS = 110  # of the table on the command line
@@ -166,15 +168,15 @@ def help_text() -> str:
     return indent("\n".join(rows), "    ")
 
 
-def markdown_table(*, of_pacs: bool) -> str:
+def docs_table(*, of_pacs: bool) -> str:
     """The table for the docs: the settings of a PACS, or all others."""
-    rows = ["| `--conf` | what it sets | default |", "|---|---|---|"]
-    for setting in list_settings():
-        if setting.of_pacs == of_pacs:
-            default = f"`{setting.default}`" if setting.default else ""
-            rows.append(f"| `{setting.name}` | {setting.help} | {default} |")
-    return "\n".join(rows) + "\n"
+    rows = [
+        (f"`{setting.name}`", setting.help, f"`{setting.default}`" if setting.default else "")
+        for setting in list_settings()
+        if setting.of_pacs == of_pacs
+    ]
+    return markdown_table(["`--conf`", "what it sets", "default"], rows)
 
 
 if __name__ == "__main__":
-    print(markdown_table(of_pacs=False), markdown_table(of_pacs=True), sep="\n")
+    print(docs_table(of_pacs=False), docs_table(of_pacs=True), sep="\n\n")
