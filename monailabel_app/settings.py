@@ -168,15 +168,15 @@ def help_text() -> str:
     return indent("\n".join(rows), "    ")
 
 
-def docs_table(*, of_pacs: bool) -> str:
-    """The table for the docs: the settings of a PACS, or all others."""
+def settings_table(*, of_pacs: bool) -> str:
+    """Markdown for the docs: the settings of a PACS, or all others."""
     rows = [
         (f"`{setting.name}`", setting.help, f"`{setting.default}`" if setting.default else "")
         for setting in list_settings()
         if setting.of_pacs == of_pacs
     ]
-    return markdown_table(["`--conf`", "what it sets", "default"], rows)
+    return markdown_table(("`--conf`", "what it sets", "default"), rows) + "\n"
 
 
 if __name__ == "__main__":
-    print(docs_table(of_pacs=False), docs_table(of_pacs=True), sep="\n\n")
+    print(settings_table(of_pacs=False), settings_table(of_pacs=True), sep="\n")

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from rep3d.console.tables import markdown_table
 from rep3d.evaluation.scores import read_scores, table
 from rep3d.files import read_json, write_json
 from rep3d.networks.lrbm import LRBM
@@ -142,18 +143,14 @@ def random_transforms() -> list[dict[str, Any]]:
 
 def result_table(cells: Sequence[Cell], steps: int) -> str:
     """Markdown: per form the mean Dice of each label, the spread over the seeds, and the pace."""
-    lines = [
-        f"| generator, {steps} steps | seeds | anterior | posterior | mean | spread of the mean | s a step |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    header = (f"generator, {steps} steps", "seeds", "anterior", "posterior", "mean", "spread of the mean", "s a step")
+    rows = []
     for form in FORMS:
         mine = [cell for cell in cells if cell.form == form]
         if mine:
-            anterior, posterior = (mean(cell.dice[label] for cell in mine) for label in (0, 1))
+            dice = [f"{mean(cell.dice[label] for cell in mine):.4f}" for label in (0, 1)]
             means = [mean(cell.dice) for cell in mine]
             pace = mean(cell.seconds / cell.steps for cell in mine)
-            lines.append(
-                f"| {form} | {len(mine)} | {anterior:.4f} | {posterior:.4f} | {mean(means):.4f} "
-                f"| {min(means):.4f}-{max(means):.4f} | {pace:.2f} |"
-            )
-    return "\n".join(lines)
+            spread = f"{min(means):.4f}-{max(means):.4f}"
+            rows.append((form, len(mine), *dice, f"{mean(means):.4f}", spread, f"{pace:.2f}"))
+    return markdown_table(header, rows)

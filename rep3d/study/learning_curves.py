@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import t as student
 
+from rep3d.console.tables import markdown_table
 from rep3d.evaluation.comparison import CONFIDENCE
 from rep3d.evaluation.pictures import save_picture
 from rep3d.files import read_json, write_csv, write_json, write_text
@@ -98,17 +99,17 @@ def mean_and_half(values: Sequence[float]) -> tuple[float, float]:
 def result_table(cells: Sequence[Cell], strategies: Sequence[str]) -> str:
     """Markdown: per strategy and number the mean Dice and the difference to the first, each with its interval."""
     baseline, numbers = strategies[0], sorted({cell.number for cell in cells})
-    rows = [(str(number), [number]) for number in numbers] + [("mean of all but the first", numbers[1:])]
-    lines = [f"| labelled cases | strategy | seeds | Dice | difference to {baseline} |", "|---|---|---|---|---|"]
-    for title, chosen in rows:
+    groups = [(str(number), [number]) for number in numbers] + [("mean of all but the first", numbers[1:])]
+    rows = []
+    for title, chosen in groups:
         for strategy in strategies:
             dice = list(by_seed(cells, strategy, chosen).values()) if chosen else []
             if not dice:
                 continue
             compared = differences(cells, strategy, baseline, chosen)
             difference = "" if strategy == baseline else _with_interval(compared, "+.4f")
-            lines.append(f"| {title} | {strategy} | {len(dice)} | {_with_interval(dice, '.4f')} | {difference} |")
-    return "\n".join(lines)
+            rows.append((title, strategy, len(dice), _with_interval(dice, ".4f"), difference))
+    return markdown_table(("labelled cases", "strategy", "seeds", "Dice", f"difference to {baseline}"), rows)
 
 
 def plot(cells: Sequence[Cell], strategies: Sequence[str], path: Path) -> None:

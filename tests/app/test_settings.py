@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from bundle_helpers import ROOT
 
-from monailabel_app.settings import Settings, docs_table, help_text, list_settings, read_settings
+from monailabel_app.settings import Settings, help_text, list_settings, read_settings, settings_table
 
 
 def test_defaults(tmp_path):
@@ -78,7 +78,7 @@ def test_what_is_refused(name, text, expected, tmp_path):
 @pytest.mark.parametrize(("page", "of_pacs"), [("deployment.md", False), ("ohif.md", True)])
 def test_the_docs_have_the_table(page, of_pacs):
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    assert f"{docs_table(of_pacs=of_pacs)}\n\n" in text, "print the tables: python -m monailabel_app.settings"
+    assert settings_table(of_pacs=of_pacs) in text, "print the tables: python -m monailabel_app.settings"
 
 
 def test_help_names_every_setting():
