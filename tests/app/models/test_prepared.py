@@ -135,10 +135,10 @@ def test_a_session_leaves_nothing_behind(files, tmp_path, monkeypatch):
     monkeypatch.setattr(prepared, "SWEEP_SECONDS", 0.05)
     sessions, images = Sessions(tmp_path / "sessions"), Images()
     session = sessions.create(files[0], "ann")
-    images.of(sessions.image(session["name"], "ann"), files[-1])
+    images.of(sessions.image(session.name, "ann"), files[-1])
     time.sleep(0.2)
     assert images.nbytes == NBYTES
-    sessions.remove(session["name"], "ann")
+    sessions.remove(session.name, "ann")
     wait_until(lambda: images.nbytes == 0)
 
 

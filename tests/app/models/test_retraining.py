@@ -287,7 +287,7 @@ def test_progress_reaches_the_task(bundle, tmp_path, monkeypatch):
     write = f"import sys; open({str(tmp_path / 'status.json')!r}, 'w').write({told.path.read_text()!r}); sys.exit(1)"
     monkeypatch.setattr(BundleProcess, "_module", ["-c", write])
     run, task = BundleRun(bundle.root, "training", ["train.json"]), Task({})
-    with pytest.raises(RequestError, match=": training failed: ValueError: a.nii.gz: expected labels$"):
+    with pytest.raises(RequestError, match="^training failed: ValueError: a.nii.gz: expected labels$"):
         run_watched(task, run, tmp_path, told.path)
     assert list(task.details) == ["epoch 1 of 2, step 3 of 8, loss 0.123, validation Dice 0.500"]
     assert task.progress == {"epoch": 1, "epochs": 2, "step": 3, "steps": 8, "loss": "0.123", "val_dice": "0.500"}

@@ -252,3 +252,16 @@ def test_two_images_of_one_id(twin, store, label, caplog):
     assert f"set aside: {reason}" in caplog.text
     shutil.rmtree(added) if added.is_dir() else added.unlink()
     assert store.get_labeled_images() == [first] and store.get_label_info(first, "final")["user"] == "ann"
+
+
+def test_other_files_among_the_versions(store, label):
+    """What a file browser or an archiver leaves there."""
+    image = store.list_images()[0]
+    store.save_label(image, label, "final", {})
+    versions = store.root / "labels/versions"
+    for path in (versions / ".DS_Store", versions / image / "notes.json", versions / image / "0002.nii.gz"):
+        path.write_bytes(b"x")
+    again = StudiesFolder(store.root)
+    assert [info["version"] for info in again.versions(image)] == [1]
+    again.save_label(image, label, "final", {})
+    assert again.label_version(image, 2).read_bytes() == open(label, "rb").read()
