@@ -98,8 +98,8 @@ class BackgroundWork:
         Raises:
             RequestError: a batch is running.
         """
-        task, store = self._infers[model], self._datastore
+        inference, store = self._infers[model], self._datastore
         listing = {"all": store.list_images, "labeled": store.get_labeled_images}
         chosen = listing.get(images, store.get_unlabeled_images)()
-        run = lambda batch: segment_all(batch, task, store, chosen, options, user)  # noqa: E731
+        run = lambda task: segment_all(task, inference, store, chosen, options, user)  # noqa: E731
         return self.batches.start(run, request)

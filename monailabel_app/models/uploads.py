@@ -19,7 +19,7 @@ MAX_RATIO = 4  # of a checkpoint's size to the network's: a `last.pt` holds the 
 SPARE_BYTES = 2**20  # for names
 
 
-def serve_upload(task: BundleInference, file: Path, user: str) -> dict[str, Any]:
+def serve_upload(model: BundleInference, file: Path, user: str) -> dict[str, Any]:
     """Let a training checkpoint of the model's own network serve. The weights that served stay a version.
 
     The file is read without running anything in it. What is kept is the network's state dict, and nothing else of it.
@@ -30,14 +30,14 @@ def serve_upload(task: BundleInference, file: Path, user: str) -> dict[str, Any]
     Raises:
         RequestError: 400, no checkpoint, one of another network, or values that are not finite; 413, too large.
     """
-    network = task.configure().network()
+    network = model.configure().network()
     _check_size(file, network)
     _load(network, file)
     checked = file.with_name("checked.pt")
     torch.save(network.state_dict(), checked)
-    keep_serving(task.bundle)
-    number = add_version(task.bundle, checked, {"user": user, "note": "uploaded"})
-    return serve_version(task.bundle, number)
+    keep_serving(model.bundle)
+    number = add_version(model.bundle, checked, {"user": user, "note": "uploaded"})
+    return serve_version(model.bundle, number)
 
 
 def _check_size(file: Path, network: nn.Module) -> None:
