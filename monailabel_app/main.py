@@ -14,15 +14,15 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from monailabel_app.bundles import Bundle, choose_bundles
+from monailabel_app.dicomweb.client import connect
+from monailabel_app.dicomweb.images import PacsImages
+from monailabel_app.dicomweb.synchronization import Synchronization
 from monailabel_app.models.active_learning import Uncertainty, make_strategies
 from monailabel_app.models.background import BackgroundWork
 from monailabel_app.models.inference import BundleInference, serve_bundles
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.models.versions import check_versions
 from monailabel_app.models.warm_up import prepare_models
-from monailabel_app.pacs.client import connect
-from monailabel_app.pacs.images import PacsImages
-from monailabel_app.pacs.synchronization import Synchronization
 from monailabel_app.services import Services
 from monailabel_app.settings import read_settings
 from monailabel_app.studies.folder import StudiesFolder, check_studies

@@ -9,12 +9,12 @@ from pathlib import Path
 from monailabel.interfaces.tasks.strategy import Strategy
 
 from monailabel_app.bundles import Bundle
+from monailabel_app.dicomweb.client import Pacs
+from monailabel_app.dicomweb.synchronization import Synchronization
 from monailabel_app.errors import RequestError
 from monailabel_app.models.background import BackgroundWork
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.retraining import BundleTraining
-from monailabel_app.pacs.client import Pacs
-from monailabel_app.pacs.synchronization import Synchronization
 from monailabel_app.settings import Settings
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.sessions import Sessions

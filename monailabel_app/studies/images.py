@@ -1,4 +1,4 @@
-"""Where images come from: a folder here, a PACS in `monailabel_app.pacs.images`."""
+"""Where images come from: a folder here, a PACS in `monailabel_app.dicomweb.images`."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from dicom_helpers import write_series
 
+from monailabel_app.dicomweb.client import COUNT, Series
+from monailabel_app.dicomweb.images import PacsImages
+from monailabel_app.dicomweb.outcomes import Outcomes
 from monailabel_app.errors import RequestError
-from monailabel_app.pacs.client import COUNT, Series
-from monailabel_app.pacs.images import PacsImages
-from monailabel_app.pacs.outcomes import Outcomes
 from monailabel_app.studies.folder import StudiesFolder
 
 

@@ -21,9 +21,9 @@ import numpy as np
 import pydicom
 
 from monailabel_app.bundles import Bundle
+from monailabel_app.dicomweb.client import Pacs, Series
+from monailabel_app.dicomweb.outcomes import Outcomes
 from monailabel_app.errors import RequestError
-from monailabel_app.pacs.client import Pacs, Series
-from monailabel_app.pacs.outcomes import Outcomes
 from monailabel_app.studies.dicom import make_segmentation, read_segmentation, sorted_slices
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.knowledge import KNOWLEDGE

@@ -16,11 +16,11 @@ from dicom_helpers import write_series
 from pacs_helpers import LIVER, objects, pacs_server, until
 
 from monailabel_app.bundles import choose_bundles
+from monailabel_app.dicomweb.client import Pacs, connect
+from monailabel_app.dicomweb.images import PacsImages
+from monailabel_app.dicomweb.outcomes import Outcomes
+from monailabel_app.dicomweb.synchronization import Synchronization
 from monailabel_app.errors import RequestError
-from monailabel_app.pacs.client import Pacs, connect
-from monailabel_app.pacs.images import PacsImages
-from monailabel_app.pacs.outcomes import Outcomes
-from monailabel_app.pacs.synchronization import Synchronization
 from monailabel_app.settings import read_settings
 from monailabel_app.studies.folder import StudiesFolder
 from rep3d.io.dicom import convert_series, sorted_slices

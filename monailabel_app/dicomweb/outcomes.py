@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monailabel_app.dicomweb.client import is_uid
 from monailabel_app.errors import RequestError
-from monailabel_app.pacs.client import is_uid
 from rep3d.files import read_json, write_json
 
 

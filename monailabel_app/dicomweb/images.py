@@ -10,8 +10,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from monailabel_app.dicomweb.client import COUNT, Pacs, Series
 from monailabel_app.errors import RequestError
-from monailabel_app.pacs.client import COUNT, Pacs, Series
 from monailabel_app.studies.converted import ConvertedSeries
 from monailabel_app.studies.knowledge import KNOWLEDGE
 
