@@ -25,6 +25,7 @@ try:
     from monailabel_app.commands import COMMANDS, run_command
     from monailabel_app.errors import RequestError
     from monailabel_app.settings import help_text, read_settings
+    from monailabel_app.studies.folder import check_writable
     from monailabel_app.web.authentication import Authentication
     from monailabel_app.web.security import is_loopback
 except ImportError as error:
@@ -80,11 +81,17 @@ def start_server(arguments: list[str]) -> None:
 
 
 def check_studies_option(studies: str | None) -> None:
-    """End unless the studies are there: MONAI Label would make an empty folder of a name with a typing error."""
+    """End unless the studies are there, and can be kept: MONAI Label would make a folder of a name that is misspelt."""
     if not studies:
         sys.exit("--studies is missing: the folder of the images, or the address of a DICOMweb service")
-    if not studies.startswith(("http://", "https://")) and not Path(studies).is_dir():
+    if studies.startswith(("http://", "https://")):
+        return
+    if not Path(studies).is_dir():
         sys.exit(f"--studies is {studies!r}, expected a folder that is there, or the address of a DICOMweb service")
+    try:
+        check_writable(Path(studies))
+    except ValueError as error:
+        sys.exit(f"--studies: {error}")
 
 
 def check_workers(workers: int | str) -> None:

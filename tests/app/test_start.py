@@ -114,6 +114,8 @@ def test_studies_that_cannot_be_written_to(closed, tmp_path):
         pytest.raises(ValueError, match="cannot be written to .Permission denied.: the server"),
     ):
         own_folders([], studies)
+    with without_rights(studies), pytest.raises(SystemExit, match="--studies: .* cannot be written to"):
+        main(["start_server", "--studies", str(studies)])
     assert sorted(studies.rglob("*")) == before
 
 
