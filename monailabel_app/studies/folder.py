@@ -46,6 +46,24 @@ def check_studies(root: Path) -> None:
     check_folder(root / KNOWLEDGE, FORMAT)
 
 
+def check_writable(root: Path) -> None:
+    """Refuse a folder where neither labels nor what is known of images can be kept.
+
+    Raises:
+        ValueError: names the folder that cannot be written to.
+    """
+    for folder in (root / KNOWLEDGE, root / "labels", root / "labels" / FINAL):
+        place = next(path for path in (folder, *folder.parents) if path.is_dir())
+        try:
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"{place} cannot be written to ({error.strerror}): the server keeps labels and scores there. Let its "
+                "user write there, or serve a copy"
+            ) from error
+
+
 class StudiesFolder(Datastore):
     """Images of a source, and the labels of a folder.
 

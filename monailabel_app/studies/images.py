@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from monailabel_app.errors import RequestError
 from monailabel_app.studies.converted import ConvertedSeries
-from monailabel_app.studies.entries import entries
+from monailabel_app.studies.entries import check_links, entries
 from monailabel_app.studies.knowledge import KNOWLEDGE
 from monailabel_app.studies.names import check_name
 from monailabel_app.studies.volumes import image_note, split_suffix
@@ -49,7 +49,7 @@ class ImageSource(Protocol):
         """The folder of an image's DICOM files.
 
         Raises:
-            RequestError: 404, there is no such image; 400, it is of another format.
+            RequestError: 404, there is no such image; 400, it is of another format or lies elsewhere.
         """
 
     def info(self, image_id: str) -> dict[str, Any]:
@@ -108,12 +108,16 @@ class ImageFolder:
         return _shared(self._files())
 
     def file(self, image_id: str, path: Path) -> Path:
-        return self._converted.file(image_id, path) if path.is_dir() else path
+        if not path.is_dir():
+            return path
+        check_links(path, self._root)
+        return self._converted.file(image_id, path)
 
     def series(self, image_id: str) -> Path:
         path = self.path(image_id)
         if not path.is_dir():
             raise RequestError(400, f"image {image_id!r} is no DICOM series")
+        check_links(path, self._root)
         return path
 
     def info(self, image_id: str) -> dict[str, Any]:
