@@ -58,18 +58,12 @@ class SeriesFiles:
 
 
 def is_series(folder: Path) -> bool:
-    """Whether a folder holds a DICOM file, with or without a preamble."""
+    """Whether a folder itself holds a DICOM file, with or without a preamble.
+
+    Raises:
+        OSError: the folder or a file cannot be read.
+    """
     return any(map(_begins_like_dicom, _files(folder)))
-
-
-def series_folders(root: Path) -> list[Path]:
-    """The folders at and below `root` that hold DICOM files, by path; without hidden ones and links."""
-    found = []
-    for folder, names, _ in os.walk(root):
-        names[:] = [name for name in names if name[0] != "."]
-        if is_series(Path(folder)):
-            found.append(Path(folder))
-    return sorted(found)
 
 
 def sorted_slices(folder: Path) -> list[Path]:
@@ -107,7 +101,14 @@ def find_slices(folder: Path) -> SeriesFiles:
         _check_alike(folder, slices)
         return SeriesFiles(_in_order(folder, slices), set_aside)
     except VolumeError as error:
-        raise VolumeError(folder, error.reason + _described(set_aside)) from error
+        told = f" ({describe(set_aside)})" if set_aside else ""
+        raise VolumeError(folder, f"{error.reason}{told}") from error
+
+
+def describe(set_aside: Mapping[str, str]) -> str:
+    """How many files are set aside, and why the first of them."""
+    told = "; ".join(f"{name}: {reason}" for name, reason in list(set_aside.items())[:DESCRIBED])
+    return f"{len(set_aside)} file(s) are set aside: {told}{'; ...' if len(set_aside) > DESCRIBED else ''}"
 
 
 def _files(folder: Path) -> list[Path]:
@@ -136,9 +137,9 @@ def _read_headers(folder: Path) -> tuple[dict[Path, Header], dict[str, str]]:
 
 def _header(path: Path) -> Header | None:
     """What a file tells of itself, an empty text for what it does not tell; None: it is no DICOM file."""
-    if not _begins_like_dicom(path):
-        return None
     try:
+        if not _begins_like_dicom(path):
+            return None
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*GRID, *OTHERS], force=True)
         header = {tag: dataset.get(tag) for tag in [*GRID, *OTHERS]}
     except Exception as error:  # whatever pydicom trips over
@@ -193,11 +194,6 @@ def _only_series(folder: Path, slices: Mapping[Path, Header]) -> str:
 
 def _alike(header: Header, other: Header, tag: str) -> bool:
     return np.allclose(np.asarray(header[tag], dtype=float), np.asarray(other[tag], dtype=float), atol=1e-3)
-
-
-def _described(set_aside: Mapping[str, str]) -> str:
-    told = "; ".join(f"{name}: {reason}" for name, reason in list(set_aside.items())[:DESCRIBED])
-    return f" ({len(set_aside)} file(s) are set aside: {told})" if told else ""
 
 
 def _check_alike(folder: Path, slices: Mapping[Path, Header]) -> None:

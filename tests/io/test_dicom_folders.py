@@ -1,7 +1,5 @@
 """Folders of DICOM files as people have them: which files are the slices of the series, and why others are not."""
 
-import shutil
-
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -9,7 +7,7 @@ import pytest
 from dicom_helpers import write_series
 from pydicom.uid import SegmentationStorage, generate_uid
 
-from rep3d.io.dicom import convert_series, find_slices, is_series, series_folders
+from rep3d.io.dicom import convert_series, find_slices, is_series
 from rep3d.io.dicom_seg import make_segmentation, read_segmentation
 from rep3d.io.geometry import VolumeError
 
@@ -136,17 +134,6 @@ def test_files_without_preamble(has_meta, files, tmp_path):
     voxels = (bare.get_fdata() > 0).astype(int)
     back, _, _ = read_segmentation(make_segmentation(files, voxels, {"liver": 1}, "a model"), files)
     np.testing.assert_array_equal(back, voxels)
-
-
-def test_nested_folders(files, tmp_path):
-    nested = tmp_path / "PATIENT/STUDY/SERIES1"
-    nested.parent.mkdir(parents=True)
-    shutil.copytree(files[0].parent, nested)
-    shutil.copytree(files[0].parent, tmp_path / ".hidden")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "PATIENT/DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
-    (tmp_path / "link").symlink_to(nested)
-    assert series_folders(tmp_path) == [nested, files[0].parent]
 
 
 def test_rounded_positions(files, tmp_path):
