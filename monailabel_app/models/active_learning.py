@@ -6,6 +6,7 @@ weights that they were computed with: other weights make them void.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
@@ -21,7 +22,10 @@ from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.uncertainty import VERSIONS, ImageScores, disagreement, score_image
 from monailabel_app.models.versions import version_files
 from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.volumes import read_grid
 from monailabel_app.tasks import Task
+
+logger = logging.getLogger(__name__)
 
 Scores = Mapping[str, ImageScores]  # by image
 
@@ -43,7 +47,7 @@ class First(Strategy):
         super().__init__("First unlabelled image by name")
 
     def __call__(self, request: Mapping[str, Any], datastore: StudiesFolder) -> dict[str, Any] | None:
-        images = datastore.get_unlabeled_images()
+        images = _candidates(request, datastore)
         return {"id": images[0]} if images else None
 
 
@@ -54,7 +58,7 @@ class Random(Strategy):
         super().__init__("Random unlabelled image")
 
     def __call__(self, request: Mapping[str, Any], datastore: StudiesFolder) -> dict[str, Any] | None:
-        images = datastore.get_unlabeled_images()
+        images = _candidates(request, datastore)
         return {"id": random.choice(images)} if images else None
 
 
@@ -78,7 +82,7 @@ class Scored(Strategy):
         self._models = models
 
     def __call__(self, request: Mapping[str, Any], datastore: StudiesFolder) -> dict[str, Any] | None:
-        images = datastore.get_unlabeled_images()
+        images = _candidates(request, datastore)
         if not images:
             return None
         model = choose_model(self._models, request.get("model", ""))
@@ -91,6 +95,11 @@ class Scored(Strategy):
             return {"id": random.choice(images), "note": "a random image: the scores are not computed yet"}
         best = max(ranks, key=lambda image: ranks[image])
         return {"id": best, "weight": ranks[best]}
+
+
+def _candidates(request: Mapping[str, Any], datastore: StudiesFolder) -> list[str]:
+    """The unlabelled images, but those that `pick_sample` had to skip."""
+    return [image for image in datastore.get_unlabeled_images() if image not in request.get("skipped", ())]
 
 
 def by_entropy(unlabeled: Scores, labeled: Scores) -> dict[str, float]:
@@ -135,17 +144,38 @@ def pick_sample(
 ) -> dict[str, Any]:
     """The image that `request["strategy"]` picks, and what is known of it; empty where all are labelled.
 
+    One that cannot be had, such as a DICOM series that makes no volume, is skipped: the answer has it under "skipped",
+    with the reason, whether or not another one is found.
+
     Raises:
-        RequestError: 404, there is no such strategy.
+        RequestError: 404, there is no such strategy; 507, an image cannot be stored.
     """
     if request["strategy"] not in strategies:
         raise RequestError(404, f"there is no strategy {request['strategy'][:100]!r}")
-    sample = strategies[request["strategy"]](request, datastore)
-    if not sample:
-        return {}
-    path = datastore.image(sample["id"])
-    told = {"name": path.name, "path": str(path), "checksum": datastore.checksum(sample["id"])}
-    return {**datastore.get_image_info(sample["id"]), **told, **sample}
+    skipped: dict[str, str] = {}
+    while sample := strategies[request["strategy"]]({**request, "skipped": skipped}, datastore):
+        try:
+            told = _describe_image(datastore, sample["id"])
+        except RequestError as error:
+            if error.status == 507:
+                raise
+            logger.warning("next sample: skipped %s: %s", sample["id"], error.message)
+            skipped[sample["id"]] = error.message
+        else:
+            return {**told, **sample, **({"skipped": skipped} if skipped else {})}
+    return {"skipped": skipped} if skipped else {}
+
+
+def _describe_image(datastore: StudiesFolder, image_id: str) -> dict[str, Any]:
+    """What a client needs to load an image, and what is known of it.
+
+    Raises:
+        RequestError: the image cannot be had, or is no volume.
+    """
+    path = datastore.image(image_id)
+    read_grid(path)
+    told = {"name": path.name, "path": str(path), "checksum": datastore.checksum(image_id)}
+    return {**datastore.get_image_info(image_id), **told}
 
 
 def choose_model(models: Mapping[str, BundleInference], name: str) -> BundleInference:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+from monailabel_app.errors import RequestError
 from monailabel_app.studies.dicom import convert_series
 from rep3d.files import read_json, write_json
 
+CONVERSION = 2  # the number rises when series are read otherwise; what older software wrote is made anew
+
+Files = dict[str, list[int]]  # size and time of the files of a folder, by name
+
 
 class ConvertedSeries:
-    """A NIfTI file for each series, beside a list of the files that it was made of.
+    """A NIfTI file for each series, beside a list of the files that it was made of; refusals are kept in memory.
 
     Args:
         folder: of the files; made with the first.
@@ -19,6 +24,7 @@ class ConvertedSeries:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
+        self._refused: dict[str, tuple[Files, RequestError]] = {}
 
     def file(self, image_id: str, series: Path) -> Path:
         """The file of a series; made anew when its folder has changed.
@@ -27,10 +33,27 @@ class ConvertedSeries:
             RequestError: the series makes no volume.
         """
         path = self._folder / f"{image_id}.nii.gz"
-        parts = {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in sorted(series.iterdir())}
+        files = _files(series)
+        made_of = {"conversion": CONVERSION, "files": files}
         with self._lock:
-            if not path.is_file() or read_json(path.with_suffix(".json")) != parts:
+            if not path.is_file() or read_json(path.with_suffix(".json")) != made_of:
                 self._folder.mkdir(parents=True, exist_ok=True)
-                convert_series(series, path)
-                write_json(path.with_suffix(".json"), parts)
+                self._convert(image_id, series, files, path)
+                write_json(path.with_suffix(".json"), made_of)
         return path
+
+    def _convert(self, image_id: str, series: Path, files: Files, path: Path) -> None:
+        """Or raise at once where the same files have been refused before."""
+        known, refusal = self._refused.get(image_id, (None, None))
+        if refusal is not None and known == files:
+            raise RequestError(refusal.status, refusal.message)
+        try:
+            convert_series(series, path)
+        except RequestError as error:
+            self._refused[image_id] = files, error
+            raise
+
+
+def _files(series: Path) -> Files:
+    states = {file.name: file.stat() for file in sorted(series.iterdir()) if file.is_file()}
+    return {name: [state.st_size, state.st_mtime_ns] for name, state in states.items()}

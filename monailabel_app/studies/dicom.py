@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from monailabel_app.studies.volumes import MAX_BYTES, check_image
 from rep3d.files import whole_file
 from rep3d.io import dicom, dicom_seg
 
+logger = logging.getLogger(__name__)
+
 
 def sorted_slices(series: Path) -> list[Path]:
     """The files of a series from its first slice to its last.
@@ -27,15 +30,17 @@ def sorted_slices(series: Path) -> list[Path]:
 
 
 def convert_series(series: Path, target: Path) -> None:
-    """Write a series as NIfTI.
+    """Write a series as NIfTI; the log names the files of its folder that are none of its slices.
 
     Raises:
         RequestError: slices that make no grid or cannot be read, or a volume that no network can take.
         WriteError: the file cannot be written.
     """
     with whole_file(target) as temporary, refusals():
-        dicom.convert_series(series, temporary)
+        set_aside = dicom.convert_series(series, temporary)
         check_image(temporary)
+    if set_aside:
+        logger.warning("series %s: %s", series.name, dicom.describe(set_aside))
 
 
 def make_segmentation(

@@ -1,121 +1,296 @@
-"""A DICOM series as one volume: slices put in order by their position, and refused where they do not make a grid."""
+"""A DICOM series as one volume: slices put in order by their position, and refused where they do not make a grid.
+
+Values are those of each slice's own rescale slope and intercept.
+"""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
 import SimpleITK as sitk
-from pydicom.misc import is_dicom
+from pydicom.uid import UID
 
-from rep3d.io.geometry import VolumeError, swap_lps
-from rep3d.io.itk import write_itk
+from rep3d.io.geometry import TOLERANCE, VolumeError, swap_lps
+from rep3d.io.itk import to_itk, write_itk
 
-SPACING_TOLERANCE = 0.01  # of the distance between slices
+SAME_PLACE = 0.01  # millimetres between slices that lie at one place
 TILT_TOLERANCE = 0.1  # millimetres that a slice may lie beside the first
-TAGS = ["ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "SamplesPerPixel"]
+GRID = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
+OTHERS = [
+    "SOPClassUID",
+    "SeriesInstanceUID",
+    "ImageType",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "ModalityLUTSequence",
+]
+SUFFIXES = (".dcm", ".dicom", ".ima")  # a file of such a name is meant to be DICOM
+DIRECTORY = "DICOMDIR"
+PREAMBLE = 128  # bytes
+# How a file without preamble begins: with the group of the file's own header, or with the first of a data set.
+GROUPS = (b"\x02\x00", b"\x08\x00")
+DESCRIBED = 3  # files that are set aside, in a message
 
 Header = dict[str, Any]  # values by tag
 
 
+@dataclass(frozen=True)
+class SeriesFiles:
+    """The files of a folder that holds one series.
+
+    Args:
+        slices: from the first to the last.
+        set_aside: why others are none of them, by name.
+    """
+
+    slices: list[Path]
+    set_aside: dict[str, str]
+
+
 def is_series(folder: Path) -> bool:
-    """Whether the first file of a folder is DICOM."""
-    with os.scandir(folder) as entries:
-        names = [entry.name for entry in entries if entry.name[0] != "." and entry.is_file()]
-    return bool(names) and is_dicom(folder / min(names))
+    """Whether a folder itself holds a DICOM file, with or without a preamble.
+
+    Raises:
+        OSError: the folder or a file cannot be read.
+    """
+    return any(map(_begins_like_dicom, _files(folder)))
 
 
 def sorted_slices(folder: Path) -> list[Path]:
-    """The files of a series from its first slice to its last.
+    """The files of a series from its first slice to its last; see `find_slices`."""
+    return find_slices(folder).slices
 
-    Slice thickness and identifiers are not looked at: what counts is where the slices lie.
+
+def find_slices(folder: Path) -> SeriesFiles:
+    """The slices of the one series of a folder, without its subfolders.
+
+    Set aside are files that are no DICOM, and of other series what makes no slice (segmentations, reports) and
+    localizers. Slice thickness and names are not looked at: what counts is where the slices lie.
 
     Raises:
-        VolumeError: slices of different size or orientation, at the same place, or at uneven distances.
+        VolumeError: no series, or two; a slice without a place or with several frames; slices of different size or
+            orientation, at the same place, or at uneven distances.
     """
-    headers = {path: _header(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."}
-    if len(headers) < 2:
-        raise VolumeError(folder, f"the DICOM series has {len(headers)} slice(s), expected at least two")
-    _check_alike(folder, headers)
-    return _in_order(folder, headers)
+    headers, set_aside = _read_headers(folder)
+    problems = {path: problem for path, header in headers.items() if (problem := _slice_problem(header))}
+    slices = {path: header for path, header in headers.items() if path not in problems}
+    if not slices:
+        told = [f"{path.name}: {problem}" for path, problem in problems.items()] or ["it holds no DICOM file"]
+        raise VolumeError(folder, told[0])
+    localizers = _localizers(slices)
+    slices = {path: header for path, header in slices.items() if path not in localizers}
+    uid = _only_series(folder, slices)
+    for path, problem in problems.items():
+        if headers[path]["SeriesInstanceUID"] in (uid, ""):
+            raise VolumeError(folder, f"{path.name}: {problem}")
+    set_aside |= {path.name: f"of another series: {problem}" for path, problem in problems.items()}
+    set_aside |= {path.name: "a localizer" for path in localizers}
+    try:
+        if len(slices) < 2:
+            raise VolumeError(folder, f"the DICOM series has {len(slices)} slice(s), expected at least two")
+        _check_alike(folder, slices)
+        return SeriesFiles(_in_order(folder, slices), set_aside)
+    except VolumeError as error:
+        told = f" ({describe(set_aside)})" if set_aside else ""
+        raise VolumeError(folder, f"{error.reason}{told}") from error
 
 
-def _check_alike(folder: Path, headers: Mapping[Path, Header]) -> None:
-    """Raise unless the slices are grey ones of one size, spacing and orientation."""
-    first = next(iter(headers.values()))
-    for path, header in headers.items():
-        if header.get("SamplesPerPixel", 1) != 1:
-            raise VolumeError(folder, f"{path.name}: colour images are not supported")
+def describe(set_aside: Mapping[str, str]) -> str:
+    """How many files are set aside, and why the first of them."""
+    told = "; ".join(f"{name}: {reason}" for name, reason in list(set_aside.items())[:DESCRIBED])
+    return f"{len(set_aside)} file(s) are set aside: {told}{'; ...' if len(set_aside) > DESCRIBED else ''}"
+
+
+def _files(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return sorted(Path(entry.path) for entry in entries if entry.name[0] != "." and entry.is_file())
+
+
+def _begins_like_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(PREAMBLE + 4)
+    return path.name.upper() != DIRECTORY and (start[PREAMBLE:] == b"DICM" or start.startswith(GROUPS))
+
+
+def _read_headers(folder: Path) -> tuple[dict[Path, Header], dict[str, str]]:
+    """Of the DICOM files of a folder, and why others are none."""
+    headers, others = {}, {}
+    for path in _files(folder):
+        if header := _header(path):
+            headers[path] = header
+        elif path.suffix.lower() in SUFFIXES:
+            raise VolumeError(folder, f"{path.name}: no DICOM file")
+        else:
+            others[path.name] = "no DICOM file"
+    return headers, others
+
+
+def _header(path: Path) -> Header | None:
+    """What a file tells of itself, an empty text for what it does not tell; None: it is no DICOM file."""
+    try:
+        if not _begins_like_dicom(path):
+            return None
+        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*GRID, *OTHERS], force=True)
+        header = {tag: dataset.get(tag) for tag in [*GRID, *OTHERS]}
+    except Exception as error:  # whatever pydicom trips over
+        raise VolumeError(path.parent, f"{path.name}: the DICOM header cannot be read") from error
+    return {tag: "" if value is None else value for tag, value in header.items()}
+
+
+def _slice_problem(header: Header) -> str:
+    """Why a DICOM object is no slice of a volume, or an empty text."""
+    if int(header["NumberOfFrames"] or 1) > 1:
+        kind = UID(header["SOPClassUID"]).name or "the object"
+        return f"{kind} with {header['NumberOfFrames']} frames: multi-frame objects are not read, only single slices"
+    if int(header["SamplesPerPixel"] or 1) != 1:
+        return "colour images are not supported"
+    missing = [tag for tag in GRID if header[tag] == ""]
+    if missing:
+        return f"{', '.join(missing)} is missing"
+    for tag, length in GRID.items():
+        if np.size(header[tag]) != length or not np.isfinite(np.asarray(header[tag], dtype=float)).all():
+            return f"{tag} is {header[tag]}, expected {length} numbers"
+    if header["ModalityLUTSequence"]:
+        return "its values are to be looked up in a table (ModalityLUTSequence), expected RescaleSlope"
+    slope, intercept = header["RescaleSlope"], header["RescaleIntercept"]
+    if (slope == "") != (intercept == ""):  # readers differ there
+        return f"it has only one of RescaleSlope ({slope}) and RescaleIntercept ({intercept})"
+    if slope == 0:
+        return "RescaleSlope is 0"
+    return ""
+
+
+def _localizers(slices: Mapping[Path, Header]) -> list[Path]:
+    """The slices that show where the scan lies: of another series and orientation, and fewer than half as many."""
+    counts = Counter(header["SeriesInstanceUID"] for header in slices.values())
+    uid, most = counts.most_common(1)[0]
+    scan = next(header for header in slices.values() if header["SeriesInstanceUID"] == uid)
+    return [
+        path
+        for path, header in slices.items()
+        if 2 * counts[header["SeriesInstanceUID"]] < most
+        and ("LOCALIZER" in header["ImageType"] or not _alike(header, scan, "ImageOrientationPatient"))
+    ]
+
+
+def _only_series(folder: Path, slices: Mapping[Path, Header]) -> str:
+    """The SeriesInstanceUID of all these slices."""
+    counts = Counter(header["SeriesInstanceUID"] for header in slices.values())
+    if len(counts) > 1:
+        told = " and ".join(f"{uid or 'without a SeriesInstanceUID'} ({count})" for uid, count in counts.items())
+        raise VolumeError(folder, f"it holds slices of {len(counts)} DICOM series, {told}: give each its own folder")
+    return next(iter(counts))
+
+
+def _alike(header: Header, other: Header, tag: str) -> bool:
+    return np.allclose(np.asarray(header[tag], dtype=float), np.asarray(other[tag], dtype=float), atol=1e-3)
+
+
+def _check_alike(folder: Path, slices: Mapping[Path, Header]) -> None:
+    """Raise unless the slices are of one size, spacing and orientation."""
+    first = next(iter(slices.values()))
+    for path, header in slices.items():
         for tag in ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient"):
-            if not np.allclose(header[tag], first[tag], atol=1e-3):
+            if not _alike(header, first, tag):
                 raise VolumeError(folder, f"{path.name}: {tag} is {header[tag]}, of the first slice {first[tag]}")
 
 
-def _in_order(folder: Path, headers: Mapping[Path, Header]) -> list[Path]:
+def _in_order(folder: Path, slices: Mapping[Path, Header]) -> list[Path]:
     """The slices along their normal; raises unless they lie straight above one another, at even distances."""
-    across, down = _directions(next(iter(headers.values())))
+    across, down = _directions(next(iter(slices.values()))["ImageOrientationPatient"])
     normal = np.cross(across, down)
-    positions = {path: np.asarray(header["ImagePositionPatient"], dtype=float) for path, header in headers.items()}
-    places = {path: float(normal @ position) for path, position in positions.items()}
-    order = sorted(places, key=lambda path: places[path])
+    positions = {path: np.asarray(header["ImagePositionPatient"], dtype=float) for path, header in slices.items()}
+    order = sorted(positions, key=lambda path: float(normal @ positions[path]))
     for path in order:
         offset = positions[path] - positions[order[0]]
         if max(abs(across @ offset), abs(down @ offset)) > TILT_TOLERANCE:
             raise VolumeError(folder, f"{path.name}: not straight above the first slice (tilted gantry?)")
-    gaps = np.diff([places[path] for path in order])
+    places = np.array([normal @ positions[path] for path in order])
+    gaps = np.diff(places)
+    if gaps.min() < SAME_PLACE:
+        raise VolumeError(folder, f"{order[gaps.argmin() + 1].name}: there is another slice at its place")
     usual = float(np.median(gaps))
-    for path, gap in zip(order[1:], gaps, strict=True):
-        if gap < SPACING_TOLERANCE:
-            raise VolumeError(folder, f"{path.name}: there is another slice at its place")
-        if abs(gap - usual) > SPACING_TOLERANCE * usual:
-            raise VolumeError(
-                folder, f"{path.name}: {gap:.3f} mm after the slice before, the others {usual:.3f} mm: is one missing?"
-            )
+    even = np.linspace(places[0], places[-1], len(places))
+    if abs(places - even).max() > TOLERANCE * usual:  # positions may be rounded
+        worst = abs(gaps - usual).argmax()
+        raise VolumeError(
+            folder,
+            f"{order[worst + 1].name}: {gaps[worst]:.3f} mm after the slice before, the others {usual:.3f} mm: "
+            "is one missing?",
+        )
     return order
 
 
-def _directions(header: Header) -> np.ndarray:
+def _directions(orientation: Sequence[float]) -> np.ndarray:
     """Of the columns and of the rows of a slice, (2, 3)."""
-    return np.reshape(np.asarray(header["ImageOrientationPatient"], dtype=float), (2, 3))
+    return np.reshape(np.asarray(orientation, dtype=float), (2, 3))
 
 
 def read_grid_of_slices(slices: Sequence[Path]) -> np.ndarray:
     """The affine (4, 4), RAS millimetres, of slices in the order of `sorted_slices`, as `convert_series` writes it."""
-    first, last = _header(slices[0]), _header(slices[-1])
-    across, down = _directions(first)
-    origin, end = (np.asarray(header["ImagePositionPatient"], dtype=float) for header in (first, last))
-    row_spacing, column_spacing = (float(value) for value in first["PixelSpacing"])
+    first, last = (pydicom.dcmread(path, specific_tags=list(GRID), force=True) for path in (slices[0], slices[-1]))
+    across, down = _directions(first.ImageOrientationPatient)
+    origin, end = (np.asarray(header.ImagePositionPatient, dtype=float) for header in (first, last))
+    row_spacing, column_spacing = (float(value) for value in first.PixelSpacing)
     affine = np.eye(4)
     columns = (across * column_spacing, down * row_spacing, (end - origin) / (len(slices) - 1), origin)
     affine[:3] = np.stack(columns, axis=1)
     return swap_lps(affine)
 
 
-def convert_series(folder: Path, target: Path) -> None:
-    """Write a series as NIfTI, in its own voxel order.
+def convert_series(folder: Path, target: Path) -> dict[str, str]:
+    """Write a series as NIfTI, in its own voxel order; returns `SeriesFiles.set_aside`.
 
     Raises:
-        VolumeError: as `sorted_slices`, or slices that cannot be decoded.
+        VolumeError: as `find_slices`, or slices that cannot be decoded.
+        OSError: it cannot be written.
     """
-    files = sorted_slices(folder)
-    try:
-        image = sitk.ReadImage([str(path) for path in files])
-    except RuntimeError as error:
-        raise VolumeError(folder, "the DICOM series cannot be decoded") from error
-    write_itk(image, target)
+    files = find_slices(folder)
+    write_itk(to_itk(_read_voxels(files.slices), read_grid_of_slices(files.slices)), target)
+    return files.set_aside
 
 
-def _header(path: Path) -> Header:
+def _read_voxels(slices: Sequence[Path]) -> np.ndarray:
+    """The values (D, H, W) of slices, each by its own rescale slope and intercept; float32 unless all are whole.
+
+    `sitk.ReadImage` of a list would take the first slice's type for all.
+    """
+    planes = [_read_plane(path) for path in slices]
+    dtype = np.result_type(*planes)
+    return np.stack(planes, axis=2, dtype=dtype if dtype.kind in "iu" and dtype.itemsize <= 4 else np.float32)
+
+
+def _read_plane(path: Path) -> np.ndarray:
+    """The values (D, H) of one slice."""
     try:
-        dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
-    except (pydicom.errors.InvalidDicomError, OSError, EOFError) as error:
-        raise VolumeError(path.parent, f"{path.name}: no DICOM file") from error
-    header = {tag: getattr(dataset, tag, None) for tag in TAGS}
-    missing = [tag for tag, value in header.items() if value in (None, "") and tag != "SamplesPerPixel"]
-    if missing:
-        raise VolumeError(path.parent, f"{path.name}: {', '.join(missing)} is missing")
-    return {tag: value for tag, value in header.items() if value is not None}
+        plane = sitk.GetArrayFromImage(_decode(path))
+    except VolumeError:
+        raise
+    except Exception as error:  # whatever pydicom trips over, and a RuntimeError of SimpleITK
+        raise VolumeError(path.parent, f"{path.name}: the DICOM series cannot be decoded") from error
+    return plane.reshape(plane.shape[-2:]).transpose()
+
+
+def _decode(path: Path) -> sitk.Image:
+    """One slice as GDCM decodes it, but that GDCM fills up pixels that are cut, and inverts MONOCHROME1."""
+    dataset = pydicom.dcmread(path, force=True)
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    size = dataset.Rows * dataset.Columns * dataset.BitsAllocated // 8
+    if not (syntax and syntax.is_compressed) and len(dataset.PixelData) < size:
+        raise VolumeError(path.parent, f"{path.name}: {len(dataset.PixelData)} bytes of pixels, expected {size}")
+    if dataset.get("PhotometricInterpretation") != "MONOCHROME1":
+        return sitk.ReadImage(str(path), imageIO="GDCMImageIO")
+    dataset.PhotometricInterpretation = "MONOCHROME2"  # how it is to be shown; the values are the same
+    with tempfile.TemporaryDirectory() as folder:
+        dataset.save_as(Path(folder) / "slice.dcm")
+        return sitk.ReadImage(str(Path(folder) / "slice.dcm"), imageIO="GDCMImageIO")

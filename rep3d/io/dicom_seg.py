@@ -16,7 +16,7 @@ from pydicom.sr.coding import Code
 
 from rep3d.io.colors import Color, distinct_colors
 from rep3d.io.dicom import read_grid_of_slices
-from rep3d.io.geometry import MAX_BYTES, VolumeError, swap_lps
+from rep3d.io.geometry import MAX_BYTES, TOLERANCE, VolumeError, swap_lps
 
 logging.getLogger("highdicom").setLevel(logging.WARNING)  # its messages hold identifiers
 SERIES_NUMBER = 300
@@ -28,7 +28,6 @@ ALTERED_CATEGORY = Code("49755003", "SCT", "Morphologically Altered Structure")
 NEOPLASM = Code("108369006", "SCT", "Neoplasm")
 CYST = Code("367643001", "SCT", "Cyst")
 FAMILY = Code("123110", "DCM", "Artificial Intelligence")
-PLACE_TOLERANCE = 0.05  # of a voxel
 # Names of labels that pydicom's dictionary of SNOMED CT has under another one.
 KEYWORDS = {"postcava": "InferiorVenaCava", "vessel": "BloodVessel", "tumor": "Neoplasm"}
 
@@ -58,7 +57,7 @@ def make_segmentation(
         VolumeError: an empty label map, or slices without the identifiers that a segmentation refers to.
     """
     series = slices[0].parent
-    sources = [pydicom.dcmread(path, stop_before_pixels=True) for path in slices]
+    sources = [pydicom.dcmread(path, stop_before_pixels=True, force=True) for path in slices]
     missing = [tag for tag in IDENTIFIERS if not sources[0].get(tag)]
     if missing:
         raise VolumeError(series, f"the DICOM series has no {', '.join(missing)}: a segmentation cannot refer to it")
@@ -143,7 +142,7 @@ def _refusal(dataset: pydicom.Dataset, reason: str) -> VolumeError:
 
 def _check_size(dataset: pydicom.Dataset, slices: Sequence[Path], max_bytes: int) -> None:
     """Before its frames are unpacked: eight bytes of memory for each byte."""
-    first = pydicom.dcmread(slices[0], specific_tags=["Rows", "Columns"])
+    first = pydicom.dcmread(slices[0], specific_tags=["Rows", "Columns"], force=True)
     kind, size = dataset.get("SegmentationType"), (dataset.get("Rows"), dataset.get("Columns"))
     if kind != "BINARY" or size != (first.Rows, first.Columns):
         raise _refusal(
@@ -173,7 +172,7 @@ def _place_of_frame(dataset: pydicom.Dataset, group: pydicom.Dataset, affine: np
     axes = lps[:3, :3] / np.linalg.norm(lps[:3, :3], axis=0)
     turned = not np.allclose(np.stack([across, down], axis=1), axes[:, :2], atol=1e-3)
     i, j, k = np.linalg.solve(lps[:3, :3], position - lps[:3, 3])
-    if turned or max(abs(i), abs(j), abs(k - round(k))) > PLACE_TOLERANCE:
+    if turned or max(abs(i), abs(j), abs(k - round(k))) > TOLERANCE:
         raise ValueError("a frame lies on no slice of the series")
     return round(k)
 
