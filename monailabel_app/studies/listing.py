@@ -13,6 +13,7 @@ from monailabel_app.studies.volumes import split_suffix
 from rep3d.io.dicom import is_series
 
 LABELS = "labels"  # the folder's name, and how those of data sets begin: labelsTr, labelsVal
+MAX_DEPTH = 20  # folders below the studies
 
 
 @dataclass(frozen=True)
@@ -73,11 +74,13 @@ def _walk(folder: Path, root: Path, wanted: str) -> Iterator[tuple[Path, str]]:
         yield folder, ""
     for entry in entries(folder):
         path = Path(entry.path)
-        if path == root / LABELS or (wanted and entry.is_dir() and not may_lie_in(wanted, shown(path, root))):
+        if path == root / LABELS:
             continue
         if is_outside(entry, root):
             yield path, OUTSIDE
-        elif entry.is_dir() and entry.name.casefold().startswith(LABELS):
+        elif entry.is_dir() and wanted and not may_lie_in(wanted, shown(path, root)):
+            continue
+        elif entry.is_dir() and entry.name.casefold().startswith(LABELS) and not _is_series(path):
             yield path, "a folder of labels"
         elif entry.is_dir():
             yield from _look_into(path, root, wanted)
@@ -90,7 +93,9 @@ def _walk(folder: Path, root: Path, wanted: str) -> Iterator[tuple[Path, str]]:
 def _look_into(folder: Path, root: Path, wanted: str) -> Iterator[tuple[Path, str]]:
     """The same of a subfolder, of which one that is a link may lead in a circle: only its own files are looked at."""
     try:
-        if not folder.is_symlink():
+        if len(folder.relative_to(root).parts) > MAX_DEPTH:
+            yield folder, f"more than {MAX_DEPTH} folders deep"
+        elif not folder.is_symlink():
             yield from _walk(folder, root, wanted)
         elif _is_series(folder):
             yield folder, ""

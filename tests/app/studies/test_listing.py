@@ -11,6 +11,7 @@ import pytest
 from dicom_helpers import write_series
 
 from monailabel_app.errors import RequestError
+from monailabel_app.studies import listing
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.names import check_name
 from monailabel_app.studies.volumes import read_voxels
@@ -156,6 +157,17 @@ def test_what_is_not_served_is_said(root, tmp_path, caplog):
         assert caught.value.status == 404
 
 
+def test_folders_without_end(root):
+    """And a circle of links, with one image or with all looked for."""
+    nifti(root / "scan.nii.gz", 4)
+    nifti(root.joinpath(*"d" * 20, "deep.nii.gz"), 5)
+    nifti(root.joinpath(*"d" * 300, "deeper.nii.gz"))
+    (root / "loop").symlink_to(root / "loop")
+    store = StudiesFolder(root)
+    assert value(store, "scan") == 4 and value(store, "d/" * 20 + "deep") == 5 and len(store.list_images()) == 2
+    assert store.set_aside().keys() == {"loop", "/".join("d" * 21)}
+
+
 def test_many_are_counted(root, caplog):
     for number in range(25):
         (root / f"{number}.json").touch()
@@ -227,8 +239,6 @@ def test_one_image_is_found_without_a_look_into_the_others(root, monkeypatch):
     for name in ("a", "b", "c/d"):
         write_series(root / name, slices=2)
     store, looked = StudiesFolder(root), []
-    from monailabel_app.studies import listing
-
     is_series = listing.is_series
     monkeypatch.setattr(listing, "is_series", lambda folder: looked.append(folder.name) or is_series(folder))
     for image_id, folders in (("a", ["a"]), ("c/d", ["c", "d"])):
