@@ -14,7 +14,7 @@ from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.refusals import refusals
 from monailabel_app.studies.volumes import read_grid, read_label
-from rep3d.io.segments import read_segments
+from rep3d.io.segments import read_segments, without_background
 from rep3d.io.volumes import write_label_map
 
 
@@ -88,10 +88,10 @@ def bundles_with(ids: Iterable[int], bundles: Iterable[Bundle]) -> list[str]:
 
 def _segments(file: Path, names: Sequence[str]) -> dict[str, int]:
     """The voxel values by segment name; empty where nothing tells names."""
-    if file.name.endswith(".seg.nrrd"):
-        with refusals():
+    with refusals():
+        if file.name.endswith(".seg.nrrd"):
             return read_segments(file)
-    return {name: number for number, name in enumerate((name for name in names if name != "background"), 1)}
+        return {name: number for number, name in enumerate(without_background(file, names), 1)}
 
 
 def _bundle_with(bundles: list[Bundle], names: list[str]) -> Bundle:

@@ -93,8 +93,8 @@ def read_label(path: Path, image: Geometry, values: Iterable[int], allow_empty: 
 def _check_ids(voxels: np.ndarray, values: Iterable[int], allow_empty: bool) -> None:
     found = np.unique(voxels)
     allowed = {0, *values}
-    wrong = np.setdiff1d(found, sorted(allowed))[:5].astype(float).tolist()
-    if wrong:
-        raise RequestError(400, f"label value(s) {wrong}, expected some of {sorted(allowed)}")
+    wrong = np.setdiff1d(found, sorted(allowed))
+    if wrong.size:  # counted, not quoted: they are what the file holds
+        raise RequestError(400, f"{wrong.size} other label value(s) than the expected {sorted(allowed)}")
     if not allow_empty and not found.any():
         raise RequestError(400, "the label is empty; send allow_empty to store it all the same")
