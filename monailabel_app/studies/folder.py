@@ -79,9 +79,12 @@ class StudiesFolder(Datastore):
         """The image's file.
 
         Raises:
-            RequestError: 404, there is no such image; 409, several files are.
+            RequestError: 404, there is no such image; 409, several files are; 400, it is a pipe or a device.
         """
-        return self.images.file(image_id, self.images.path(image_id))
+        path = self.images.file(image_id, self.images.path(image_id))
+        if not path.is_file():  # reading it may have no end
+            raise RequestError(400, f"image {image_id!r} is no regular file")
+        return path
 
     def series(self, image_id: str) -> Path:
         """See `ImageSource.series`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from rep3d.io.geometry import Geometry, agreement_problem, agrees_in_itk, geomet
 
 MAX_EDGE = 4096  # voxels along one axis
 MAX_BYTES = 2**32  # of the voxels of one image in memory
+MAX_WAITING = 8  # uploads that wait to be looked at; more are told to come again
 
 _checking = threading.Lock()  # a small upload may unpack to gigabytes: one at a time
+_admitted = threading.BoundedSemaphore(MAX_WAITING + 1)
 
 
 def split_suffix(name: str) -> tuple[str, str]:
@@ -61,6 +64,27 @@ def image_note(path: Path) -> str:
         return geometry_note(read_grid(path))
     except RequestError as error:
         return error.message
+
+
+@contextmanager
+def admitted() -> Iterator[None]:
+    """Let an upload in to be looked at, for as long as the context lasts.
+
+    Raises:
+        RequestError: 503, too many are in already.
+    """
+    if not _admitted.acquire(blocking=False):
+        raise RequestError(503, f"{MAX_WAITING} uploads are waiting already, try again later")
+    try:
+        yield
+    finally:
+        _admitted.release()
+
+
+def check_upload(path: Path) -> None:
+    """As `check_image`; raises RequestError also where too many uploads wait: 503."""
+    with admitted():
+        check_image(path)
 
 
 def check_image(path: Path) -> None:

@@ -36,7 +36,7 @@ def open_regular(path: str | os.PathLike) -> io.BufferedReader:
 class GzipReader(io.RawIOBase):
     """What a gzip file holds, its checksums proved, as `gzip.open` gives it.
 
-    Python's own takes minutes for a small file of very many empty members.
+    Python's own goes on for minutes in an upload that holds nothing but empty members.
 
     Args:
         file: at the beginning of the first member.

@@ -1,7 +1,7 @@
 """NRRD files with their voxels inside: geometry, voxels and the fields of their headers.
 
-Read by the rules of http://teem.sourceforge.net/nrrd/format.html without its liberties: NrrdIO, and so ITK, lets a header
-name other files to read the voxels from, in more ways than one. Here no header makes anybody open a second file.
+Read by the rules of http://teem.sourceforge.net/nrrd/format.html without their liberties: NrrdIO, and so ITK, lets a
+header name other files to read the voxels from, in more ways than one. Here no header makes anybody open a second file.
 """
 
 from __future__ import annotations

@@ -344,7 +344,7 @@ def test_extensions_that_tell_any_length(size, tmp_path):
 
 
 def test_a_gzip_file_of_very_many_empty_members(tmp_path):
-    """Python's own reader takes minutes for what fits into one upload."""
+    """Python's own reader goes on for minutes in an upload of them."""
     path = tmp_path / "a.nii.gz"
     path.write_bytes(gzip.compress(b"") * (MAX_MEMBERS + 1) + gzip.compress(save(tmp_path / "b.nii").read_bytes()))
     start = time.monotonic()
