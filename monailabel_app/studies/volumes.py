@@ -12,10 +12,12 @@ import numpy as np
 from monailabel_app.errors import RequestError
 from monailabel_app.studies.refusals import refusals
 from rep3d.io import volumes
+from rep3d.io.bounded import time_limit
 from rep3d.io.geometry import Geometry, agreement_problem, agrees_in_itk, geometry_note
 
 MAX_EDGE = 4096  # voxels along one axis
 MAX_BYTES = 2**32  # of the voxels of one image in memory
+MAX_SECONDS = 60  # that reading an upload may take
 MAX_WAITING = 8  # uploads that wait to be looked at; more are told to come again
 
 _checking = threading.Lock()  # a small upload may unpack to gigabytes: one at a time
@@ -89,7 +91,7 @@ def check_upload(path: Path) -> None:
 
 def check_image(path: Path) -> None:
     """Raise RequestError unless the file holds an image that a network can take. One file is looked at at a time."""
-    with _checking:
+    with _checking, time_limit(MAX_SECONDS):
         read_grid(path)
         read_voxels(path)
 
@@ -104,7 +106,7 @@ def read_label(path: Path, image: Geometry, values: Iterable[int], allow_empty: 
     Raises:
         RequestError: unreadable; not on its image; voxels that are no label ids; empty.
     """
-    with _checking:
+    with _checking, time_limit(MAX_SECONDS):
         grid = read_grid(path)
         problem = agreement_problem(grid, image)
         if problem and not agrees_in_itk(grid, image):

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import stat
+import time
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
@@ -15,6 +20,18 @@ CHUNK = 2**20  # bytes that are read at a time
 PACKED = 2**16  # the same of a compressed file, whose rest is copied at the end of each member
 MAX_MEMBERS = 2**17  # of a gzip file: as many blocks of 64 KiB as 8 GiB have, and empty ones take a second
 GZIP = 16 + zlib.MAX_WBITS  # gzip's header and checksum around zlib's stream
+
+_deadline = ContextVar("_deadline", default=math.inf)  # of `time.monotonic`
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Let what `fill` and `GzipReader` read in this context fail with TimeoutError after so long."""
+    token = _deadline.set(time.monotonic() + seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)
 
 
 def open_regular(path: str | os.PathLike) -> io.BufferedReader:
@@ -43,7 +60,7 @@ class GzipReader(io.RawIOBase):
 
     Reading raises:
         EOFError: the file is cut.
-        OSError: more than MAX_MEMBERS members.
+        OSError: more than MAX_MEMBERS members, or a `time_limit`.
         zlib.error: damaged, or something else after a member.
     """
 
@@ -62,6 +79,7 @@ class GzipReader(io.RawIOBase):
 
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def, override]
         while not self._stream.eof or self._next_member():
+            _check_time()
             packed = self._packed or self._file.read(PACKED)
             piece = self._stream.decompress(packed, len(buffer))
             self._packed = self._stream.unconsumed_tail or self._stream.unused_data
@@ -85,8 +103,18 @@ class GzipReader(io.RawIOBase):
 
 
 def fill(content: np.ndarray, file: io.BufferedIOBase | io.RawIOBase) -> int:
-    """Read into an array of bytes, as far as the file goes; returns how many."""
+    """Read into an array of bytes, as far as the file goes; returns how many.
+
+    Raises:
+        TimeoutError: see `time_limit`.
+    """
     view, count = content.data, 0
     while count < len(view) and (read := file.readinto(view[count : count + CHUNK])):
+        _check_time()
         count += read
     return count
+
+
+def _check_time() -> None:
+    if time.monotonic() > _deadline.get():
+        raise TimeoutError("it takes too long")

@@ -177,3 +177,11 @@ def test_blanks_around_names(tmp_path):
     bundle = SimpleNamespace(name="one", labels={"anterior": 1, "posterior": 2})
     submit_label(store, {"one": bundle}, "scan", label, "final", {}, names=["background", " posterior "])
     assert (read_voxels(store.label("scan", "final")) == 2).all()
+
+
+def test_reading_has_a_time_limit(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.nii.gz", np.ones((2, 2, 2)))
+    monkeypatch.setattr(volumes, "MAX_SECONDS", 0)
+    for check in (check_image, lambda path: read_label(path, read_grid(path), [1])):
+        with pytest.raises(RequestError, match="it takes too long"):
+            check(path)
