@@ -28,6 +28,7 @@ from monailabel_app.settings import read_settings
 from monailabel_app.studies.folder import StudiesFolder, check_studies, check_writable
 from monailabel_app.studies.knowledge import KNOWLEDGE
 from monailabel_app.studies.sessions import Sessions
+from monailabel_app.temporary import own_temporary_files
 from monailabel_app.web.authentication import Authentication
 from monailabel_app.web.server import make_server
 from rep3d.files import remove_parts
@@ -55,6 +56,7 @@ class Rep3DApp(MONAILabelApp):
         in_pacs = studies.startswith(("http://", "https://"))
         studies_folder = settings.pacs_folder if in_pacs else Path(studies)
         self._locks = own_folders(bundles.values(), studies_folder)
+        own_temporary_files()
         (folder / "logs").mkdir(exist_ok=True)
 
         pacs = connect(studies, settings.modalities, settings.search) if in_pacs else None

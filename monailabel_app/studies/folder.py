@@ -106,10 +106,12 @@ class StudiesFolder(Datastore):
         """The image's file.
 
         Raises:
-            RequestError: 404, there is no such image; 409, several files are.
+            RequestError: 404, there is no such image; 409, several files are; 400, it is a pipe or a device.
         """
-        path = self.images.path(image_id)
-        return self.images.file(id_of(image_id, "image"), path)
+        path = self.images.file(id_of(image_id, "image"), self.images.path(image_id))
+        if not path.is_file():  # reading it may have no end
+            raise RequestError(400, f"image {image_id!r} is no regular file")
+        return path
 
     def series(self, image_id: str) -> Path:
         """See `ImageSource.series`."""

@@ -330,9 +330,14 @@ def detached_nrrd(target):
     return read_raw(target, ".nrrd")
 
 
-def read_raw(target: Target, suffix: str) -> tuple[requests.Response, bool]:
+@attack("the same as .nrrd, hidden behind a lone carriage return", ours=400, plain=500)
+def hidden_data_file(target):
+    return read_raw(target, ".nrrd", before="content: x\r")
+
+
+def read_raw(target: Target, suffix: str, before: str = "") -> tuple[requests.Response, bool]:
     secret = target.outside / "secret.raw"
-    header = f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 3 4\nencoding: raw\ndata file: {secret}\n\n"
+    header = f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 3 4\nencoding: raw\n{before}data file: {secret}\n\n"
     answer = target.infer(query="x=", files={"file": (f"a{suffix}", header.encode())})
     return answer, answer.ok and voxels_of(answer).astype(np.uint8).tobytes("F") == secret.read_bytes()
 
