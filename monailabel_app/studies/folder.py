@@ -108,7 +108,8 @@ class StudiesFolder(Datastore):
         Raises:
             RequestError: 404, there is no such image; 409, several files are; 400, it is a pipe or a device.
         """
-        path = self.images.file(id_of(image_id, "image"), self.images.path(image_id))
+        found = self.images.path(image_id)
+        path = self.images.file(id_of(image_id, "image"), found)
         if not path.is_file():  # reading it may have no end
             raise RequestError(400, f"image {image_id!r} is no regular file")
         return path
