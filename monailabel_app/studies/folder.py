@@ -19,6 +19,7 @@ import logging
 import os
 import tempfile
 import time
+import unicodedata
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -333,4 +334,4 @@ def _suffix(path: Path) -> str:
 
 
 def _is_renamed(image_id: str, path: str) -> bool:
-    return not path.startswith(image_id) or "/" in path
+    return not unicodedata.normalize("NFC", path).startswith(image_id)

@@ -199,7 +199,7 @@ class LabelStore:
 
     def _repair(self) -> None:
         """Finish what a kill interrupted: a label that is still an older version gives way to the newest."""
-        for image_id in [folder.name for folder in (self._folder / VERSIONS).iterdir() if folder.is_dir()]:
+        for image_id in [folder.name for folder in entries(self._folder / VERSIONS) if folder.is_dir()]:
             for tag in TAGS:
                 newest, current = self._newest(image_id, tag), self._current(image_id, tag)
                 if newest and (current is None or self.history(image_id).holding(current)):

@@ -47,6 +47,19 @@ def upload(path):
     return {"file": (path.name, path.read_bytes())}
 
 
+# --- what is there
+
+
+def test_what_is_not_served_is_told(server, images):
+    stray = server.studies / "stray.mha"
+    stray.touch()
+    try:
+        told = server.request("GET", "/datastore/").json()
+        assert told["total"] == len(images) and "no known suffix" in told["set_aside"]["stray.mha"]
+    finally:
+        stray.unlink()
+
+
 # --- clients
 
 
