@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-PREFIX = "rep3d_server_"
+PREFIX = "rep3d_"  # short: the paths of sockets in it have 104 bytes at most
 LOCK = ".lock"
 
 

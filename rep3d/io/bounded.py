@@ -73,10 +73,6 @@ class GzipReader(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
     def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def, override]
         while not self._stream.eof or self._next_member():
             _check_time()
