@@ -9,8 +9,14 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
 
 PART = ".part"  # ends temporary names
 
@@ -41,9 +47,14 @@ def whole_file(target: str | os.PathLike) -> Iterator[Path]:
 
 
 def copy_whole(source: str | os.PathLike, target: str | os.PathLike) -> None:
-    """Copy a file."""
-    with whole_file(target) as temporary:
-        shutil.copyfile(source, temporary)
+    """Copy a file.
+
+    Raises:
+        OSError: the source cannot be opened.
+        WriteError: as `whole_file`.
+    """
+    with Path(source).open("rb") as content, whole_file(target) as temporary, temporary.open("wb") as copy:
+        shutil.copyfileobj(content, copy)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -63,6 +74,13 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+
+
+def read_record(path: str | os.PathLike, kind: type[Record]) -> Record | None:
+    """A dataclass from a JSON file of its fields; None where there is none. Fields of other versions are left out."""
+    content = read_json(path)
+    known = {field.name: content[field.name] for field in fields(kind) if field.name in content}
+    return kind(**known) if content else None
 
 
 def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, object]]) -> None:

@@ -75,6 +75,8 @@ class LabelMapInferer(SlidingWindowInferer):
 
     def window_size(self, network: Callable[..., Any], shape: Sequence[int]) -> tuple[int, ...]:
         """The edges, in voxels, of the windows that a network gets of an image of a shape."""
+        if isinstance(network, nn.parallel.DistributedDataParallel):
+            network = network.module
         divisor = ensure_tuple_rep(getattr(network, "divisor", None) or self.divisor, len(shape))
         return tuple(-(-r // d) * d for r, d in zip(fall_back_tuple(self.roi_size, shape), divisor, strict=True))
 

@@ -1,8 +1,19 @@
 import os
+from dataclasses import dataclass
 
 import pytest
 
-from rep3d.files import WriteError, copy_whole, read_json, remove_parts, whole_file, write_csv, write_json, write_text
+from rep3d.files import (
+    WriteError,
+    copy_whole,
+    read_json,
+    read_record,
+    remove_parts,
+    whole_file,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 WRITERS = {
     "copy_whole": lambda path: copy_whole(__file__, path),
@@ -80,3 +91,21 @@ def test_json(tmp_path):
 def test_csv(tmp_path):
     write_csv(tmp_path / "a.csv", [{"case": "one, two", "dice": 0.5}, {"case": "three", "dice": ""}])
     assert (tmp_path / "a.csv").read_bytes() == b'case,dice\r\n"one, two",0.5\r\nthree,\r\n'
+
+
+@dataclass(frozen=True)
+class Person:
+    name: str
+    age: int = 0
+
+
+def test_records_of_other_versions_are_read(tmp_path):
+    assert read_record(tmp_path / "none.json", Person) is None
+    write_json(tmp_path / "newer.json", {"name": "Ada", "shoe_size": 38})
+    assert read_record(tmp_path / "newer.json", Person) == Person("Ada")
+
+
+def test_a_missing_source_is_what_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError, match="missing.txt") as raised:
+        copy_whole(tmp_path / "missing.txt", tmp_path / "copy.txt")
+    assert not isinstance(raised.value, WriteError)

@@ -8,6 +8,7 @@ from monai.networks.nets import SwinUNETR
 from torch import nn
 
 from rep3d.inferers import AutocastInferer, LabelMapInferer
+from rep3d.networks.ensemble import Ensemble
 
 
 class Watched(nn.Module):
@@ -83,3 +84,10 @@ def test_network_of_a_bundle_says_its_divisor():
     parser = ConfigParser(read(ROOT / "bundles/msd_hippocampus", "inference"))
     parser.update(SMALL)
     assert parser.get_parsed_content("network_def").divisor == 16
+
+
+def test_windows_of_an_ensemble():
+    members = [nn.Identity(), nn.Identity()]
+    members[0].divisor, members[1].divisor = 4, (6, 1, 1)
+    assert LabelMapInferer((10, 10, 10)).window_size(Ensemble(members), (20, 20, 20)) == (12, 12, 12)
+    assert LabelMapInferer((10, 10, 10), divisor=5).window_size(Ensemble([nn.Identity()]), (20, 20, 20)) == (10, 10, 10)

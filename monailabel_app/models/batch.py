@@ -35,6 +35,7 @@ def segment_all(
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "label.nii.gz"
             write_label_map(result.voxels, result.grid, path, labels=labels)
-            datastore.save_label(image, str(path), "original", info)
+            note = {"note": result.note} if result.note else {}
+            datastore.save_label(image, str(path), "original", {**info, **note})
 
     return for_each_image(task, "batch inference", images, segment)

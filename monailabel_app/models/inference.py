@@ -81,7 +81,11 @@ class BundleInference(InferTask):
         return str(self.bundle.weights) if self.is_valid() or not validate else None
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-        """As MONAI Label calls it: `segment_to_file` of `request["image"]`, a path that the server chose."""
+        """As MONAI Label calls it: `segment_to_file` of `request["image"]`, a path that the server chose.
+
+        Raises:
+            ValidationError: pydantic's, a parameter of the wrong type, range or choice.
+        """
         path, info = self.segment_to_file(Path(request["image"]), InferenceParameters.model_validate(dict(request)))
         return str(path), info
 

@@ -187,8 +187,8 @@ class StudiesFolder(Datastore):
         self.images.check_removable(image_id)
         for tag in self.labels.tags(image_id):
             self.labels.remove(image_id, tag)
-        self._knowledge.forget(image_id)
         self.images.remove(image_id)
+        self._knowledge.forget(image_id)
 
     # --- labels
 
@@ -213,9 +213,8 @@ class StudiesFolder(Datastore):
         return self.labels.info(label_id, label_tag)
 
     def update_label_info(self, label_id: str, label_tag: str, info: Mapping[str, Any]) -> None:
-        known = self.get_label_info(label_id, label_tag)
-        if "version" in known:
-            self.labels.update(label_id, known["version"], info)
+        """See `LabelStore.update_current`."""
+        self.labels.update_current(label_id, label_tag, info)
 
     def versions(self, image_id: str) -> list[dict[str, Any]]:
         """All versions of an image's labels, the oldest first: version, tag, ts, user, model and what else was told."""

@@ -142,6 +142,17 @@ class LabelStore:
         with self._lock:
             self.history(image_id).update(number, changes)
 
+    def update_current(self, image_id: str, tag: str, changes: Mapping[str, Any]) -> None:
+        """Change what is stored with the current label; nothing of one that was put there by hand.
+
+        Raises:
+            RequestError: 404, there is no such label.
+        """
+        with self._lock:
+            number = self.info(image_id, tag).get("version")
+            if number is not None:
+                self.history(image_id).update(number, changes)
+
     def remove(self, image_id: str, tag: str) -> None:
         """Remove the current label; its versions stay.
 

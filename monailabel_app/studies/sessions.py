@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monailabel_app.errors import RequestError
-from rep3d.files import copy_whole, read_json, write_json
+from rep3d.files import copy_whole, read_record, write_json
 
 FILE = "session.json"
 MAX_EXPIRY = 24 * 3600  # seconds
@@ -135,8 +135,7 @@ class Sessions:
 
     def _read(self, session_id: str) -> Session | None:
         """None where there is no such session, or not all of it yet."""
-        told = read_json(self.root / session_id / FILE) if _is_name(session_id) else {}
-        return Session(**told) if told else None
+        return read_record(self.root / session_id / FILE, Session) if _is_name(session_id) else None
 
     def _write(self, session: Session) -> None:
         write_json(self.root / session.name / FILE, session.json())

@@ -7,11 +7,11 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rep3d.files import read_json, write_json
+from rep3d.files import read_record, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ SECONDS = 2  # between two writes, at least
 
 @dataclass(frozen=True)
 class Status:
-    """What a run tells.
+    """What a run tells: a training all along, others when they fail or are stopped.
 
     Args:
         state: "running", "finished", "stopped" or "failed". A run that is killed stays "running".
@@ -91,6 +91,4 @@ class StatusFile:
 
 def read_status(path: str | os.PathLike) -> Status | None:
     """What a run told last; None where it told nothing yet."""
-    content = read_json(path)
-    known = {field.name: content[field.name] for field in fields(Status) if field.name in content}
-    return Status(**known) if content else None
+    return read_record(path, Status)

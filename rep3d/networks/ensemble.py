@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
+from monai.utils import ensure_tuple_rep
 from torch import nn
 
 
@@ -18,6 +20,8 @@ class Ensemble(nn.Module):
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
+        divisors = [ensure_tuple_rep(network.divisor, 3) for network in networks if hasattr(network, "divisor")]
+        self.divisor = tuple(map(math.lcm, *divisors)) if divisors else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return sum(network(x).float().softmax(dim=1) for network in self.networks) / len(self.networks)

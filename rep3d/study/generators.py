@@ -17,7 +17,7 @@ from torch import nn
 
 from rep3d.console.tables import markdown_table
 from rep3d.evaluation.scores import read_scores, table
-from rep3d.files import read_json, write_json
+from rep3d.files import read_record, write_json
 from rep3d.networks.lrbm import LRBM
 from rep3d.networks.rep3d import ChannelNorm, Rep3D
 from rep3d.study.run import BundleRun, run_here
@@ -69,10 +69,11 @@ def compare_generators(
     output.mkdir(parents=True, exist_ok=True)
     for seed in seeds:
         for form in forms:
-            path = output / f"{form}_{steps}_{seed}.json"
+            path = output / f"cell_{form}_{steps}_{seed}.json"
             if not path.exists():
                 write_json(path, asdict(run_cell(bundle, dataset_dir, form, seed, steps)))
-    return result_table([Cell(**read_json(path)) for path in sorted(output.glob(f"*_{steps}_*.json"))], steps)
+    cells = [read_record(path, Cell) for path in sorted(output.glob(f"cell_*_{steps}_*.json"))]
+    return result_table([cell for cell in cells if cell is not None], steps)
 
 
 def build_network(form: str, modulation: str, **arguments: Any) -> Rep3D:

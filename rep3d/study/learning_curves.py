@@ -15,7 +15,7 @@ from scipy.stats import t as student
 from rep3d.console.tables import markdown_table
 from rep3d.evaluation.comparison import CONFIDENCE
 from rep3d.evaluation.pictures import save_picture
-from rep3d.files import read_json, write_csv, write_json, write_text
+from rep3d.files import read_record, write_csv, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class Cell:
 
 def read_cell(path: Path) -> Cell | None:
     """A cell that `write_cell` wrote; None where there is none."""
-    content = read_json(path)
-    return Cell(**content) if content else None
+    return read_record(path, Cell)
 
 
 def write_cell(path: Path, cell: Cell) -> None:

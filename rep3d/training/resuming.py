@@ -44,9 +44,10 @@ def resume_learning(optimizer: torch.optim.Optimizer, lr_scheduler: LRScheduler,
         logger.warning("resume: learning rate, weight decay and schedule are the checkpoint's, which is an older one")
     before = checkpoint.get("settings", now)
     saved_groups = checkpoint["optimizer"]["param_groups"]
-    if len(saved_groups) != len(now["groups"]):
-        counts = f"{len(saved_groups)} parameter groups, the optimizer {len(now['groups'])}"
-        raise ValueError(f"resume: the checkpoint has {counts}; start from its weights with init_from")
+    sizes, own = ([len(group["params"]) for group in groups] for groups in (saved_groups, optimizer.param_groups))
+    if sizes != own:
+        told = f"parameter groups of {sizes} parameters, the optimizer of {own}"
+        raise ValueError(f"resume: the checkpoint has {told}; start from its weights with init_from")
     if now["optimizer"] == before["optimizer"]:
         optimizer.load_state_dict(dict(checkpoint["optimizer"]))
     else:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rep3d.files import read_json, write_json
+from rep3d import files
 
 FILE = "run.json"
 
@@ -34,9 +34,9 @@ class TrainingRecord:
 
 def read_record(folder: Path) -> TrainingRecord:
     """The record of the latest retraining in a folder."""
-    return TrainingRecord(**read_json(folder / FILE))
+    return files.read_record(folder / FILE, TrainingRecord) or TrainingRecord()
 
 
 def write_record(folder: Path, record: TrainingRecord) -> None:
     """Keep a record, in the place of the one before."""
-    write_json(folder / FILE, asdict(record))
+    files.write_json(folder / FILE, asdict(record))
