@@ -118,3 +118,26 @@ def test_logins_at_a_time(status, refused, tmp_path):
     assert answered.count(429) == answered.count(status) == FAILURES
     asyncio.run(log_in(1))
     assert answered[-1] == (429 if refused else status)
+
+
+def test_keys_at_a_time(tmp_path):
+    """The right one among many, all of which are there before the first is looked at."""
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({hashlib.sha256(b"key").hexdigest(): {"name": "ann", "roles": [USER]}}))
+    answered = {}
+    guard = Guard(answer, Authentication(path))
+
+    async def guess(key):
+        async def note(message):
+            if message["type"] == "http.response.start":
+                answered[key] = message["status"]
+
+        headers = [(b"host", b"a"), (b"x-api-key", key)]
+        scope = {"type": "http", "method": "GET", "path": "/info/", "headers": headers, "client": ("::1", 1)}
+        await guard(scope, None, note)
+
+    async def guess_all():
+        await asyncio.gather(*(guess(b"%d" % number) for number in range(300)), guess(b"key"))
+
+    asyncio.run(guess_all())
+    assert answered[b"key"] == 429
