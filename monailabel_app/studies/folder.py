@@ -55,7 +55,7 @@ def check_studies(root: Path) -> None:
 
 
 def check_writable(root: Path) -> None:
-    """Refuse a folder where neither labels nor what is known of images can be kept.
+    """Refuse a folder where labels, or what is known of images, cannot be kept.
 
     Raises:
         ValueError: names the folder that cannot be written to.

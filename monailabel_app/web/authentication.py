@@ -175,7 +175,7 @@ class Authentication:
                 issuer=configuration["issuer"],
                 options={"require": ["exp", "iss"], "verify_aud": False},
             )
-        except jwt.PyJWKClientConnectionError as error:
+        except (jwt.PyJWKClientConnectionError, *NO_ANSWER) as error:  # asked again for a key that is new
             raise _no_answer(error) from error
         except (jwt.PyJWTError, RecursionError):
             return None

@@ -35,6 +35,12 @@ class Brake:
                 del self._failures[site]
         self._failures.setdefault(_site(client), deque(maxlen=FAILURES)).append(time.monotonic())
 
+    def take_back(self, client: str) -> None:
+        """Forget the last failure."""
+        failures = self._recent(_site(client))
+        if failures:
+            failures.pop()
+
     def _recent(self, site: str) -> deque[float]:
         failures = self._failures.get(site, deque())
         while failures and failures[0] < time.monotonic() - SECONDS:

@@ -77,7 +77,8 @@ class Guard:
             _check_length(headers, limit)
             if path == TOKEN:
                 self._brake.check(client)
-                send = self._counted(client, send)
+                self._brake.failed(client)  # until the answer tells otherwise: many guesses may come at a time
+                send = self._taken_back(client, send)
             elif self._needs_user(path):
                 scope.setdefault("state", {})["user"] = await self._user(client, headers)
         except RequestError as error:
@@ -100,15 +101,15 @@ class Guard:
         self._brake.check(client)  # again: of many guesses at a time all came in before the first was wrong
         return user
 
-    def _counted(self, client: str, send: Send) -> Send:
-        """Count an answer that refuses credentials."""
+    def _taken_back(self, client: str, send: Send) -> Send:
+        """An answer that does not refuse the credentials was no failure."""
 
-        async def send_counted(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 401:
-                self._brake.failed(client)
+        async def send_watched(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] != 401:
+                self._brake.take_back(client)
             await send(message)
 
-        return send_counted
+        return send_watched
 
     def _needs_user(self, path: str) -> bool:
         if path.startswith(VIEWER):

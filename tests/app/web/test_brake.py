@@ -1,5 +1,6 @@
 """Who guesses keys or passwords is stopped for a while; others are not."""
 
+import asyncio
 import hashlib
 import json
 
@@ -61,6 +62,7 @@ def test_addresses_of_one_caller(client, other, clock):
 
 async def answer(scope, receive, send):
     """The app behind the guard: nobody's name and password are right."""
+    await asyncio.sleep(0)
     status = 401 if scope["path"] == "/auth/token" else 200
     await send({"type": "http.response.start", "status": status, "headers": []})
     await send({"type": "http.response.body", "body": b"{}"})
@@ -85,3 +87,57 @@ def test_every_way_to_guess(request_, tmp_path):
     assert ask(guard, **right)[0] == 429  # the guess that is right tells nothing either
     assert ask(guard, **right, client="192.0.2.9")[0] == 200
     assert ask(guard, path="/info/")[0] == 401  # who brings nothing is asked as ever
+
+
+@pytest.mark.parametrize(("status", "refused"), [(401, True), (200, False), (502, False)])
+def test_logins_at_a_time(status, refused, tmp_path):
+    """All come before the first is answered. Right ones, and a provider that does not answer, do not count for long."""
+    answered = []
+
+    async def slow(scope, receive, send):
+        await asyncio.sleep(0.05)
+        await send({"type": "http.response.start", "status": status, "headers": []})
+
+    async def note(message):
+        if message["type"] == "http.response.start":
+            answered.append(message["status"])
+
+    guard = Guard(slow, Authentication(realm="http://127.0.0.1:1"))
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/auth/token",
+        "headers": [(b"host", b"a")],
+        "client": ("::1", 1),
+    }
+
+    async def log_in(times):
+        await asyncio.gather(*(guard(dict(scope), None, note) for _ in range(times)))
+
+    asyncio.run(log_in(2 * FAILURES))
+    assert answered.count(429) == answered.count(status) == FAILURES
+    asyncio.run(log_in(1))
+    assert answered[-1] == (429 if refused else status)
+
+
+def test_keys_at_a_time(tmp_path):
+    """The right one among many, all of which are there before the first is looked at."""
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({hashlib.sha256(b"key").hexdigest(): {"name": "ann", "roles": [USER]}}))
+    answered = {}
+    guard = Guard(answer, Authentication(path))
+
+    async def guess(key):
+        async def note(message):
+            if message["type"] == "http.response.start":
+                answered[key] = message["status"]
+
+        headers = [(b"host", b"a"), (b"x-api-key", key)]
+        scope = {"type": "http", "method": "GET", "path": "/info/", "headers": headers, "client": ("::1", 1)}
+        await guard(scope, None, note)
+
+    async def guess_all():
+        await asyncio.gather(*(guess(b"%d" % number) for number in range(300)), guess(b"key"))
+
+    asyncio.run(guess_all())
+    assert answered[b"key"] == 429

@@ -54,6 +54,7 @@ def provider(**answers):
         "/.well-known/openid-configuration": answers.get("configuration", (200, told)),
         "/keys": answers.get("keys", (200, KEYS)),
         "/token": answers.get("token", (200, {"access_token": "t"})),
+        "/text": (200, PAGE),
         "/page": (200, {"access_token": "somebody else's"}),
     }
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -142,8 +143,19 @@ def refused(call):
 def test_a_provider_that_recovers():
     """Nothing of a wrong answer is kept."""
     with provider() as address:
-        authentication = Authentication(realm=address)
-        authentication.realm += "/absent"
+        authentication = Authentication(realm=f"{address}/absent")
         refused(lambda: authentication.token("ann", "right"))
         authentication.realm = address
         assert authentication.token("ann", "right")["access_token"] == "t"
+
+
+def test_a_provider_that_breaks():
+    """It is asked again for a key that it did not have."""
+    with provider() as address:
+        authentication = Authentication(realm=address)
+        token = f"Bearer {make_token(address, RSA_KEY, 'RS256', '1')}"
+        assert authentication.user(token, None).username == "ann"
+        jwks = authentication._jwks
+        jwks.cooldown_duration, jwks.uri = 0, f"{address}/text"
+        refused(lambda: authentication.user(f"Bearer {make_token(address, RSA_KEY, 'RS256', '9')}", None))
+        assert authentication.user(token, None).username == "ann"
