@@ -282,7 +282,7 @@ def _read_plane(path: Path) -> np.ndarray:
 
 
 def _decode(path: Path) -> sitk.Image:
-    """One slice as GDCM decodes it, but that GDCM fills up pixels that are cut, and inverts MONOCHROME1."""
+    """One slice as GDCM decodes it, which makes missing pixels up, and inverts MONOCHROME1: not so here."""
     dataset = pydicom.dcmread(path, force=True)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     size = dataset.Rows * dataset.Columns * dataset.BitsAllocated // 8
