@@ -153,7 +153,8 @@ def pick_sample(
     if request["strategy"] not in strategies:
         raise RequestError(404, f"there is no strategy {request['strategy'][:100]!r}")
     skipped: dict[str, str] = {}
-    while sample := strategies[request["strategy"]]({**request, "skipped": skipped}, datastore):
+    strategy = strategies[request["strategy"]]
+    while (sample := strategy({**request, "skipped": skipped}, datastore)) and sample["id"] not in skipped:
         try:
             told = _describe_image(datastore, sample["id"])
         except RequestError as error:

@@ -101,8 +101,8 @@ def find_slices(folder: Path) -> SeriesFiles:
         _check_alike(folder, slices)
         return SeriesFiles(_in_order(folder, slices), set_aside)
     except VolumeError as error:
-        also = f" ({describe(set_aside)})" if set_aside else ""
-        raise VolumeError(folder, f"{error.reason}{also}") from error
+        beside = f" ({describe(set_aside)})" if set_aside else ""
+        raise VolumeError(folder, error.reason + beside) from error
 
 
 def describe(set_aside: Mapping[str, str]) -> str:
@@ -282,7 +282,7 @@ def _read_plane(path: Path) -> np.ndarray:
 
 
 def _decode(path: Path) -> sitk.Image:
-    """One slice as GDCM decodes it, but that GDCM fills up pixels that are cut, and inverts MONOCHROME1."""
+    """One slice as GDCM decodes it, which makes missing pixels up, and inverts MONOCHROME1: not so here."""
     dataset = pydicom.dcmread(path, force=True)
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     size = dataset.Rows * dataset.Columns * dataset.BitsAllocated // 8

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, cast
 
 import highdicom as hd
 import numpy as np
 import pydicom
 from PIL import Image, ImageCms
-from pydicom.sr.codedict import codes
+from pydicom.sr.codedict import CONCEPTS
 from pydicom.sr.coding import Code
 
 from rep3d.io.colors import Color, distinct_colors
 from rep3d.io.dicom import read_grid_of_slices
 from rep3d.io.geometry import MAX_BYTES, TOLERANCE, VolumeError, swap_lps
 
+logger = logging.getLogger(__name__)
 logging.getLogger("highdicom").setLevel(logging.WARNING)  # its messages hold identifiers
 SERIES_NUMBER = 300
 MANUFACTURER, PROPOSAL = "Rep3D", "PROPOSAL"
 IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 STRUCTURE = Code("91723000", "SCT", "Anatomical structure")
 CATEGORY = Code("123037004", "SCT", "Anatomical Structure")
-ALTERED_CATEGORY = Code("49755003", "SCT", "Morphologically Altered Structure")
-NEOPLASM = Code("108369006", "SCT", "Neoplasm")
-CYST = Code("367643001", "SCT", "Cyst")
+# Categories of segments by the context group of the concepts that fit it.
+CATEGORIES = {
+    7192: CATEGORY,
+    7194: Code("49755003", "SCT", "Morphologically Altered Structure"),
+    7191: Code("85756007", "SCT", "Tissue"),
+    7197: Code("91720002", "SCT", "Body Substance"),
+    7193: Code("260787004", "SCT", "Physical object"),
+    7304: CATEGORY,  # targets of implants, such as bones
+}
+Concepts = Mapping[str, tuple[str, Sequence[int]]]  # meanings and context groups by code
+SNOMED: Mapping[str, Concepts] = cast(Any, CONCEPTS["SCT"])  # by pydicom's keywords, of which 69 have several codes
+CODE_LENGTH = 16  # characters, at most
+PRIVATE = "99REP3D"  # the coding scheme of names with several codes, of which none is a segment's
 FAMILY = Code("123110", "DCM", "Artificial Intelligence")
 # Names of labels that pydicom's dictionary of SNOMED CT has under another one.
 KEYWORDS = {"postcava": "InferiorVenaCava", "vessel": "BloodVessel", "tumor": "Neoplasm"}
@@ -180,11 +194,11 @@ def _place_of_frame(dataset: pydicom.Dataset, group: pydicom.Dataset, affine: np
 
 
 def _describe(number: int, name: str, color: tuple[float, float, float], model: str) -> hd.seg.SegmentDescription:
-    code = _code(name)
+    code, category = _codes(name)
     description = hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=name,
-        segmented_property_category=ALTERED_CATEGORY if code in (NEOPLASM, CYST) else CATEGORY,
+        segmented_property_category=category,
         segmented_property_type=code,
         algorithm_type=hd.seg.SegmentAlgorithmTypeValues.SEMIAUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
@@ -195,16 +209,52 @@ def _describe(number: int, name: str, color: tuple[float, float, float], model: 
     return description
 
 
-def _code(name: str) -> Code:
-    """The concept of SNOMED CT for a label's name, or for what the name qualifies (left kidney: kidney)."""
-    keywords = {keyword.casefold(): keyword for keyword in dir(codes.SCT)}
-    words = name.split()
+def _codes(name: str) -> tuple[Code, Code]:
+    """The concept of SNOMED CT for a label's name, or for what the name qualifies (left kidney: kidney); its category.
+
+    Of several concepts of one name (thalamus, radius) it is one that a segment may have, in the order of CATEGORIES; a
+    private code where there is none.
+    """
+    words = re.findall(r"[^\W_]+", name.casefold())
+    known = _keywords()
     for start in range(len(words)):
-        rest = words[start:]
-        keyword = KEYWORDS.get(" ".join(rest)) or keywords.get("".join(rest).casefold())
+        keyword = KEYWORDS.get(" ".join(words[start:])) or known.get("".join(words[start:]))
         if keyword:
-            return getattr(codes.SCT, keyword)
-    return STRUCTURE
+            return _choose(keyword)
+    return STRUCTURE, CATEGORY
+
+
+@cache
+def _keywords() -> dict[str, str]:
+    """Those of pydicom's dictionary of SNOMED CT, by themselves in small letters."""
+    return {keyword.casefold(): keyword for keyword in SNOMED}
+
+
+@cache
+def _choose(keyword: str) -> tuple[Code, Code]:
+    """The concept of a keyword and its category; the log tells, once, which of several it is."""
+    concepts = SNOMED[keyword]
+    value, category = _fitting(concepts)
+    if value:
+        code = Code(value, "SCT", concepts[value][0])
+    else:
+        code = Code(keyword[:CODE_LENGTH], PRIVATE, next(iter(concepts.values()))[0])
+    if len(concepts) > 1:
+        told = f"{code.scheme_designator} {code.value}"
+        logger.info("SNOMED CT has %s for %s: segments get %s", ", ".join(concepts), keyword, told)
+    return code, category
+
+
+def _fitting(concepts: Concepts) -> tuple[str, Code]:
+    """Of a keyword's concepts the one for segments, of several the one in most context groups; an empty text for none.
+
+    A keyword's only concept is always taken.
+    """
+    for group, category in CATEGORIES.items():
+        fitting = [value for value, (_, groups) in concepts.items() if group in groups]
+        if fitting:
+            return max(fitting, key=lambda value: len(concepts[value][1])), category
+    return next(iter(concepts)) if len(concepts) == 1 else "", CATEGORY
 
 
 def _cielab(color: tuple[float, float, float]) -> list[int]:

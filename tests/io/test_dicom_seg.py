@@ -8,7 +8,7 @@ from bundle_helpers import BUNDLES, read
 from dicom_helpers import write_series
 
 from rep3d.io.dicom import convert_series, sorted_slices
-from rep3d.io.dicom_seg import make_segmentation, read_segmentation
+from rep3d.io.dicom_seg import SNOMED, _choose, make_segmentation, read_segmentation
 from rep3d.io.geometry import VolumeError
 
 LABELS = {"liver": 3, "left kidney": 1, "tumor": 7, "spleen": 200}
@@ -133,3 +133,43 @@ def test_segmentations_that_do_not_fit(change, message, slices, voxels, tmp_path
     with pytest.raises(VolumeError, match=message) as caught:
         read_segmentation(saved(dataset, tmp_path / "seg.dcm"), slices)
     assert caught.value.path == str(tmp_path / "seg.dcm")
+
+
+# Names that pydicom's dictionary has several codes for: value and category.
+ANATOMY, ALTERED, OBJECT = "123037004", "49755003", "260787004"
+SEVERAL = {
+    "thalamus": ("42695009", ANATOMY),
+    "left thalamus": ("42695009", ANATOMY),
+    "Left_Thalamus": ("42695009", ANATOMY),
+    "pelvis": ("12921003", ANATOMY),
+    "radius": ("62413002", ANATOMY),
+    "hand": ("85562004", ANATOMY),
+    "right hip joint": ("24136001", ANATOMY),
+    "pulmonary vein": ("122972007", ANATOMY),
+    "descending aorta": ("32672002", ANATOMY),
+    "coronary sinus": ("90219004", ANATOMY),
+    "mass": ("4147007", ALTERED),
+    "foreign body": ("19227008", OBJECT),
+    "stenosis": ("Stenosis", ANATOMY),
+    "lumen": ("Lumen", ANATOMY),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_names_with_several_codes(name, slices, voxels):
+    (segment,) = make_segmentation(slices, voxels, {name: 3}, "a model").SegmentSequence
+    (code,), (category,) = segment.SegmentedPropertyTypeCodeSequence, segment.SegmentedPropertyCategoryCodeSequence
+    assert (code.CodeValue, category.CodeValue) == SEVERAL[name] and segment.SegmentLabel == name
+    assert code.CodingSchemeDesignator == ("SCT" if code.CodeValue.isdigit() else "99REP3D")
+
+
+def test_every_keyword_has_a_code(caplog):
+    """And the log tells which of several, once."""
+    several = [keyword for keyword, concepts in SNOMED.items() if len(concepts) > 1]
+    _choose.cache_clear()
+    with caplog.at_level("INFO", "rep3d"):
+        for keyword in [*SNOMED, *several]:
+            code, _ = _choose(keyword)
+            assert code.value in SNOMED[keyword] or (keyword in several and code.value == keyword[:16])
+    assert len(caplog.messages) == len(several) == 69
+    assert "SNOMED CT has 119406000, 42695009 for Thalamus: segments get SCT 42695009" in caplog.messages
