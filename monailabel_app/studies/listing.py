@@ -69,10 +69,12 @@ def list_studies(root: Path, wanted: str = "") -> Listing:
 
 def _walk(folder: Path, root: Path, wanted: str) -> Iterator[tuple[Path, str]]:
     """The files and the DICOM series below a folder, and why one is no image, if that is known already."""
-    holds_series = folder != root and _is_series(folder)
+    inside = entries(folder)
+    # Finding out that none of many files is DICOM takes a look into each.
+    holds_series = folder != root and not all(_is_volume(entry.name) for entry in inside) and _is_series(folder)
     if holds_series:
         yield folder, ""
-    for entry in entries(folder):
+    for entry in inside:
         path = Path(entry.path)
         if path == root / LABELS:
             continue

@@ -244,6 +244,9 @@ def test_one_image_is_found_without_a_look_into_the_others(root, monkeypatch):
     for image_id, folders in (("a", ["a"]), ("c/d", ["c", "d"])):
         looked.clear()
         assert store.series(image_id).name == folders[-1] and looked == folders
+    nifti(root / "volumes/scan.nii")
+    looked.clear()
+    assert len(store.list_images()) == 4 and "volumes" not in looked
 
 
 def test_a_stamp_of_content(root):

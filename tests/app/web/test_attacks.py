@@ -176,6 +176,13 @@ def image_outside(target):
     return answer, (target.server.studies / "../escaped.nii.gz").exists()
 
 
+@attack("the same from a folder that is there, `labels/../../escaped`", "writes outside the studies", ours=400)
+def image_outside_by_a_folder(target):
+    (target.server.studies / "labels").mkdir(exist_ok=True)
+    answer = target.add("a.nii.gz", nifti(np.ones((4, 4, 4))), "labels/../../escaped_by_a_folder")
+    return answer, (target.server.studies / "../escaped_by_a_folder.nii.gz").exists()
+
+
 @attack("a label with the tag `../../escaped`", "writes outside the studies", ours=400)
 def tag_outside(target):
     answer = target.submit(nifti(right_label(target)), f"image={IMAGE}&tag=../../escaped")
