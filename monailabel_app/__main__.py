@@ -10,9 +10,9 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # SHARED_CORES of rep3d.training.cpu, before anything loads torch
@@ -20,9 +20,12 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # SHARED_CORES of rep3d.trainin
 from rep3d.console.errors import describe
 
 try:
+    from uvicorn.config import HTTP_PROTOCOLS
+
     from monailabel_app.commands import COMMANDS, run_command
     from monailabel_app.errors import RequestError
     from monailabel_app.settings import help_text, read_settings
+    from monailabel_app.studies.folder import check_writable
     from monailabel_app.web.authentication import Authentication
     from monailabel_app.web.security import is_loopback
 except ImportError as error:
@@ -34,7 +37,11 @@ APP = Path(__file__).resolve().parent
 def main(arguments: list[str]) -> None:
     """Start the server, or print what another command answers."""
     command = arguments[0] if arguments else ""
-    if command == "start_server":
+    if command in ("-h", "--help"):
+        print(f"{__doc__}\n{help_text()}")
+    elif "--version" in (command, *arguments[1:2]) and len(arguments) <= 2:
+        print(f"rep3d {version('rep3d')}")
+    elif command == "start_server":
         start_server(arguments[1:])
     elif command in COMMANDS:
         try:
@@ -48,16 +55,17 @@ def main(arguments: list[str]) -> None:
 
 
 def start_server(arguments: list[str]) -> None:
-    """Check the address and hand over to MONAI Label's command line."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("-i", "--host", default="127.0.0.1")
-    parser.add_argument("-c", "--conf", nargs=2, action="append", default=[])
-    parser.add_argument("-h", "--help", action="store_true")
-    given, _ = parser.parse_known_args(arguments)
-    if given.help:
+    """Check what MONAI Label's command line is given, and hand over to it."""
+    from monailabel.main import Main
+
+    if {"-h", "--help"} & set(arguments):
         print(f"{__doc__}\n{help_text()}\n")
+    monai_label = Main()
+    given = monai_label.args_parser(f"python -m {__package__}").parse_args(
+        ["start_server", "--app", str(APP), "--host", "127.0.0.1", *arguments]
+    )
     try:
-        settings = read_settings(APP, dict(given.conf))
+        settings = read_settings(APP, dict(given.conf or []))
         authentication = Authentication.of(settings)
     except ValueError as error:
         sys.exit(str(error))
@@ -66,10 +74,30 @@ def start_server(arguments: list[str]) -> None:
             f"host is {given.host!r}: other computers may reach it, callers must be known. Give --conf api_keys "
             "FILE or --conf realm ADDRESS, or, at your own risk, --conf insecure true"
         )
-    from monailabel.main import Main
+    check_studies_option(given.studies)
+    check_workers(given.workers if given.workers is not None else os.environ.get("WEB_CONCURRENCY", 1))
+    HTTP_PROTOCOLS["auto"] = "monailabel_app.web.connections:Connection"  # MONAI Label lets uvicorn choose
+    monai_label.action_start_server(given)
 
-    sys.argv = ["monailabel", "start_server", "--app", str(APP), "--host", given.host, *arguments]
-    Main().run()
+
+def check_studies_option(studies: str | None) -> None:
+    """End unless the studies are there, and can be kept: MONAI Label would make a folder of a name that is misspelt."""
+    if not studies:
+        sys.exit("--studies is missing: the folder of the images, or the address of a DICOMweb service")
+    if studies.startswith(("http://", "https://")):
+        return
+    if not Path(studies).is_dir():
+        sys.exit(f"--studies is {studies!r}, expected a folder that is there, or the address of a DICOMweb service")
+    try:
+        check_writable(Path(studies))
+    except ValueError as error:
+        sys.exit(f"--studies: {error}")
+
+
+def check_workers(workers: int | str) -> None:
+    """End where uvicorn would start several processes: each would want the studies and the weights for itself."""
+    if str(workers) != "1":
+        sys.exit(f"--workers (or WEB_CONCURRENCY) is {workers}, expected 1: one process owns the studies and weights")
 
 
 if __name__ == "__main__":

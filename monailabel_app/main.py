@@ -25,9 +25,10 @@ from monailabel_app.models.versions import check_versions
 from monailabel_app.models.warm_up import prepare_models
 from monailabel_app.services import Services
 from monailabel_app.settings import read_settings
-from monailabel_app.studies.folder import StudiesFolder, check_studies
+from monailabel_app.studies.folder import StudiesFolder, check_studies, check_writable
 from monailabel_app.studies.knowledge import KNOWLEDGE
 from monailabel_app.studies.sessions import Sessions
+from monailabel_app.temporary import own_temporary_files
 from monailabel_app.web.authentication import Authentication
 from monailabel_app.web.server import make_server
 from rep3d.files import remove_parts
@@ -44,7 +45,7 @@ class Rep3DApp(MONAILabelApp):
 
     Raises:
         ValueError: a setting that does not work, such as a model that is not there; another server works on the
-            studies or on a bundle; or a newer one wrote them.
+            studies or on a bundle; or a newer one wrote them; or the studies cannot be written to.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
@@ -55,6 +56,7 @@ class Rep3DApp(MONAILabelApp):
         in_pacs = studies.startswith(("http://", "https://"))
         studies_folder = settings.pacs_folder if in_pacs else Path(studies)
         self._locks = own_folders(bundles.values(), studies_folder)
+        own_temporary_files()
         (folder / "logs").mkdir(exist_ok=True)
 
         pacs = connect(studies, settings.modalities, settings.search) if in_pacs else None
@@ -123,12 +125,14 @@ def own_folders(bundles: Iterable[Bundle], studies: Path) -> list[FileLock]:
     """Keep other servers away from weights and studies, and remove what a killed one left half written.
 
     Raises:
-        ValueError: another server works on one of them, or a newer one wrote it; that one is left as it was.
+        ValueError: another server works on one of them, or a newer one wrote it; that one is left as it was. Or the
+            studies cannot be written to.
     """
     bundles = list(bundles)
     for bundle in bundles:
         check_versions(bundle)
     check_studies(studies)
+    check_writable(studies)
     weights = [bundle.weights.parent for bundle in bundles]
     locks = lock_folders([*weights, studies / KNOWLEDGE], "server")
     for folder in weights:

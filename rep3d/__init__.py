@@ -6,6 +6,7 @@ The bundles' configs reach what they call as `rep3d.data`, `rep3d.training` and 
 import importlib
 import warnings
 from types import ModuleType
+from typing import Any
 
 from rep3d import console, data, evaluation, inference, inferers, io, locks, training, transforms
 from rep3d.deploy import convert_official_state_dict, reparameterize
@@ -43,10 +44,20 @@ _MOVED = {
 }
 
 
+def _tell_moved(old: str, new: str) -> None:
+    warnings.warn(f"rep3d.{old} is now rep3d.{new}: render or pack the bundle anew", FutureWarning, stacklevel=3)
+
+
 def __getattr__(name: str) -> ModuleType:
     if name not in _MOVED:
         raise AttributeError(f"module 'rep3d' has no attribute {name!r}")
-    warnings.warn(
-        f"rep3d.{name} is now rep3d.{_MOVED[name]}: render or pack the bundle anew", FutureWarning, stacklevel=2
-    )
+    _tell_moved(name, _MOVED[name])
     return importlib.import_module(f"rep3d.{_MOVED[name]}")
+
+
+def _score_each(*args: Any, **kwargs: Any) -> None:
+    _tell_moved("inference.score_each", "evaluation.score_each")
+    evaluation.score_each(*args, **kwargs)
+
+
+vars(inference)["score_each"] = _score_each

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -206,12 +204,3 @@ def _only(items: list) -> Any:
 
 def _is_first_process() -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
-
-
-def __getattr__(name: str) -> Any:
-    """Where the configs of version 0.1.0, packed bundles among them, look for what has moved since; until 0.3."""
-    if name != "score_each":
-        raise AttributeError(f"module 'rep3d.inference' has no attribute {name!r}")
-    told = "rep3d.inference.score_each is now rep3d.evaluation.score_each: render or pack the bundle anew"
-    warnings.warn(told, FutureWarning, stacklevel=2)
-    return importlib.import_module("rep3d.evaluation").score_each

@@ -51,7 +51,6 @@ def test_configs_call_what_is_public(name):
         "checkpoints.Checkpoints",
         "checks.check_datalist",
         "errors.show_errors_briefly",
-        "inference.score_each",
         "leakage.training_cases",
         "logs.start_log",
         "options.check_options",
@@ -61,9 +60,17 @@ def test_configs_call_what_is_public(name):
     ],
 )
 def test_names_of_version_0_1_0_still_lead_there(name):
-    with pytest.warns(FutureWarning, match=f"rep3d.{name.split('.')[0]}.* is now rep3d"):
+    with pytest.warns(FutureWarning, match=f"rep3d.{name.split('.')[0]} is now rep3d"):
         assert locate(f"rep3d.{name}") is not None
 
 
 def test_readers_of_version_0_1_0():
     assert locate("rep3d.io.reader.NiftiReader") is rep3d.io.NiftiReader
+
+
+def test_scoring_of_version_0_1_0(monkeypatch):
+    called = []
+    monkeypatch.setattr(rep3d.evaluation, "score_each", lambda *args: called.append(args))
+    with pytest.warns(FutureWarning, match="is now rep3d.evaluation.score_each"):
+        locate("rep3d.inference.score_each")(1, 2)
+    assert called == [(1, 2)]

@@ -194,12 +194,18 @@ class Pacs:
         """A viewer's DICOMweb request, answered by the PACS as a stream. POST stores instances, and nothing else.
 
         Raises:
-            RequestError: 404, no DICOMweb resource; 502, the PACS does not answer.
+            RequestError: 404, no DICOMweb resource; 502, the PACS does not answer, or sends on to another address.
         """
         if not (STORE if method == "POST" else RESOURCE).fullmatch(path) or ".." in path:
             raise RequestError(404, f"{path[:200]!r} is no DICOMweb resource")
         url = f"{self.url}/{path}" + (f"?{query}" if query else "")
-        return self._session.request(method, url, headers=dict(headers), data=body, stream=True)
+        answer = self._session.request(
+            method, url, headers=dict(headers), data=body, stream=True, allow_redirects=False
+        )
+        if answer.is_redirect:
+            answer.close()
+            raise RequestError(502, "the PACS sends on to another address, which is not followed")
+        return answer
 
     @_answered
     def _search(self, modality: str) -> list[Series]:

@@ -1,7 +1,7 @@
 """Which image a clinician should label next, and the scores behind it.
 
-Scores are computed in the background and kept with the image, under the model's name, together with a stamp of the
-weights that they were computed with: other weights make them void.
+Scores are computed in the background and kept with the image, under the model's name, together with stamps of the
+weights and of the file that they were computed with: other weights make them void, and another file does.
 """
 
 from __future__ import annotations
@@ -192,19 +192,22 @@ def choose_model(models: Mapping[str, BundleInference], name: str) -> BundleInfe
 
 
 def known_scores(datastore: StudiesFolder, model: BundleInference) -> Scores:
-    """The scores of all images that the model's present weights and versions gave."""
-    found, stamp = {}, _stamp(model)
-    for image in datastore.list_images():
+    """The scores of all images, as they are now, that the model's present weights and versions gave."""
+    found, weights = {}, _stamp(model)
+    for image, file in datastore.stamps().items():
         kept = datastore.knowledge(image).get("scores", {}).get(model.bundle.name)
-        if kept and kept["weights"] == stamp:
+        # Scores without a stamp of the file are those of an older version of this software.
+        if kept and kept["weights"] == weights and kept.get("file", file) == file:
             found[image] = ImageScores(kept["entropy"], kept["features"], kept.get("disagreement"))
     return found
 
 
-def _keep(datastore: StudiesFolder, image: str, model: BundleInference, stamp: str, scores: ImageScores) -> None:
+def _keep(
+    datastore: StudiesFolder, image: str, model: BundleInference, stamps: Mapping[str, str], scores: ImageScores
+) -> None:
     known = {name: value for name, value in asdict(scores).items() if value is not None}
     kept = datastore.knowledge(image).get("scores", {})
-    datastore.update_image_info(image, {"scores": {**kept, model.bundle.name: {"weights": stamp, **known}}})
+    datastore.update_image_info(image, {"scores": {**kept, model.bundle.name: {**stamps, **known}}})
 
 
 def _stamp(model: BundleInference) -> str:
@@ -218,10 +221,11 @@ def compute_scores(task: Task, datastore: StudiesFolder, model: BundleInference)
     versions = version_files(model.bundle)[-VERSIONS:]
 
     def score(image: str) -> None:
-        stamp, path = _stamp(model), datastore.image(image)
+        datastore.image(image)  # fetches what a PACS has
+        stamps, path = {"weights": _stamp(model), "file": datastore.stamp(image)}, datastore.image(image)
         scores = score_image(model, path, task.stopping.is_set)
         if len(versions) > 1:
             scores = replace(scores, disagreement=disagreement(model, path, versions, task.stopping.is_set))
-        _keep(datastore, image, model, stamp, scores)
+        _keep(datastore, image, model, stamps, scores)
 
     return for_each_image(task, "scoring", missing, score)

@@ -3,6 +3,7 @@
     studies/
         scan.nii.gz ...          images, NIfTI or NRRD; an image's id is its name without the suffix
         series/                  a folder of the files of one DICOM series; the id is its name
+        ward/scan.nii.gz ...     the same in subfolders; the id is a plain name like the path
         labels/                  see `monailabel_app.studies.labels`
         .rep3d/scan.json         what is known of an image, such as its scores
         .rep3d/converted/        DICOM series as NIfTI
@@ -14,9 +15,11 @@ Images may lie elsewhere, see `monailabel_app.studies.images`.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import tempfile
 import time
+import unicodedata
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,15 +29,20 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from monailabel_app.errors import RequestError
 from monailabel_app.history import digest
+from monailabel_app.studies.entries import shown, stamp
 from monailabel_app.studies.images import ImageFolder, ImageSource
 from monailabel_app.studies.knowledge import KNOWLEDGE, Knowledge
 from monailabel_app.studies.labels import SUFFIX, TAGS, LabelStore
+from monailabel_app.studies.names import id_of
+from monailabel_app.studies.volumes import split_suffix
 from rep3d.files import remove_parts
 from rep3d.format_number import check_folder, mark_folder
-from rep3d.io.volumes import SUFFIXES
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1  # the number rises with what this code would misread
 FINAL = DefaultLabelTag.FINAL.value
+LOGGED = 20  # files of one kind, at the start
 
 
 def check_studies(root: Path) -> None:
@@ -44,6 +52,24 @@ def check_studies(root: Path) -> None:
         ValueError: its format is newer than FORMAT, or no number.
     """
     check_folder(root / KNOWLEDGE, FORMAT)
+
+
+def check_writable(root: Path) -> None:
+    """Refuse a folder where neither labels nor what is known of images can be kept.
+
+    Raises:
+        ValueError: names the folder that cannot be written to.
+    """
+    for folder in (root / KNOWLEDGE, root / "labels", root / "labels" / FINAL):
+        place = next(path for path in (folder, *folder.parents) if path.is_dir())
+        try:
+            with tempfile.TemporaryFile(dir=place):
+                pass
+        except OSError as error:
+            raise ValueError(
+                f"{place} cannot be written to ({error.strerror}): the server keeps labels and scores there. Let its "
+                "user write there, or serve a copy"
+            ) from error
 
 
 class StudiesFolder(Datastore):
@@ -65,6 +91,8 @@ class StudiesFolder(Datastore):
         self.labels = LabelStore(self.root)
         self.images: ImageSource = images or ImageFolder(self.root)
         remove_parts(self.root)
+        if images is None:  # a PACS need not answer yet
+            self._log_what_is_there()
 
     # --- images
 
@@ -79,17 +107,46 @@ class StudiesFolder(Datastore):
         """The image's file.
 
         Raises:
-            RequestError: 404, there is no such image; 409, several files are.
+            RequestError: 404, there is no such image; 409, several files are; 400, it is a pipe or a device.
         """
-        return self.images.file(image_id, self.images.path(image_id))
+        found = self.images.path(image_id)
+        path = self.images.file(id_of(image_id, "image"), found)
+        if not path.is_file():  # reading it may have no end
+            raise RequestError(400, f"image {image_id!r} is no regular file")
+        return path
 
     def series(self, image_id: str) -> Path:
         """See `ImageSource.series`."""
         return self.images.series(image_id)
 
     def set_aside(self) -> dict[str, str]:
-        """See `ImageSource.set_aside`."""
-        return self.images.set_aside()
+        """Why files are neither images nor labels, by their path below the studies, or by the id that several share."""
+        images = self.images.set_aside()
+        known = {*self.images.paths(), *images}
+        lonely = {shown(path, self.root): name for name, path in self.labels.files(FINAL).items() if name not in known}
+        return {
+            **images,
+            **self.labels.set_aside(),
+            **{path: f"there is no image {image_id!r}" for path, image_id in lonely.items()},
+        }
+
+    def labels_set_aside(self) -> dict[str, str]:
+        """Of `set_aside`, what concerns labels."""
+        labelled = self.labels.files(FINAL)
+        is_label = lambda name: name in labelled or name.startswith("labels/")  # noqa: E731
+        return {name: reason for name, reason in self.set_aside().items() if is_label(name)}
+
+    def stamp(self, image_id: str) -> str:
+        """Another text for other content of an image, as far as the file system tells.
+
+        Raises:
+            RequestError: 404, there is no such image.
+        """
+        return stamp(self.images.path(image_id))
+
+    def stamps(self) -> dict[str, str]:
+        """The same of all images."""
+        return {image_id: stamp(path) for image_id, path in self.images.paths().items()}
 
     def get_image(self, image_id: str, params: object = None) -> bytes:
         return self.image(image_id).read_bytes()
@@ -181,11 +238,21 @@ class StudiesFolder(Datastore):
         """
         self.images.path(image_id)
         self.labels.save(image_id, Path(label_filename), label_tag, label_info)
-        return image_id
+        return id_of(image_id, "image")
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """See `LabelStore.remove`."""
         self.labels.remove(label_id, label_tag)
+
+    def _log_what_is_there(self) -> None:
+        paths = {image_id: shown(path, self.root) for image_id, path in self.images.paths().items()}
+        renamed = [f"{path} is image {image_id!r}" for image_id, path in paths.items() if _is_renamed(image_id, path)]
+        aside = [f"set aside: {reason} ({name})" for name, reason in self.set_aside().items()]
+        for lines in (renamed, aside):
+            for line in lines[:LOGGED]:
+                logger.warning("%s", line)
+            if len(lines) > LOGGED:
+                logger.warning("and %d more, see GET /datastore/", len(lines) - LOGGED)
 
     # --- lists
 
@@ -260,4 +327,11 @@ class StudiesFolder(Datastore):
 
 def _suffix(path: Path) -> str:
     """Of an image's file; a DICOM series is converted."""
-    return next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), ".nii.gz")
+    try:
+        return split_suffix(path.name)[1]
+    except RequestError:
+        return ".nii.gz"
+
+
+def _is_renamed(image_id: str, path: str) -> bool:
+    return not unicodedata.normalize("NFC", path).startswith(image_id)

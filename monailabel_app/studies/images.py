@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import threading
 from pathlib import Path
 from typing import Any, Protocol
 
 from monailabel_app.errors import RequestError
 from monailabel_app.studies.converted import ConvertedSeries
-from monailabel_app.studies.entries import entries
+from monailabel_app.studies.entries import check_links
 from monailabel_app.studies.knowledge import KNOWLEDGE
-from monailabel_app.studies.names import check_name
+from monailabel_app.studies.listing import list_studies
+from monailabel_app.studies.names import id_of
 from monailabel_app.studies.volumes import image_note, split_suffix
 from rep3d.files import copy_whole
-from rep3d.io.dicom import is_series
-
-logger = logging.getLogger(__name__)
 
 
 class ImageSource(Protocol):
@@ -29,14 +27,14 @@ class ImageSource(Protocol):
         """The paths of all images, which need not be there before `file` or `series` is called."""
 
     def path(self, image_id: str) -> Path:
-        """The path of an image.
+        """The path of an image, by its id or by the name that `add` was given.
 
         Raises:
             RequestError: 404, there is no such image; 409, several files are.
         """
 
     def set_aside(self) -> dict[str, str]:
-        """Why files that share an id are no images, by id."""
+        """Why files are no images, by their path below the studies, or by the id that several share."""
 
     def file(self, image_id: str, path: Path) -> Path:
         """A NIfTI or NRRD file of the image that lies at `path`; a DICOM series is converted.
@@ -49,7 +47,7 @@ class ImageSource(Protocol):
         """The folder of an image's DICOM files.
 
         Raises:
-            RequestError: 404, there is no such image; 400, it is of another format.
+            RequestError: 404, there is no such image; 400, it is of another format or lies elsewhere.
         """
 
     def info(self, image_id: str) -> dict[str, Any]:
@@ -60,7 +58,7 @@ class ImageSource(Protocol):
         """
 
     def add(self, image_id: str, file: Path) -> str:
-        """Take a checked file in; its id.
+        """Take a checked file in, under any name; its id, see `names.id_of`.
 
         Raises:
             RequestError: a bad name; 409, one that another image has; 405, images are not added here.
@@ -74,10 +72,10 @@ class ImageSource(Protocol):
 
 
 class ImageFolder:
-    """The images of a studies folder. Listing reads the folder, so files may come and go.
+    """The images of a studies folder and its subfolders. Listing reads them, so files may come and go.
 
-    Files and series of one id, such as `scan.nii` and `scan.nii.gz`, are set aside: a label of that id would be of
-    either.
+    An image's id is its path without the suffix, or a plain name like it, see `names.id_of`. Files and series of one
+    id, such as `scan.nii` and `scan.nii.gz`, are set aside: a label of that id would be of either.
 
     Args:
         root: the studies folder.
@@ -90,30 +88,37 @@ class ImageFolder:
         self._root = root
         self._converted = ConvertedSeries(root / KNOWLEDGE / "converted")
         self._lock = threading.Lock()  # of additions
-        for reason in self.set_aside().values():
-            logger.warning("set aside: %s", reason)
 
     def paths(self) -> dict[str, Path]:
-        return _single(self._files())
+        return list_studies(self._root).images
 
     def path(self, image_id: str) -> Path:
-        files = self._files(image_id)
-        if image_id in (reasons := _shared(files)):
-            raise RequestError(409, reasons[image_id])
-        if image_id not in files:
-            raise RequestError(404, f"there is no image {image_id[:200]!r}")
-        return files[image_id][0]
+        missing = RequestError(404, f"there is no image {image_id[:200]!r}")
+        try:
+            wanted = id_of(image_id, "image")
+        except RequestError as error:
+            raise missing from error
+        listing = list_studies(self._root, wanted)
+        if wanted in listing.shared:
+            raise RequestError(409, listing.shared[wanted])
+        if wanted not in listing.images:
+            raise missing
+        return listing.images[wanted]
 
     def set_aside(self) -> dict[str, str]:
-        return _shared(self._files())
+        return list_studies(self._root).set_aside
 
     def file(self, image_id: str, path: Path) -> Path:
-        return self._converted.file(image_id, path) if path.is_dir() else path
+        if not path.is_dir():
+            return path
+        check_links(path, self._root)
+        return self._converted.file(image_id, path)
 
     def series(self, image_id: str) -> Path:
         path = self.path(image_id)
         if not path.is_dir():
             raise RequestError(400, f"image {image_id!r} is no DICOM series")
+        check_links(path, self._root)
         return path
 
     def info(self, image_id: str) -> dict[str, Any]:
@@ -123,11 +128,14 @@ class ImageFolder:
 
     def add(self, image_id: str, file: Path) -> str:
         name, suffix = split_suffix(file.name)
-        image_id = check_name(image_id or name, "image")
+        image_id = id_of(image_id or name, "image")
+        target = self._root / f"{image_id}{suffix}"
         with self._lock:
-            if image_id.casefold() in [known.casefold() for known in self._files()]:
+            listing = list_studies(self._root)
+            known = {one.casefold() for one in (*listing.images, *listing.shared)}
+            if image_id.casefold() in known or os.path.lexists(target):
                 raise RequestError(409, f"there is an image {image_id!r} already")
-            copy_whole(file, self._root / f"{image_id}{suffix}")
+            copy_whole(file, target)
         return image_id
 
     def check_removable(self, image_id: str) -> None:
@@ -136,29 +144,3 @@ class ImageFolder:
 
     def remove(self, image_id: str) -> None:
         self.path(image_id).unlink()
-
-    def _files(self, beginning: str = "") -> dict[str, list[Path]]:
-        """All files and series that an id may mean, or those whose names begin so; reads the folder once."""
-        found: dict[str, list[Path]] = {}
-        for entry in entries(self._root, self._root):
-            if entry.name[0] == "." or entry.name == "labels" or not entry.name.startswith(beginning):
-                continue
-            path = Path(entry.path)
-            try:
-                image_id = entry.name if entry.is_dir() and is_series(path) else split_suffix(entry.name)[0]
-                found.setdefault(check_name(image_id, "image"), []).append(path)
-            except (RequestError, OSError):  # no image, or not readable
-                continue
-        return found
-
-
-def _single(files: dict[str, list[Path]]) -> dict[str, Path]:
-    return {image_id: paths[0] for image_id, paths in files.items() if len(paths) == 1}
-
-
-def _shared(files: dict[str, list[Path]]) -> dict[str, str]:
-    return {
-        image_id: f"{' and '.join(path.name for path in paths)} are both image {image_id!r}: rename all but one"
-        for image_id, paths in files.items()
-        if len(paths) > 1
-    }

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monailabel_app.studies.names import check_name
+from monailabel_app.studies.names import id_of
 from rep3d.files import read_json, write_json
 
 KNOWLEDGE = ".rep3d"  # the folder's name
@@ -45,4 +45,4 @@ class Knowledge:
             self._file(image_id).unlink(missing_ok=True)
 
     def _file(self, image_id: str) -> Path:
-        return self._folder / f"{check_name(image_id, 'image')}.json"
+        return self._folder / f"{id_of(image_id, 'image')}.json"

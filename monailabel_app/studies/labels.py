@@ -7,6 +7,7 @@ labels/versions/scan/0001.nii.gz    every label that was ever stored, with 0001.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -17,12 +18,14 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 
 from monailabel_app.errors import RequestError
 from monailabel_app.history import History, Version, digest
-from monailabel_app.studies.entries import entries, leads_inside
-from monailabel_app.studies.names import check_name
+from monailabel_app.studies.entries import OUTSIDE, entries, is_outside, leads_inside, shown
+from monailabel_app.studies.names import id_of
+from monailabel_app.studies.volumes import split_suffix
 from rep3d.files import copy_whole
 
 TAGS = tuple(tag.value for tag in DefaultLabelTag)
 SUFFIX = ".nii.gz"
+VERSIONS = "versions"
 
 
 class LabelStore:
@@ -36,21 +39,34 @@ class LabelStore:
         self._root = root
         self._folder = root / "labels"
         self._lock = threading.RLock()  # of writes
-        for name in (*TAGS, "versions"):
+        for name in (*TAGS, VERSIONS):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
         self._repair()
 
     def history(self, image_id: str) -> History:
         """Every label that was ever stored for an image."""
-        return History(self._folder / "versions" / check_name(image_id, "label"), f"{{}}{SUFFIX}", "{}.json")
+        return History(self._folder / VERSIONS / id_of(image_id, "label"), f"{{}}{SUFFIX}", "{}.json")
 
     def files(self, tag: str) -> dict[str, Path]:
         """The current labels of a tag, by image id."""
         folder = self._folder / tag
         if tag not in TAGS or not leads_inside(folder, self._root):
             return {}
-        paths = [Path(entry.path) for entry in entries(folder, self._root) if entry.name.endswith(SUFFIX)]
-        return {path.name.removesuffix(SUFFIX): path for path in paths if path.is_file()}
+        labels = [Path(entry.path) for entry in entries(folder) if not self._problem(entry)]
+        return {path.name.removesuffix(SUFFIX): path for path in labels}
+
+    def set_aside(self) -> dict[str, str]:
+        """Why files that somebody put among the labels are none, by their paths below the studies."""
+        found = {}
+        for entry in entries(self._folder):
+            if is_outside(entry, self._root):
+                found[shown(Path(entry.path), self._root)] = OUTSIDE
+            elif entry.name in TAGS:
+                problems = {Path(part.path): self._problem(part) for part in entries(Path(entry.path))}
+                found |= {shown(path, self._root): problem for path, problem in problems.items() if problem}
+            elif entry.name != VERSIONS:
+                found[shown(Path(entry.path), self._root)] = f"expected a label in the folder {' or '.join(TAGS)}"
+        return found
 
     def file(self, image_id: str, tag: str) -> Path:
         """The current label of an image.
@@ -141,10 +157,25 @@ class LabelStore:
                     history.update(version.number, {"removed": True})
             path.unlink()
 
+    def _problem(self, entry: os.DirEntry) -> str:
+        """Why an entry of a tag's folder is no label; an empty text where it is one."""
+        if is_outside(entry, self._root):
+            return OUTSIDE
+        if not entry.is_file():
+            return "no regular file"
+        try:
+            name, suffix = split_suffix(entry.name)
+            expected = f"{id_of(name, 'label')}{SUFFIX}"
+        except RequestError as error:
+            return error.message
+        if suffix != SUFFIX:
+            return f"submit it, or convert it to {expected}"
+        return "" if entry.name == expected else f"rename it to {expected}"
+
     def _current(self, image_id: str, tag: str) -> Path | None:
         if tag not in TAGS:
             return None
-        path = self._folder / tag / f"{check_name(image_id, 'label')}{SUFFIX}"
+        path = self._folder / tag / f"{id_of(image_id, 'label')}{SUFFIX}"
         return path if path.is_file() and leads_inside(path, self._root) else None
 
     def _newest(self, image_id: str, tag: str) -> Version | None:
@@ -164,11 +195,11 @@ class LabelStore:
             self._add(image_id, path, tag, {"user": None, "note": "was put into the folder by hand"})
 
     def _make_current(self, image_id: str, tag: str, version: Version) -> None:
-        copy_whole(version.file, self._folder / tag / f"{image_id}{SUFFIX}")
+        copy_whole(version.file, self._folder / tag / f"{id_of(image_id, 'label')}{SUFFIX}")
 
     def _repair(self) -> None:
         """Finish what a kill interrupted: a label that is still an older version gives way to the newest."""
-        for image_id in [folder.name for folder in (self._folder / "versions").iterdir() if folder.is_dir()]:
+        for image_id in [folder.name for folder in entries(self._folder / VERSIONS) if folder.is_dir()]:
             for tag in TAGS:
                 newest, current = self._newest(image_id, tag), self._current(image_id, tag)
                 if newest and (current is None or self.history(image_id).holding(current)):

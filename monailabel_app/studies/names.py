@@ -1,12 +1,16 @@
-"""Names that clients give are those of files: checked before anything uses them."""
+"""Names that people and clients give become those of files: checked, or made plain, before anything uses them."""
 
 from __future__ import annotations
 
+import hashlib
 import re
+import unicodedata
 
 from monailabel_app.errors import RequestError
 
-_NAME = re.compile(r"[^\W_][\w .()+=,-]{0,199}")  # one file name: no separators, no leading dot, no control characters
+MAX_BYTES = 200  # of a name in UTF-8: with a suffix, and what marks it as half written, file systems take it
+_NAME = re.compile(r"[^\W_][\w .()+=,-]*")  # one file name: no separators, no leading dot, no control characters
+_READABLE_BYTES = 160
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(10))}  # of Windows
 
 
@@ -16,6 +20,45 @@ def check_name(value: str, what: str) -> str:
     Raises:
         RequestError: separators, a leading dot, control characters, an empty or an overlong name.
     """
-    if not _NAME.fullmatch(value) or ".." in value or value[-1] in ". " or value.split(".")[0].upper() in _RESERVED:
+    if not _is_plain(value):
         raise RequestError(400, f"{what} is {value[:100]!r}, expected a plain name of letters, digits, blanks and .-_")
     return value
+
+
+def id_of(name: str, what: str) -> str:
+    """The id of what somebody named: the name where it is plain, otherwise a plain one like it, always the same.
+
+    Names get the same id only where Unicode has two ways to write them. An id is its own id. A path below the studies
+    is a name, too: `ward/scan` becomes `ward_scan-` and eight digits that tell it from `ward_scan`.
+
+    Raises:
+        RequestError: an empty name, one with control characters or a leading dot, a path that leads out.
+    """
+    name = unicodedata.normalize("NFC", name)
+    if _is_plain(name):
+        return name
+    if not name or name[0] in "./\\" or ".." in re.split(r"[/\\]", name) or any(map(_is_control, name)):
+        raise RequestError(400, f"{what} is {name[:100]!r}, expected a name without control characters or leading dot")
+    return f"{_readable(name) or 'unnamed'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def may_lie_in(image_id: str, folder: str) -> bool:
+    """Whether an id may be that of a folder, by its path below the studies, or of something in it."""
+    folder = unicodedata.normalize("NFC", folder)
+    return image_id == folder or image_id.startswith(_readable(folder))
+
+
+def _is_plain(name: str) -> bool:
+    if not _NAME.fullmatch(name) or ".." in name or name[-1] in ". " or name.split(".")[0].upper() in _RESERVED:
+        return False
+    return len(name.encode()) <= MAX_BYTES
+
+
+def _readable(name: str) -> str:
+    """The part of an id by which people know the name: it begins as that of a folder that the name lies in."""
+    plain = re.sub(r"[^\w ()+=,-]", "_", name).lstrip("_ ()+=,-")
+    return plain.encode()[:_READABLE_BYTES].decode(errors="ignore").rstrip("_ -")
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) in ("Cc", "Cs")  # also what is no UTF-8 on the disk

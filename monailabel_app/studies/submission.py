@@ -13,8 +13,8 @@ from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.refusals import refusals
-from monailabel_app.studies.volumes import read_grid, read_label
-from rep3d.io.segments import read_segments
+from monailabel_app.studies.volumes import admitted, read_grid, read_label
+from rep3d.io.segments import read_segments, without_background
 from rep3d.io.volumes import write_label_map
 
 
@@ -42,7 +42,8 @@ def submit_label(
         allow_empty: accept a map without any segment.
 
     Raises:
-        RequestError: no such image, no bundle with these names, or a label that does not fit its image.
+        RequestError: no such image, no bundle with these names, or a label that does not fit its image; 503, too many
+            uploads wait.
     """
     image = datastore.image(image_id)
     last = datastore.knowledge(image_id).get("model")
@@ -52,7 +53,8 @@ def submit_label(
     ids = {name.casefold(): index for name, index in bundle.labels.items()}
     new_id = {value: ids[name.casefold()] for name, value in segments.items()}
     grid = read_grid(image)
-    voxels = read_label(file, grid, new_id or ids.values(), allow_empty)
+    with admitted():
+        voxels = read_label(file, grid, new_id or ids.values(), allow_empty)
     table = np.arange(256, dtype=np.uint8)
     for value, index in new_id.items():
         table[value] = index
@@ -88,10 +90,10 @@ def bundles_with(ids: Iterable[int], bundles: Iterable[Bundle]) -> list[str]:
 
 def _segments(file: Path, names: Sequence[str]) -> dict[str, int]:
     """The voxel values by segment name; empty where nothing tells names."""
-    if file.name.endswith(".seg.nrrd"):
-        with refusals():
+    with refusals():
+        if file.name.endswith(".seg.nrrd"):
             return read_segments(file)
-    return {name: number for number, name in enumerate((name for name in names if name != "background"), 1)}
+        return {name: number for number, name in enumerate(without_background(file, names), 1)}
 
 
 def _bundle_with(bundles: list[Bundle], names: list[str]) -> Bundle:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,16 @@ import numpy as np
 from monailabel_app.errors import RequestError
 from monailabel_app.studies.refusals import refusals
 from rep3d.io import volumes
+from rep3d.io.bounded import time_limit
 from rep3d.io.geometry import Geometry, agreement_problem, agrees_in_itk, geometry_note
 
 MAX_EDGE = 4096  # voxels along one axis
 MAX_BYTES = 2**32  # of the voxels of one image in memory
+MAX_SECONDS = 60  # that reading an upload may take
+MAX_WAITING = 8  # uploads that wait to be looked at; more are told to come again
 
 _checking = threading.Lock()  # a small upload may unpack to gigabytes: one at a time
+_admitted = threading.BoundedSemaphore(MAX_WAITING + 1)
 
 
 def split_suffix(name: str) -> tuple[str, str]:
@@ -63,9 +68,30 @@ def image_note(path: Path) -> str:
         return error.message
 
 
+@contextmanager
+def admitted() -> Iterator[None]:
+    """Let an upload in to be looked at, for as long as the context lasts.
+
+    Raises:
+        RequestError: 503, too many are in already.
+    """
+    if not _admitted.acquire(blocking=False):
+        raise RequestError(503, f"{MAX_WAITING} uploads are waiting already, try again later")
+    try:
+        yield
+    finally:
+        _admitted.release()
+
+
+def check_upload(path: Path) -> None:
+    """As `check_image`; raises RequestError also where too many uploads wait: 503."""
+    with admitted():
+        check_image(path)
+
+
 def check_image(path: Path) -> None:
     """Raise RequestError unless the file holds an image that a network can take. One file is looked at at a time."""
-    with _checking:
+    with _checking, time_limit(MAX_SECONDS):
         read_grid(path)
         read_voxels(path)
 
@@ -80,7 +106,7 @@ def read_label(path: Path, image: Geometry, values: Iterable[int], allow_empty: 
     Raises:
         RequestError: unreadable; not on its image; voxels that are no label ids; empty.
     """
-    with _checking:
+    with _checking, time_limit(MAX_SECONDS):
         grid = read_grid(path)
         problem = agreement_problem(grid, image)
         if problem and not agrees_in_itk(grid, image):
@@ -93,8 +119,8 @@ def read_label(path: Path, image: Geometry, values: Iterable[int], allow_empty: 
 def _check_ids(voxels: np.ndarray, values: Iterable[int], allow_empty: bool) -> None:
     found = np.unique(voxels)
     allowed = {0, *values}
-    wrong = np.setdiff1d(found, sorted(allowed))[:5].astype(float).tolist()
-    if wrong:
-        raise RequestError(400, f"label value(s) {wrong}, expected some of {sorted(allowed)}")
+    wrong = np.setdiff1d(found, sorted(allowed))
+    if wrong.size:  # counted, not quoted: they are what the file holds
+        raise RequestError(400, f"{wrong.size} other label value(s) than the expected {sorted(allowed)}")
     if not allow_empty and not found.any():
         raise RequestError(400, "the label is empty; send allow_empty to store it all the same")

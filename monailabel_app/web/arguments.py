@@ -10,7 +10,7 @@ from fastapi import Body, Depends, Request
 from monailabel_app.errors import RequestError
 from monailabel_app.services import Services
 from monailabel_app.web.authentication import ADMIN, ANNOTATOR, USER, Authentication, User
-from monailabel_app.web.parameters import refuse_expressions
+from monailabel_app.web.parameters import check_content
 
 
 async def services_of(request: Request) -> Services:
@@ -36,8 +36,8 @@ def needs(role: str) -> Callable[[Request], Awaitable[User]]:
 
 
 def body_parameters(params: Annotated[dict[str, object] | None, Body()] = None) -> dict[str, object]:
-    """A dependency: the JSON object that is the request's body, without anything that a config would evaluate."""
-    refuse_expressions(params or {})
+    """A dependency: the JSON object that is the request's body; see `check_content`."""
+    check_content(params or {})
     return params or {}
 
 

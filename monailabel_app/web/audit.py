@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
+from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 FILES = 20  # that the audit log is made of, at most
@@ -22,7 +23,7 @@ class AuditLog:
     """ASGI middleware: a line of JSON for every request but those for the viewer's files.
 
     Args:
-        app: answers; it may tell the user in `scope["state"]`.
+        app: answers; it may tell the `user` in `scope["state"]`, or, of who did not get in, the name that was `tried`.
         file: takes the lines. Older ones move on to files that end in .1, .2 and so on.
         max_bytes: of all these files, about; the oldest lines go.
     """
@@ -32,9 +33,10 @@ class AuditLog:
         self._file = _AuditFile(file, maxBytes=max_bytes // FILES, backupCount=FILES - 1, encoding="utf-8")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(VIEWER):
+        if scope["type"] != "http" or get_route_path(scope).startswith(VIEWER):
             await self.app(scope, receive, send)
             return
+        scope.setdefault("state", {})
         start, status = time.perf_counter(), 500
 
         async def send_watched(message: Message) -> None:
@@ -49,17 +51,20 @@ class AuditLog:
             self._record(scope, status, time.perf_counter() - start)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
-        user = scope.get("state", {}).get("user")
+        user, tried = (scope["state"].get(key) for key in ("user", "tried"))
+        path = get_route_path(scope)
         entry = {
             "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             "user": user.username if user else None,
             "client": (scope.get("client") or ("",))[0],
             "method": scope["method"],
-            "path": scope["path"][:500],
-            "query": "" if scope["path"].startswith(PROXY) else scope["query_string"].decode("latin-1")[:500],
+            "path": path[:500],
+            "query": "" if path.startswith(PROXY) else scope["query_string"].decode("latin-1")[:500],
             "status": status,
             "seconds": round(seconds, 3),
         }
+        if tried and not user:
+            entry["tried"] = tried[:200]
         self._file.handle(logging.makeLogRecord({"msg": json.dumps(entry)}))
 
 

@@ -6,7 +6,9 @@ import base64
 import hashlib
 import hmac
 import json
+import logging
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +20,16 @@ from monailabel_app.settings import Settings
 
 ROLES = ("monailabel-admin", "monailabel-reviewer", "monailabel-annotator", "monailabel-user")  # MONAI Label's
 ADMIN, REVIEWER, ANNOTATOR, USER = ROLES
-# Only signatures that need the provider's private key; "none" and shared secrets are refused.
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+# By the type of the provider's key. All need its private part; "none" and shared secrets are refused.
+ALGORITHMS = {
+    "RSA": ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"],
+    "EC": ["ES256", "ES384", "ES512"],
+    "OKP": ["EdDSA"],
+}
 TIMEOUT = 10  # seconds for the provider's answer
+NO_ANSWER = (KeyError, TypeError, ValueError, AttributeError)  # JSON of another form, HTML
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,17 +130,19 @@ class Authentication:
             raise RequestError(401, "the credentials are not valid")
         fields = {"client_id": self.client_id, "grant_type": "password", "username": username, "password": password}
         try:
-            answer = requests.post(self._configuration()["token_endpoint"], data=fields, timeout=TIMEOUT)
-        except (requests.RequestException, KeyError) as error:
-            raise RequestError(502, "the OpenID provider does not answer") from error
-        if answer.status_code != 200:
-            raise RequestError(401, "the credentials are not valid")
-        content = answer.json()
-        return {"access_token": content["access_token"], "token_type": content.get("token_type", "bearer")}
+            address = self._configuration()["token_endpoint"]
+            answer = requests.post(address, data=fields, timeout=TIMEOUT, allow_redirects=False)
+            if 400 <= answer.status_code < 500:
+                raise RequestError(401, "the credentials are not valid")
+            answer.raise_for_status()
+            content = answer.json()
+            return {"access_token": content["access_token"], "token_type": content.get("token_type", "bearer")}
+        except (requests.RequestException, *NO_ANSWER) as error:
+            raise _no_answer(error) from error
 
     def _user_of_password(self, encoded: str) -> User:
         try:
-            name, _, key = base64.b64decode(encoded, validate=True).decode("utf-8").partition(":")
+            name, key = _name_and_key(encoded)
         except ValueError as error:
             raise RequestError(401, "the credentials are not valid") from error
         user = self._user_of_key(key)
@@ -152,16 +163,21 @@ class Authentication:
             configuration = self._configuration()
             if self._jwks is None:
                 self._jwks = jwt.PyJWKClient(configuration["jwks_uri"], timeout=TIMEOUT)
+            self._jwks.get_signing_keys()  # kept for a while; here, so that its errors are the provider's
+        except (jwt.PyJWTError, requests.RequestException, *NO_ANSWER) as error:
+            raise _no_answer(error) from error
+        try:
+            key = self._jwks.get_signing_key_from_jwt(token)
             claims = jwt.decode(
                 token,
-                self._jwks.get_signing_key_from_jwt(token).key,
-                algorithms=list(ALGORITHMS),
+                key.key,
+                algorithms=ALGORITHMS.get(key.key_type or "", []),
                 issuer=configuration["issuer"],
                 options={"require": ["exp", "iss"], "verify_aud": False},
             )
-        except (jwt.PyJWKClientConnectionError, requests.RequestException, KeyError) as error:
-            raise RequestError(502, "the OpenID provider does not answer") from error
-        except jwt.PyJWTError:
+        except jwt.PyJWKClientConnectionError as error:
+            raise _no_answer(error) from error
+        except (jwt.PyJWTError, RecursionError):
             return None
         if self.client_id not in (claims.get("azp"), *_as_list(claims.get("aud"))):
             return None
@@ -169,7 +185,7 @@ class Authentication:
         for level in self._roles_claim:
             roles = roles.get(level) if isinstance(roles, dict) else None
         return User(
-            str(claims.get("preferred_username") or claims.get("sub", "")),
+            _username(claims),
             tuple(role for role in _as_list(roles) if role in ROLES),
             str(claims.get("email", "")),
             str(claims.get("name", "")),
@@ -179,8 +195,38 @@ class Authentication:
         if not self._issuer:
             answer = requests.get(f"{self.realm}/.well-known/openid-configuration", timeout=TIMEOUT)
             answer.raise_for_status()
-            self._issuer = answer.json()
+            content = answer.json()
+            self._issuer = {name: str(content[name]) for name in ("issuer", "jwks_uri", "token_endpoint")}
         return self._issuer
+
+
+def claimed_name(authorization: str | None) -> str:
+    """The name under which somebody asks to be let in, for the record: nothing proves it. Empty where there is none."""
+    scheme, _, token = (authorization or "").partition(" ")
+    try:
+        if scheme.lower() == "basic":
+            return _name_and_key(token)[0]
+        if scheme.lower() == "bearer":
+            return _username(jwt.decode(token.strip(), options={"verify_signature": False}))
+    except (ValueError, jwt.PyJWTError, RecursionError):
+        pass
+    return ""
+
+
+def _username(claims: Mapping[str, object]) -> str:
+    return str(claims.get("preferred_username") or claims.get("sub", ""))
+
+
+def _name_and_key(encoded: str) -> tuple[str, str]:
+    """What a browser sends; raises ValueError where it is none."""
+    name, _, key = base64.b64decode(encoded, validate=True).decode("utf-8").partition(":")
+    return name, key
+
+
+def _no_answer(error: Exception) -> RequestError:
+    """502, and its cause in the log."""
+    logger.error("the OpenID provider does not answer as expected: %r", error)
+    return RequestError(502, "the OpenID provider does not answer as expected")
 
 
 def _as_list(value: object) -> list[object]:

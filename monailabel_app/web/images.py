@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, File, Form, UploadFile
 from fastapi.responses import FileResponse
 
-from monailabel_app.studies.volumes import check_image, split_suffix
+from monailabel_app.studies.volumes import check_upload, split_suffix
 from monailabel_app.web.answers import without_path
 from monailabel_app.web.arguments import Admin, Annotator, AnyUser, AppServices
 from monailabel_app.web.parameters import parse_parameters
@@ -28,7 +28,7 @@ def add_image(
 ) -> dict[str, object]:
     parse_parameters(params)
     with received(file) as path:
-        check_image(path)
+        check_upload(path)
         name = image or split_suffix(PureWindowsPath(file.filename or "").name)[0]
         return {"image": services.studies.add_image(name, str(path), {"user": user.username})}
 

@@ -20,7 +20,7 @@ from monailabel_app.models.parameters import InferenceParameters
 from monailabel_app.services import Services
 from monailabel_app.studies.dicom import make_segmentation, sorted_slices
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.volumes import check_image
+from monailabel_app.studies.volumes import check_upload
 from monailabel_app.web.arguments import AnyUser, AppServices
 from monailabel_app.web.authentication import User
 from monailabel_app.web.parameters import check_parameters, parse_parameters
@@ -59,7 +59,7 @@ def _scan(
     """The file to segment; the studies remember which model an image of theirs was segmented by."""
     if file is not None:
         with received(file) as path:
-            check_image(path)
+            check_upload(path)
             yield path
     elif session_id:
         yield services.sessions.image(session_id, user.username)

@@ -14,8 +14,12 @@ MAX_PARAMETERS = 64 * 1024  # characters of one request's parameters
 MAX_DEPTH = 16  # of the parameters' nesting
 
 _EXPRESSIONS = ("$", "@", "%")  # begin what a bundle's config evaluates, refers to or includes
-_REFUSED_KEYS = {"image", "label", "session", "file"}
-_REFUSED_ENDINGS = ("path", "paths", "dir", "folder", "filename", "uri", "url", "root")
+# What MONAI Label and the bundles take for images and places; whole names, since a label may be an "aortic root".
+_REFUSED_KEYS = {
+    *("image", "label", "session", "file", "filename", "path", "paths", "dir", "folder", "root", "uri", "url"),
+    *("image_path", "label_path", "load_path", "bundle_path", "bundle_root", "model_filename"),
+    *("dataset_dir", "ckpt_dir", "output_dir", "log_dir", "tracking_uri", "distributed_url"),
+}
 
 ParametersT = TypeVar("ParametersT", bound=BaseModel)
 
@@ -44,7 +48,7 @@ def parse_parameters(text: str | None) -> dict[str, object]:
     """The JSON object of a request, without anything that a config would evaluate.
 
     Raises:
-        RequestError: too long, no JSON object, or refused by `refuse_expressions`.
+        RequestError: too long, no JSON object, or refused by `check_content`.
     """
     if not text:
         return {}
@@ -56,8 +60,21 @@ def parse_parameters(text: str | None) -> dict[str, object]:
         raise RequestError(400, "params is no valid JSON") from error
     if not isinstance(parameters, dict):
         raise RequestError(400, f"params is a JSON {type(parameters).__name__}, expected an object")
-    refuse_expressions(parameters)
+    check_content(parameters)
     return parameters
+
+
+def check_content(parameters: Mapping[str, object]) -> None:
+    """Refuse what a config would evaluate, and what no answer could tell again.
+
+    Raises:
+        RequestError: see `refuse_expressions`; or half a surrogate pair, NaN, infinity.
+    """
+    refuse_expressions(parameters)
+    try:
+        json.dumps(parameters, ensure_ascii=False, allow_nan=False).encode()
+    except ValueError as error:
+        raise RequestError(400, "params holds half a surrogate pair, NaN or infinity, expected plain JSON") from error
 
 
 def refuse_expressions(value: object, where: str = "params", depth: int = 0) -> None:
@@ -73,7 +90,7 @@ def refuse_expressions(value: object, where: str = "params", depth: int = 0) -> 
     if isinstance(value, Mapping):
         for key, item in value.items():
             refuse_expressions(key, f"a key of {where}", depth)
-            if key.startswith("_") or key.lower() in _REFUSED_KEYS or key.lower().endswith(_REFUSED_ENDINGS):
+            if key.startswith("_") or key.lower() in _REFUSED_KEYS:
                 raise RequestError(400, f"{where} has the key {key!r}, which is not accepted among the parameters")
             refuse_expressions(item, f"{where}[{key!r}]", depth + 1)
     elif isinstance(value, list):

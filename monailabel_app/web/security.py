@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+import time
 from collections.abc import Mapping, Sequence
 from urllib.parse import urlsplit
 
+from starlette._utils import get_route_path
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monailabel_app.errors import RequestError
 from monailabel_app.web.audit import VIEWER
-from monailabel_app.web.authentication import Authentication
+from monailabel_app.web.authentication import Authentication, User, claimed_name
+from monailabel_app.web.brake import Brake
 from monailabel_app.web.errors import refusal
 from monailabel_app.web.parameters import MAX_PARAMETERS
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
-OPEN = ("/", "/auth/", "/auth/token")  # without credentials
+TOKEN = "/auth/token"  # takes name and password
+OPEN = ("/", "/auth/", TOKEN)  # without credentials
+# A body may keep the server waiting for so long, and for as long again as its bytes take at the least speed.
+BODY_SECONDS, BODY_SPEED = 60, 16 * 2**10  # bytes per second
 
 
 def is_loopback(host: str) -> bool:
@@ -53,27 +60,55 @@ class Guard:
         self._only_local = not (authentication.enabled or insecure)
         self._origins = origins
         self._max_upload = max_upload
+        self._brake = Brake()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path: str = scope["path"]
+        path = get_route_path(scope)
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        client = (scope.get("client") or ("", 0))[0]
         limit = self._limit(path, headers)
         try:
             if self._only_local:
-                _check_local((scope.get("client") or ("", 0))[0], headers)
+                _check_local(client, headers)
             self._check_origin(path, headers)
             _check_length(headers, limit)
-            if self._needs_user(path):
-                credentials = headers.get("authorization"), headers.get("x-api-key")
-                user = await run_in_threadpool(self.authentication.user, *credentials)
-                scope.setdefault("state", {})["user"] = user
+            if path == TOKEN:
+                self._brake.check(client)
+                send = self._counted(client, send)
+            elif self._needs_user(path):
+                scope.setdefault("state", {})["user"] = await self._user(client, headers)
         except RequestError as error:
+            scope.setdefault("state", {})["tried"] = claimed_name(headers.get("authorization"))
             await refusal(error, self.authentication.challenge)(scope, receive, send)
         else:
             await self.app(scope, _limited(receive, limit), send)
+
+    async def _user(self, client: str, headers: Mapping[str, str]) -> User:
+        credentials = headers.get("authorization"), headers.get("x-api-key")
+        if not any(credentials):
+            return self.authentication.user(None, None)
+        self._brake.check(client)
+        try:
+            user = await run_in_threadpool(self.authentication.user, *credentials)
+        except RequestError as error:
+            if error.status == 401:
+                self._brake.failed(client)
+            raise
+        self._brake.check(client)  # again: of many guesses at a time all came in before the first was wrong
+        return user
+
+    def _counted(self, client: str, send: Send) -> Send:
+        """Count an answer that refuses credentials."""
+
+        async def send_counted(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 401:
+                self._brake.failed(client)
+            await send(message)
+
+        return send_counted
 
     def _needs_user(self, path: str) -> bool:
         if path.startswith(VIEWER):
@@ -109,13 +144,22 @@ def _check_length(headers: Mapping[str, str], limit: int) -> None:
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
-    """Refuse a body that goes on beyond the limit, whatever its headers tell."""
-    received = 0
+    """Refuse a body that goes on beyond the limit, whatever its headers tell, or comes too slowly."""
+    received, waited, complete = 0, 0.0, False
 
     async def receive_limited() -> Message:
-        nonlocal received
-        message = await receive()
+        nonlocal received, waited, complete
+        if complete:  # what comes now is that the client has gone, when it has
+            return await receive()
+        start = time.monotonic()
+        try:
+            async with asyncio.timeout(BODY_SECONDS + received / BODY_SPEED - waited):
+                message = await receive()
+        except TimeoutError as error:
+            raise HTTPException(408, f"the request's body comes too slowly: {received} bytes until now") from error
+        waited += time.monotonic() - start
         received += len(message.get("body", b""))
+        complete = not message.get("more_body", False)
         if received > limit:  # FastAPI, which reads the body, passes on no other kind of error
             raise HTTPException(413, f"the request has more than {limit} bytes")
         return message

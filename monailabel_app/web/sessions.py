@@ -8,7 +8,7 @@ from fastapi import APIRouter, File, UploadFile
 from fastapi.responses import FileResponse
 
 from monailabel_app.errors import RequestError
-from monailabel_app.studies.volumes import check_image
+from monailabel_app.studies.volumes import check_upload
 from monailabel_app.web.arguments import AnyUser, AppServices
 from monailabel_app.web.uploads import received
 
@@ -26,7 +26,7 @@ def create_session(
     if uncompress or len(files) != 1:
         raise RequestError(400, "a session takes one image file; archives are not unpacked")
     with received(files[0]) as path:
-        check_image(path)
+        check_upload(path)
         session = services.sessions.create(path, user.username, expiry)
     return {"session_id": session.name, "session_info": session.json()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Form
+from fastapi import APIRouter, Form, Request
 
 from monailabel_app.web.arguments import AnyUser, AppAuthentication
 
@@ -22,8 +22,12 @@ def authentication_enabled(authentication: AppAuthentication) -> dict[str, objec
 
 @router.post("/auth/token")
 def token(
-    authentication: AppAuthentication, username: Annotated[str, Form()], password: Annotated[str, Form()]
+    request: Request,
+    authentication: AppAuthentication,
+    username: Annotated[str, Form()],
+    password: Annotated[str, Form()],
 ) -> dict[str, object]:
+    request.state.tried = username
     if not authentication.enabled:
         return {"access_token": None, "token_type": None}
     return authentication.token(username, password)

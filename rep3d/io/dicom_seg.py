@@ -138,6 +138,8 @@ def read_segmentation(
         numbers = [int(group.ReferencedSegmentNumber) for group in groups]
     except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, NotImplementedError) as error:
         raise _refusal(dataset, f"the DICOM segmentation cannot be read ({error})") from error
+    if len(numbers) != len(frames):
+        raise _refusal(dataset, f"the DICOM segmentation tells of {len(numbers)} frame(s), but has {len(frames)}")
     voxels = np.zeros((len(slices), *frames.shape[1:]), dtype=np.uint8)
     for frame, place, number in zip(frames.astype(bool), places, numbers, strict=True):
         if not 0 <= place < len(slices) or number not in names or not 0 < number < 256:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
 import math
 import os
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
+from nibabel.spatialimages import HeaderDataError
 
+from rep3d.io.bounded import GzipReader, fill, open_regular
 from rep3d.io.geometry import MAX_BYTES, Geometry, VolumeError, check_geometry
 
 # Millimetres of the unit in the lowest three bits of xyzt_units: unknown, metre, millimetre, micron.
@@ -26,9 +30,11 @@ PLACE = (
     *(f"srow_{axis}" for axis in "xyz"),
     "xyzt_units",
 )
+CIFTI = range(3000, 3100)  # intent codes
+GZIP_MAGIC = b"\x1f\x8b"
 SCANNER = 1  # the code of a qform or sform: both readers take it
 ORTHONORMAL = 1e-4  # ITK's tolerance for the axes of a sform
-CHUNK = 2**20
+MAX_OFFSET = 2**26  # bytes of header and extensions before the voxels
 MARK = b"label map by rep3d "  # begins the description of label maps that we write
 
 
@@ -52,13 +58,12 @@ def read_volume(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> tuple[np
     Raises:
         VolumeError: as of `read_geometry`; or the file is damaged, cut, or longer than its header says.
     """
-    image, geometry = _open(path, max_bytes)
-    proxy = image.dataobj
+    proxy, geometry = _open(path, max_bytes)
     content = np.empty(math.prod(geometry.shape) * proxy.dtype.itemsize, np.uint8)
     try:
         with _unpacked(path) as file:
-            file.seek(proxy.offset)
-            count = _fill(content, file)
+            fill(np.empty(proxy.offset, np.uint8), file)
+            count = fill(content, file)
             rest = file.read(1)
     except (OSError, EOFError, zlib.error) as error:
         raise VolumeError(path, f"the file is damaged or cut, its voxels cannot be read ({error})") from None
@@ -119,41 +124,77 @@ def is_untouched(path: str | os.PathLike) -> bool:
 
 def _description(path: str | os.PathLike) -> bytes:
     try:
-        volume: Any = nib.load(path)
-        return volume.header["descrip"].item()
-    except Exception:
+        return _open(path, MAX_BYTES)[1].header["descrip"].item()
+    except VolumeError:
         return b""
 
 
-def _open(path: str | os.PathLike, max_bytes: int) -> tuple[Any, Geometry]:
+def _open(path: str | os.PathLike, max_bytes: int) -> tuple[ArrayProxy, Geometry]:
+    """How the voxels of a file are stored, and its geometry, from its header.
+
+    nibabel opens no file, and extensions are not read: they tell their own lengths, which may be anything.
+    """
+    content = _beginning(path)
     try:
-        image: Any = nib.load(path)
-    except FileNotFoundError:
-        raise VolumeError(path, "no such file") from None
-    except Exception as error:
-        told = str(error).replace(f"File {path}", "it").replace(f": '{path}'", "").replace(f'"{path}"', "it")
-        raise VolumeError(path, f"cannot be read as NIfTI ({os.path.getsize(path)} bytes; {told})") from None
-    if not isinstance(image, nib.Nifti1Image):
-        kind = "CIFTI file" if isinstance(image, nib.Cifti2Image) else type(image).__name__
-        raise VolumeError(path, f"is a {kind}, expected a NIfTI volume")
-    with _unpacked(path) as file:  # again, as it is there: nibabel corrects what it reads
-        header = type(image.header)(file.read(image.header.template_dtype.itemsize), check=False)
-    geometry = _geometry(path, image, header)
+        kind = _kind(content)
+        told = kind(content[: kind.sizeof_hdr], check=False)  # as it is there: nibabel corrects what it checks
+        header = kind(content[: kind.sizeof_hdr])
+        proxy, affine = ArrayProxy(path, header), header.get_best_affine()
+    except Exception as error:  # whatever nibabel trips over
+        raise _no_nifti(path, error) from None
+    if kind is nib.Nifti2Header and int(told["intent_code"]) in CIFTI:
+        raise VolumeError(path, "is a CIFTI file, expected a NIfTI volume")
+    if header["magic"].item() == header.pair_magic:
+        raise VolumeError(path, "is the header of a pair of files (.hdr and .img), expected its voxels inside")
+    if not 0 <= proxy.offset <= MAX_OFFSET:
+        raise VolumeError(path, f"vox_offset is {proxy.offset}, expected at most {MAX_OFFSET} bytes before the voxels")
+    geometry = _geometry(path, affine, proxy, told)
     check_geometry(path, geometry, max_bytes)
-    return image, geometry
+    return proxy, geometry
 
 
-def _geometry(path: str | os.PathLike, image: Any, told: Any) -> Geometry:
+def _beginning(path: str | os.PathLike) -> bytes:
+    """What a header has room in, unpacked."""
+    with open_regular(path) as file:
+        magic = file.read(len(GZIP_MAGIC))
+    if not magic:
+        raise _no_nifti(path, "Empty file")
+    if str(path).endswith(".gz") and magic != GZIP_MAGIC:
+        raise _no_nifti(path, "it is not a gzip file")
+    content = np.empty(nib.Nifti2Header.sizeof_hdr, np.uint8)
+    try:
+        with _unpacked(path) as unpacked:
+            return content[: fill(content, unpacked)].tobytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise _no_nifti(path, error) from None
+
+
+def _no_nifti(path: str | os.PathLike, reason: object) -> VolumeError:
+    return VolumeError(path, f"cannot be read as NIfTI ({os.path.getsize(path)} bytes; {reason})")
+
+
+def _kind(content: bytes) -> type[nib.Nifti1Header]:
+    """The class of a header.
+
+    Raises:
+        HeaderDataError: it is none of NIfTI's.
+    """
+    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+        if kind.may_contain_header(content):
+            return kind
+    raise HeaderDataError("Cannot work out file type of it")
+
+
+def _geometry(path: str | os.PathLike, affine: np.ndarray, proxy: ArrayProxy, told: Any) -> Geometry:
     unit = int(told["xyzt_units"]) & 7
     if unit not in MILLIMETRES:
         raise VolumeError(path, f"xyzt_units has the spatial unit {unit}, expected 0 to 3 (unknown, m, mm, micron)")
     to_mm = np.diag([MILLIMETRES[unit]] * 3 + [1.0])
     itk_affine = _itk_affine(told)
-    proxy = image.dataobj
     scaled = proxy.dtype.kind in "biuf" and (proxy.slope, proxy.inter) != (1, 0)
     return Geometry(
-        _spatial(image.shape),
-        to_mm @ np.asarray(image.affine, dtype=np.float64),
+        _spatial(proxy.shape),
+        to_mm @ np.asarray(affine, dtype=np.float64),
         None if itk_affine is None else to_mm @ itk_affine,
         np.dtype(np.float64) if scaled else proxy.dtype.newbyteorder("="),
         told,
@@ -198,17 +239,7 @@ def _quaternion_axes(told: Any) -> np.ndarray:
     return axes
 
 
-def _unpacked(path: str | os.PathLike) -> io.BufferedIOBase:
-    return gzip.open(path) if str(path).endswith(".gz") else open(path, "rb")
-
-
-def _fill(content: np.ndarray, file: io.BufferedIOBase) -> int:
-    """Read into an array of bytes, as far as the file goes; returns how many."""
-    view, count = content.data, 0
-    while count < len(view):
-        piece = file.read(min(CHUNK, len(view) - count))
-        if not piece:
-            break
-        view[count : count + len(piece)] = piece
-        count += len(piece)
-    return count
+@contextmanager
+def _unpacked(path: str | os.PathLike) -> Iterator[io.BufferedIOBase | io.RawIOBase]:
+    with open_regular(path) as file:
+        yield GzipReader(file) if str(path).endswith(".gz") else file

@@ -109,11 +109,12 @@ def _write_nrrd(
 
 def _format(path: Path) -> ModuleType:
     """The module that reads a file."""
-    if split_suffix(path.name)[1] in NIFTI:
+    _, suffix = split_suffix(path.name)
+    if suffix in NIFTI:
         return nifti
-    from rep3d.io import nrrd  # not before: it needs SimpleITK
+    from rep3d.io import nrrd, segments  # not before: they need SimpleITK
 
-    return nrrd
+    return segments if suffix == ".seg.nrrd" else nrrd
 
 
 @contextmanager

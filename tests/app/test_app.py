@@ -1,6 +1,7 @@
 """The app as it is built, without a server."""
 
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from app_helpers import small_bundle
 
 import monailabel_app
 from monailabel_app.main import Rep3DApp
+from monailabel_app.temporary import LOCK, PREFIX
 
 
 @pytest.fixture
@@ -30,3 +32,10 @@ def test_scores_of_a_folder(given, scores, tmp_path, conf):
     app = Rep3DApp(str(tmp_path / "app"), str(tmp_path / "studies"), conf)
     app.services.background.keep_scores()
     assert bool(app.services.background.scorings.all()) == scores
+
+
+def test_temporary_files_lie_in_a_folder_of_the_app(tmp_path, conf):
+    """So that the next start knows what a killed one left, see test_temporary.py."""
+    Rep3DApp(str(tmp_path / "app"), str(tmp_path / "studies"), conf)
+    folder = Path(tempfile.gettempdir())
+    assert folder.name.startswith(PREFIX) and (folder / LOCK).is_file()

@@ -47,6 +47,19 @@ def upload(path):
     return {"file": (path.name, path.read_bytes())}
 
 
+# --- what is there
+
+
+def test_what_is_not_served_is_told(server, images):
+    stray = server.studies / "stray.mha"
+    stray.touch()
+    try:
+        told = server.request("GET", "/datastore/").json()
+        assert told["total"] == len(images) and "no known suffix" in told["set_aside"]["stray.mha"]
+    finally:
+        stray.unlink()
+
+
 # --- clients
 
 
@@ -116,6 +129,26 @@ def slicer_export(scan):
     voxels = np.zeros(nib.load(scan).shape, dtype=np.uint8)
     voxels[2:5, 2:5, 2:5], voxels[5:8, 2:5, 2:5] = 1, 2
     return voxels
+
+
+@pytest.mark.parametrize("name", ["2: CT Abdomen", "T1 w/ contrast"])
+def test_a_scan_of_ones_own_in_slicer(name, server, material, tmp_path):
+    """Sent at Run under the volume's name, by which the module goes on, whatever the answer tells."""
+    client = slicer_client()(server.url, tmpdir=str(tmp_path), client_id="reader")
+    scan = next(iter(material.scans.values()))
+    image_id = client.upload_image(str(scan), name)["image"]
+    try:
+        assert image_id != name and image_id in client.datastore()["objects"]
+        result, _ = client.infer("msd_hippocampus", name, {"preset": "fast", "result_extension": ".nrrd"})
+        assert sitk.ReadImage(result).GetSize() == sitk.ReadImage(str(scan)).GetSize()
+        nib.save(nib.Nifti1Image(slicer_export(scan), nib.load(scan).affine), tmp_path / "label.nii.gz")
+        told = {"label_info": [{"name": label, "idx": index} for index, label in enumerate(HIPPOCAMPUS, 1)]}
+        assert client.save_label(name, str(tmp_path / "label.nii.gz"), params=told)["label"] == image_id
+        stored = np.asarray(nib.load(client.download_label(name, "final")).dataobj)
+        np.testing.assert_array_equal(stored, slicer_export(scan))
+        assert "final" in client.datastore()["objects"][image_id]["labels"]
+    finally:
+        server.request("DELETE", "/datastore/image", params={"id": name}).raise_for_status()
 
 
 def test_ohif(server, images):

@@ -2,11 +2,13 @@ import gzip
 import itertools
 import re
 import struct
+import time
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from rep3d.io.bounded import MAX_MEMBERS
 from rep3d.io.geometry import TOLERANCE, TooLargeError, VolumeError, geometry_note
 from rep3d.io.nifti import label_image, read_geometry, read_volume
 
@@ -305,3 +307,55 @@ def test_the_note_names_what_differs(codes, pixdim, cause, tmp_path):
     struct.pack_into("<2h", content, 252, codes["qform_code"], codes["sform_code"])
     (tmp_path / "scan.nii").write_bytes(content)
     assert f" mm apart: {cause}. It is computed" in geometry_note(read_geometry(tmp_path / "scan.nii"))
+
+
+def test_a_pair_of_files(tmp_path):
+    """Its voxels lie in another file, whatever the header is called."""
+    path = save(tmp_path / "a.nii")
+    content = bytearray(path.read_bytes())
+    content[344:348] = b"ni1\0"
+    path.write_bytes(content)
+    (tmp_path / "a.img").write_bytes(b"TOP SECRET" * 1000)
+    for read in (read_geometry, read_volume):
+        with pytest.raises(VolumeError, match="is the header of a pair of files"):
+            read(path)
+
+
+@pytest.mark.parametrize("offset", [1e12, 2**27, -352])
+def test_voxels_far_behind_the_header(offset, tmp_path):
+    """A small compressed file may hold any number of bytes before the voxels."""
+    path = save(tmp_path / "a.nii")
+    content = bytearray(path.read_bytes())
+    content[108:112] = np.array(offset, "<f4").tobytes()
+    path.write_bytes(content)
+    with pytest.raises(VolumeError, match=r"vox_offset is|cannot be read as NIfTI \(.*vox offset"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("size", [0, -16, 2**31 - 16])
+def test_extensions_that_tell_any_length(size, tmp_path):
+    """nibabel reads as many bytes of them as they tell, of length 0 all that a compressed file unpacks to."""
+    path = save(tmp_path / "a.nii")
+    content = path.read_bytes()
+    header = bytearray(content[:348] + b"\1\0\0\0" + np.array([size, 4], "<i4").tobytes() + bytes(24))
+    header[108:112] = np.array(len(header), "<f4").tobytes()
+    path.write_bytes(bytes(header) + content[352:])
+    np.testing.assert_array_equal(read_volume(path)[0], VOXELS)
+
+
+def test_a_gzip_file_of_very_many_empty_members(tmp_path):
+    """Python's own reader goes on for minutes in an upload of them."""
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(gzip.compress(b"") * (MAX_MEMBERS + 1) + gzip.compress(save(tmp_path / "b.nii").read_bytes()))
+    start = time.monotonic()
+    with pytest.raises(VolumeError, match="more than 131072 gzip members"):
+        read_geometry(path)
+    assert time.monotonic() - start < 10
+
+
+def test_a_gzip_file_of_some_members(tmp_path):
+    """As bgzip writes it, with an empty one at the end."""
+    content = save(tmp_path / "b.nii").read_bytes()
+    pieces = [content[start : start + 100] for start in range(0, len(content), 100)]
+    (tmp_path / "a.nii.gz").write_bytes(b"".join(gzip.compress(piece) for piece in [*pieces, b""]))
+    np.testing.assert_array_equal(read_volume(tmp_path / "a.nii.gz")[0], VOXELS)

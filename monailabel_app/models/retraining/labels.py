@@ -29,7 +29,7 @@ def find_labelled(
     Args:
         served: all bundles of the app, to tell which one a label belongs to that was put there by hand.
     """
-    items, left_out = {}, datastore.set_aside()
+    items, left_out = {}, datastore.labels_set_aside()
     for image_id in datastore.get_labeled_images():
         label, info = datastore.fixed_label(image_id, "final")
         try:

@@ -1,5 +1,7 @@
+import os
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -186,6 +188,25 @@ def test_ranks():
     largest = np.hypot(3, 3)
     assert by_diversity(unlabeled, labeled) == pytest.approx({"a": 0.5 / largest, "b": 0.4})
     assert by_diversity(unlabeled, {}) == by_entropy(unlabeled, {})
+
+
+def test_a_replaced_image_gets_new_scores(model, store):
+    """It alone, also where its size and its time stay; scores that an older version left count on."""
+    replaced, other, *_ = store.list_images()
+    compute_scores(Task({}), store, model)
+    before, path = known_scores(store, model), store.image(replaced)
+    kept = store.knowledge(other)["scores"]
+    del kept[model.bundle.name]["file"]
+    store.update_image_info(other, {"scores": kept})
+    state = path.stat()
+    scan = nib.load(path)
+    voxels = np.random.default_rng(0).normal(100, 50, scan.shape).astype(np.float32)
+    nib.save(nib.Nifti1Image(voxels, scan.affine), path)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert known_scores(store, model).keys() == before.keys() - {replaced}
+    assert compute_scores(Task({}), store, model)["done"] == [replaced]
+    after = known_scores(store, model)
+    assert [image for image in before if after[image] != before[image]] == [replaced]
 
 
 def test_scores_are_kept_until_the_weights_change(model, store, tmp_path):

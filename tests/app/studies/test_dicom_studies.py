@@ -1,6 +1,7 @@
 """DICOM series among the studies."""
 
 import os
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -80,3 +81,33 @@ def test_a_series_is_not_removed(store, files):
     with pytest.raises(RequestError, match="a DICOM series is not removed") as caught:
         store.remove_image("series")
     assert caught.value.status == 405 and files[0].is_file() and store.get_labels_by_image_id("series")
+
+
+@pytest.mark.parametrize("kind", ["slice", "all slices", "folder below"])
+def test_slices_that_lie_elsewhere(kind, tmp_path):
+    """Links out of the studies: what they lead to is not read, and not left out either."""
+    series = tmp_path / "studies/series"
+    outside = tmp_path / "outside"
+    files = write_series(outside)
+    shutil.copytree(outside, series)
+    if kind == "folder below":
+        (series / "more").symlink_to(outside)
+    else:
+        for path in files if kind == "all slices" else files[3:4]:
+            (series / path.name).unlink()
+            (series / path.name).symlink_to(path)
+    store = StudiesFolder(tmp_path / "studies")
+    for read in (store.image, store.series):
+        with pytest.raises(RequestError, match="is a link out of the studies") as caught:
+            read("series")
+        assert caught.value.status == 400
+    assert not list((store.root / ".rep3d").rglob("*.nii.gz"))
+
+
+def test_slices_that_are_links_within_the_studies(tmp_path):
+    kept = tmp_path / "studies/.kept"
+    series = tmp_path / "studies/series"
+    series.mkdir(parents=True)
+    for path in write_series(kept):
+        (series / path.name).symlink_to(path)
+    assert StudiesFolder(tmp_path / "studies").image("series").is_file()

@@ -1,10 +1,19 @@
 """Images and labels that come from outside: what is refused, and in which words."""
 
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
 import nibabel as nib
 import numpy as np
 import pytest
 
 from monailabel_app.errors import RequestError
+from monailabel_app.studies import volumes
+from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.submission import submit_label
 from monailabel_app.studies.volumes import check_image, read_grid, read_label, read_voxels, split_suffix
 from rep3d.io.geometry import TOLERANCE, plain_geometry
 
@@ -99,9 +108,9 @@ def test_label(tmp_path):
     [
         (np.ones((2, 2, 3)), AFFINE, "shape"),
         (np.ones((2, 2, 2)), AFFINE + 1, "label's affine .* differs by"),
-        (np.full((2, 2, 2), 3.0), AFFINE, r"label value\(s\) \[3.0\], expected some of \[0, 1, 2\]"),
-        (np.full((2, 2, 2), 0.5), AFFINE, r"label value\(s\) \[0.5\]"),
-        (np.full((2, 2, 2), -1.0), AFFINE, r"label value\(s\) \[-1.0\]"),
+        (np.full((2, 2, 2), 3.0), AFFINE, r"1 other label value\(s\) than the expected \[0, 1, 2\]"),
+        (np.full((2, 2, 2), 0.5), AFFINE, r"1 other label value\(s\)"),
+        (np.full((2, 2, 2), -1.0), AFFINE, r"1 other label value\(s\)"),
         (np.zeros((2, 2, 2)), AFFINE, "the label is empty"),
     ],
     ids=["shape", "affine", "id", "fraction", "negative", "empty"],
@@ -114,3 +123,65 @@ def test_labels_that_do_not_fit(voxels, affine, message, tmp_path):
 def test_empty_label_on_request(tmp_path):
     path = save(tmp_path / "a.nii.gz", np.zeros((2, 2, 2)))
     assert not read_label(path, plain_geometry((2, 2, 2), AFFINE), [1, 2], allow_empty=True).any()
+
+
+def test_waiting_uploads_are_bounded(tmp_path, monkeypatch):
+    """While one is looked at, MAX_WAITING wait; those after them are told to come again, and a later one is let in."""
+    path = save(tmp_path / "a.nii.gz", np.ones((2, 2, 2)))
+    go_on, inside = threading.Event(), threading.Event()
+
+    def read_grid_slowly(path):
+        inside.set()
+        assert go_on.wait(30)
+        return read_grid(path)
+
+    monkeypatch.setattr(volumes, "read_grid", read_grid_slowly)
+    with ThreadPoolExecutor(volumes.MAX_WAITING + 1) as pool:
+        waiting = [pool.submit(volumes.check_upload, path) for _ in range(volumes.MAX_WAITING + 1)]
+        assert inside.wait(30)
+        while volumes._admitted._value:
+            time.sleep(0.01)
+        with pytest.raises(RequestError, match="8 uploads are waiting already") as caught:
+            volumes.check_upload(path)
+        assert caught.value.status == 503
+        go_on.set()
+        assert [one.result() for one in waiting] == [None] * len(waiting)
+    volumes.check_upload(path)
+
+
+def test_a_pipe_among_the_studies(tmp_path):
+    """It is not opened: that would last until somebody writes to it."""
+    store = StudiesFolder(tmp_path)
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    for use in (store.image, store.checksum):
+        with pytest.raises(RequestError, match="no regular file|there is no image"):
+            use("pipe")
+
+
+@pytest.mark.parametrize("names", [["anterior", "posterior", "anterior"], ["a"] * 300, [" Anterior", "anterior "]])
+def test_two_segments_of_one_name(names, tmp_path):
+    """Which of them counts nobody knows; they are not taken for one."""
+    store = StudiesFolder(tmp_path)
+    save(tmp_path / "scan.nii.gz", np.ones((2, 2, 2), np.float32))
+    label = save(tmp_path / "labels/label.nii.gz", np.ones((2, 2, 2), np.uint8))
+    bundle = SimpleNamespace(name="one", labels={"anterior": 1, "posterior": 2})
+    with pytest.raises(RequestError, match="segments have the name 'a") as caught:
+        submit_label(store, {"one": bundle}, "scan", label, "final", {}, names=names)
+    assert caught.value.status == 400 and str(tmp_path) not in caught.value.message
+
+
+def test_blanks_around_names(tmp_path):
+    store = StudiesFolder(tmp_path)
+    save(tmp_path / "scan.nii.gz", np.ones((2, 2, 2), np.float32))
+    label = save(tmp_path / "labels/label.nii.gz", np.ones((2, 2, 2), np.uint8))
+    bundle = SimpleNamespace(name="one", labels={"anterior": 1, "posterior": 2})
+    submit_label(store, {"one": bundle}, "scan", label, "final", {}, names=["background", " posterior "])
+    assert (read_voxels(store.label("scan", "final")) == 2).all()
+
+
+def test_reading_has_a_time_limit(tmp_path, monkeypatch):
+    path = save(tmp_path / "a.nii.gz", np.ones((2, 2, 2)))
+    monkeypatch.setattr(volumes, "MAX_SECONDS", 0)
+    for check in (check_image, lambda path: read_label(path, read_grid(path), [1])):
+        with pytest.raises(RequestError, match="it takes too long"):
+            check(path)

@@ -4,7 +4,7 @@ import asyncio
 import json
 
 
-def ask(app, method="GET", path="/", body=b"", client="127.0.0.1", **headers):
+def ask(app, method="GET", path="/", body=b"", client="127.0.0.1", query=b"", **headers):
     """Status, headers and JSON of an answer."""
     messages = []
     pieces = [body[: len(body) // 2], body[len(body) // 2 :]]
@@ -21,7 +21,7 @@ def ask(app, method="GET", path="/", body=b"", client="127.0.0.1", **headers):
         "type": "http",
         "method": method,
         "path": path,
-        "query_string": b"",
+        "query_string": query,
         "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
         "client": (client, 1),
     }

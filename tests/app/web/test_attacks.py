@@ -25,6 +25,9 @@ import pytest
 import requests
 import torch
 from app_helpers import ROOT, PlainServer, Server, small_bundle
+from dicom_helpers import write_series
+
+from monailabel_app.web.brake import FAILURES
 
 pytestmark = pytest.mark.slow
 
@@ -203,6 +206,34 @@ def link(target):
     return answer, answer.content == (target.outside / "secret.nii.gz").read_bytes()
 
 
+@attack("a DICOM series whose slices are links out of the studies", ours=400, plain=404)
+def linked_slices(target):
+    answer = target.send("GET", "/datastore/image?image=series")
+    return answer, answer.ok
+
+
+# --- notes
+
+
+def noted(target: Target, note: str) -> tuple[requests.Response, bool]:
+    """A note in JSON, and whether it keeps everybody from listing the studies; if so, it is replaced."""
+    answer = target.send("PUT", "/datastore/image/info?image=spare", data={"info": f'{{"note": {note}}}'})
+    broken = target.send("GET", "/datastore/?output=all").status_code == 500
+    if broken:
+        target.send("PUT", "/datastore/image/info?image=spare", data={"info": '{"note": ""}'})
+    return answer, broken
+
+
+@attack("half a character (`\\ud800`) in a note on an image", "nobody can list the studies any more", ours=400)
+def half_a_character(target):
+    return noted(target, r'"\ud800"')
+
+
+@attack("NaN in a note on an image", "nobody can list the studies any more", ours=400)
+def note_of_nan(target):
+    return noted(target, "NaN")
+
+
 # --- labels
 
 
@@ -299,9 +330,14 @@ def detached_nrrd(target):
     return read_raw(target, ".nrrd")
 
 
-def read_raw(target: Target, suffix: str) -> tuple[requests.Response, bool]:
+@attack("the same as .nrrd, hidden behind a lone carriage return", ours=400, plain=500)
+def hidden_data_file(target):
+    return read_raw(target, ".nrrd", before="content: x\r")
+
+
+def read_raw(target: Target, suffix: str, before: str = "") -> tuple[requests.Response, bool]:
     secret = target.outside / "secret.raw"
-    header = f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 3 4\nencoding: raw\ndata file: {secret}\n\n"
+    header = f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 3 4\nencoding: raw\n{before}data file: {secret}\n\n"
     answer = target.infer(query="x=", files={"file": (f"a{suffix}", header.encode())})
     return answer, answer.ok and voxels_of(answer).astype(np.uint8).tobytes("F") == secret.read_bytes()
 
@@ -406,6 +442,14 @@ def listed(target: Target, **headers: str) -> tuple[requests.Response, bool]:
 def no_credentials(target):
     answer = target.server.request("GET", "/datastore/?output=all")
     return answer, answer.ok and IMAGE in answer.json()["objects"]
+
+
+@attack("many keys are tried, though keys are set", "reads the studies", ours=429, keys=True)
+def guessed_keys(target):
+    headers = {"X-Forwarded-For": "192.0.2.1"}  # not to shut the other attacks out
+    for guess in range(FAILURES):
+        target.server.request("GET", "/datastore/?output=all", headers={"X-API-Key": f"{guess}", **headers})
+    return listed(target, **headers)
 
 
 @attack("somebody who may only read removes an image", "removes it", ours=403, keys=True)
@@ -523,7 +567,7 @@ def threshold_network(foreground: float = 0.0) -> dict[str, torch.Tensor]:
 
 
 def fill(folder: Path) -> None:
-    """A studies folder with a scan and a link that leads out, and secrets beside it."""
+    """A studies folder with a scan and links that lead out, and secrets beside it."""
     studies, outside = folder / "studies", folder / "outside"
     studies.mkdir(parents=True)
     outside.mkdir()
@@ -533,6 +577,9 @@ def fill(folder: Path) -> None:
     (outside / "secret.raw").write_bytes(secret_voxels().astype(np.uint8).tobytes()[:24])
     torch.save(threshold_network(foreground=1e9), outside / "foreground.pt")
     (studies / "link.nii.gz").symlink_to(outside / "secret.nii.gz")
+    (studies / "series").mkdir()
+    for path in write_series(outside / "slices"):
+        (studies / "series" / path.name).symlink_to(path)
 
 
 @pytest.fixture(scope="module")

@@ -3,9 +3,13 @@
 import json
 
 import pytest
+from asgi_helpers import ask
+from fastapi import FastAPI
 
 from monailabel_app.errors import RequestError
 from monailabel_app.models.parameters import InferenceParameters
+from monailabel_app.web.arguments import JSONParameters
+from monailabel_app.web.errors import answer_errors
 from monailabel_app.web.parameters import MAX_PARAMETERS, check_parameters, parse_parameters
 
 
@@ -64,3 +68,46 @@ def test_unknown_parameters_are_ignored():
 def test_values_are_checked(name, value):
     with pytest.raises(RequestError, match=name):
         check_parameters(InferenceParameters, {name: value})
+
+
+@pytest.mark.parametrize(
+    "label", ["aortic root", "nerve root", "optic path", "dir of x", "kidney url", "Root of aorta"]
+)
+def test_points_of_labels_whose_names_end_as_places_do(label):
+    assert parse_parameters(json.dumps({label: [[1, 2, 3]]})) == {label: [[1, 2, 3]]}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r'{"note": "\ud800"}',
+        r'{"\udfff": 1}',
+        r'{"a": [{"b": "x\udc00y"}]}',
+        '{"a": NaN}',
+        '{"a": -Infinity}',
+        '{"a": 1e999}',
+    ],
+)
+def test_what_cannot_be_told_again(text):
+    """One such note would fail every later listing."""
+    with pytest.raises(RequestError, match="half a surrogate pair, NaN or infinity") as caught:
+        parse_parameters(text)
+    assert caught.value.status == 400
+    caught.value.message.encode()
+
+
+def test_pairs_of_surrogates_are_characters():
+    assert parse_parameters(r'{"note": "\ud83d\ude00"}') == {"note": "\N{GRINNING FACE}"}
+
+
+@pytest.mark.parametrize("body", [rb'{"note": "\ud800"}', rb'{"\ud800": 1}', b'{"a": NaN}', rb'["\ud800"]'])
+def test_a_body_that_cannot_be_told_again(body):
+    server = FastAPI()
+    answer_errors(server)
+
+    def store(params: JSONParameters) -> dict:
+        return params
+
+    server.add_api_route("/store", store, methods=["POST"])
+    status, _, answer = ask(server, "POST", "/store", body, content_type="application/json")
+    assert status in (400, 422) and answer["detail"]

@@ -1,0 +1,90 @@
+"""Segmentations of a PACS that are none: remembered, not tried again and again. Without a PACS."""
+
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from app_helpers import small_bundle
+from dicom_helpers import write_series
+
+from monailabel_app.bundles import read_bundle
+from monailabel_app.dicomweb.client import COUNT, Series
+from monailabel_app.dicomweb.images import PacsImages
+from monailabel_app.dicomweb.outcomes import Outcomes
+from monailabel_app.dicomweb.synchronization import Synchronization
+from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.knowledge import KNOWLEDGE
+from rep3d.io.dicom import sorted_slices
+from rep3d.io.dicom_seg import make_segmentation
+
+
+class Pacs:
+    """Holds one series and one segmentation of it."""
+
+    def __init__(self, folder):
+        write_series(folder, slices=6)
+        self.slices = sorted_slices(folder)
+        voxels = np.zeros((64, 48, 6), np.uint8)
+        voxels[8:20, 8:20, 1:5] = 1
+        self.segmentation = make_segmentation(self.slices, voxels, {"anterior hippocampus": 1}, "another program")
+        self.segmentation.Manufacturer = "somebody else"
+        self.asked = 0
+
+    def series(self):
+        uid = str(self.segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID)
+        return {uid: Series(uid, "1", "CT", "P1", "20260101", "120000", "ball", len(self.slices))}
+
+    def fetch(self, series, folder):
+        shutil.copytree(self.slices[0].parent, folder)
+        (folder / COUNT).write_text(str(series.count))
+
+    def segmentations(self):
+        dataset = self.segmentation
+        return [(dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID)]
+
+    def instance(self, *uids):
+        self.asked += 1
+        return self.segmentation
+
+
+@pytest.fixture
+def pacs(tmp_path):
+    return Pacs(tmp_path / "series")
+
+
+def look(pacs, tmp_path):
+    """Twice, as after a restart; what became of the segmentation, and the store."""
+    bundle = read_bundle(small_bundle(tmp_path / "bundles", "msd_hippocampus"))
+    store = StudiesFolder(tmp_path / "kept", PacsImages(pacs, tmp_path / "kept"))
+    for _ in range(2):
+        Synchronization(pacs, store, {bundle.name: bundle}, send=False).run()
+    return Outcomes(store.root / KNOWLEDGE / "segmentations").of(str(pacs.segmentation.SOPInstanceUID)), store
+
+
+def test_a_segmentation_is_taken_in_once(pacs, tmp_path):
+    outcome, store = look(pacs, tmp_path)
+    assert outcome["version"] == 1 and pacs.asked == 1
+    label = nib.load(store.label(store.list_images()[0], "final"))
+    assert np.asarray(label.dataobj).sum() == 12 * 12 * 4
+
+
+def fewer_groups(dataset):
+    del dataset.PerFrameFunctionalGroupsSequence[-1]
+
+
+def more_groups(dataset):
+    dataset.PerFrameFunctionalGroupsSequence.append(dataset.PerFrameFunctionalGroupsSequence[-1])
+
+
+def no_groups(dataset):
+    dataset.PerFrameFunctionalGroupsSequence = pydicom.Sequence()
+
+
+@pytest.mark.parametrize(("change", "count"), [(fewer_groups, 3), (more_groups, 5), (no_groups, 0)])
+def test_frames_and_what_is_told_of_them(change, count, pacs, tmp_path):
+    change(pacs.segmentation)
+    outcome, store = look(pacs, tmp_path)
+    assert f"tells of {count} frame(s), but has 4" in outcome["refused"] and pacs.asked == 1
+    assert store.get_labeled_images() == []
