@@ -101,13 +101,8 @@ def find_slices(folder: Path) -> SeriesFiles:
         _check_alike(folder, slices)
         return SeriesFiles(_in_order(folder, slices), set_aside)
     except VolumeError as error:
-<<<<<<< HEAD
         beside = f" ({describe(set_aside)})" if set_aside else ""
         raise VolumeError(folder, error.reason + beside) from error
-=======
-        also = f" ({describe(set_aside)})" if set_aside else ""
-        raise VolumeError(folder, f"{error.reason}{also}") from error
->>>>>>> dicom
 
 
 def describe(set_aside: Mapping[str, str]) -> str:
