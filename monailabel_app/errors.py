@@ -33,7 +33,7 @@ def storage_error(error: BaseException | None) -> RequestError | None:
     return None
 
 
-def told_of(error: Exception) -> str:
+def error_message(error: Exception) -> str:
     """What is told of any error: of those that nobody foresaw their type, the rest is in the log."""
-    told = error if isinstance(error, RequestError) else storage_error(error)
-    return told.message if told is not None else f"{type(error).__name__}, see the server's log"
+    known = error if isinstance(error, RequestError) else storage_error(error)
+    return known.message if known is not None else f"{type(error).__name__}, see the server's log"

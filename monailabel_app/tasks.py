@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from monailabel_app.errors import RequestError, storage_error, told_of
+from monailabel_app.errors import RequestError, storage_error, error_message
 
 logger = logging.getLogger(__name__)
 
@@ -121,9 +121,9 @@ class TaskList:
             task.status = "STOPPED" if task.stopping.is_set() else "DONE"
         except Exception as error:
             if isinstance(error, RequestError) or storage_error(error):
-                task.report(told_of(error))
+                task.report(error_message(error))
             else:
                 logger.exception("%s failed", self.kind)
-                task.report(f"failed: {told_of(error)}")
+                task.report(f"failed: {error_message(error)}")
             task.ended = datetime.now()
             task.status = "ERROR"

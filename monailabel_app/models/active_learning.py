@@ -156,14 +156,14 @@ def pick_sample(
     strategy = strategies[request["strategy"]]
     while (sample := strategy({**request, "skipped": skipped}, datastore)) and sample["id"] not in skipped:
         try:
-            told = _describe_image(datastore, sample["id"])
+            image = _describe_image(datastore, sample["id"])
         except RequestError as error:
             if error.status == 507:
                 raise
             logger.warning("next sample: skipped %s: %s", sample["id"], error.message)
             skipped[sample["id"]] = error.message
         else:
-            return {**told, **sample, **({"skipped": skipped} if skipped else {})}
+            return {**image, **sample, **({"skipped": skipped} if skipped else {})}
     return {"skipped": skipped} if skipped else {}
 
 
@@ -175,8 +175,8 @@ def _describe_image(datastore: StudiesFolder, image_id: str) -> dict[str, Any]:
     """
     path = datastore.image(image_id)
     read_grid(path)
-    told = {"name": path.name, "path": str(path), "checksum": datastore.checksum(image_id)}
-    return {**datastore.get_image_info(image_id), **told}
+    file = {"name": path.name, "path": str(path), "checksum": datastore.checksum(image_id)}
+    return {**datastore.get_image_info(image_id), **file}
 
 
 def choose_model(models: Mapping[str, BundleInference], name: str) -> BundleInference:

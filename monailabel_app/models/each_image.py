@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from monailabel_app.errors import RequestError, told_of
+from monailabel_app.errors import RequestError, error_message
 from monailabel_app.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,6 @@ def for_each_image(task: Task, doing: str, images: Sequence[str], work: Callable
             failed[image] = error.message
         except Exception as error:
             logger.exception("%s: skipped %s", doing, image)
-            failed[image] = told_of(error)
+            failed[image] = error_message(error)
         task.report(f"{len(done) + len(failed)} of {len(images)} images", done=len(done), total=len(images))
     return {"done": done, "failed": failed}

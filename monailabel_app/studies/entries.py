@@ -54,5 +54,5 @@ def stamp(path: Path) -> str:
     except OSError:  # not there, or not any more
         return ""
     # st_ctime also changes where a program has set the time of the modification back
-    told = [(name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:16]
+    content = [(name, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states]
+    return hashlib.sha256(repr(content).encode()).hexdigest()[:16]

@@ -157,8 +157,8 @@ class StudiesFolder(Datastore):
         Raises:
             RequestError: 404, there is no such image.
         """
-        told = self.images.info(image_id)
-        return {**self.knowledge(image_id), **told}
+        of_source = self.images.info(image_id)
+        return {**self.knowledge(image_id), **of_source}
 
     def knowledge(self, image_id: str) -> dict[str, Any]:
         """What was stored with an image, without a look at the image."""

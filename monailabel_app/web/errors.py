@@ -70,8 +70,8 @@ class ErrorAnswers:
 async def _answer_wrong_request(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".encode(errors="backslashreplace").decode()
-    return JSONResponse({"detail": told}, 422)
+    message = f"{'.'.join(map(str, first['loc']))}: {first['msg']}".encode(errors="backslashreplace").decode()
+    return JSONResponse({"detail": message}, 422)
 
 
 async def _answer_refusal(request: Request, error: Exception) -> Response:
