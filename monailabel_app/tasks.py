@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from monailabel_app.errors import RequestError, storage_error, error_message
+from monailabel_app.errors import RequestError, error_message, storage_error
 
 logger = logging.getLogger(__name__)
 
