@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 Record = TypeVar("Record", bound="DataclassInstance")
 
 PART = ".part"  # ends temporary names
+OWN_PART = re.compile(rf"\.\d+\.\d+{re.escape(PART)}\.")  # of a process and a thread
 
 
 class WriteError(OSError):
@@ -94,4 +96,5 @@ def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, object]]) -> 
 def remove_parts(folder: str | os.PathLike) -> None:
     """Remove what a kill left half written, below a folder."""
     for path in Path(folder).rglob(f".*{PART}.*"):
-        path.unlink()
+        if OWN_PART.match(path.name) and path.is_file():
+            path.unlink()

@@ -78,7 +78,10 @@ def test_parts_of_a_kill(tmp_path):
     (tmp_path / "deep").mkdir()
     for name in (".1.2.part.model.pt", "deep/.3.4.part.label.nii.gz", "deep/kept.part.txt", ".kept"):
         (tmp_path / name).touch()
+    (tmp_path / ".report.part.1.txt").touch()  # of somebody else
+    (tmp_path / ".1.2.part.folder").mkdir()
     remove_parts(tmp_path)
+    (tmp_path / ".report.part.1.txt").unlink()
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [".kept", "kept.part.txt"]
 
 

@@ -265,12 +265,10 @@ class StudiesFolder(Datastore):
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
         """The images with a final label."""
-        pairs, labels = [], self.labels.files(FINAL)
-        for image_id, path in self.images.paths().items():
-            if image_id in labels:
-                paths = {"image": self.images.file(image_id, path), "label": labels[image_id]}
-                pairs.append({key: str(p if full_path else p.relative_to(self.root)) for key, p in paths.items()})
-        return pairs
+        return [
+            {key: str(path if full_path else path.relative_to(self.root)) for key, path in files.items()}
+            for files in self._labelled().values()
+        ]
 
     def status(self) -> dict[str, Any]:
         images = self.images.paths()
@@ -297,16 +295,25 @@ class StudiesFolder(Datastore):
 
     def get_dataset_archive(self, limit_cases: int | None = None) -> str:
         """A ZIP file of the labelled images; the caller deletes it."""
-        pairs = self.datalist()[: limit_cases or None]
-        if not pairs:
+        labelled = list(self._labelled().items())[: limit_cases or None]
+        if not labelled:
             raise RequestError(404, "there is no labelled image yet")
         with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
             with zipfile.ZipFile(file, "w") as archive:
-                for pair in pairs:
-                    for key, path in pair.items():
-                        archive.write(path, f"{key}/{Path(path).name}")
+                for image_id, files in labelled:  # by the id: files in several folders may share a name
+                    for key, path in files.items():
+                        archive.write(path, f"{key}/{image_id}{_suffix(path)}")
                 archive.writestr("metadata.json", json.dumps(self.json()))
         return file.name
+
+    def _labelled(self) -> dict[str, dict[str, Path]]:
+        """By id, the files "image" and "label" of the images with a final label."""
+        labels = self.labels.files(FINAL)
+        return {
+            image_id: {"image": self.images.file(image_id, path), "label": labels[image_id]}
+            for image_id, path in self.images.paths().items()
+            if image_id in labels
+        }
 
     def refresh(self) -> None:
         """Nothing to do: every listing reads the folder."""

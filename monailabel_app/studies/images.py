@@ -130,6 +130,8 @@ class ImageFolder:
         name, suffix = split_suffix(file.name)
         image_id = id_of(image_id or name, "image")
         target = self._root / f"{image_id}{suffix}"
+        if split_suffix(target.name)[0] != image_id:
+            raise RequestError(400, f"image is {image_id!r}, expected no .seg at the end of a {suffix} file")
         with self._lock:
             listing = list_studies(self._root)
             known = {one.casefold() for one in (*listing.images, *listing.shared)}

@@ -54,5 +54,6 @@ def _site(client: str) -> str:
         address = ipaddress.ip_address(client)
     except ValueError:
         return client
+    address = getattr(address, "ipv4_mapped", None) or address
     bits = IPV6_SITE if address.version == 6 else address.max_prefixlen
     return str(ipaddress.ip_network((address, bits), strict=False))

@@ -144,6 +144,8 @@ def _header(path: Path) -> Header | None:
         header = {tag: dataset.get(tag) for tag in [*GRID, *OTHERS]}
     except Exception as error:  # whatever pydicom trips over
         raise VolumeError(path.parent, f"{path.name}: the DICOM header cannot be read") from error
+    if all(value is None for value in header.values()):
+        return None  # two bytes are soon like those of DICOM
     return {tag: "" if value is None else value for tag, value in header.items()}
 
 
@@ -288,6 +290,9 @@ def _decode(path: Path) -> sitk.Image:
     size = dataset.Rows * dataset.Columns * dataset.BitsAllocated // 8
     if not (syntax and syntax.is_compressed) and len(dataset.PixelData) < size:
         raise VolumeError(path.parent, f"{path.name}: {len(dataset.PixelData)} bytes of pixels, expected {size}")
+    if dataset.BitsAllocated > 16 and dataset.BitsStored != dataset.BitsAllocated:  # GDCM gives other values
+        bits = f"{dataset.BitsStored} bits stored in {dataset.BitsAllocated}"
+        raise VolumeError(path.parent, f"{path.name}: {bits} are not read")
     if dataset.get("PhotometricInterpretation") != "MONOCHROME1":
         return sitk.ReadImage(str(path), imageIO="GDCMImageIO")
     dataset.PhotometricInterpretation = "MONOCHROME2"  # how it is to be shown; the values are the same

@@ -53,6 +53,8 @@ STRAY = {
     "Thumbs.db": b"\xd0\xcf\x11\xe0",
     "00_README.txt": b"hello",
     "VERSION": b"1",
+    "bin.dat": b"\x08\x00 and so on",
+    "two bytes": b"\x02\x00",
     "DICOMDIR": b"\0" * 128 + b"DICM",
 }
 

@@ -167,9 +167,15 @@ def enhanced_mr(dataset, number):
     del dataset.ImagePositionPatient, dataset.ImageOrientationPatient, dataset.PixelSpacing
 
 
+def wide(dataset, number):
+    dataset.PixelData += dataset.PixelData
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 32, 20, 19
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (wide, "20 bits stored in 32 are not read"),
         (cut, "005.dcm: 1000 bytes of pixels, expected 6144"),
         (lookup_table, "000.dcm: .*ModalityLUTSequence"),
         (only_intercept, r"only one of RescaleSlope \(\) and RescaleIntercept \(0.0\)"),

@@ -226,6 +226,31 @@ def test_archive(store, label):
         os.unlink(path)
 
 
+def test_archive_of_files_that_share_a_name(store, label):
+    first, second, *_ = store.list_images()
+    for image, folder in ((first, "a"), (second, "b")):
+        (store.root / folder).mkdir()
+        store.images.path(image).rename(store.root / folder / "ct.nii.gz")
+    images = [image for image in store.list_images() if "ct" in image]
+    for image in images:
+        store.save_label(image, label, "final", {})
+    path = store.get_dataset_archive()
+    try:
+        names = set(zipfile.ZipFile(path).namelist()) - {"metadata.json"}
+        assert names == {f"{key}/{image}.nii.gz" for key in ("image", "label") for image in images} and len(names) == 4
+    finally:
+        os.unlink(path)
+
+
+def test_an_upload_whose_suffix_would_take_part_of_its_id(store, tmp_path):
+    """A new `scan.seg.nrrd` would be read as a second image `scan`."""
+    before = store.list_images()
+    (tmp_path / "sent.nrrd").write_bytes(b"NRRD")
+    with pytest.raises(RequestError, match="expected no .seg at the end of a .nrrd file"):
+        store.images.add(f"{before[0]}.seg", tmp_path / "sent.nrrd")
+    assert store.list_images() == before
+
+
 @pytest.mark.parametrize("twin", ["{}.nii", "{}.nrrd", "{}.NII.GZ", "{}"])
 def test_two_images_of_one_id(twin, store, label, caplog):
     """They are set aside, and that is said: the label of one would become that of the other."""

@@ -50,8 +50,8 @@ def test_failures_that_are_few_at_a_time(clock):
 
 @pytest.mark.parametrize(
     ("client", "other"),
-    [("2001:db8::1", "2001:db8::ffff:1"), ("192.0.2.1", "192.0.2.1"), ("", "")],
-    ids=["a network of IPv6", "IPv4", "a socket without an address"],
+    [("2001:db8::1", "2001:db8::ffff:1"), ("192.0.2.1", "192.0.2.1"), ("", ""), ("::ffff:192.0.2.1", "192.0.2.1")],
+    ids=["a network of IPv6", "IPv4", "a socket without an address", "IPv4 within IPv6"],
 )
 def test_addresses_of_one_caller(client, other, clock):
     tried = Brake()
