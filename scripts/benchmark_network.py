@@ -22,13 +22,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fire
 import torch
 from fire.decorators import SetParseFn
 from monai.losses import DiceCELoss
 from tqdm import tqdm
 
 from rep3d import Rep3D, reparameterize
+from rep3d.console.commands import run_command
 from rep3d.files import write_csv
 from rep3d.inferers import LabelMapInferer
 from rep3d.training.cpu import keep_freed_memory
@@ -244,4 +244,4 @@ VARIANTS = {
 }
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run_command(main)

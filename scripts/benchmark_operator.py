@@ -19,7 +19,6 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import fire
 import matplotlib
 import torch
 import torch.nn.functional as F
@@ -27,6 +26,7 @@ from fire.decorators import SetParseFn
 from tqdm import tqdm
 
 from rep3d import depthwise_conv3d
+from rep3d.console.commands import run_command
 from rep3d.console.tables import markdown_table
 from rep3d.files import write_csv
 from rep3d.ops.fft_conv import KernelSpectra
@@ -332,4 +332,4 @@ def device_name(device: str) -> str:
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run_command(main)

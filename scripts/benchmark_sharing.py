@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 
-import fire
 import torch
 from monai.bundle import ConfigParser
 from monai.inferers import SimpleInferer
@@ -30,6 +29,7 @@ from monai.losses import DiceCELoss
 from tqdm import tqdm
 
 from rep3d import reparameterize
+from rep3d.console.commands import run_command
 from rep3d.files import write_csv
 from rep3d.inferers import AutocastInferer
 from rep3d.training.cpu import SHARED_CORES, keep_freed_memory
@@ -161,4 +161,4 @@ def bundle_config() -> ConfigParser:
 WORK = {"training step": training_step, "inference": inference}
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run_command(main)

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fire
 from fire.decorators import SetParseFn
 
-from rep3d.console.errors import show_errors_briefly
+from rep3d.console.commands import run_command
 from rep3d.evaluation.comparison import box_plot, comparison_table
 from rep3d.evaluation.scores import COLUMNS, read_scores
 from rep3d.files import write_text
@@ -44,5 +43,4 @@ def main(*folders: str, output_dir: str = "runs/comparison", score: str = "dice"
 
 
 if __name__ == "__main__":
-    show_errors_briefly()
-    fire.Fire(main)
+    run_command(main)

@@ -11,12 +11,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import fire
 import torch
 from fire.decorators import SetParseFn
 from monai.utils import ensure_tuple
 
-from rep3d.console.errors import show_errors_briefly
+from rep3d.console.commands import run_command
 from rep3d.study.generators import FORMS, compare_generators
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles/msd_hippocampus"
@@ -41,5 +40,4 @@ def main(dataset_dir: str, output_dir: str, steps: int = 400, seeds=(0, 1, 2), f
 if __name__ == "__main__":
     for quiet in ("rep3d.training.checkpoints", "monai.bundle.workflows"):  # no validation, no logging file: as meant
         logging.getLogger(quiet).setLevel(logging.ERROR)
-    show_errors_briefly()
-    fire.Fire(main)
+    run_command(main)

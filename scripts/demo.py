@@ -12,10 +12,9 @@ import json
 import sys
 from pathlib import Path
 
-import fire
 from fire.decorators import SetParseFn
 
-from rep3d.console.errors import show_errors_briefly
+from rep3d.console.commands import run_command
 from rep3d.data.lists import load_datalist
 from rep3d.datasets.phantom import write_decathlon
 from rep3d.study.demo import Demo, claim_folder
@@ -36,6 +35,8 @@ def main(data: str = "", output: str = str(ROOT / "runs/demo"), steps: int = 120
         steps: optimizer steps, rounded down to whole epochs; 1200 take a few minutes on two cores.
         network: config file to lay over the bundle's, for another network.
     """
+    if data and not Path(data).is_dir():
+        raise FileNotFoundError(f"data {data!r} does not exist, or is no folder")
     folder = Path(output).absolute()
     names = json.loads((BUNDLE / "configs/train.json").read_text(encoding="utf-8"))["label_names"]
     dataset = Path(data).absolute() if data else folder / "phantom"
@@ -78,5 +79,4 @@ def next_commands(dataset: Path, weights: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    show_errors_briefly()
-    fire.Fire(main)
+    run_command(main)

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fire
 from fire.decorators import SetParseFn
 from monai.apps import DecathlonDataset, download_and_extract
 
-from rep3d.console.errors import show_errors_briefly
+from rep3d.console.commands import run_command
 from rep3d.datasets.rendering import read_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,5 +36,4 @@ def main(dataset: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    show_errors_briefly()
-    fire.Fire(main)
+    run_command(main)

@@ -14,10 +14,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import fire
 from fire.decorators import SetParseFn
 
-from rep3d.console.errors import show_errors_briefly
+from rep3d.console.commands import run_command
 from rep3d.datasets.phantom import write_decathlon
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,5 +82,4 @@ def _install(bundle: Path) -> None:
 
 
 if __name__ == "__main__":
-    show_errors_briefly()
-    fire.Fire(main)
+    run_command(main)

@@ -18,13 +18,13 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-import fire
 import nibabel as nib
 import numpy as np
 import psutil
 import requests
 from tqdm import tqdm
 
+from rep3d.console.commands import run_command
 from rep3d.console.tables import markdown_table
 
 TIMEOUT = 300  # seconds for one answer
@@ -143,4 +143,4 @@ def _volume(address: str) -> nib.Nifti1Image:
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run_command(main)

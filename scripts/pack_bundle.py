@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fire
 from fire.decorators import SetParseFn
 
-from rep3d.console.errors import show_errors_briefly
+from rep3d.console.commands import run_command
 from rep3d.export import pack_bundle
 
 
@@ -29,5 +28,4 @@ def main(bundle: str, archive: str, weights: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    show_errors_briefly()
-    fire.Fire(main)
+    run_command(main)

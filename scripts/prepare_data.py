@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fire
 from fire.decorators import SetParseFn
 
-from rep3d.console.errors import show_errors_briefly
+from rep3d.console.commands import run_command
 from rep3d.datasets.fingerprint import write_fingerprint
 from rep3d.datasets.preparation import prepare, read_patients, report
 from rep3d.datasets.rendering import read_dataset
@@ -49,5 +48,4 @@ def main(dataset: str, source: str, output_dir: str, patients: str | None = None
 
 
 if __name__ == "__main__":
-    show_errors_briefly()
-    fire.Fire(main)
+    run_command(main)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import fire
 from fire.decorators import SetParseFn
 
+from rep3d.console.commands import run_command
 from rep3d.datasets.rendering import render
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,4 +49,4 @@ def _render(root: Path, name: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    fire.Fire(main)
+    run_command(main)

@@ -10,12 +10,11 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import fire
 from fire.decorators import SetParseFn
 from monai.utils import ensure_tuple
 
 from monailabel_app.models.simulation import STRATEGIES, Plan, simulate
-from rep3d.console.errors import show_errors_briefly
+from rep3d.console.commands import run_command
 
 BUNDLE = str(Path(__file__).resolve().parents[1] / "bundles/msd_hippocampus")
 
@@ -50,5 +49,4 @@ def main(
 if __name__ == "__main__":
     for quiet in ("rep3d.training.checkpoints", "monai.bundle.workflows"):  # no validation, no logging file: as meant
         logging.getLogger(quiet).setLevel(logging.ERROR)
-    show_errors_briefly()
-    fire.Fire(main)
+    run_command(main)

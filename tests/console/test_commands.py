@@ -1,0 +1,60 @@
+import sys
+
+import pytest
+from fire.decorators import SetParseFn
+
+from rep3d.console.commands import run_command
+
+
+@pytest.fixture
+def type_words(monkeypatch):
+    """Words of a command line."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    return lambda *words: monkeypatch.setattr(sys, "argv", ["script.py", *words])
+
+
+@pytest.fixture
+def called():
+    return []
+
+
+@pytest.fixture
+def command(called):
+    @SetParseFn(str, "folder")
+    def main(folder: str = "", steps: int = 1, check: bool = False) -> None:
+        """Do it."""
+        called.append((folder, steps, check))
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ((), ("", 1, False)),
+        (("--folder", "2024_01_05", "--steps=3"), ("2024_01_05", 3, False)),
+        (("here", "--check"), ("here", 1, True)),
+        (("--nocheck",), ("", 1, False)),
+    ],
+)
+def test_options_that_are_known(words, expected, type_words, command, called):
+    type_words(*words)
+    run_command(command)
+    assert called == [expected]
+
+
+@pytest.mark.parametrize(("word", "hint"), [("--stepz", ", did you mean 'steps'?"), ("--stepz=3", ""), ("--x", "")])
+def test_an_unknown_option_is_refused_before_anything_is_done(word, hint, type_words, command, called):
+    type_words("--folder", "here", word)
+    with pytest.raises(SystemExit, match=f"unknown option '{word.partition('=')[0]}'{hint}".replace("?", r"\?")):
+        run_command(command)
+    assert not called
+
+
+def test_help_shows_the_options_only(type_words, command, capsys):
+    type_words("--help")
+    with pytest.raises(SystemExit) as ended:
+        run_command(command)
+    assert ended.value.code == 0
+    shown = capsys.readouterr()
+    assert "--steps" in shown.out + shown.err and "METADATA" not in (shown.out + shown.err).upper()
