@@ -17,7 +17,7 @@ def test_time_limit(tmp_path):
     path = tmp_path / "a.nii.gz"
     path.write_bytes(GZIP_HEADER + EMPTY_BLOCK * 10_000_000)
     start = time.monotonic()
-    with time_limit(0.05), pytest.raises(VolumeError, match="takes too long"):
+    with time_limit(0), pytest.raises(VolumeError, match="takes too long"):
         read_volume(path)
     assert time.monotonic() - start < 5
     path.write_bytes(GZIP_HEADER + EMPTY_BLOCK)
