@@ -60,7 +60,11 @@ def test_cells_are_trained_once(tmp_path, monkeypatch):
     assert "| channels-1 | 1 | 0." in table
     (path,) = output.iterdir()
     cell = json.loads(path.read_text())
-    assert path.name == "cell_channels-1_10_3.json" and (cell["form"], cell["seed"], cell["steps"]) == ("channels-1", 3, 10)
+    assert path.name == "cell_channels-1_10_3.json" and (cell["form"], cell["seed"], cell["steps"]) == (
+        "channels-1",
+        3,
+        10,
+    )
     assert cell["seconds"] > 0 and all(0 <= dice <= 1 for dice in cell["dice"])
     monkeypatch.setattr(generators, "run_cell", None)
     assert compare_generators(bundle, data, output, ["channels-1"], [3], 10) == table
