@@ -190,6 +190,7 @@ def names(folder):
     return sorted(path.name for path in folder.glob("*.nii.gz"))
 
 
+@pytest.mark.slow
 def test_results_beside_their_scans_are_not_segmented(folder, scans, caplog):
     caplog.set_level("INFO")
     expected = ["a.nii.gz", "a_seg.nii.gz", "x_seg.nii.gz", "x_seg_seg.nii.gz"]
@@ -202,6 +203,7 @@ def test_results_beside_their_scans_are_not_segmented(folder, scans, caplog):
     assert names(folder / "elsewhere") == ["a_seg.nii.gz", "x_seg_seg.nii.gz"]
 
 
+@pytest.mark.slow
 def test_one_scan_ends_with_its_label_map_s_path(folder, scans, caplog):
     caplog.set_level("INFO")
     segment(folder, scans / "a.nii.gz", folder / "out")

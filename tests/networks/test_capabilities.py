@@ -30,6 +30,7 @@ class Squeezed(nn.Module):
         return (y * self.squeeze(y)).repeat_interleave(4, 2).repeat_interleave(4, 3).repeat_interleave(4, 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_features_of_any_network(name):
     build, channels = NETWORKS[name]

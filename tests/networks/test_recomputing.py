@@ -33,6 +33,7 @@ def saved_bytes(network, x):
     return sum(storages.values()), y
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm_name", ["instance", "batch"])
 @pytest.mark.parametrize("modulation", ["lrbm", "fixed"])
 def test_same_training_step_with_less_memory(modulation, norm_name, relative_error):

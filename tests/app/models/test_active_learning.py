@@ -209,6 +209,7 @@ def test_a_replaced_image_gets_new_scores(model, store):
     assert [image for image in before if after[image] != before[image]] == [replaced]
 
 
+@pytest.mark.slow
 def test_scores_are_kept_until_the_weights_change(model, store, tmp_path):
     images = store.list_images()
     (store.root / "broken.nii.gz").write_bytes(b"junk")

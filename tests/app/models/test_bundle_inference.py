@@ -124,6 +124,7 @@ def test_nobody_computes_behind_one_that_reads_or_writes(model, scans, stage, mo
     assert urgent.get() is not None
 
 
+@pytest.mark.slow
 def test_too_many_requests(model, scans, monkeypatch):
     """A batch is not among them: it has one image at a time, and none is to fail because users are there."""
     go_on = threading.Event()
