@@ -67,6 +67,7 @@ def test_entropy_of_what_is_known(logit, entropy, model, store, monkeypatch):
     assert scores.entropy == pytest.approx(entropy, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_scores_of_a_network(model, store):
     image = store.image(store.list_images()[0])
     first, second = score_image(model, image), score_image(model, image)
@@ -76,6 +77,7 @@ def test_scores_of_a_network(model, store):
         score_image(model, image, lambda: True)
 
 
+@pytest.mark.slow
 def test_disagreement(model, store, tmp_path):
     image = store.image(store.list_images()[0])
     one, other = new_weights(model, 1, tmp_path), new_weights(model, 2, tmp_path)
@@ -94,6 +96,7 @@ def largest(model, store):
     return max(map(store.image, store.list_images()), key=lambda image: window_count(model, image))
 
 
+@pytest.mark.slow
 def test_requests_come_in_between(model, store, tmp_path, monkeypatch):
     """After every window: a request waits for one at most."""
     image, turns = largest(model, store), []
@@ -110,6 +113,7 @@ def test_requests_come_in_between(model, store, tmp_path, monkeypatch):
         assert len(turns) == stop_at
 
 
+@pytest.mark.slow
 def test_windows_only_on_the_device(model, store, tmp_path, monkeypatch):
     """Not the whole image, which a GPU may have no room for."""
     image, sizes = largest(model, store), []
@@ -147,6 +151,7 @@ def test_windows_that_the_network_can_take(model, store, monkeypatch):
     assert edges == {48}
 
 
+@pytest.mark.slow
 def test_scores_where_the_gpu_is_too_small(model, store, monkeypatch):
     devices, on = [], model.networks.on
 
