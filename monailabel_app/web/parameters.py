@@ -105,7 +105,8 @@ def check_parameters(schema: type[ParametersT], parameters: Mapping[str, object]
         RequestError: a value of the wrong type, range or choice.
     """
     try:
-        return schema.model_validate(dict(parameters))
+        checked: ParametersT = schema.model_validate(dict(parameters))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise RequestError(400, f"params[{'.'.join(map(str, first['loc']))!r}]: {first['msg']}") from error
+    return checked

@@ -93,7 +93,7 @@ class Guard:
             return self.authentication.user(None, None)
         self._brake.check(client)
         try:
-            user = await run_in_threadpool(self.authentication.user, *credentials)
+            user: User = await run_in_threadpool(self.authentication.user, *credentials)
         except RequestError as error:
             if error.status == 401:
                 self._brake.failed(client)
