@@ -329,14 +329,24 @@ def _tiles(
     positions = positions[(positions - target).norm(dim=1).argsort()]
     tiles = []
     while len(positions):
-        # A quarter of an edge further on, so that what lies behind the nearest voxel is in the tile, too.
         tile = _cube(scan, positions[0].tolist(), spacing, size)
         tiles.append(tile)
-        half = tile.extent[0] / 2
-        centre = torch.tensor([o + half - tile.spacing[0] / 2 for o in tile.origin])
-        margin = min(half / 4, 4 * tile.spacing[0])  # at its very border a tile knows little
-        positions = positions[((positions - centre).abs() > half - margin).any(1)]
+        positions = positions[1:][~_well_inside(positions[1:], tile, scan)]
     return tiles
+
+
+def _well_inside(positions: torch.Tensor, tile: Grid, scan: Grid) -> torch.Tensor:
+    """Which positions a tile can judge: at its very border it knows little, except where the scan ends there, too."""
+    inside = torch.ones(len(positions), dtype=torch.bool)
+    for axis in range(3):
+        low, high = tile.positions(axis)[[0, -1]].tolist()
+        margin = tile.extent[axis] / 16
+        last = (scan.shape[axis] - 1) * scan.spacing[axis]
+        if low > tile.spacing[axis]:
+            inside &= positions[:, axis] > low + margin
+        if high < last - tile.spacing[axis]:
+            inside &= positions[:, axis] < high - margin
+    return inside
 
 
 def _bounds(change: torch.Tensor) -> tuple[slice, slice, slice] | None:
