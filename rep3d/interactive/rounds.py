@@ -12,7 +12,7 @@ from torch import nn
 
 from rep3d.interactive.grid import Grid
 from rep3d.interactive.prompts import Prompt, draw
-from rep3d.interactive.users import correction, deepest_click, distort, first_prompt
+from rep3d.interactive.users import correction, deepest_click, distorted, first_prompt
 
 STARTS = {"nothing": 0.5, "distorted truth": 0.35, "prediction": 0.15}  # a prediction only where the batch has one
 MAX_CORRECTIONS = 4
@@ -99,7 +99,7 @@ class _Case:
         if way == "prediction":
             return prediction
         if way == "distorted truth":
-            return torch.from_numpy(distort(self.target, self.grid.spacing, self.rng))
+            return torch.from_numpy(distorted(self.target, self.grid.spacing, self.rng))
         return torch.zeros(self.grid.shape, dtype=torch.bool)
 
     def _prompt(self, first: bool) -> None:
