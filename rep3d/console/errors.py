@@ -25,6 +25,7 @@ EXTRAS = {
     "highdicom": "dicom",
     "SimpleITK": "dicom",
     "jwt": "label",
+    "numpymaxflow": "label",
     "PIL": "dicom",
 }
 

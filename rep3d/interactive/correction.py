@@ -314,9 +314,7 @@ def _contradicted(position: Triple, later: Sequence[Prompt], scan: Grid) -> bool
     return False
 
 
-def _tiles(
-    scan: Grid, grid: Grid, coarse: torch.Tensor, region: torch.Tensor, newest: Prompt, size: int
-) -> list[Grid]:
+def _tiles(scan: Grid, grid: Grid, coarse: torch.Tensor, region: torch.Tensor, newest: Prompt, size: int) -> list[Grid]:
     """Cubes at full resolution that cover the border of what changed, the nearest to the newest prompt first."""
     spacing = finest_spacing(scan, size)
     if grid.spacing[0] <= spacing * 1.01:

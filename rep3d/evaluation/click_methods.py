@@ -1,0 +1,83 @@
+"""The methods that follow clicks, or make a start for them, as `rep3d.evaluation.clicks` takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from monai.bundle import ConfigParser
+from torch import nn
+
+from rep3d.evaluation.click_cases import Case, Labels, read_ras
+from rep3d.evaluation.clicks import Segment
+from rep3d.interactive.correction import Network, correct
+from rep3d.interactive.prompts import Prompt
+from rep3d.training.checkpoints import load_deployed
+
+ALL_TILES = 10_000  # the whole answer, of which the rest may come later where somebody waits
+
+
+def ours(network: Network) -> Segment:
+    """`rep3d.interactive.correction.correct` with a network."""
+
+    def segment(
+        image: torch.Tensor, spacing: Sequence[float], prompts: Sequence[Prompt], previous: torch.Tensor
+    ) -> torch.Tensor:
+        with torch.inference_mode():
+            return correct(network, image, spacing, prompts, previous=previous, tiles=ALL_TILES).mask
+
+    return segment
+
+
+def load_network(configs: Sequence[Path], weights: Path, device: torch.device) -> nn.Module:
+    """The deployed network that config files define as "network_def", with weights.
+
+    Args:
+        configs: the later ones lie over the earlier ones.
+        weights: a training checkpoint.
+        device: of the network; what it is given comes there by itself.
+
+    Raises:
+        ValueError: no "network_def".
+        FileNotFoundError: a file is not there.
+    """
+    for path in (*configs, weights):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in configs])
+    if "network_def" not in parser.config:
+        raise ValueError(f"{configs[-1]}: defines no 'network_def'")
+    return OnDevice(load_deployed(parser.get_parsed_content("network_def"), weights), device)
+
+
+class OnDevice(nn.Module):
+    """A network that takes its input to its device."""
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.network = network.to(device)
+        self.device = device
+
+    def forward(self, channels: torch.Tensor) -> torch.Tensor:
+        return self.network(channels.to(self.device))
+
+
+class FromLabelMaps:
+    """Starts from label maps that an automatic method made, one file per case, on the scan's grid.
+
+    Args:
+        path_of: by case.
+    """
+
+    def __init__(self, path_of: Mapping[str, Path]) -> None:
+        self.path_of = path_of
+
+    def __call__(self, case: Case, labels: Labels) -> dict[str, torch.Tensor]:
+        path = self.path_of[case.name]
+        voxels, _ = read_ras(path)
+        if voxels.shape != case.label.shape:
+            expected = f"that of {case.path}, {tuple(case.label.shape)}"
+            raise ValueError(f"{path}: has the shape {tuple(voxels.shape)}, expected {expected}")
+        return {label: torch.isin(voxels, torch.tensor(ids)) for label, ids in labels.items()}
