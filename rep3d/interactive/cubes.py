@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,17 @@ CHANCE_OF_TAKEN = 0.5  # that some of the other labels are locked
 MIN_VOXELS = 8  # of a label in its scan, and of its part on the working grid
 
 
+def cube_edge(patch_size: Sequence[int]) -> int:
+    """The edge of a working grid in voxels.
+
+    Raises:
+        ValueError: it is no cube.
+    """
+    if len(set(patch_size)) != 1:
+        raise ValueError(f"patch_size is {list(patch_size)}, expected equal numbers: a working grid is a cube")
+    return patch_size[0]
+
+
 class WorkingGridd(Randomizable, MapTransform):
     """Image and label map of a scan -> one label on a working grid, all (1, size, size, size).
 
@@ -33,10 +45,10 @@ class WorkingGridd(Randomizable, MapTransform):
         "inside": where the grid lies within the scan, bool;
         "target": the label, bool;
         "taken": other labels that are locked, bool, in about half of the cases;
-        "prediction": where there was one, what it says of the label, bool.
+        "prediction": what it says of the label, bool; nothing of it where there was none.
 
     Args:
-        keys: image, label map, and, if the cases have one, a label map that another network predicted.
+        keys: image, label map, and a label map that another network predicted, which a case may lack.
         size: voxels of the working grid along each axis.
         seed: None: as MONAI's other random transforms. A number: each case is always the same, for validation.
 
@@ -57,7 +69,7 @@ class WorkingGridd(Randomizable, MapTransform):
         d = dict(data)
         image, label = d[self.keys[0]], d[self.keys[1]]
         name = str(label.meta.get("filename_or_obj", self.keys[1]))
-        rng = self.R if self.seed is None else np.random.RandomState((zlib.crc32(name.encode()) + self.seed) % 2**32)
+        rng = self.R if self.seed is None else _generator_of(name, self.seed)
         label_map = label.as_tensor()[0].to(torch.int32).numpy()
         scan = Grid.of_scan(label_map.shape, affine_to_spacing(label.affine))
         ids = _draw_label(label_map, rng, name)
@@ -69,9 +81,12 @@ class WorkingGridd(Randomizable, MapTransform):
         d["inside"] = covered(scan, grid)[None]
         d["target"] = on_grid(target)
         d["taken"] = on_grid(_draw_taken(label_map, ids, rng))
-        if self.keys[2] in d:
-            predicted = d[self.keys[2]].as_tensor()[0].numpy()
-            d["prediction"] = on_grid(np.isin(predicted, ids))
+        predicted = d.get(self.keys[2])
+        d["prediction"] = (
+            torch.zeros_like(d["target"])
+            if predicted is None
+            else on_grid(np.isin(predicted.as_tensor()[0].numpy(), ids))
+        )
         return {key: value for key, value in d.items() if key != self.keys[1]}
 
     def _draw_grid(self, scan: Grid, target: np.ndarray, rng: np.random.RandomState) -> Grid:
@@ -98,6 +113,11 @@ class StandardizeWorkingGridd(MapTransform):
 
 def _plain(values: torch.Tensor) -> torch.Tensor:
     return values.as_tensor() if isinstance(values, MetaTensor) else values
+
+
+def _generator_of(path: str, seed: int) -> np.random.RandomState:
+    """The same for a file of this name in any folder."""
+    return np.random.RandomState((zlib.crc32(Path(path).name.encode()) + seed) % 2**32)
 
 
 def _draw_label(label_map: np.ndarray, rng: np.random.RandomState, name: str) -> list[int]:

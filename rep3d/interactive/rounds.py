@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from monai.inferers import Inferer, SimpleInferer
+from monai.networks.utils import eval_mode
 from torch import nn
 
 from rep3d.interactive.grid import Grid
 from rep3d.interactive.prompts import Prompt, draw
 from rep3d.interactive.users import correction, deepest_click, distorted, first_prompt
 
-STARTS = {"nothing": 0.5, "distorted truth": 0.35, "prediction": 0.15}  # a prediction only where the batch has one
+STARTS = {"nothing": 0.5, "distorted truth": 0.35, "prediction": 0.15}  # a prediction only where there is one
 MAX_CORRECTIONS = 4
 
 
@@ -26,7 +27,7 @@ class SimulatedUser:
     random number of times up to `MAX_CORRECTIONS`. The engine runs the last answer, in training with the gradient.
 
     Args:
-        network: what answers.
+        network: what answers; on several GPUs each process asks its own, for their numbers of rounds differ.
         inferer: how it is run, as in the engine.
         clicks: None: as above. A number: for validation, so many clicks of the evaluating user, from nothing, each on
             the deepest voxel of the largest error.
@@ -36,7 +37,7 @@ class SimulatedUser:
     """
 
     def __init__(self, network: nn.Module, inferer: Inferer | None = None, clicks: int | None = None) -> None:
-        self.network = network
+        self.network = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
         self.inferer = SimpleInferer() if inferer is None else inferer
         self.clicks = clicks
 
@@ -49,12 +50,11 @@ class SimulatedUser:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         targets = batch["target"].bool()
         taken = batch["taken"].bool()
-        predictions = batch.get("prediction")
         cases = [
             _Case(
                 targets[i, 0],
                 float(batch["spacing"][i]),
-                None if predictions is None else predictions[i, 0].bool(),
+                batch["prediction"][i, 0].bool(),
                 self.clicks is not None,
             )
             for i in range(len(targets))
@@ -62,7 +62,7 @@ class SimulatedUser:
         rounds = self.clicks if self.clicks is not None else 1 + int(torch.randint(MAX_CORRECTIONS + 1, ()))
         inputs = self._inputs(batch["image"], cases, taken)
         for _ in range(rounds - 1):
-            with torch.no_grad():
+            with eval_mode(self.network):  # as it will serve; MONAI's evaluator sets it only later
                 logits = self.inferer(inputs.to(device, non_blocking=non_blocking), self.network)
             for case, answer in zip(cases, (logits[:, 0] > 0).cpu() & ~taken[:, 0], strict=True):
                 case.correct(answer)
@@ -79,7 +79,7 @@ class _Case:
     """One label on its working grid: mask and prompts so far."""
 
     def __init__(
-        self, target: torch.Tensor, spacing: float, prediction: torch.Tensor | None, evaluating: bool
+        self, target: torch.Tensor, spacing: float, prediction: torch.Tensor, evaluating: bool
     ) -> None:
         self.target, self.evaluating = target.numpy(), evaluating
         self.grid = Grid.of_scan(target.shape, (spacing,) * 3)
@@ -92,8 +92,8 @@ class _Case:
         self.mask = answer
         self._prompt(first=False)
 
-    def _start(self, prediction: torch.Tensor | None) -> torch.Tensor:
-        ways = [way for way in STARTS if way != "prediction" or prediction is not None]
+    def _start(self, prediction: torch.Tensor) -> torch.Tensor:
+        ways = [way for way in STARTS if way != "prediction" or prediction.any()]
         chances = np.array([STARTS[way] for way in ways])
         way = self.rng.choice(ways, p=chances / chances.sum())
         if way == "prediction":
