@@ -21,17 +21,16 @@ import torch
 from scipy import ndimage
 
 from rep3d.interactive.grid import Grid, Triple, covered, resample
-from rep3d.interactive.prompts import Prompt, draw, radius
+from rep3d.interactive.channels import input_channels, standardize
+from rep3d.interactive.prompts import Prompt, radius
 
 Network = Callable[[torch.Tensor], torch.Tensor]  # (B, 5, D, H, W) -> logits (B, 1, D, H, W)
 
 SIZE = 64  # voxels of the working grid along each axis
-CHANNELS = ("image", "previous mask", "positive prompts", "negative prompts", "taken")
 GROWTH = 1.5  # of the working grid's spacing while the change touches its border
 TOUCHING = 0.02  # share of a face's voxels whose change makes it grow
 CROP = 16  # voxels of the first working grid round the newest prompts, on each side: what they change touches this crop
 TILES = 4  # at most, before the answer; more are left for later
-WINDOW = (0.005, 0.995)  # quantiles of the image within which it is clipped
 
 
 @dataclass(frozen=True)
@@ -53,34 +52,6 @@ class Correction:
     locked: tuple[Prompt, ...]
     tiles: tuple[Grid, ...]
     region: torch.Tensor
-
-
-def network_input(
-    image: torch.Tensor, scan: Grid, grid: Grid, mask: torch.Tensor, prompts: Sequence[Prompt], taken: torch.Tensor
-) -> torch.Tensor:
-    """The five channels on a working grid: (5, *grid.shape) of float32, see `CHANNELS`.
-
-    Args:
-        image: of the scan.
-        scan: its voxels.
-        grid: the working grid.
-        mask, taken: on the working grid, bool.
-        prompts: oldest first.
-    """
-    inside = covered(scan, grid)
-    values = standardize(resample(image, scan, grid), inside)
-    return torch.cat([values[None], mask[None], draw(prompts, grid), taken[None]])
-
-
-def standardize(image: torch.Tensor, inside: torch.Tensor | None = None) -> torch.Tensor:
-    """Clipped to `WINDOW`, with mean 0 and standard deviation 1 where it lies inside the scan, and 0 elsewhere."""
-    values = image if inside is None else image[inside]
-    if not values.numel():
-        return torch.zeros_like(image)
-    low, high = torch.quantile(values[:: max(1, values.numel() // 100_000)], torch.tensor(WINDOW, device=image.device))
-    values = values.clamp(low, high)
-    image = (image.clamp(low, high) - values.mean()) / values.std().clamp(min=1e-6 * float(high - low) + 1e-12)
-    return image if inside is None else image * inside
 
 
 def correct(
@@ -145,7 +116,7 @@ def refine(
     for tile in answer.tiles[:tiles]:
         coarse = resample(mask, scan, tile) >= 0.5
         locked = resample(taken, scan, tile) >= 0.5
-        logits = _answer(network, network_input(image, scan, tile, coarse, prompts, locked))
+        logits = _answer(network, _channels(image, scan, tile, coarse, prompts, locked))
         region = resample(answer.region, answer.grid, tile) > 0
         _redraw(mask, scan, tile, logits, region, taken)
     _keep_promises(mask, scan, prompts, taken)
@@ -191,7 +162,9 @@ def _first_grid(scan: Grid, newest: Sequence[Prompt], size: int) -> Grid:
     low, high = _joint_bounds(newest)
     extent = max(h - l for l, h in zip(low, high, strict=True)) * 4 / 3
     spacing = max(finest_spacing(scan, size), extent / size)
-    return clamped_cube(scan, [(l + h) / 2 for l, h in zip(low, high, strict=True)], min(spacing, _coarsest(scan, size)), size)
+    return clamped_cube(
+        scan, [(l + h) / 2 for l, h in zip(low, high, strict=True)], min(spacing, _coarsest(scan, size)), size
+    )
 
 
 def _coarsest(scan: Grid, size: int) -> float:
@@ -234,12 +207,19 @@ def _look(
     while True:
         before = resample(previous, scan, grid) >= 0.5
         locked = resample(taken, scan, grid) >= 0.5
-        logits = _answer(network, network_input(image, scan, grid, before, prompts, locked))
+        logits = _answer(network, _channels(image, scan, grid, before, prompts, locked))
         after = (logits > 0) & covered(scan, grid) & ~locked
         spacing, coarsest = grid.spacing[0], _coarsest(scan, grid.shape[0])
         if spacing >= coarsest or not _touches_border(after != before, scan, grid):
             return grid, after, before, logits
         grid = clamped_cube(scan, centre, min(spacing * GROWTH, coarsest), grid.shape[0])
+
+
+def _channels(
+    image: torch.Tensor, scan: Grid, grid: Grid, mask: torch.Tensor, prompts: Sequence[Prompt], taken: torch.Tensor
+) -> torch.Tensor:
+    inside = covered(scan, grid)
+    return input_channels(standardize(resample(image, scan, grid), inside), inside, mask, prompts, taken, grid)
 
 
 def _answer(network: Network, channels: torch.Tensor) -> torch.Tensor:
