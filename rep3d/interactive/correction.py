@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from rep3d.interactive.grid import Grid, Triple, covered, resample
 from rep3d.interactive.channels import input_channels, standardize
+from rep3d.interactive.grid import Grid, Triple, covered, resample
 from rep3d.interactive.prompts import Prompt, radius
 
 Network = Callable[[torch.Tensor], torch.Tensor]  # (B, 5, D, H, W) -> logits (B, 1, D, H, W)
@@ -160,11 +160,9 @@ def check_inside(prompt: Prompt, scan: Grid, name: str) -> None:
 def _first_grid(scan: Grid, newest: Sequence[Prompt], size: int) -> Grid:
     """Round the newest prompts, with a third of their extent to spare."""
     low, high = _joint_bounds(newest)
-    extent = max(h - l for l, h in zip(low, high, strict=True)) * 4 / 3
-    spacing = max(finest_spacing(scan, size), extent / size)
-    return clamped_cube(
-        scan, [(l + h) / 2 for l, h in zip(low, high, strict=True)], min(spacing, _coarsest(scan, size)), size
-    )
+    extent = max(end - start for start, end in zip(low, high, strict=True)) * 4 / 3
+    spacing = min(max(finest_spacing(scan, size), extent / size), _coarsest(scan, size))
+    return clamped_cube(scan, _middle(low, high), spacing, size)
 
 
 def _coarsest(scan: Grid, size: int) -> float:
@@ -174,6 +172,10 @@ def _coarsest(scan: Grid, size: int) -> float:
 def _joint_bounds(prompts: Sequence[Prompt]) -> tuple[Triple, Triple]:
     lows, highs = zip(*(prompt.bounds for prompt in prompts), strict=True)
     return tuple(map(min, zip(*lows, strict=True))), tuple(map(max, zip(*highs, strict=True)))  # type: ignore[return-value]
+
+
+def _middle(low: Triple, high: Triple) -> list[float]:
+    return [(start + end) / 2 for start, end in zip(low, high, strict=True)]
 
 
 def clamped_cube(scan: Grid, centre: Sequence[float], spacing: float, size: int) -> Grid:
@@ -202,8 +204,7 @@ def _look(
     taken: torch.Tensor,
 ) -> tuple[Grid, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The working grid that holds the whole change, the masks after and before on it, and the logits."""
-    low, high = _joint_bounds(prompts[-1:])
-    centre = [(l + h) / 2 for l, h in zip(low, high, strict=True)]
+    centre = _middle(*prompts[-1].bounds)
     while True:
         before = resample(previous, scan, grid) >= 0.5
         locked = resample(taken, scan, grid) >= 0.5
@@ -302,9 +303,7 @@ def _tiles(scan: Grid, grid: Grid, coarse: torch.Tensor, region: torch.Tensor, n
     mask = coarse.numpy()
     border = ndimage.binary_dilation(mask) & ~ndimage.binary_erosion(mask, border_value=1) & region.numpy()
     positions = torch.from_numpy(np.argwhere(border)) * torch.tensor(grid.spacing) + torch.tensor(grid.origin)
-    low, high = newest.bounds
-    target = torch.tensor([(l + h) / 2 for l, h in zip(low, high, strict=True)])
-    positions = positions[(positions - target).norm(dim=1).argsort()]
+    positions = positions[(positions - torch.tensor(_middle(*newest.bounds))).norm(dim=1).argsort()]
     tiles = []
     while len(positions):
         tile = clamped_cube(scan, positions[0].tolist(), spacing, size)

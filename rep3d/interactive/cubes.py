@@ -123,10 +123,11 @@ def _generator_of(path: str, seed: int) -> np.random.RandomState:
 
 def _draw_label(label_map: np.ndarray, rng: np.random.RandomState, name: str) -> list[int]:
     ids, counts = np.unique(label_map[label_map > 0], return_counts=True)
-    ids = ids[counts >= MIN_VOXELS]
+    ids, counts = ids[counts >= MIN_VOXELS], counts[counts >= MIN_VOXELS]
     if not len(ids):
         raise ValueError(f"{name}: has no label of at least {MIN_VOXELS} voxels to learn from")
-    chosen = int(ids[rng.randint(len(ids))])
+    chances = np.cbrt(counts)  # there are many more small ones than large ones
+    chosen = int(rng.choice(ids, p=chances / chances.sum()))
     if len(ids) > 1 and rng.uniform() < CHANCE_OF_UNION:
         neighbours = np.unique(label_map[ndimage.binary_dilation(label_map == chosen)])
         neighbours = [int(i) for i in neighbours if i in ids and i != chosen]

@@ -17,7 +17,7 @@ from rep3d.interactive.prompts import Prompt
 from rep3d.interactive.users import correction, deepest_click, distorted, first_prompt
 
 STARTS = {"nothing": 0.5, "distorted truth": 0.35, "prediction": 0.15}  # a prediction only where there is one
-MAX_CORRECTIONS = 4
+CORRECTIONS = (0.4, 0.25, 0.15, 0.1, 0.1)  # how often the network is asked 0, 1, ... times before the round that counts
 
 
 class SimulatedUser:
@@ -25,7 +25,7 @@ class SimulatedUser:
 
     A case starts from nothing, from a distorted truth or from another network's prediction. The user gives a first
     prompt, or corrects the start; then the network answers, without gradients, and the user corrects its answer, a
-    random number of times up to `MAX_CORRECTIONS`. The engine runs the last answer, in training with the gradient.
+    random number of times, see `CORRECTIONS`. The engine runs the last answer, in training with the gradient.
 
     Args:
         network: what answers; on several GPUs each process asks its own, for their numbers of rounds differ.
@@ -60,7 +60,7 @@ class SimulatedUser:
             )
             for i in range(len(targets))
         ]
-        rounds = self.clicks if self.clicks is not None else 1 + int(torch.randint(MAX_CORRECTIONS + 1, ()))
+        rounds = self.clicks if self.clicks is not None else 1 + int(torch.multinomial(torch.tensor(CORRECTIONS), 1))
         inputs = _inputs(batch, cases)
         for _ in range(rounds - 1):
             with eval_mode(self.network):  # as it will serve; MONAI's evaluator sets it only later
