@@ -21,6 +21,7 @@ def test_public_names():
         "Rep3D",
         "console",
         "convert_official_state_dict",
+        "corrections",
         "data",
         "depthwise_conv3d",
         "evaluation",

@@ -21,6 +21,7 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from rep3d.console.errors import root_cause, show_errors_briefly
 
 PATHS = ("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "init_from", "checkpoint")
+PATHS += ("more_data", "predictions", "image", "previous", "taken")  # of the interactive bundles
 SEPARATOR = ReferenceResolver.sep
 INITIALIZE = "initialize"
 PREPARING = ("imports", INITIALIZE, "finalize")  # lists of expressions that nobody runs by themselves

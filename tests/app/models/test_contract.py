@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from bundle_helpers import BUNDLES
+from bundle_helpers import AUTOMATIC
 from monai.bundle import ConfigParser
 
 from monailabel_app.bundles import read_bundle
@@ -16,7 +16,7 @@ from monailabel_app.models.out_of_memory import TO_SCORE, TO_SEGMENT
 from rep3d.inferers import LabelMapInferer
 
 
-@pytest.mark.parametrize("root", BUNDLES, ids=lambda root: root.name)
+@pytest.mark.parametrize("root", AUTOMATIC, ids=lambda root: root.name)
 def test_bundles_of_the_repository(root):
     bundle = read_bundle(root)
     check_contract(bundle)
@@ -53,7 +53,7 @@ def edited(root, folder, name, edit):
     ],
 )
 def test_a_bundle_that_lacks_an_id(name, lost, told, tmp_path):
-    bundle = edited(BUNDLES[0], tmp_path, name, lambda config: config.pop(lost))
+    bundle = edited(AUTOMATIC[0], tmp_path, name, lambda config: config.pop(lost))
     with pytest.raises(ValueError, match=f"^bundle 'lacking': {told}.* which the app needs$") as error:
         serve_bundles({"lacking": bundle})
     assert "\n" not in str(error.value)
@@ -61,7 +61,7 @@ def test_a_bundle_that_lacks_an_id(name, lost, told, tmp_path):
 
 @pytest.mark.parametrize("text", [None, "{broken"])
 def test_a_config_that_cannot_be_read(text, tmp_path):
-    bundle = edited(BUNDLES[0], tmp_path, "train", lambda config: None)
+    bundle = edited(AUTOMATIC[0], tmp_path, "train", lambda config: None)
     bundle.config("train").write_text(text) if text else bundle.config("train").unlink()
     with pytest.raises(ValueError, match="^bundle 'lacking': configs/train.json cannot be read: "):
         check_contract(bundle)
