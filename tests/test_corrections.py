@@ -118,7 +118,10 @@ def test_a_series(tmp_path):
         ({"foreground": [[1, 2, "x"]]}, "expected a list of positions"),
         ({"background": [[1, 2, float("nan")]]}, "expected a list of positions"),
         ({"background": True}, "background is True, expected a list of positions"),
-        ({"foreground": [[20, 15, 12]]}, r"foreground \[\[20, 15, 12\]\], a point at voxel \(20, 15, 12\), lies outside"),
+        (
+            {"foreground": [[20, 15, 12]]},
+            r"foreground \[\[20, 15, 12\]\], a point at voxel \(20, 15, 12\), lies outside",
+        ),
         ({"foreground": [[-1, 15, 1]]}, "lies outside the scan"),
         ({"foreground": [[1e9, 0, 0]], "positions": "ras"}, "lies outside the scan"),
         ({"box": [[1, 2, 3]]}, r"box is \[\[1, 2, 3\]\], expected two positions"),

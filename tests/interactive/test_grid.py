@@ -25,7 +25,9 @@ def test_finer_grids_interpolate_linearly(spacing):
     target = Grid.cube((6.0, 7.0, 12.0), spacing, 12)
     values, expected_at = noise(SCAN.shape), indices_in(SCAN, target)
     expected = ndimage.map_coordinates(values.numpy(), expected_at, order=1, mode="nearest")
-    np.testing.assert_allclose(resample(values, SCAN, target).numpy(), expected * covered(SCAN, target).numpy(), atol=1e-5)
+    np.testing.assert_allclose(
+        resample(values, SCAN, target).numpy(), expected * covered(SCAN, target).numpy(), atol=1e-5
+    )
 
 
 def test_the_same_grid_changes_nothing():
