@@ -28,7 +28,7 @@ Network = Callable[[torch.Tensor], torch.Tensor]  # (B, 5, D, H, W) -> logits (B
 
 SIZE = 64  # voxels of the working grid along each axis
 GROWTH = 1.5  # of the working grid's spacing while the change touches its border
-TOUCHING = 0.02  # share of a face's voxels whose change makes it grow
+TOUCHING = 0.02  # share of the scan's voxels on a face whose change makes it grow
 CROP = 16  # voxels of the first working grid round the newest prompts, on each side: what they change touches this crop
 TILES = 4  # at most, before the answer; more are left for later
 
@@ -231,12 +231,14 @@ def _answer(network: Network, channels: torch.Tensor) -> torch.Tensor:
 
 
 def _touches_border(change: torch.Tensor, scan: Grid, grid: Grid) -> bool:
-    """Whether more than a few voxels changed on a face beyond which the scan goes on."""
+    """Whether more than a few of the scan's voxels changed on a face beyond which the scan goes on."""
+    inside = covered(scan, grid)
     for axis in range(3):
         low, high = grid.positions(axis)[[0, -1]].tolist()
         last = (scan.shape[axis] - 1) * scan.spacing[axis]
         for index, goes_on in ((0, low > grid.spacing[axis]), (-1, high < last - grid.spacing[axis])):
-            if goes_on and change.select(axis, index).float().mean() > TOUCHING:
+            changed, all_of_them = (int(one.select(axis, index).sum()) for one in (change, inside))
+            if goes_on and changed > TOUCHING * all_of_them:
                 return True
     return False
 
