@@ -132,9 +132,9 @@ def _read_scan(path: Path) -> tuple[np.ndarray, Geometry]:
 def _read_mask(file: str | os.PathLike, name: str, image: Path, grid: Geometry) -> torch.Tensor:
     path = _existing(file, name)
     voxels, geometry = read_volume(path)
-    problem = agreement_problem(geometry, grid) or image_problem(voxels)
+    problem = agreement_problem(geometry, grid)
     if problem:
-        raise VolumeError(path, f"{problem}, {image}, for {name}")
+        raise VolumeError(path, f"{problem} {image}")
     return torch.from_numpy(voxels != 0)
 
 

@@ -1,4 +1,4 @@
-"""What the interactive bundle does beyond the others: several data sets, starts from predictions, clicks and prompts."""
+"""What the interactive bundle does beyond the others: several data sets, starts from predictions, clicks."""
 
 import json
 from pathlib import Path
@@ -43,13 +43,16 @@ def test_training_on_several_data_sets_and_predictions(dataset, tmp_path):
     for item in load_datalist(other, "validation"):
         volume = nib.load(item["image"])
         nib.save(nib.Nifti1Image(np.asarray(volume.dataobj)[::-1], volume.affine), item["image"])
-    first = load_datalist(dataset, "training")[0]
+    names = [{Path(item["image"]).name for item in load_datalist(folder, "training")} for folder in (dataset, other)]
+    name = min(names[0] & names[1]).removesuffix(".nii.gz")
+    first = next(item for item in load_datalist(dataset, "training") if name in item["image"])
     (tmp_path / "predicted").mkdir()
-    name = Path(first["image"]).name.removesuffix(".nii.gz")
     volume = nib.load(first["label"])
     nib.save(nib.Nifti1Image(np.asarray(volume.dataobj), volume.affine), tmp_path / f"predicted/{name}_seg.nii.gz")
     with pytest.raises(RuntimeError) as raised:  # the second data set has a case of that name, too
-        workflow(BUNDLE, TRAIN, dataset, tmp_path / "a", more_data=[str(other)], predictions=str(tmp_path / "predicted"))
+        workflow(
+            BUNDLE, TRAIN, dataset, tmp_path / "a", more_data=[str(other)], predictions=str(tmp_path / "predicted")
+        )
     assert "expected one case of that name" in str(root_cause(raised.value))
     settings = {"more_data": [str(other)], "repeats": [1, 2], "validation_cases": 2}
     done = run(BUNDLE, TRAIN, dataset, tmp_path, "training", **settings)
@@ -96,7 +99,16 @@ def test_evaluation_of_clicks(dataset, weights, tmp_path):
 
 def test_a_click_on_a_scan(dataset, weights, tmp_path):
     scan = Path(load_datalist(dataset, "test")[0]["image"])
-    run(BUNDLE, INFERENCE, dataset, tmp_path, "evaluating", image=str(scan), foreground=[[4, 5, 3]], background=[[0, 0, 0]])
+    run(
+        BUNDLE,
+        INFERENCE,
+        dataset,
+        tmp_path,
+        "evaluating",
+        image=str(scan),
+        foreground=[[4, 5, 3]],
+        background=[[0, 0, 0]],
+    )
     mask = nib.load(tmp_path / "eval" / f"{scan.name.removesuffix('.nii.gz')}_seg.nii.gz")
     voxels = np.asarray(mask.dataobj)
     np.testing.assert_allclose(mask.affine, nib.load(scan).affine, atol=1e-5)
@@ -109,7 +121,10 @@ def test_a_click_on_a_scan(dataset, weights, tmp_path):
     [
         ({"foreground": [[99, 0, 0]]}, "foreground [[99, 0, 0]], a point at voxel (99, 0, 0), lies outside the scan"),
         ({}, "no prompt: expected --foreground"),
-        ({"forground": [[1, 2, 3]]}, "unknown option 'forground', nothing in the bundle's configuration uses it, did you"),
+        (
+            {"forground": [[1, 2, 3]]},
+            "unknown option 'forground', nothing in the bundle's configuration uses it, did",
+        ),
         ({"foreground": [[1, 2, 3]], "checkpoint": ["a.pt", "b.pt"]}, "no weights at 'a.pt'"),
     ],
 )
@@ -124,5 +139,14 @@ def test_networks_of_one_logit_are_not_averaged(dataset, weights, tmp_path):
     """Their softmax would be 1 everywhere."""
     scan, file = load_datalist(dataset, "test")[0]["image"], str(tmp_path / "models/model.pt")
     with pytest.raises(RuntimeError) as raised:
-        run(BUNDLE, INFERENCE, dataset, tmp_path, "evaluating", image=scan, foreground=[[4, 5, 3]], checkpoint=[file, file])
+        run(
+            BUNDLE,
+            INFERENCE,
+            dataset,
+            tmp_path,
+            "evaluating",
+            image=scan,
+            foreground=[[4, 5, 3]],
+            checkpoint=[file, file],
+        )
     assert "expected one file" in str(root_cause(raised.value))

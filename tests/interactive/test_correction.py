@@ -27,7 +27,7 @@ def random_network(seed):
 
 def alike(channels):
     """What looks like what is shown."""
-    return 0.3 - channels[:, :1].abs()
+    return 0.8 - channels[:, :1].abs()
 
 
 def marked(channels):
@@ -222,7 +222,7 @@ def test_tiles_redraw_what_changed_and_nothing_else():
         answer = refine(alike, image, spacing, answer, prompts, tiles=3)
         assert len(answer.tiles) == max(left - 3, 0)
         left = len(answer.tiles)
-    assert dice(answer.mask, truth) > max(0.99, dice(coarse.mask, truth))
+    assert dice(answer.mask, truth) > max(0.98, dice(coarse.mask, truth))
     at_once = correct(alike, image, spacing, prompts, size=32, tiles=10_000)
     assert at_once.tiles == () and torch.equal(at_once.mask, answer.mask)
 
