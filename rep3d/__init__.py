@@ -8,7 +8,7 @@ import warnings
 from types import ModuleType
 from typing import Any
 
-from rep3d import console, data, evaluation, inference, inferers, io, locks, training, transforms
+from rep3d import console, data, evaluation, inference, inferers, interactive, io, locks, training, transforms
 from rep3d.deploy import convert_official_state_dict, reparameterize
 from rep3d.networks.rep3d import Rep3D
 from rep3d.ops.depthwise_conv3d import depthwise_conv3d
@@ -22,6 +22,7 @@ __all__ = [
     "evaluation",
     "inference",
     "inferers",
+    "interactive",
     "io",
     "locks",
     "reparameterize",

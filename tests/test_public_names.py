@@ -26,6 +26,7 @@ def test_public_names():
         "evaluation",
         "inference",
         "inferers",
+        "interactive",
         "io",
         "locks",
         "reparameterize",

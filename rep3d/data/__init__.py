@@ -4,6 +4,15 @@ from rep3d.data.cases import output_name
 from rep3d.data.checks import check_datalist
 from rep3d.data.leakage import training_cases
 from rep3d.data.lists import load_datalist, load_inference_list
+from rep3d.data.sources import load_sources
 from rep3d.data.splits import fold_folder
 
-__all__ = ["check_datalist", "fold_folder", "load_datalist", "load_inference_list", "output_name", "training_cases"]
+__all__ = [
+    "check_datalist",
+    "fold_folder",
+    "load_datalist",
+    "load_inference_list",
+    "load_sources",
+    "output_name",
+    "training_cases",
+]

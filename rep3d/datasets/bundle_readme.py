@@ -13,21 +13,25 @@ OPTIONAL = {"split_note"}  # of a data set's "readme": what follows the sentence
 
 
 def computed_fields(train: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, str]:
-    """The fields COMPUTED of the README's template.
+    """The fields COMPUTED of the README's template; of a variant, whose data are of any kind, those of its training.
 
     Args:
         train: the bundle's train config.
         dataset: the data set's file in configs/datasets, with its recipe.
     """
+    trained = {
+        "network": network_in_words(train["network_def"]),
+        "gradient_clipping": f"{train['gradient_clipping']:g}",
+    }
+    if "variant" in dataset:
+        return trained
     data, note = dataset["data"], dataset["readme"].get("split_note", "")
     unit = " HU" if dataset["metadata"]["modality"] == "CT" else ""
-    return {
-        "network": network_in_words(train["network_def"]),
+    return trained | {
         "labels": ", ".join(f"{i} {name}" for i, name in enumerate(train["label_names"])),
         "split": " ".join(filter(None, [split_in_words(data["split"], data["folds"]), note])),
         "folds": folds_in_words(data["folds"]),
         "preprocessing": f"{preprocessing_in_words(train, unit)}; {crops_in_words(train)}.",
-        "gradient_clipping": f"{train['gradient_clipping']:g}",
     }
 
 

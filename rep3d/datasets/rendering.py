@@ -16,6 +16,8 @@ from rep3d.console.options import nearest, option_ids, plain_values, references,
 from rep3d.datasets.bundle_readme import COMPUTED, OPTIONAL, computed_fields
 
 SECTIONS = {"common", "train", "data", "metadata", "readme"}  # of a data set, and of its recipe
+VARIANTS = ("interactive",)  # of the bundles: folders whose fragments lie over those of base, or stand in their place
+VARIANT_SECTIONS = SECTIONS - {"data"}  # its data are of any kind
 METADATA = {"name", "task", "modality", "data_source", "value_range"}
 
 Config = dict[str, Any]
@@ -32,18 +34,22 @@ def render(root: Path, name: str) -> dict[str, str]:
         ValueError: a fragment is no JSON, or lacks a key, or has one that nothing uses. Names file and key.
     """
     base = root / "configs/base"
-    template = (base / "README.md").read_text(encoding="utf-8")
     path = root / "configs/datasets" / f"{name}.json"
     dataset = read_dataset(root, name)
+    own = root / "configs" / dataset.get("variant", "base")
+    template = (own / "README.md").read_text(encoding="utf-8")
     _check_dataset(path, dataset, template)
     configs = {
         **_main_configs(root / "configs", path, dataset),
-        "evaluate": read_fragment(base / "evaluate.json"),
+        "evaluate": read_fragment(own / "evaluate.json"),
         "multi_gpu_train": merge(read_fragment(base / "multi_gpu.json"), read_fragment(base / "multi_gpu_train.json")),
-        "multi_gpu_evaluate": read_fragment(base / "multi_gpu.json"),
-        "refine": read_fragment(base / "refine.json"),
         "metadata": metadata(read_fragment(base / "metadata.json"), dataset),
     }
+    if "variant" in dataset:
+        configs["metadata"] = merge(configs["metadata"], read_fragment(own / "metadata.json"))
+    else:
+        configs["multi_gpu_evaluate"] = read_fragment(base / "multi_gpu.json")
+        configs["refine"] = read_fragment(base / "refine.json")
     fields = {"bundle": name, **dataset["metadata"], **dataset["readme"], **computed_fields(configs["train"], dataset)}
     files = {f"configs/{key}.json": json.dumps(config, indent=4) + "\n" for key, config in configs.items()}
     files["configs/logging.conf"] = (base / "logging.conf").read_text(encoding="utf-8")
@@ -61,6 +67,11 @@ def read_dataset(root: Path, name: str) -> Config:
     folder = root / "configs"
     path = _fragment(folder / "datasets", name, "dataset")
     own = read_fragment(path)
+    if "variant" in own:
+        if own["variant"] not in VARIANTS:
+            raise ValueError(f"{path}: variant is {own['variant']!r}, expected one of {', '.join(VARIANTS)}")
+        _check_keys(path, "", own, VARIANT_SECTIONS | {"network", "variant"})
+        return own
     _check_keys(path, "", own, SECTIONS | {"network"}, {"recipe"})
     if "recipe" not in own:
         return own
@@ -81,9 +92,9 @@ def merge(*fragments: Config) -> Config:
 
 
 def metadata(base: Config, dataset: Config) -> Config:
-    """MONAI Bundle metadata with the data format that the labels and the patch imply."""
+    """MONAI Bundle metadata with the data format that the labels and the patch imply; those of a variant have none."""
     facts = dict(dataset["metadata"])
-    labels = dict(enumerate(dataset["common"]["label_names"]))
+    labels = dict(enumerate(dataset["common"].get("label_names", [])))
     modality, value_range = facts.pop("modality"), facts.pop("value_range")
     tensor = {
         "type": "image",
@@ -124,19 +135,24 @@ def _check_dataset(path: Path, dataset: Config, template: str) -> None:
     fields = {field for _, field, _, _ in string.Formatter().parse(template) if field}
     _check_keys(path, "metadata.", dataset["metadata"], METADATA)
     _check_keys(path, "readme.", dataset["readme"], fields - METADATA - COMPUTED - {"bundle"}, OPTIONAL)
+    if "variant" in dataset:
+        return
     _check_keys(path, "data.", dataset["data"], {"layout", "split", "folds"}, {"modality", "task", "task_labels"})
     _check_keys(path, "data.split.", dataset["data"]["split"], {"training", "validation", "test"})
 
 
 def _main_configs(folder: Path, path: Path, dataset: Config) -> dict[str, Config]:
     """The configs that train and infer, each with its own ids and plain values as "known_ids" and "known_values"."""
-    common = read_fragment(folder / "base/common.json")
+    variant = dataset.get("variant")
+    own = folder / variant / "common.json" if variant else folder / "base/automatic.json"
+    common = merge(read_fragment(folder / "base/common.json"), read_fragment(own))
     family = _fragment(folder / "networks", dataset["network"], f"{path}: network")
     network = read_fragment(family)
     _check_keys(family, "", network, {"network_def"})
-    train, inference = (
-        merge(common, network, read_fragment(folder / f"base/{kind}.json")) for kind in ("train", "inference")
-    )
+    train = merge(common, network, read_fragment(folder / "base/train.json"))
+    if variant:
+        train = merge(train, read_fragment(folder / variant / "train.json"))
+    inference = merge(common, network, read_fragment(folder / (variant or "base") / "inference.json"))
     configs = {
         "train": merge(train, dataset["common"], dataset["train"]),
         "inference": merge(inference, dataset["common"]),

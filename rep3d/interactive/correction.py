@@ -191,7 +191,7 @@ def _first_grid(scan: Grid, newest: Sequence[Prompt], size: int) -> Grid:
     low, high = _joint_bounds(newest)
     extent = max(h - l for l, h in zip(low, high, strict=True)) * 4 / 3
     spacing = max(finest_spacing(scan, size), extent / size)
-    return _cube(scan, [(l + h) / 2 for l, h in zip(low, high, strict=True)], min(spacing, _coarsest(scan, size)), size)
+    return clamped_cube(scan, [(l + h) / 2 for l, h in zip(low, high, strict=True)], min(spacing, _coarsest(scan, size)), size)
 
 
 def _coarsest(scan: Grid, size: int) -> float:
@@ -203,7 +203,7 @@ def _joint_bounds(prompts: Sequence[Prompt]) -> tuple[Triple, Triple]:
     return tuple(map(min, zip(*lows, strict=True))), tuple(map(max, zip(*highs, strict=True)))  # type: ignore[return-value]
 
 
-def _cube(scan: Grid, centre: Sequence[float], spacing: float, size: int) -> Grid:
+def clamped_cube(scan: Grid, centre: Sequence[float], spacing: float, size: int) -> Grid:
     """A working grid round a position, moved so that no part of it lies outside the scan where that can be."""
     edge, moved = spacing * size, []
     for c, voxel, extent in zip(centre, scan.spacing, scan.extent, strict=True):
@@ -239,7 +239,7 @@ def _look(
         spacing, coarsest = grid.spacing[0], _coarsest(scan, grid.shape[0])
         if spacing >= coarsest or not _touches_border(after != before, scan, grid):
             return grid, after, before, logits
-        grid = _cube(scan, centre, min(spacing * GROWTH, coarsest), grid.shape[0])
+        grid = clamped_cube(scan, centre, min(spacing * GROWTH, coarsest), grid.shape[0])
 
 
 def _answer(network: Network, channels: torch.Tensor) -> torch.Tensor:
@@ -327,7 +327,7 @@ def _tiles(scan: Grid, grid: Grid, coarse: torch.Tensor, region: torch.Tensor, n
     positions = positions[(positions - target).norm(dim=1).argsort()]
     tiles = []
     while len(positions):
-        tile = _cube(scan, positions[0].tolist(), spacing, size)
+        tile = clamped_cube(scan, positions[0].tolist(), spacing, size)
         tiles.append(tile)
         positions = positions[1:][~_well_inside(positions[1:], tile, scan)]
     return tiles

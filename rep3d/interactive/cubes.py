@@ -1,0 +1,141 @@
+"""Working grids to train on: one label of a label map against the rest, cut out as a correction would see it."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.transforms import MapTransform, Randomizable
+from scipy import ndimage
+
+from rep3d.interactive.correction import SIZE, clamped_cube, finest_spacing, standardize
+from rep3d.interactive.grid import Grid, covered, resample
+
+ZOOM = (0.5, 4.0)  # edge of the working grid as a multiple of the label's largest extent: from inside it to all round
+CHANCE_OF_UNION = 0.1  # of two labels that touch are one
+CHANCE_OF_TAKEN = 0.5  # that some of the other labels are locked
+MIN_VOXELS = 8  # of a label in its scan, and of its part on the working grid
+
+
+def cube_edge(patch_size: Sequence[int]) -> int:
+    """The edge of a working grid in voxels.
+
+    Raises:
+        ValueError: it is no cube.
+    """
+    if len(set(patch_size)) != 1:
+        raise ValueError(f"patch_size is {list(patch_size)}, expected equal numbers: a working grid is a cube")
+    return patch_size[0]
+
+
+class WorkingGridd(Randomizable, MapTransform):
+    """Image and label map of a scan -> one label on a working grid, all (1, size, size, size).
+
+    The label is drawn from those of the map, now and then the union of two that touch; the grid's spacing and place are
+    drawn round it. It writes:
+        "image": float32, see `rep3d.interactive.resample`;
+        "spacing": of the grid, millimetres;
+        "inside": where the grid lies within the scan, bool;
+        "target": the label, bool;
+        "taken": other labels that are locked, bool, in about half of the cases;
+        "prediction": what it says of the label, bool; nothing of it where there was none.
+
+    Args:
+        keys: image, label map, and a label map that another network predicted, which a case may lack.
+        size: voxels of the working grid along each axis.
+        seed: None: as MONAI's other random transforms. A number: each case is always the same, for validation.
+
+    Raises:
+        ValueError: names the file: no label of at least `MIN_VOXELS` voxels.
+    """
+
+    def __init__(
+        self,
+        keys: Sequence[str] = ("image", "label", "prediction"),
+        size: int = SIZE,
+        seed: int | None = None,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys=True)
+        self.size, self.seed = size, seed
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        image, label = d[self.keys[0]], d[self.keys[1]]
+        name = str(label.meta.get("filename_or_obj", self.keys[1]))
+        rng = self.R if self.seed is None else _generator_of(name, self.seed)
+        label_map = label.as_tensor()[0].to(torch.int32).numpy()
+        scan = Grid.of_scan(label_map.shape, affine_to_spacing(label.affine))
+        ids = _draw_label(label_map, rng, name)
+        target = np.isin(label_map, ids)
+        grid = self._draw_grid(scan, target, rng)
+        on_grid = lambda mask: (resample(torch.from_numpy(mask), scan, grid) >= 0.5)[None]  # noqa: E731
+        d["image"] = resample(image.as_tensor()[0], scan, grid)[None]
+        d["spacing"] = grid.spacing[0]
+        d["inside"] = covered(scan, grid)[None]
+        d["target"] = on_grid(target)
+        d["taken"] = on_grid(_draw_taken(label_map, ids, rng))
+        predicted = d.get(self.keys[2])
+        d["prediction"] = (
+            torch.zeros_like(d["target"])
+            if predicted is None
+            else on_grid(np.isin(predicted.as_tensor()[0].numpy(), ids))
+        )
+        return {key: value for key, value in d.items() if key != self.keys[1]}
+
+    def _draw_grid(self, scan: Grid, target: np.ndarray, rng: np.random.RandomState) -> Grid:
+        box = ndimage.find_objects(target.astype(np.uint8))[0]
+        extent = max((part.stop - part.start) * s for part, s in zip(box, scan.spacing, strict=True))
+        finest = finest_spacing(scan, self.size)
+        spacing = extent / self.size * math.exp(rng.uniform(*map(math.log, ZOOM)))
+        spacing = min(max(spacing, finest), max(finest, max(scan.extent) / self.size))
+        voxels = np.argwhere(target[box])
+        voxel = voxels[rng.randint(len(voxels))] + [part.start for part in box]
+        return clamped_cube(scan, [float(v) * s for v, s in zip(voxel, scan.spacing, strict=True)], spacing, self.size)
+
+
+class StandardizeWorkingGridd(MapTransform):
+    """The image as the network sees it, see `standardize`; its key "inside" goes."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        inside = _plain(d.pop("inside")).bool()
+        for key in self.key_iterator(d):
+            d[key] = standardize(_plain(d[key]).float(), inside)
+        return d
+
+
+def _plain(values: torch.Tensor) -> torch.Tensor:
+    return values.as_tensor() if isinstance(values, MetaTensor) else values
+
+
+def _generator_of(path: str, seed: int) -> np.random.RandomState:
+    """The same for a file of this name in any folder."""
+    return np.random.RandomState((zlib.crc32(Path(path).name.encode()) + seed) % 2**32)
+
+
+def _draw_label(label_map: np.ndarray, rng: np.random.RandomState, name: str) -> list[int]:
+    ids, counts = np.unique(label_map[label_map > 0], return_counts=True)
+    ids = ids[counts >= MIN_VOXELS]
+    if not len(ids):
+        raise ValueError(f"{name}: has no label of at least {MIN_VOXELS} voxels to learn from")
+    chosen = int(ids[rng.randint(len(ids))])
+    if len(ids) > 1 and rng.uniform() < CHANCE_OF_UNION:
+        neighbours = np.unique(label_map[ndimage.binary_dilation(label_map == chosen)])
+        neighbours = [int(i) for i in neighbours if i in ids and i != chosen]
+        if neighbours:
+            return [chosen, neighbours[rng.randint(len(neighbours))]]
+    return [chosen]
+
+
+def _draw_taken(label_map: np.ndarray, ids: Sequence[int], rng: np.random.RandomState) -> np.ndarray:
+    others = [int(i) for i in np.unique(label_map) if i > 0 and i not in ids]
+    if rng.uniform() >= CHANCE_OF_TAKEN:
+        return np.zeros(label_map.shape, bool)
+    return np.isin(label_map, [i for i in others if rng.uniform() < 0.5])

@@ -1,0 +1,114 @@
+"""A simulated user in front of the network: what turns a batch of working grids into inputs and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.inferers import Inferer, SimpleInferer
+from monai.networks.utils import eval_mode
+from torch import nn
+
+from rep3d.interactive.grid import Grid
+from rep3d.interactive.prompts import Prompt, draw
+from rep3d.interactive.users import correction, deepest_click, distorted, first_prompt
+
+STARTS = {"nothing": 0.5, "distorted truth": 0.35, "prediction": 0.15}  # a prediction only where there is one
+MAX_CORRECTIONS = 4
+
+
+class SimulatedUser:
+    """`prepare_batch` of a MONAI trainer or evaluator: prompts, answers and corrections, up to the last round.
+
+    A case starts from nothing, from a distorted truth or from another network's prediction. The user gives a first
+    prompt, or corrects the start; then the network answers, without gradients, and the user corrects its answer, a
+    random number of times up to `MAX_CORRECTIONS`. The engine runs the last answer, in training with the gradient.
+
+    Args:
+        network: what answers; on several GPUs each process asks its own, for their numbers of rounds differ.
+        inferer: how it is run, as in the engine.
+        clicks: None: as above. A number: for validation, so many clicks of the evaluating user, from nothing, each on
+            the deepest voxel of the largest error.
+
+    Returns (as a call):
+        inputs (B, 5, D, H, W), see `rep3d.interactive.CHANNELS`, and targets (B, 1, D, H, W), float32.
+    """
+
+    def __init__(self, network: nn.Module, inferer: Inferer | None = None, clicks: int | None = None) -> None:
+        self.network = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
+        self.inferer = SimpleInferer() if inferer is None else inferer
+        self.clicks = clicks
+
+    def __call__(
+        self,
+        batch: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        targets = batch["target"].bool()
+        taken = batch["taken"].bool()
+        cases = [
+            _Case(
+                targets[i, 0],
+                float(batch["spacing"][i]),
+                batch["prediction"][i, 0].bool(),
+                self.clicks is not None,
+            )
+            for i in range(len(targets))
+        ]
+        rounds = self.clicks if self.clicks is not None else 1 + int(torch.randint(MAX_CORRECTIONS + 1, ()))
+        inputs = self._inputs(batch["image"], cases, taken)
+        for _ in range(rounds - 1):
+            with eval_mode(self.network):  # as it will serve; MONAI's evaluator sets it only later
+                logits = self.inferer(inputs.to(device, non_blocking=non_blocking), self.network)
+            for case, answer in zip(cases, (logits[:, 0] > 0).cpu() & ~taken[:, 0], strict=True):
+                case.correct(answer)
+            inputs = self._inputs(batch["image"], cases, taken)
+        return inputs.to(device, non_blocking=non_blocking), targets.float().to(device, non_blocking=non_blocking)
+
+    def _inputs(self, image: torch.Tensor, cases: Sequence[_Case], taken: torch.Tensor) -> torch.Tensor:
+        masks = torch.stack([case.mask for case in cases])[:, None].float()
+        prompts = torch.stack([draw(case.prompts, case.grid) for case in cases])
+        return torch.cat([image.float(), masks, prompts, taken.float()], dim=1)
+
+
+class _Case:
+    """One label on its working grid: mask and prompts so far."""
+
+    def __init__(
+        self, target: torch.Tensor, spacing: float, prediction: torch.Tensor, evaluating: bool
+    ) -> None:
+        self.target, self.evaluating = target.numpy(), evaluating
+        self.grid = Grid.of_scan(target.shape, (spacing,) * 3)
+        self.rng = np.random.default_rng(int(torch.randint(2**31, ())))  # of the seed that a training sets and resumes
+        self.prompts: list[Prompt] = []
+        self.mask = torch.zeros_like(target) if self.evaluating else self._start(prediction)
+        self._prompt(first=not self.mask.any())
+
+    def correct(self, answer: torch.Tensor) -> None:
+        self.mask = answer
+        self._prompt(first=False)
+
+    def _start(self, prediction: torch.Tensor) -> torch.Tensor:
+        ways = [way for way in STARTS if way != "prediction" or prediction.any()]
+        chances = np.array([STARTS[way] for way in ways])
+        way = self.rng.choice(ways, p=chances / chances.sum())
+        if way == "prediction":
+            return prediction
+        if way == "distorted truth":
+            return torch.from_numpy(distorted(self.target, self.grid.spacing, self.rng))
+        return torch.zeros(self.grid.shape, dtype=torch.bool)
+
+    def _prompt(self, first: bool) -> None:
+        spacing, mask = self.grid.spacing, self.mask.numpy()
+        if self.evaluating:
+            prompt = deepest_click(self.target, mask, spacing)
+        elif first:
+            prompt = first_prompt(self.target, spacing, self.rng)
+        else:
+            prompt = correction(self.target, mask, spacing, self.rng)
+        if prompt is not None:
+            self.prompts.append(prompt)
