@@ -16,7 +16,18 @@ from monai.utils import ensure_tuple
 
 from rep3d.console.commands import run_command
 from rep3d.evaluation.click_cases import list_cases, named_labels
-from rep3d.study.interactive import METHODS, OURS, USERS, Weights, choose, evaluate_challenge, evaluate_clicks
+from rep3d.evaluation.montage import PLANES
+from rep3d.locks import FolderLocks
+from rep3d.study.interactive import (
+    BASELINES,
+    METHODS,
+    OURS,
+    USERS,
+    Weights,
+    choose,
+    evaluate_challenge,
+    evaluate_clicks,
+)
 
 BUNDLE = str(Path(__file__).resolve().parents[1] / "bundles/interactive")
 PATHS = ("dataset_dir", "output_dir", "bundle", "weights", "network", "automatic", "automatic_weights", "deepedit")
@@ -27,7 +38,7 @@ CLICKS, CVPR25 = "clicks", "cvpr25"
 def main(
     dataset_dir: str,
     output_dir: str = "runs/interactive",
-    methods: str | tuple[str, ...] = (OURS, "graph_cut", "region_growing"),
+    methods: str | tuple[str, ...] = (OURS, *BASELINES),
     bundle: str = BUNDLE,
     weights: str = "",
     network: str = "",
@@ -49,7 +60,7 @@ def main(
     Args:
         dataset_dir: a data set as the bundles take it; with --protocol cvpr25 a folder of the challenge's .npz cases.
         output_dir: receives everything.
-        methods: some of ours, graph_cut, region_growing, automatic, ours_from_automatic and deepedit.
+        methods: some of ours, graph_cut, graph_cut_near, region_growing, automatic, ours_from_automatic and deepedit.
         bundle: folder of the bundle of ours.
         weights: of ours; empty: the bundle's.
         network: config file with "network_def", in place of the bundle's.
@@ -67,7 +78,8 @@ def main(
         protocol: clicks, or cvpr25.
     """
     names = ensure_tuple(methods.split(",") if isinstance(methods, str) else methods)
-    for name, value, known in (("protocol", protocol, (CLICKS, CVPR25)), ("user", user, USERS)):
+    choices = (("protocol", protocol, (CLICKS, CVPR25)), ("user", user, USERS), ("plane", plane, tuple(PLANES)))
+    for name, value, known in choices:
         if value not in known:
             raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
     unknown = [name for name in names if name not in METHODS]
@@ -85,18 +97,31 @@ def main(
     folder = Path(dataset_dir)
     if not folder.is_dir():
         raise FileNotFoundError(f"dataset_dir {dataset_dir!r} does not exist, or is no folder")
-    Path(output_dir).mkdir(parents=True, exist_ok=True)
-    if protocol == CVPR25:
-        paths = sorted(folder.glob("*.npz"))
-        if not paths:
-            raise FileNotFoundError(f"dataset_dir {dataset_dir!r} holds no .npz cases")
-        print(evaluate_challenge(choose(paths, cases, seed), names, files, Path(output_dir)))
-        return
-    items = choose(list_cases(folder, part, fold), cases, seed)
-    chosen = named_labels(folder, labels if isinstance(labels, str) else ensure_tuple(labels))
-    print(
-        evaluate_clicks(items, chosen, names, files, Path(output_dir), user=user, seed=seed, strips=strips, plane=plane)
-    )
+    locks = FolderLocks([output_dir], "evaluation")
+    try:
+        if protocol == CVPR25:
+            paths = sorted(folder.glob("*.npz"))
+            if not paths:
+                raise FileNotFoundError(f"dataset_dir {dataset_dir!r} holds no .npz cases")
+            told = evaluate_challenge(
+                choose(paths, cases, seed), names, files, Path(output_dir), source=folder.resolve()
+            )
+        else:
+            told = evaluate_clicks(
+                choose(list_cases(folder, part, fold), cases, seed),
+                named_labels(folder, labels if isinstance(labels, str) else ensure_tuple(labels)),
+                names,
+                files,
+                Path(output_dir),
+                source=folder.resolve(),
+                user=user,
+                seed=seed,
+                strips=strips,
+                plane=plane,
+            )
+    finally:
+        locks.release()
+    print(told)
 
 
 if __name__ == "__main__":

@@ -191,7 +191,9 @@ def _first_grid(scan: Grid, newest: Sequence[Prompt], size: int) -> Grid:
     low, high = _joint_bounds(newest)
     extent = max(h - l for l, h in zip(low, high, strict=True)) * 4 / 3
     spacing = max(finest_spacing(scan, size), extent / size)
-    return clamped_cube(scan, [(l + h) / 2 for l, h in zip(low, high, strict=True)], min(spacing, _coarsest(scan, size)), size)
+    return clamped_cube(
+        scan, [(l + h) / 2 for l, h in zip(low, high, strict=True)], min(spacing, _coarsest(scan, size)), size
+    )
 
 
 def _coarsest(scan: Grid, size: int) -> float:

@@ -78,9 +78,7 @@ class SimulatedUser:
 class _Case:
     """One label on its working grid: mask and prompts so far."""
 
-    def __init__(
-        self, target: torch.Tensor, spacing: float, prediction: torch.Tensor, evaluating: bool
-    ) -> None:
+    def __init__(self, target: torch.Tensor, spacing: float, prediction: torch.Tensor, evaluating: bool) -> None:
         self.target, self.evaluating = target.numpy(), evaluating
         self.grid = Grid.of_scan(target.shape, (spacing,) * 3)
         self.rng = np.random.default_rng(int(torch.randint(2**31, ())))  # of the seed that a training sets and resumes

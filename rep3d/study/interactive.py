@@ -19,7 +19,7 @@ from rep3d.console.tables import markdown_table
 from rep3d.data.cases import Item, file_name, item_name
 from rep3d.evaluation import cvpr25, deepedit
 from rep3d.evaluation.case_records import CaseRecords
-from rep3d.evaluation.click_baselines import graph_cut, region_growing
+from rep3d.evaluation.click_baselines import graph_cut, graph_cut_near, region_growing
 from rep3d.evaluation.click_cases import Labels, load_case
 from rep3d.evaluation.click_methods import FromLabelMaps, load_network, ours
 from rep3d.evaluation.click_pictures import State, click_strip
@@ -30,6 +30,7 @@ from rep3d.study.run import BundleRun, run_process
 
 BASELINES: Mapping[str, tuple[str, Segment]] = {
     "graph_cut": ("numpymaxflow", graph_cut),
+    "graph_cut_near": ("numpymaxflow", graph_cut_near),
     "region_growing": ("SimpleITK", region_growing),
 }
 OURS, FROM_AUTOMATIC, AUTOMATIC, DEEPEDIT = "ours", "ours_from_automatic", "automatic", "deepedit"
@@ -66,6 +67,7 @@ def evaluate_clicks(
     files: Weights,
     folder: Path,
     *,
+    source: Path,
     user: str = "deepest",
     seed: int = 0,
     strips: int = 0,
@@ -79,6 +81,7 @@ def evaluate_clicks(
         methods: some of `METHODS`.
         files: of the networks that they need.
         folder: receives everything; what an earlier call finished there is not done again.
+        source: the cases' data set, by which results are told from those of another one.
         user: "deepest" clicks the deepest voxel of the largest error; "mixed" draws as in the training.
         seed: of the mixed user.
         strips: of so many cases.
@@ -88,7 +91,7 @@ def evaluate_clicks(
         ValueError: an unknown method, a file that a method lacks, or results of other settings in the folder.
         ModuleNotFoundError: a baseline's library is missing.
     """
-    settings = {"labels": labels, "user": user, **({"seed": seed} if user == "mixed" else {})}
+    settings = {"data set": str(source), "labels": labels, "user": user, **({"seed": seed} if user == "mixed" else {})}
     made = {name: _method(name, items, files, folder) for name in methods}
     results = {
         name: evaluate(
@@ -204,7 +207,9 @@ def _write_strips(name: str, method: Method, item: Item, labels: Labels, user: U
         click_strip(case.image, case.spacing, truth, states, path, plane=plane, title=f"{name}: {case.name}, {label}")
 
 
-def evaluate_challenge(paths: Sequence[Path], methods: Sequence[str], files: Weights, folder: Path) -> str:
+def evaluate_challenge(
+    paths: Sequence[Path], methods: Sequence[str], files: Weights, folder: Path, *, source: Path
+) -> str:
     """Evaluate methods by the protocol of `rep3d.evaluation.cvpr25`, and return the table in Markdown.
 
     The folder then has cvpr25.csv, cvpr25.json and cvpr25.md.
@@ -214,6 +219,7 @@ def evaluate_challenge(paths: Sequence[Path], methods: Sequence[str], files: Wei
         methods: some of `METHODS` that start from nothing.
         files: of the networks that they need.
         folder: receives everything; what an earlier call finished there is not done again.
+        source: the folder of the cases, by which results are told from those of others.
 
     Raises:
         ValueError: as `evaluate_clicks`, or a case cannot be read.
@@ -221,7 +227,7 @@ def evaluate_challenge(paths: Sequence[Path], methods: Sequence[str], files: Wei
     results: dict[str, dict[str, cvpr25.Scores]] = {}
     for name in methods:
         segment, _, settings = _segment_and_settings(name, files)
-        records = CaseRecords(folder / f"records/cvpr25_{name}.json", settings)
+        records = CaseRecords(folder / f"records/cvpr25_{name}.json", {"data set": str(source), **settings})
         with Progress(len(paths), name, "case") as progress:
             for path in paths:
                 if path.stem not in records.cases:

@@ -9,16 +9,17 @@ import pytest
 import torch
 
 from rep3d.console.errors import describe
-from rep3d.evaluation.click_baselines import graph_cut, region_growing
+from rep3d.evaluation.click_baselines import graph_cut, graph_cut_near, region_growing
 from rep3d.evaluation.clicks import dice
 from rep3d.interactive.prompts import box, point, scribble
 from rep3d.interactive.users import deepest_click
 
 METHODS = [
     pytest.param(graph_cut, id="graph_cut"),
+    pytest.param(graph_cut_near, id="graph_cut_near"),
     pytest.param(region_growing, id="region_growing"),
 ]
-MODULES = {graph_cut: "numpymaxflow", region_growing: "SimpleITK"}
+MODULES = {graph_cut: "numpymaxflow", graph_cut_near: "numpymaxflow", region_growing: "SimpleITK"}
 SPACING = (1.0, 1.0, 2.0)
 
 
