@@ -46,8 +46,8 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if minutes <= 0:
         raise ValueError(f"minutes is {minutes}, expected more than 0")
-    if len(size) != 3 or any(n % 16 or n < 16 for n in size):
-        raise ValueError(f"size is {size}, expected three multiples of 16")
+    if len(size) != 3 or any(n % 16 or n < 16 for n in size) or max(size) == 16:
+        raise ValueError(f"size is {size}, expected three multiples of 16, of which one is larger")
     chosen = named_labels(Path(dataset_dir), labels if labels == TOGETHER else ensure_tuple(labels))
     ids = sorted(i for one in chosen.values() for i in one)
     items = load_datalist(dataset_dir, "training")

@@ -114,8 +114,8 @@ def named_labels(dataset_dir: Path, chosen: str | Sequence[int] = ()) -> Labels:
     names.pop(0, None)
     if chosen == TOGETHER:
         return {" + ".join(names.values()): sorted(names)}
-    ids = list(chosen) or sorted(names)
+    ids = [chosen] if isinstance(chosen, str) else list(chosen) or sorted(names)
     missing = [i for i in ids if i not in names]
     if missing:
         raise ValueError(f"labels names {missing[0]!r}, expected {TOGETHER!r} or some of {sorted(names)} of {path}")
-    return {names[int(i)]: [int(i)] for i in ids}
+    return {names[i]: [i] for i in ids}

@@ -49,6 +49,8 @@ def load_network(configs: Sequence[Path], weights: Path, device: torch.device) -
     parser.read_config([str(path) for path in configs])
     if "network_def" not in parser.config:
         raise ValueError(f"{configs[-1]}: defines no 'network_def'")
+    if "imports" in parser.config:
+        parser.get_parsed_content("imports")
     return OnDevice(load_deployed(parser.get_parsed_content("network_def"), weights), device)
 
 

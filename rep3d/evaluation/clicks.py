@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from rep3d.console.progress import Progress
-from rep3d.evaluation.click_cases import Case, Labels
-from rep3d.files import read_json, write_json
+from rep3d.data.cases import Item, item_name
+from rep3d.evaluation.case_records import CaseRecords
+from rep3d.evaluation.click_cases import Case, Labels, load_case
 from rep3d.interactive.prompts import Prompt
 from rep3d.interactive.users import correction, deepest_click, first_prompt
 
@@ -154,8 +155,7 @@ def _shown_enough(series: Series) -> bool:
 
 def evaluate(
     method: Method,
-    cases: Iterable[Callable[[], Case]],
-    names: Sequence[str],
+    items: Sequence[Item],
     labels: Labels,
     record: Path,
     settings: Mapping[str, Any],
@@ -169,27 +169,25 @@ def evaluate(
 
     Args:
         method: what is evaluated.
-        cases: load a case each.
-        names: of the cases.
-        labels: the ids of each label; several are one.
-        record: JSON file of the method's results, written after every case.
+        items: {"image": path, "label": path} of the cases.
+        labels: what is followed, one after the other.
+        record: JSON file of the method's results.
         settings: of the evaluation, by which its results are told from others.
-        user: the user of a case.
+        user: makes the user of a case.
         doing: in words, for the progress.
 
     Raises:
         ValueError: the record is of other settings.
     """
-    records = read_records(record, {**settings, **method.settings})
-    done: Records = {}
-    with Progress(len(names), doing, "case") as progress:
-        for name, load in zip(names, cases, strict=True):
-            if name not in records:
-                records[name] = _follow_case(method, load(), labels, user(name))
-                _write_records(record, {**settings, **method.settings}, records)
-            done[name] = records[name]
+    records = CaseRecords(record, {**settings, **method.settings})
+    names = [item_name(item) for item in items]
+    with Progress(len(items), doing, "case") as progress:
+        for name, item in zip(names, items, strict=True):
+            if name not in records.cases:
+                series = _follow_case(method, load_case(item), labels, user(name))
+                records.add(name, {label: asdict(one) for label, one in series.items()})
             progress.update()
-    return done
+    return {name: {label: Series(**series) for label, series in records.cases[name].items()} for name in names}
 
 
 def _follow_case(method: Method, case: Case, labels: Labels, user: User) -> dict[str, Series]:
@@ -200,30 +198,3 @@ def _follow_case(method: Method, case: Case, labels: Labels, user: User) -> dict
         if truth.any():
             series[label] = follow(method.segment, case.image, case.spacing, truth, user, start=starts.get(label))
     return series
-
-
-def read_records(path: Path, settings: Mapping[str, Any]) -> Records:
-    """The results that a file holds; none where there is no file.
-
-    Raises:
-        ValueError: they are of other settings; names the first that differs.
-    """
-    content = read_json(path)
-    if not content:
-        return {}
-    told = content["settings"]
-    for name in sorted({*told, *settings}):
-        if told.get(name) != settings.get(name):
-            raise ValueError(
-                f"{path} holds results with {name} {told.get(name)!r}, not {settings.get(name)!r}: "
-                "expected the same, or another output_dir"
-            )
-    return {
-        case: {label: Series(**series) for label, series in labels.items()} for case, labels in content["cases"].items()
-    }
-
-
-def _write_records(path: Path, settings: Mapping[str, Any], records: Records) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cases = {case: {label: asdict(series) for label, series in labels.items()} for case, labels in records.items()}
-    write_json(path, {"settings": dict(settings), "cases": cases})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from monai.utils import set_determinism
 from rep3d.data.cases import Item
 from rep3d.evaluation.click_cases import load_case
 from rep3d.evaluation.deepedit import FORMAT, NAMES, make_network, prepare, read_checkpoint
+from rep3d.locks import FolderLocks
 from rep3d.training.checkpoints import save_whole
 
 logger = logging.getLogger(__name__)
@@ -45,6 +47,7 @@ logger = logging.getLogger(__name__)
 LEARNING_RATE = 1e-4
 CLICKED = 0.5  # of the steps have clicks; the others train the automatic answer
 ROUNDS = 3  # of simulated clicks in such a step, at most
+MOST_EPOCHS = 10**6  # the time ends it
 
 
 def train(
@@ -71,66 +74,78 @@ def train(
     Raises:
         ValueError: the file is there and `resume` is not told, or it is of another training.
     """
+    locks = FolderLocks([path.parent], "deepedit")
     settings = {"format": FORMAT, "ids": list(ids), "size": list(size), "seed": seed, "cases": len(items)}
-    set_determinism(seed)
-    network = make_network()
-    optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
-    done = _resume(path, settings, network, optimizer, resume)
-    set_determinism(seed + done["epochs"])
-    data = [_prepared(item, ids, size) for item in items]
-    trainer = SupervisedTrainer(
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-        max_epochs=10**6,
-        train_data_loader=DataLoader(Dataset(data, _transform()), batch_size=1, shuffle=True),
-        network=network.to("cuda" if torch.cuda.is_available() else "cpu"),
-        optimizer=optimizer,
-        loss_function=DiceCELoss(to_onehot_y=True, softmax=True),
-        iteration_update=Interaction(CLICKED, _clicks(), train=True, label_names=NAMES, max_interactions=ROUNDS),
-        decollate=False,
-    )
-    losses: list[float] = []
-    begin = time.monotonic() - done["seconds"]
+    try:
+        set_determinism(seed)
+        training = _Training(path, settings, 60 * minutes)
+        training.start(resume)
+        if training.seconds < training.most_seconds:
+            set_determinism(seed + training.epochs)
+            training.run([_prepared(item, ids, size) for item in items], seed + training.epochs)
+        return training.loss
+    finally:
+        locks.release()
 
-    def remember(engine: Engine) -> None:
-        losses.append(float(engine.state.output["loss"]))  # type: ignore[index, call-overload]
 
-    def save(engine: Engine) -> None:
-        seconds = time.monotonic() - begin
-        epochs, loss = done["epochs"] + engine.state.epoch, sum(losses) / len(losses)
-        losses.clear()
-        states = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
-        save_whole({**settings, **states, "epochs": epochs, "seconds": seconds, "loss": loss}, path)
-        logger.info("epoch %d, %.1f of %g minutes, loss %.3f", epochs, seconds / 60, minutes, loss)
-        done["loss"] = loss
+class _Training:
+    """The network, how far its training is, and the file of both."""
 
-    def stop(engine: Engine) -> None:
-        if time.monotonic() - begin >= 60 * minutes:
-            engine.terminate()
+    def __init__(self, path: Path, settings: Mapping[str, Any], most_seconds: float) -> None:
+        self.path, self.settings, self.most_seconds = path, settings, most_seconds
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = make_network().to(self.device)
+        self.optimizer = torch.optim.Adam(self.network.parameters(), LEARNING_RATE)
+        self.epochs, self.seconds, self.loss = 0, 0.0, math.nan
+        self.losses: list[float] = []  # of the epoch
 
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, remember)
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, save)
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, stop)
-    if done["seconds"] < 60 * minutes:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    def start(self, resume: bool) -> None:
+        """Go on where an earlier call ended."""
+        if not self.path.exists():
+            return
+        if not resume:
+            raise ValueError(f"{self.path} is there already: go on with --resume true, or give another file")
+        content = read_checkpoint(self.path)
+        for name, value in self.settings.items():
+            if content.get(name) != value:
+                raise ValueError(f"{self.path}: was trained with {name} {content.get(name)!r}, not {value!r}")
+        self.network.load_state_dict(content["network"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.epochs, self.seconds, self.loss = content["epochs"], content["seconds"], content["loss"]
+
+    def run(self, data: Sequence[Mapping[str, Any]], seed: int) -> None:
+        """Train until the time is over; at least for an epoch."""
+        clicks = Compose(_clicks()).set_random_state(seed)
+        trainer = SupervisedTrainer(
+            device=self.device,
+            max_epochs=MOST_EPOCHS,
+            train_data_loader=DataLoader(Dataset(data, _augmentation()), batch_size=1, shuffle=True),
+            network=self.network,
+            optimizer=self.optimizer,
+            loss_function=DiceCELoss(to_onehot_y=True, softmax=True),
+            iteration_update=Interaction(CLICKED, clicks, train=True, label_names=NAMES, max_interactions=ROUNDS),
+            decollate=False,
+        )
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, self._remember)
+        trainer.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
+        self._begin = time.monotonic() - self.seconds
         trainer.run()
-    return float(done["loss"])
 
+    def _remember(self, engine: Any) -> None:
+        self.losses.append(float(engine.state.output["loss"]))
 
-def _resume(
-    path: Path, settings: dict[str, Any], network: torch.nn.Module, optimizer: torch.optim.Optimizer, resume: bool
-) -> dict[str, Any]:
-    """How far an earlier training was; loads what it learned."""
-    if not path.exists():
-        return {"epochs": 0, "seconds": 0.0, "loss": float("nan")}
-    if not resume:
-        raise ValueError(f"{path} is there already: go on with --resume true, or give another file")
-    content = read_checkpoint(path)
-    for name, value in settings.items():
-        if content.get(name) != value:
-            raise ValueError(f"{path}: was trained with {name} {content.get(name)!r}, not {value!r}")
-    network.load_state_dict(content["network"])
-    optimizer.load_state_dict(content["optimizer"])
-    return {name: content[name] for name in ("epochs", "seconds", "loss")}
+    def _end_epoch(self, engine: Engine) -> None:
+        self.epochs += 1
+        self.seconds = time.monotonic() - self._begin
+        self.loss = sum(self.losses) / len(self.losses)
+        self.losses.clear()
+        states = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        progress = {"epochs": self.epochs, "seconds": self.seconds, "loss": self.loss}
+        save_whole({**self.settings, **states, **progress}, self.path)
+        minutes, most = self.seconds / 60, self.most_seconds / 60
+        logger.info("epoch %d, %.1f of %g minutes, loss %.3f", self.epochs, minutes, most, self.loss)
+        if self.seconds >= self.most_seconds:
+            engine.terminate()
 
 
 def _prepared(item: Item, ids: Sequence[int], size: Sequence[int]) -> dict[str, Any]:
@@ -140,7 +155,7 @@ def _prepared(item: Item, ids: Sequence[int], size: Sequence[int]) -> dict[str, 
     return {"image": prepare(case.image, size), "label": torch.as_tensor(resized), "label_names": dict(NAMES)}
 
 
-def _transform() -> Compose:
+def _augmentation() -> Compose:
     """Augmentation, and a first click."""
     keys = ("image", "label")
     return Compose(

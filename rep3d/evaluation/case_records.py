@@ -1,0 +1,41 @@
+"""Results of a long evaluation, case by case in a file, so that it can go on after an interruption."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rep3d.files import read_json, write_json
+
+
+class CaseRecords:
+    """What is finished, by case.
+
+    Args:
+        path: of the JSON file, which is written whole after every case.
+        settings: of the evaluation, of what JSON knows.
+
+    Raises:
+        ValueError: the file is of other settings; names the first that differs.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
+        self.path = path
+        self.settings: dict[str, Any] = json.loads(json.dumps(settings))  # as it is read back
+        content = read_json(path)
+        told = content.get("settings", self.settings)
+        for name in sorted({*told, *self.settings}):
+            if told.get(name) != self.settings.get(name):
+                raise ValueError(
+                    f"{path}: holds results with {name} {told.get(name)!r}, not {self.settings.get(name)!r}: "
+                    "expected the same, or another output_dir"
+                )
+        self.cases: dict[str, Any] = content.get("cases", {})
+
+    def add(self, case: str, result: object) -> None:
+        """A case is finished; its result is of what JSON knows."""
+        self.cases[case] = result
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(self.path, {"settings": self.settings, "cases": self.cases})

@@ -1,0 +1,269 @@
+"""One evaluation of clicks: the methods that were asked for, on the same cases, with the same user."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import random
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from rep3d.console.progress import Progress
+from rep3d.console.tables import markdown_table
+from rep3d.data.cases import Item, file_name, item_name
+from rep3d.evaluation import cvpr25, deepedit
+from rep3d.evaluation.case_records import CaseRecords
+from rep3d.evaluation.click_baselines import graph_cut, graph_cut_near, region_growing
+from rep3d.evaluation.click_cases import Labels, load_case
+from rep3d.evaluation.click_methods import FromLabelMaps, load_network, ours
+from rep3d.evaluation.click_pictures import State, click_strip
+from rep3d.evaluation.click_summary import write_summary
+from rep3d.evaluation.clicks import Method, MixedUser, Segment, User, deepest_user, evaluate, follow
+from rep3d.files import write_csv, write_json, write_text
+from rep3d.study.run import BundleRun, run_process
+
+BASELINES: Mapping[str, tuple[str, Segment]] = {
+    "graph_cut": ("numpymaxflow", graph_cut),
+    "graph_cut_near": ("numpymaxflow", graph_cut_near),
+    "region_growing": ("SimpleITK", region_growing),
+}
+OURS, FROM_AUTOMATIC, AUTOMATIC, DEEPEDIT = "ours", "ours_from_automatic", "automatic", "deepedit"
+METHODS = (OURS, FROM_AUTOMATIC, AUTOMATIC, DEEPEDIT, *BASELINES)
+USERS = ("deepest", "mixed")
+STRIP_CLICKS = 5
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The files of the networks.
+
+    Args:
+        config: defines our network as "network_def".
+        weights: of our network.
+        automatic: folder of the bundle that makes the automatic segmentations.
+        automatic_weights: of that bundle; None: its own.
+        deepedit: weights of `rep3d.study.deepedit`.
+    """
+
+    config: Path
+    weights: Path
+    automatic: Path | None = None
+    automatic_weights: Path | None = None
+    deepedit: Path | None = None
+
+
+def evaluate_clicks(
+    items: Sequence[Item],
+    labels: Labels,
+    methods: Sequence[str],
+    files: Weights,
+    folder: Path,
+    *,
+    source: Path,
+    user: str = "deepest",
+    seed: int = 0,
+    strips: int = 0,
+    plane: str = "axial",
+) -> str:
+    """Evaluate methods, leave tables, plot and strips in a folder, and return the tables in Markdown.
+
+    Args:
+        items: {"image": path, "label": path} of the cases.
+        labels: what is segmented, one after the other.
+        methods: some of `METHODS`.
+        files: of the networks that they need.
+        folder: receives everything; what an earlier call finished there is not done again.
+        source: the cases' data set, by which results are told from those of another one.
+        user: "deepest" clicks the deepest voxel of the largest error; "mixed" draws as in the training.
+        seed: of the mixed user.
+        strips: of so many cases.
+        plane: of the strips.
+
+    Raises:
+        ValueError: an unknown method, a file that a method lacks, or results of other settings in the folder.
+        ModuleNotFoundError: a baseline's library is missing.
+    """
+    settings = {"data set": str(source), "labels": labels, "user": user, **({"seed": seed} if user == "mixed" else {})}
+    made = {name: _method(name, items, files, folder) for name in methods}
+    results = {
+        name: evaluate(
+            method,
+            items,
+            labels,
+            folder / f"records/{name}.json",
+            settings,
+            lambda case: _user(user, seed, case),
+            doing=name,
+        )
+        for name, method in made.items()
+    }
+    for item in items[:strips]:
+        for name, method in made.items():
+            if method.segment is not None:
+                _write_strips(name, method, item, labels, _user(user, seed, item_name(item)), folder, plane)
+    clicked = {name: method.segment is not None for name, method in made.items()}
+    return write_summary(results, clicked, folder, f"{len(items)} case(s), user: {user}")
+
+
+def choose(items: Sequence[T], count: int, seed: int) -> list[T]:
+    """So many of the cases, drawn at random, in their order; all where count is 0."""
+    if not count or count >= len(items):
+        return list(items)
+    chosen = set(random.Random(seed).sample(range(len(items)), count))
+    return [item for index, item in enumerate(items) if index in chosen]
+
+
+def _user(user: str, seed: int, case: str) -> User:
+    return deepest_user if user == "deepest" else MixedUser(seed + zlib.crc32(case.encode()))
+
+
+def _method(name: str, items: Sequence[Item], files: Weights, folder: Path) -> Method:
+    if name in (AUTOMATIC, FROM_AUTOMATIC):
+        paths, settings = _automatic(items, files, folder / "automatic")
+        start = FromLabelMaps(paths)
+        if name == AUTOMATIC:
+            return Method(None, start, settings)
+        return Method(_ours(files), start, {**settings, "weights": _digest(files.weights)})
+    if name == DEEPEDIT:
+        if files.deepedit is None:
+            raise ValueError("the method deepedit needs --deepedit FILE, weights of scripts/train_deepedit.py")
+        trained = deepedit.DeepEditSegment(deepedit.load(files.deepedit, _device()))
+        return Method(trained, trained.start, {"weights": _digest(files.deepedit)})
+    return Method(*_segment_and_settings(name, files))
+
+
+def _segment_and_settings(name: str, files: Weights) -> tuple[Segment, None, Mapping[str, Any]]:
+    """A method that starts from nothing."""
+    if name in BASELINES:
+        module, segment = BASELINES[name]
+        importlib.import_module(module)  # what is missing is missed before hours have passed
+        return segment, None, {}
+    if name == OURS:
+        return _ours(files), None, {"weights": _digest(files.weights)}
+    raise ValueError(f"unknown method {name!r}, expected some of {', '.join(METHODS)}")
+
+
+def _ours(files: Weights) -> Segment:
+    return ours(load_network([files.config], files.weights, _device()))
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _automatic(items: Sequence[Item], files: Weights, folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """The label maps of a bundle by case, and its weights' digest; makes those that are not there yet."""
+    if files.automatic is None:
+        raise ValueError("automatic segmentations need --automatic BUNDLE, the folder of a bundle")
+    weights = files.automatic_weights or files.automatic / "models/model.pt"
+    if not weights.is_file():
+        raise FileNotFoundError(f"{weights}: no such file, expected the weights of {files.automatic}")
+    digest = _digest(weights)
+    target = folder / digest
+    paths = {item_name(item): target / f"{file_name(item_name(item))}_seg.nii.gz" for item in items}
+    missing = [
+        {"image": item["image"], "case": name}
+        for item, (name, path) in zip(items, paths.items(), strict=True)
+        if not path.is_file()
+    ]
+    if missing:
+        overrides = {"checkpoint": str(weights), "output_dir": str(target), "dataset#data": missing}
+        run_process(BundleRun(files.automatic, "evaluating", ["inference.json"], overrides))
+    return paths, {"automatic": digest}
+
+
+def _write_strips(name: str, method: Method, item: Item, labels: Labels, user: User, folder: Path, plane: str) -> None:
+    """Follow the first clicks of a case once more, and draw them."""
+    case = load_case(item)
+    starts = {} if method.start is None else method.start(case, labels)
+    for label, ids in labels.items():
+        truth = torch.isin(case.label, torch.tensor(ids))
+        states: list[State] = []
+        if not truth.any():
+            continue
+        follow(
+            method.segment,
+            case.image,
+            case.spacing,
+            truth,
+            user,
+            start=starts.get(label),
+            most=STRIP_CLICKS,
+            watch=lambda prompts, mask, states=states: states.append((tuple(prompts), mask)),
+        )
+        path = folder / "strips" / f"{name}_{file_name(case.name)}_{file_name(label)}.png"
+        click_strip(case.image, case.spacing, truth, states, path, plane=plane, title=f"{name}: {case.name}, {label}")
+
+
+def evaluate_challenge(
+    paths: Sequence[Path], methods: Sequence[str], files: Weights, folder: Path, *, source: Path
+) -> str:
+    """Evaluate methods by the protocol of `rep3d.evaluation.cvpr25`, and return the table in Markdown.
+
+    The folder then has cvpr25.csv, cvpr25.json and cvpr25.md.
+
+    Args:
+        paths: of the cases.
+        methods: some of `METHODS` that start from nothing.
+        files: of the networks that they need.
+        folder: receives everything; what an earlier call finished there is not done again.
+        source: the folder of the cases, by which results are told from those of others.
+
+    Raises:
+        ValueError: as `evaluate_clicks`, or a case cannot be read.
+    """
+    results: dict[str, dict[str, cvpr25.Scores]] = {}
+    for name in methods:
+        segment, _, settings = _segment_and_settings(name, files)
+        records = CaseRecords(folder / f"records/cvpr25_{name}.json", {"data set": str(source), **settings})
+        with Progress(len(paths), name, "case") as progress:
+            for path in paths:
+                if path.stem not in records.cases:
+                    records.add(path.stem, asdict(cvpr25.evaluate_case(cvpr25.read_case(path), segment)))
+                progress.update()
+        results[name] = {path.stem: cvpr25.Scores(**records.cases[path.stem]) for path in paths}
+    return _write_challenge(results, folder)
+
+
+def _write_challenge(results: Mapping[str, Mapping[str, cvpr25.Scores]], folder: Path) -> str:
+    rows = [
+        {"method": method, "case": case, **scores.summary, "seconds": scores.seconds, "in_time": scores.in_time}
+        for method, cases in results.items()
+        for case, scores in cases.items()
+    ]
+    write_csv(folder / "cvpr25.csv", rows)
+    means = {method: _challenge_means(list(cases.values())) for method, cases in results.items()}
+    write_json(folder / "cvpr25.json", means)
+    header = ["method", "DSC_AUC", "NSD_AUC", "final DSC", "final NSD", "too late", "DSC_AUC with 0 where too late"]
+    table = markdown_table(header, [[method, *_shown(one)] for method, one in means.items()])
+    count = len(next(iter(results.values())))
+    text = f"CVPR 2025 protocol, {count} case(s)\n\n{table}\n\nToo late: more than {cvpr25.SECONDS:g} s for each label."
+    write_text(folder / "cvpr25.md", text)
+    return text
+
+
+def _challenge_means(scores: Sequence[cvpr25.Scores]) -> dict[str, float]:
+    late = [not one.in_time for one in scores]
+    means = {column: float(np.mean([one.summary[column] for one in scores])) for column in cvpr25.COLUMNS}
+    in_time = {
+        f"{column}_in_time": float(np.mean([one.summary[column] * one.in_time for one in scores]))
+        for column in cvpr25.COLUMNS
+    }
+    return {**means, **in_time, "too_late": sum(late)}
+
+
+def _shown(means: Mapping[str, float]) -> list[str]:
+    shown = [f"{means[column]:.3f}" for column in cvpr25.COLUMNS]
+    return [*shown, str(means["too_late"]), f"{means['dsc_auc_in_time']:.3f}"]

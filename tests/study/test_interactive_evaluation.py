@@ -1,0 +1,175 @@
+"""The whole evaluation of clicks, with a network that thresholds, on scans of two blobs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import evaluate_interactive as script
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import train_deepedit
+from torch import nn
+
+from rep3d.study import interactive
+from rep3d.study.run import BundleRun
+
+# image, previous mask, positive, negative, taken: bright voxels, and those of positive prompts.
+WEIGHTS = [4.0, 0.0, 20.0, -20.0, -20.0]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A data set of four cases, and a network of one convolution."""
+    folder = tmp_path_factory.mktemp("files")
+    data = folder / "data"
+    for name in ("imagesTr", "labelsTr"):
+        (data / name).mkdir(parents=True)
+    entries = []
+    for i in range(4):
+        label = np.zeros((20, 18, 16), dtype=np.uint8)
+        label[3:9, 4:12, 4:12] = 1
+        label[11:16, 5 : 9 + i, 4:10] = 2
+        image = (300 * (label > 0) + np.random.default_rng(i).normal(0, 10, label.shape)).astype(np.float32)
+        for voxels, part in ((image, "imagesTr"), (label, "labelsTr")):
+            nib.save(nib.Nifti1Image(voxels, np.diag([2.0, 2, 2, 1])), data / part / f"blobs_{i}.nii.gz")
+        entries.append({"image": f"./imagesTr/blobs_{i}.nii.gz", "label": f"./labelsTr/blobs_{i}.nii.gz"})
+    names = {"0": "background", "1": "first", "2": "second"}
+    (data / "dataset.json").write_text(json.dumps({"labels": names, "training": entries}), encoding="utf-8")
+
+    network = nn.Conv3d(5, 1, 1)
+    network.load_state_dict({"weight": torch.tensor(WEIGHTS).view(1, 5, 1, 1, 1), "bias": torch.tensor([-2.0])})
+    torch.save(network.state_dict(), folder / "model.pt")
+    definition = {"_target_": "torch.nn.Conv3d", "in_channels": 5, "out_channels": 1, "kernel_size": 1}
+    (folder / "network.json").write_text(json.dumps({"network_def": definition}), encoding="utf-8")
+    return {
+        "dataset_dir": str(data),
+        "weights": str(folder / "model.pt"),
+        "network": str(folder / "network.json"),
+    }
+
+
+def rows(folder: Path) -> dict[str, list[str]]:
+    lines = [line for line in (folder / "summary.md").read_text(encoding="utf-8").splitlines() if line[:1] == "|"]
+    return {
+        cells[0].strip(): [c.strip() for c in cells[1:]] for cells in (line.strip("|").split("|") for line in lines)
+    }
+
+
+def test_methods_side_by_side(files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("numpymaxflow")
+    pytest.importorskip("SimpleITK")
+    script.main(**files, output_dir=str(tmp_path), part="all", labels="together", strips=1)
+    table = rows(tmp_path)
+    assert list(table) == ["method", "---", "ours", "graph_cut", "graph_cut_near", "region_growing"]
+    assert float(table["ours"][2]) > 0.95  # two clicks, two blobs
+    assert capsys.readouterr().out.strip() in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    for name in ("clicks.csv", "summary.json", "clicks.png", "strips/ours_blobs_0_first + second.png"):
+        assert (tmp_path / name).stat().st_size > 0
+
+
+def test_each_label_by_itself(files: dict[str, str], tmp_path: Path) -> None:
+    script.main(**files, output_dir=str(tmp_path), part="all", methods="ours", cases=2)
+    text = (tmp_path / "summary.md").read_text(encoding="utf-8")
+    assert "first, 2 case(s)" in text and "second, 2 case(s)" in text
+
+
+def test_an_automatic_segmentation_is_scored_and_started_from(
+    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def find_first_blob(run: BundleRun) -> None:
+        """A bundle that finds the first label only."""
+        asked.append([item["case"] for item in run.overrides["dataset#data"]])
+        target = Path(run.overrides["output_dir"])
+        target.mkdir(parents=True, exist_ok=True)
+        for item in run.overrides["dataset#data"]:
+            label = nib.load(item["image"].replace("imagesTr", "labelsTr"))
+            voxels = np.asarray(label.dataobj)
+            nib.save(nib.Nifti1Image(voxels * (voxels == 1), label.affine), target / f"{item['case']}_seg.nii.gz")
+
+    monkeypatch.setattr(interactive, "run_process", find_first_blob)
+    options = {
+        **files,
+        "output_dir": str(tmp_path),
+        "part": "all",
+        "labels": "together",
+        "methods": ("automatic", "ours_from_automatic"),
+        "automatic": str(tmp_path),
+        "automatic_weights": files["weights"],
+    }
+    script.main(**options, cases=2)
+    script.main(**options)
+    assert len(asked) == 2 and len(asked[0]) == 2 and not set(asked[0]) & set(asked[1])
+    table = rows(tmp_path)
+    assert table["automatic"][0] == table["ours_from_automatic"][0] and 0.5 < float(table["automatic"][0]) < 0.9
+    assert table["automatic"][1] == "-" and float(table["ours_from_automatic"][1]) > 0.95  # one click, one blob
+
+
+def test_deepedit_is_trained_in_parts_and_evaluated(files: dict[str, str], tmp_path: Path) -> None:
+    pytest.importorskip("skimage")
+    weights = tmp_path / "deepedit.pt"
+    training = {"dataset_dir": files["dataset_dir"], "output": str(weights), "size": (32, 16, 16)}
+    train_deepedit.main(**training, minutes=1e-4)
+    first = torch.load(weights, weights_only=True)
+    assert first["epochs"] == 1 and first["ids"] == [1, 2] and first["loss"] > 0
+    with pytest.raises(ValueError, match="deepedit.pt is there already: go on with --resume true"):
+        train_deepedit.main(**training, minutes=1)
+    with pytest.raises(ValueError, match=r"was trained with ids \[1, 2\], not \[1\]"):
+        train_deepedit.main(**training, minutes=1, labels=1, resume=True)
+    train_deepedit.main(**training, minutes=first["seconds"] / 60 + 1e-4, resume=True)
+    second = torch.load(weights, weights_only=True)
+    assert second["epochs"] == 2 and second["seconds"] > first["seconds"]
+    assert any(not torch.equal(value, second["network"][name]) for name, value in first["network"].items())
+
+    options = {
+        **files,
+        "output_dir": str(tmp_path / "out"),
+        "methods": "deepedit",
+        "deepedit": str(weights),
+        "cases": 1,
+    }
+    script.main(**options, labels="together")
+    assert set(rows(tmp_path / "out")["deepedit"][1:5]) != {"-"}
+    with pytest.raises(ValueError, match=r"DeepEdit was trained for the ids \(1, 2\), not for first"):
+        script.main(**{**options, "output_dir": str(tmp_path / "other")}, labels=1)
+
+
+def test_the_challenges_cases_end_in_its_scores(files: dict[str, str], tmp_path: Path) -> None:
+    truth = np.zeros((20, 18, 16), dtype=np.uint8)
+    truth[3:9, 4:12, 4:12] = 1
+    (tmp_path / "cases").mkdir()
+    for name in "ab":
+        np.savez(tmp_path / f"cases/{name}.npz", imgs=200 * truth, gts=truth, spacing=np.array([2.0, 1, 1]))
+    options = {**files, "dataset_dir": str(tmp_path / "cases"), "output_dir": str(tmp_path), "protocol": "cvpr25"}
+    script.main(**options, methods="ours")
+    means = json.loads((tmp_path / "cvpr25.json").read_text(encoding="utf-8"))
+    assert means["ours"]["dsc_auc"] == pytest.approx(4, abs=0.1) and means["ours"]["too_late"] == 0
+    assert "2 case(s)" in (tmp_path / "cvpr25.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"methods": "ours,magic"}, "methods names 'magic', expected some of ours"),
+        ({"user": "lazy"}, "user is 'lazy', expected one of deepest, mixed"),
+        ({"protocol": "cvpr26"}, "protocol is 'cvpr26'"),
+        ({"cases": -1}, "cases is -1"),
+        ({"dataset_dir": "nowhere"}, "'nowhere' does not exist"),
+        ({"weights": "nowhere.pt"}, "nowhere.pt: no such file"),
+        ({"network": "nowhere.json"}, "nowhere.json: no such file"),
+        ({"labels": 7}, "labels names 7"),
+        ({"methods": "automatic"}, "need --automatic BUNDLE"),
+        ({"methods": "deepedit"}, "needs --deepedit FILE"),
+        ({"methods": "deepedit", "deepedit": "nowhere.pt"}, "nowhere.pt: no such file"),
+        ({"protocol": "cvpr25"}, "holds no .npz cases"),
+        ({"plane": "oblique"}, "plane is 'oblique', expected one of sagittal, coronal, axial"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_a_line(files: dict[str, str], tmp_path: Path, changed: dict, told: str) -> None:
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        script.main(**{**files, "output_dir": str(tmp_path), **changed})
+    assert told in str(caught.value) and "\n" not in str(caught.value)
