@@ -229,6 +229,7 @@ def _check_run_id(config: dict, run_id: str) -> None:
     if runs and run_id in config and run_id not in PREPARING:
         return
     names = [name for name, one in config.items() if is_runnable(one) and name not in PREPARING]
+    names.sort(key=lambda name: name == "run")  # last: MONAI Label's word for what the others name
     elsewhere = f"; its --config_file is {CONFIG_FILES[run_id]}" if run_id in CONFIG_FILES else ""
     expected = f"expected one of {', '.join(names)}{elsewhere or nearest(run_id, names)}"
     raise ValueError(f"run id {run_id!r} runs nothing, {expected}")
