@@ -18,8 +18,16 @@ from rep3d.networks.rep3d import BLOCK_ORDERS, MODULATIONS, DeployedRep3DBlock, 
 FIXTURE = Path(__file__).parents[1].parent / "shared/fixtures/official_rep3d"
 SHAPE = (1, 1, 32, 32, 32)
 NEVER_LOADED = "never loaded"
+# Every modulation, and every order of the block with the one that the paper trains, are quick enough for every commit.
 each_form = pytest.mark.parametrize(
-    "modulation, block_order", [(modulation, order) for modulation in MODULATIONS for order in BLOCK_ORDERS]
+    "modulation, block_order",
+    [
+        pytest.param(
+            modulation, order, marks=[] if "lrbm" == modulation or order == BLOCK_ORDERS[0] else pytest.mark.slow
+        )
+        for modulation in MODULATIONS
+        for order in BLOCK_ORDERS
+    ],
 )
 needs_fixture = pytest.mark.skipif(
     not FIXTURE.exists(), reason="the released network's outputs are not in this checkout"
