@@ -23,7 +23,7 @@ each_form = pytest.mark.parametrize(
     "modulation, block_order",
     [
         pytest.param(
-            modulation, order, marks=[] if "lrbm" == modulation or order == BLOCK_ORDERS[0] else pytest.mark.slow
+            modulation, order, marks=[] if modulation == "lrbm" or order == BLOCK_ORDERS[0] else pytest.mark.slow
         )
         for modulation in MODULATIONS
         for order in BLOCK_ORDERS
@@ -193,7 +193,14 @@ def test_deployed_network_loads_both_forms(
     assert relative_error(deployed(x), network(x)) < 1e-5
 
 
-@pytest.mark.parametrize("arguments", [{"generator_depth": 3}, {"generator_kernel_size": 3}, {"generator_depth": 1}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"generator_depth": 3},
+        pytest.param({"generator_kernel_size": 3}, marks=pytest.mark.slow),
+        pytest.param({"generator_depth": 1}, marks=pytest.mark.slow),
+    ],
+)
 def test_deployed_network_loads_its_generator(arguments, tiny_rep3d, x, relative_error):
     network = train(tiny_rep3d(**arguments))
     deployed = tiny_rep3d(**arguments, deploy=True).eval()

@@ -93,9 +93,8 @@ def write_air(folder, spacing):
     return folder
 
 
-@pytest.mark.parametrize(
-    "bundle", [pytest.param(PANCREAS, marks=pytest.mark.slow), HIPPOCAMPUS], ids=lambda bundle: bundle.name
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("bundle", [PANCREAS, HIPPOCAMPUS], ids=lambda bundle: bundle.name)
 def test_air(bundle, tmp_path, caplog):
     """It trains, gets a label map of background, and costs no other case its scores."""
     dataset = write_air(tmp_path / "data", (1.5, 1.5, 2) if bundle == PANCREAS else (1, 1, 1))

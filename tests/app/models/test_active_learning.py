@@ -195,7 +195,6 @@ def test_ranks():
     assert by_diversity(unlabeled, {}) == by_entropy(unlabeled, {})
 
 
-@pytest.mark.slow
 def test_a_replaced_image_gets_new_scores(model, store):
     """It alone, also where its size and its time stay; scores that an older version left count on."""
     replaced, other, *_ = store.list_images()
