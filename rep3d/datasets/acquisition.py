@@ -29,24 +29,26 @@ def acquire(rng: np.random.Generator, tissue: np.ndarray, label: np.ndarray) -> 
         label: (D, H, W), ids.
     """
     is_ct = rng.random() < 0.4
-    image = tissue
+    low, high = np.percentile(tissue[::4, ::4, ::2], (1, 99))
+    image = (tissue - low) / max(high - low, np.float32(1e-3))
     if not is_ct:
         if rng.random() < 0.2:
             image = 1 - image
         image = np.clip(image, 0, None) ** np.float32(np.exp(rng.normal(0, 0.25)))
-        image = image * np.exp(np.float32(rng.uniform(0, 0.35)) * random_field(rng, image.shape, waves=2))
+        image = image * np.exp(np.float32(rng.uniform(0, 0.25)) * random_field(rng, image.shape, waves=2))
     if rng.random() < 0.6:
         image = ndimage.gaussian_filter(image, rng.uniform(0.2, 0.9, 3) if rng.random() < 0.5 else rng.uniform(0.2, 0.9))
     if rng.random() < 0.15:
         image = _ring(rng, image)
     spacing = np.full(3, np.exp(rng.uniform(np.log(0.6), np.log(3.0))))
     axis, thickness = int(rng.integers(3)), int(rng.integers(2, 6)) if rng.random() < 0.35 else 1
-    sides = image.shape
-    image, label = _thicken(image, axis, thickness), _middle(label, axis, thickness)
+    image, label = _slices(image, axis, thickness).mean(axis=axis + 1), _cut(label, axis, thickness)
     image = _add_noise(rng, image, is_rician=not is_ct)
-    if thickness > 1 and rng.random() < 0.5:
-        image, label = _stretch(image, axis, sides[axis], order=1), _stretch(label, axis, sides[axis], order=0)
-    spacing[axis] *= sides[axis] / image.shape[axis]
+    if rng.random() < 0.5:
+        image = _stretch(image, axis, thickness)
+    else:
+        label = np.take(_slices(label, axis, thickness), thickness // 2, axis=axis + 1)
+        spacing[axis] *= thickness
     image = _ct_range(rng, image) if is_ct else _mr_range(rng, image)
     return Scan(image, label, (float(spacing[0]), float(spacing[1]), float(spacing[2])))
 
@@ -60,34 +62,31 @@ def _ring(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     return fft.irfft(spectrum, n=image.shape[axis], axis=axis).astype(np.float32)
 
 
-def _thicken(image: np.ndarray, axis: int, thickness: int) -> np.ndarray:
-    """Slices of so many voxels, averaged; what is left at the end is cut off."""
-    count = image.shape[axis] // thickness
+def _cut(volume: np.ndarray, axis: int, thickness: int) -> np.ndarray:
+    """Without what does not fill a slice of so many voxels at the end of the axis."""
+    whole = volume.shape[axis] // thickness * thickness
+    return np.take(volume, range(whole), axis) if whole < volume.shape[axis] else volume
+
+
+def _slices(volume: np.ndarray, axis: int, thickness: int) -> np.ndarray:
+    """The axis in two: slices, and the voxels of each."""
+    shape = volume.shape
+    return _cut(volume, axis, thickness).reshape(*shape[:axis], -1, thickness, *shape[axis + 1 :])
+
+
+def _stretch(image: np.ndarray, axis: int, thickness: int) -> np.ndarray:
+    """Interpolate linearly from slices to their voxels."""
     if thickness == 1:
         return image
-    moved = np.moveaxis(image, axis, 0)[: count * thickness]
-    return np.moveaxis(moved.reshape(count, thickness, *moved.shape[1:]).mean(axis=1), 0, axis)
-
-
-def _middle(label: np.ndarray, axis: int, thickness: int) -> np.ndarray:
-    """The ids in the middle of each slice that `_thicken` makes."""
-    count = label.shape[axis] // thickness
-    return np.moveaxis(np.moveaxis(label, axis, 0)[: count * thickness][thickness // 2 :: thickness], 0, axis)
-
-
-def _stretch(volume: np.ndarray, axis: int, side: int, order: int) -> np.ndarray:
-    """Interpolate along an axis to another number of voxels, nearest (0) or linear (1)."""
-    position = np.clip((np.arange(side) + 0.5) * volume.shape[axis] / side - 0.5, 0, volume.shape[axis] - 1)
-    moved = np.moveaxis(volume, axis, 0)
-    if order == 0:
-        return np.moveaxis(moved[np.round(position).astype(int)], 0, axis)
-    low = np.minimum(position.astype(int), volume.shape[axis] - 2)
-    weight = (position - low).astype(np.float32).reshape(-1, 1, 1)
-    return np.moveaxis(moved[low] * (1 - weight) + moved[low + 1] * weight, 0, axis)
+    count = image.shape[axis]
+    position = np.clip((np.arange(count * thickness) + 0.5) / thickness - 0.5, 0, count - 1)
+    low = np.minimum(position.astype(int), count - 2)
+    weight = np.expand_dims((position - low).astype(np.float32), [a for a in range(3) if a != axis])
+    return np.take(image, low, axis) * (1 - weight) + np.take(image, low + 1, axis) * weight
 
 
 def _add_noise(rng: np.random.Generator, image: np.ndarray, is_rician: bool) -> np.ndarray:
-    level = np.float32(np.exp(rng.uniform(np.log(0.004), np.log(0.13))))
+    level = np.float32(np.exp(rng.uniform(np.log(0.005), np.log(0.12))))
     noise = rng.standard_normal(image.shape, np.float32)
     if rng.random() < 0.4:  # reconstruction and interpolation correlate neighbours
         noise = ndimage.gaussian_filter(noise, rng.uniform(0.4, 0.9))

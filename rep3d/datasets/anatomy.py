@@ -14,13 +14,12 @@ from scipy import ndimage
 
 from rep3d.datasets.acquisition import Scan, acquire
 from rep3d.datasets.fields import random_field
-from rep3d.datasets.shapes import KINDS, Solid
+from rep3d.datasets.shapes import KINDS, Solid, mosaic
 
 MIN_SIZE, MAX_SIZE = 32, 256  # voxels along an axis
 MIN_LABELS, MAX_LABELS = 8, 30
 MIN_VOXELS = 24  # of a label
 LARGEST = 0.31  # radius of a structure, as a part of the side
-COMPANIONS = ("lesion", "wall")
 
 # How often each kind is drawn.
 WEIGHTS = {
@@ -40,6 +39,7 @@ class Look(NamedTuple):
     softness: float  # voxels over which its border fades
     rim: tuple[float, float] | None  # width in voxels, inside the border, and intensity
     gap: tuple[float, float] | None  # likewise, outside the border
+    patchiness: float  # rim and gap are missing where the coarsest texture is lower
 
 
 class Scene:
@@ -68,8 +68,9 @@ class Scene:
         free = self.structures[solid.box] == 0 if is_under else np.True_
         if look.gap is not None:
             width, mean = look.gap
-            self._blend(solid.box, np.clip(0.5 + width - solid.distance, 0, 1) * free, np.float32(mean))
-            self.structures[solid.box][(solid.distance < width) & free] = 0
+            around = free & (self.textures[-1][solid.box] > look.patchiness)
+            self._blend(solid.box, np.clip(0.5 + width - solid.distance, 0, 1) * around, np.float32(mean))
+            self.structures[solid.box][(solid.distance < width) & around] = 0
         cover = np.clip(0.5 - solid.distance / np.float32(look.softness), 0, 1) * free
         self._blend(solid.box, cover, self._values(solid, look))
         self.structures[solid.box][(solid.distance < 0) & free] = number
@@ -79,19 +80,25 @@ class Scene:
         """A look at random; `below` is the intensity of what lies there."""
         rng = self.rng
         choice = rng.random()
-        if choice < 0.3:  # hardly to be told from its surroundings
-            mean = below + rng.choice([-1, 1]) * rng.uniform(0.03, 0.12)
+        if choice < 0.25:  # hardly to be told from its surroundings
+            mean = below + rng.choice([-1, 1]) * rng.uniform(0.05, 0.15)
         elif choice < 0.75:
             mean = rng.choice(self.tissues) + rng.normal(0, 0.025)
         else:
             mean = rng.uniform(0, 1.1)
+        is_alike = abs(mean - below) < 0.06
         strength = self.noise_level + (rng.exponential(0.04) if rng.random() < 0.6 else 0)
-        slope = rng.normal(0, 0.15, 3) if rng.random() < 0.25 else np.zeros(3)
-        softness = rng.uniform(2, 6) if rng.random() < 0.12 else 1.0
-        rim = (rng.uniform(0.7, 2.5), rng.uniform(0, 1.2)) if rng.random() < 0.15 else None
-        gap = (rng.uniform(0.5, 2.0), rng.choice(self.tissues)) if rng.random() < 0.3 else None
-        depth = rng.normal(0, 0.12) if rng.random() < 0.2 else 0.0
-        return Look(mean, int(rng.integers(len(self.textures))), strength, depth, slope, softness, rim, gap)
+        return Look(
+            mean=mean,
+            texture=int(rng.integers(len(self.textures))),
+            strength=strength,
+            depth=rng.normal(0, 0.12) if rng.random() < 0.2 else 0.0,
+            slope=rng.normal(0, 0.15, 3) if rng.random() < 0.25 else np.zeros(3),
+            softness=rng.uniform(2, 6) if rng.random() < 0.12 and not is_alike else 1.0,
+            rim=(rng.uniform(0.7, 2.5), rng.uniform(0, 1.2)) if rng.random() < 0.15 else None,
+            gap=(rng.uniform(0.5, 2.0), rng.choice(self.tissues)) if rng.random() < (0.8 if is_alike else 0.25) else None,
+            patchiness=rng.uniform(-1.5, 0) if rng.random() < 0.5 else -np.inf,
+        )
 
     def _values(self, solid: Solid, look: Look) -> np.ndarray:
         values = look.mean + np.float32(look.strength) * self.textures[look.texture][solid.box]
@@ -102,7 +109,8 @@ class Scene:
             values += np.expand_dims((look.slope[axis] * line).astype(np.float32), [a for a in range(3) if a != axis])
         if look.rim is not None:
             width, mean = look.rim
-            values += np.clip(0.5 + width + solid.distance, 0, 1) * (np.float32(mean) - values)
+            cover = np.clip(0.5 + width + solid.distance, 0, 1) * (self.textures[-1][solid.box] > look.patchiness)
+            values += cover * (np.float32(mean) - values)
         return values
 
     def _blend(self, box: tuple[slice, slice, slice], cover: np.ndarray, values: np.ndarray | np.float32) -> None:
@@ -152,7 +160,11 @@ def check_size(size: int) -> None:
 def draw_scene(rng: np.random.Generator, size: int) -> Scene:
     """Structures from large to small, then in some volumes the outline of a body."""
     scene = Scene(rng, size)
-    count = int(rng.integers(MIN_LABELS + 2, MAX_LABELS + 8))
+    if rng.random() < 0.5:
+        for solid in mosaic(rng, scene.shape):
+            look = scene.look(float(rng.choice(scene.tissues)))
+            scene.add(solid, "mosaic", look._replace(gap=None), is_labelled=rng.random() < 0.6, is_under=False)
+    count = int(rng.integers(MIN_LABELS + 6, MAX_LABELS + 14))
     radii = np.sort(np.exp(rng.uniform(np.log(2.5), np.log(LARGEST * size), count)))[::-1]
     names = list(WEIGHTS)
     weights = np.array([WEIGHTS[name] for name in names]) / sum(WEIGHTS.values())

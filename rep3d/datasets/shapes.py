@@ -75,15 +75,19 @@ def parcels(rng: np.random.Generator, shape: tuple[int, ...], centre: np.ndarray
     lattice = _lattice(shape, centre, 1.8 * radius, radius)
     outer = _blob_distance(rng, lattice, centre, radius)
     points = _points(rng, lattice, centre, warp=rng.uniform(0, 0.2) * radius)
-    seeds = rng.normal(0, 0.6 * radius, (rng.integers(2, 6), 3)).astype(np.float32)
-    away = np.stack([np.linalg.norm(points - seed[:, None, None, None], axis=0) for seed in seeds])
-    septum = np.float32(rng.choice([0.0, rng.uniform(0.4, 1.5)]))
-    wall = septum if rng.random() < 0.5 else np.float32(0)  # round them, too
-    parts = []
-    for index in range(len(seeds)):
-        border = (away[index] - np.delete(away, index, axis=0).min(axis=0)) / 2
-        parts.append(lattice.solid(np.maximum(outer + wall, border + septum / 2)))
-    return [lattice.solid(outer), *parts]
+    septum = rng.choice([0.0, rng.uniform(0.4, 1.5)])
+    wall = np.float32(septum if rng.random() < 0.5 else 0)  # round them, too
+    cells = _cells(points, rng.normal(0, 0.6 * radius, (rng.integers(2, 6), 3)), septum)
+    return [lattice.solid(outer), *(lattice.solid(np.maximum(outer + wall, cell)) for cell in cells)]
+
+
+def mosaic(rng: np.random.Generator, shape: tuple[int, ...]) -> list[Solid]:
+    """Regions that fill the volume, with or without septa between them."""
+    centre = np.array(shape) / 2
+    lattice = _lattice(shape, centre, max(shape), max(shape) / 3)
+    points = _points(rng, lattice, centre, warp=rng.uniform(0.02, 0.1) * max(shape))
+    seeds = rng.uniform(-0.55, 0.55, (rng.integers(3, 14), 3)) * max(shape)
+    return [lattice.solid(cell) for cell in _cells(points, seeds, rng.choice([0.0, rng.uniform(0.5, 2.5)]))]
 
 
 def chamber(rng: np.random.Generator, shape: tuple[int, ...], centre: np.ndarray, radius: float) -> list[Solid]:
@@ -223,6 +227,14 @@ def _blob_distance(rng: np.random.Generator, lattice: Lattice, centre: np.ndarra
     bumps = np.cos(np.tensordot(waves, points / length, axes=(1, 0)) + phases).sum(axis=0)
     height = np.float32(rng.uniform(0.05, 0.28) / math.sqrt(count / 2))
     return _as_distance(length - np.clip(1 + height * bumps, 0.4, 1.7), lattice.step)
+
+
+def _cells(points: np.ndarray, seeds: np.ndarray, septum: float) -> list[np.ndarray]:
+    """The distances from the cells of a Voronoi diagram, a septum of some voxels between them."""
+    away = np.stack([np.linalg.norm(points - seed[:, None, None, None].astype(np.float32), axis=0) for seed in seeds])
+    nearest, second = np.partition(away, 1, axis=0)[:2]
+    half = np.float32(septum / 2)
+    return [(one - np.where(one > nearest, nearest, second)) / 2 + half for one in away]
 
 
 def _as_distance(values: np.ndarray, step: float) -> np.ndarray:
