@@ -165,7 +165,9 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
             look = scene.look(float(rng.choice(scene.tissues)))
             scene.add(solid, "mosaic", look._replace(gap=None), is_labelled=rng.random() < 0.6, is_under=False)
     count = int(rng.integers(MIN_LABELS + 6, MAX_LABELS + 14))
-    radii = np.sort(np.exp(rng.uniform(np.log(2.5), np.log(LARGEST * size), count)))[::-1]
+    radii = np.exp(rng.uniform(np.log(2.5), np.log(LARGEST * size), count))
+    radii[: count // 2] = rng.uniform(0.06, LARGEST, count // 2) * size
+    radii = np.sort(radii)[::-1]
     names = list(WEIGHTS)
     weights = np.array([WEIGHTS[name] for name in names]) / sum(WEIGHTS.values())
     for radius in radii:
