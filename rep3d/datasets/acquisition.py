@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -37,7 +36,9 @@ def acquire(rng: np.random.Generator, tissue: np.ndarray, label: np.ndarray) -> 
         image = np.clip(image, 0, None) ** np.float32(np.exp(rng.normal(0, 0.25)))
         image = image * np.exp(np.float32(rng.uniform(0, 0.25)) * random_field(rng, image.shape, waves=2))
     if rng.random() < 0.6:
-        image = ndimage.gaussian_filter(image, rng.uniform(0.2, 0.9, 3) if rng.random() < 0.5 else rng.uniform(0.2, 0.9))
+        image = ndimage.gaussian_filter(
+            image, rng.uniform(0.2, 0.9, 3) if rng.random() < 0.5 else rng.uniform(0.2, 0.9)
+        )
     if rng.random() < 0.15:
         image = _ring(rng, image)
     spacing = np.full(3, np.exp(rng.uniform(np.log(0.6), np.log(3.0))))
@@ -54,7 +55,7 @@ def acquire(rng: np.random.Generator, tissue: np.ndarray, label: np.ndarray) -> 
 
 
 def _ring(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Leave out the high frequencies along one axis, as a scanner does that samples few: borders are blurred and ring."""
+    """Leave out the high frequencies along one axis, as scanners do that sample few: borders blur and ring."""
     axis = int(rng.integers(3))
     spectrum = fft.rfft(image, axis=axis)
     kept = int(rng.uniform(0.5, 0.85) * spectrum.shape[axis])

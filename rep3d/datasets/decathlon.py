@@ -53,7 +53,9 @@ def write_index(
         labels: name of each label id, without the background.
         more: further entries.
     """
-    training = [dict(zip(("image", "label"), (f"./{part}/{file}" for part in PARTS), strict=True)) for file in file_names]
+    training = [
+        dict(zip(("image", "label"), (f"./{part}/{file}" for part in PARTS), strict=True)) for file in file_names
+    ]
     dataset = {
         "name": name,
         "description": "Synthetic volumes, no patient data",

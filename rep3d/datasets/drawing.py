@@ -20,9 +20,7 @@ SETTINGS = "anatomy.json"  # what all cases of a folder were drawn with
 EDITION = 1  # raise it where the same seed draws other cases than before
 
 
-def write_anatomy(
-    folder: str | Path, *, cases: int, seed: int = 0, size: int = 96, workers: int = 1
-) -> Path:
+def write_anatomy(folder: str | Path, *, cases: int, seed: int = 0, size: int = 96, workers: int = 1) -> Path:
     """Draw cases into a folder in the Decathlon's layout and return it; those that are there already are kept.
 
     A case depends on the seed, the size and its number only.

@@ -25,7 +25,9 @@ def random_field(
     cutoffs = np.clip(np.ceil(waves * extent / extent.max()), 2, shape).astype(int)
     field = rng.standard_normal(cutoffs + 1).astype(np.float32)
     if decay:
-        orders = np.meshgrid(*(np.arange(cutoff + 1) / side for cutoff, side in zip(cutoffs, extent, strict=True)), indexing="ij")
+        orders = np.meshgrid(
+            *(np.arange(cutoff + 1) / side for cutoff, side in zip(cutoffs, extent, strict=True)), indexing="ij"
+        )
         frequency = np.sqrt(sum(order**2 for order in orders))
         field *= (frequency + 1 / extent.max()).astype(np.float32) ** np.float32(-decay)
     for side, cutoff in zip(shape, cutoffs, strict=True):

@@ -1,7 +1,7 @@
 """Shapes of organs, vessels and lesions as signed distances from their surface, in voxels: negative inside.
 
-Shapes are functions of a lattice whose distance between points grows with the shape, and brought to the voxels by linear
-interpolation: a distance is smooth, and large shapes cost no more than small ones.
+They are computed at the points of a lattice, which is wider for larger shapes, and interpolated to the voxels: distances
+are smooth, and large shapes cost no more than small ones.
 """
 
 from __future__ import annotations
@@ -19,17 +19,20 @@ FINE = 9  # lattice points along the radius of a large shape
 THINNEST = 0.8  # voxels: the radius of the thinnest tube, whose voxels hang together
 
 
+Box = tuple[slice, slice, slice]
+
+
 class Solid(NamedTuple):
     """A part of a shape: the box of the volume that holds it, and the distance at each of the box's voxels."""
 
-    box: tuple[slice, slice, slice]
+    box: Box
     distance: np.ndarray
 
 
 class Lattice(NamedTuple):
     """Points of a box of the volume: `lines` has their coordinates along each axis, in voxels."""
 
-    box: tuple[slice, slice, slice]
+    box: Box
     lines: tuple[np.ndarray, np.ndarray, np.ndarray]
     step: float
 
@@ -131,7 +134,9 @@ def tree(rng: np.random.Generator, shape: tuple[int, ...], centre: np.ndarray, r
     while tips:
         origin, direction, thickness, depth = tips.pop()
         length = rng.uniform(0.5, 1.0) * radius * 0.8**depth
-        path = _curve(rng, origin, length, step=max(0.5, 0.5 * thickness), bend=rng.uniform(0, 1.2), direction=direction)
+        path = _curve(
+            rng, origin, length, step=max(0.5, 0.5 * thickness), bend=rng.uniform(0, 1.2), direction=direction
+        )
         paths.append(path)
         thicknesses.append(np.linspace(thickness, max(THINNEST, 0.85 * thickness), len(path), dtype=np.float32))
         if depth < 4 and thickness > THINNEST:
@@ -200,7 +205,7 @@ def _interpolation(line: np.ndarray, part: slice, step: float) -> np.ndarray:
 
 
 def _points(rng: np.random.Generator, lattice: Lattice, centre: np.ndarray, warp: float) -> np.ndarray:
-    """The lattice's points, (3, ...), about the centre, turned at random and displaced smoothly by about `warp` voxels."""
+    """The lattice's points, (3, ...), about the centre, turned at random and displaced by about `warp` voxels."""
     offsets = (line - np.float32(c) for line, c in zip(lattice.lines, centre, strict=True))
     points = np.stack(np.meshgrid(*offsets, indexing="ij"))
     turn = np.linalg.qr(rng.standard_normal((3, 3)))[0].astype(np.float32)
@@ -253,7 +258,10 @@ def _tube_distance(
     """From a row of balls, or of ellipsoids that are flat along a normal; at most `FAR`."""
     distance = np.full(lattice.shape, FAR, np.float32)
     for point, radius in zip(path.astype(np.float32), thickness.astype(np.float32), strict=True):
-        near = [np.searchsorted(line, (c - radius - 4, c + radius + 4)) for line, c in zip(lattice.lines, point, strict=True)]
+        near = [
+            np.searchsorted(line, (c - radius - 4, c + radius + 4))
+            for line, c in zip(lattice.lines, point, strict=True)
+        ]
         part = tuple(slice(a, b) for a, b in near)
         if any(a == b for a, b in near):
             continue
