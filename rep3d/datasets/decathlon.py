@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from rep3d.files import whole_file, write_json
+from rep3d.files import read_json, whole_file, write_json
 
 INDEX = "dataset.json"
 PARTS = ("imagesTr", "labelsTr")
@@ -17,6 +17,11 @@ PARTS = ("imagesTr", "labelsTr")
 def case_files(folder: Path, file_name: str) -> list[Path]:
     """The image and the label of a case."""
     return [folder / part / file_name for part in PARTS]
+
+
+def list_cases(folder: Path) -> list[tuple[Path, Path]]:
+    """The images and labels that dataset.json lists."""
+    return [(folder / pair["image"], folder / pair["label"]) for pair in read_json(folder / INDEX)["training"]]
 
 
 def write_case(

@@ -1,7 +1,7 @@
 """Shapes of organs, vessels and lesions as signed distances from their surface, in voxels: negative inside.
 
-They are computed at the points of a lattice, which is wider for larger shapes, and interpolated to the voxels: distances
-are smooth, and large shapes cost no more than small ones.
+They are computed at the points of a lattice, wider for larger shapes, and interpolated to the voxels: distances are
+smooth, and large shapes cost no more than small ones.
 """
 
 from __future__ import annotations

@@ -1,0 +1,50 @@
+"""A picture of cases of a data set: a slice of each, and the same with the outlines of its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rep3d.evaluation.montage import LABEL_COLOURS
+from rep3d.evaluation.pictures import save_picture
+
+TILE = 1.6  # inches
+
+
+def draw_gallery(cases: Sequence[tuple[Path, Path]], path: str | Path, *, columns: int = 4) -> Path:
+    """Draw each case's slice with most labels, across its shortest axis, and return the path of the PNG.
+
+    Args:
+        cases: NIfTI files of image and label, (D, H, W), of one grid.
+        path: of the PNG.
+        columns: cases in a row.
+    """
+    rows = -(-len(cases) // columns)
+    figure = Figure((2 * columns * TILE, rows * TILE), dpi=100)
+    tiles = figure.subplots(rows, 2 * columns, squeeze=False)
+    figure.subplots_adjust(0, 0, 1, 1, 0.03, 0.03)
+    for tile in tiles.flat:
+        tile.set_axis_off()
+    for index, (image, label) in enumerate(cases):
+        row, column = divmod(index, columns)
+        _draw(
+            tiles[row, 2 * column : 2 * column + 2], *(np.asanyarray(nib.load(file).dataobj) for file in (image, label))
+        )
+    return save_picture(figure, path)
+
+
+def _draw(tiles: Sequence[Axes], image: np.ndarray, label: np.ndarray) -> None:
+    axis = int(np.argmin(image.shape))
+    slices = np.moveaxis(label, axis, 0)
+    index = int(np.argmax([len(np.unique(ids)) for ids in slices]))
+    pixels, ids = np.take(image, index, axis), slices[index]
+    low, high = np.percentile(pixels, (1, 99))
+    for tile in tiles:
+        tile.imshow(pixels, "gray", vmin=low, vmax=max(high, low + 1), interpolation="nearest")
+    for i in np.unique(ids[ids > 0]):
+        tiles[1].contour(ids == i, [0.5], colors=[LABEL_COLOURS[i % len(LABEL_COLOURS)]], linewidths=0.8)
