@@ -92,17 +92,25 @@ def _draw(scene: Scene, kind: str, radius: float) -> None:
     is_nested = rng.random() < 0.25
     centre = _place(scene, is_nested)
     below = float(scene.image[tuple(centre)])
-    is_under = not is_nested and rng.random() < 0.5
+    inside = TISSUE if not is_nested and rng.random() < 0.5 else None
+    is_whole = rng.random() < 0.3  # what lies in it belongs to it, and it to what it lies in
     outer, *parts = KINDS[kind](rng, scene.shape, centre + rng.uniform(-0.5, 0.5, 3), radius)
-    is_shared = kind == "parcels"  # between its parts, which have the labels
-    scene.add(outer, scene.look(below), is_labelled=not is_shared and rng.random() < 0.85, is_under=is_under)
+    is_own, is_divided = not (is_nested and is_whole), kind == "parcels" and not is_whole
+    number = scene.add(
+        outer, scene.look(below), is_labelled=not is_divided and _has_label(rng), inside=inside, is_own=is_own
+    )
     mean = None
     for part in parts:
         look = replace(scene.look(below), gap=None)
-        if is_shared and mean is not None and rng.random() < 0.5:
+        if is_divided and mean is not None and rng.random() < 0.5:
             look = replace(look, mean=mean + rng.normal(0, 0.03))
         mean = look.mean
-        scene.add(part, look, is_labelled=rng.random() < 0.85)
+        scene.add(part, look, is_labelled=_has_label(rng), inside=number if is_own else None, is_own=not is_whole)
+
+
+def _has_label(rng: np.random.Generator) -> bool:
+    """Not all that is seen has one."""
+    return rng.random() < 0.85
 
 
 def _place(scene: Scene, is_nested: bool) -> np.ndarray:

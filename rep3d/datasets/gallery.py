@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,10 +15,11 @@ from rep3d.evaluation.montage import LABEL_COLOURS
 from rep3d.evaluation.pictures import save_picture
 
 TILE = 1.6  # inches
+GRAYS = colormaps["gray"].resampled(24)  # enough for the eye, and noise takes less space
 
 
 def draw_gallery(cases: Sequence[tuple[Path, Path]], path: str | Path, *, columns: int = 4) -> Path:
-    """Draw each case's slice with most labels, across its shortest axis, and return the path of the PNG.
+    """Draw each case's sagittal slice with most labels, as a square, and return the path of the PNG.
 
     Args:
         cases: NIfTI files of image and label, (D, H, W), of one grid.
@@ -39,12 +41,10 @@ def draw_gallery(cases: Sequence[tuple[Path, Path]], path: str | Path, *, column
 
 
 def _draw(tiles: Sequence[Axes], image: np.ndarray, label: np.ndarray) -> None:
-    axis = int(np.argmin(image.shape))
-    slices = np.moveaxis(label, axis, 0)
-    index = int(np.argmax([len(np.unique(ids)) for ids in slices]))
-    pixels, ids = np.take(image, index, axis), slices[index]
+    index = int(np.argmax([len(np.unique(ids)) for ids in label]))
+    pixels, ids = image[index].T[::-1], label[index].T[::-1]
     low, high = np.percentile(pixels, (1, 99))
     for tile in tiles:
-        tile.imshow(pixels, "gray", vmin=low, vmax=max(high, low + 1), interpolation="nearest")
+        tile.imshow(pixels, GRAYS, vmin=low, vmax=max(high, low + 1), interpolation="nearest", aspect="auto")
     for i in np.unique(ids[ids > 0]):
         tiles[1].contour(ids == i, [0.5], colors=[LABEL_COLOURS[i % len(LABEL_COLOURS)]], linewidths=0.8)

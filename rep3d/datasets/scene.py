@@ -89,23 +89,34 @@ class Scene:
             patchiness=rng.uniform(-1.5, 0) if rng.random() < 0.5 else -np.inf,
         )
 
-    def add(self, solid: Solid, look: Look, *, is_labelled: bool, is_under: bool = False) -> None:
-        """Draw a structure over those that are there, or under them."""
+    def add(
+        self, solid: Solid, look: Look, *, is_labelled: bool = False, inside: int | None = None, is_own: bool = True
+    ) -> int:
+        """Draw a structure and return its number.
+
+        Args:
+            is_labelled: whether it has a label.
+            inside: draw only where this structure is: TISSUE spares all others. None draws over what is there.
+            is_own: whether it counts as a structure, or belongs to what it is drawn on.
+        """
         number = len(self.labelled)
         self.labelled.append(is_labelled)
         box, distance = solid
-        free = self.structures[box] == TISSUE if is_under else np.True_
+        free = np.True_ if inside is None else self.structures[box] == inside
         present = self.textures[-1][box] > look.patchiness
         if look.gap is not None:
             width, mean = look.gap
             self._blend(box, np.clip(0.5 + width - distance, 0, 1) * (free & present), np.float32(mean))
-            self.structures[box][(distance < width) & free & present] = TISSUE
+            if is_own:
+                self.structures[box][(distance < width) & free & present] = TISSUE
         values = self._values(solid, look)
         if look.rim is not None:
             width, mean = look.rim
             values += np.clip(0.5 + width + distance, 0, 1) * present * (np.float32(mean) - values)
         self._blend(box, np.clip(0.5 - distance / np.float32(look.softness), 0, 1) * free, values)
-        self.structures[box][(distance < 0) & free] = number
+        if is_own:
+            self.structures[box][(distance < 0) & free] = number
+        return number
 
     def cover(self, depth: np.ndarray, mean: float) -> None:
         """Draw over all that lies deeper than 0 voxels, and let no structure be there; (D, H, W)."""
