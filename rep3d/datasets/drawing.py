@@ -42,11 +42,12 @@ def write_anatomy(folder: str | Path, *, cases: int, seed: int = 0, size: int = 
         if type(value) is not int or value < least:
             raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
     folder = Path(folder)
-    _check_folder(folder, {"seed": seed, "size": size, "edition": EDITION})
+    settings = {"seed": seed, "size": size, "edition": EDITION}
+    _check_folder(folder, settings)
     lock = FolderLocks([folder], "drawing")
     try:
         remove_parts(folder)
-        write_json(folder / SETTINGS, {"seed": seed, "size": size, "edition": EDITION})
+        write_json(folder / SETTINGS, settings)
         names = [f"anatomy_{case:05d}.nii.gz" for case in range(cases)]
         missing = [case for case in range(cases) if not all(path.is_file() for path in case_files(folder, names[case]))]
         with Progress(len(missing), "Drawing", "case") as progress:
@@ -61,12 +62,16 @@ def write_anatomy(folder: str | Path, *, cases: int, seed: int = 0, size: int = 
 
 def _check_folder(folder: Path, settings: dict[str, int]) -> None:
     """Refuse a folder that holds anything but cases of these settings."""
-    found = read_json(folder / SETTINGS)
+    try:
+        found = read_json(folder / SETTINGS)
+    except ValueError:
+        raise ValueError(
+            f"{folder / SETTINGS} is no JSON, so that nobody knows the seed; choose another folder"
+        ) from None
     if not found and folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise FileExistsError(f"{folder} holds files that are no procedural anatomy; choose another folder")
     if found and found != settings:
-        had, wanted = (", ".join(f"{key} {value}" for key, value in one.items()) for one in (found, settings))
-        raise ValueError(f"{folder} was drawn with {had}, not with {wanted}; choose another folder")
+        raise ValueError(f"{folder} was drawn with {found}, expected {settings}; choose another folder")
 
 
 def _draw_case(folder: Path, seed: int, size: int, case: int) -> None:

@@ -236,10 +236,14 @@ def _blob_distance(rng: np.random.Generator, lattice: Lattice, centre: np.ndarra
 
 def _cells(points: np.ndarray, seeds: np.ndarray, septum: float) -> list[np.ndarray]:
     """The distances from the cells of a Voronoi diagram, a septum of some voxels between them."""
-    away = np.stack([np.linalg.norm(points - seed[:, None, None, None].astype(np.float32), axis=0) for seed in seeds])
-    nearest, second = np.partition(away, 1, axis=0)[:2]
-    half = np.float32(septum / 2)
-    return [(one - np.where(one > nearest, nearest, second)) / 2 + half for one in away]
+    seeds = seeds.astype(np.float32)
+    squares = [((points - seed[:, None, None, None]) ** 2).sum(axis=0) for seed in seeds]
+    cells = []
+    for index, (square, seed) in enumerate(zip(squares, seeds, strict=True)):
+        others = [other for other in range(len(seeds)) if other != index]
+        planes = [(square - squares[other]) / (2 * np.linalg.norm(seed - seeds[other])) for other in others]
+        cells.append(np.max(planes, axis=0) + np.float32(septum / 2))
+    return cells
 
 
 def _as_distance(values: np.ndarray, step: float) -> np.ndarray:
