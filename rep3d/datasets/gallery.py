@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rep3d.evaluation.montage import LABEL_COLOURS
@@ -32,15 +32,19 @@ def draw_gallery(cases: Sequence[tuple[Path, Path]], path: str | Path, *, column
     figure.subplots_adjust(0, 0, 1, 1, 0.03, 0.03)
     for tile in tiles.flat:
         tile.set_axis_off()
-    for index, (image, label) in enumerate(cases):
+    for index, pair in enumerate(cases):
         row, column = divmod(index, columns)
-        _draw(
-            tiles[row, 2 * column : 2 * column + 2], *(np.asanyarray(nib.load(file).dataobj) for file in (image, label))
-        )
+        image, label = map(_voxels, pair)
+        _draw(tiles[row, 2 * column : 2 * column + 2], image, label)
     return save_picture(figure, path)
 
 
-def _draw(tiles: Sequence[Axes], image: np.ndarray, label: np.ndarray) -> None:
+def _voxels(path: Path) -> np.ndarray:
+    volume: Any = nib.load(path)  # nibabel has no types
+    return np.asanyarray(volume.dataobj)
+
+
+def _draw(tiles: np.ndarray, image: np.ndarray, label: np.ndarray) -> None:
     index = int(np.argmax([len(np.unique(ids)) for ids in label]))
     pixels, ids = image[index].T[::-1], label[index].T[::-1]
     low, high = np.percentile(pixels, (1, 99))

@@ -76,7 +76,8 @@ class Scene:
         else:
             mean = rng.uniform(0, 1.1)
         is_alike = abs(mean - below) < 0.06
-        has_gap = rng.random() < (0.8 if is_alike else 0.25)
+        has_gap = rng.random() < (0.9 if is_alike else 0.25)
+        between = max(rng.choice(self.means, 2), key=lambda other: abs(other - mean))
         return Look(
             mean=mean,
             texture=int(rng.integers(len(self.textures))),
@@ -85,7 +86,7 @@ class Scene:
             slope=tuple(rng.normal(0, 0.15, 3)) if rng.random() < 0.25 else (0.0, 0.0, 0.0),
             softness=rng.uniform(2, 6) if rng.random() < 0.12 and not is_alike else 1.0,
             rim=(rng.uniform(0.7, 2.5), rng.uniform(0, 1.2)) if rng.random() < 0.15 else None,
-            gap=(rng.uniform(0.5, 2.0), rng.choice(self.means)) if has_gap else None,
+            gap=(rng.uniform(0.5, 2.0), between) if has_gap else None,
             patchiness=rng.uniform(-1.5, 0) if rng.random() < 0.5 else -np.inf,
         )
 
