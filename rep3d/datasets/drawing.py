@@ -48,7 +48,7 @@ def write_anatomy(folder: str | Path, *, cases: int, seed: int = 0, size: int = 
     try:
         remove_parts(folder)
         write_json(folder / SETTINGS, settings)
-        names = [f"anatomy_{case:05d}.nii.gz" for case in range(cases)]
+        names = [_file_name(case) for case in range(cases)]
         missing = [case for case in range(cases) if not all(path.is_file() for path in case_files(folder, names[case]))]
         with Progress(len(missing), "Drawing", "case") as progress:
             for _ in _map(partial(_draw_case, folder, seed, size), missing, workers):
@@ -74,10 +74,14 @@ def _check_folder(folder: Path, settings: dict[str, int]) -> None:
         raise ValueError(f"{folder} was drawn with {found}, expected {settings}; choose another folder")
 
 
+def _file_name(case: int) -> str:
+    return f"anatomy_{case:05d}.nii.gz"
+
+
 def _draw_case(folder: Path, seed: int, size: int, case: int) -> None:
     scan = make_anatomy(size, seed=(seed, case))
     affine = np.diag([*scan.spacing, 1.0])
-    write_case(folder, f"anatomy_{case:05d}.nii.gz", (scan.image, scan.label), affine)
+    write_case(folder, _file_name(case), (scan.image, scan.label), affine)
 
 
 def _map(draw: partial[None], cases: Sequence[int], workers: int) -> Iterator[None]:
