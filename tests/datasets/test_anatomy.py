@@ -3,6 +3,7 @@ import pytest
 from scipy import ndimage
 
 from rep3d.datasets import anatomy
+from rep3d.datasets.acquisition import Scan
 from rep3d.datasets.anatomy import MAX_LABELS, make_anatomy
 from rep3d.datasets.shapes import KINDS
 
@@ -33,6 +34,14 @@ def test_label_ids_have_no_gaps(scans):
         assert counts[1:].min() >= 8
     numbers = [scan.label.max() for scan in scans]
     assert min(numbers) >= 5 and max(numbers) <= MAX_LABELS and len(set(numbers)) > 4
+
+
+def test_labels_that_thick_slices_hide_leave_no_gap(monkeypatch):
+    label = np.zeros((4, 4, 4), np.uint8)
+    label[0], label[1, 0], label[2:] = 1, 2, 3  # of which 2 has four voxels
+    monkeypatch.setattr(anatomy, "acquire", lambda *args: Scan(label.astype(np.int16), label, (1.0, 1.0, 1.0)))
+    expected = np.where(label == 3, 2, label == 1)
+    np.testing.assert_array_equal(make_anatomy(32).label, expected)
 
 
 def test_labels_hang_together(scans):
