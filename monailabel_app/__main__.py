@@ -3,9 +3,11 @@
     python -m monailabel_app start_server --studies DIR
     python -m monailabel_app versions --model NAME
     python -m monailabel_app serve_version --model NAME --version 3
+    python -m monailabel_app COMMAND --help
 
-`start_server` takes all options of `monailabel start_server`, with this app and 127.0.0.1 as defaults, and
-`--conf NAME VALUE` for the settings below, whose defaults stand in brackets; APP is the app's folder.
+The last shows the options of a command. `start_server` takes all options of `monailabel start_server`, with this app
+and 127.0.0.1 as defaults, and `--conf NAME VALUE` for the settings below, whose defaults stand in brackets; APP is the
+app's folder.
 """
 
 from __future__ import annotations

@@ -25,6 +25,24 @@ def test_help_and_version(option, told, arguments, capsys):
     assert status in (None, 0) and told in printed.out and not printed.err
 
 
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("start_server", ["--studies", "--host", "--ssl_keyfile", "--conf", "api_keys"]),
+        ("versions", ["--model", "--bundles"]),
+        ("serve_version", ["--model", "--bundles", "--version"]),
+    ],
+)
+def test_the_options_of_a_command(command, options, capsys):
+    main(["--help"])
+    told = capsys.readouterr().out
+    assert f"python -m monailabel_app {command} " in told and "python -m monailabel_app COMMAND --help" in told
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    told = capsys.readouterr().out
+    assert all(option in told for option in options)
+
+
 @pytest.mark.parametrize("arguments", [[], ["start"], ["--halp"], ["serve_version", "--model", "kits", "--version"]])
 def test_words_that_are_no_command(arguments, capsys):
     with pytest.raises(SystemExit) as end:
