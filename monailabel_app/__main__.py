@@ -28,6 +28,7 @@ try:
     from monailabel_app.errors import RequestError
     from monailabel_app.settings import help_text, read_settings
     from monailabel_app.studies.folder import check_writable
+    from monailabel_app.temporary import own_temporary_files
     from monailabel_app.web.authentication import Authentication
     from monailabel_app.web.security import is_loopback
 except ImportError as error:
@@ -79,6 +80,7 @@ def start_server(arguments: list[str]) -> None:
     check_studies_option(given.studies)
     check_workers(given.workers if given.workers is not None else os.environ.get("WEB_CONCURRENCY", 1))
     HTTP_PROTOCOLS["auto"] = "monailabel_app.web.connections:Connection"  # MONAI Label lets uvicorn choose
+    own_temporary_files()  # before uvicorn handles signals
     monai_label.action_start_server(given)
 
 
