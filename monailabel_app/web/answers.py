@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fastapi import Request
+
 from monailabel_app.errors import RequestError
 from monailabel_app.tasks import TaskList
+
+VIEWER_PAGE = "RetrieveURL"  # the key of an image's page in the viewer, where it has one
 
 TaskStatus = dict[str, object] | list[dict[str, object]]
 
@@ -24,6 +28,9 @@ def task_status(tasks: TaskList, *, all: bool, check_if_running: bool) -> TaskSt
     return [task.json() for task in tasks.all()] if all else tasks.latest().json()
 
 
-def without_path(info: Mapping[str, object]) -> dict[str, object]:
-    """Clients get to know the server's files by their ids only."""
-    return {key: value for key, value in info.items() if key != "path"}
+def image_answer(info: Mapping[str, object], request: Request) -> dict[str, object]:
+    """What is known of an image: clients get to know the server's files by their ids only, its pages by their paths."""
+    told = {key: value for key, value in info.items() if key != "path"}
+    if VIEWER_PAGE in told:
+        told[VIEWER_PAGE] = f"{request.base_url.path.rstrip('/')}{told[VIEWER_PAGE]}"
+    return told
