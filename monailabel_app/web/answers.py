@@ -32,5 +32,12 @@ def image_answer(info: Mapping[str, object], request: Request) -> dict[str, obje
     """What is known of an image: clients get to know the server's files by their ids only, its pages by their paths."""
     told = {key: value for key, value in info.items() if key != "path"}
     if VIEWER_PAGE in told:
-        told[VIEWER_PAGE] = f"{request.base_url.path.rstrip('/')}{told[VIEWER_PAGE]}"
+        told[VIEWER_PAGE] = f"{prefix_of(request)}{told[VIEWER_PAGE]}"
     return told
+
+
+def prefix_of(request: Request) -> str:
+    """The path below which a proxy has this server, such as /monai; from the server's option, not from a header."""
+    scope = request.scope
+    prefix: str = scope.get("app_root_path", scope.get("root_path", ""))  # the first within a mounted app
+    return prefix.rstrip("/")

@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from monailabel_app.errors import RequestError
+from monailabel_app.web.answers import prefix_of
 from monailabel_app.web.arguments import AnyUser, AppServices
 from monailabel_app.web.authentication import ANNOTATOR
 
@@ -76,21 +77,23 @@ class _Viewer(StaticFiles):
                 raise
             response = await super().get_response("index.html", scope)
         request = Request(scope)
-        base = request.base_url.path
-        if base != "/" and isinstance(response, FileResponse) and response.media_type in SCRIPTS:
-            content = await run_in_threadpool(_prefixed, str(response.path), base)
+        prefix = prefix_of(request)
+        if prefix and isinstance(response, FileResponse) and response.media_type in SCRIPTS:
+            content = await run_in_threadpool(_prefixed, str(response.path), prefix)
             kept = {name: response.headers[name] for name in ("etag", "last-modified")}
             response = Response(content, response.status_code, kept, response.media_type)
         if response.media_type == "text/html" and SERVER_COOKIE not in request.cookies:
-            address = quote(str(request.base_url), safe="")  # set_cookie would put it into quotes
-            response.headers.append("set-cookie", f"{SERVER_COOKIE}={address}; Path={base}; SameSite=Strict")
+            address = quote(
+                str(request.base_url.replace(path=f"{prefix}/")), safe=""
+            )  # set_cookie would put it into quotes
+            response.headers.append("set-cookie", f"{SERVER_COOKIE}={address}; Path={prefix}/; SameSite=Strict")
         return response
 
 
 @lru_cache
-def _prefixed(path: str, base: str) -> bytes:
-    """A file whose addresses of this server begin with `base`."""
+def _prefixed(path: str, prefix: str) -> bytes:
+    """A file whose addresses of this server begin with the prefix."""
     content = Path(path).read_bytes()
     for address in ADDRESSES:
-        content = content.replace(address, address[:1] + base.encode() + address[2:])
+        content = content.replace(address, address[:1] + prefix.encode() + address[1:])
     return content

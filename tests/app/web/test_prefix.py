@@ -86,7 +86,9 @@ def test_the_viewers_addresses(prefix):
     assert page.headers["set-cookie"].startswith(
         f"MONAILABEL_SERVER_URL=http%3A%2F%2F127.0.0.1{prefix.replace('/', '%2F')}%2F; Path={prefix}/;"
     )
+    forged = client.get("/ohif/app-config.js", headers={"host": "evil/other"})
     config = client.get("/ohif/app-config.js")
+    assert forged.text == config.text
     assert f"routerBasename: '{prefix}/ohif/'" in config.text and f"'{prefix}/proxy/dicom/wado'" in config.text
     program = page.text.partition(f'src="{prefix}/ohif/app.bundle.')[2].partition('"')[0]
     answer = client.get(f"/ohif/app.bundle.{program}")
