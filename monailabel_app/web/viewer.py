@@ -83,10 +83,9 @@ class _Viewer(StaticFiles):
             kept = {name: response.headers[name] for name in ("etag", "last-modified")}
             response = Response(content, response.status_code, kept, response.media_type)
         if response.media_type == "text/html" and SERVER_COOKIE not in request.cookies:
-            address = quote(
-                str(request.base_url.replace(path=f"{prefix}/")), safe=""
-            )  # set_cookie would put it into quotes
-            response.headers.append("set-cookie", f"{SERVER_COOKIE}={address}; Path={prefix}/; SameSite=Strict")
+            address = request.base_url.replace(path=f"{prefix}/")
+            quoted = quote(str(address), safe="")  # set_cookie would put it into quotes
+            response.headers.append("set-cookie", f"{SERVER_COOKIE}={quoted}; Path={prefix}/; SameSite=Strict")
         return response
 
 

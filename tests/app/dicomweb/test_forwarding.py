@@ -1,11 +1,9 @@
 """A PACS that sends on to another address: nothing goes there, and nothing of what it holds reaches anybody."""
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pydicom
 import pytest
 from dicom_helpers import write_series
+from strangers import stranger
 
 from monailabel_app.dicomweb.client import Pacs, Series
 from monailabel_app.errors import RequestError
@@ -14,53 +12,24 @@ PASSWORD = "the PACS's own"
 SERIES = Series("1.2", "1", "CT", "P1", "", "", "", 6)
 
 
-class Answer(BaseHTTPRequestHandler):
-    """Answers with the server's status, and sends on to where it says, if it does."""
-
-    def do_GET(self):
-        self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.server.asked.append(self.path)
-        self.send_response(self.server.status)
-        if self.server.location is not None:
-            self.send_header("location", self.server.location)
-        self.send_header("content-type", "application/dicom+json")
-        self.end_headers()
-        self.wfile.write(b"[]")
-
-    do_POST = do_GET
-
-    def log_message(self, *_):
-        pass
-
-
-def start():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    server.asked, server.status, server.location = [], 200, None
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    return server
-
-
 @pytest.fixture
 def servers():
     """The PACS, and what only this computer may read."""
-    started = [start(), start()]
-    yield started
-    for server in started:
-        server.shutdown()
-        server.server_close()
+    with stranger() as pacs, stranger() as secret:
+        yield pacs, secret
 
 
 @pytest.fixture
 def pacs(servers):
-    return Pacs(f"http://127.0.0.1:{servers[0].server_port}/dicom-web", ["CT"], {}, "rep3d", PASSWORD)
+    return Pacs(f"{servers[0].url}/dicom-web", ["CT"], {}, "rep3d", PASSWORD)
 
 
-def places(servers):
+def places(secret):
     """Where a PACS may send on to: its own address, another one, a name of the same computer, and nowhere."""
     return {
         "own": "/secret",
-        "another": f"http://127.0.0.1:{servers[1].server_port}/secret",
-        "name": f"http://localhost:{servers[1].server_port}/secret",
+        "another": f"{secret.url}/secret",
+        "name": f"http://localhost:{secret.server_port}/secret",
         "nowhere": None,
     }
 
@@ -76,7 +45,7 @@ def refused(call):
 def test_redirects_are_not_followed(status, place, pacs, servers, tmp_path):
     """Of a viewer's requests, and of the server's own searches, retrievals and submissions."""
     own, other = servers
-    own.status, own.location = status, places(servers)[place]
+    own.others = status, places(other)[place]
     dataset = pydicom.dcmread(write_series(tmp_path / "series", slices=1)[0])
     calls = [
         lambda: pacs.forward("GET", "studies/1/series", "", {}, None),
@@ -89,12 +58,13 @@ def test_redirects_are_not_followed(status, place, pacs, servers, tmp_path):
     ]
     for call in calls:
         refused(call)
-    assert len(own.asked) == len(calls) and all(path.startswith("/dicom-web/") for path in own.asked)
+    assert len(own.asked) == len(calls) and all(path.startswith("/dicom-web/") for path, _ in own.asked)
     assert other.asked == []
     assert [path.name for path in tmp_path.iterdir()] == ["series"]
 
 
-def test_an_answer(pacs):
+def test_an_answer(pacs, servers):
+    servers[0].others = 200, []
     answer = pacs.forward("GET", "studies/200", "", {}, None)
     assert (answer.status_code, answer.raw.read()) == (200, b"[]")
     answer.close()

@@ -10,8 +10,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Stranger(ThreadingHTTPServer):
     """Answers each path with a status and a text, JSON, or the address to go on to.
 
-    Args:
-        answers: status and content by path, without its query; 404 for all others.
+    Attributes:
+        answers: status and content by path, without its query.
+        others: the same for all other paths.
         asked: paths and bodies of the requests.
     """
 
@@ -19,15 +20,16 @@ class Stranger(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.answers: dict[str, tuple[int, object]] = {}
+        self.others: tuple[int, object] = (404, "")
         self.asked: list[tuple[str, bytes]] = []
 
 
 class _Answer(BaseHTTPRequestHandler):
     def do_GET(self):
         self.server.asked.append((self.path, self.rfile.read(int(self.headers.get("content-length", 0)))))
-        status, content = self.server.answers.get(self.path.partition("?")[0], (404, ""))
+        status, content = self.server.answers.get(self.path.partition("?")[0], self.server.others)
         self.send_response(status)
-        if 300 <= status < 400:
+        if 300 <= status < 400 and content is not None:
             self.send_header("location", content)
         self.send_header("content-type", "text/html" if isinstance(content, str) else "application/json")
         self.end_headers()
