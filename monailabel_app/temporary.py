@@ -48,9 +48,10 @@ class TemporaryFolder:
 
     def remove(self) -> None:
         """Remove the folder, unless this process is only a fork of its owner."""
-        if os.getpid() == self._process:
-            for folder in self._folders:
-                shutil.rmtree(folder, ignore_errors=True)
+        for folder in self._folders if os.getpid() == self._process else ():
+            with suppress(OSError):  # it is gone already
+                if _is_own(folder):
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _is_there(self) -> bool:
         """Whether the lock is the very file that is held: others may have made a folder of that name since."""
