@@ -27,7 +27,6 @@ try:
     from monailabel_app.commands import COMMANDS, run_command
     from monailabel_app.errors import RequestError
     from monailabel_app.settings import help_text, read_settings
-    from monailabel_app.studies.folder import check_writable
     from monailabel_app.temporary import own_temporary_files
     from monailabel_app.web.authentication import Authentication
     from monailabel_app.web.security import is_loopback
@@ -92,6 +91,8 @@ def check_studies_option(studies: str | None) -> None:
         return
     if not Path(studies).is_dir():
         sys.exit(f"--studies is {studies!r}, expected a folder that is there, or the address of a DICOMweb service")
+    from monailabel_app.studies.folder import check_writable  # which takes seconds
+
     try:
         check_writable(Path(studies))
     except ValueError as error:
