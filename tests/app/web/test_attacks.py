@@ -1,8 +1,8 @@
 """The attacks of docs/security.md, over HTTP: against this app, and against a plain app of MONAI Label.
 
-Each attack tells with its answer whether it did its damage. This app refuses each with 4xx, with 502 where another server
-is at fault, or closes the connection. What MONAI Label's own server answers is written down too, so that each check is
-known to be able to fail, and so that a newer MONAI Label that closes a hole makes the test tell.
+Each attack tells with its answer whether it did its damage. This app refuses each with 4xx, with 502 where another
+server is at fault, or closes the connection. What MONAI Label's own server answers is written down too, so that each
+check is known to be able to fail, and so that a newer MONAI Label that closes a hole makes the test tell.
 `PYTHONPATH=tests:tests/app python tests/app/web/test_attacks.py` prints the table of the page.
 """
 
