@@ -33,6 +33,7 @@ def weights(tmp_path):
 def test_channels_in_the_metadata():
     image = read(BUNDLE, "metadata")["network_data_format"]["inputs"]["image"]
     assert list(image["channel_def"].values()) == list(CHANNELS)
+    assert read(BUNDLE, "train")["in_channels"] == read(BUNDLE, "inference")["in_channels"] == len(CHANNELS)
 
 
 def test_training_on_several_data_sets_and_predictions(dataset, tmp_path):
