@@ -29,5 +29,7 @@ class Ensemble(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits = [network(x).float() for network in self.networks]
         if logits[0].shape[1] == 1:
-            raise ValueError("checkpoint is a list, expected one file: networks of one logit are not averaged")
+            raise ValueError(
+                "an ensemble averages the softmax of classes, and its networks give one logit: expected one checkpoint"
+            )
         return sum(one.softmax(dim=1) for one in logits) / len(logits)
