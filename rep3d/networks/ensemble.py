@@ -27,9 +27,12 @@ class Ensemble(nn.Module):
         self.divisor = tuple(map(math.lcm, *divisors)) if divisors else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits = [network(x).float() for network in self.networks]
-        if logits[0].shape[1] == 1:
-            raise ValueError(
-                "an ensemble averages the softmax of classes, and its networks give one logit: expected one checkpoint"
-            )
-        return sum(one.softmax(dim=1) for one in logits) / len(logits)
+        return sum(_probabilities(network(x).float()) for network in self.networks) / len(self.networks)
+
+
+def _probabilities(logits: torch.Tensor) -> torch.Tensor:
+    if logits.shape[1] == 1:
+        raise ValueError(
+            "an ensemble averages the softmax of classes, and its networks give one logit: expected one checkpoint"
+        )
+    return logits.softmax(dim=1)
