@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from monai.utils import ensure_tuple_rep
@@ -27,7 +28,7 @@ class Ensemble(nn.Module):
         self.divisor = tuple(map(math.lcm, *divisors)) if divisors else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return sum(_probabilities(network(x).float()) for network in self.networks) / len(self.networks)
+        return reduce(torch.add, (_probabilities(network(x).float()) for network in self.networks)) / len(self.networks)
 
 
 def _probabilities(logits: torch.Tensor) -> torch.Tensor:
