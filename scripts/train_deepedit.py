@@ -43,7 +43,9 @@ def main(
         seed: of all draws.
         resume: whether to go on where an earlier training ended.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("rep3d").setLevel(logging.INFO)
+    logging.getLogger("monai.apps").setLevel(logging.WARNING)  # it tells every click
     if minutes <= 0:
         raise ValueError(f"minutes is {minutes}, expected more than 0")
     if len(size) != 3 or any(n % 16 or n < 16 for n in size) or max(size) == 16:

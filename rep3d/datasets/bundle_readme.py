@@ -8,7 +8,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-COMPUTED = {"network", "labels", "split", "folds", "preprocessing", "gradient_clipping"}
+COMPUTED = {"network", "grid", "labels", "split", "folds", "preprocessing", "gradient_clipping"}
 OPTIONAL = {"split_note"}  # of a data set's "readme": what follows the sentence on its split
 
 
@@ -21,6 +21,7 @@ def computed_fields(train: Mapping[str, Any], dataset: Mapping[str, Any]) -> dic
     """
     trained = {
         "network": network_in_words(train["network_def"]),
+        "grid": _by(train["patch_size"]),
         "gradient_clipping": f"{train['gradient_clipping']:g}",
     }
     if "variant" in dataset:

@@ -114,8 +114,7 @@ def named_labels(dataset_dir: Path, chosen: str | Sequence[int] = ()) -> Labels:
     names.pop(0, None)
     if chosen == TOGETHER:
         return {" + ".join(names.values()): sorted(names)}
-    ids = [chosen] if isinstance(chosen, str) else list(chosen) or sorted(names)
-    missing = [i for i in ids if i not in names]
-    if missing:
-        raise ValueError(f"labels names {missing[0]!r}, expected {TOGETHER!r} or some of {sorted(names)} of {path}")
-    return {names[i]: [i] for i in ids}
+    if isinstance(chosen, str) or not set(chosen) <= set(names):
+        expected = f"{TOGETHER!r} or some of {sorted(names)} of {path}"
+        raise ValueError(f"labels is {chosen!r}, expected {expected}")
+    return {names[i]: [i] for i in chosen or sorted(names)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
@@ -47,9 +48,10 @@ def load_network(configs: Sequence[Path], weights: Path, device: torch.device) -
             raise FileNotFoundError(f"{path}: no such file")
     parser = ConfigParser()
     parser.read_config([str(path) for path in configs])
-    if "network_def" not in parser.config:
+    config: Any = parser.config
+    if "network_def" not in config:
         raise ValueError(f"{configs[-1]}: defines no 'network_def'")
-    if "imports" in parser.config:
+    if "imports" in config:
         parser.get_parsed_content("imports")
     return OnDevice(load_deployed(parser.get_parsed_content("network_def"), weights), device)
 

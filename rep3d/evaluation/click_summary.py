@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,12 @@ def write_summary(results: Mapping[str, Records], clicked: Mapping[str, bool], f
         clicked: whether a method follows clicks.
         folder: receives the files.
         facts: a line that says what was evaluated.
+
+    Raises:
+        ValueError: no case has any label.
     """
+    if not _labels(results):
+        raise ValueError("none of the cases holds any of the labels")
     figures = {
         method: {label: _figures(records, label, clicked[method]) for label in _labels(results)}
         for method, records in results.items()
@@ -80,11 +85,11 @@ def _figures(records: Records, label: str, clicked: bool) -> dict[str, Any]:
     series = _series(records, label)
     figures: dict[str, Any] = {"cases": len(series)}
     for clicks in CLICKS if clicked else CLICKS[:1]:
-        figures[f"dice_after_{clicks}"] = _mean(series, lambda one, clicks=clicks: one.after(clicks))
+        figures[f"dice_after_{clicks}"] = _mean([one.after(clicks) for one in series])
     if not clicked:
         return figures
     for aim in AIMS:
-        figures[f"clicks_for_{aim:.2f}"] = _mean(series, lambda one, aim=aim: one.clicks_for(aim))
+        figures[f"clicks_for_{aim:.2f}"] = _mean([one.clicks_for(aim) for one in series])
         figures[f"failures_for_{aim:.2f}"] = sum(not one.reaches(aim) for one in series)
     seconds = [second for one in series for second in one.seconds]
     if seconds:
@@ -92,8 +97,8 @@ def _figures(records: Records, label: str, clicked: bool) -> dict[str, Any]:
     return figures
 
 
-def _mean(series: list[Series], of: Callable[[Series], float]) -> dict[str, float]:
-    values = np.array([of(one) for one in series], dtype=float)
+def _mean(of_cases: Sequence[float]) -> dict[str, float]:
+    values = np.array(of_cases, dtype=float)
     low, high = bootstrap_interval(values)
     return {"mean": float(values.mean()), "low": low, "high": high}
 

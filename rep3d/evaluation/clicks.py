@@ -130,7 +130,8 @@ def follow(
     if not truth.any():
         raise ValueError("the truth is empty: nothing can be shown")
     mask = torch.zeros_like(truth) if start is None else start
-    series, prompts = Series([dice(mask, truth)], []), []
+    series = Series([dice(mask, truth)], [])
+    prompts: list[Prompt] = []
     watch(prompts, mask)
     while segment is not None and len(prompts) < most and not _shown_enough(series):
         prompt = user(truth, mask, spacing, prompts)

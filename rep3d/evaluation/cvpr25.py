@@ -259,9 +259,9 @@ def mean_surface_dice(truth: torch.Tensor, answer: torch.Tensor, spacing: Sequen
             region = region_of((one | other).numpy())
             assert region is not None
             part = tuple(slice(a, a + n) for a, n in zip(region.start, region.inside.shape, strict=True))
-            pair = [torch.nn.functional.pad(mask[part], (1,) * 6)[None, None] for mask in (other, one)]
-            found = compute_surface_dice(
-                *pair, [TOLERANCE], include_background=True, spacing=list(spacing), use_subvoxels=True
+            found, expected = (torch.nn.functional.pad(mask[part], (1,) * 6)[None, None] for mask in (other, one))
+            share = compute_surface_dice(
+                found, expected, [TOLERANCE], include_background=True, spacing=list(spacing), use_subvoxels=True
             )
-            dices.append(float(found) if other.any() else 0.0)
+            dices.append(float(share) if other.any() else 0.0)
     return float(np.mean(dices))

@@ -86,7 +86,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def prepare(image: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     """A scan as the network sees it: (D, H, W) -> (1, *size), with mean 0 and standard deviation 1."""
-    return torch.as_tensor(Resize(size, mode="area")(NormalizeIntensity()(image[None])))
+    normalized = torch.as_tensor(NormalizeIntensity()(image[None]))
+    return torch.as_tensor(Resize(size, mode="area")(normalized))
 
 
 class DeepEditSegment:
@@ -126,7 +127,8 @@ class DeepEditSegment:
         return dict.fromkeys(labels, mask)
 
     def _answer(self, image: torch.Tensor, clicks: dict[str, list[list[int]]]) -> torch.Tensor:
-        channels = self.add_signal({"image": prepare(image, self.trained.size), "guidance": clicks})["image"]
+        data: Any = {"image": prepare(image, self.trained.size), "guidance": clicks}
+        channels = self.add_signal(data)["image"]
         device = next(self.trained.network.parameters()).device
         with torch.inference_mode():
             logits = self.trained.network(torch.as_tensor(channels)[None].to(device)).float().cpu()

@@ -162,7 +162,7 @@ def _array(mask: Mask) -> np.ndarray:
     return np.asarray(mask, dtype=bool)
 
 
-def _depth(inside: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+def _depth(inside: np.ndarray, spacing: Sequence[float] | np.ndarray) -> np.ndarray:
     """Millimetres to the nearest voxel that is not inside; outside of the array none is."""
     padded = ndimage.distance_transform_edt(np.pad(inside, 1), sampling=list(spacing))
     return padded[(slice(1, -1),) * inside.ndim]
@@ -180,12 +180,13 @@ def _show(
     """A prompt of a kind that is drawn, in a region of a scan of this shape."""
     kind = _draw(kinds, generator)
     if kind == "point":
-        return point(_place(region, spacing, generator), spacing, positive)
+        return point(_place(region, spacing, generator).tolist(), spacing, positive)
     if kind == "scribble":
-        return scribble(_stroke(region, spacing, generator), spacing, positive)
+        return scribble(_stroke(region, spacing, generator).tolist(), spacing, positive)
     if kind == "box":
-        return box(*_corners(region, shape, generator), spacing, positive)
-    return lasso(_outline(region, spacing, generator), spacing, positive)
+        first, last = _corners(region, shape, generator)
+        return box(first.tolist(), last.tolist(), spacing, positive)
+    return lasso(_outline(region, spacing, generator).tolist(), spacing, positive)
 
 
 def _draw(shares: Mapping[Any, float], generator: np.random.Generator) -> Any:

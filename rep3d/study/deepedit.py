@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -26,6 +27,7 @@ from monai.transforms import (
     Activationsd,
     AsDiscreted,
     Compose,
+    Lambdad,
     RandFlipd,
     RandRotated,
     RandShiftIntensityd,
@@ -116,6 +118,7 @@ class _Training:
     def run(self, data: Sequence[Mapping[str, Any]], seed: int) -> None:
         """Train until the time is over; at least for an epoch."""
         clicks = Compose(_clicks()).set_random_state(seed)
+        simulate: Any = Interaction(CLICKED, clicks, train=True, label_names=NAMES, max_interactions=ROUNDS)
         trainer = SupervisedTrainer(
             device=self.device,
             max_epochs=MOST_EPOCHS,
@@ -123,7 +126,7 @@ class _Training:
             network=self.network,
             optimizer=self.optimizer,
             loss_function=DiceCELoss(to_onehot_y=True, softmax=True),
-            iteration_update=Interaction(CLICKED, clicks, train=True, label_names=NAMES, max_interactions=ROUNDS),
+            iteration_update=simulate,
             decollate=False,
         )
         trainer.add_event_handler(Events.ITERATION_COMPLETED, self._remember)
@@ -185,4 +188,10 @@ def _clicks() -> list[Any]:
         ),
         AddGuidanceSignalDeepEditd(keys="image", guidance="guidance"),
         ToTensord(("image", "label")),
+        Lambdad("guidance", _in_words),
     ]
+
+
+def _in_words(guidance: Mapping[str, Any]) -> dict[str, str]:
+    """The clicks as text, as they were at first: collating lists of several rounds would mix up their numbers."""
+    return {name: json.dumps(clicks, default=int) for name, clicks in guidance.items()}

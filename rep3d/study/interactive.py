@@ -20,12 +20,13 @@ from rep3d.data.cases import Item, file_name, item_name
 from rep3d.evaluation import cvpr25, deepedit
 from rep3d.evaluation.case_records import CaseRecords
 from rep3d.evaluation.click_baselines import graph_cut, graph_cut_near, region_growing
-from rep3d.evaluation.click_cases import Labels, load_case
+from rep3d.evaluation.click_cases import Case, Labels, load_case
 from rep3d.evaluation.click_methods import FromLabelMaps, load_network, ours
 from rep3d.evaluation.click_pictures import State, click_strip
 from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, MixedUser, Segment, User, deepest_user, evaluate, follow
 from rep3d.files import write_csv, write_json, write_text
+from rep3d.interactive.prompts import Prompt
 from rep3d.study.run import BundleRun, run_process
 
 BASELINES: Mapping[str, tuple[str, Segment]] = {
@@ -190,21 +191,21 @@ def _write_strips(name: str, method: Method, item: Item, labels: Labels, user: U
     starts = {} if method.start is None else method.start(case, labels)
     for label, ids in labels.items():
         truth = torch.isin(case.label, torch.tensor(ids))
-        states: list[State] = []
-        if not truth.any():
-            continue
-        follow(
-            method.segment,
-            case.image,
-            case.spacing,
-            truth,
-            user,
-            start=starts.get(label),
-            most=STRIP_CLICKS,
-            watch=lambda prompts, mask, states=states: states.append((tuple(prompts), mask)),
-        )
-        path = folder / "strips" / f"{name}_{file_name(case.name)}_{file_name(label)}.png"
-        click_strip(case.image, case.spacing, truth, states, path, plane=plane, title=f"{name}: {case.name}, {label}")
+        if truth.any():
+            states = _states(method, case, truth, starts.get(label), user)
+            path = folder / "strips" / f"{name}_{file_name(case.name)}_{file_name(label)}.png"
+            title = f"{name}: {case.name}, {label}"
+            click_strip(case.image, case.spacing, truth, states, path, plane=plane, title=title)
+
+
+def _states(method: Method, case: Case, truth: torch.Tensor, start: torch.Tensor | None, user: User) -> list[State]:
+    states: list[State] = []
+
+    def remember(prompts: Sequence[Prompt], mask: torch.Tensor) -> None:
+        states.append((tuple(prompts), mask))
+
+    follow(method.segment, case.image, case.spacing, truth, user, start=start, most=STRIP_CLICKS, watch=remember)
+    return states
 
 
 def evaluate_challenge(

@@ -148,7 +148,7 @@ def test_labels_are_taken_one_by_one_or_together(tmp_path: Path) -> None:
     assert named_labels(folder, [2]) == {"second": [2]}
     assert named_labels(folder, "together") == {"first + second": [1, 2]}
     for wrong in ([3], "each"):
-        with pytest.raises(ValueError, match=r"labels names .*, expected 'together' or some of \[1, 2\]"):
+        with pytest.raises(ValueError, match=r"labels is .*, expected 'together' or some of \[1, 2\]"):
             named_labels(folder, wrong)
     (folder / "dataset.json").write_text('{"labels": {"background": 0, "x": 1, "all": [1, 2]}, "training": []}')
     assert named_labels(folder) == {"x": [1]}
@@ -219,3 +219,8 @@ def test_the_summary_counts_by_hand(tmp_path: Path) -> None:
     assert len(rows) == 4 + 21 + 2 + 3
     assert rows[1] == {"method": "ours", "case": "a", "label": "x", "clicks": "1", "dice": "0.5000", "seconds": "0.100"}
     assert (tmp_path / "clicks.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_labels_that_no_case_holds_are_no_table(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="none of the cases holds any of the labels"):
+        write_summary({"ours": {"a": {}}}, {"ours": True}, tmp_path, "one case")

@@ -161,11 +161,12 @@ def test_the_challenges_cases_end_in_its_scores(files: dict[str, str], tmp_path:
         ({"dataset_dir": "nowhere"}, "'nowhere' does not exist"),
         ({"weights": "nowhere.pt"}, "nowhere.pt: no such file"),
         ({"network": "nowhere.json"}, "nowhere.json: no such file"),
-        ({"labels": 7}, "labels names 7"),
+        ({"labels": 7}, "labels is (7,), expected 'together' or some of [1, 2]"),
         ({"methods": "automatic"}, "need --automatic BUNDLE"),
         ({"methods": "deepedit"}, "needs --deepedit FILE"),
         ({"methods": "deepedit", "deepedit": "nowhere.pt"}, "nowhere.pt: no such file"),
         ({"protocol": "cvpr25"}, "holds no .npz cases"),
+        ({"labels": "each"}, "labels is 'each'"),
         ({"plane": "oblique"}, "plane is 'oblique', expected one of sagittal, coronal, axial"),
     ],
 )
