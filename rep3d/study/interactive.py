@@ -149,7 +149,7 @@ def _segment_and_settings(name: str, files: Weights) -> tuple[Segment, None, Map
         return segment, None, {}
     if name == OURS:
         return _ours(files), None, {"weights": _digest(files.weights)}
-    raise ValueError(f"unknown method {name!r}, expected some of {', '.join(METHODS)}")
+    raise ValueError(f"the method {name!r} is none that starts from nothing, expected {', '.join((OURS, *BASELINES))}")
 
 
 def _ours(files: Weights) -> Segment:
