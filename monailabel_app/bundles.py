@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 WEIGHTS = "models/model.pt"
+
+
+class TakesPrompts(ValueError):
+    """The bundle's network segments what prompts show, see "prompts" in its metadata, and nothing by itself."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +39,21 @@ class Bundle:
 
 
 def read_bundle(root: Path) -> Bundle:
-    """Read `configs/metadata.json`.
+    """Read `configs/metadata.json` of a bundle that segments by itself.
 
     Raises:
-        ValueError: the file lacks what the app needs.
+        ValueError: the file lacks what the app needs, or the bundle takes prompts.
     """
     path = root / "configs/metadata.json"
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
+        if metadata.get("prompts"):
+            raise TakesPrompts(f"{root.name} is no model for automatic segmentation: it takes prompts, such as points")
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         labels = {name: int(index) for index, name in channels.items() if int(index) > 0}
         return Bundle(root, labels, metadata["description"], metadata["version"])
+    except TakesPrompts:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: no metadata of a segmentation bundle ({error!r})") from error
 
@@ -52,14 +63,21 @@ def choose_bundles(folder: Path, models: str) -> dict[str, Bundle]:
 
     Args:
         folder: holds one folder per bundle.
-        models: names separated by commas, or "all": every bundle that has weights.
+        models: names separated by commas, or "all": every bundle that has weights; of those that take prompts the log
+            says that they are left out.
 
     Raises:
-        ValueError: a name is not there, or "all" finds no weights.
+        ValueError: a name is not there, or its bundle takes prompts; or "all" finds no weights.
     """
     found = {path.parents[1].name: path.parents[1] for path in sorted(folder.glob("*/configs/inference.json"))}
     if models == "all":
-        chosen = {name: read_bundle(root) for name, root in found.items() if (root / WEIGHTS).is_file()}
+        chosen = {}
+        for name, root in found.items():
+            if (root / WEIGHTS).is_file():
+                try:
+                    chosen[name] = read_bundle(root)
+                except TakesPrompts as left_out:
+                    logger.info("not served: %s", left_out)
         if not chosen:
             raise ValueError(
                 f"models is 'all', but no bundle in {folder} has {WEIGHTS}: train one, put weights there, or name a "

@@ -21,7 +21,8 @@ def pack_bundle(bundle: str | os.PathLike, weights: str | os.PathLike, archive: 
     """Write a zip with one folder of the bundle's name, and return its path.
 
     `models` in it holds model.pt (training form: for retraining and inference) and the deployed network for patches,
-    (1, C, *patch_size), as model.ts (any batch and size) and model.onnx (that size only).
+    (1, C, *patch_size), as model.ts (any batch and size) and model.onnx (that size only). Neither tells where its
+    source code lay on this computer.
 
     Args:
         bundle: the bundle's folder.
@@ -54,20 +55,26 @@ def pack_bundle(bundle: str | os.PathLike, weights: str | os.PathLike, archive: 
             meta_file=str(copy / "configs/metadata.json"),
             config_file=str(copy / "configs/inference.json"),
         )
+        _drop_source_places(model.with_suffix(".ts"))
         return _zip(copy, archive)
 
 
 def _export_onnx(network: torch.nn.Module, image: torch.Tensor, path: Path) -> None:
-    torch.onnx.export(
-        network,
-        (image,),
-        path,
-        input_names=["image"],
-        output_names=["pred"],
-        dynamo=True,
-        external_data=False,
-        verbose=False,
+    program = torch.onnx.export(
+        network, (image,), input_names=["image"], output_names=["pred"], dynamo=True, verbose=False
     )
+    assert program is not None
+    for node in program.model.graph:
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+    program.save(path, external_data=False)
+
+
+def _drop_source_places(script: Path) -> None:
+    """Rewrite a TorchScript file without the files and lines that its code comes from."""
+    with whole_file(script) as temporary, zipfile.ZipFile(script) as file, zipfile.ZipFile(temporary, "w") as stripped:
+        for name in file.namelist():
+            if not name.endswith(".debug_pkl"):
+                stripped.writestr(name, file.read(name))
 
 
 def _zip(folder: Path, archive: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -18,9 +17,8 @@ from scipy.ndimage import affine_transform
 
 from rep3d.console.errors import CaseError, describe
 from rep3d.data.notes import intensity_note, warn_once
-from rep3d.files import whole_file
 from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, check_geometry, plain_geometry
-from rep3d.io.nifti import is_untouched, label_image, mark, read_geometry
+from rep3d.io.nifti import read_geometry, write_marked
 
 MAX_GRID_BYTES = 2**32  # of a volume that was resampled, in float32: a cube of one metre at 1 mm
 
@@ -244,17 +242,10 @@ class LabelMapWriter(NibabelWriter):
 
         Raises:
             VolumeError: it does not lie on its scan.
+            ValueError: as `rep3d.io.nifti.write_marked`.
         """
         voxels = np.asarray(self.data_obj).astype(self.output_dtype)
         problem = agreement_problem(plain_geometry(voxels.shape, np.asarray(self.affine)), self.scan)
         if problem:
             raise VolumeError(filename, problem)
-        path = Path(filename)
-        if path.exists() and not is_untouched(path):
-            raise ValueError(
-                f"{path}: not as rep3d wrote it, and so not replaced: give another output_dir, or move it away"
-            )
-        volume = label_image(voxels, self.scan)
-        volume.header["descrip"] = mark(voxels)
-        with whole_file(path) as temporary:
-            nib.save(volume, temporary)
+        write_marked(voxels, self.scan, filename)

@@ -12,7 +12,6 @@ from pathlib import Path
 from fire.decorators import SetParseFn
 
 from rep3d.console.commands import run_command
-from rep3d.export import pack_bundle
 
 
 @SetParseFn(str, "bundle", "archive", "weights")  # a folder may be called 2024_01_05
@@ -24,6 +23,8 @@ def main(bundle: str, archive: str, weights: str | None = None) -> None:
         archive: the zip file.
         weights: a checkpoint; by default the bundle's models/model.pt.
     """
+    from rep3d.export import pack_bundle  # here, not above: it takes seconds, and a help does not need it
+
     print(pack_bundle(bundle, weights or Path(bundle) / "models/model.pt", archive))
 
 

@@ -32,8 +32,17 @@ def read(bundle: Path, name: str) -> dict:
     return json.loads((bundle / "configs" / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def takes_prompts(bundle: Path) -> bool:
+    """Whether its network segments what prompts show; all others segment by themselves."""
+    return bool(read(bundle, "metadata").get("prompts"))
+
+
+AUTOMATIC = [bundle for bundle in BUNDLES if not takes_prompts(bundle)]
+
+
 def label_names(bundle: Path) -> list[str]:
-    return read(bundle, "train")["label_names"]
+    """Those of the bundle, or of phantoms for one that takes any labels."""
+    return read(bundle, "train").get("label_names", ["background", "left ball", "right ball"])
 
 
 def image_format(bundle: Path) -> dict:

@@ -91,6 +91,16 @@ def refusal(script, copy, capsys):
         ("kits", lambda c: c.update(network="rep3d_tinny"), "network is 'rep3d_tinny', expected one of "),
         ("kits", lambda c: c.update(recipe="papers"), "recipe is 'papers', expected one of paper, did you mean"),
         ("msd_hippocampus", lambda c: c["common"].pop("preprocessing"), "lacks the key 'preprocessing"),
+        (
+            "interactive",
+            lambda c: c.update(variant="interactiv"),
+            "variant is 'interactiv', expected one of",
+        ),
+        ("interactive", lambda c: c.update(data={}), "unknown key 'data'"),
+        ("interactive", lambda c: c.update(recipe="paper"), "unknown key 'recipe'"),
+        ("interactive", lambda c: c.pop("variant"), "lacks the key 'data'"),
+        ("interactive", lambda c: c["train"].pop("validation_clicks"), "lacks the key 'validation_clicks', which the"),
+        ("interactive", lambda c: c["train"].update(clicks=3), "nothing uses the key 'clicks'"),
     ],
 )
 def test_keys_that_are_misspelt_or_missing(dataset, edit, said, script, copy, capsys):
@@ -104,7 +114,9 @@ def test_keys_of_a_recipe(script, copy, capsys):
     assert refusal(script, copy, capsys) == f"{path}: unknown key 'commons', did you mean 'common'?"
 
 
-@pytest.mark.parametrize("name", ["datasets/kits", "recipes/paper", "networks/rep3d", "base/train"])
+@pytest.mark.parametrize(
+    "name", ["datasets/kits", "recipes/paper", "networks/rep3d", "base/train", "base/automatic", "interactive/train"]
+)
 def test_broken_json_is_named(name, script, copy, capsys):
     path = copy / f"configs/{name}.json"
     path.write_text(path.read_text(encoding="utf-8").rstrip()[:-1], encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from bundle_helpers import BUNDLES, ROOT, SMALL, read
+from bundle_helpers import AUTOMATIC, ROOT, SMALL, read
 from monai.bundle import ConfigParser
 from monai.networks.nets import SwinUNETR
 from torch import nn
@@ -71,7 +71,7 @@ def test_wrong_divisor(divisor):
         LabelMapInferer((32, 32, 32), divisor=divisor)
 
 
-@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda bundle: bundle.name)
+@pytest.mark.parametrize("bundle", AUTOMATIC, ids=lambda bundle: bundle.name)
 def test_bundles_leave_their_windows_as_they_are(bundle):
     for config in ("train", "inference"):
         parser = ConfigParser(read(bundle, config))

@@ -29,8 +29,8 @@ def check_datalist(
 ) -> None:
     """Check every image and label before a training starts, and raise one error that lists all problems.
 
-    Headers are read every time: each file exists and is a NIfTI of one volume with a usable affine, and a label map lies
-    on its image. Voxels are read once per file and role (whole files; finite images; whole-numbered label ids below
+    Headers are read every time: each file exists and is a NIfTI of one volume with a usable affine, and label maps lie
+    on their image. Voxels are read once per file and role (whole files; finite images; whole-numbered label ids below
     `classes`), and again only when the file's size or modification time changes. What is odd about an image and yet no
     reason to refuse it is logged, see `rep3d.data.notes`.
 

@@ -61,7 +61,7 @@ def _checked_repeats(repeats: Sequence[int] | None, count: int) -> Sequence[int]
         return [1] * count
     if len(repeats) != count or not all(isinstance(n, int) and n >= 1 for n in repeats):
         raise ValueError(
-            f"repeats is {repeats!r}, expected {count} whole number(s) from 1: of dataset_dir, then of each of more_data"
+            f"repeats is {repeats!r}, expected {count} whole number(s) from 1, of dataset_dir and of each of more_data"
         )
     return repeats
 

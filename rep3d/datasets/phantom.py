@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
 
-from rep3d.files import whole_file, write_json
+from rep3d.datasets.decathlon import INDEX, case_files, write_case, write_index
+from rep3d.datasets.fields import random_field
 
 MODALITIES = ("MRI", "CT")
 MIN_SIDE = 8  # voxels along an axis
@@ -144,31 +144,15 @@ def write_decathlon(
 
     folder = Path(folder)
     _clear(folder)
-    for part in ("imagesTr", "labelsTr"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-    training = []
-    for case in range(count):
-        file_name = f"{name.lower()}_{case:03d}.nii.gz"
+    file_names = [f"{name.lower()}_{case:03d}.nii.gz" for case in range(count)]
+    for case, file_name in enumerate(file_names):
         rng = np.random.default_rng([seed, case])
         sides = [max(MIN_SIDE, int(n + rng.integers(-shape_jitter, shape_jitter + 1))) for n in shape]
         affine = np.diag([*spacing, 1.0])
         affine[:3, 3] = rng.uniform(-100, 100, 3).round(1)
         volumes = make_phantom(tuple(labels), shape=sides, spacing=spacing, modality=modality, seed=[seed, case])
-        for part, volume in zip(("imagesTr", "labelsTr"), volumes, strict=True):
-            _save(folder / part / file_name, volume, affine, orientation)
-        training.append({"image": f"./imagesTr/{file_name}", "label": f"./labelsTr/{file_name}"})
-    dataset = {
-        "name": name,
-        "description": "Synthetic volumes, no patient data",
-        "phantom": True,
-        "modality": {"0": modality},
-        "labels": {"0": "background"} | {str(i): labels[i] for i in sorted(labels)},
-        "numTraining": count,
-        "numTest": 0,
-        "training": training,
-        "test": [],
-    }
-    write_json(folder / "dataset.json", dataset)  # last: without it an interrupted call is not taken for a data set
+        write_case(folder, file_name, volumes, affine, orientation)
+    write_index(folder, file_names, name=name, modality=modality, labels=labels, phantom=True)
     return folder
 
 
@@ -190,25 +174,13 @@ def _check_scan(shape: Sequence[int], spacing: Sequence[float], modality: str) -
         raise ValueError(f"modality must be one of {MODALITIES}, got {modality!r}")
 
 
-def _random_field(rng: np.random.Generator, shape: Sequence[int], spacing: Sequence[float], waves: int) -> np.ndarray:
-    """Return a smooth field of mean 0 and deviation 1: cosines, at most `waves` half-waves on the longest side."""
-    extent = np.multiply(shape, spacing)
-    cutoffs = np.clip(np.ceil(waves * extent / extent.max()), 2, shape).astype(int)
-    field = rng.standard_normal(cutoffs + 1).astype(np.float32)
-    for side, cutoff in zip(shape, cutoffs, strict=True):
-        centres = (np.arange(side) + 0.5) / side
-        cosines = np.cos(np.pi * np.outer(np.arange(cutoff + 1), centres)).astype(np.float32)
-        field = np.tensordot(field, cosines, axes=(0, 0))  # replaces the first axis, and moves it to the end
-    return (field - field.mean()) / field.std()
-
-
 def _warped_grid(rng: np.random.Generator, shape: Sequence[int], spacing: Sequence[float], warp: float) -> list:
     """Return the three coordinates of every voxel, -1 to 1, shifted, scaled and deformed a little by chance."""
     coordinates = []
     for axis, side in enumerate(shape):
         centres = ((np.arange(side) + 0.5) * 2 / side - 1) * rng.uniform(0.93, 1.07) + rng.uniform(-0.05, 0.05)
         line = np.expand_dims(centres.astype(np.float32), [a for a in range(3) if a != axis])
-        coordinates.append(line + np.float32(warp) * _random_field(rng, shape, spacing, 3))
+        coordinates.append(line + np.float32(warp) * random_field(rng, shape, spacing, waves=3))
     return coordinates
 
 
@@ -248,7 +220,7 @@ def _draw_abdomen(
     image[radius < 0.85] = muscle
     cavity = (radius < 0.74) & ((x / 0.7) ** 2 + ((y + 0.75) / 0.34) ** 2 > 1)  # less the muscles of the back
     image[cavity] = fat
-    image[cavity & (_random_field(rng, shape, spacing, 14) > 0.5)] = bowel
+    image[cavity & (random_field(rng, shape, spacing, waves=14) > 0.5)] = bowel
     image[_distance(grid, SPINE) < 1] = bone
     structures = np.zeros(shape, np.uint8)
     outside = np.where(cavity, np.float32(0), np.float32(100))
@@ -267,7 +239,7 @@ def _draw_brain(
     grid = _warped_grid(rng, shape, spacing, 0.06)
     distance = np.minimum(*(_distance(grid, part) for part in HIPPOCAMPUS))
     # Cortical ribbons below and around, mostly white matter above.
-    folds = np.abs(_random_field(rng, shape, spacing, 9) + np.clip(2 * grid[2], 0, 2))
+    folds = np.abs(random_field(rng, shape, spacing, waves=9) + np.clip(2 * grid[2], 0, 2))
     image = np.full(shape, WHITE, np.float32)
     image[folds < 0.7] = GRAY
     image[folds < 0.2] = FLUID  # a sulcus between two ribbons
@@ -301,8 +273,8 @@ def _acquire_mri(
     rng: np.random.Generator, image: np.ndarray, spacing: Sequence[float], scale_range: tuple[float, float]
 ) -> np.ndarray:
     """Add texture, a bias field and Rician noise, in the arbitrary unit of a scanner."""
-    image = image * (1 + 0.07 * _random_field(rng, image.shape, spacing, 20))
-    image = image * np.exp(0.1 * _random_field(rng, image.shape, spacing, 2))
+    image = image * (1 + 0.07 * random_field(rng, image.shape, spacing, waves=20))
+    image = image * np.exp(0.1 * random_field(rng, image.shape, spacing, waves=2))
     real, imaginary = rng.uniform(0.02, 0.05) * rng.standard_normal((2, *image.shape), np.float32)
     scale = np.exp(rng.uniform(*np.log(scale_range)))
     return scale * np.hypot(image + real, imaginary)
@@ -310,7 +282,7 @@ def _acquire_mri(
 
 def _clear(folder: Path) -> None:
     """Remove the phantoms that an earlier call wrote into the folder, its dataset.json first."""
-    index = folder / "dataset.json"
+    index = folder / INDEX
     if not index.exists():
         return
     try:
@@ -321,14 +293,5 @@ def _clear(folder: Path) -> None:
         raise FileExistsError(f"{folder} holds a data set that is not a phantom; choose another folder")
     index.unlink()
     for case in dataset["training"]:
-        for part, path in (("imagesTr", case["image"]), ("labelsTr", case["label"])):
-            (folder / part / Path(path).name).unlink(missing_ok=True)
-
-
-def _save(path: Path, volume: np.ndarray, affine: np.ndarray, orientation: str) -> None:
-    """Write a RAS volume, its axes flipped and permuted to the orientation."""
-    image = nib.Nifti1Image(volume, affine)
-    image.header.set_xyzt_units("mm")
-    axes = nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(orientation))
-    with whole_file(path) as temporary:
-        nib.save(image.as_reoriented(axes), temporary)
+        for path in case_files(folder, Path(case["image"]).name):
+            path.unlink(missing_ok=True)

@@ -55,9 +55,13 @@ def prepare(
 
     Raises:
         FileNotFoundError: `source` does not exist.
-        ValueError: `source` is of another layout or task, or has two scans of one name, `output_dir` lies in it, or the
-            splits.json that is there does not fit.
+        ValueError: the bundle trains on data of any kind; `source` is of another layout or task, or has two scans of
+            one name, `output_dir` lies in it, or the splits.json that is there does not fit.
     """
+    if "data" not in dataset:
+        raise ValueError(
+            f"{dataset['metadata']['name']} has no download to prepare: it trains on any folder in Decathlon layout"
+        )
     data, classes = dataset["data"], len(dataset["common"]["label_names"])
     source, folder = _folders(source, output_dir)
     scans, problems = find_scans(source, data)

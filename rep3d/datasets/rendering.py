@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rep3d.console.options import nearest, option_ids, plain_values, references, undefined_ids, unused_ids
+from rep3d.console.nearest import nearest
+from rep3d.console.options import option_ids, plain_values, references, undefined_ids, unused_ids
 from rep3d.datasets.bundle_readme import COMPUTED, OPTIONAL, computed_fields
 
 SECTIONS = {"common", "train", "data", "metadata", "readme"}  # of a data set, and of its recipe
@@ -39,17 +40,17 @@ def render(root: Path, name: str) -> dict[str, str]:
     own = root / "configs" / dataset.get("variant", "base")
     template = (own / "README.md").read_text(encoding="utf-8")
     _check_dataset(path, dataset, template)
+    multi_gpu = read_fragment(base / "multi_gpu.json")
     configs = {
         **_main_configs(root / "configs", path, dataset),
         "evaluate": read_fragment(own / "evaluate.json"),
-        "multi_gpu_train": merge(read_fragment(base / "multi_gpu.json"), read_fragment(base / "multi_gpu_train.json")),
+        "multi_gpu_train": merge(multi_gpu, read_fragment(base / "multi_gpu_train.json")),
         "metadata": metadata(read_fragment(base / "metadata.json"), dataset),
     }
     if "variant" in dataset:
         configs["metadata"] = merge(configs["metadata"], read_fragment(own / "metadata.json"))
     else:
-        configs["multi_gpu_evaluate"] = read_fragment(base / "multi_gpu.json")
-        configs["refine"] = read_fragment(base / "refine.json")
+        configs |= {"multi_gpu_evaluate": multi_gpu, "refine": read_fragment(base / "refine.json")}
     fields = {"bundle": name, **dataset["metadata"], **dataset["readme"], **computed_fields(configs["train"], dataset)}
     files = {f"configs/{key}.json": json.dumps(config, indent=4) + "\n" for key, config in configs.items()}
     files["configs/logging.conf"] = (base / "logging.conf").read_text(encoding="utf-8")

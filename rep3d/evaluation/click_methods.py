@@ -12,21 +12,21 @@ from torch import nn
 
 from rep3d.evaluation.click_cases import Case, Labels, read_ras
 from rep3d.evaluation.clicks import Segment
-from rep3d.interactive.correction import Network, correct
+from rep3d.interactive.correction import SIZE, Network, correct
 from rep3d.interactive.prompts import Prompt
 from rep3d.training.checkpoints import load_deployed
 
 ALL_TILES = 10_000  # the whole answer, of which the rest may come later where somebody waits
 
 
-def ours(network: Network) -> Segment:
-    """`rep3d.interactive.correction.correct` with a network."""
+def ours(network: Network, size: int = SIZE) -> Segment:
+    """`rep3d.interactive.correction.correct` with a network, on a working grid of `size` voxels along each axis."""
 
     def segment(
         image: torch.Tensor, spacing: Sequence[float], prompts: Sequence[Prompt], previous: torch.Tensor
     ) -> torch.Tensor:
         with torch.inference_mode():
-            return correct(network, image, spacing, prompts, previous=previous, tiles=ALL_TILES).mask
+            return correct(network, image, spacing, prompts, previous=previous, size=size, tiles=ALL_TILES).mask
 
     return segment
 

@@ -20,18 +20,17 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from rep3d.interactive.channels import input_channels, standardize
 from rep3d.interactive.grid import Grid, Triple, covered, resample
-from rep3d.interactive.prompts import Prompt, draw, radius
+from rep3d.interactive.prompts import Prompt, radius
 
 Network = Callable[[torch.Tensor], torch.Tensor]  # (B, 5, D, H, W) -> logits (B, 1, D, H, W)
 
 SIZE = 64  # voxels of the working grid along each axis
-CHANNELS = ("image", "previous mask", "positive prompts", "negative prompts", "taken")
 GROWTH = 1.5  # of the working grid's spacing while the change touches its border
-TOUCHING = 0.02  # share of a face's voxels whose change makes it grow
+TOUCHING = 0.02  # share of the scan's voxels on a face whose change makes it grow
 CROP = 16  # voxels of the first working grid round the newest prompts, on each side: what they change touches this crop
 TILES = 4  # at most, before the answer; more are left for later
-WINDOW = (0.005, 0.995)  # quantiles of the image within which it is clipped
 
 
 @dataclass(frozen=True)
@@ -53,34 +52,6 @@ class Correction:
     locked: tuple[Prompt, ...]
     tiles: tuple[Grid, ...]
     region: torch.Tensor
-
-
-def network_input(
-    image: torch.Tensor, scan: Grid, grid: Grid, mask: torch.Tensor, prompts: Sequence[Prompt], taken: torch.Tensor
-) -> torch.Tensor:
-    """The five channels on a working grid: (5, *grid.shape) of float32, see `CHANNELS`.
-
-    Args:
-        image: of the scan.
-        scan: its voxels.
-        grid: the working grid.
-        mask, taken: on the working grid, bool.
-        prompts: oldest first.
-    """
-    inside = covered(scan, grid)
-    values = standardize(resample(image, scan, grid), inside)
-    return torch.cat([values[None], mask[None], draw(prompts, grid), taken[None]])
-
-
-def standardize(image: torch.Tensor, inside: torch.Tensor | None = None) -> torch.Tensor:
-    """Clipped to `WINDOW`, with mean 0 and standard deviation 1 where it lies inside the scan, and 0 elsewhere."""
-    values = image if inside is None else image[inside]
-    if not values.numel():
-        return torch.zeros_like(image)
-    low, high = torch.quantile(values[:: max(1, values.numel() // 100_000)], torch.tensor(WINDOW, device=image.device))
-    values = values.clamp(low, high)
-    image = (image.clamp(low, high) - values.mean()) / values.std().clamp(min=1e-6 * float(high - low) + 1e-12)
-    return image if inside is None else image * inside
 
 
 def correct(
@@ -145,7 +116,7 @@ def refine(
     for tile in answer.tiles[:tiles]:
         coarse = resample(mask, scan, tile) >= 0.5
         locked = resample(taken, scan, tile) >= 0.5
-        logits = _answer(network, network_input(image, scan, tile, coarse, prompts, locked))
+        logits = _answer(network, _channels(image, scan, tile, coarse, prompts, locked))
         region = resample(answer.region, answer.grid, tile) > 0
         _redraw(mask, scan, tile, logits, region, taken)
     _keep_promises(mask, scan, prompts, taken)
@@ -189,11 +160,9 @@ def check_inside(prompt: Prompt, scan: Grid, name: str) -> None:
 def _first_grid(scan: Grid, newest: Sequence[Prompt], size: int) -> Grid:
     """Round the newest prompts, with a third of their extent to spare."""
     low, high = _joint_bounds(newest)
-    extent = max(h - l for l, h in zip(low, high, strict=True)) * 4 / 3
-    spacing = max(finest_spacing(scan, size), extent / size)
-    return clamped_cube(
-        scan, [(l + h) / 2 for l, h in zip(low, high, strict=True)], min(spacing, _coarsest(scan, size)), size
-    )
+    extent = max(end - start for start, end in zip(low, high, strict=True)) * 4 / 3
+    spacing = min(max(finest_spacing(scan, size), extent / size), _coarsest(scan, size))
+    return clamped_cube(scan, _middle(low, high), spacing, size)
 
 
 def _coarsest(scan: Grid, size: int) -> float:
@@ -203,6 +172,10 @@ def _coarsest(scan: Grid, size: int) -> float:
 def _joint_bounds(prompts: Sequence[Prompt]) -> tuple[Triple, Triple]:
     lows, highs = zip(*(prompt.bounds for prompt in prompts), strict=True)
     return tuple(map(min, zip(*lows, strict=True))), tuple(map(max, zip(*highs, strict=True)))  # type: ignore[return-value]
+
+
+def _middle(low: Triple, high: Triple) -> list[float]:
+    return [(start + end) / 2 for start, end in zip(low, high, strict=True)]
 
 
 def clamped_cube(scan: Grid, centre: Sequence[float], spacing: float, size: int) -> Grid:
@@ -231,17 +204,23 @@ def _look(
     taken: torch.Tensor,
 ) -> tuple[Grid, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The working grid that holds the whole change, the masks after and before on it, and the logits."""
-    low, high = _joint_bounds(prompts[-1:])
-    centre = [(l + h) / 2 for l, h in zip(low, high, strict=True)]
+    centre = _middle(*prompts[-1].bounds)
     while True:
         before = resample(previous, scan, grid) >= 0.5
         locked = resample(taken, scan, grid) >= 0.5
-        logits = _answer(network, network_input(image, scan, grid, before, prompts, locked))
+        logits = _answer(network, _channels(image, scan, grid, before, prompts, locked))
         after = (logits > 0) & covered(scan, grid) & ~locked
         spacing, coarsest = grid.spacing[0], _coarsest(scan, grid.shape[0])
         if spacing >= coarsest or not _touches_border(after != before, scan, grid):
             return grid, after, before, logits
         grid = clamped_cube(scan, centre, min(spacing * GROWTH, coarsest), grid.shape[0])
+
+
+def _channels(
+    image: torch.Tensor, scan: Grid, grid: Grid, mask: torch.Tensor, prompts: Sequence[Prompt], taken: torch.Tensor
+) -> torch.Tensor:
+    inside = covered(scan, grid)
+    return input_channels(standardize(resample(image, scan, grid), inside), inside, mask, prompts, taken, grid)
 
 
 def _answer(network: Network, channels: torch.Tensor) -> torch.Tensor:
@@ -252,12 +231,14 @@ def _answer(network: Network, channels: torch.Tensor) -> torch.Tensor:
 
 
 def _touches_border(change: torch.Tensor, scan: Grid, grid: Grid) -> bool:
-    """Whether more than a few voxels changed on a face beyond which the scan goes on."""
+    """Whether more than a few of the scan's voxels changed on a face beyond which the scan goes on."""
+    inside = covered(scan, grid)
     for axis in range(3):
         low, high = grid.positions(axis)[[0, -1]].tolist()
         last = (scan.shape[axis] - 1) * scan.spacing[axis]
         for index, goes_on in ((0, low > grid.spacing[axis]), (-1, high < last - grid.spacing[axis])):
-            if goes_on and change.select(axis, index).float().mean() > TOUCHING:
+            changed, all_of_them = (int(one.select(axis, index).sum()) for one in (change, inside))
+            if goes_on and changed > TOUCHING * all_of_them:
                 return True
     return False
 
@@ -324,9 +305,7 @@ def _tiles(scan: Grid, grid: Grid, coarse: torch.Tensor, region: torch.Tensor, n
     mask = coarse.numpy()
     border = ndimage.binary_dilation(mask) & ~ndimage.binary_erosion(mask, border_value=1) & region.numpy()
     positions = torch.from_numpy(np.argwhere(border)) * torch.tensor(grid.spacing) + torch.tensor(grid.origin)
-    low, high = newest.bounds
-    target = torch.tensor([(l + h) / 2 for l, h in zip(low, high, strict=True)])
-    positions = positions[(positions - target).norm(dim=1).argsort()]
+    positions = positions[(positions - torch.tensor(_middle(*newest.bounds))).norm(dim=1).argsort()]
     tiles = []
     while len(positions):
         tile = clamped_cube(scan, positions[0].tolist(), spacing, size)

@@ -15,10 +15,11 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform, Randomizable
 from scipy import ndimage
 
-from rep3d.interactive.correction import SIZE, clamped_cube, finest_spacing, standardize
+from rep3d.interactive.channels import standardize
+from rep3d.interactive.correction import SIZE, clamped_cube, finest_spacing
 from rep3d.interactive.grid import Grid, covered, resample
 
-ZOOM = (0.5, 4.0)  # edge of the working grid as a multiple of the label's largest extent: from inside it to all round
+ZOOM = (0.5, 3.0)  # edge of the working grid as a multiple of the label's largest extent: from inside it to all round
 CHANCE_OF_UNION = 0.1  # of two labels that touch are one
 CHANCE_OF_TAKEN = 0.5  # that some of the other labels are locked
 MIN_VOXELS = 8  # of a label in its scan, and of its part on the working grid
@@ -101,11 +102,11 @@ class WorkingGridd(Randomizable, MapTransform):
 
 
 class StandardizeWorkingGridd(MapTransform):
-    """The image as the network sees it, see `standardize`; its key "inside" goes."""
+    """The image on a comparable scale, see `standardize`; the key "inside" says where it is one."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        inside = _plain(d.pop("inside")).bool()
+        inside = _plain(d["inside"]).bool()
         for key in self.key_iterator(d):
             d[key] = standardize(_plain(d[key]).float(), inside)
         return d
@@ -122,10 +123,11 @@ def _generator_of(path: str, seed: int) -> np.random.RandomState:
 
 def _draw_label(label_map: np.ndarray, rng: np.random.RandomState, name: str) -> list[int]:
     ids, counts = np.unique(label_map[label_map > 0], return_counts=True)
-    ids = ids[counts >= MIN_VOXELS]
+    ids, counts = ids[counts >= MIN_VOXELS], counts[counts >= MIN_VOXELS]
     if not len(ids):
         raise ValueError(f"{name}: has no label of at least {MIN_VOXELS} voxels to learn from")
-    chosen = int(ids[rng.randint(len(ids))])
+    chances = np.cbrt(counts)  # there are many more small ones than large ones
+    chosen = int(rng.choice(ids, p=chances / chances.sum()))
     if len(ids) > 1 and rng.uniform() < CHANCE_OF_UNION:
         neighbours = np.unique(label_map[ndimage.binary_dilation(label_map == chosen)])
         neighbours = [int(i) for i in neighbours if i in ids and i != chosen]

@@ -11,12 +11,13 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.networks.utils import eval_mode
 from torch import nn
 
+from rep3d.interactive.channels import input_channels
 from rep3d.interactive.grid import Grid
-from rep3d.interactive.prompts import Prompt, draw
+from rep3d.interactive.prompts import Prompt
 from rep3d.interactive.users import correction, deepest_click, distorted, first_prompt
 
 STARTS = {"nothing": 0.5, "distorted truth": 0.35, "prediction": 0.15}  # a prediction only where there is one
-MAX_CORRECTIONS = 4
+CORRECTIONS = (0.4, 0.25, 0.15, 0.1, 0.1)  # how often the network is asked 0, 1, ... times before the round that counts
 
 
 class SimulatedUser:
@@ -24,7 +25,7 @@ class SimulatedUser:
 
     A case starts from nothing, from a distorted truth or from another network's prediction. The user gives a first
     prompt, or corrects the start; then the network answers, without gradients, and the user corrects its answer, a
-    random number of times up to `MAX_CORRECTIONS`. The engine runs the last answer, in training with the gradient.
+    random number of times, see `CORRECTIONS`. The engine runs the last answer, in training with the gradient.
 
     Args:
         network: what answers; on several GPUs each process asks its own, for their numbers of rounds differ.
@@ -59,20 +60,25 @@ class SimulatedUser:
             )
             for i in range(len(targets))
         ]
-        rounds = self.clicks if self.clicks is not None else 1 + int(torch.randint(MAX_CORRECTIONS + 1, ()))
-        inputs = self._inputs(batch["image"], cases, taken)
+        rounds = self.clicks if self.clicks is not None else 1 + int(torch.multinomial(torch.tensor(CORRECTIONS), 1))
+        inputs = _inputs(batch, cases)
         for _ in range(rounds - 1):
             with eval_mode(self.network):  # as it will serve; MONAI's evaluator sets it only later
                 logits = self.inferer(inputs.to(device, non_blocking=non_blocking), self.network)
             for case, answer in zip(cases, (logits[:, 0] > 0).cpu() & ~taken[:, 0], strict=True):
                 case.correct(answer)
-            inputs = self._inputs(batch["image"], cases, taken)
+            inputs = _inputs(batch, cases)
         return inputs.to(device, non_blocking=non_blocking), targets.float().to(device, non_blocking=non_blocking)
 
-    def _inputs(self, image: torch.Tensor, cases: Sequence[_Case], taken: torch.Tensor) -> torch.Tensor:
-        masks = torch.stack([case.mask for case in cases])[:, None].float()
-        prompts = torch.stack([draw(case.prompts, case.grid) for case in cases])
-        return torch.cat([image.float(), masks, prompts, taken.float()], dim=1)
+
+def _inputs(batch: Mapping[str, Any], cases: Sequence[_Case]) -> torch.Tensor:
+    images, insides, takens = (batch[key][:, 0] for key in ("image", "inside", "taken"))
+    return torch.stack(
+        [
+            input_channels(image.float(), inside.bool(), case.mask, case.prompts, taken, case.grid)
+            for image, inside, taken, case in zip(images, insides, takens, cases, strict=True)
+        ]
+    )
 
 
 class _Case:

@@ -9,6 +9,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -16,6 +17,7 @@ import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import HeaderDataError
 
+from rep3d.files import whole_file
 from rep3d.io.bounded import GzipReader, fill, open_regular
 from rep3d.io.geometry import MAX_BYTES, Geometry, VolumeError, check_geometry
 
@@ -107,6 +109,22 @@ def label_image(voxels: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
 def mark(voxels: np.ndarray) -> bytes:
     """The description in the header of a label map that we write: it tells whether somebody has changed the voxels."""
     return MARK + hashlib.sha256(np.ascontiguousarray(voxels).tobytes()).hexdigest()[:16].encode()
+
+
+def write_marked(voxels: np.ndarray, geometry: Geometry, path: str | os.PathLike) -> None:
+    """Write a label map (D, H, W) on its scan's grid, with our `mark`, as a whole or not at all.
+
+    Raises:
+        ValueError: the file is there already, and not as we wrote it.
+    """
+    if Path(path).exists() and not is_untouched(path):
+        raise ValueError(
+            f"{path}: not as rep3d wrote it, and so not replaced: give another output_dir, or move it away"
+        )
+    volume = label_image(voxels, geometry)
+    volume.header["descrip"] = mark(voxels)
+    with whole_file(path) as temporary:
+        nib.save(volume, temporary)
 
 
 def is_label_map_of_ours(path: str | os.PathLike) -> bool:

@@ -15,6 +15,9 @@ class Ensemble(nn.Module):
 
     Args:
         networks: each gives logits of the same classes.
+
+    Raises:
+        ValueError: by `forward`, where there is one class only, whose softmax says nothing.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
@@ -24,4 +27,7 @@ class Ensemble(nn.Module):
         self.divisor = tuple(map(math.lcm, *divisors)) if divisors else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return sum(network(x).float().softmax(dim=1) for network in self.networks) / len(self.networks)
+        logits = [network(x).float() for network in self.networks]
+        if logits[0].shape[1] == 1:
+            raise ValueError("checkpoint is a list, expected one file: networks of one logit are not averaged")
+        return sum(one.softmax(dim=1) for one in logits) / len(logits)

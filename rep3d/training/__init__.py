@@ -7,11 +7,13 @@ from rep3d.training.parameters import parameter_groups
 from rep3d.training.processes import handlers_of_rank, join_process_group, leave_process_group, local_device
 from rep3d.training.progress import TrainingProgress, key_metric, tell_results
 from rep3d.training.tensorboard import write_dice, write_learning_rate
+from rep3d.training.validation import Validation
 
 __all__ = [
     "Checkpoints",
     "FiniteSteps",
     "TrainingProgress",
+    "Validation",
     "handlers_of_rank",
     "is_better",
     "join_process_group",

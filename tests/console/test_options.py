@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 import pytest
-from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, ROOT, SHORT, SMALL, TRAIN, read
+from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, ROOT, SHORT, SMALL, TRAIN, read, takes_prompts
 from monai.bundle import ConfigWorkflow
 
 from rep3d.console.errors import root_cause
@@ -78,7 +78,8 @@ def test_options_of_another_command(files, option):
 @pytest.mark.parametrize("files", [TRAIN, MULTI_GPU, EVALUATE, INFERENCE], ids=lambda files: files[-1])
 def test_the_bundles_own_options(files, bundle):
     check(files, bundle=bundle)
-    check([*files, "refine.json"], bundle=bundle, run_id=RUN_IDS.get(files[-1], "training"), **SMALL)
+    refinement = [] if takes_prompts(bundle) else ["refine.json"]
+    check([*files, *refinement], bundle=bundle, run_id=RUN_IDS.get(files[-1], "training"), **SMALL)
 
 
 def test_options_of_tests_of_the_app_and_of_monai_label():
@@ -128,10 +129,7 @@ def test_overlays_that_are_misspelt(tmp_path):
 def test_run_ids_that_run_nothing(files, run_id, near):
     message = refusal(files, run_id=run_id)
     expected = "training, run" if files == TRAIN else "evaluating, run"
-    assert message.startswith(f"run id {str(run_id)!r} runs nothing, expected one of ")
-    assert sorted(message.partition("one of ")[2].partition(", did")[0].partition(";")[0].split(", ")) == sorted(
-        expected.split(", ")
-    )
+    assert message.startswith(f"run id {str(run_id)!r} runs nothing, expected one of {expected}")
     assert message.endswith(f", did you mean {near!r}?") or not near
 
 

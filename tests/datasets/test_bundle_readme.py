@@ -77,3 +77,9 @@ def test_a_data_set_without_folds():
     assert fields["preprocessing"] == (
         "RAS orientation, 1 x 1 x 1 mm, intensity z-scored per case; training takes a crop of 32x48x32."
     )
+
+
+def test_a_variant_has_a_readme_of_its_own(copy):
+    text = rendered(copy, "datasets/interactive", lambda c: c["train"].update(gradient_clipping=5), "interactive")
+    assert "`--gradient_clipping`\n(5)" in text and "21x21x21 depthwise convolutions" in text and "--foreground" in text
+    assert "refine.json" not in text

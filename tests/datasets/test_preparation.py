@@ -75,7 +75,7 @@ SOURCES = {
 
 
 def test_every_bundle_has_a_source_here():
-    assert SOURCES.keys() == CONFIGS.keys()
+    assert SOURCES.keys() == {name for name, config in CONFIGS.items() if "data" in config}
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -404,3 +404,10 @@ def test_splits_that_do_not_fit_change_nothing(splits, tmp_path):
 
 def cases(folder, part):
     return [item["image"].rsplit("/", 1)[1].removesuffix(".nii.gz") for item in load_datalist(folder, part)]
+
+
+def test_a_bundle_for_data_of_any_kind_has_nothing_to_prepare(tmp_path):
+    (tmp_path / "source").mkdir()
+    with pytest.raises(ValueError, match="Rep3D interactive segmentation has no download to prepare"):
+        prepare(CONFIGS["interactive"], tmp_path / "source", tmp_path / "data")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]

@@ -4,7 +4,7 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-from bundle_helpers import BUNDLES, read
+from bundle_helpers import AUTOMATIC, read
 from dicom_helpers import write_series
 
 from rep3d.io.dicom import convert_series, sorted_slices
@@ -44,7 +44,7 @@ def test_there_and_back(slices, voxels, tmp_path):
     assert measures.SpacingBetweenSlices == 3 and measures.SliceThickness == 5
 
 
-@pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
+@pytest.mark.parametrize("bundle", AUTOMATIC, ids=lambda path: path.name)
 def test_every_label_has_a_code_and_a_color(bundle, slices):
     channels = read(bundle, "metadata")["network_data_format"]["outputs"]["pred"]["channel_def"]
     labels = {name: int(index) for index, name in channels.items() if int(index)}

@@ -1,13 +1,14 @@
 """What the app reaches into in a bundle is there, in every bundle of the repository."""
 
 import json
+import logging
 import shutil
 
 import pytest
-from bundle_helpers import BUNDLES
+from bundle_helpers import AUTOMATIC, ROOT
 from monai.bundle import ConfigParser
 
-from monailabel_app.bundles import read_bundle
+from monailabel_app.bundles import choose_bundles, read_bundle
 from monailabel_app.models import contract
 from monailabel_app.models.contract import check_contract
 from monailabel_app.models.inference import serve_bundles
@@ -16,7 +17,7 @@ from monailabel_app.models.out_of_memory import TO_SCORE, TO_SEGMENT
 from rep3d.inferers import LabelMapInferer
 
 
-@pytest.mark.parametrize("root", BUNDLES, ids=lambda root: root.name)
+@pytest.mark.parametrize("root", AUTOMATIC, ids=lambda root: root.name)
 def test_bundles_of_the_repository(root):
     bundle = read_bundle(root)
     check_contract(bundle)
@@ -53,7 +54,7 @@ def edited(root, folder, name, edit):
     ],
 )
 def test_a_bundle_that_lacks_an_id(name, lost, told, tmp_path):
-    bundle = edited(BUNDLES[0], tmp_path, name, lambda config: config.pop(lost))
+    bundle = edited(AUTOMATIC[0], tmp_path, name, lambda config: config.pop(lost))
     with pytest.raises(ValueError, match=f"^bundle 'lacking': {told}.* which the app needs$") as error:
         serve_bundles({"lacking": bundle})
     assert "\n" not in str(error.value)
@@ -61,7 +62,24 @@ def test_a_bundle_that_lacks_an_id(name, lost, told, tmp_path):
 
 @pytest.mark.parametrize("text", [None, "{broken"])
 def test_a_config_that_cannot_be_read(text, tmp_path):
-    bundle = edited(BUNDLES[0], tmp_path, "train", lambda config: None)
+    bundle = edited(AUTOMATIC[0], tmp_path, "train", lambda config: None)
     bundle.config("train").write_text(text) if text else bundle.config("train").unlink()
     with pytest.raises(ValueError, match="^bundle 'lacking': configs/train.json cannot be read: "):
         check_contract(bundle)
+
+
+def test_a_bundle_that_takes_prompts_is_no_automatic_model(tmp_path, caplog):
+    """It is left out of "all", and refused by name."""
+    caplog.set_level(logging.INFO)
+    for name in ("interactive", "msd_hippocampus"):
+        shutil.copytree(ROOT / "bundles" / name / "configs", tmp_path / name / "configs")
+        (tmp_path / name / "models").mkdir()
+        (tmp_path / name / "models/model.pt").touch()
+    assert list(choose_bundles(tmp_path, "all")) == ["msd_hippocampus"]
+    told = "interactive is no model for automatic segmentation: it takes prompts, such as points"
+    assert f"not served: {told}" in caplog.text
+    with pytest.raises(ValueError, match=told):
+        choose_bundles(tmp_path, "msd_hippocampus,interactive")
+    (tmp_path / "msd_hippocampus/models/model.pt").unlink()
+    with pytest.raises(ValueError, match="models is 'all', but no bundle in"):
+        choose_bundles(tmp_path, "all")

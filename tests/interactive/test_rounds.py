@@ -1,0 +1,128 @@
+"""A simulated user in front of networks that do as they are told."""
+
+import pytest
+import torch
+from torch import nn
+
+from rep3d.interactive.rounds import SimulatedUser
+
+SIZE = 16
+
+
+def batch(prediction=False, taken=False):
+    target = torch.zeros(2, 1, SIZE, SIZE, SIZE, dtype=torch.bool)
+    target[0, 0, 3:9, 4:10, 5:11] = True
+    target[1, 0, 8:14, 2:12, 2:7] = True
+    locked = torch.zeros_like(target)
+    if taken:
+        locked[:, :, 10:13, 10:] = True
+        locked &= ~target
+    return {
+        "image": target.float() + 0.01 * torch.randn(target.shape),
+        "target": target,
+        "taken": locked,
+        "prediction": torch.roll(target, 2, 2) if prediction else torch.zeros_like(target),
+        "inside": torch.ones_like(target),
+        "spacing": torch.tensor([1.0, 2.0], dtype=torch.float64),
+    }
+
+
+class Answers(nn.Module):
+    """Gives what a function makes of its input, and remembers what it was asked."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer, self.asked, self.norm = answer, [], nn.BatchNorm3d(5)
+
+    def forward(self, channels):
+        self.asked.append((channels.clone(), self.training, torch.is_grad_enabled()))
+        self.norm(channels)
+        return self.answer(channels)
+
+
+def nothing(channels):
+    return -torch.ones_like(channels[:, :1])
+
+
+def everything(channels):
+    return torch.ones_like(channels[:, :1])
+
+
+def test_inputs_and_targets():
+    made = batch(taken=True)
+    for seed in range(8):
+        torch.manual_seed(seed)
+        inputs, targets = SimulatedUser(Answers(nothing))(made, "cpu")
+        assert inputs.shape == (2, 5, SIZE, SIZE, SIZE) and inputs.dtype == torch.float32
+        assert torch.equal(targets, made["target"].float())
+        assert torch.equal(inputs[:, 4:], made["taken"].float())
+        assert (inputs[:, 2:4].flatten(1).amax(1) > 0).all(), "every case has a prompt"
+
+
+def test_rounds_run_as_the_network_will_serve():
+    """Without gradients, without learning statistics, and the network goes on training."""
+    network = Answers(nothing).train()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        SimulatedUser(network)(batch(), "cpu")
+    assert network.asked and not any(training or gradients for _, training, gradients in network.asked)
+    assert network.training and int(network.norm.num_batches_tracked) == 0
+
+
+def test_numbers_of_rounds_differ():
+    counts = set()
+    for seed in range(30):
+        torch.manual_seed(seed)
+        network = Answers(nothing)
+        SimulatedUser(network)(batch(), "cpu")
+        counts.add(len(network.asked))
+    assert {0, 1, 2} <= counts
+
+
+@pytest.mark.parametrize("clicks", [1, 2, 5])
+def test_clicks_of_the_evaluating_user(clicks):
+    """Each in what is wrong: where nothing is found all are positive, and the next mask is the last answer."""
+    network = Answers(nothing)
+    inputs, _ = SimulatedUser(network, clicks=clicks)(batch(), "cpu")
+    assert len(network.asked) == clicks - 1
+    assert not inputs[:, 1].any() and not inputs[:, 3].any() and (inputs[:, 2].flatten(1).amax(1) > 0).all()
+
+
+def test_what_is_wrongly_found_gets_negative_clicks_and_what_is_taken_is_left_out():
+    made = batch(taken=True)
+    inputs, _ = SimulatedUser(Answers(everything), clicks=2)(made, "cpu")
+    assert torch.equal(inputs[:, 1:2].bool(), ~made["taken"])
+    assert (inputs[:, 3].flatten(1).amax(1) > 0).all()
+    wrong = ~made["target"] & ~made["taken"]
+    peaks = inputs[:, 3].flatten(1).argmax(1)
+    assert wrong.flatten(1)[[0, 1], peaks].all()
+
+
+def test_a_perfect_answer_gets_no_more_clicks():
+    made = batch()
+    perfect = lambda channels: made["target"].float() - 0.5  # noqa: E731
+    once, _ = SimulatedUser(Answers(perfect), clicks=2)(made, "cpu")
+    more, _ = SimulatedUser(Answers(perfect), clicks=6)(made, "cpu")
+    assert torch.equal(once, more) and torch.equal(more[:, 1:2].bool(), made["target"])
+
+
+def test_starts():
+    """From nothing, from a distorted truth, and from a prediction where there is one."""
+    made, seen = batch(prediction=True), set()
+    for seed in range(60):
+        torch.manual_seed(seed)
+        network = Answers(nothing)
+        inputs, _ = SimulatedUser(network)(made, "cpu")
+        first = network.asked[0][0] if network.asked else inputs
+        for start, target, prediction in zip(first[:, 1:2].bool(), made["target"], made["prediction"], strict=True):
+            seen.add("prediction" if torch.equal(start, prediction) else "distorted" if start.any() else "nothing")
+            assert not torch.equal(start, target) or start.any()
+    assert seen == {"nothing", "distorted", "prediction"}
+
+
+def test_the_seed_of_the_training_decides():
+    made, inputs = batch(), []
+    for seed in (5, 5, 6):
+        torch.manual_seed(seed)
+        inputs.append(SimulatedUser(Answers(nothing))(made, "cpu")[0])
+    assert torch.equal(inputs[0], inputs[1]) and not torch.equal(inputs[0], inputs[2])

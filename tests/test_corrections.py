@@ -1,0 +1,177 @@
+"""A scan, prompts and options in; a mask on the scan's own grid, a picture and words out."""
+
+import logging
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.inferers import SimpleInferer
+
+from rep3d.corrections import correct_scan
+from rep3d.io.nifti import is_untouched
+
+SHAPE, SPACING = (40, 30, 12), (1.0, 1.5, 3.0)
+CENTRE = (20, 15, 6)
+AFFINE = np.array([[-1.0, 0, 0, 50], [0, -1.5, 0, 20], [0, 0, 3.0, -7], [0, 0, 0, 1]])  # LPS, away from the origin
+
+
+class AlikeNetwork(torch.nn.Module):
+    """What looks like the newest positive prompt is the structure."""
+
+    def forward(self, channels: torch.Tensor) -> torch.Tensor:
+        return 0.8 - channels[:, :1].abs()
+
+
+class BoxNetwork(torch.nn.Module):
+    """What a positive area covers is the structure."""
+
+    def forward(self, channels: torch.Tensor) -> torch.Tensor:
+        return channels[:, 2:3] - 0.25
+
+
+def ball(radius: float = 9.0) -> np.ndarray:
+    places = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1)
+    return np.linalg.norm((places - CENTRE) * SPACING, axis=-1) <= radius
+
+
+@pytest.fixture
+def scan(tmp_path):
+    voxels = np.where(ball(), 200, 20) + np.random.default_rng(0).integers(-9, 10, SHAPE)
+    nib.save(nib.Nifti1Image(voxels.astype(np.int16), AFFINE), tmp_path / "scan.nii.gz")
+    return tmp_path / "scan.nii.gz"
+
+
+def segment(scan, **options):
+    options.setdefault("output_dir", scan.parent / "eval")
+    return correct_scan(AlikeNetwork(), SimpleInferer(), scan, size=32, **options)
+
+
+def voxels_of(path):
+    return np.asarray(nib.load(path).dataobj)
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+def test_mask_lies_on_the_scan(scan, caplog):
+    caplog.set_level(logging.INFO)
+    path = segment(scan, foreground=[list(CENTRE)], background=[[2, 2, 1]])
+    written = nib.load(path)
+    assert path.name == "scan_seg.nii.gz" and written.get_data_dtype() == np.uint8 and is_untouched(path)
+    np.testing.assert_allclose(written.affine, AFFINE)
+    mask = voxels_of(path) > 0
+    assert dice(mask, ball()) > 0.95 and mask[CENTRE] and not mask[2, 2, 1]
+    assert (path.parent / "scan_seg.png").read_bytes().startswith(b"\x89PNG")
+    assert f"found {mask.sum() * 4.5 / 1000:.4g} ml, {mask.sum()} voxels" in caplog.text
+    assert "working grid of 32 voxels" in caplog.text
+
+
+def test_positions_of_slicer(scan, tmp_path):
+    by_voxel = voxels_of(segment(scan, foreground=[list(CENTRE)]))
+    ras = nib.affines.apply_affine(AFFINE, CENTRE).tolist()
+    by_ras = voxels_of(segment(scan, foreground=[ras], positions="ras", output_dir=tmp_path / "ras"))
+    np.testing.assert_array_equal(by_voxel, by_ras)
+
+
+@pytest.mark.parametrize("corners", [[[12, 9, 3], [28, 21, 9]], [[28, 9, 9], [12, 21, 3]]])
+def test_box(scan, corners):
+    path = correct_scan(BoxNetwork(), SimpleInferer(), scan, scan.parent / "eval", box=corners, size=32)
+    expected = np.zeros(SHAPE, bool)
+    expected[12:29, 9:22, 3:10] = True
+    assert dice(voxels_of(path) > 0, expected) > 0.95
+
+
+def test_what_is_taken_stays_so(scan, caplog):
+    taken = ball() & (np.arange(SHAPE[0]) < 20)[:, None, None]
+    nib.save(nib.Nifti1Image(taken.astype(np.uint8) * 7, AFFINE), scan.parent / "taken.nii.gz")
+    mask = voxels_of(segment(scan, foreground=[[24, 15, 6], [16, 15, 6]], taken=scan.parent / "taken.nii.gz")) > 0
+    assert not (mask & taken).any() and mask[24, 15, 6]
+    assert "the point at voxel [16, 15, 6] has no effect: it lies in a taken voxel" in caplog.text
+
+
+def test_a_previous_mask_is_corrected(scan):
+    """And the file that holds it, which we wrote, is replaced."""
+    path = segment(scan, foreground=[list(CENTRE)])
+    far = voxels_of(path)[CENTRE]
+    again = segment(scan, background=[[22, 15, 6]], previous=path)
+    assert again == path and far == 1
+    assert not voxels_of(again)[22, 15, 6]
+
+
+def test_other_formats(scan, tmp_path):
+    itk = pytest.importorskip("SimpleITK")
+    nrrd = tmp_path / "scan.nrrd"
+    itk.WriteImage(itk.ReadImage(str(scan)), str(nrrd))
+    of_nifti = nib.load(segment(scan, foreground=[list(CENTRE)]))
+    of_nrrd = nib.load(segment(nrrd, foreground=[list(CENTRE)], output_dir=tmp_path / "nrrd"))
+    np.testing.assert_allclose(of_nifti.affine, of_nrrd.affine, atol=1e-5)
+    np.testing.assert_array_equal(np.asarray(of_nifti.dataobj), np.asarray(of_nrrd.dataobj))
+
+
+def test_a_series(tmp_path):
+    helpers = pytest.importorskip("dicom_helpers")
+    folder = tmp_path / "series"
+    helpers.write_series(folder)
+    path = correct_scan(AlikeNetwork(), SimpleInferer(), folder, tmp_path / "eval", foreground=[[1, 1, 1]], size=16)
+    assert path.name == "series_seg.nii.gz" and voxels_of(path)[1, 1, 1] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({}, "no prompt: expected --foreground"),
+        ({"foreground": []}, "no prompt: expected --foreground"),
+        ({"foreground": [1, 2, 3]}, r"foreground is \[1, 2, 3\], expected a list of positions, each of three numbers"),
+        ({"foreground": [[1, 2]]}, r"foreground is \[\[1, 2\]\], expected a list of positions"),
+        ({"foreground": [[1, 2, "x"]]}, "expected a list of positions"),
+        ({"background": [[1, 2, float("nan")]]}, "expected a list of positions"),
+        ({"background": True}, "background is True, expected a list of positions"),
+        (
+            {"foreground": [[20, 15, 12]]},
+            r"foreground \[\[20, 15, 12\]\], a point at voxel \(20, 15, 12\), lies outside",
+        ),
+        ({"foreground": [[-1, 15, 1]]}, "lies outside the scan"),
+        ({"foreground": [[1e9, 0, 0]], "positions": "ras"}, "lies outside the scan"),
+        ({"box": [[1, 2, 3]]}, r"box is \[\[1, 2, 3\]\], expected two positions"),
+        ({"box": [[50, 2, 3], [60, 9, 9]]}, "a box at voxels .* lies outside the scan"),
+        ({"foreground": [[1, 2, 3]], "positions": "lps"}, "positions is 'lps', expected one of voxels, ras"),
+    ],
+)
+def test_prompts_that_are_none(options, said, scan):
+    with pytest.raises(ValueError, match=said) as raised:
+        segment(scan, **options)
+    assert "\n" not in str(raised.value)
+    assert not (scan.parent / "eval").exists()
+
+
+@pytest.mark.parametrize("option", ["previous", "taken"])
+def test_masks_that_do_not_fit(option, scan):
+    with pytest.raises(FileNotFoundError, match=f"{option} '.*gone.nii.gz' does not exist"):
+        segment(scan, foreground=[list(CENTRE)], **{option: scan.parent / "gone.nii.gz"})
+    moved = AFFINE.copy()
+    moved[0, 3] += 5
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), moved), scan.parent / "moved.nii.gz")
+    with pytest.raises(ValueError, match="moved.nii.gz: affine .* of its image .*scan.nii.gz"):
+        segment(scan, foreground=[list(CENTRE)], **{option: scan.parent / "moved.nii.gz"})
+
+
+def test_scans_that_cannot_be_used(scan, tmp_path):
+    with pytest.raises(FileNotFoundError, match="image '.*gone.nii.gz' does not exist"):
+        segment(tmp_path / "gone.nii.gz", foreground=[list(CENTRE)])
+    voxels = voxels_of(scan).astype(np.float32)
+    voxels[3, 3, 3] = np.nan
+    nib.save(nib.Nifti1Image(voxels, AFFINE), tmp_path / "nan.nii.gz")
+    with pytest.raises(ValueError, match="nan.nii.gz: 1 voxel.* NaN"):
+        segment(tmp_path / "nan.nii.gz", foreground=[list(CENTRE)])
+    with pytest.raises(ValueError, match="is a folder without a DICOM series"):
+        segment(tmp_path, foreground=[list(CENTRE)])
+
+
+def test_a_mask_that_was_changed_by_hand_stays(scan):
+    path = segment(scan, foreground=[list(CENTRE)])
+    nib.save(nib.Nifti1Image(np.full(SHAPE, 3, np.uint8), AFFINE), path)
+    with pytest.raises(ValueError, match="not as rep3d wrote it, and so not replaced"):
+        segment(scan, foreground=[list(CENTRE)])
+    assert (voxels_of(path) == 3).all()
