@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-WEIGHTS = "models/model.pt"
+from rep3d.training.shipped import SHIPPED, TRAINED, find_weights
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,7 @@ class Bundle:
     labels: dict[str, int]  # without the background
     description: str
     version: str
+    shipped_sha256: str = ""  # of the weights that its metadata says it ships with
 
     @property
     def name(self) -> str:
@@ -25,7 +26,17 @@ class Bundle:
     @property
     def weights(self) -> Path:
         """The weights that serve; the file may not be there yet."""
-        return self.root / WEIGHTS
+        return find_weights(self.root)
+
+    @property
+    def own_weights(self) -> Path:
+        """What is to serve goes here: nothing writes to `shipped`."""
+        return self.root / TRAINED
+
+    @property
+    def shipped(self) -> Path:
+        """The weights that the bundle came with, where it did."""
+        return self.root / SHIPPED
 
     def config(self, name: str) -> Path:
         return self.root / "configs" / f"{name}.json"
@@ -42,7 +53,9 @@ def read_bundle(root: Path) -> Bundle:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         labels = {name: int(index) for index, name in channels.items() if int(index) > 0}
-        return Bundle(root, labels, metadata["description"], metadata["version"])
+        weights = metadata.get("weights")  # of other people's bundles it may be anything
+        shipped = weights.get("sha256", "") if isinstance(weights, dict) else ""
+        return Bundle(root, labels, metadata["description"], metadata["version"], shipped)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: no metadata of a segmentation bundle ({error!r})") from error
 
@@ -59,10 +72,10 @@ def choose_bundles(folder: Path, models: str) -> dict[str, Bundle]:
     """
     found = {path.parents[1].name: path.parents[1] for path in sorted(folder.glob("*/configs/inference.json"))}
     if models == "all":
-        chosen = {name: read_bundle(root) for name, root in found.items() if (root / WEIGHTS).is_file()}
+        chosen = {name: read_bundle(root) for name, root in found.items() if find_weights(root).is_file()}
         if not chosen:
             raise ValueError(
-                f"models is 'all', but no bundle in {folder} has {WEIGHTS}: train one, put weights there, or name a "
+                f"models is 'all', but no bundle in {folder} has weights: train one, put them in its {TRAINED}, or name a "
                 f"bundle to train it from a client: {', '.join(found) or 'there is none'}"
             )
         return chosen

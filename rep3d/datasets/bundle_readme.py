@@ -8,20 +8,25 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-COMPUTED = {"network", "labels", "split", "folds", "preprocessing", "gradient_clipping"}
+COMPUTED = {"weights", "our_dice", "network", "labels", "split", "folds", "preprocessing", "gradient_clipping"}
 OPTIONAL = {"split_note"}  # of a data set's "readme": what follows the sentence on its split
 
 
-def computed_fields(train: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, str]:
+def computed_fields(
+    train: Mapping[str, Any], dataset: Mapping[str, Any], weights: Mapping[str, Any] | None = None
+) -> dict[str, str]:
     """The fields COMPUTED of the README's template.
 
     Args:
         train: the bundle's train config.
         dataset: the data set's file in configs/datasets, with its recipe.
+        weights: the file in configs/weights of those that ship with the bundle, or None.
     """
     data, note = dataset["data"], dataset["readme"].get("split_note", "")
     unit = " HU" if dataset["metadata"]["modality"] == "CT" else ""
     return {
+        "weights": weights_in_words(weights),
+        "our_dice": dice_in_words(weights),
         "network": network_in_words(train["network_def"]),
         "labels": ", ".join(f"{i} {name}" for i, name in enumerate(train["label_names"])),
         "split": " ".join(filter(None, [split_in_words(data["split"], data["folds"]), note])),
@@ -29,6 +34,23 @@ def computed_fields(train: Mapping[str, Any], dataset: Mapping[str, Any]) -> dic
         "preprocessing": f"{preprocessing_in_words(train, unit)}; {crops_in_words(train)}.",
         "gradient_clipping": f"{train['gradient_clipping']:g}",
     }
+
+
+def weights_in_words(weights: Mapping[str, Any] | None) -> str:
+    if weights is None:
+        return "**No trained weights ship with this bundle.**"
+    size = f"{weights['bytes'] / 1e6:.1f} MB in half precision"
+    return (
+        f"**Trained weights ship with this bundle**: `models/model.pt` ({size}, {weights['licence']}) with the SHA-256\n"
+        f"`{weights['sha256']}`.\n`models/NOTICE` and `configs/metadata.json` say where they come from."
+    )
+
+
+def dice_in_words(weights: Mapping[str, Any] | None) -> str:
+    if weights is None:
+        return "not trained yet"
+    scores = ", ".join(f"{name} {dice:.3f}" for name, dice in weights["dice"].items())
+    return f"{scores} ({weights['cases']}; trained in {weights['duration']} on {weights['processor']})"
 
 
 def network_in_words(network_def: Mapping[str, Any]) -> str:
@@ -50,7 +72,7 @@ def split_in_words(sizes: Mapping[str, int], folds: int) -> str:
 def folds_in_words(folds: int) -> str:
     if folds == 1:
         return ""
-    return f"\nTrain another fold with `--fold 1` (to {folds - 1}): its weights go to `models/fold1`."
+    return f"\nTrain another fold with `--fold 1` (to {folds - 1}): its weights go to `models/trained/fold1`."
 
 
 def preprocessing_in_words(train: Mapping[str, Any], unit: str) -> str:

@@ -17,6 +17,12 @@ from rep3d.datasets.bundle_readme import COMPUTED, OPTIONAL, computed_fields
 
 SECTIONS = {"common", "train", "data", "metadata", "readme"}  # of a data set, and of its recipe
 METADATA = {"name", "task", "modality", "data_source", "value_range"}
+WEIGHTS = {  # that ship: what the file is, how it was made, how good it is, and what may be done with it
+    *("sha256", "bytes", "float16_parameters"),
+    *("command", "data", "seed", "commit", "processor", "pytorch", "duration"),
+    *("dice", "cases"),
+    *("authors", "source", "licence", "changes"),
+}
 
 Config = dict[str, Any]
 
@@ -36,19 +42,23 @@ def render(root: Path, name: str) -> dict[str, str]:
     path = root / "configs/datasets" / f"{name}.json"
     dataset = read_dataset(root, name)
     _check_dataset(path, dataset, template)
+    weights = read_weights_facts(root, name)
     configs = {
         **_main_configs(root / "configs", path, dataset),
         "evaluate": read_fragment(base / "evaluate.json"),
         "multi_gpu_train": merge(read_fragment(base / "multi_gpu.json"), read_fragment(base / "multi_gpu_train.json")),
         "multi_gpu_evaluate": read_fragment(base / "multi_gpu.json"),
         "refine": read_fragment(base / "refine.json"),
-        "metadata": metadata(read_fragment(base / "metadata.json"), dataset),
+        "metadata": metadata(read_fragment(base / "metadata.json"), dataset, weights),
     }
-    fields = {"bundle": name, **dataset["metadata"], **dataset["readme"], **computed_fields(configs["train"], dataset)}
+    computed = computed_fields(configs["train"], dataset, weights)
+    fields = {"bundle": name, **dataset["metadata"], **dataset["readme"], **computed}
     files = {f"configs/{key}.json": json.dumps(config, indent=4) + "\n" for key, config in configs.items()}
     files["configs/logging.conf"] = (base / "logging.conf").read_text(encoding="utf-8")
     files["docs/README.md"] = template.format(**fields)
     files["LICENSE"] = (root / "LICENSE").read_text(encoding="utf-8")
+    if weights is not None:
+        files["models/NOTICE"] = (base / "NOTICE").read_text(encoding="utf-8").format(**weights)
     return files
 
 
@@ -70,6 +80,20 @@ def read_dataset(root: Path, name: str) -> Config:
     return merge(content, own)
 
 
+def read_weights_facts(root: Path, name: str) -> Config | None:
+    """What a file of configs/weights tells of the weights that ship with a bundle; None where none do.
+
+    Raises:
+        ValueError: it is no JSON, or lacks one of WEIGHTS, or has another.
+    """
+    path = root / "configs/weights" / f"{name}.json"
+    if not path.is_file():
+        return None
+    facts = read_fragment(path)
+    _check_keys(path, "", facts, WEIGHTS)
+    return facts
+
+
 def merge(*fragments: Config) -> Config:
     """Later fragments win; dicts merge key by key, anything else is replaced."""
     merged: Config = {}
@@ -80,8 +104,8 @@ def merge(*fragments: Config) -> Config:
     return merged
 
 
-def metadata(base: Config, dataset: Config) -> Config:
-    """MONAI Bundle metadata with the data format that the labels and the patch imply."""
+def metadata(base: Config, dataset: Config, weights: Config | None) -> Config:
+    """MONAI Bundle metadata with the data format that the labels and the patch imply, and facts of weights that ship."""
     facts = dict(dataset["metadata"])
     labels = dict(enumerate(dataset["common"]["label_names"]))
     modality, value_range = facts.pop("modality"), facts.pop("value_range")
@@ -104,6 +128,7 @@ def metadata(base: Config, dataset: Config) -> Config:
         "pred_classes": f"{len(labels)} channels of logits: {label_text}",
         "eval_metrics": {},
         "network_data_format": {"inputs": {"image": tensor}, "outputs": {"pred": merge(tensor, output)}},
+        **({} if weights is None else {"weights": weights}),
     }  # fmt: skip
 
 

@@ -6,12 +6,14 @@ from rep3d.training.finite_steps import FiniteSteps
 from rep3d.training.parameters import parameter_groups
 from rep3d.training.processes import handlers_of_rank, join_process_group, leave_process_group, local_device
 from rep3d.training.progress import TrainingProgress, key_metric, tell_results
+from rep3d.training.shipped import check_ckpt_dir, weights_in_use
 from rep3d.training.tensorboard import write_dice, write_learning_rate
 
 __all__ = [
     "Checkpoints",
     "FiniteSteps",
     "TrainingProgress",
+    "check_ckpt_dir",
     "handlers_of_rank",
     "is_better",
     "join_process_group",
@@ -23,6 +25,7 @@ __all__ = [
     "parameter_groups",
     "tell_results",
     "trained_on",
+    "weights_in_use",
     "write_dice",
     "write_learning_rate",
 ]
