@@ -1,6 +1,6 @@
 """Start the MONAI Label server on this computer with the hippocampus bundle: what `make label-demo` runs.
 
-    python scripts/label_demo.py                         # on phantoms that are made on the spot
+    python scripts/label_demo.py                         # on a real scan, and phantoms that are made on the spot
     python scripts/label_demo.py --studies "my folder"   # on MR crops of the hippocampus
 
 It serves what it was retrained to before, or else what was trained in the bundle's folder, by scripts/demo.py, or what
@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles/msd_hippocampus"
 DEMO_WEIGHTS = ROOT / "runs/demo/models/model.pt"
 PHANTOMS = 8
+SCAN = ROOT / "tests/fixtures/hippocampus/hippocampus_148.nii.gz"  # see NOTICE beside it
 HELP = """
 In 3D Slicer (extension MONAI Label, https://www.slicer.org):
   1. module MONAI Label, MONAI Label server: http://127.0.0.1:{port}
@@ -43,12 +44,12 @@ def main(studies: str = "", port: int = 8000, output: str = str(ROOT / "runs/lab
     """Prepare studies and weights, then serve them until Ctrl+C.
 
     Args:
-        studies: folder of NIfTI or NRRD images; empty: phantoms.
+        studies: folder of NIfTI or NRRD images; empty: a real scan and phantoms.
         port: of the server, on 127.0.0.1.
-        output: folder for the phantoms, the bundle with its versions, logs and sessions.
+        output: folder for these, the bundle with its versions, logs and sessions.
     """
     folder = Path(output).absolute()
-    images = Path(studies).absolute() if studies else _phantoms(folder / "studies")
+    images = Path(studies).absolute() if studies else _examples(folder / "studies")
     if not images.is_dir():
         sys.exit(f"studies {studies!r} is no folder: give one of NIfTI or NRRD images")
     bundle = folder / "bundles" / BUNDLE.name
@@ -59,12 +60,13 @@ def main(studies: str = "", port: int = 8000, output: str = str(ROOT / "runs/lab
     sys.exit(serve(command))
 
 
-def _phantoms(folder: Path) -> Path:
-    """Scans without labels."""
+def _examples(folder: Path) -> Path:
+    """Scans without labels: phantoms, and a real one that no training of the bundle's own weights has seen."""
     if not folder.is_dir():
         labels = json.loads((BUNDLE / "configs/train.json").read_text(encoding="utf-8"))["label_names"]
         made = folder.with_name("phantom")
         write_decathlon(made, labels=dict(enumerate(labels[1:], 1)), count=PHANTOMS, seed=1)
+        shutil.copy(SCAN, made / "imagesTr")
         (made / "imagesTr").rename(folder)
         shutil.rmtree(made)
     return folder

@@ -1,7 +1,7 @@
 """The weights that a bundle ships with, and those that are trained in its folder.
 
-    models/model.pt            the bundle ships with it, or not; MONAI's own `load` reads it, and nothing writes to it
-    models/trained/model.pt    trained in the bundle's folder, by the command line or by the label app
+models/model.pt            the bundle ships with it, or not; MONAI's own `load` reads it, and nothing writes to it
+models/trained/model.pt    trained in the bundle's folder, by the command line or by the label app
 """
 
 from __future__ import annotations
