@@ -75,8 +75,8 @@ def choose_bundles(folder: Path, models: str) -> dict[str, Bundle]:
         chosen = {name: read_bundle(root) for name, root in found.items() if find_weights(root).is_file()}
         if not chosen:
             raise ValueError(
-                f"models is 'all', but no bundle in {folder} has weights: train one, put them in its {TRAINED}, or name a "
-                f"bundle to train it from a client: {', '.join(found) or 'there is none'}"
+                f"models is 'all', but no bundle in {folder} has weights: train one, put them in its {TRAINED}, "
+                f"or name a bundle to train it from a client: {', '.join(found) or 'there is none'}"
             )
         return chosen
     names = [name.strip() for name in models.split(",") if name.strip()]

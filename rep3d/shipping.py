@@ -19,7 +19,7 @@ def ship_weights(bundle: str | os.PathLike, weights: str | os.PathLike) -> dict[
     """Write a bundle's `models/model.pt`, and return the `file_facts` of it.
 
     Its parameters are in half precision; every loader copies them into a network's float32. What else a state dict
-    holds stays as it is: the statistics of a BatchNorm have a wider range, and its metadata tells the images that it was
+    holds stays as it is: the statistics of a BatchNorm have a wider range, and the metadata tells the images that were
     trained on.
 
     Args:

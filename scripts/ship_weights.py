@@ -3,8 +3,8 @@
     python scripts/ship_weights.py msd_hippocampus --weights bundles/msd_hippocampus/models/trained/model.pt
     python scripts/ship_weights.py msd_hippocampus --scores bundles/msd_hippocampus/eval
 
-The first writes models/model.pt of the bundle, in half precision; evaluate that file, then let the second take its scores.
-Both write to configs/weights; what else stands there (rep3d.datasets.rendering.WEIGHTS) is written by hand.
+The first writes models/model.pt of the bundle, in half precision; evaluate that file, then let the second take its
+scores. Both write to configs/weights; what else stands there (rep3d.datasets.rendering.WEIGHTS) is written by hand.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(bundle: str, weights: str = "", scores: str = "", root: str | Path = RO
         labels = next(iter(cases.values()))
         dice = zip([*labels, "mean"], means(table(cases, "dice")), strict=True)
         facts["dice"] = {label: round(value, 4) for label, value in dice}
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(facts, indent=4))
     print(f"{path}: written; run scripts/render_bundles.py")
 

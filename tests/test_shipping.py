@@ -7,6 +7,7 @@ import zipfile
 
 import monai.bundle
 import pytest
+import ship_weights as script
 import torch
 from bundle_helpers import read, small_bundle, small_network
 from ignite.engine import Engine
@@ -161,3 +162,30 @@ def test_packed(bundle, shipped, tmp_path):
         assert f"{MODEL}/models/NOTICE" not in file.namelist()
         metadata = {key: value for key, value in read(bundle, "metadata").items() if key != "weights"}
         assert json.loads(file.read(f"{MODEL}/configs/metadata.json")) == metadata
+
+
+# --- the script
+
+
+def test_the_script_writes_down_what_it_ships(bundle, shipped, tmp_path, capsys):
+    path, before = tmp_path / "configs/weights" / f"{MODEL}.json", shipped.read_bytes()
+    path.parent.mkdir(parents=True)
+    path.write_text('{"licence": "ours", "sha256": "of the one before"}', encoding="utf-8")
+    shipped.unlink()
+    script.main(MODEL, weights=str(tmp_path / "trained.pt"), root=tmp_path)
+    assert shipped.read_bytes() == before
+    assert json.loads(path.read_text(encoding="utf-8")) == {"licence": "ours", **file_facts(shipped)}
+    assert capsys.readouterr().out == f"{path}: written; run scripts/render_bundles.py\n"
+
+
+def test_the_script_takes_scores(tmp_path):
+    (tmp_path / "eval").mkdir()
+    rows = ["case,label,dice,hd95_mm,surface_dice,volume_error_ml,truth_ml"]
+    scores = {("a", "front"): 0.5, ("a", "back"): 0.75, ("b", "front"): 0.6, ("b", "back"): "nan"}
+    rows += [f"{case},{label},{dice},1,1,1,1" for (case, label), dice in scores.items()]
+    (tmp_path / "eval/scores.csv").write_text("\n".join(rows), encoding="utf-8")
+    script.main(MODEL, scores=str(tmp_path / "eval"), root=tmp_path)
+    facts = json.loads((tmp_path / "configs/weights" / f"{MODEL}.json").read_text(encoding="utf-8"))
+    assert facts == {"dice": {"front": 0.55, "back": 0.75, "mean": 0.65}}
+    with pytest.raises(ValueError, match="neither --weights nor --scores"):
+        script.main(MODEL, root=tmp_path)

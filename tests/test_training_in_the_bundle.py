@@ -1,4 +1,4 @@
-"""A bundle that ships with weights, in git: trainings in its folder leave the work tree clean, and their weights count."""
+"""A bundle that ships with weights, in git: trainings in its folder leave the work tree clean, and count."""
 
 import json
 import logging
@@ -76,6 +76,7 @@ def labels(workflow) -> list[int]:
     return np.unique(pred.cpu().numpy()).tolist()
 
 
+@pytest.mark.slow
 def test_the_work_tree_stays_clean(checkout):
     """Also for a second training and other folds, and the shipped file stays what it was."""
     checkout.run("training", TRAIN)
@@ -91,6 +92,7 @@ def test_the_work_tree_stays_clean(checkout):
     assert (checkout.models / "model.pt").read_bytes() == checkout.shipped
 
 
+@pytest.mark.slow
 def test_inference_takes_own_weights_and_says_so(checkout, caplog):
     caplog.set_level(logging.INFO, "rep3d")
     assert labels(checkout.run("evaluating", INFERENCE)) == [2]
@@ -104,6 +106,7 @@ def test_inference_takes_own_weights_and_says_so(checkout, caplog):
     assert labels(checkout.run("evaluating", INFERENCE, checkpoint=shipped)) == [2]
 
 
+@pytest.mark.slow
 def test_resume_and_init_from(checkout):
     checkout.run("training", TRAIN, init_from=str(checkout.models / "model.pt"))
     weights = read_weights(checkout.trained)

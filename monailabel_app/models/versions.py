@@ -1,7 +1,7 @@
 """The weights of a bundle over time: every version is kept, one serves, any can be made to serve again.
 
     models/trained/model.pt              the weights that serve
-    models/model.pt                      serve until there are others; a bundle ships with them, and nothing writes there
+    models/model.pt                      serve until there are others; a bundle ships with them, nothing writes there
     models/versions/0001/model.pt        a version
     models/versions/0001/version.json    number, time, user, origin, data, scores, note
     models/versions/.format              FORMAT
@@ -11,6 +11,7 @@ See `monailabel_app.history`.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -24,6 +25,8 @@ from monailabel_app.errors import RequestError
 from monailabel_app.history import History, digest
 from rep3d.files import copy_whole
 from rep3d.format_number import check_folder, mark_folder
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "models/versions"
 FORMAT = 2  # the number rises with what older code would misread: 1 kept what serves in models/model.pt
@@ -75,8 +78,12 @@ def keep_shipped(bundle: Bundle) -> None:
     A folder that cannot be written to keeps no versions; its weights serve all the same.
     """
     came = bundle.shipped_sha256 and digest(bundle.shipped) == bundle.shipped_sha256
-    if came and os.access(bundle.shipped.parent, os.W_OK):
-        add_version(bundle, bundle.shipped, {"user": None, "origin": "shipped", "note": "came with the bundle"})
+    if not came or not os.access(bundle.shipped.parent, os.W_OK):
+        return
+    earlier = list_versions(bundle)
+    number = add_version(bundle, bundle.shipped, {"user": None, "origin": "shipped", "note": "came with the bundle"})
+    if earlier and number > earlier[-1]["version"] and bundle.weights == bundle.shipped:
+        logger.warning("%s: version %d serves, which came with an update; no other did", bundle.name, number)
 
 
 def keep_serving(bundle: Bundle) -> None:

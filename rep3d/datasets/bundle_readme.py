@@ -8,14 +8,15 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-COMPUTED = {"weights", "our_dice", "network", "labels", "split", "folds", "preprocessing", "gradient_clipping"}
+COMPUTED = {"weights", "network", "labels", "split", "folds", "preprocessing", "gradient_clipping"}
+OF_WEIGHTS = {"our_dice"}  # computed too, where weights ship
 OPTIONAL = {"split_note"}  # of a data set's "readme": what follows the sentence on its split
 
 
 def computed_fields(
     train: Mapping[str, Any], dataset: Mapping[str, Any], weights: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
-    """The fields COMPUTED of the README's template.
+    """The fields COMPUTED of the README's template, and OF_WEIGHTS where some ship.
 
     Args:
         train: the bundle's train config.
@@ -24,9 +25,10 @@ def computed_fields(
     """
     data, note = dataset["data"], dataset["readme"].get("split_note", "")
     unit = " HU" if dataset["metadata"]["modality"] == "CT" else ""
+    of_weights = {} if weights is None else {"our_dice": dice_in_words(weights)}
     return {
+        **of_weights,
         "weights": weights_in_words(weights),
-        "our_dice": dice_in_words(weights),
         "network": network_in_words(train["network_def"]),
         "labels": ", ".join(f"{i} {name}" for i, name in enumerate(train["label_names"])),
         "split": " ".join(filter(None, [split_in_words(data["split"], data["folds"]), note])),
@@ -39,16 +41,15 @@ def computed_fields(
 def weights_in_words(weights: Mapping[str, Any] | None) -> str:
     if weights is None:
         return "**No trained weights ship with this bundle.**"
-    size = f"{weights['bytes'] / 1e6:.1f} MB in half precision"
+    size = f"{weights['bytes'] / 1e6:.1f} MB"
     return (
-        f"**Trained weights ship with this bundle**: `models/model.pt` ({size}, {weights['licence']}) with the SHA-256\n"
-        f"`{weights['sha256']}`.\n`models/NOTICE` and `configs/metadata.json` say where they come from."
+        f"**Trained weights ship with this bundle**: `models/model.pt`, {size} in half precision,\n"
+        f"with the SHA-256 `{weights['sha256']}`.\n"
+        f"Licence: {weights['licence']}. `models/NOTICE` and `configs/metadata.json` say where they come from."
     )
 
 
-def dice_in_words(weights: Mapping[str, Any] | None) -> str:
-    if weights is None:
-        return "not trained yet"
+def dice_in_words(weights: Mapping[str, Any]) -> str:
     scores = ", ".join(f"{name} {dice:.3f}" for name, dice in weights["dice"].items())
     return f"{scores} ({weights['cases']}; trained in {weights['duration']} on {weights['processor']})"
 

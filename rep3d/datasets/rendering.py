@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rep3d.console.options import nearest, option_ids, plain_values, references, undefined_ids, unused_ids
-from rep3d.datasets.bundle_readme import COMPUTED, OPTIONAL, computed_fields
+from rep3d.datasets.bundle_readme import COMPUTED, OF_WEIGHTS, OPTIONAL, computed_fields
 
 SECTIONS = {"common", "train", "data", "metadata", "readme"}  # of a data set, and of its recipe
 METADATA = {"name", "task", "modality", "data_source", "value_range"}
@@ -41,8 +41,9 @@ def render(root: Path, name: str) -> dict[str, str]:
     template = (base / "README.md").read_text(encoding="utf-8")
     path = root / "configs/datasets" / f"{name}.json"
     dataset = read_dataset(root, name)
-    _check_dataset(path, dataset, template)
     weights = read_weights_facts(root, name)
+    computed = COMPUTED if weights is None else COMPUTED | OF_WEIGHTS
+    _check_dataset(path, dataset, template, computed)
     configs = {
         **_main_configs(root / "configs", path, dataset),
         "evaluate": read_fragment(base / "evaluate.json"),
@@ -51,8 +52,8 @@ def render(root: Path, name: str) -> dict[str, str]:
         "refine": read_fragment(base / "refine.json"),
         "metadata": metadata(read_fragment(base / "metadata.json"), dataset, weights),
     }
-    computed = computed_fields(configs["train"], dataset, weights)
-    fields = {"bundle": name, **dataset["metadata"], **dataset["readme"], **computed}
+    sentences = computed_fields(configs["train"], dataset, weights)
+    fields = {"bundle": name, **dataset["metadata"], **dataset["readme"], **sentences}
     files = {f"configs/{key}.json": json.dumps(config, indent=4) + "\n" for key, config in configs.items()}
     files["configs/logging.conf"] = (base / "logging.conf").read_text(encoding="utf-8")
     files["docs/README.md"] = template.format(**fields)
@@ -105,7 +106,7 @@ def merge(*fragments: Config) -> Config:
 
 
 def metadata(base: Config, dataset: Config, weights: Config | None) -> Config:
-    """MONAI Bundle metadata with the data format that the labels and the patch imply, and facts of weights that ship."""
+    """MONAI Bundle metadata with the data format that the labels and the patch imply, and what ships."""
     facts = dict(dataset["metadata"])
     labels = dict(enumerate(dataset["common"]["label_names"]))
     modality, value_range = facts.pop("modality"), facts.pop("value_range")
@@ -144,11 +145,11 @@ def read_fragment(path: Path) -> Config:
         raise ValueError(f"{path}: no valid JSON ({error})") from None
 
 
-def _check_dataset(path: Path, dataset: Config, template: str) -> None:
+def _check_dataset(path: Path, dataset: Config, template: str, computed: set[str]) -> None:
     """Refuse what the README's template and the preparation of the data do not know, and what they lack."""
     fields = {field for _, field, _, _ in string.Formatter().parse(template) if field}
     _check_keys(path, "metadata.", dataset["metadata"], METADATA)
-    _check_keys(path, "readme.", dataset["readme"], fields - METADATA - COMPUTED - {"bundle"}, OPTIONAL)
+    _check_keys(path, "readme.", dataset["readme"], fields - METADATA - computed - {"bundle"}, OPTIONAL)
     _check_keys(path, "data.", dataset["data"], {"layout", "split", "folds"}, {"modality", "task", "task_labels"})
     _check_keys(path, "data.split.", dataset["data"]["split"], {"training", "validation", "test"})
 

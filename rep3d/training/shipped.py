@@ -1,7 +1,9 @@
 """The weights that a bundle ships with, and those that are trained in its folder.
 
-models/model.pt            the bundle ships with it, or not; MONAI's own `load` reads it, and nothing writes to it
-models/trained/model.pt    trained in the bundle's folder, by the command line or by the label app
+    models/model.pt            the bundle ships with it, or not; MONAI's own `load` reads it
+    models/trained/model.pt    trained in the bundle's folder, on the command line or in the label app
+
+Nothing here writes to the first.
 """
 
 from __future__ import annotations
@@ -51,6 +53,6 @@ def check_ckpt_dir(ckpt_dir: str | os.PathLike, bundle_root: str | os.PathLike) 
     shipped = Path(bundle_root) / SHIPPED
     if Path(ckpt_dir).resolve() == shipped.parent.resolve():
         raise ValueError(
-            f"ckpt_dir is {str(ckpt_dir)!r}, where {shipped.name} is what the bundle ships with, and no training writes "
-            f"to it; expected another folder, such as {Path(bundle_root) / Path(TRAINED).parent}"
+            f"ckpt_dir is {str(ckpt_dir)!r}, where {shipped.name} is what the bundle ships with, and no training "
+            f"writes to it; expected another folder, such as {Path(bundle_root) / Path(TRAINED).parent}"
         )

@@ -119,7 +119,7 @@ def test_weights_that_were_trained_in_the_bundle_serve(bundle, scan, tmp_path, c
     assert np.unique(model.segment(scan).voxels).tolist() == [1]
 
 
-def test_new_weights_of_a_release_are_the_next_version(bundle, scan, tmp_path):
+def test_new_weights_of_a_release_are_the_next_version(bundle, scan, tmp_path, caplog):
     """They serve where nothing else did; otherwise they wait."""
     keep_shipped(bundle)
     facts = ship_weights(bundle.root, voting_for(bundle.root, 1, tmp_path / "next.pt"))
@@ -128,6 +128,8 @@ def test_new_weights_of_a_release_are_the_next_version(bundle, scan, tmp_path):
     updated = read_bundle(bundle.root)
     keep_shipped(updated)
     assert shown(updated) == [(1, "shipped", None, False), (2, "shipped", None, True)]
+    keep_shipped(updated)
+    assert caplog.messages == [f"{MODEL}: version 2 serves, which came with an update; no other did"]
     assert labels(updated, scan) == [1]
     serve_version(updated, 1)
     assert labels(updated, scan) == [2]
