@@ -29,7 +29,7 @@ def find_weights(bundle_root: str | os.PathLike, ckpt_dir: str | os.PathLike | N
     trained, shipped = Path(bundle_root) / TRAINED, Path(bundle_root) / SHIPPED
     folder = trained.parent if ckpt_dir is None else Path(ckpt_dir)
     own = folder.resolve() == trained.parent.resolve()
-    if own and shipped.is_file() and not any(folder.glob("*.pt")):  # one alone may be of a training that goes on
+    if own and shipped.is_file() and not any(folder.glob("[!.]*.pt")):  # one may be of a training that goes on
         return shipped
     return folder / trained.name
 

@@ -35,6 +35,7 @@ SHIPPED, TRAINED, FOLD = "models/model.pt", f"{OWN}/model.pt", f"{OWN}/fold1"
         ([SHIPPED], OWN, SHIPPED),
         ([SHIPPED], "./models/../models/trained/", SHIPPED),
         ([SHIPPED, f"{OWN}/training.log", f"{OWN}/.training.lock"], OWN, SHIPPED),  # stopped before anything was kept
+        ([SHIPPED, f"{OWN}/.1.2.part.model.pt"], OWN, SHIPPED),  # half written
         ([SHIPPED, TRAINED], OWN, TRAINED),
         ([TRAINED], OWN, TRAINED),
         # A training goes on, and has no best weights yet: no others in their place.
