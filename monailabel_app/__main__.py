@@ -3,9 +3,11 @@
     python -m monailabel_app start_server --studies DIR
     python -m monailabel_app versions --model NAME
     python -m monailabel_app serve_version --model NAME --version 3
+    python -m monailabel_app COMMAND --help
 
-`start_server` takes all options of `monailabel start_server`, with this app and 127.0.0.1 as defaults, and
-`--conf NAME VALUE` for the settings below, whose defaults stand in brackets; APP is the app's folder.
+The last shows the options of a command. `start_server` takes all options of `monailabel start_server`, with this app
+and 127.0.0.1 as defaults, and `--conf NAME VALUE` for the settings below, whose defaults stand in brackets; APP is the
+app's folder.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ try:
     from monailabel_app.commands import COMMANDS, run_command
     from monailabel_app.errors import RequestError
     from monailabel_app.settings import help_text, read_settings
-    from monailabel_app.studies.folder import check_writable
+    from monailabel_app.temporary import own_temporary_files
     from monailabel_app.web.authentication import Authentication
     from monailabel_app.web.security import is_loopback
 except ImportError as error:
@@ -77,6 +79,7 @@ def start_server(arguments: list[str]) -> None:
     check_studies_option(given.studies)
     check_workers(given.workers if given.workers is not None else os.environ.get("WEB_CONCURRENCY", 1))
     HTTP_PROTOCOLS["auto"] = "monailabel_app.web.connections:Connection"  # MONAI Label lets uvicorn choose
+    own_temporary_files()  # before uvicorn handles signals
     monai_label.action_start_server(given)
 
 
@@ -88,6 +91,8 @@ def check_studies_option(studies: str | None) -> None:
         return
     if not Path(studies).is_dir():
         sys.exit(f"--studies is {studies!r}, expected a folder that is there, or the address of a DICOMweb service")
+    from monailabel_app.studies.folder import check_writable  # which takes seconds
+
     try:
         check_writable(Path(studies))
     except ValueError as error:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from rep3d.training.shipped import SHIPPED, TRAINED, find_weights
+from rep3d.shipped import SHIPPED, TRAINED, find_weights
 
 
 @dataclass(frozen=True)

@@ -31,10 +31,10 @@ def run_command(arguments: Sequence[str], bundles: Path) -> str:
         SystemExit: the options are wrong.
     """
     parser = argparse.ArgumentParser(f"python -m monailabel_app {arguments[0]}", allow_abbrev=False)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--bundles", type=Path, default=bundles)
+    parser.add_argument("--model", required=True, help="the bundle's name")
+    parser.add_argument("--bundles", type=Path, default=bundles, help="folder of the bundles")
     if arguments[0] == "serve_version":
-        parser.add_argument("--version", type=int, required=True)
+        parser.add_argument("--version", type=int, required=True, help="its number, as `versions` tells it")
     options = parser.parse_args(arguments[1:])
     chosen = choose_bundles(options.bundles, options.model)
     if len(chosen) != 1:
@@ -42,7 +42,10 @@ def run_command(arguments: Sequence[str], bundles: Path) -> str:
     (bundle,) = chosen.values()
     keep_shipped(bundle)
     if arguments[0] == "versions":
-        return version_table(list_versions(bundle))
+        versions = list_versions(bundle)
+        if not versions:
+            return f"{bundle.name} has no versions yet: the first retraining keeps the weights that serve as version 1"
+        return version_table(versions)
     serve_version(bundle, options.version)
     return f"{bundle.name}: version {options.version} serves"
 

@@ -1,17 +1,18 @@
 """Rep3D for MONAI: large-kernel 3D segmentation networks that train.
 
-The bundles' configs reach what they call as `rep3d.data`, `rep3d.training` and so on.
+The bundles' configs reach what they call as `rep3d.data`, `rep3d.training` and so on. Each is imported with its first
+use: a command that prints its help, or refuses an option, needs neither torch nor MONAI.
 """
 
 import importlib
 import warnings
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rep3d import console, data, evaluation, inference, inferers, io, locks, training, transforms
-from rep3d.deploy import convert_official_state_dict, reparameterize
-from rep3d.networks.rep3d import Rep3D
-from rep3d.ops.depthwise_conv3d import depthwise_conv3d
+if TYPE_CHECKING:
+    from rep3d import console, data, evaluation, inference, inferers, io, locks, training, transforms
+    from rep3d.deploy import convert_official_state_dict, reparameterize
+    from rep3d.networks.rep3d import Rep3D
+    from rep3d.ops.depthwise_conv3d import depthwise_conv3d
 
 __all__ = [
     "Rep3D",
@@ -28,6 +29,13 @@ __all__ = [
     "training",
     "transforms",
 ]
+
+_HOMES = {
+    "Rep3D": "networks.rep3d",
+    "convert_official_state_dict": "deploy",
+    "depthwise_conv3d": "ops.depthwise_conv3d",
+    "reparameterize": "deploy",
+}
 
 # Where the configs of version 0.1.0, packed bundles among them, look for what has moved since; until 0.3.
 _MOVED = {
@@ -48,16 +56,17 @@ def _tell_moved(old: str, new: str) -> None:
     warnings.warn(f"rep3d.{old} is now rep3d.{new}: render or pack the bundle anew", FutureWarning, stacklevel=3)
 
 
-def __getattr__(name: str) -> ModuleType:
-    if name not in _MOVED:
-        raise AttributeError(f"module 'rep3d' has no attribute {name!r}")
-    _tell_moved(name, _MOVED[name])
-    return importlib.import_module(f"rep3d.{_MOVED[name]}")
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"rep3d.{_HOMES[name]}"), name)
+    if name in _MOVED:
+        _tell_moved(name, _MOVED[name])
+        return importlib.import_module(f"rep3d.{_MOVED[name]}")
+    if name in __all__:
+        return importlib.import_module(f"rep3d.{name}")
+    raise AttributeError(f"module 'rep3d' has no attribute {name!r}")
 
 
 def _score_each(*args: Any, **kwargs: Any) -> None:
     _tell_moved("inference.score_each", "evaluation.score_each")
-    evaluation.score_each(*args, **kwargs)
-
-
-vars(inference)["score_each"] = _score_each
+    importlib.import_module("rep3d.evaluation").score_each(*args, **kwargs)

@@ -13,9 +13,9 @@ import torch
 from monai.bundle import ConfigParser, ckpt_export
 
 from rep3d.files import whole_file, write_text
+from rep3d.shipped import SHIPPED
 from rep3d.shipping import file_facts
 from rep3d.training.checkpoints import load_deployed, read_weights, save_whole
-from rep3d.training.shipped import SHIPPED
 
 INCLUDED = ("configs", "docs", "LICENSE")
 METADATA, NOTICE = "configs/metadata.json", "models/NOTICE"
@@ -25,8 +25,9 @@ def pack_bundle(bundle: str | os.PathLike, weights: str | os.PathLike, archive: 
     """Write a zip with one folder of the bundle's name, and return its path.
 
     `models` in it holds model.pt (training form: for retraining and inference) and the deployed network for patches,
-    (1, C, *patch_size), as model.ts (any batch and size) and model.onnx (that size only). Beside those that the bundle
-    ships with stands their notice; of others its metadata tells nothing.
+    (1, C, *patch_size), as model.ts (any batch and size) and model.onnx (that size only). Neither tells where its
+    source code lay on this computer. Beside weights that the bundle ships with stands their notice; of
+    others the metadata tells nothing.
 
     Args:
         bundle: the bundle's folder.
@@ -59,6 +60,7 @@ def pack_bundle(bundle: str | os.PathLike, weights: str | os.PathLike, archive: 
             meta_file=str(copy / METADATA),
             config_file=str(copy / "configs/inference.json"),
         )
+        _drop_source_places(model.with_suffix(".ts"))
         return _zip(copy, archive)
 
 
@@ -76,16 +78,21 @@ def _pack_weights(source: Path, weights: str | os.PathLike, copy: Path) -> None:
 
 
 def _export_onnx(network: torch.nn.Module, image: torch.Tensor, path: Path) -> None:
-    torch.onnx.export(
-        network,
-        (image,),
-        path,
-        input_names=["image"],
-        output_names=["pred"],
-        dynamo=True,
-        external_data=False,
-        verbose=False,
+    program = torch.onnx.export(
+        network, (image,), input_names=["image"], output_names=["pred"], dynamo=True, verbose=False
     )
+    assert program is not None
+    for node in program.model.graph:
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+    program.save(path, external_data=False)
+
+
+def _drop_source_places(script: Path) -> None:
+    """Rewrite a TorchScript file without the files and lines that its code comes from."""
+    with whole_file(script) as temporary, zipfile.ZipFile(script) as file, zipfile.ZipFile(temporary, "w") as stripped:
+        for name in file.namelist():
+            if not name.endswith(".debug_pkl"):
+                stripped.writestr(name, file.read(name))
 
 
 def _zip(folder: Path, archive: Path) -> Path:

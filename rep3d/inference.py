@@ -18,6 +18,7 @@ from monai.engines import Evaluator
 from torch.utils.data import DataLoader, Dataset
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+import rep3d
 from rep3d.console.errors import first_line
 from rep3d.console.logs import file_only
 from rep3d.console.progress import Progress, tell
@@ -204,3 +205,10 @@ def _only(items: list) -> Any:
 
 def _is_first_process() -> bool:
     return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
+def __getattr__(name: str) -> Any:
+    """Where the configs of version 0.1.0 look for what is above this module now; until 0.3."""
+    if name == "score_each":
+        return vars(rep3d)["_score_each"]
+    raise AttributeError(f"module 'rep3d.inference' has no attribute {name!r}")

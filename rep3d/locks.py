@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -50,7 +51,7 @@ def lock_folders(folders: Iterable[str | os.PathLike], owner: str) -> list[FileL
 
 
 class FolderLocks:
-    """Locks on the folders that a run writes to, from here to the end of the run.
+    """Locks on the folders that a run writes to, from here to the end of the run, or of Python.
 
     Args:
         folders: see `lock_folders`.
@@ -63,6 +64,7 @@ class FolderLocks:
 
     def __init__(self, folders: Iterable[str | os.PathLike], owner: str, *, writes: bool = True) -> None:
         self.locks = lock_folders(folders, owner) if writes else []
+        weakref.finalize(self, _give_back, self.locks)  # by a run that was refused or failed
 
     def attach(self, engine: Workflow) -> None:
         """Attach to the engine whose end gives the folders back."""
@@ -70,8 +72,14 @@ class FolderLocks:
 
     def release(self) -> None:
         """Give the folders back and leave no file there."""
-        for lock in self.locks:
+        _give_back(self.locks, force=True)
+        self.locks.clear()
+
+
+def _give_back(locks: Iterable[FileLock], force: bool = False) -> None:
+    """Without `force`, only where no other run of this process has the folder, too."""
+    for lock in locks:
+        if lock.is_locked and (force or lock.lock_counter == 1):
             with suppress(OSError):
                 os.unlink(lock.lock_file)  # before the release: whoever opened it meanwhile finds it gone
-            lock.release(force=True)
-        self.locks = []
+        lock.release(force=force)

@@ -11,8 +11,8 @@ import torch
 from monai.bundle import ConfigParser
 
 from rep3d.networks.weights import check_finite
+from rep3d.shipped import SHIPPED
 from rep3d.training.checkpoints import load_weights, read_weights, save_whole
-from rep3d.training.shipped import SHIPPED
 
 
 def ship_weights(bundle: str | os.PathLike, weights: str | os.PathLike) -> dict[str, Any]:

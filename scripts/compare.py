@@ -13,8 +13,6 @@ from pathlib import Path
 from fire.decorators import SetParseFn
 
 from rep3d.console.commands import run_command
-from rep3d.evaluation.comparison import box_plot, comparison_table
-from rep3d.evaluation.scores import COLUMNS, read_scores
 from rep3d.files import write_text
 
 
@@ -27,6 +25,10 @@ def main(*folders: str, output_dir: str = "runs/comparison", score: str = "dice"
         output_dir: receives comparison.md and comparison.png.
         score: a column of scores.csv.
     """
+    # Here, not above: they take seconds, and a help needs none of them.
+    from rep3d.evaluation.comparison import box_plot, comparison_table
+    from rep3d.evaluation.scores import COLUMNS, read_scores
+
     if len(folders) < 2:
         raise SystemExit(f"give two or more folders of evaluations, got {len(folders)}")
     if score not in COLUMNS:

@@ -10,10 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fire.decorators import SetParseFn
-from monai.apps import DecathlonDataset, download_and_extract
 
 from rep3d.console.commands import run_command
-from rep3d.datasets.rendering import read_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -26,6 +24,11 @@ def main(dataset: str, folder: str) -> None:
         dataset: one of configs/datasets.
         folder: receives the archive and the unpacked task.
     """
+    # Here, not above: they take seconds, and a help needs none of them.
+    from monai.apps import DecathlonDataset, download_and_extract
+
+    from rep3d.datasets.rendering import read_dataset
+
     config = read_dataset(ROOT, dataset)
     task = config["data"].get("task")
     if task is None:

@@ -22,7 +22,7 @@ from rep3d.console.commands import run_command
 from rep3d.datasets.phantom import write_decathlon
 from rep3d.files import copy_whole
 from rep3d.locks import FolderLocks
-from rep3d.training.shipped import SHIPPED, TRAINED
+from rep3d.shipped import SHIPPED, TRAINED
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles/msd_hippocampus"

@@ -10,8 +10,6 @@ from __future__ import annotations
 from fire.decorators import SetParseFn
 
 from rep3d.console.commands import run_command
-from rep3d.export import pack_bundle
-from rep3d.training.shipped import find_weights
 
 
 @SetParseFn(str, "bundle", "archive", "weights")  # a folder may be called 2024_01_05
@@ -23,6 +21,9 @@ def main(bundle: str, archive: str, weights: str | None = None) -> None:
         archive: the zip file.
         weights: a checkpoint; by default what was trained in the bundle's folder, or else what it ships with.
     """
+    from rep3d.export import pack_bundle  # here, not above: it takes seconds, and a help does not need it
+    from rep3d.shipped import find_weights
+
     print(pack_bundle(bundle, weights or find_weights(bundle), archive))
 
 

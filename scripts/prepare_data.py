@@ -15,9 +15,6 @@ from pathlib import Path
 from fire.decorators import SetParseFn
 
 from rep3d.console.commands import run_command
-from rep3d.datasets.fingerprint import write_fingerprint
-from rep3d.datasets.preparation import prepare, read_patients, report
-from rep3d.datasets.rendering import read_dataset
 from rep3d.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +31,11 @@ def main(dataset: str, source: str, output_dir: str, patients: str | None = None
         patients: CSV file with the columns case and patient, where patients have several cases.
         new_splits: replace the splits.json that is there.
     """
+    # Here, not above: they take seconds, and a help needs none of them.
+    from rep3d.datasets.fingerprint import write_fingerprint
+    from rep3d.datasets.preparation import prepare, read_patients, report
+    from rep3d.datasets.rendering import read_dataset
+
     config, folder = read_dataset(ROOT, dataset), Path(output_dir)
     patient_of = read_patients(Path(patients)) if patients else None
     result = prepare(config, source, folder, patients=patient_of, new_splits=new_splits)

@@ -18,8 +18,16 @@ from rep3d.networks.rep3d import BLOCK_ORDERS, MODULATIONS, DeployedRep3DBlock, 
 FIXTURE = Path(__file__).parents[1].parent / "shared/fixtures/official_rep3d"
 SHAPE = (1, 1, 32, 32, 32)
 NEVER_LOADED = "never loaded"
+# Every modulation, and every order of the block with the one that the paper trains, are quick enough for every commit.
 each_form = pytest.mark.parametrize(
-    "modulation, block_order", [(modulation, order) for modulation in MODULATIONS for order in BLOCK_ORDERS]
+    "modulation, block_order",
+    [
+        pytest.param(
+            modulation, order, marks=[] if modulation == "lrbm" or order == BLOCK_ORDERS[0] else pytest.mark.slow
+        )
+        for modulation in MODULATIONS
+        for order in BLOCK_ORDERS
+    ],
 )
 needs_fixture = pytest.mark.skipif(
     not FIXTURE.exists(), reason="the released network's outputs are not in this checkout"
@@ -185,7 +193,14 @@ def test_deployed_network_loads_both_forms(
     assert relative_error(deployed(x), network(x)) < 1e-5
 
 
-@pytest.mark.parametrize("arguments", [{"generator_depth": 3}, {"generator_kernel_size": 3}, {"generator_depth": 1}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"generator_depth": 3},
+        pytest.param({"generator_kernel_size": 3}, marks=pytest.mark.slow),
+        pytest.param({"generator_depth": 1}, marks=pytest.mark.slow),
+    ],
+)
 def test_deployed_network_loads_its_generator(arguments, tiny_rep3d, x, relative_error):
     network = train(tiny_rep3d(**arguments))
     deployed = tiny_rep3d(**arguments, deploy=True).eval()

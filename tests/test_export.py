@@ -1,4 +1,5 @@
 import zipfile
+from pathlib import Path
 
 import monai.bundle
 import pytest
@@ -53,6 +54,18 @@ def test_contents(archive, unpacked):
     assert {path.name for path in unpacked.iterdir()} == {"configs", "docs", "models", "LICENSE"}
     assert {path.name for path in (unpacked / "models").iterdir()} == {"model.pt", "model.ts", "model.onnx"}
     assert read(unpacked, "train") == read(BUNDLE, "train")
+
+
+def test_no_file_tells_where_it_was_made(unpacked):
+    """The paths of this computer may have its user's name in them."""
+    places = [str(path).encode() for path in (ROOT, Path(torch.__file__).parents[1])]
+    for path in unpacked.rglob("*.*"):
+        contents = {path.name: path.read_bytes()}
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as file:
+                contents |= {name: file.read(name) for name in file.namelist()}
+        found = [name for name, content in contents.items() if any(place in content for place in places)]
+        assert not found, path.name
 
 
 def test_torchscript_gives_the_same(unpacked, example):

@@ -93,6 +93,7 @@ def write_air(folder, spacing):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bundle", [PANCREAS, HIPPOCAMPUS], ids=lambda bundle: bundle.name)
 def test_air(bundle, tmp_path, caplog):
     """It trains, gets a label map of background, and costs no other case its scores."""

@@ -90,6 +90,18 @@ def test_a_process_does_not_shut_itself_out(tmp_path):
     assert failed.locks
 
 
+def test_a_run_that_never_began_leaves_no_file(tmp_path):
+    """Nor does its end take the folder from another run of this process."""
+    for refused in (FolderLocks([tmp_path], "training"), FolderLocks([tmp_path / "b"], "training")):
+        del refused
+    assert not list(tmp_path.rglob("*.lock"))
+    refused, running = FolderLocks([tmp_path], "training"), FolderLocks([tmp_path], "training")
+    del refused
+    assert taken(tmp_path, "training") and lock_file(tmp_path, "training").exists()
+    running.release()
+    assert not taken(tmp_path, "training")
+
+
 def test_other_ranks_lock_nothing(other_process, tmp_path):
     other_process(tmp_path, "training")
     assert FolderLocks([tmp_path], "training", writes=False).locks == []

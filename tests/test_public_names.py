@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from pydoc import locate
 
 import pytest
@@ -74,3 +76,31 @@ def test_scoring_of_version_0_1_0(monkeypatch):
     with pytest.warns(FutureWarning, match="is now rep3d.evaluation.score_each"):
         locate("rep3d.inference.score_each")(1, 2)
     assert called == [(1, 2)]
+
+
+HELPS = {
+    "the app": ("monailabel_app", ["--help"]),
+    "a command that there is not": ("monailabel_app", ["serv"]),
+    "a script": ("scripts/pack_bundle.py", ["--help"]),
+    "an option of a script that there is not": ("scripts/prepare_data.py", ["--sorce", "x"]),
+}
+
+
+@pytest.mark.parametrize("command", HELPS)
+def test_a_help_does_not_wait_for_libraries(command):
+    """torch and MONAI take seconds to import."""
+    name, arguments = HELPS[command]
+    run = "run_path" if name.endswith(".py") else "run_module"
+    code = f"import runpy, sys; sys.argv = {[name, *arguments]}; runpy.{run}({name!r}, run_name='__main__')"
+    imported = f"try:\n  {code}\nexcept SystemExit: pass\nprint({{'torch', 'monai'}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", imported], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_names_that_there_are_not():
+    with pytest.raises(AttributeError, match="module 'rep3d' has no attribute 'absent'"):
+        _ = rep3d.absent
+    with pytest.raises(AttributeError, match="module 'rep3d.console' has no attribute 'absent'"):
+        _ = rep3d.console.absent
+    with pytest.raises(AttributeError, match="module 'rep3d.inference' has no attribute 'absent'"):
+        _ = rep3d.inference.absent

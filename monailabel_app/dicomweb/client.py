@@ -194,18 +194,12 @@ class Pacs:
         """A viewer's DICOMweb request, answered by the PACS as a stream. POST stores instances, and nothing else.
 
         Raises:
-            RequestError: 404, no DICOMweb resource; 502, the PACS does not answer, or sends on to another address.
+            RequestError: 404, no DICOMweb resource; 502, the PACS does not answer.
         """
         if not (STORE if method == "POST" else RESOURCE).fullmatch(path) or ".." in path:
             raise RequestError(404, f"{path[:200]!r} is no DICOMweb resource")
         url = f"{self.url}/{path}" + (f"?{query}" if query else "")
-        answer = self._session.request(
-            method, url, headers=dict(headers), data=body, stream=True, allow_redirects=False
-        )
-        if answer.is_redirect:
-            answer.close()
-            raise RequestError(502, "the PACS sends on to another address, which is not followed")
-        return answer
+        return self._session.request(method, url, headers=dict(headers), data=body, stream=True)
 
     @_answered
     def _search(self, modality: str) -> list[Series]:
@@ -245,11 +239,14 @@ def is_uid(text: str) -> bool:
 
 
 class _Session(requests.Session):
-    """With a time limit: a PACS that hangs must not hang the server."""
+    """With a time limit: a PACS that hangs must not hang the server. It goes nowhere but to the PACS's own address."""
 
     def request(self, *args: Any, **kwargs: Any) -> requests.Response:
-        kwargs.setdefault("timeout", TIMEOUT)
-        return super().request(*args, **kwargs)
+        answer = super().request(*args, **{"timeout": TIMEOUT, **kwargs, "allow_redirects": False})
+        if 300 <= answer.status_code < 400:
+            answer.close()
+            raise RequestError(502, "the PACS sends on to another address, which is not followed")
+        return answer
 
 
 def _series(dataset: pydicom.Dataset) -> Series:

@@ -32,7 +32,7 @@ class PacsImages:
         self.pacs = pacs
         self._folder = root / KNOWLEDGE / "series"
         self._converted = ConvertedSeries(root / KNOWLEDGE / "converted")
-        self._fetching = threading.Lock()
+        self._fetching = threading.Lock()  # one series at a time
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def paths(self) -> dict[str, Path]:
@@ -51,9 +51,10 @@ class PacsImages:
         """The folder of a series' files; fetched where the PACS has another number of them."""
         found = self._found(image_id)
         folder = self._folder / found.uid
-        count = folder / COUNT
+        if _fetched(folder) == str(found.count):  # nobody waits for others' series
+            return folder
         with self._fetching:
-            if not count.is_file() or count.read_text(encoding="utf-8") != str(found.count):
+            if _fetched(folder) != str(found.count):
                 self.pacs.fetch(found, folder)
         return folder
 
@@ -76,3 +77,11 @@ class PacsImages:
         if found is None:
             raise RequestError(404, f"there is no image {image_id[:200]!r}")
         return found
+
+
+def _fetched(folder: Path) -> str:
+    """How many instances the PACS told of when a series was fetched; empty where it was not."""
+    try:
+        return (folder / COUNT).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""

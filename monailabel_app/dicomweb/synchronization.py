@@ -152,7 +152,7 @@ class Synchronization:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "label.seg.nrrd"
             write_label_map(voxels, plain_geometry(voxels.shape, affine), path, labels=labels)
-            submit_label(self._studies, self._bundles, image_id, path, "final", info)
+            submit_label(self._studies, self._bundles, image_id, path, "final", info, uploaded=False)
         return self._studies.labels.info(image_id, "final")["version"]
 
     def _send_label(self, image_id: str, tag: str, stored: Collection[str]) -> None:

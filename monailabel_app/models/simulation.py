@@ -211,7 +211,7 @@ class Simulation:
                     "output_dir": temporary,
                     "seed": seed,
                     "epochs": EPOCHS,
-                    "val_interval": EPOCHS + 1,
+                    "val_interval": 0,
                     "train#trainer#epoch_length": self.plan.steps // EPOCHS,
                     "train#dataset#data": [self.pool[case] for case in sorted(cases)],
                 }

@@ -23,7 +23,7 @@ class ConvertedSeries:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of conversions: each has a volume in memory
         self._refused: dict[str, tuple[Files, RequestError]] = {}
 
     def file(self, image_id: str, series: Path) -> Path:
@@ -34,24 +34,32 @@ class ConvertedSeries:
         """
         path = self._folder / f"{image_id}.nii.gz"
         files = _files(series)
-        made_of = {"conversion": CONVERSION, "files": files}
+        if self._is_settled(image_id, path, files):  # nobody waits for others' series
+            return path
         with self._lock:
-            if not path.is_file() or read_json(path.with_suffix(".json")) != made_of:
+            if not self._is_settled(image_id, path, files):
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._convert(image_id, series, files, path)
-                write_json(path.with_suffix(".json"), made_of)
         return path
 
-    def _convert(self, image_id: str, series: Path, files: Files, path: Path) -> None:
-        """Or raise at once where the same files have been refused before."""
+    def _is_settled(self, image_id: str, path: Path, files: Files) -> bool:
+        """Whether the file was made of these files; raises at once where these have been refused before."""
         known, refusal = self._refused.get(image_id, (None, None))
         if refusal is not None and known == files:
             raise RequestError(refusal.status, refusal.message)
+        return path.is_file() and read_json(path.with_suffix(".json")) == _made_of(files)
+
+    def _convert(self, image_id: str, series: Path, files: Files, path: Path) -> None:
         try:
             convert_series(series, path)
         except RequestError as error:
             self._refused[image_id] = files, error
             raise
+        write_json(path.with_suffix(".json"), _made_of(files))
+
+
+def _made_of(files: Files) -> dict[str, object]:
+    return {"conversion": CONVERSION, "files": files}
 
 
 def _files(series: Path) -> Files:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from monailabel_app.errors import RequestError
+from monailabel_app.studies.names import id_of, was_id
 
 OUTSIDE = "a link that leads out of the studies folder, or in a circle"
 
@@ -31,6 +32,20 @@ def check_links(series: Path, root: Path) -> None:
     for path in series.rglob("*"):
         if path.is_symlink() and not leads_inside(path, root):
             raise RequestError(400, f"{series.name}: {path.name} is a link out of the studies, which is not followed")
+
+
+def rename_to_ids(folder: Path, suffix: str = "") -> None:
+    """Give what is stored under a name that was an id once the id of that name; where this has something, both stay.
+
+    Args:
+        suffix: of the names.
+    """
+    for entry in entries(folder):
+        name = entry.name.removesuffix(suffix)
+        if entry.name.endswith(suffix) and was_id(name):
+            target = folder / f"{id_of(name, 'name')}{suffix}"
+            if not os.path.lexists(target):
+                os.rename(entry.path, target)
 
 
 def leads_inside(path: str | os.PathLike, root: Path) -> bool:

@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 FORMAT = 1  # the number rises with what this code would misread
 FINAL = DefaultLabelTag.FINAL.value
 LOGGED = 20  # files of one kind, at the start
+TOLD = 3  # images that cannot be had, in a message
 
 
 def check_studies(root: Path) -> None:
@@ -264,10 +265,10 @@ class StudiesFolder(Datastore):
         return [image_id for image_id in self.images.paths() if image_id not in known]
 
     def datalist(self, full_path: bool = True) -> list[dict[str, Any]]:
-        """The images with a final label."""
+        """The images with a final label, but those that `_labelled` leaves out."""
         return [
             {key: str(path if full_path else path.relative_to(self.root)) for key, path in files.items()}
-            for files in self._labelled().values()
+            for files in self._labelled()[0].values()
         ]
 
     def status(self) -> dict[str, Any]:
@@ -294,26 +295,43 @@ class StudiesFolder(Datastore):
         return {"name": self.name(), "description": self.description(), "objects": objects}
 
     def get_dataset_archive(self, limit_cases: int | None = None) -> str:
-        """A ZIP file of the labelled images; the caller deletes it."""
-        labelled = list(self._labelled().items())[: limit_cases or None]
+        """A ZIP file of the labelled images; the caller deletes it. Its metadata tell which are left out, and why.
+
+        Raises:
+            RequestError: 404, there is none, or none that can be had; 507, an image cannot be stored.
+        """
+        labelled, skipped = self._labelled(limit_cases or None)
         if not labelled:
-            raise RequestError(404, "there is no labelled image yet")
+            reasons = "".join(f"; {image_id}: {reason}" for image_id, reason in list(skipped.items())[:TOLD])
+            raise RequestError(404, f"there is no labelled image yet{reasons}")
         with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
             with zipfile.ZipFile(file, "w") as archive:
-                for image_id, files in labelled:  # by the id: files in several folders may share a name
+                for image_id, files in labelled.items():  # by the id: files in several folders may share a name
                     for key, path in files.items():
                         archive.write(path, f"{key}/{image_id}{_suffix(path)}")
-                archive.writestr("metadata.json", json.dumps(self.json()))
+                archive.writestr("metadata.json", json.dumps({**self.json(), "skipped": skipped}))
         return file.name
 
-    def _labelled(self) -> dict[str, dict[str, Path]]:
-        """By id, the files "image" and "label" of the images with a final label."""
+    def _labelled(self, limit: int | None = None) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
+        """By id, the files "image" and "label" of the images with a final label, and why some cannot be had.
+
+        Raises:
+            RequestError: 507, an image cannot be stored.
+        """
         labels = self.labels.files(FINAL)
-        return {
-            image_id: {"image": self.images.file(image_id, path), "label": labels[image_id]}
-            for image_id, path in self.images.paths().items()
-            if image_id in labels
-        }
+        found: dict[str, dict[str, Path]] = {}
+        skipped: dict[str, str] = {}
+        for image_id, path in self.images.paths().items():
+            if image_id not in labels or len(found) == limit:
+                continue
+            try:
+                found[image_id] = {"image": self.images.file(image_id, path), "label": labels[image_id]}
+            except RequestError as error:
+                if error.status == 507:
+                    raise
+                logger.warning("labelled images: skipped %s: %s", image_id, error.message)
+                skipped[image_id] = error.message
+        return found, skipped
 
     def refresh(self) -> None:
         """Nothing to do: every listing reads the folder."""

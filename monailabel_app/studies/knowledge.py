@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monailabel_app.studies.entries import rename_to_ids
 from monailabel_app.studies.names import id_of
 from rep3d.files import read_json, write_json
 
 KNOWLEDGE = ".rep3d"  # the folder's name
+SUFFIX = ".json"
 
 
 class Knowledge:
@@ -24,6 +26,7 @@ class Knowledge:
         self._folder = folder
         self._lock = threading.Lock()  # of writes
         folder.mkdir(parents=True, exist_ok=True)
+        rename_to_ids(folder, SUFFIX)
 
     def of(self, image_id: str) -> dict[str, Any]:
         """What is known of an image; empty where nothing is."""
@@ -45,4 +48,4 @@ class Knowledge:
             self._file(image_id).unlink(missing_ok=True)
 
     def _file(self, image_id: str) -> Path:
-        return self._folder / f"{id_of(image_id, 'image')}.json"
+        return self._folder / f"{id_of(image_id, 'image')}{SUFFIX}"

@@ -18,8 +18,8 @@ from monailabel.interfaces.datastore import DefaultLabelTag
 
 from monailabel_app.errors import RequestError
 from monailabel_app.history import History, Version, digest
-from monailabel_app.studies.entries import OUTSIDE, entries, is_outside, leads_inside, shown
-from monailabel_app.studies.names import id_of
+from monailabel_app.studies.entries import OUTSIDE, entries, is_outside, leads_inside, rename_to_ids, shown
+from monailabel_app.studies.names import id_of, was_id
 from monailabel_app.studies.volumes import split_suffix
 from rep3d.files import copy_whole
 
@@ -39,8 +39,10 @@ class LabelStore:
         self._root = root
         self._folder = root / "labels"
         self._lock = threading.RLock()  # of writes
-        for name in (*TAGS, VERSIONS):
+        for name, suffix in {**dict.fromkeys(TAGS, SUFFIX), VERSIONS: ""}.items():
             (self._folder / name).mkdir(parents=True, exist_ok=True)
+            if leads_inside(self._folder / name, root):
+                rename_to_ids(self._folder / name, suffix)
         self._repair()
 
     def history(self, image_id: str) -> History:
@@ -64,7 +66,14 @@ class LabelStore:
             elif entry.name in TAGS:
                 problems = {Path(part.path): self._problem(part) for part in entries(Path(entry.path))}
                 found |= {shown(path, self._root): problem for path, problem in problems.items() if problem}
-            elif entry.name != VERSIONS:
+            elif entry.name == VERSIONS:
+                left = {
+                    Path(part.path): id_of(part.name, "label")
+                    for part in entries(Path(entry.path))
+                    if was_id(part.name)
+                }
+                found |= {shown(path, self._root): f"image {name!r} has other versions" for path, name in left.items()}
+            else:
                 found[shown(Path(entry.path), self._root)] = f"expected a label in the folder {' or '.join(TAGS)}"
         return found
 

@@ -11,6 +11,7 @@ from monailabel_app.errors import RequestError
 MAX_BYTES = 200  # of a name in UTF-8: with a suffix, and what marks it as half written, file systems take it
 _NAME = re.compile(r"[^\W_][\w .()+=,-]*")  # one file name: no separators, no leading dot, no control characters
 _READABLE_BYTES = 160
+_EARLIER_LENGTH = 200  # characters, of ids when the names of files were ids
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{i}" for port in ("COM", "LPT") for i in range(10))}  # of Windows
 
 
@@ -42,6 +43,11 @@ def id_of(name: str, what: str) -> str:
     return f"{_readable(name) or 'unnamed'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+def was_id(name: str) -> bool:
+    """Whether a name was an id once and is none now: one of too many bytes, or of letters in another form than NFC."""
+    return _follows_rules(name) and len(name) <= _EARLIER_LENGTH and name != id_of(name, "name")
+
+
 def may_lie_in(image_id: str, folder: str) -> bool:
     """Whether an id may be that of a folder, by its path below the studies, or of something in it."""
     folder = unicodedata.normalize("NFC", folder)
@@ -49,9 +55,14 @@ def may_lie_in(image_id: str, folder: str) -> bool:
 
 
 def _is_plain(name: str) -> bool:
-    if not _NAME.fullmatch(name) or ".." in name or name[-1] in ". " or name.split(".")[0].upper() in _RESERVED:
+    return _follows_rules(name) and len(name.encode()) <= MAX_BYTES
+
+
+def _follows_rules(name: str) -> bool:
+    """Of a plain name, but for its length."""
+    if not _NAME.fullmatch(name) or ".." in name or name[-1] in ". ":
         return False
-    return len(name.encode()) <= MAX_BYTES
+    return name.split(".")[0].upper() not in _RESERVED
 
 
 def _readable(name: str) -> str:

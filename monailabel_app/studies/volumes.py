@@ -70,7 +70,7 @@ def image_note(path: Path) -> str:
 
 @contextmanager
 def admitted() -> Iterator[None]:
-    """Let an upload in to be looked at, for as long as the context lasts.
+    """Let an upload in to be looked at, for as long as the context lasts. Others wait meanwhile: hold no lock then.
 
     Raises:
         RequestError: 503, too many are in already.
@@ -78,7 +78,8 @@ def admitted() -> Iterator[None]:
     if not _admitted.acquire(blocking=False):
         raise RequestError(503, f"{MAX_WAITING} uploads are waiting already, try again later")
     try:
-        yield
+        with _checking:
+            yield
     finally:
         _admitted.release()
 
@@ -90,8 +91,8 @@ def check_upload(path: Path) -> None:
 
 
 def check_image(path: Path) -> None:
-    """Raise RequestError unless the file holds an image that a network can take. One file is looked at at a time."""
-    with _checking, time_limit(MAX_SECONDS):
+    """Raise RequestError unless the file holds an image that a network can take."""
+    with time_limit(MAX_SECONDS):
         read_grid(path)
         read_voxels(path)
 
@@ -106,7 +107,7 @@ def read_label(path: Path, image: Geometry, values: Iterable[int], allow_empty: 
     Raises:
         RequestError: unreadable; not on its image; voxels that are no label ids; empty.
     """
-    with _checking, time_limit(MAX_SECONDS):
+    with time_limit(MAX_SECONDS):
         grid = read_grid(path)
         problem = agreement_problem(grid, image)
         if problem and not agrees_in_itk(grid, image):

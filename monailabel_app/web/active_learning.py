@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from monailabel_app.models.active_learning import pick_sample
-from monailabel_app.web.answers import TaskStatus, task_status, without_path
+from monailabel_app.web.answers import TaskStatus, image_answer, task_status
 from monailabel_app.web.arguments import Annotator, AnyUser, AppServices, JSONParameters
 from monailabel_app.web.parameters import SampleParameters, check_parameters
 
@@ -13,12 +13,14 @@ router = APIRouter()
 
 
 @router.post("/activelearning/{strategy}")
-def next_sample(user: AnyUser, services: AppServices, strategy: str, params: JSONParameters) -> dict[str, object]:
+def next_sample(
+    user: AnyUser, services: AppServices, request: Request, strategy: str, params: JSONParameters
+) -> dict[str, object]:
     model = check_parameters(SampleParameters, params).model
     services.synchronize()
     services.background.keep_scores()
-    request = {"strategy": strategy, "model": model}
-    return without_path(pick_sample(services.strategies, request, services.studies))
+    wanted = {"strategy": strategy, "model": model}
+    return image_answer(pick_sample(services.strategies, wanted, services.studies), request)
 
 
 @router.get("/scoring/")

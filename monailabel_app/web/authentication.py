@@ -17,6 +17,7 @@ import requests
 
 from monailabel_app.errors import RequestError
 from monailabel_app.settings import Settings
+from monailabel_app.web.brake import Brake
 
 ROLES = ("monailabel-admin", "monailabel-reviewer", "monailabel-annotator", "monailabel-user")  # MONAI Label's
 ADMIN, REVIEWER, ANNOTATOR, USER = ROLES
@@ -76,6 +77,7 @@ class Authentication:
         self._roles_claim = roles_claim.split("#")
         self._issuer: dict[str, str] = {}
         self._jwks: jwt.PyJWKClient | None = None
+        self._brake = Brake()
 
     @classmethod
     def of(cls, settings: Settings) -> Authentication:
@@ -96,38 +98,50 @@ class Authentication:
         """Whether the viewer's files need credentials too: a browser asks for them at its first page."""
         return bool(self._keys)
 
-    def user(self, authorization: str | None, api_key: str | None) -> User:
+    def user(self, authorization: str | None, api_key: str | None, client: str = "") -> User:
         """Who calls.
 
+        Args:
+            client: the address from which somebody calls.
+
         Raises:
-            RequestError: 401, no or no valid credentials.
+            RequestError: 401, no or no valid credentials; 429, too many wrong ones from this address; 502, the provider
+                does not answer.
         """
         if not self.enabled:
             return LOCAL_USER
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() == "basic" and not api_key:
-            return self._user_of_password(token)
+            return self._user_of_password(token, client)
         credential = api_key or (token.strip() if scheme.lower() == "bearer" else "")
         if not credential:
             raise RequestError(401, "credentials are missing")
-        user = self._user_of_key(credential)
-        if user is None and self.realm:
-            user = self._user_of_token(credential)
-        if user is None:
-            raise RequestError(401, "the credentials are not valid")
+        with self._brake.trying(client, credential):
+            user = self._user_of_key(credential)
+            if user is None and self.realm:
+                user = self._user_of_token(credential)
+            if user is None:
+                raise RequestError(401, "the credentials are not valid")
         return user
 
-    def token(self, username: str, password: str) -> dict[str, object]:
+    def token(self, username: str, password: str, client: str = "") -> dict[str, object]:
         """What 3D Slicer asks for with its login form: of a key's holder the key itself, else the provider's token.
 
+        Args:
+            client: the address from which somebody calls.
+
         Raises:
-            RequestError: 401, wrong name or password; 502, the provider does not answer.
+            RequestError: 401, wrong name or password; 429 and 502, as `user`.
         """
-        user = self._user_of_key(password)
-        if user is not None and user.username == username:
-            return {"access_token": password, "token_type": "bearer"}
-        if not self.realm:
-            raise RequestError(401, "the credentials are not valid")
+        with self._brake.trying(client, "" if self.realm else password):  # people choose a provider's passwords
+            user = self._user_of_key(password)
+            if user is not None and user.username == username:
+                return {"access_token": password, "token_type": "bearer"}
+            if not self.realm:
+                raise RequestError(401, "the credentials are not valid")
+            return self._token_of_provider(username, password)
+
+    def _token_of_provider(self, username: str, password: str) -> dict[str, object]:
         fields = {"client_id": self.client_id, "grant_type": "password", "username": username, "password": password}
         try:
             address = self._configuration()["token_endpoint"]
@@ -140,14 +154,15 @@ class Authentication:
         except (requests.RequestException, *NO_ANSWER) as error:
             raise _no_answer(error) from error
 
-    def _user_of_password(self, encoded: str) -> User:
+    def _user_of_password(self, encoded: str, client: str) -> User:
         try:
             name, key = _name_and_key(encoded)
         except ValueError as error:
             raise RequestError(401, "the credentials are not valid") from error
-        user = self._user_of_key(key)
-        if user is None or user.username != name:
-            raise RequestError(401, "the credentials are not valid")
+        with self._brake.trying(client, key):
+            user = self._user_of_key(key)
+            if user is None or user.username != name:
+                raise RequestError(401, "the credentials are not valid")
         return user
 
     def _user_of_key(self, key: str) -> User | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import PureWindowsPath
 from typing import Annotated
 
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import FileResponse
 
 from monailabel_app.studies.volumes import check_upload, split_suffix
-from monailabel_app.web.answers import without_path
+from monailabel_app.web.answers import image_answer
 from monailabel_app.web.arguments import Admin, Annotator, AnyUser, AppServices
 from monailabel_app.web.parameters import parse_parameters
 from monailabel_app.web.uploads import received
@@ -48,8 +48,8 @@ def download_image(user: AnyUser, services: AppServices, image: str) -> FileResp
 
 
 @router.get("/datastore/image/info")
-def image_info(user: AnyUser, services: AppServices, image: str) -> dict[str, object]:
-    return without_path(services.studies.get_image_info(image))
+def image_info(user: AnyUser, services: AppServices, request: Request, image: str) -> dict[str, object]:
+    return image_answer(services.studies.get_image_info(image), request)
 
 
 @router.put("/datastore/image/info")

@@ -16,13 +16,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from monailabel_app.errors import RequestError
 from monailabel_app.web.audit import VIEWER
 from monailabel_app.web.authentication import Authentication, User, claimed_name
-from monailabel_app.web.brake import Brake
 from monailabel_app.web.errors import refusal
 from monailabel_app.web.parameters import MAX_PARAMETERS
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
-TOKEN = "/auth/token"  # takes name and password
-OPEN = ("/", "/auth/", TOKEN)  # without credentials
+OPEN = ("/", "/auth/", "/auth/token")  # without credentials; the last takes name and password
 # A body may keep the server waiting for so long, and for as long again as its bytes take at the least speed.
 BODY_SECONDS, BODY_SPEED = 60, 16 * 2**10  # bytes per second
 
@@ -60,7 +58,6 @@ class Guard:
         self._only_local = not (authentication.enabled or insecure)
         self._origins = origins
         self._max_upload = max_upload
-        self._brake = Brake()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -75,11 +72,7 @@ class Guard:
                 _check_local(client, headers)
             self._check_origin(path, headers)
             _check_length(headers, limit)
-            if path == TOKEN:
-                self._brake.check(client)
-                self._brake.failed(client)  # until the answer tells otherwise: many guesses may come at a time
-                send = self._taken_back(client, send)
-            elif self._needs_user(path):
+            if self._needs_user(path):
                 scope.setdefault("state", {})["user"] = await self._user(client, headers)
         except RequestError as error:
             scope.setdefault("state", {})["tried"] = claimed_name(headers.get("authorization"))
@@ -91,25 +84,8 @@ class Guard:
         credentials = headers.get("authorization"), headers.get("x-api-key")
         if not any(credentials):
             return self.authentication.user(None, None)
-        self._brake.check(client)
-        try:
-            user: User = await run_in_threadpool(self.authentication.user, *credentials)
-        except RequestError as error:
-            if error.status == 401:
-                self._brake.failed(client)
-            raise
-        self._brake.check(client)  # again: of many guesses at a time all came in before the first was wrong
+        user: User = await run_in_threadpool(self.authentication.user, *credentials, client)
         return user
-
-    def _taken_back(self, client: str, send: Send) -> Send:
-        """An answer that does not refuse the credentials was no failure."""
-
-        async def send_watched(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] != 401:
-                self._brake.take_back(client)
-            await send(message)
-
-        return send_watched
 
     def _needs_user(self, path: str) -> bool:
         if path.startswith(VIEWER):

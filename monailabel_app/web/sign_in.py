@@ -30,7 +30,7 @@ def token(
     request.state.tried = username
     if not authentication.enabled:
         return {"access_token": None, "token_type": None}
-    return authentication.token(username, password)
+    return authentication.token(username, password, request.client.host if request.client else "")
 
 
 @router.get("/auth/token/valid")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
 import monailabel
 from fastapi import APIRouter, FastAPI, Request
-from fastapi.responses import RedirectResponse, Response, StreamingResponse
+from fastapi.responses import FileResponse, RedirectResponse, Response, StreamingResponse
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -16,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from monailabel_app.errors import RequestError
+from monailabel_app.web.answers import prefix_of
 from monailabel_app.web.arguments import AnyUser, AppServices
 from monailabel_app.web.authentication import ANNOTATOR
 
@@ -25,6 +27,8 @@ TO_PACS = ("accept", "accept-encoding", "content-type")
 FROM_PACS = ("content-type", "content-encoding", "content-length")
 INERT = {"content-security-policy": "sandbox"}  # a page that somebody stored in the PACS runs nothing
 PIECE = 2**16  # bytes
+SCRIPTS = ("text/html", "text/javascript", "application/javascript")
+ADDRESSES = (b'"/ohif/', b"'/ohif/", b"'/proxy/")  # in OHIF's files, which know of no prefix of the server's address
 
 router = APIRouter()
 
@@ -73,7 +77,22 @@ class _Viewer(StaticFiles):
                 raise
             response = await super().get_response("index.html", scope)
         request = Request(scope)
+        prefix = prefix_of(request)
+        if prefix and isinstance(response, FileResponse) and response.media_type in SCRIPTS:
+            content = await run_in_threadpool(_prefixed, str(response.path), prefix)
+            kept = {name: response.headers[name] for name in ("etag", "last-modified")}
+            response = Response(content, response.status_code, kept, response.media_type)
         if response.media_type == "text/html" and SERVER_COOKIE not in request.cookies:
-            address = quote(str(request.base_url.replace(path="/")), safe="")  # set_cookie would put it into quotes
-            response.headers.append("set-cookie", f"{SERVER_COOKIE}={address}; Path=/; SameSite=Strict")
+            address = request.base_url.replace(path=f"{prefix}/")
+            quoted = quote(str(address), safe="")  # set_cookie would put it into quotes
+            response.headers.append("set-cookie", f"{SERVER_COOKIE}={quoted}; Path={prefix}/; SameSite=Strict")
         return response
+
+
+@lru_cache
+def _prefixed(path: str, prefix: str) -> bytes:
+    """A file whose addresses of this server begin with the prefix."""
+    content = Path(path).read_bytes()
+    for address in ADDRESSES:
+        content = content.replace(address, address[:1] + prefix.encode() + address[1:])
+    return content

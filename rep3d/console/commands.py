@@ -10,7 +10,7 @@ import fire
 import fire.decorators
 
 from rep3d.console.errors import show_errors_briefly
-from rep3d.console.options import nearest
+from rep3d.console.nearest import nearest
 
 HIDDEN = "_fire_metadata"  # fire's help lists what has no underscore as something to call
 

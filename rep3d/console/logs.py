@@ -30,11 +30,12 @@ NOISY_WARNINGS = (
 
 
 class RunLog(logging.FileHandler):
-    """The log file of the run at hand, and the file of its status."""
+    """The log file of the run at hand, and beside it, once it has begun, the file of its status."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, encoding="utf-8")
-        self.status = StatusFile(path.with_suffix(".status.json"))
+        self.status: StatusFile | None = None
+        self.status_path = path.with_suffix(".status.json")
 
 
 def filter_noise() -> None:
@@ -45,7 +46,7 @@ def filter_noise() -> None:
         logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
-def start_log(folder: str | os.PathLike, name: str, *, writes: bool = True) -> None:
+def start_log(folder: str | os.PathLike, name: str, *, writes: bool = True, status: bool = True) -> None:
     """Append what this run says to a file, and tell its status in another, such as training.status.json.
 
     Ends the log of an earlier run in the same process. A file that cannot be written is only warned about.
@@ -54,6 +55,8 @@ def start_log(folder: str | os.PathLike, name: str, *, writes: bool = True) -> N
         folder: the run's folder; it is made.
         name: of the file in it.
         writes: whether this process writes: rank 0 only.
+        status: whether the run begins right now. Otherwise it may still be refused, and leaves the status of the one
+            before as it is; `start_status` begins it.
     """
     end_log()
     if not writes:
@@ -69,11 +72,26 @@ def start_log(folder: str | os.PathLike, name: str, *, writes: bool = True) -> N
         taking.addHandler(handler)
     logging.getLogger("rep3d").setLevel(logging.INFO)  # Python's default is WARNING
     file_only.info("started: %s", shlex.join(sys.argv))
+    if status:
+        start_status()
+
+
+def start_status() -> StatusFile | None:
+    """From now on the run at hand tells its status; None where it has no log file."""
+    log = _run_log()
+    if log is not None:
+        log.status = StatusFile(log.status_path)
+    return run_status()
 
 
 def run_status() -> StatusFile | None:
-    """Where the run at hand tells its status; None where it has no log file."""
-    return next((handler.status for handler in file_only.handlers if isinstance(handler, RunLog)), None)
+    """Where the run at hand tells its status; None where it has no log file, or has not begun."""
+    log = _run_log()
+    return log.status if log is not None else None
+
+
+def _run_log() -> RunLog | None:
+    return next((handler for handler in file_only.handlers if isinstance(handler, RunLog)), None)
 
 
 def end_log() -> None:

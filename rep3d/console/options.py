@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from numbers import Integral, Real
 from types import FrameType
 from typing import Any
@@ -19,6 +18,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.reference_resolver import ReferenceResolver
 
 from rep3d.console.errors import root_cause, show_errors_briefly
+from rep3d.console.nearest import nearest
 
 PATHS = ("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "init_from", "checkpoint")
 SEPARATOR = ReferenceResolver.sep
@@ -91,12 +91,6 @@ def undefined_ids(config: dict) -> list[str]:
 def is_runnable(value: Any) -> bool:
     """Whether a config's value is a list of expressions, such as what `monai.bundle run` runs."""
     return isinstance(value, list) and bool(value) and all(map(_is_expression, value))
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A question for the closest name, to end a message with; empty where none is close."""
-    found = get_close_matches(name, list(known), n=1)
-    return f", did you mean {found[0]!r}?" if found else ""
 
 
 def check_options(known_ids: Iterable[str], known_values: Mapping[str, Any] | None = None) -> None:
@@ -229,6 +223,7 @@ def _check_run_id(config: dict, run_id: str) -> None:
     if runs and run_id in config and run_id not in PREPARING:
         return
     names = [name for name, one in config.items() if is_runnable(one) and name not in PREPARING]
+    names.sort(key=lambda name: name == "run")  # last: MONAI Label's word for what the others name
     elsewhere = f"; its --config_file is {CONFIG_FILES[run_id]}" if run_id in CONFIG_FILES else ""
     expected = f"expected one of {', '.join(names)}{elsewhere or nearest(run_id, names)}"
     raise ValueError(f"run id {run_id!r} runs nothing, {expected}")

@@ -23,7 +23,8 @@ class Status:
     """What a run tells: a training all along, others when they fail or are stopped.
 
     Args:
-        state: "running", "finished", "stopped" or "failed". A run that is killed stays "running".
+        state: "running", "finished", "stopped" or "failed". A run that is killed stays "running"; one that is refused
+            tells nothing.
         reason: why it stopped or failed, in one line.
         started, updated: seconds since 1970.
         epoch, step: the latest, from 1 on; 0 before the first.

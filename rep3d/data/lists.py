@@ -64,7 +64,10 @@ def load_datalist(dataset_dir: str | os.PathLike, part: str, fold: int = 0) -> l
     elif any("fold" in pair for pair in pairs["training"]):
         items = _fold_items(folder / DATASET_FILE, pairs, fold)[part]
     elif fold != 0:
-        raise ValueError(f"fold is {fold}, but {str(folder)!r} has no {splits.name}: scripts/prepare_data.py makes one")
+        raise ValueError(
+            f"fold is {fold}, but {str(folder)!r} has no {splits.name}: write one, "
+            '[{"train": [case, ...], "val": [...]}, ...] with an entry for each fold'
+        )
     elif (folder / DATASET_FILE).is_file():
         items = _decathlon_items(pairs)[part]
     else:

@@ -12,7 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rep3d.console.options import nearest, option_ids, plain_values, references, undefined_ids, unused_ids
+from rep3d.console.nearest import nearest
+from rep3d.console.options import option_ids, plain_values, references, undefined_ids, unused_ids
 from rep3d.datasets.bundle_readme import COMPUTED, OF_WEIGHTS, OPTIONAL, computed_fields
 
 SECTIONS = {"common", "train", "data", "metadata", "readme"}  # of a data set, and of its recipe

@@ -51,7 +51,7 @@ def open_regular(path: str | os.PathLike) -> io.BufferedReader:
 
 
 class GzipReader(io.RawIOBase):
-    """What a gzip file holds, its checksums proved, as `gzip.open` gives it.
+    """What a gzip file holds, its checksums proved, as `gzip.open` gives it. Zeros may follow the last member.
 
     Python's own goes on for minutes in an upload that holds nothing but empty members.
 
@@ -60,7 +60,7 @@ class GzipReader(io.RawIOBase):
 
     Reading raises:
         EOFError: the file is cut.
-        OSError: more than MAX_MEMBERS members, or a `time_limit`.
+        OSError: more than MAX_MEMBERS members, something else after zeros, or a `time_limit`.
         zlib.error: damaged, or something else after a member.
     """
 
@@ -91,11 +91,22 @@ class GzipReader(io.RawIOBase):
         self._packed = self._packed or self._file.read(PACKED)
         if not self._packed:
             return False
+        if self._packed[0] == 0:
+            self._check_padding()
+            return False
         self._members += 1
         if self._members > MAX_MEMBERS:
             raise OSError(f"more than {MAX_MEMBERS} gzip members")
         self._stream = zlib.decompressobj(GZIP)
         return True
+
+    def _check_padding(self) -> None:
+        """Raise OSError unless nothing but zeros follows: programs disagree on members behind them."""
+        while self._packed:
+            _check_time()
+            if self._packed.strip(b"\0"):
+                raise OSError("something else follows the zeros behind a gzip member")
+            self._packed = self._file.read(PACKED)
 
 
 def fill(content: np.ndarray, file: io.BufferedIOBase | io.RawIOBase) -> int:

@@ -59,6 +59,7 @@ NEEDED = ("type", "dimension", "sizes", "encoding")
 READ = (*NEEDED, "endian", "space", "spacedirections", "spaceorigin", "spacings", "kinds", "spaceunits", "units")
 DISPLAYED = ("min", "max", "oldmin", "oldmax", "sampleunits", "content", "labels")
 IGNORED = (*DISPLAYED, "centers", "centerings", "thicknesses", "measurementframe")
+SKIPS = ("byteskip", "lineskip")  # what lies between header and voxels: nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,9 +236,12 @@ def _parse(path: Path, content: bytes) -> tuple[dict[str, str], dict[str, str]]:
 def _check_names(path: Path, told: Mapping[str, str]) -> None:
     if "datafile" in told:
         raise VolumeError(path, "the file is no NRRD file with its voxels inside: its header names a data file")
-    unknown = [name for name in told if name not in READ + IGNORED]
+    unknown = [name for name in told if name not in READ + IGNORED + SKIPS]
     if unknown:
         raise VolumeError(path, f"the header has the field {unknown[0][:40]!r}, which is not read here")
+    for name in SKIPS:
+        if told.get(name, "0") != "0":
+            raise VolumeError(path, f"{name} is {told[name][:20]!r}, expected 0: the voxels follow the header")
     missing = [name for name in NEEDED if name not in told]
     if missing:
         raise VolumeError(path, f"the file is no NRRD file: its header tells no {', '.join(missing)}")

@@ -111,7 +111,7 @@ def run_cell(bundle: Path, dataset_dir: str, form: str, seed: int, steps: int) -
             "batch_size": 1,
             "learning_rate": LEARNING_RATE,
             "epochs": EPOCHS,
-            "val_interval": EPOCHS + 1,
+            "val_interval": 0,
             "train#trainer#epoch_length": steps // EPOCHS,
             "train#random_transforms": random_transforms(),
         }

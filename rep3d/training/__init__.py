@@ -1,18 +1,20 @@
 """What a training needs beyond MONAI: its steps, its checkpoints, and what it shows."""
 
+from rep3d.shipped import check_ckpt_dir, weights_in_use
 from rep3d.training.checkpoints import Checkpoints, is_better, load_deployed, trained_on
 from rep3d.training.cpu import keep_freed_memory
 from rep3d.training.finite_steps import FiniteSteps
 from rep3d.training.parameters import parameter_groups
 from rep3d.training.processes import handlers_of_rank, join_process_group, leave_process_group, local_device
 from rep3d.training.progress import TrainingProgress, key_metric, tell_results
-from rep3d.training.shipped import check_ckpt_dir, weights_in_use
 from rep3d.training.tensorboard import write_dice, write_learning_rate
+from rep3d.training.validation import Validation
 
 __all__ = [
     "Checkpoints",
     "FiniteSteps",
     "TrainingProgress",
+    "Validation",
     "check_ckpt_dir",
     "handlers_of_rank",
     "is_better",

@@ -236,8 +236,8 @@ class Checkpoints:
                 " --learning_rate"
             )
         if unvalidated:
-            reason = "every score is NaN" if state.best_metric_epoch > 0 else "val_interval is larger than epochs"
-            logger.warning("no epoch was validated, %s: %s holds the last weights", reason, BEST)
+            reason = ", every score is NaN" if state.best_metric_epoch > 0 else ""
+            logger.warning("no epoch was validated%s: %s holds the last weights", reason, BEST)
             save_whole(self._finite_weights(), self.folder / BEST)
 
     def _diverging(self) -> bool:

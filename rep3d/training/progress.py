@@ -18,7 +18,7 @@ from monai.handlers import from_engine
 from tqdm import tqdm
 
 from rep3d.console.errors import end_of_run
-from rep3d.console.logs import run_status
+from rep3d.console.logs import start_status
 from rep3d.console.progress import SECONDS, in_terminal, tell
 from rep3d.console.status import StatusFile
 
@@ -53,7 +53,7 @@ class TrainingProgress:
 
     def _start(self) -> None:
         self.opened = False  # with the first epoch, after what other handlers say at the start
-        self.status = run_status()
+        self.status = start_status()
         alone = not (dist.is_available() and dist.is_initialized())  # others may wait for this process in their code
         if alone and threading.current_thread() is threading.main_thread():
             self.on_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 logger = logging.getLogger(__name__)
 
+WORDS = {"lr": "learning rate", "total_iters": "the number of epochs in the schedule"}  # for names that nobody typed
 RATES = ("lr", "initial_lr", "base_lrs")  # follow from the learning rate
 
 
@@ -94,9 +95,9 @@ def _set_rates(
 def _tell_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     told = set()
     for old, new in [*zip(before["groups"], now["groups"], strict=True), (before["schedule"], now["schedule"])]:
-        rate = new.get("rate_name") or old.get("rate_name") or "learning rate"
+        words = {**WORDS, "lr": new.get("rate_name") or old.get("rate_name") or WORDS["lr"]}
         for name in sorted(old.keys() & new.keys()):
-            line = (rate if name == "lr" else name, str(old[name]), str(new[name]))
+            line = (words.get(name, name), str(old[name]), str(new[name]))
             if old[name] == new[name] or line in told or name in (*RATES[1:], "rate_name", "_last_lr"):
                 continue
             told.add(line)

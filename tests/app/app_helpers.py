@@ -27,13 +27,21 @@ class Server:
     Args:
         own_python: start an interpreter, not a fork of one that has the libraries (see `programs`): in the network
             namespace of the caller.
+        root_path: prefix of the address under which a proxy has it.
     """
 
     app_source = ROOT / "monailabel_app"
     module = "monailabel_app"
 
     def __init__(
-        self, folder: Path, *, host: str = "127.0.0.1", studies: str = "", own_python: bool = False, **conf: str
+        self,
+        folder: Path,
+        *,
+        host: str = "127.0.0.1",
+        studies: str = "",
+        own_python: bool = False,
+        root_path: str = "",
+        **conf: str,
     ) -> None:
         self.folder = folder
         self.studies = folder / "studies"
@@ -43,6 +51,7 @@ class Server:
         shutil.copytree(self.app_source, self.app, ignore=shutil.ignore_patterns("__pycache__", "logs"))
         self.command = [sys.executable, "-m", self.module, "start_server", "--studies", studies or str(self.studies)]
         self.command += ["--host", host, "--port", self.url.rpartition(":")[2], "--app", str(self.app)]
+        self.command += ["--root_path", root_path]
         for name, value in conf.items():
             self.command += ["--conf", name, value]
         self.own_python = own_python

@@ -25,6 +25,24 @@ def test_help_and_version(option, told, arguments, capsys):
     assert status in (None, 0) and told in printed.out and not printed.err
 
 
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("start_server", ["--studies", "--host", "--ssl_keyfile", "--conf", "api_keys"]),
+        ("versions", ["--model", "--bundles"]),
+        ("serve_version", ["--model", "--bundles", "--version"]),
+    ],
+)
+def test_the_options_of_a_command(command, options, capsys):
+    main(["--help"])
+    told = capsys.readouterr().out
+    assert f"python -m monailabel_app {command} " in told and "python -m monailabel_app COMMAND --help" in told
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    told = capsys.readouterr().out
+    assert all(option in told for option in options)
+
+
 @pytest.mark.parametrize("arguments", [[], ["start"], ["--halp"], ["serve_version", "--model", "kits", "--version"]])
 def test_words_that_are_no_command(arguments, capsys):
     with pytest.raises(SystemExit) as end:
@@ -37,6 +55,8 @@ def started(monkeypatch):
     """What uvicorn is told, without a server."""
     told = {}
     monkeypatch.setattr(uvicorn, "run", lambda app, **options: told.update(options))
+    # Not the tests' own; uvicorn must find it done.
+    monkeypatch.setattr("monailabel_app.__main__.own_temporary_files", lambda: told.update(temporary=not told))
     monkeypatch.setattr("monailabel.main.init_log_config", lambda *_: None)
     monkeypatch.setattr("monailabel.main.Main.start_server_init_settings", lambda *_: None)
     monkeypatch.setitem(HTTP_PROTOCOLS, "auto", HTTP_PROTOCOLS["auto"])
@@ -47,7 +67,7 @@ def started(monkeypatch):
 @pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=str)
 def test_starts(workers, started, tmp_path):
     main(["start_server", "--studies", str(tmp_path), "--root_path", "/monai", *workers])
-    assert (started["host"], started["root_path"]) == ("127.0.0.1", "/monai")
+    assert (started["host"], started["root_path"]) == ("127.0.0.1", "/monai") and started["temporary"]
     config = uvicorn.Config(print)
     config.load()
     assert config.http_protocol_class is Connection

@@ -128,10 +128,7 @@ def test_overlays_that_are_misspelt(tmp_path):
 def test_run_ids_that_run_nothing(files, run_id, near):
     message = refusal(files, run_id=run_id)
     expected = "training, run" if files == TRAIN else "evaluating, run"
-    assert message.startswith(f"run id {str(run_id)!r} runs nothing, expected one of ")
-    assert sorted(message.partition("one of ")[2].partition(", did")[0].partition(";")[0].split(", ")) == sorted(
-        expected.split(", ")
-    )
+    assert message.startswith(f"run id {str(run_id)!r} runs nothing, expected one of {expected}")
     assert message.endswith(f", did you mean {near!r}?") or not near
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from rep3d.console import status
 from rep3d.console.errors import end_of_run
-from rep3d.console.logs import end_log, run_status, start_log
+from rep3d.console.logs import end_log, run_status, start_log, start_status
 from rep3d.console.status import StatusFile, read_status
 
 
@@ -37,6 +37,19 @@ def test_a_new_run_takes_the_status_of_an_earlier_one_away(path):
     StatusFile(path).end("failed", "of yesterday")
     StatusFile(path)
     assert not path.exists()
+
+
+def test_a_run_that_has_not_begun_leaves_the_status_of_an_earlier_one(path):
+    StatusFile(path).end("finished")
+    start_log(path.parent, "training.log", status=False)
+    end_of_run(ValueError("refused"))
+    assert run_status() is None and read_status(path).state == "finished"
+    start_status()
+    assert not path.exists()
+    end_of_run(ValueError("no memory"))
+    assert read_status(path).reason == "ValueError: no memory"
+    end_log()
+    assert start_status() is None
 
 
 def test_a_status_that_cannot_be_written_ends_no_run(path, caplog, monkeypatch):

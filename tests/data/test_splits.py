@@ -111,7 +111,7 @@ def test_datalist_follows_the_file(layout, tmp_path):
 
 def test_a_fold_needs_the_file(tmp_path):
     (tmp_path / "imagesTr").mkdir()
-    with pytest.raises(ValueError, match="fold is 2, but .* has no splits.json: scripts/prepare_data.py makes one"):
+    with pytest.raises(ValueError, match="fold is 2, but .* has no splits.json: write one, .*an entry for each fold"):
         load_datalist(tmp_path, "training", 2)
 
 

@@ -359,3 +359,13 @@ def test_a_gzip_file_of_some_members(tmp_path):
     pieces = [content[start : start + 100] for start in range(0, len(content), 100)]
     (tmp_path / "a.nii.gz").write_bytes(b"".join(gzip.compress(piece) for piece in [*pieces, b""]))
     np.testing.assert_array_equal(read_volume(tmp_path / "a.nii.gz")[0], VOXELS)
+
+
+def test_zeros_behind_a_gzip_file(tmp_path):
+    """As tapes and some archives pad it."""
+    path = save(tmp_path / "a.nii.gz", VOXELS)
+    path.write_bytes(path.read_bytes() + bytes(100_000))
+    np.testing.assert_array_equal(read_volume(path)[0], np.asanyarray(nib.load(path).dataobj))
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(VolumeError, match="follows the zeros"):
+        read_volume(path)

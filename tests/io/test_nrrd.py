@@ -92,6 +92,27 @@ def test_endian(endian, encoding, tmp_path):
     assert_as_itk_reads(path)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        gzip.compress(CONTENT[:10]) + gzip.compress(CONTENT[10:]),
+        gzip.compress(b"") + gzip.compress(CONTENT) + gzip.compress(b""),
+        gzip.compress(CONTENT) + bytes(512),
+        gzip.compress(CONTENT[:1]) + gzip.compress(CONTENT[1:]) + bytes(200_000),
+    ],
+    ids=["two members", "empty members", "zeros behind", "members and many zeros"],
+)
+def test_gzip_members_and_padding(content, tmp_path):
+    assert_as_itk_reads(save(tmp_path / "a.nrrd", {"encoding": "gzip"}, content=content))
+
+
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+@pytest.mark.parametrize("line", ["byte skip: 0", "line skip: 0", "byteskip: 0", "lineskip: 0\nbyteskip: 0"])
+def test_nothing_is_skipped(line, encoding, tmp_path):
+    content = CONTENT if encoding == "raw" else gzip.compress(CONTENT)
+    assert_as_itk_reads(save(tmp_path / "a.nrrd", {"encoding": encoding}, more=f"{line}\n", content=content))
+
+
 def test_a_single_layer_is_a_volume(tmp_path):
     fields = {
         "dimension": "4",
@@ -125,7 +146,7 @@ SECOND_FILES = [
     "content: x\x85data file: {}\x1e\n",
     "line skip: 1\n",
     "byte skip: -1\n",
-    "lineskip: 0\n",
+    "lineskip: 0 1\n",
     "byteskip: 5\n",
 ]
 
@@ -185,6 +206,9 @@ def test_a_header_without_end(tmp_path):
         ({"kinds": "RGB-color domain domain"}, "kinds 'rgb-color domain domain'"),
         ({"kinds": "domain domain"}, "kinds has 2 words"),
         ({"space dimension": "3"}, "field 'spacedimension'"),
+        ({"line skip": "2"}, "lineskip is '2', expected 0"),
+        ({"byte skip": "-1"}, "byteskip is '-1', expected 0"),
+        ({"byte skip": ""}, "byteskip is '', expected 0"),
         ({"Sizes": "2 3 4"}, "for the second time"),
         ({"nothing known": "1"}, "field 'nothingknown'"),
     ],
@@ -209,7 +233,17 @@ def test_what_is_not_read(fields, told, tmp_path):
         ({"fields": {"encoding": "gzip"}, "content": b""}, "cannot be read"),
         ({"fields": {"encoding": "gzip"}, "content": gzip.compress(VOXELS.tobytes())[:-4]}, "cannot be read"),
         ({"fields": {"encoding": "gzip"}, "content": gzip.compress(bytes(25))}, "not the 24 bytes"),
-        ({"fields": {"encoding": "gzip"}, "content": gzip.compress(VOXELS.tobytes()) + b"x"}, "cannot be read"),
+        ({"fields": {"encoding": "gzip"}, "content": gzip.compress(CONTENT) + b"x"}, "cannot be read"),
+        ({"fields": {"encoding": "gzip"}, "content": gzip.compress(CONTENT) + bytes(9) + b"x"}, "follows the zeros"),
+        ({"fields": {"encoding": "gzip"}, "content": gzip.compress(CONTENT) + bytes(70_000) + b"x"}, "the zeros"),
+        (  # ITK reads zeros for the second half
+            {
+                "fields": {"encoding": "gzip"},
+                "content": gzip.compress(CONTENT[:9]) + bytes(9) + gzip.compress(CONTENT[9:]),
+            },
+            "follows the zeros",
+        ),
+        ({"content": CONTENT + bytes(512)}, "not the 24 bytes"),
     ],
 )
 def test_broken_files(arguments, told, tmp_path):

@@ -75,6 +75,7 @@ def test_deployed_form_is_the_same():
     assert recomputing.bottom.use_checkpoint
 
 
+@pytest.mark.slow
 def test_switched_on_and_off(relative_error):
     """Also in a network of others."""
     swin = SwinUNETR(1, 2, feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 2, 2, 2)).eval()

@@ -116,6 +116,16 @@ def test_plateau_with_other_settings(caplog):
     assert "patience is 7, was 0" in caplog.text
 
 
+def test_more_epochs(caplog):
+    """The bundle's schedule ends with its epochs, which is what people typed."""
+    first = Learning(polynomial(10)).run()
+    second = Learning(polynomial(20))
+    resume_learning(second.optimizer, second.schedule, first.checkpoint())
+    assert [record.getMessage() for record in caplog.records] == [
+        "resume: the number of epochs in the schedule is 20, was 10: the new one counts"
+    ]
+
+
 def test_weight_decay_and_betas(caplog):
     first = Learning(polynomial()).run()
     second = Learning(polynomial(), weight_decay=0.3, betas=(0.8, 0.99))

@@ -15,6 +15,7 @@ from bundle_helpers import ROOT
 from dicom_helpers import write_series
 from pacs_helpers import objects, pacs_server, until
 from PIL import Image
+from prefix_proxy import prefix_proxy
 
 pytestmark = pytest.mark.slow
 
@@ -149,6 +150,25 @@ def test_segmentation_lies_on_the_anatomy(place, browser, tmp_path, scan):
     browser.click("//button[text()='Next Sample']")
     sample = browser.text("1.2.826.0.1.3680043").text  # the prefix of these series
     assert sample in objects(place) or sample == study
+
+
+def test_behind_a_prefix(tmp_path):
+    """The list of studies, a study, a segmentation and the next sample, all below the prefix."""
+    with pacs_server(tmp_path, root_path="/monai") as place, prefix_proxy(place.server.url, "/monai") as url:
+        study, uid = store(place, write_series(tmp_path / "ball"))
+        browser = Browser(url, tmp_path / "profile")
+        try:
+            browser.text("Phantom, Ball")
+            connect(browser, study)
+            browser.click("//button[text()='Run']")
+            browser.text("Running Segmentation - Successful")
+            browser.click("//label[text()='Active Learning']")
+            browser.click("//button[text()='Next Sample']")
+            link = browser.find("//a[contains(@href, 'StudyInstanceUIDs')]").get_attribute("href")
+            assert link == f"{url}/ohif/monai-label?StudyInstanceUIDs={study}"
+        finally:
+            browser.driver.save_screenshot(str(tmp_path / "last.png"))
+            browser.driver.quit()
 
 
 def test_training_and_a_corrected_segmentation(place, browser, tmp_path):

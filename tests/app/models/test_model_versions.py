@@ -230,6 +230,13 @@ def test_versions_command(bundle, network, tmp_path, capsys):
     assert bundle.weights.read_bytes() == file.read_bytes()
 
 
+def test_versions_of_a_model_without(bundle, capsys):
+    main(["versions", "--model", MODEL, "--bundles", str(bundle.root.parent)])
+    told = f"{MODEL} has no versions yet: the first retraining keeps the weights that serve as version 1\n"
+    assert capsys.readouterr().out == told
+    assert not list_versions(bundle)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

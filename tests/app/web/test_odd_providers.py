@@ -2,14 +2,13 @@
 
 import base64
 import json
-import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from strangers import stranger
 
 from monailabel_app.errors import RequestError
 from monailabel_app.web.authentication import Authentication
@@ -26,41 +25,20 @@ KEYS = {"keys": [{**json.loads(key), "kid": kid} for kid, key in PUBLIC.items()]
 PAGE = "<html>Please sign in</html>"
 
 
-class Provider(BaseHTTPRequestHandler):
-    """Answers each path with what the server holds for it: a status, and a text or JSON."""
-
-    def do_GET(self):
-        self.rfile.read(int(self.headers.get("content-length", 0)))
-        status, content = self.server.answers.get(self.path, (404, ""))
-        self.send_response(status)
-        if status == 302:
-            self.send_header("location", content)
-        self.end_headers()
-        self.wfile.write((content if isinstance(content, str) else json.dumps(content)).encode())
-
-    do_POST = do_GET
-
-    def log_message(self, *_):
-        pass
-
-
 @contextmanager
 def provider(**answers):
     """A realm that answers as it should but for `configuration`, `keys` or `token`."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Provider)
-    realm = f"http://127.0.0.1:{server.server_port}"
-    told = {"issuer": realm, "jwks_uri": f"{realm}/keys", "token_endpoint": f"{realm}/token"}
-    server.answers = {
-        "/.well-known/openid-configuration": answers.get("configuration", (200, told)),
-        "/keys": answers.get("keys", (200, KEYS)),
-        "/token": answers.get("token", (200, {"access_token": "t"})),
-        "/text": (200, PAGE),
-        "/page": (200, {"access_token": "somebody else's"}),
-    }
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    yield realm
-    server.shutdown()
-    server.server_close()
+    with stranger() as server:
+        realm = server.url
+        told = {"issuer": realm, "jwks_uri": f"{realm}/keys", "token_endpoint": f"{realm}/token"}
+        server.answers = {
+            "/.well-known/openid-configuration": answers.get("configuration", (200, told)),
+            "/keys": answers.get("keys", (200, KEYS)),
+            "/token": answers.get("token", (200, {"access_token": "t"})),
+            "/text": (200, PAGE),
+            "/page": (200, {"access_token": "somebody else's"}),
+        }
+        yield realm
 
 
 def make_token(realm, key, algorithm, kid):

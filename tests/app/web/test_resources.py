@@ -93,12 +93,19 @@ def test_nothing_else_is_answered():
     assert sorted(found) == sorted(ROLE_OF)
 
 
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory):
+    """One for callers without a role, and one for each role."""
+    folder = tmp_path_factory.mktemp("app")
+    (folder / "logs").mkdir()
+    return {roles: make_server(NoServices(folder), Roles(*roles)) for roles in [(), *((role,) for role in ROLES)]}
+
+
 @pytest.mark.parametrize("address", ROLE_OF)
-def test_roles(address, tmp_path):
-    (tmp_path / "logs").mkdir()
+def test_roles(address, servers):
     method, path = address.replace("{service}", "wado").replace("{number}", "1").split()
-    for roles in ([], *([role] for role in ROLES)):
-        status = ask(make_server(NoServices(tmp_path), Roles(*roles)), method, path)[0]
+    for roles, server in servers.items():
+        status = ask(server, method, path)[0]
         assert (status == 403) == (bool(ROLE_OF[address]) and ROLE_OF[address] not in roles), (roles, status)
         assert status != 500
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rep3d.training.shipped import check_ckpt_dir, find_weights, weights_in_use
+from rep3d.shipped import check_ckpt_dir, find_weights, weights_in_use
 
 OWN = "models/trained"
 

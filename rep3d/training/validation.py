@@ -1,0 +1,41 @@
+"""When a training validates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ignite.engine import Events
+from monai.engines import Evaluator, Trainer
+
+from rep3d.data.cases import Item
+
+
+class Validation:
+    """Validates after every so many epochs, and after the last one in any case: a training ends with a score.
+
+    Args:
+        evaluator: MONAI evaluator.
+        cases: that it validates on; without any it is never run.
+        interval: in epochs; 0: never.
+
+    Raises:
+        ValueError: the interval is below 0.
+    """
+
+    def __init__(self, evaluator: Evaluator, cases: Sequence[Item], interval: int) -> None:
+        if interval < 0:
+            raise ValueError(f"val_interval is {interval}, expected 0 (never) or a number of epochs")
+        self.evaluator = evaluator
+        self.cases = cases
+        self.interval = interval
+
+    def attach(self, engine: Trainer) -> None:
+        """Attach to the trainer."""
+        if self.interval and self.cases:
+            engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._is_due), self._validate)
+
+    def _is_due(self, engine: Trainer, epoch: int) -> bool:
+        return epoch % self.interval == 0 or epoch == engine.state.max_epochs
+
+    def _validate(self, engine: Trainer) -> None:
+        self.evaluator.run(engine.state.epoch)

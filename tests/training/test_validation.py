@@ -1,0 +1,54 @@
+"""A training validates every so many epochs and after the last one."""
+
+import pytest
+from bundle_helpers import ROOT, TRAIN, make_dataset, run
+from ignite.engine import Engine, Events
+
+from rep3d.training import Validation
+
+BUNDLE = ROOT / "bundles/msd_hippocampus"
+
+
+def validated(epochs, interval, cases=("a",)):
+    """The epochs after which a training validates."""
+    evaluator, trainer, seen = Engine(lambda engine, batch: None), Engine(lambda engine, batch: None), []
+    evaluator.run = seen.append
+    Validation(evaluator, list(cases), interval).attach(trainer)
+    trainer.run([0, 1], max_epochs=epochs)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("epochs", "interval", "expected"),
+    [(2, 5, [2]), (5, 2, [2, 4, 5]), (4, 2, [2, 4]), (3, 1, [1, 2, 3]), (1, 1, [1]), (3, 0, [])],
+)
+def test_the_last_epoch_is_validated(epochs, interval, expected):
+    assert validated(epochs, interval) == expected
+
+
+def test_without_cases_nothing_is_validated():
+    assert validated(2, 1, cases=()) == []
+
+
+def test_a_training_that_goes_on_validates_its_new_last_epoch():
+    evaluator, trainer, seen = Engine(lambda engine, batch: None), Engine(lambda engine, batch: None), []
+    evaluator.run = seen.append
+    Validation(evaluator, ["a"], 5).attach(trainer)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED(once=2), trainer.terminate)
+    trainer.run([0], max_epochs=3)
+    trainer.run([0], max_epochs=7)
+    assert seen == [5, 7]
+
+
+def test_negative_interval():
+    with pytest.raises(ValueError, match="val_interval is -1, expected 0 .never. or a number of epochs"):
+        Validation(Engine(lambda engine, batch: None), ["a"], -1)
+
+
+def test_a_short_training_of_a_bundle_has_a_score(tmp_path):
+    """The bundle validates every fifth epoch."""
+    make_dataset(tmp_path / "data", BUNDLE, count=5)
+    done = run(BUNDLE, TRAIN, tmp_path / "data", tmp_path, "training", epochs=2, val_interval=5)
+    state = done.parser.get_parsed_content("validate#evaluator").state
+    assert state.best_metric_epoch == 2 and state.best_metric >= 0
+    assert "best validation Dice" in (tmp_path / "models/training.log").read_text(encoding="utf-8")
