@@ -63,7 +63,7 @@ def main(
         methods: some of ours, graph_cut, graph_cut_near, region_growing, automatic, ours_from_automatic and deepedit.
         bundle: folder of the bundle of ours.
         weights: of ours; empty: the bundle's.
-        network: config file with "network_def", in place of the bundle's.
+        network: config file with "network_def", in place of the bundle's inference.json.
         automatic: folder of a bundle, whose automatic segmentations are scored and started from.
         automatic_weights: of that bundle; empty: its own.
         deepedit: weights of scripts/train_deepedit.py.
@@ -88,7 +88,7 @@ def main(
     if cases < 0 or strips < 0:
         raise ValueError(f"cases is {cases} and strips {strips}, expected 0 or more")
     files = Weights(
-        config=Path(network or f"{bundle}/configs/train.json"),
+        config=Path(network or f"{bundle}/configs/inference.json"),
         weights=Path(weights or f"{bundle}/models/model.pt"),
         automatic=Path(automatic) if automatic else None,
         automatic_weights=Path(automatic_weights) if automatic_weights else None,

@@ -13,18 +13,17 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from rep3d.interactive.correction import WINDOW
+from rep3d.interactive.channels import QUANTILES
 from rep3d.interactive.grid import Grid, resample
 from rep3d.interactive.prompts import Prompt, draw
 
 MOST_VOXELS = 500_000  # of the grid: larger scans are seen with less detail
 BINS, BIN_WIDTH = 64, 2.0  # of the histograms; standard deviation in bins by which they are smoothed
-SMOOTHNESS, CONTRAST = (
-    10.0,
-    0.05,
-)  # numpymaxflow's lamda and sigma, the best of six on training cases of the hippocampus
-NEAR = 20.0  # mm from the clicks within which likelihoods fall to 1 / e, with
-NEAR_SMOOTHNESS, NEAR_CONTRAST = 20.0, 0.03  # the best of twelve on the same cases
+# numpymaxflow's lamda and sigma, the best of ten pairs on eight training cases of the hippocampus
+SMOOTHNESS, CONTRAST = 10.0, 0.05
+# Millimetres from the positive prompts over which likelihoods fall to 1 / e: of what did best there, the longest reach
+# and the least smoothness, with which larger objects do not collapse into their clicks.
+NEAR, NEAR_SMOOTHNESS, NEAR_CONTRAST = 40.0, 3.0, 0.05
 LIMITS = (3.0, 2.5, 2.0, 1.5, 1.0)  # standard deviations that region growing tries
 
 
@@ -113,7 +112,7 @@ def _seen(
     scan = Grid.of_scan(image.shape, spacing)
     grid = _whole(scan)
     values = resample(image, scan, grid).numpy()
-    low, high = np.quantile(values, WINDOW)
+    low, high = np.quantile(values, QUANTILES)
     values = (np.clip(values, low, high) - low) / max(high - low, 1e-12)
     positive, negative = (draw(prompts, grid) > 0).numpy()
     return scan, grid, values, positive & ~negative, negative & ~positive

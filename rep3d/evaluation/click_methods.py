@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from torch import nn
+from monai.inferers import SimpleInferer
 
 from rep3d.evaluation.click_cases import Case, Labels, read_ras
 from rep3d.evaluation.clicks import Segment
 from rep3d.interactive.correction import SIZE, Network, correct
+from rep3d.interactive.cubes import cube_edge
 from rep3d.interactive.prompts import Prompt
 from rep3d.training.checkpoints import load_deployed
 
@@ -31,41 +32,33 @@ def ours(network: Network, size: int = SIZE) -> Segment:
     return segment
 
 
-def load_network(configs: Sequence[Path], weights: Path, device: torch.device) -> nn.Module:
-    """The deployed network that config files define as "network_def", with weights.
+def load_ours(config: Path, weights: Path, device: torch.device) -> Segment:
+    """`ours` with the network of a bundle.
 
     Args:
-        configs: the later ones lie over the earlier ones.
+        config: the bundle's inference.json, or another file with "network_def" and where it differs from what
+            `rep3d.interactive` takes by itself with "inferer" and "patch_size".
         weights: a training checkpoint.
-        device: of the network; what it is given comes there by itself.
+        device: of the network.
 
     Raises:
-        ValueError: no "network_def".
+        ValueError: no "network_def", or weights of another network.
         FileNotFoundError: a file is not there.
     """
-    for path in (*configs, weights):
+    for path in (config, weights):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
     parser = ConfigParser()
-    parser.read_config([str(path) for path in configs])
-    config: Any = parser.config
-    if "network_def" not in config:
-        raise ValueError(f"{configs[-1]}: defines no 'network_def'")
-    if "imports" in config:
+    parser.read_config(str(config))
+    told: Any = parser.config
+    if "network_def" not in told:
+        raise ValueError(f"{config}: defines no 'network_def'")
+    if "imports" in told:
         parser.get_parsed_content("imports")
-    return OnDevice(load_deployed(parser.get_parsed_content("network_def"), weights), device)
-
-
-class OnDevice(nn.Module):
-    """A network that takes its input to its device."""
-
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
-        super().__init__()
-        self.network = network.to(device)
-        self.device = device
-
-    def forward(self, channels: torch.Tensor) -> torch.Tensor:
-        return self.network(channels.to(self.device))
+    network = load_deployed(parser.get_parsed_content("network_def"), weights).to(device)
+    inferer = parser.get_parsed_content("inferer") if "inferer" in told else SimpleInferer()
+    size = cube_edge(parser.get_parsed_content("patch_size")) if "patch_size" in told else SIZE
+    return ours(lambda channels: inferer(channels.to(device), network), size)
 
 
 class FromLabelMaps:

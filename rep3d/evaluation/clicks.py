@@ -35,7 +35,7 @@ class Method:
 
     Args:
         segment: follows prompts; None: it takes none, and only its start is scored.
-        start: the masks, by label id, from which a case starts; None: empty.
+        start: the masks by label from which a case starts; None: empty.
         settings: by which its results are told from those of other weights or parameters.
     """
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 
 from rep3d.interactive.grid import Grid
-from rep3d.interactive.prompts import Prompt, draw
+from rep3d.interactive.prompts import AREA_VALUE, Prompt, draw
 
 CHANNELS = ("image", "previous mask", "positive prompts", "negative prompts", "taken")
 QUANTILES = (0.005, 0.995)  # of the image within which it is clipped
 NEIGHBOURHOOD = 12  # voxels round the newest positive prompt whose spread is the width of the window
 LEAST_WIDTH = 0.1  # of the window, in standard deviations of the whole image
+
+STEP = 0.02  # what the way through one voxel costs that looks like the prompt; one that does not costs 1 more
+FAR = 1e3
 
 
 def input_channels(
@@ -32,7 +36,8 @@ def input_channels(
         prompts: oldest first.
         grid: the working grid.
     """
-    return torch.cat([focus(image, inside, mask, prompts, grid)[None], mask[None], draw(prompts, grid), taken[None]])
+    shown = focus(image, inside, mask, prompts, grid)
+    return torch.cat([shown[None], mask[None], prompt_channels(image, inside, prompts, grid), taken[None]])
 
 
 def standardize(image: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -53,13 +58,50 @@ def focus(
 
     What looks like the newest positive prompt, or without one like the mask, is near 0; what does not tends to -1 or 1.
     """
-    shown = _shown(mask, prompts, grid) & inside
+    core = _newest_core(prompts, True, inside, grid)
+    return _window(image, inside, mask & inside if core is None else core)
+
+
+def prompt_channels(image: torch.Tensor, inside: torch.Tensor, prompts: Sequence[Prompt], grid: Grid) -> torch.Tensor:
+    """`draw`, and round the newest prompt of either sign the area that it is likely to speak for: (2, *grid.shape)."""
+    channels = draw(prompts, grid)
+    for channel, positive in zip(channels, (True, False), strict=True):
+        core = _newest_core(prompts, positive, inside, grid)
+        if core is not None:
+            torch.maximum(channel, AREA_VALUE * spread(image, inside, core), out=channel)
+    return channels
+
+
+def spread(image: torch.Tensor, inside: torch.Tensor, core: torch.Tensor) -> torch.Tensor:
+    """How easily one comes from the core to each voxel through what looks like it: 1 to 0, of the image's shape.
+
+    exp(-d) of a geodesic distance d whose steps cost more, the less the voxel looks like the core; on voxels of twice
+    the edge. The idea of encoding clicks so is that of MIDeepSeg (Luo et al., 2021).
+    """
+    small = F.avg_pool3d(image[None, None], 2, ceil_mode=True)
+    seeds = F.max_pool3d(core[None, None].float(), 2, ceil_mode=True) > 0
+    within = F.max_pool3d(inside[None, None].float(), 2, ceil_mode=True) > 0
+    cost = _window(small[0, 0], within[0, 0], seeds[0, 0], NEIGHBOURHOOD // 2)[None, None].square() + STEP
+    cost[~within] = FAR
+    distance = torch.full_like(cost, FAR).masked_fill(seeds, 0)
+    for _ in range(2 * max(small.shape)):
+        closer = torch.minimum(distance, cost - F.max_pool3d(-distance, 3, 1, 1))
+        if torch.equal(closer, distance):
+            break
+        distance = closer
+    near = torch.exp(-distance)
+    return F.interpolate(near, image.shape, mode="trilinear")[0, 0] * inside
+
+
+def _window(
+    image: torch.Tensor, inside: torch.Tensor, shown: torch.Tensor, neighbourhood: int = NEIGHBOURHOOD
+) -> torch.Tensor:
     if not shown.any():
         shown = inside
     if not shown.any():
         return torch.zeros_like(image)
     near = tuple(
-        slice(max(int(indices.min()) - NEIGHBOURHOOD, 0), int(indices.max()) + NEIGHBOURHOOD + 1)
+        slice(max(int(indices.min()) - neighbourhood, 0), int(indices.max()) + neighbourhood + 1)
         for indices in shown.nonzero().unbind(1)
     )
     level = image[shown].median()
@@ -67,11 +109,11 @@ def focus(
     return torch.tanh((image - level) / width) * inside
 
 
-def _shown(mask: torch.Tensor, prompts: Sequence[Prompt], grid: Grid) -> torch.Tensor:
-    """The core of the newest positive prompt that lies on the grid; without one, the mask."""
+def _newest_core(prompts: Sequence[Prompt], positive: bool, inside: torch.Tensor, grid: Grid) -> torch.Tensor | None:
+    """The middle of the newest prompt of that sign that lies on the grid and in the scan, bool."""
     for prompt in reversed(prompts):
-        if prompt.positive:
-            drawn = draw([prompt], grid)[0]
+        if prompt.positive == positive:
+            drawn = draw([prompt], grid).amax(0) * inside
             if drawn.any():
                 return drawn > 0.5 * drawn.max()
-    return mask
+    return None

@@ -21,7 +21,7 @@ from rep3d.evaluation import cvpr25, deepedit
 from rep3d.evaluation.case_records import CaseRecords
 from rep3d.evaluation.click_baselines import graph_cut, graph_cut_near, region_growing
 from rep3d.evaluation.click_cases import Case, Labels, load_case
-from rep3d.evaluation.click_methods import FromLabelMaps, load_network, ours
+from rep3d.evaluation.click_methods import FromLabelMaps, load_ours
 from rep3d.evaluation.click_pictures import State, click_strip
 from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, MixedUser, Segment, User, deepest_user, evaluate, follow
@@ -47,7 +47,7 @@ class Weights:
     """The files of the networks.
 
     Args:
-        config: defines our network as "network_def".
+        config: defines our network, see `rep3d.evaluation.click_methods.load_ours`.
         weights: of our network.
         automatic: folder of the bundle that makes the automatic segmentations.
         automatic_weights: of that bundle; None: its own.
@@ -132,7 +132,8 @@ def _method(name: str, items: Sequence[Item], files: Weights, folder: Path) -> M
         start = FromLabelMaps(paths)
         if name == AUTOMATIC:
             return Method(None, start, settings)
-        return Method(_ours(files), start, {**settings, "weights": _digest(files.weights)})
+        segment, own = _ours(files)
+        return Method(segment, start, {**settings, **own})
     if name == DEEPEDIT:
         if files.deepedit is None:
             raise ValueError("the method deepedit needs --deepedit FILE, weights of scripts/train_deepedit.py")
@@ -148,12 +149,14 @@ def _segment_and_settings(name: str, files: Weights) -> tuple[Segment, None, Map
         importlib.import_module(module)  # what is missing is missed before hours have passed
         return segment, None, {}
     if name == OURS:
-        return _ours(files), None, {"weights": _digest(files.weights)}
-    raise ValueError(f"unknown method {name!r}, expected some of {', '.join(METHODS)}")
+        segment, own = _ours(files)
+        return segment, None, own
+    raise ValueError(f"the method {name!r} is none that starts from nothing, expected {', '.join((OURS, *BASELINES))}")
 
 
-def _ours(files: Weights) -> Segment:
-    return ours(load_network([files.config], files.weights, _device()))
+def _ours(files: Weights) -> tuple[Segment, dict[str, str]]:
+    segment = load_ours(files.config, files.weights, _device())
+    return segment, {"weights": _digest(files.weights), "config": _digest(files.config)}
 
 
 def _device() -> torch.device:

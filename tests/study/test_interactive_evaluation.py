@@ -16,8 +16,8 @@ from torch import nn
 from rep3d.study import interactive
 from rep3d.study.run import BundleRun
 
-# image, previous mask, positive, negative, taken: bright voxels, and those of positive prompts.
-WEIGHTS = [4.0, 0.0, 20.0, -20.0, -20.0]
+# Of the channels image, previous mask, positive, negative, taken: what looks like a positive prompt and lies near it.
+WEIGHTS, BIAS = [0.0, 10.0, 20.0, -20.0, -20.0], -4.0
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +40,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (data / "dataset.json").write_text(json.dumps({"labels": names, "training": entries}), encoding="utf-8")
 
     network = nn.Conv3d(5, 1, 1)
-    network.load_state_dict({"weight": torch.tensor(WEIGHTS).view(1, 5, 1, 1, 1), "bias": torch.tensor([-2.0])})
+    network.load_state_dict({"weight": torch.tensor(WEIGHTS).view(1, 5, 1, 1, 1), "bias": torch.tensor([BIAS])})
     torch.save(network.state_dict(), folder / "model.pt")
     definition = {"_target_": "torch.nn.Conv3d", "in_channels": 5, "out_channels": 1, "kernel_size": 1}
-    (folder / "network.json").write_text(json.dumps({"network_def": definition}), encoding="utf-8")
+    config = {"network_def": definition, "patch_size": [32, 32, 32]}
+    (folder / "network.json").write_text(json.dumps(config), encoding="utf-8")
     return {
         "dataset_dir": str(data),
         "weights": str(folder / "model.pt"),
