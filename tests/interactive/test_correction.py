@@ -32,7 +32,7 @@ def alike(channels):
 
 def marked(channels):
     """The previous mask, with the balls of positive prompts and without those of negative ones."""
-    return channels[:, 1:2] + channels[:, 2:3] - 2 * channels[:, 3:4] - 0.3
+    return channels[:, 1:2] + (channels[:, 2:3] > 0.6).float() - 2 * (channels[:, 3:4] > 0.6).float() - 0.5
 
 
 def everything(channels):
