@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from rep3d.interactive.correction import WINDOW
+from rep3d.interactive.channels import QUANTILES
 from rep3d.interactive.grid import Grid, resample
 from rep3d.interactive.prompts import Prompt, draw
 
@@ -112,7 +112,7 @@ def _seen(
     scan = Grid.of_scan(image.shape, spacing)
     grid = _whole(scan)
     values = resample(image, scan, grid).numpy()
-    low, high = np.quantile(values, WINDOW)
+    low, high = np.quantile(values, QUANTILES)
     values = (np.clip(values, low, high) - low) / max(high - low, 1e-12)
     positive, negative = (draw(prompts, grid) > 0).numpy()
     return scan, grid, values, positive & ~negative, negative & ~positive
