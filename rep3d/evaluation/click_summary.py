@@ -12,10 +12,12 @@ from matplotlib.figure import Figure
 from rep3d.console.tables import markdown_table
 from rep3d.evaluation.clicks import AIMS, CLICKS, MOST, Records, Series
 from rep3d.evaluation.comparison import bootstrap_interval
-from rep3d.evaluation.montage import LABEL_COLOURS
 from rep3d.evaluation.pictures import save_picture
 from rep3d.files import write_csv, write_json, write_text
 
+# Okabe and Ito's that stand out on white, the strongest first; a marker of its own for each, too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "os^Dv<>"
 SHOWN_INTERVAL = 5  # clicks, after which the table shows the interval of the Dice
 
 
@@ -56,10 +58,17 @@ def plot_clicks(results: Mapping[str, Records], path: Path) -> Path:
     panels = figure.subplots(1, len(labels), squeeze=False, sharey=True)[0]
     steps = range(max(CLICKS) + 1)
     for axes, label in zip(panels, labels, strict=True):
-        for colour, (method, records) in zip(LABEL_COLOURS, results.items(), strict=False):
+        for colour, marker, (method, records) in zip(COLOURS, MARKERS, results.items(), strict=False):
             table = np.array([[series.after(click) for click in steps] for series in _series(records, label)])
             low, high = np.array([bootstrap_interval(column) for column in table.T]).T
-            axes.plot(steps, table.mean(0), color=colour, marker=".", label=method if axes is panels[0] else None)
+            axes.plot(
+                steps,
+                table.mean(0),
+                color=colour,
+                marker=marker,
+                markersize=4,
+                label=method if axes is panels[0] else None,
+            )
             axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
         for aim in AIMS:
             axes.axhline(aim, color="#999999", linewidth=0.8, linestyle=":")

@@ -156,9 +156,10 @@ def test_the_deepest_click_on_hand_made_errors() -> None:
 def test_depth_counts_millimetres_and_ends_at_the_scan() -> None:
     bar = cuboid(slice(0, 9), slice(0, 3), slice(0, 3), shape=(9, 3, 3))
     assert deepest_click(bar, bar & False, (1, 1, 1)) == Prompt("point", ((4, 1, 1),), True)  # the middle of the ties
-    plate = cuboid(slice(0, 5), slice(0, 5), slice(0, 9), shape=(5, 5, 9))
-    click = deepest_click(plate, plate & False, (2, 2, 0.5))
-    assert click == Prompt("point", ((4, 4, 2),), True)  # 2.5 mm to the ends of the last axis, 6 of the others
+    thin = cuboid(slice(0, 5), slice(0, 5), slice(0, 1), shape=(8, 5, 3))  # of 4 mm: its middle is 3 mm deep
+    thick = cuboid(slice(5, 8), slice(0, 3), slice(0, 3), shape=(8, 5, 3))  # its middle is 2 mm deep
+    click = deepest_click(thin | thick, thin & False, (1, 1, 4))
+    assert click == Prompt("point", ((2, 2, 0),), True)
 
 
 def test_missed_and_superfluous_voxels_that_touch_are_two_errors() -> None:
