@@ -36,6 +36,7 @@ def test_channels_in_the_metadata():
     assert read(BUNDLE, "train")["in_channels"] == read(BUNDLE, "inference")["in_channels"] == len(CHANNELS)
 
 
+@pytest.mark.slow
 def test_training_on_several_data_sets_and_predictions(dataset, tmp_path):
     other = make_dataset(tmp_path / "second", BUNDLE, count=5)
     for item in load_datalist(other, "training"):  # another volume under the same name
@@ -83,6 +84,7 @@ def test_a_grid_that_is_no_cube(dataset, tmp_path):
     assert str(root_cause(raised.value)).startswith("patch_size is [32, 48, 32], expected equal numbers")
 
 
+@pytest.mark.slow
 def test_evaluation_of_clicks(dataset, weights, tmp_path):
     run(BUNDLE, EVALUATE, dataset, tmp_path, "evaluating", labels="together")
     names = {path.name for path in (tmp_path / "eval").iterdir()}
@@ -140,6 +142,7 @@ def test_prompts_that_are_none(settings, said, dataset, weights, tmp_path):
     assert str(root_cause(raised.value)).startswith(said)
 
 
+@pytest.mark.slow
 def test_networks_of_one_logit_are_not_averaged(dataset, weights, tmp_path):
     """Their softmax would be 1 everywhere."""
     scan, file = load_datalist(dataset, "test")[0]["image"], str(tmp_path / "models/model.pt")

@@ -128,6 +128,7 @@ def runs(pid: int) -> bool:
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGINT, 1)], ids=["SIGTERM", "SIGINT"]
 )
+@pytest.mark.slow
 def test_the_server_ends_with_it(number, status, tmp_path):
     """Where only this process is told, as by `kill` or a service manager."""
     file = tmp_path / "pid"

@@ -29,6 +29,7 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[path], expected[path])
 
 
+@pytest.mark.slow
 def test_decathlon_layout(tmp_path):
     folder = write_anatomy(tmp_path / "set", cases=10, **SMALL)
     dataset = json.loads((folder / "dataset.json").read_text())

@@ -43,6 +43,7 @@ def answers(*masks: torch.Tensor):
     return segment, told
 
 
+@pytest.mark.slow
 def test_areas_and_final_scores_of_one_label() -> None:
     # Two cubes are true. Equal cubes far apart: Dice and surface Dice are both 2 shared / (found + true).
     segment, told = answers(cubes(), cubes(0), cubes(0, 1, 2), cubes(0, 1))

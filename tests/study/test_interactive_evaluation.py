@@ -59,6 +59,7 @@ def rows(folder: Path) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.slow
 def test_methods_side_by_side(files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     pytest.importorskip("numpymaxflow")
     pytest.importorskip("SimpleITK")
@@ -110,6 +111,7 @@ def test_an_automatic_segmentation_is_scored_and_started_from(
     assert table["automatic"][1] == "-" and float(table["ours_from_automatic"][1]) > 0.95  # one click, one blob
 
 
+@pytest.mark.slow
 def test_deepedit_is_trained_in_parts_and_evaluated(files: dict[str, str], tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     weights = tmp_path / "deepedit.pt"
