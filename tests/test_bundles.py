@@ -258,6 +258,7 @@ def test_training_leaves_its_files(trained):
     assert last["epoch"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", [False, True])
 def test_scores_are_those_of_the_written_label_maps(refine, automatic, tmp_path):
     """Per case and label, in the grid of the labels."""
@@ -281,6 +282,7 @@ def test_scores_are_those_of_the_written_label_maps(refine, automatic, tmp_path)
     assert (tmp_path / "eval/summary.md").read_text(encoding="utf-8").startswith(f"Means over {TEST_CASES} case(s)")
 
 
+@pytest.mark.slow
 def test_ensemble_of_checkpoints(automatic, tmp_path):
     """The label maps of the mean softmax of two networks."""
     other = small_network(automatic.bundle).state_dict()
@@ -381,6 +383,7 @@ def test_training_stops_at_once_for_bad_files(trained, tmp_path):
     assert [path.name for path in (tmp_path / "out/models").glob("[!.]*")] == ["training.log"]
 
 
+@pytest.mark.slow
 def test_resume(trained, models, tmp_path):
     before = read_weights(models / "last.pt")
     resumed = run(trained.bundle, TRAIN, trained.dataset, tmp_path, "training", resume="true", epochs=2)
@@ -414,6 +417,7 @@ def test_same_seed_same_weights(trained, tmp_path):
     assert not all(torch.equal(first[name], weights[1][name]) for name in first)
 
 
+@pytest.mark.slow
 def test_torchscript_export(trained, tmp_path):
     ckpt_export(
         net_id="network_def",

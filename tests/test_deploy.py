@@ -326,6 +326,7 @@ def through_a_file(scripted):
     return torch.jit.load(buffer)
 
 
+@pytest.mark.slow
 @each_form
 def test_script_of_the_training_form_is_deployed(modulation, block_order, trained, x, relative_error):
     network = trained(modulation, block_order)

@@ -52,6 +52,7 @@ def scans(folder):
     return voxels
 
 
+@pytest.mark.slow
 def test_one_anatomy_under_all_headers(tmp_path, caplog):
     sitk = pytest.importorskip("SimpleITK")
     scans(tmp_path / "scans")

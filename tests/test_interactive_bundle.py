@@ -66,6 +66,7 @@ def test_training_on_several_data_sets_and_predictions(dataset, tmp_path):
     assert 0 <= last["best_metric"] <= 1
 
 
+@pytest.mark.slow
 def test_training_from_predictions(dataset, tmp_path):
     for item in load_datalist(dataset, "training"):
         name, volume = Path(item["image"]).name.removesuffix(".nii.gz"), nib.load(item["label"])

@@ -84,6 +84,7 @@ def test_an_ablation_of_another_family(ablation):
     assert parser["network_def"] == definition | {"modulation": ablation.stem}
 
 
+@pytest.mark.slow
 def test_a_run_with_an_ablation(tmp_path):
     """As `python -m monai.bundle run` does it, options included."""
     overlay = str(ROOT / "configs/ablations/csla.json")

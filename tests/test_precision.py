@@ -141,6 +141,7 @@ def _initialize(layer):
         nn.init.normal_(parameter, std=0.1)
 
 
+@pytest.mark.slow
 def test_whole_hippocampus_network():
     """Rounding to bfloat16 in twenty layers moves the deepest gradients by 0.3; wrong ones are 1.0 and more away."""
     parser = ConfigParser()
@@ -191,6 +192,7 @@ def test_networks_of_others(wrong_convolution):
     assert max(distance(actual[name], expected[name]) for name in convolutions) < 0.1
 
 
+@pytest.mark.slow
 def test_recomputed_activations(wrong_convolution, tiny_rep3d):
     wrong_convolution()
     network, recomputing = tiny_rep3d(), tiny_rep3d(use_checkpoint=True)

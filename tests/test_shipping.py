@@ -124,6 +124,7 @@ def test_monai_s_handler(deploy, bundle, shipped, x, expected):
     assert_same(network, x, expected)
 
 
+@pytest.mark.slow
 def test_monai_s_load(bundle, x, expected, tmp_path):
     """Also of weights that were trained since, which it is to be told."""
     place = {"bundle_dir": str(bundle.parent), "workflow_type": "inference"}

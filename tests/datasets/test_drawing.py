@@ -61,6 +61,7 @@ def test_more_cases_leave_those_that_are_there(tmp_path):
     assert_same(voxels(folder), voxels(write_anatomy(tmp_path / "at_once", cases=3, **SMALL)))
 
 
+@pytest.mark.slow
 def test_interrupted_drawing_goes_on(tmp_path, monkeypatch):
     def fail(size, seed):
         if seed[1] == 2:

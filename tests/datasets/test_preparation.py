@@ -285,6 +285,7 @@ def test_facts(tmp_path):
     assert "| spacing of axis 2 (mm) | 3 | 3 | 3 |" in text and "| anterior | 10 of 10 |" in text
 
 
+@pytest.mark.slow
 def test_script(tmp_path, capsys):
     main = runpy.run_path(str(ROOT / "scripts/prepare_data.py"))["main"]
     source = decathlon(tmp_path / "task")

@@ -84,6 +84,7 @@ def test_optimizer_holds_the_parameters_in_use(modulation, tiny_rep3d):
             assert not torch.equal(parameter, before[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modulation", MODULATIONS)
 def test_forward_leaves_the_weights_unchanged(modulation, tiny_rep3d):
     network, x = tiny_rep3d(modulation=modulation), torch.randn(SHAPE)
@@ -197,6 +198,7 @@ def test_output_shape(modulation, shape, tiny_rep3d):
     assert y.isfinite().all()
 
 
+@pytest.mark.slow
 def test_inference_size_of_a_sliding_window(tiny_rep3d):
     network = tiny_rep3d(feature_size=(1, 1, 1, 1), hidden_size=1, kernel_size=21, depths=(1, 1, 1, 1)).eval()
     with torch.no_grad():

@@ -137,6 +137,7 @@ def test_same_input_gives_the_same_bits(backend):
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", FAST)
 def test_compiles_without_graph_break(backend, relative_error):
     inputs = make_inputs((2, 3, 5, 6, 7, 7))

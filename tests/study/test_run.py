@@ -87,6 +87,7 @@ def test_a_process_that_says_nothing(python, tmp_path):
         run_process(RUN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stubborn", [False, True])
 def test_a_process_is_stopped(python, tmp_path, monkeypatch, stubborn):
     monkeypatch.setattr(study, "STOP_SECONDS", 1)

@@ -148,6 +148,7 @@ def test_diverging_bundle_keeps_its_last_finite_weights(tmp_path):
         read_weights(tmp_path / "models" / name)
 
 
+@pytest.mark.slow
 def test_an_epoch_that_ends_with_a_left_out_step_is_not_saved(tmp_path):
     """Finite weights may be spoilt all the same; and a training that ends so has diverged."""
     dataset = make_dataset(tmp_path / "data", BUNDLE)

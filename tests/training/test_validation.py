@@ -45,6 +45,7 @@ def test_negative_interval():
         Validation(Engine(lambda engine, batch: None), ["a"], -1)
 
 
+@pytest.mark.slow
 def test_a_short_training_of_a_bundle_has_a_score(tmp_path):
     """The bundle validates every fifth epoch."""
     make_dataset(tmp_path / "data", BUNDLE, count=5)

@@ -195,6 +195,7 @@ def test_ranks():
     assert by_diversity(unlabeled, {}) == by_entropy(unlabeled, {})
 
 
+@pytest.mark.slow
 def test_a_replaced_image_gets_new_scores(model, store):
     """It alone, also where its size and its time stay; scores that an older version left count on."""
     replaced, other, *_ = store.list_images()
@@ -230,6 +231,7 @@ def test_scores_are_kept_until_the_weights_change(model, store, tmp_path):
     assert all(scores.disagreement is not None for scores in known_scores(store, model).values())
 
 
+@pytest.mark.slow
 def test_strategies(model, store, material):
     strategies = make_strategies({"msd_hippocampus": model})
     assert set(strategies) == {"random", "first", "entropy", "disagreement", "diverse"}

@@ -80,6 +80,7 @@ def wait_until_in_line(model, count):
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_a_click_in_the_middle_of_another_inference(model, scans, monkeypatch):
     alone = [model.segment(scan).voxels for scan in scans[:2]]
     started, waits = threading.Event(), threading.Event()

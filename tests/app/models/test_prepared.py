@@ -215,6 +215,7 @@ def scan(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_results_are_the_same(tmp_path, scan, preparations):
     """Of the image that is kept, after presets and scores that use it, and of one that is prepared anew."""
     model = BundleInference(read_bundle(small_bundle(tmp_path, "amos_ct")))

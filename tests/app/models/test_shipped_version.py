@@ -75,6 +75,7 @@ def test_from_the_start_it_is_the_first_version(bundle, scan, tmp_path):
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_uploads_and_roll_back_leave_it_alone(bundle, scan, tmp_path):
     keep_shipped(bundle)
     before = bundle.shipped.read_bytes()
