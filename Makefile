@@ -4,7 +4,7 @@ PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 # A folder of your own scans for `make demo`; empty means the demo's own.
 DATA ?=
-# A folder of scans for `make label-demo`; empty means phantoms.
+# A folder of scans for `make label-demo`; empty means a real one and phantoms.
 STUDIES ?=
 
 INSTALL = .venv/bin/python -m pip install $(CONSTRAINTS)
@@ -13,7 +13,7 @@ INSTALL = .venv/bin/python -m pip install $(CONSTRAINTS)
 
 help:
 	@echo 'make demo    train and segment on this computer; your own data: make demo DATA="my folder"'
-	@echo 'make label-demo  serve the small network to 3D Slicer; your own scans: make label-demo STUDIES="my folder"'
+	@echo 'make label-demo  serve the hippocampus bundle to 3D Slicer; your own scans: make label-demo STUDIES="my folder"'
 	@echo 'make test    run the tests'
 	@echo 'make quick   run those that take no more than a few seconds each'
 	@echo 'make check   formatter, linter, type checker, layers, and that bundles/ is what configs/ renders to'

@@ -7,9 +7,9 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
+from rep3d.shipped import SHIPPED, TRAINED, find_weights
 
-WEIGHTS = "models/model.pt"
+logger = logging.getLogger(__name__)
 
 
 class TakesPrompts(ValueError):
@@ -24,6 +24,7 @@ class Bundle:
     labels: dict[str, int]  # without the background
     description: str
     version: str
+    shipped_sha256: str = ""  # of the weights that its metadata says it ships with
 
     @property
     def name(self) -> str:
@@ -32,7 +33,17 @@ class Bundle:
     @property
     def weights(self) -> Path:
         """The weights that serve; the file may not be there yet."""
-        return self.root / WEIGHTS
+        return find_weights(self.root)
+
+    @property
+    def own_weights(self) -> Path:
+        """What is to serve goes here: nothing writes to `shipped`."""
+        return self.root / TRAINED
+
+    @property
+    def shipped(self) -> Path:
+        """The weights that the bundle came with, where it did."""
+        return self.root / SHIPPED
 
     def config(self, name: str) -> Path:
         return self.root / "configs" / f"{name}.json"
@@ -51,7 +62,9 @@ def read_bundle(root: Path) -> Bundle:
             raise TakesPrompts(f"{root.name} is no model for automatic segmentation: it takes prompts, such as points")
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         labels = {name: int(index) for index, name in channels.items() if int(index) > 0}
-        return Bundle(root, labels, metadata["description"], metadata["version"])
+        weights = metadata.get("weights")  # of other people's bundles it may be anything
+        shipped = weights.get("sha256", "") if isinstance(weights, dict) else ""
+        return Bundle(root, labels, metadata["description"], metadata["version"], shipped)
     except TakesPrompts:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -73,15 +86,15 @@ def choose_bundles(folder: Path, models: str) -> dict[str, Bundle]:
     if models == "all":
         chosen = {}
         for name, root in found.items():
-            if (root / WEIGHTS).is_file():
+            if find_weights(root).is_file():
                 try:
                     chosen[name] = read_bundle(root)
                 except TakesPrompts as left_out:
                     logger.info("not served: %s", left_out)
         if not chosen:
             raise ValueError(
-                f"models is 'all', but no bundle in {folder} has {WEIGHTS}: train one, put weights there, or name a "
-                f"bundle to train it from a client: {', '.join(found) or 'there is none'}"
+                f"models is 'all', but no bundle in {folder} has weights: train one, put them in its {TRAINED}, "
+                f"or name a bundle to train it from a client: {', '.join(found) or 'there is none'}"
             )
         return chosen
     names = [name.strip() for name in models.split(",") if name.strip()]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monailabel_app.bundles import choose_bundles
-from monailabel_app.models.versions import list_versions, serve_version
+from monailabel_app.models.versions import keep_shipped, list_versions, serve_version
 
 COMMANDS = ("versions", "serve_version")
 COLUMNS = ("version", "date", "dice", "cases", "user", "note", "serving")
@@ -40,6 +40,7 @@ def run_command(arguments: Sequence[str], bundles: Path) -> str:
     if len(chosen) != 1:
         raise ValueError(f"--model is {options.model!r}, expected one of {', '.join(chosen)}")
     (bundle,) = chosen.values()
+    keep_shipped(bundle)
     if arguments[0] == "versions":
         versions = list_versions(bundle)
         if not versions:

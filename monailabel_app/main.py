@@ -21,7 +21,7 @@ from monailabel_app.models.active_learning import Uncertainty, make_strategies
 from monailabel_app.models.background import BackgroundWork
 from monailabel_app.models.inference import BundleInference, serve_bundles
 from monailabel_app.models.retraining import BundleTraining
-from monailabel_app.models.versions import check_versions
+from monailabel_app.models.versions import check_versions, keep_shipped
 from monailabel_app.models.warm_up import prepare_models
 from monailabel_app.services import Services
 from monailabel_app.settings import read_settings
@@ -56,6 +56,8 @@ class Rep3DApp(MONAILabelApp):
         in_pacs = studies.startswith(("http://", "https://"))
         studies_folder = settings.pacs_folder if in_pacs else Path(studies)
         self._locks = own_folders(bundles.values(), studies_folder)
+        for bundle in bundles.values():
+            keep_shipped(bundle)
         own_temporary_files()
         (folder / "logs").mkdir(exist_ok=True)
 
@@ -133,7 +135,7 @@ def own_folders(bundles: Iterable[Bundle], studies: Path) -> list[FileLock]:
         check_versions(bundle)
     check_studies(studies)
     check_writable(studies)
-    weights = [bundle.weights.parent for bundle in bundles]
+    weights = [bundle.shipped.parent for bundle in bundles]
     locks = lock_folders([*weights, studies / KNOWLEDGE], "server")
     for folder in weights:
         remove_parts(folder)

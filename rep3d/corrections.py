@@ -21,9 +21,10 @@ from torch import nn
 from rep3d.data.checks import image_problem
 from rep3d.data.notes import warn_once
 from rep3d.evaluation.planes import draw_planes
+from rep3d.interactive import prompts as show
 from rep3d.interactive.correction import SIZE, Correction, check_inside, correct
 from rep3d.interactive.grid import Grid
-from rep3d.interactive.prompts import Prompt, box, point
+from rep3d.interactive.prompts import Prompt
 from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, geometry_note
 from rep3d.io.nifti import write_marked
 from rep3d.io.volumes import read_volume, split_suffix
@@ -161,9 +162,9 @@ def _prompts_of(name: str, value: Any, geometry: Geometry, positions: str) -> It
     spacing = _spacing(geometry)
     voxels = [position if positions == "voxels" else _from_ras(position, geometry) for position in value]
     if name != "box":
-        yield from (point(voxel, spacing, name == "foreground") for voxel in voxels)
+        yield from (show.point(voxel, spacing, name == "foreground") for voxel in voxels)
     elif len(voxels) == 2:
-        yield box(*voxels, spacing)
+        yield show.box(voxels[0], voxels[1], spacing)
     else:
         raise ValueError(f"box is {value!r}, expected two positions, its opposite corners: [[i,j,k],[i,j,k]]")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -11,10 +12,13 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigParser, ckpt_export
 
-from rep3d.files import whole_file
+from rep3d.files import whole_file, write_text
+from rep3d.shipped import SHIPPED
+from rep3d.shipping import file_facts
 from rep3d.training.checkpoints import load_deployed, read_weights, save_whole
 
 INCLUDED = ("configs", "docs", "LICENSE")
+METADATA, NOTICE = "configs/metadata.json", "models/NOTICE"
 
 
 def pack_bundle(bundle: str | os.PathLike, weights: str | os.PathLike, archive: str | os.PathLike) -> Path:
@@ -22,7 +26,8 @@ def pack_bundle(bundle: str | os.PathLike, weights: str | os.PathLike, archive: 
 
     `models` in it holds model.pt (training form: for retraining and inference) and the deployed network for patches,
     (1, C, *patch_size), as model.ts (any batch and size) and model.onnx (that size only). Neither tells where its
-    source code lay on this computer.
+    source code lay on this computer. Beside weights that the bundle ships with stands their notice; of
+    others the metadata tells nothing.
 
     Args:
         bundle: the bundle's folder.
@@ -44,19 +49,32 @@ def pack_bundle(bundle: str | os.PathLike, weights: str | os.PathLike, archive: 
         (copy / "models").mkdir(parents=True)
         for name in INCLUDED:
             (shutil.copytree if (source / name).is_dir() else shutil.copy)(source / name, copy / name)
-        model = copy / "models/model.pt"
-        save_whole(dict(read_weights(weights)), model)
+        model = copy / SHIPPED
+        _pack_weights(source, weights, copy)
         image = torch.zeros(1, parser["in_channels"], *parser["patch_size"])
         _export_onnx(deployed, image, model.with_suffix(".onnx"))
         ckpt_export(
             net_id="network_def",
             filepath=str(model.with_suffix(".ts")),
             ckpt_file=str(model),
-            meta_file=str(copy / "configs/metadata.json"),
+            meta_file=str(copy / METADATA),
             config_file=str(copy / "configs/inference.json"),
         )
         _drop_source_places(model.with_suffix(".ts"))
         return _zip(copy, archive)
+
+
+def _pack_weights(source: Path, weights: str | os.PathLike, copy: Path) -> None:
+    """Weights that ship stay the file that metadata and notice are about."""
+    metadata = json.loads((copy / METADATA).read_text(encoding="utf-8"))
+    facts = metadata.pop("weights", None)
+    if facts is not None and file_facts(weights)["sha256"] == facts["sha256"]:
+        shutil.copy(weights, copy / SHIPPED)
+        shutil.copy(source / NOTICE, copy / NOTICE)
+        return
+    save_whole(dict(read_weights(weights)), copy / SHIPPED)
+    if facts is not None:
+        write_text(copy / METADATA, json.dumps(metadata, indent=4))
 
 
 def _export_onnx(network: torch.nn.Module, image: torch.Tensor, path: Path) -> None:

@@ -41,6 +41,12 @@ def check_folder(folder: Path, known: int) -> None:
 
 
 def mark_folder(folder: Path, known: int) -> None:
-    """Write the number of a folder's format, where it has none yet."""
-    if not (folder / FORMAT_FILE).is_file():
-        write_text(folder / FORMAT_FILE, str(known))
+    """Write the number of a folder's format, where it has none yet or that of an older one.
+
+    Raises:
+        ValueError: as `check_folder`.
+    """
+    check_folder(folder, known)
+    path = folder / FORMAT_FILE
+    if not path.is_file() or int(path.read_text(encoding="utf-8")) < known:
+        write_text(path, str(known))

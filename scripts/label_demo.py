@@ -1,15 +1,17 @@
-"""Start the MONAI Label server on this computer with a small network: what `make label-demo` runs.
+"""Start the MONAI Label server on this computer with the hippocampus bundle: what `make label-demo` runs.
 
-    python scripts/label_demo.py                         # on phantoms that are made on the spot
+    python scripts/label_demo.py                         # on a real scan, and phantoms that are made on the spot
     python scripts/label_demo.py --studies "my folder"   # on MR crops of the hippocampus
 
-Trains the small network of scripts/demo.py first where that has not been done.
+It serves what it was retrained to before, or else what was trained in the bundle's folder, by scripts/demo.py, or what
+the bundle ships with, and says which.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +20,15 @@ from fire.decorators import SetParseFn
 
 from rep3d.console.commands import run_command
 from rep3d.datasets.phantom import write_decathlon
+from rep3d.files import copy_whole
+from rep3d.locks import FolderLocks
+from rep3d.shipped import SHIPPED, TRAINED
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = ROOT / "bundles/msd_hippocampus"
+DEMO_WEIGHTS = ROOT / "runs/demo/models/model.pt"
 PHANTOMS = 8
+SCAN = ROOT / "tests/fixtures/hippocampus/hippocampus_148.nii.gz"  # see NOTICE beside it
 HELP = """
 In 3D Slicer (extension MONAI Label, https://www.slicer.org):
   1. module MONAI Label, MONAI Label server: http://127.0.0.1:{port}
@@ -37,48 +44,61 @@ def main(studies: str = "", port: int = 8000, output: str = str(ROOT / "runs/lab
     """Prepare studies and weights, then serve them until Ctrl+C.
 
     Args:
-        studies: folder of NIfTI or NRRD images; empty: phantoms.
+        studies: folder of NIfTI or NRRD images; empty: a real scan and phantoms.
         port: of the server, on 127.0.0.1.
-        output: folder for the phantoms, the bundle with its versions, logs and sessions.
+        output: folder for these, the bundle with its versions, logs and sessions.
     """
     folder = Path(output).absolute()
-    images = Path(studies).absolute() if studies else _phantoms(folder / "studies")
+    images = Path(studies).absolute() if studies else _examples(folder / "studies")
     if not images.is_dir():
         sys.exit(f"studies {studies!r} is no folder: give one of NIfTI or NRRD images")
     bundle = folder / "bundles" / BUNDLE.name
-    if not (bundle / "models/model.pt").is_file():
-        _install(bundle)
+    print(f"serving {install(bundle)}", flush=True)
     print(HELP.format(port=port), flush=True)
     command = [sys.executable, "-m", "monailabel_app", "start_server", "--studies", str(images), "--port", str(port)]
     command += ["--conf", "bundles", str(bundle.parent), "--conf", "models", bundle.name]
-    sys.exit(subprocess.run(command, cwd=ROOT).returncode)
+    sys.exit(serve(command))
 
 
-def _phantoms(folder: Path) -> Path:
-    """Scans without labels."""
+def _examples(folder: Path) -> Path:
+    """Scans without labels: phantoms, and a real one that no training of the bundle's own weights has seen."""
     if not folder.is_dir():
         labels = json.loads((BUNDLE / "configs/train.json").read_text(encoding="utf-8"))["label_names"]
         made = folder.with_name("phantom")
         write_decathlon(made, labels=dict(enumerate(labels[1:], 1)), count=PHANTOMS, seed=1)
+        shutil.copy(SCAN, made / "imagesTr")
         (made / "imagesTr").rename(folder)
         shutil.rmtree(made)
     return folder
 
 
-def _install(bundle: Path) -> None:
-    """A copy of the bundle with trained weights, so that retraining leaves the original alone."""
-    weights = next(
-        (path for path in (BUNDLE / "models/model.pt", ROOT / "runs/demo/models/model.pt") if path.is_file()), None
-    )
-    if weights is None:
-        print("There are no weights yet: training the small network of `make demo` first.\n", flush=True)
-        subprocess.run([sys.executable, str(ROOT / "scripts/demo.py")], check=True)
-        weights = ROOT / "runs/demo/models/model.pt"
-    ignored = shutil.ignore_patterns("models", "eval")
-    shutil.copytree(BUNDLE, bundle, ignore=ignored, dirs_exist_ok=True)
-    (bundle / "models").mkdir(exist_ok=True)
-    shutil.copy(weights, bundle / "models/model.pt")
-    print(f"serving {weights}", flush=True)
+def install(bundle: Path) -> Path:
+    """Make or refresh a copy of the bundle, so that retraining leaves the original alone.
+
+    Returns:
+        The weights that serve: the copy's own, which a retraining leaves there, or else the file that was copied.
+
+    Raises:
+        ValueError: a server works on the copy.
+    """
+    locks = FolderLocks([(bundle / SHIPPED).parent], "server")
+    shutil.copytree(BUNDLE, bundle, ignore=shutil.ignore_patterns("models", "eval"), dirs_exist_ok=True)
+    known = [path for path in (BUNDLE / TRAINED, DEMO_WEIGHTS, BUNDLE / SHIPPED) if path.is_file()]
+    if not known:
+        sys.exit(f"there are no weights: {BUNDLE / SHIPPED} is missing. `make demo` trains some")
+    copy_whole(known[0], bundle / SHIPPED)
+    locks.release()
+    return bundle / TRAINED if (bundle / TRAINED).is_file() else known[0]
+
+
+def serve(command: list[str]) -> int:
+    """Run the server until it ends, or end it with this process; its exit status."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    with subprocess.Popen(command, cwd=ROOT) as server:
+        try:
+            return server.wait()
+        finally:
+            server.terminate()
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ Needs the extra `export` for ONNX.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from fire.decorators import SetParseFn
 
 from rep3d.console.commands import run_command
@@ -21,11 +19,12 @@ def main(bundle: str, archive: str, weights: str | None = None) -> None:
     Args:
         bundle: the bundle's folder.
         archive: the zip file.
-        weights: a checkpoint; by default the bundle's models/model.pt.
+        weights: a checkpoint; by default what was trained in the bundle's folder, or else what it ships with.
     """
     from rep3d.export import pack_bundle  # here, not above: it takes seconds, and a help does not need it
+    from rep3d.shipped import find_weights
 
-    print(pack_bundle(bundle, weights or Path(bundle) / "models/model.pt", archive))
+    print(pack_bundle(bundle, weights or find_weights(bundle), archive))
 
 
 if __name__ == "__main__":

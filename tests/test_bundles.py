@@ -320,7 +320,7 @@ def test_folds(trained, tmp_path):
     shutil.copytree(trained.dataset, dataset)
     splits = make_splits(cases, {"training": 6, "validation": 1, "test": 1}, folds=3)
     (dataset / "splits.json").write_text(json.dumps(splits), encoding="utf-8")
-    for fold, models in ((0, "models"), (2, "models/fold2")):
+    for fold, models in ((0, "models/trained"), (2, "models/trained/fold2")):
         parser = ConfigParser()
         parser.read_config(str(trained.bundle / "configs/train.json"))
         parser.update({"fold": fold, "dataset_dir": str(dataset), "bundle_root": "root"})
@@ -495,7 +495,7 @@ def typed(words: list[str], dataset: Path, **settings) -> list[str]:
 def test_readme_commands_in_the_bundles_folder(checkout):
     training, evaluation, inference, _ = commands(checkout.bundle, "python")
     execute(typed(training, checkout.dataset, **SMALL, **SHORT), checkout.bundle)
-    assert (checkout.bundle / "models/model.pt").is_file()
+    assert (checkout.bundle / "models/trained/model.pt").is_file()
     output = execute(typed(evaluation, checkout.dataset, **SMALL), checkout.bundle)
     assert (checkout.bundle / "eval/scores.csv").is_file(), output
     execute(typed(inference, checkout.dataset, **SMALL), checkout.bundle)
@@ -527,8 +527,8 @@ def test_error_of_a_command_is_one_line(checkout, tmp_path):
     assert result.returncode != 0 and "Traceback" not in result.stdout + result.stderr
     last = result.stderr.rstrip().splitlines()[-1]
     assert re.match(r"FileNotFoundError: dataset_dir '.*nowhere' does not exist.*--dataset_dir DIR", last)
-    assert "Traceback" in (checkout.bundle / "models/training.log").read_text(encoding="utf-8")
-    assert read_status(checkout.bundle / "models/training.status.json") is None  # refused before it began
+    assert "Traceback" in (checkout.bundle / "models/trained/training.log").read_text(encoding="utf-8")
+    assert read_status(checkout.bundle / "models/trained/training.status.json") is None  # refused before it began
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import torch
 from bundle_helpers import INFERENCE, ROOT, TRAIN, make_dataset, run
 from recordings import unpack
 
-from rep3d.format_number import check_format
+from rep3d.format_number import check_format, mark_folder
 
 BUNDLE = ROOT / "bundles/msd_hippocampus"
 
@@ -54,3 +54,18 @@ def test_a_training_of_newer_code(door, dataset, tmp_path):
 def test_a_training_tells_its_format(dataset, tmp_path):
     run(BUNDLE, TRAIN, dataset, tmp_path, "training")
     assert torch.load(tmp_path / "models/last.pt", weights_only=True)["format"] == 1
+
+
+@pytest.mark.parametrize("before", [None, "1", "2\n"])
+def test_a_folder_s_number_rises(before, tmp_path):
+    if before is not None:
+        (tmp_path / ".format").write_text(before)
+    mark_folder(tmp_path, 2)
+    assert (tmp_path / ".format").read_text() == "2\n"
+
+
+def test_nor_does_it_fall(tmp_path):
+    (tmp_path / ".format").write_text("3")
+    with pytest.raises(ValueError, match="the format is 3, expected a number up to 2"):
+        mark_folder(tmp_path, 2)
+    assert (tmp_path / ".format").read_text() == "3"

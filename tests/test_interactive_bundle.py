@@ -33,6 +33,7 @@ def weights(tmp_path):
 def test_channels_in_the_metadata():
     image = read(BUNDLE, "metadata")["network_data_format"]["inputs"]["image"]
     assert list(image["channel_def"].values()) == list(CHANNELS)
+    assert read(BUNDLE, "train")["in_channels"] == read(BUNDLE, "inference")["in_channels"] == len(CHANNELS)
 
 
 def test_training_on_several_data_sets_and_predictions(dataset, tmp_path):
@@ -92,6 +93,10 @@ def test_evaluation_of_clicks(dataset, weights, tmp_path):
     ((method, by_label),) = figures.items()
     ((label, found),) = by_label.items()
     assert found["dice_after_0"]["mean"] == 0 and found["dice_after_10"]["mean"] > 0
+    chosen = {"labels": 1, "checkpoint": str(tmp_path / "models/model.pt")}
+    run(BUNDLE, EVALUATE, dataset, tmp_path / "one", "evaluating", **chosen)
+    one = json.loads((tmp_path / "one/eval/summary.json").read_text(encoding="utf-8"))[method]
+    assert list(one) == ["left ball"]
     before = (tmp_path / "eval/clicks.csv").read_bytes()
     run(BUNDLE, EVALUATE, dataset, tmp_path, "evaluating", labels="together")  # finished cases stay
     assert (tmp_path / "eval/clicks.csv").read_bytes() == before
@@ -149,4 +154,4 @@ def test_networks_of_one_logit_are_not_averaged(dataset, weights, tmp_path):
             foreground=[[4, 5, 3]],
             checkpoint=[file, file],
         )
-    assert "expected one file" in str(root_cause(raised.value))
+    assert "expected one checkpoint" in str(root_cause(raised.value))

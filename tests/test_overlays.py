@@ -12,9 +12,9 @@ from rep3d.console.errors import root_cause
 from rep3d.training.checkpoints import read_weights
 
 ABLATIONS = sorted(ROOT.glob("configs/ablations/*.json"))
-MOVED = sorted(ROOT.glob("configs/networks/rep3d_*.json"))
-MOVED.remove(ROOT / "configs/networks/rep3d_tiny.json")
-FAMILIES = [path for path in sorted(ROOT.glob("configs/networks/*.json")) if path not in MOVED]
+NETWORKS = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("configs/networks/*.json"))}
+FAMILIES = [path for path, content in NETWORKS.items() if "network_def" in content]
+MOVED = [path for path in NETWORKS if path not in FAMILIES]
 CONFIGS = [TRAIN, EVALUATE, INFERENCE]
 HIPPOCAMPUS = ROOT / "bundles/msd_hippocampus"
 
@@ -40,6 +40,11 @@ def own_parameters(bundle) -> float:
     return parameters(config_of(bundle, TRAIN))
 
 
+def test_families_and_what_was_moved():
+    assert [path.stem for path in FAMILIES] == ["rep3d", "rep3d_interactive", "rep3d_tiny"]
+    assert [path.stem for path in MOVED] == ["rep3d_csla", "rep3d_fixed", "rep3d_none"]
+
+
 def test_an_ablation_of_each_modulation():
     assert [path.stem for path in ABLATIONS] == ["csla", "fixed", "lrbm", "none"]
 
@@ -52,7 +57,8 @@ def test_an_ablation_keeps_the_sizes(bundle, ablation):
     for files in CONFIGS:
         parser = config_of(bundle, files, ablation)
         assert parser["network_def"] == own | {"modulation": ablation.stem}
-        assert parameters(parser) == pytest.approx(own_parameters(bundle), rel=0.05)
+        # With small kernels, the generator of the masks weighs more.
+        assert parameters(parser) == pytest.approx(own_parameters(bundle), rel=0.08)
 
 
 @pytest.mark.parametrize(("name", "expected"), [("msd_hippocampus", 10.3), ("kits", 65.8)])

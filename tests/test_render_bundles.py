@@ -20,7 +20,7 @@ def script():
 def copy(tmp_path):
     """A repository to edit."""
     shutil.copytree(ROOT / "configs", tmp_path / "configs")
-    shutil.copytree(ROOT / "bundles", tmp_path / "bundles", ignore=shutil.ignore_patterns("models", "eval"))
+    shutil.copytree(ROOT / "bundles", tmp_path / "bundles", ignore=shutil.ignore_patterns("*.pt", "eval"))
     shutil.copy(ROOT / "LICENSE", tmp_path)
     return tmp_path
 
@@ -150,3 +150,58 @@ def test_merge(fragments, merged):
     before = json.dumps(fragments)
     assert merge(*fragments) == merged
     assert json.dumps(fragments) == before
+
+
+# --- weights that ship
+
+
+@pytest.fixture
+def facts(copy):
+    """Of weights that ship with a bundle which has none."""
+    told = {
+        **{"sha256": "0123456789abcdef" * 4, "bytes": 12_345_678, "float16_parameters": 6_000_000},
+        **{"command": "train them", "data": "scans {of} ours", "seed": 0, "commit": "abc", "processor": "an abacus"},
+        **{
+            "pytorch": "2.13.0",
+            "duration": "3 days",
+            "dice": {"kidney": 0.9, "mean": 0.8765},
+            "cases": "30 test cases",
+        },
+        **{"authors": "A. Nurse", "source": "a clinic", "licence": "CC BY 4.0", "changes": "a network was trained"},
+    }
+    (copy / "configs/weights").mkdir(exist_ok=True)
+    (copy / "configs/weights/kits.json").write_text(json.dumps(told), encoding="utf-8")
+    change(copy, "datasets", "kits", lambda content: content["readme"].pop("our_dice"))
+    return told
+
+
+def test_facts_of_weights_reach_metadata_notice_and_readme(facts, copy):
+    files = render(copy, "kits")
+    assert json.loads(files["configs/metadata.json"])["weights"] == facts
+    for name in ("sha256", "data", "authors", "source", "licence", "changes", "command"):
+        assert str(facts[name]) in files["models/NOTICE"], name
+    readme = files["docs/README.md"]
+    assert f"`{facts['sha256']}`" in readme and "12.3 MB in half precision" in readme
+    assert "| this bundle | kidney 0.900, mean 0.876 (30 test cases; trained in 3 days on an abacus) |" in readme
+    assert "Licence: CC BY 4.0." in readme and "No trained weights" not in readme
+
+
+def test_a_bundle_without_weights(copy):
+    files = render(copy, "kits")
+    assert "weights" not in json.loads(files["configs/metadata.json"]) and "models/NOTICE" not in files
+    assert "**No trained weights ship with this bundle.**" in files["docs/README.md"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "edit", "said"),
+    [
+        ("weights", lambda c: c.pop("licence"), "lacks the key 'licence'"),
+        ("weights", lambda c: c.update(license="x"), "unknown key 'license', did you mean 'licence'?"),
+        ("weights", lambda c: c.pop("sha256"), "lacks the key 'sha256'"),
+        ("datasets", lambda c: c["readme"].update(our_dice="0.99"), "unknown key 'readme.our_dice'"),
+    ],
+)
+def test_facts_of_weights_that_are_refused(folder, edit, said, facts, script, copy, capsys):
+    """One that stands at another place already, too."""
+    path = change(copy, folder, "kits", edit)
+    assert refusal(script, copy, capsys).startswith(f"{path}: {said}")

@@ -20,13 +20,13 @@ class Networks:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._weights = bundle.weights
+        self._bundle = bundle
         self._lock = threading.Lock()
         self._known: dict[torch.device, tuple[str, nn.Module]] = {}  # with the stamp of their weights
 
     def stamp(self) -> str:
         """Another text for other weights."""
-        stat = self._weights.stat()
+        stat = self._bundle.weights.stat()
         return f"{stat.st_mtime_ns}-{stat.st_size}"
 
     def on(self, config: InferenceConfig) -> nn.Module:
@@ -35,7 +35,7 @@ class Networks:
             stamp = self.stamp()
             known = self._known.get(config.device)
             if known is None or known[0] != stamp:
-                known = (stamp, load_deployed(config.network(), self._weights).to(config.device))
+                known = (stamp, load_deployed(config.network(), self._bundle.weights).to(config.device))
                 self._known[config.device] = known
             return known[1]
 

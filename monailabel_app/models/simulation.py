@@ -102,8 +102,9 @@ def simulate(bundle: Path, dataset_dir: str, output: Path, plan: Plan) -> str:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / original.name
         shutil.copytree(original.root, copy, ignore=shutil.ignore_patterns("models", "eval"))
-        (copy / "models").mkdir()
-        Simulation(BundleInference(read_bundle(copy)), dataset_dir, pool, output, plan).run()
+        model = BundleInference(read_bundle(copy))
+        model.bundle.own_weights.parent.mkdir(parents=True)
+        Simulation(model, dataset_dir, pool, output, plan).run()
     cells = [read_cell(path) for path in sorted(output.glob("seed*/*_*.json"))]
     return summarize([cell for cell in cells if cell is not None], STRATEGIES, output)
 
@@ -180,7 +181,7 @@ class Simulation:
         """Entropy and features by case, kept beside the weights."""
         path = weights.with_name("uncertainty.json")
         known = read_json(path)
-        copy_whole(weights, self.model.bundle.weights)
+        copy_whole(weights, self.model.bundle.own_weights)
         missing = [case for case in cases if case not in known]
         for case in tqdm(missing, desc="Scoring", leave=False):
             scores = score_image(self.model, Path(self.pool[case]["image"]))

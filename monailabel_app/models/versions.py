@@ -1,8 +1,9 @@
 """The weights of a bundle over time: every version is kept, one serves, any can be made to serve again.
 
-    models/model.pt                      the weights that serve
+    models/trained/model.pt              the weights that serve
+    models/model.pt                      serve until there are others; a bundle ships with them, nothing writes there
     models/versions/0001/model.pt        a version
-    models/versions/0001/version.json    number, time, user, data, scores, note
+    models/versions/0001/version.json    number, time, user, origin, data, scores, note
     models/versions/.format              FORMAT
 
 See `monailabel_app.history`.
@@ -10,6 +11,8 @@ See `monailabel_app.history`.
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -23,8 +26,10 @@ from monailabel_app.history import History, digest
 from rep3d.files import copy_whole
 from rep3d.format_number import check_folder, mark_folder
 
+logger = logging.getLogger(__name__)
+
 FOLDER = "models/versions"
-FORMAT = 1  # the number rises with what this code would misread
+FORMAT = 2  # the number rises with what older code would misread: 1 kept what serves in models/model.pt
 
 
 def check_versions(bundle: Bundle) -> None:
@@ -67,6 +72,20 @@ def version_of(bundle: Bundle, weights: Path) -> dict[str, Any] | None:
     return next((version for version in list_versions(bundle) if version["sha256"] == wanted), None)
 
 
+def keep_shipped(bundle: Bundle) -> None:
+    """Make a version, which in a new bundle is the first, of the weights that the bundle came with.
+
+    A folder that cannot be written to keeps no versions; its weights serve all the same.
+    """
+    came = bundle.shipped_sha256 and digest(bundle.shipped) == bundle.shipped_sha256
+    if not came or not os.access(bundle.shipped.parent, os.W_OK):
+        return
+    earlier = list_versions(bundle)
+    number = add_version(bundle, bundle.shipped, {"user": None, "origin": "shipped", "note": "came with the bundle"})
+    if earlier and number > earlier[-1]["version"] and bundle.weights == bundle.shipped:
+        logger.warning("%s: version %d serves, which came with an update; no other did", bundle.name, number)
+
+
 def keep_serving(bundle: Bundle) -> None:
     """Make a version of the weights that serve, where they are not one yet."""
     if bundle.weights.is_file():
@@ -84,7 +103,8 @@ def serve_version(bundle: Bundle, number: int) -> dict[str, Any]:
         if version is None:
             raise RequestError(404, f"model {bundle.name!r} has no version {number}")
         keep_serving(bundle)
-        copy_whole(version.file, bundle.weights)
+        bundle.own_weights.parent.mkdir(exist_ok=True)
+        copy_whole(version.file, bundle.own_weights)
     return {**version.info, "serving": True}
 
 

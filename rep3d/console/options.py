@@ -20,8 +20,10 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from rep3d.console.errors import root_cause, show_errors_briefly
 from rep3d.console.nearest import nearest
 
-PATHS = ("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "init_from", "checkpoint")
-PATHS += ("more_data", "predictions", "image", "previous", "taken")  # of the interactive bundles
+PATHS = (
+    *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "init_from", "checkpoint"),
+    *("more_data", "predictions", "image", "previous", "taken"),  # of bundles that take prompts
+)
 SEPARATOR = ReferenceResolver.sep
 INITIALIZE = "initialize"
 PREPARING = ("imports", INITIALIZE, "finalize")  # lists of expressions that nobody runs by themselves

@@ -59,7 +59,8 @@ def load_sources(
 def _checked_repeats(repeats: Sequence[int] | None, count: int) -> Sequence[int]:
     if repeats is None:
         return [1] * count
-    if len(repeats) != count or not all(isinstance(n, int) and n >= 1 for n in repeats):
+    is_list = isinstance(repeats, list | tuple) and len(repeats) == count
+    if not is_list or not all(isinstance(n, int) and n >= 1 for n in repeats):
         raise ValueError(
             f"repeats is {repeats!r}, expected {count} whole number(s) from 1, of dataset_dir and of each of more_data"
         )

@@ -8,31 +8,60 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-COMPUTED = {"network", "labels", "split", "folds", "preprocessing", "gradient_clipping"}
+COMPUTED = {"weights", "network", "grid", "labels", "split", "folds", "preprocessing", "gradient_clipping"}
+OF_WEIGHTS = {"our_dice"}  # computed too, where weights ship
 OPTIONAL = {"split_note"}  # of a data set's "readme": what follows the sentence on its split
 
 
-def computed_fields(train: Mapping[str, Any], dataset: Mapping[str, Any]) -> dict[str, str]:
-    """The fields COMPUTED of the README's template; of a variant, whose data are of any kind, those of its training.
+def computed_fields(
+    train: Mapping[str, Any], dataset: Mapping[str, Any], weights: Mapping[str, Any] | None = None
+) -> dict[str, str]:
+    """The fields COMPUTED of the README's template, and OF_WEIGHTS where some ship.
+
+    Of a variant, whose data are of any kind, those of its training and its weights.
 
     Args:
         train: the bundle's train config.
         dataset: the data set's file in configs/datasets, with its recipe.
+        weights: the file in configs/weights of those that ship with the bundle, or None.
     """
+    of_weights = {} if weights is None else {"our_dice": dice_in_words(weights)}
     trained = {
+        "weights": weights_in_words(weights),
         "network": network_in_words(train["network_def"]),
+        "grid": _by(train["patch_size"]),
         "gradient_clipping": f"{train['gradient_clipping']:g}",
     }
     if "variant" in dataset:
-        return trained
+        return of_weights | trained
     data, note = dataset["data"], dataset["readme"].get("split_note", "")
     unit = " HU" if dataset["metadata"]["modality"] == "CT" else ""
-    return trained | {
-        "labels": ", ".join(f"{i} {name}" for i, name in enumerate(train["label_names"])),
-        "split": " ".join(filter(None, [split_in_words(data["split"], data["folds"]), note])),
-        "folds": folds_in_words(data["folds"]),
-        "preprocessing": f"{preprocessing_in_words(train, unit)}; {crops_in_words(train)}.",
-    }
+    return (
+        of_weights
+        | trained
+        | {
+            "labels": ", ".join(f"{i} {name}" for i, name in enumerate(train["label_names"])),
+            "split": " ".join(filter(None, [split_in_words(data["split"], data["folds"]), note])),
+            "folds": folds_in_words(data["folds"]),
+            "preprocessing": f"{preprocessing_in_words(train, unit)}; {crops_in_words(train)}.",
+        }
+    )
+
+
+def weights_in_words(weights: Mapping[str, Any] | None) -> str:
+    if weights is None:
+        return "**No trained weights ship with this bundle.**"
+    size = f"{weights['bytes'] / 1e6:.1f} MB"
+    return (
+        f"**Trained weights ship with this bundle**: `models/model.pt`, {size} in half precision,\n"
+        f"with the SHA-256 `{weights['sha256']}`.\n"
+        f"Licence: {weights['licence']}. `models/NOTICE` and `configs/metadata.json` say where they come from."
+    )
+
+
+def dice_in_words(weights: Mapping[str, Any]) -> str:
+    scores = ", ".join(f"{name} {dice:.3f}" for name, dice in weights["dice"].items())
+    return f"{scores} ({weights['cases']}; trained in {weights['duration']} on {weights['processor']})"
 
 
 def network_in_words(network_def: Mapping[str, Any]) -> str:
@@ -54,7 +83,7 @@ def split_in_words(sizes: Mapping[str, int], folds: int) -> str:
 def folds_in_words(folds: int) -> str:
     if folds == 1:
         return ""
-    return f"\nTrain another fold with `--fold 1` (to {folds - 1}): its weights go to `models/fold1`."
+    return f"\nTrain another fold with `--fold 1` (to {folds - 1}): its weights go to `models/trained/fold1`."
 
 
 def preprocessing_in_words(train: Mapping[str, Any], unit: str) -> str:

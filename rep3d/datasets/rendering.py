@@ -14,12 +14,18 @@ from typing import Any
 
 from rep3d.console.nearest import nearest
 from rep3d.console.options import option_ids, plain_values, references, undefined_ids, unused_ids
-from rep3d.datasets.bundle_readme import COMPUTED, OPTIONAL, computed_fields
+from rep3d.datasets.bundle_readme import COMPUTED, OF_WEIGHTS, OPTIONAL, computed_fields
 
 SECTIONS = {"common", "train", "data", "metadata", "readme"}  # of a data set, and of its recipe
 VARIANTS = ("interactive",)  # of the bundles: folders whose fragments lie over those of base, or stand in their place
 VARIANT_SECTIONS = SECTIONS - {"data"}  # its data are of any kind
 METADATA = {"name", "task", "modality", "data_source", "value_range"}
+WEIGHTS = {  # that ship: what the file is, how it was made, how good it is, and what may be done with it
+    *("sha256", "bytes", "float16_parameters"),
+    *("command", "data", "seed", "commit", "processor", "pytorch", "duration"),
+    *("dice", "cases"),
+    *("authors", "source", "licence", "changes"),
+}
 
 Config = dict[str, Any]
 
@@ -39,23 +45,28 @@ def render(root: Path, name: str) -> dict[str, str]:
     dataset = read_dataset(root, name)
     own = root / "configs" / dataset.get("variant", "base")
     template = (own / "README.md").read_text(encoding="utf-8")
-    _check_dataset(path, dataset, template)
+    weights = read_weights_facts(root, name)
+    computed = COMPUTED if weights is None else COMPUTED | OF_WEIGHTS
+    _check_dataset(path, dataset, template, computed)
     multi_gpu = read_fragment(base / "multi_gpu.json")
     configs = {
         **_main_configs(root / "configs", path, dataset),
         "evaluate": read_fragment(own / "evaluate.json"),
         "multi_gpu_train": merge(multi_gpu, read_fragment(base / "multi_gpu_train.json")),
-        "metadata": metadata(read_fragment(base / "metadata.json"), dataset),
+        "metadata": metadata(read_fragment(base / "metadata.json"), dataset, weights),
     }
     if "variant" in dataset:
         configs["metadata"] = merge(configs["metadata"], read_fragment(own / "metadata.json"))
     else:
         configs |= {"multi_gpu_evaluate": multi_gpu, "refine": read_fragment(base / "refine.json")}
-    fields = {"bundle": name, **dataset["metadata"], **dataset["readme"], **computed_fields(configs["train"], dataset)}
+    sentences = computed_fields(configs["train"], dataset, weights)
+    fields = {"bundle": name, **dataset["metadata"], **dataset["readme"], **sentences}
     files = {f"configs/{key}.json": json.dumps(config, indent=4) + "\n" for key, config in configs.items()}
     files["configs/logging.conf"] = (base / "logging.conf").read_text(encoding="utf-8")
     files["docs/README.md"] = template.format(**fields)
     files["LICENSE"] = (root / "LICENSE").read_text(encoding="utf-8")
+    if weights is not None:
+        files["models/NOTICE"] = (base / "NOTICE").read_text(encoding="utf-8").format(**weights)
     return files
 
 
@@ -82,6 +93,20 @@ def read_dataset(root: Path, name: str) -> Config:
     return merge(content, own)
 
 
+def read_weights_facts(root: Path, name: str) -> Config | None:
+    """What a file of configs/weights tells of the weights that ship with a bundle; None where none do.
+
+    Raises:
+        ValueError: it is no JSON, or lacks one of WEIGHTS, or has another.
+    """
+    path = root / "configs/weights" / f"{name}.json"
+    if not path.is_file():
+        return None
+    facts = read_fragment(path)
+    _check_keys(path, "", facts, WEIGHTS)
+    return facts
+
+
 def merge(*fragments: Config) -> Config:
     """Later fragments win; dicts merge key by key, anything else is replaced."""
     merged: Config = {}
@@ -92,8 +117,11 @@ def merge(*fragments: Config) -> Config:
     return merged
 
 
-def metadata(base: Config, dataset: Config) -> Config:
-    """MONAI Bundle metadata with the data format that the labels and the patch imply; those of a variant have none."""
+def metadata(base: Config, dataset: Config, weights: Config | None) -> Config:
+    """MONAI Bundle metadata with the data format that the labels and the patch imply, and what ships.
+
+    A variant has no labels.
+    """
     facts = dict(dataset["metadata"])
     labels = dict(enumerate(dataset["common"].get("label_names", [])))
     modality, value_range = facts.pop("modality"), facts.pop("value_range")
@@ -116,6 +144,7 @@ def metadata(base: Config, dataset: Config) -> Config:
         "pred_classes": f"{len(labels)} channels of logits: {label_text}",
         "eval_metrics": {},
         "network_data_format": {"inputs": {"image": tensor}, "outputs": {"pred": merge(tensor, output)}},
+        **({} if weights is None else {"weights": weights}),
     }  # fmt: skip
 
 
@@ -131,11 +160,11 @@ def read_fragment(path: Path) -> Config:
         raise ValueError(f"{path}: no valid JSON ({error})") from None
 
 
-def _check_dataset(path: Path, dataset: Config, template: str) -> None:
+def _check_dataset(path: Path, dataset: Config, template: str, computed: set[str]) -> None:
     """Refuse what the README's template and the preparation of the data do not know, and what they lack."""
     fields = {field for _, field, _, _ in string.Formatter().parse(template) if field}
     _check_keys(path, "metadata.", dataset["metadata"], METADATA)
-    _check_keys(path, "readme.", dataset["readme"], fields - METADATA - COMPUTED - {"bundle"}, OPTIONAL)
+    _check_keys(path, "readme.", dataset["readme"], fields - METADATA - computed - {"bundle"}, OPTIONAL)
     if "variant" in dataset:
         return
     _check_keys(path, "data.", dataset["data"], {"layout", "split", "folds"}, {"modality", "task", "task_labels"})

@@ -143,8 +143,8 @@ def tree(rng: np.random.Generator, shape: tuple[int, ...], centre: np.ndarray, r
             heading = path[-1] - path[max(0, len(path) - 3)]
             for _ in range(rng.choice([1, 2, 2, 3])):
                 away = _unit(_unit(heading) + rng.uniform(0.4, 1.0) * _direction(rng))
-                forks = path[int(rng.integers(len(path) // 2, len(path)))] if rng.random() < 0.5 else path[-1]
-                tips.append((forks, away, max(THINNEST, thickness * rng.uniform(0.55, 0.85)), depth + 1))
+                fork = path[int(rng.integers(len(path) // 2, len(path)))] if rng.random() < 0.5 else path[-1]
+                tips.append((fork, away, max(THINNEST, thickness * rng.uniform(0.55, 0.85)), depth + 1))
     path, thick = np.concatenate(paths), np.concatenate(thicknesses)
     lattice = _lattice_of_path(shape, path, 1.0)
     return [lattice.solid(_tube_distance(lattice, path, thick))]

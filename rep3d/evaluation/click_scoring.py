@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from monai.inferers import Inferer
+from monai.utils import ensure_tuple
 from torch import nn
 
 from rep3d.data.cases import Item
@@ -32,7 +33,7 @@ def score_clicks(
     output_dir: str | os.PathLike,
     checkpoint: str | os.PathLike | Sequence[str | os.PathLike],
     *,
-    labels: str | Sequence[int] = (),
+    labels: str | int | Sequence[int] = (),
     size: int = SIZE,
     device: str | torch.device = "cpu",
 ) -> None:
@@ -56,7 +57,7 @@ def score_clicks(
         ValueError: labels that the data set does not name, or a file that cannot be used.
     """
     folder = Path(output_dir)
-    chosen = named_labels(Path(dataset_dir), labels)
+    chosen = named_labels(Path(dataset_dir), labels if isinstance(labels, str) else ensure_tuple(labels))
     digest = _digest([checkpoint] if isinstance(checkpoint, str | os.PathLike) else checkpoint)
     method = Method(ours(lambda channels: inferer(channels.to(device), network), size), settings={"weights": digest})
     record = folder / "records" / f"{digest}.json"

@@ -19,7 +19,7 @@ from rep3d.evaluation.montage import PLANES
 from rep3d.evaluation.pictures import save_picture
 from rep3d.interactive.prompts import Prompt
 
-EDGE = 4.0  # inches of a panel
+WIDTH, LEAST_HEIGHT = 12.0, 1.5  # inches of all panels
 WINDOW = (1, 99)  # percentiles of a slice that are black and white
 
 
@@ -45,8 +45,12 @@ def draw_planes(
     places = [_reoriented(np.array(prompt.positions) / sizes, to_ras, image.shape) for prompt in prompts]
     spacing = _reordered(sizes, to_ras)
     centre = np.clip(np.round(places[-1].mean(0)).astype(int), 0, np.array(voxels.shape) - 1)
-    figure = Figure((3 * EDGE, EDGE + 0.5), dpi=110, layout="compressed")
-    for axes, (name, axis) in zip(figure.subplots(1, 3), reversed(PLANES.items()), strict=True):
+    extent = np.array(voxels.shape) * spacing  # millimetres
+    across, up = ([float(extent[_in_plane(axis)[side]]) for axis in reversed(PLANES.values())] for side in (0, 1))
+    height = min(max(WIDTH * max(up) / sum(across), LEAST_HEIGHT), WIDTH)
+    figure = Figure((WIDTH, height + 0.9), dpi=110, layout="compressed")
+    panels = figure.subplots(1, 3, width_ratios=across)  # so that a millimetre is as long in each of them
+    for axes, (name, axis) in zip(panels, reversed(PLANES.items()), strict=True):
         _draw_slice(axes, voxels, shown, axis, int(centre[axis]), spacing)
         for prompt, place in zip(prompts, places, strict=True):
             _draw_prompt(axes, prompt, place, voxels.shape, axis, int(centre[axis]))

@@ -94,7 +94,7 @@ class WorkingGridd(Randomizable, MapTransform):
         box = ndimage.find_objects(target.astype(np.uint8))[0]
         extent = max((part.stop - part.start) * s for part, s in zip(box, scan.spacing, strict=True))
         finest = finest_spacing(scan, self.size)
-        spacing = extent / self.size * math.exp(rng.uniform(*map(math.log, ZOOM)))
+        spacing = extent / self.size * math.exp(rng.uniform(math.log(ZOOM[0]), math.log(ZOOM[1])))
         spacing = min(max(spacing, finest), max(finest, max(scan.extent) / self.size))
         voxels = np.argwhere(target[box])
         voxel = voxels[rng.randint(len(voxels))] + [part.start for part in box]

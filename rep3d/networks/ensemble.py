@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from monai.utils import ensure_tuple_rep
@@ -27,7 +28,12 @@ class Ensemble(nn.Module):
         self.divisor = tuple(map(math.lcm, *divisors)) if divisors else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits = [network(x).float() for network in self.networks]
-        if logits[0].shape[1] == 1:
-            raise ValueError("checkpoint is a list, expected one file: networks of one logit are not averaged")
-        return sum(one.softmax(dim=1) for one in logits) / len(logits)
+        return reduce(torch.add, (_probabilities(network(x).float()) for network in self.networks)) / len(self.networks)
+
+
+def _probabilities(logits: torch.Tensor) -> torch.Tensor:
+    if logits.shape[1] == 1:
+        raise ValueError(
+            "an ensemble averages the softmax of classes, and its networks give one logit: expected one checkpoint"
+        )
+    return logits.softmax(dim=1)

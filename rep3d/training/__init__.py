@@ -1,5 +1,6 @@
 """What a training needs beyond MONAI: its steps, its checkpoints, and what it shows."""
 
+from rep3d.shipped import check_ckpt_dir, weights_in_use
 from rep3d.training.checkpoints import Checkpoints, is_better, load_deployed, trained_on
 from rep3d.training.cpu import keep_freed_memory
 from rep3d.training.finite_steps import FiniteSteps
@@ -14,6 +15,7 @@ __all__ = [
     "FiniteSteps",
     "TrainingProgress",
     "Validation",
+    "check_ckpt_dir",
     "handlers_of_rank",
     "is_better",
     "join_process_group",
@@ -25,6 +27,7 @@ __all__ = [
     "parameter_groups",
     "tell_results",
     "trained_on",
+    "weights_in_use",
     "write_dice",
     "write_learning_rate",
 ]

@@ -154,7 +154,9 @@ def test_killed_during_promotion(step, trained, monkeypatch):
         elif step == "serve":
             patch.setattr(promotion, "serve_version", kill)
         elif step == "replace":
-            patch.setattr(os, "replace", lambda one, other: kill() if other == bundle.weights else replace(one, other))
+            patch.setattr(
+                os, "replace", lambda one, other: kill() if other == bundle.own_weights else replace(one, other)
+            )
         else:
             patch.setattr(training, "write_record", kill)
         assert killed(lambda: trained.run(Task({})))

@@ -48,9 +48,9 @@ def test_studies_of_a_newer_server(kept, studies, number, recorded):
 
 def test_weights_of_a_newer_server(recorded, capsys):
     path = recorded / VERSIONS / ".format"
-    path.write_text("2")
+    path.write_text("3")
     before = content(recorded / "bundles"), content(recorded / "studies")
-    told = re.escape(f"{path}: the format is 2, expected a number up to 1")
+    told = re.escape(f"{path}: the format is 3, expected a number up to 2")
     with pytest.raises(ValueError, match=told):
         start(recorded, str(recorded / "studies"))
     place = ["--model", MODEL, "--bundles", str(recorded / "bundles")]

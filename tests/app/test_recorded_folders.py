@@ -126,9 +126,9 @@ def test_weights_go_on_and_back(server, recorded):
 
 def test_formats_are_told_from_now_on(server, recorded):
     answer(server, "POST", f"/model/{INTERRUPTED}/versions/1")
-    for folder in ("studies/.rep3d", f"bundles/{INTERRUPTED}/models/versions"):
+    for folder, number in (("studies/.rep3d", 1), (f"bundles/{INTERRUPTED}/models/versions", 2)):
         assert not (recorded / folder / ".format").exists()
-        assert (server.folder / folder / ".format").read_text() == "1\n"
+        assert (server.folder / folder / ".format").read_text() == f"{number}\n"
 
 
 def test_an_interrupted_retraining_comes_to_its_end(server, recorded):

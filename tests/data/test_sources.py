@@ -103,6 +103,7 @@ def test_predictions_that_do_not_lie_on_their_image(folders, tmp_path):
     ("options", "error", "said"),
     [
         ({"repeats": [1]}, ValueError, r"repeats is \[1\], expected 2 whole number.s. from 1"),
+        ({"repeats": 3}, ValueError, "repeats is 3, expected 2 whole number.s. from 1"),
         ({"repeats": [1, 0]}, ValueError, "repeats is"),
         ({"repeats": [1, 1.5]}, ValueError, "repeats is"),
         ({"most": 0}, ValueError, "the training part must have at least 1 case, got 0"),

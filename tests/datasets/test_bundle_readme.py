@@ -81,5 +81,5 @@ def test_a_data_set_without_folds():
 
 def test_a_variant_has_a_readme_of_its_own(copy):
     text = rendered(copy, "datasets/interactive", lambda c: c["train"].update(gradient_clipping=5), "interactive")
-    assert "`--gradient_clipping`\n(5)" in text and "21x21x21 depthwise convolutions" in text and "--foreground" in text
+    assert "`--gradient_clipping`\n(5)" in text and "depthwise convolutions" in text and "--foreground" in text
     assert "refine.json" not in text

@@ -301,7 +301,7 @@ def test_script(tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"1 case\(s\) have problems and were left out, see .*report.md"):
         main("msd_hippocampus", str(source), str(tmp_path / "data"), new_splits=True)
     assert "NaN" in (tmp_path / "data/report.md").read_text(encoding="utf-8")
-    with pytest.raises(ValueError, match="dataset is 'kidney', expected one of amos_ct, amos_mri, kits"):
+    with pytest.raises(ValueError, match="dataset is 'kidney', expected one of amos_ct, amos_mri, interactive, kits"):
         main("kidney", str(source), str(tmp_path / "data"))
     patients.write_text("name\nx\n", encoding="utf-8")
     with pytest.raises(ValueError, match="patients.csv: expected the columns case and patient"):

@@ -63,8 +63,6 @@ def test_mosaic_fills_the_volume():
         counts = np.zeros(SHAPE, int)
         for solid in mosaic(np.random.default_rng(seed), SHAPE):
             counts[solid.box] += solid.distance < 0
-            slope = np.sqrt(sum(part**2 for part in np.gradient(solid.distance)))[np.abs(solid.distance) < 1]
-            assert slope.size == 0 or 0.6 < np.median(slope) < 1.5
         assert counts.max() == 1
         assert counts.mean() > 0.6
 

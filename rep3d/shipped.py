@@ -1,0 +1,58 @@
+"""The weights that a bundle ships with, and those that are trained in its folder.
+
+    models/model.pt            the bundle ships with it, or not; MONAI's own `load` reads it
+    models/trained/model.pt    trained in the bundle's folder, on the command line or in the label app
+
+Nothing here writes to the first.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SHIPPED, TRAINED = "models/model.pt", "models/trained/model.pt"
+
+
+def find_weights(bundle_root: str | os.PathLike, ckpt_dir: str | os.PathLike | None = None) -> Path:
+    """The weights that a bundle computes with: its `model.pt` in ckpt_dir, or else, where nothing was trained in the
+    bundle's own folder for that, the ones that it ships with. The file may not be there.
+
+    Args:
+        bundle_root: the bundle's folder.
+        ckpt_dir: where its trainings write to; by default its own folder. There is no substitute for what is missing
+            from another one, such as that of a fold.
+    """
+    trained, shipped = Path(bundle_root) / TRAINED, Path(bundle_root) / SHIPPED
+    folder = trained.parent if ckpt_dir is None else Path(ckpt_dir)
+    own = folder.resolve() == trained.parent.resolve()
+    if own and shipped.is_file() and not any(folder.glob("[!.]*.pt")):  # one may be of a training that goes on
+        return shipped
+    return folder / trained.name
+
+
+def weights_in_use(bundle_root: str | os.PathLike, ckpt_dir: str | os.PathLike) -> str:
+    """As `find_weights`, and the log says which they are."""
+    weights = find_weights(bundle_root, ckpt_dir)
+    if weights == Path(bundle_root) / SHIPPED:
+        logger.info("weights: %s, which came with the bundle; none were trained in %s", weights, ckpt_dir)
+    else:
+        logger.info("weights: %s", weights)
+    return str(weights)
+
+
+def check_ckpt_dir(ckpt_dir: str | os.PathLike, bundle_root: str | os.PathLike) -> None:
+    """Keep a training away from the weights that its bundle ships with.
+
+    Raises:
+        ValueError: it would write to their folder.
+    """
+    shipped = Path(bundle_root) / SHIPPED
+    if Path(ckpt_dir).resolve() == shipped.parent.resolve():
+        raise ValueError(
+            f"ckpt_dir is {str(ckpt_dir)!r}, where {shipped.name} is what the bundle ships with, and no training "
+            f"writes to it; expected another folder, such as {Path(bundle_root) / Path(TRAINED).parent}"
+        )
