@@ -19,10 +19,10 @@ from rep3d.interactive.prompts import Prompt, draw
 
 MOST_VOXELS = 500_000  # of the grid: larger scans are seen with less detail
 BINS, BIN_WIDTH = 64, 2.0  # of the histograms; standard deviation in bins by which they are smoothed
-# numpymaxflow's lamda and sigma, the best of ten pairs on eight training cases of the hippocampus
+# numpymaxflow's lamda and sigma, the best of some thirty settings on eight training cases of the hippocampus
 SMOOTHNESS, CONTRAST = 10.0, 0.05
-# Millimetres from the positive prompts over which likelihoods fall to 1 / e: of what did best there, the longest reach
-# and the least smoothness, with which larger objects do not collapse into their clicks.
+# Millimetres from the positive prompts over which likelihoods fall to 1 / e: of the best among forty settings the one
+# of the longest reach and the least smoothness, with which larger objects seldom collapse into their clicks.
 NEAR, NEAR_SMOOTHNESS, NEAR_CONTRAST = 40.0, 3.0, 0.05
 LIMITS = (3.0, 2.5, 2.0, 1.5, 1.0)  # standard deviations that region growing tries
 

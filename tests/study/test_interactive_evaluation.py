@@ -111,6 +111,11 @@ def test_an_automatic_segmentation_is_scored_and_started_from(
     assert table["automatic"][1] == "-" and float(table["ours_from_automatic"][1]) > 0.95  # one click, one blob
 
 
+def steps(checkpoint: dict) -> int:
+    """Those of the optimizer."""
+    return int(checkpoint["optimizer"]["state"][0]["step"])
+
+
 @pytest.mark.slow
 def test_deepedit_is_trained_in_parts_and_evaluated(files: dict[str, str], tmp_path: Path) -> None:
     pytest.importorskip("skimage")
@@ -123,9 +128,12 @@ def test_deepedit_is_trained_in_parts_and_evaluated(files: dict[str, str], tmp_p
         train_deepedit.main(**training, minutes=1)
     with pytest.raises(ValueError, match=r"was trained with ids \[1, 2\], not \[1\]"):
         train_deepedit.main(**training, minutes=1, labels=1, resume=True)
+    train_deepedit.main(**training, minutes=1e-4, resume=True)  # which is over
+    assert torch.load(weights, weights_only=True)["seconds"] == first["seconds"]
     train_deepedit.main(**training, minutes=first["seconds"] / 60 + 1e-4, resume=True)
     second = torch.load(weights, weights_only=True)
     assert second["epochs"] == 2 and second["seconds"] > first["seconds"]
+    assert steps(second) == 2 * steps(first) > 0
     assert any(not torch.equal(value, second["network"][name]) for name, value in first["network"].items())
 
     options = {
