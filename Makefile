@@ -28,10 +28,10 @@ label-demo: .venv/.all
 
 # Two at a time; the tests of a file share their servers and networks.
 test: .venv/.all
-	.venv/bin/python -m pytest -n 2 --dist loadfile
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 quick: .venv/.all
-	.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 check: .venv/.dev
 	.venv/bin/ruff format --check

@@ -1,4 +1,5 @@
 import os
+from collections import Counter
 
 # Tests run side by side: threads that wait for one another would take the cores from the other tests.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -36,3 +37,9 @@ def relative_error():
         return (difference / expected.double().abs().max().clamp(min=1e-30)).item()
 
     return error
+
+
+def pytest_collection_modifyitems(items):
+    """Files with many slow tests first, so that no process is left with them at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
