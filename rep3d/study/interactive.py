@@ -19,9 +19,9 @@ from rep3d.console.tables import markdown_table
 from rep3d.data.cases import Item, file_name, item_name
 from rep3d.evaluation import cvpr25, deepedit
 from rep3d.evaluation.case_records import CaseRecords
-from rep3d.evaluation.click_baselines import graph_cut, graph_cut_near, region_growing
+from rep3d.evaluation.click_baselines import SETTINGS, graph_cut, graph_cut_near, region_growing
 from rep3d.evaluation.click_cases import Case, Labels, load_case
-from rep3d.evaluation.click_methods import FromLabelMaps, load_ours
+from rep3d.evaluation.click_methods import CORRECTING, FromLabelMaps, load_ours
 from rep3d.evaluation.click_pictures import State, click_strip
 from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, MixedUser, Segment, User, deepest_user, evaluate, follow
@@ -147,16 +147,16 @@ def _segment_and_settings(name: str, files: Weights) -> tuple[Segment, None, Map
     if name in BASELINES:
         module, segment = BASELINES[name]
         importlib.import_module(module)  # what is missing is missed before hours have passed
-        return segment, None, {}
+        return segment, None, SETTINGS[name]
     if name == OURS:
         segment, own = _ours(files)
         return segment, None, own
     raise ValueError(f"the method {name!r} is none that starts from nothing, expected {', '.join((OURS, *BASELINES))}")
 
 
-def _ours(files: Weights) -> tuple[Segment, dict[str, str]]:
+def _ours(files: Weights) -> tuple[Segment, dict[str, Any]]:
     segment = load_ours(files.config, files.weights, _device())
-    return segment, {"weights": _digest(files.weights), "config": _digest(files.config)}
+    return segment, {"weights": _digest(files.weights), "config": _digest(files.config), **CORRECTING}
 
 
 def _device() -> torch.device:
