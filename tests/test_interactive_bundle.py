@@ -96,6 +96,9 @@ def test_evaluation_of_clicks(dataset, weights, tmp_path):
     ((method, by_label),) = figures.items()
     ((label, found),) = by_label.items()
     assert found["dice_after_0"]["mean"] == 0 and found["dice_after_10"]["mean"] > 0
+    (record,) = (tmp_path / "eval/records").iterdir()
+    settings = json.loads(record.read_text(encoding="utf-8"))["settings"]
+    assert settings["weights"] == record.stem and {"growth", "leaving", "crop"} <= set(settings)
     chosen = {"labels": 1, "checkpoint": str(tmp_path / "models/model.pt")}
     run(BUNDLE, EVALUATE, dataset, tmp_path / "one", "evaluating", **chosen)
     one = json.loads((tmp_path / "one/eval/summary.json").read_text(encoding="utf-8"))[method]

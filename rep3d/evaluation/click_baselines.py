@@ -30,7 +30,7 @@ LIMITS = (3.0, 2.5, 2.0, 1.5, 1.0)  # standard deviations that region growing tr
 # By these results are told from those of other parameters.
 _SIGHT = {"voxels": MOST_VOXELS, "quantiles": QUANTILES}
 _HISTOGRAMS = {**_SIGHT, "bins": BINS, "bin width": BIN_WIDTH}
-SETTINGS: Mapping[str, Mapping[str, Any]] = {
+SETTINGS: dict[str, Mapping[str, Any]] = {
     "graph_cut": {**_HISTOGRAMS, "smoothness": SMOOTHNESS, "contrast": CONTRAST},
     "graph_cut_near": {**_HISTOGRAMS, "near": NEAR, "smoothness": NEAR_SMOOTHNESS, "contrast": NEAR_CONTRAST},
     "region_growing": {**_SIGHT, "limits": LIMITS},

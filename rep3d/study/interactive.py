@@ -25,6 +25,8 @@ from rep3d.evaluation.click_methods import CORRECTING, FromLabelMaps, load_ours
 from rep3d.evaluation.click_pictures import State, click_strip
 from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, MixedUser, Segment, User, deepest_user, evaluate, follow
+from rep3d.evaluation.montage import PLANES
+from rep3d.evaluation.three_planes import MOST, SPACINGS, dice_by_plane, with_spacing
 from rep3d.files import write_csv, write_json, write_text
 from rep3d.interactive.prompts import Prompt
 from rep3d.study.run import BundleRun, run_process
@@ -112,6 +114,41 @@ def evaluate_clicks(
                 _write_strips(name, method, item, labels, _user(user, seed, item_name(item)), folder, plane)
     clicked = {name: method.segment is not None for name, method in made.items()}
     return write_summary(results, clicked, folder, f"{len(items)} case(s), user: {user}")
+
+
+def evaluate_planes(items: Sequence[Item], labels: Labels, methods: Sequence[str], files: Weights, folder: Path) -> str:
+    """How much it matters in which plane a scribble is drawn; return the table in Markdown, which planes.md keeps.
+
+    Args:
+        items, labels, methods, files, folder: as `evaluate_clicks`; methods that start from nothing.
+
+    Raises:
+        ValueError: as `evaluate_clicks`, or a label that is too small for a scribble.
+    """
+    rows = []
+    for name in methods:
+        segment, _, _ = _segment_and_settings(name, files)
+        for item in items:
+            case = load_case(item)
+            for label, ids in labels.items():
+                truth = torch.isin(case.label, torch.tensor(ids))
+                for spacing in SPACINGS if truth.any() else ():
+                    found = dice_by_plane(segment, *_spaced(case, truth, spacing))
+                    differ = max(found.values()) - min(found.values())
+                    told = [f"{value:.3f}" for value in (*found.values(), differ)]
+                    rows.append([name, case.name, label, " x ".join(f"{s:g}" for s in spacing), *told])
+    table = markdown_table(["method", "case", "label", "spacing, mm", *PLANES, "difference"], rows)
+    text = f"Dice after one scribble, by the plane in which it is drawn\n\n{table}\n\nAim: at most {MOST} apart."
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "planes.md", text)
+    return text
+
+
+def _spaced(
+    case: Case, truth: torch.Tensor, spacing: Sequence[float]
+) -> tuple[torch.Tensor, Sequence[float], torch.Tensor]:
+    image, mask = with_spacing(case.image, truth, case.spacing, spacing)
+    return image, spacing, mask
 
 
 def choose(items: Sequence[T], count: int, seed: int) -> list[T]:

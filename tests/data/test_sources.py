@@ -136,3 +136,17 @@ def test_any_whole_numbers_are_labels(voxels, fine, folders, tmp_path):
         return
     with pytest.raises(ValueError, match=r"label.nii.gz: label value\(s\) .* whole numbers from 0 to 16777216"):
         check_datalist([item], None)
+
+
+def test_names_of_one_data_set_tell_no_cases_of_several_apart(folders):
+    assert all("case" in item for item in load_sources(folders[0], None, "training"))
+    assert not any("case" in item for item in load_sources(folders[0], [folders[1]], "training"))
+
+
+def test_predictions_are_looked_at_voxel_by_voxel(folders, tmp_path):
+    (item, *_) = load_datalist(folders[0], "training")
+    image = nib.load(item["image"])
+    prediction = tmp_path / "prediction.nii.gz"
+    nib.save(nib.Nifti1Image(np.full(image.shape, 1.5, np.float32), image.affine), prediction)
+    with pytest.raises(ValueError, match="prediction.nii.gz"):
+        check_datalist([{**item, "prediction": str(prediction)}], None)
