@@ -13,6 +13,7 @@ from rep3d.interactive.prompts import AREA_VALUE, Prompt, draw, reaches
 
 CHANNELS = ("image", "previous mask", "positive prompts", "negative prompts", "taken")
 QUANTILES = (0.005, 0.995)  # of the image within which it is clipped
+FLAT = 1e-5  # of the image's values: what deviates less is rounding
 NEIGHBOURHOOD = 12  # voxels round the newest positive prompt whose spread is the width of the window
 LEAST_WIDTH = 0.1  # of the window, in standard deviations of the whole image
 
@@ -48,7 +49,8 @@ def standardize(image: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(image)
     low, high = np.quantile(values[:: max(1, values.numel() // 100_000)].numpy(), QUANTILES).tolist()
     values = values.clamp(low, high)
-    deviation = values.std(correction=0).clamp(min=1e-6 * (high - low) + 1e-12)
+    # A constant image stays 0: what differs in it are roundings.
+    deviation = values.std(correction=0).clamp(min=FLAT * max(abs(low), abs(high)) + 1e-12)
     return (image.clamp(low, high) - values.mean()) / deviation * inside
 
 

@@ -103,6 +103,8 @@ def correct(
     previous = torch.zeros(scan.shape, dtype=torch.bool) if previous is None else previous
     taken = torch.zeros(scan.shape, dtype=torch.bool) if taken is None else taken
     _check(scan, prompts, new, previous, taken)
+    if tiles < 0:
+        raise ValueError(f"tiles must be 0 or more, got {tiles}")
     first = _first_grid(scan, prompts[-new:], size)
     grid, coarse, region, logits = _look(network, image, scan, first, prompts, new, previous, taken)
     claims = _claims(prompts, scan)

@@ -38,7 +38,7 @@ class Prompt:
 
     Raises:
         ValueError: a kind that is not known, a position that is not three finite numbers, their wrong number, or a
-            lasso that lies in no plane.
+            lasso that lies in no plane or encloses nothing.
     """
 
     kind: Kind
@@ -57,7 +57,11 @@ class Prompt:
             wanted = least if least == most else f"{least} to {most}"
             raise ValueError(f"a {self.kind} has {wanted} positions, got {len(self.positions)}")
         if self.kind == "lasso":
-            self.plane  # noqa: B018, raises
+            across, corners = self.plane, self.array - self.array[0]
+            first, second = (corners[:, axis] for axis in range(3) if axis != across)
+            farthest = int(corners.norm(dim=1).argmax())
+            if (first * second[farthest] - second * first[farthest]).abs().max() < 1e-6:
+                raise ValueError(f"a lasso must enclose an area, its corners lie on a line: {self.positions[:3]}...")
 
     @property
     def plane(self) -> int:
@@ -183,8 +187,12 @@ def _lasso(prompt: Prompt, grid: Grid) -> torch.Tensor:
         below = y < start[:, second] + slope * (x - start[:, first])
         inside ^= (crosses & below).sum(0) % 2 == 1
     slab = (grid.positions(across) - float(corners[0, across])).abs() <= grid.spacing[across] / 2 + 1e-6
-    area = inside.unsqueeze(across)
-    return area & slab.view([-1 if axis == across else 1 for axis in range(3)])
+    area = inside.unsqueeze(across) & slab.view([-1 if axis == across else 1 for axis in range(3)])
+    low, high = prompt.bounds
+    middle = grid.voxel([(start + end) / 2 for start, end in zip(low, high, strict=True)])
+    if grid.contains(middle) and max(high[first] - low[first], high[second] - low[second]) < 2 * grid.spacing[0]:
+        area[middle] = True  # so that one between the voxels' centres is drawn, too
+    return area
 
 
 def _dots(prompt: Prompt, grid: Grid) -> torch.Tensor:

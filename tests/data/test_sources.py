@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rep3d.data import sources
 from rep3d.data.checks import check_datalist
 from rep3d.data.leakage import training_cases
 from rep3d.data.lists import load_datalist
@@ -138,9 +139,11 @@ def test_any_whole_numbers_are_labels(voxels, fine, folders, tmp_path):
         check_datalist([item], None)
 
 
-def test_names_of_one_data_set_tell_no_cases_of_several_apart(folders):
-    assert all("case" in item for item in load_sources(folders[0], None, "training"))
-    assert not any("case" in item for item in load_sources(folders[0], [folders[1]], "training"))
+def test_names_of_one_data_set_tell_no_cases_of_several_apart(folders, monkeypatch):
+    named = lambda folder, part, fold: [{"image": f"{folder}/a.nii", "label": "b.nii", "case": "a"}]  # noqa: E731
+    monkeypatch.setattr(sources, "load_datalist", named)
+    assert [item.get("case") for item in load_sources(folders[0], None, "training")] == ["a"]
+    assert [item.get("case") for item in load_sources(folders[0], [folders[1]], "training")] == [None, None]
 
 
 def test_predictions_are_looked_at_voxel_by_voxel(folders, tmp_path):

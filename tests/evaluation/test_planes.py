@@ -25,7 +25,7 @@ def test_one_scale(shape, spacing, tmp_path, monkeypatch):
     (figure,) = kept
     FigureCanvasAgg(figure).draw()
     scales, sizes = [], [n * s for n, s in zip(shape, spacing, strict=True)]
-    for axes, (across, up) in zip(figure.axes, ((1, 2), (0, 2), (0, 1)), strict=True):
+    for axes, (across, up) in zip(figure.axes, ((0, 1), (0, 2), (1, 2)), strict=True):
         panel = axes.get_window_extent()
         scales += [panel.width / sizes[across], panel.height / sizes[up]]
         written = [axes.title.get_window_extent(), axes.xaxis.label.get_window_extent()]

@@ -259,6 +259,7 @@ INSIDE = point((5, 5, 5), (1, 1, 1))
         ([], {}, "new must be 1 to the number of prompts"),
         ([INSIDE], {"new": 2}, "new must be 1 to the number of prompts"),
         ([INSIDE], {"new": 0}, "new must be 1 to the number of prompts"),
+        ([INSIDE], {"tiles": -1}, "tiles must be 0 or more, got -1"),
         ([INSIDE], {"previous": torch.zeros(12, 10, 9, dtype=torch.bool)}, "previous must be of bool and of the image"),
         ([INSIDE], {"taken": torch.zeros(12, 10, 8)}, "taken must be of bool and of the image"),
     ],
