@@ -13,8 +13,8 @@ from torch import nn
 
 from rep3d.interactive.channels import input_channels
 from rep3d.interactive.grid import Grid
-from rep3d.interactive.prompts import Prompt
-from rep3d.interactive.users import correction, deepest_click, distorted, first_prompt
+from rep3d.interactive.prompts import Prompt, draw
+from rep3d.interactive.users import correction, deepest_click, distorted, first_prompt, near_error
 
 STARTS = {"nothing": 0.5, "distorted truth": 0.35, "prediction": 0.15}  # a prediction only where there is one
 CORRECTIONS = (0.4, 0.25, 0.15, 0.1, 0.1)  # how often the network is asked 0, 1, ... times before the round that counts
@@ -68,6 +68,8 @@ class SimulatedUser:
             for case, answer in zip(cases, (logits[:, 0] > 0).cpu() & ~taken[:, 0], strict=True):
                 case.correct(answer)
             inputs = _inputs(batch, cases)
+        if self.clicks is None:
+            targets = torch.stack([torch.stack([target[0], case.near_error()]) for target, case in zip(targets, cases, strict=True)])
         return inputs.to(device, non_blocking=non_blocking), targets.float().to(device, non_blocking=non_blocking)
 
 
@@ -91,6 +93,10 @@ class _Case:
         self.prompts: list[Prompt] = []
         self.mask = torch.zeros_like(target) if self.evaluating else self._start(prediction)
         self._prompt(first=not self.mask.any())
+
+    def near_error(self) -> torch.Tensor:
+        shown = draw(self.prompts[-1:], self.grid).amax(0) > 0
+        return torch.from_numpy(near_error(self.target, self.mask.numpy(), self.grid.spacing, shown))
 
     def correct(self, answer: torch.Tensor) -> None:
         self.mask = answer
