@@ -34,7 +34,8 @@ class SimulatedUser:
             the deepest voxel of the largest error.
 
     Returns (as a call):
-        inputs (B, 5, D, H, W), see `rep3d.interactive.CHANNELS`, and targets (B, 1, D, H, W), float32.
+        inputs (B, 5, D, H, W), see `rep3d.interactive.CHANNELS`, and targets, float32: the truth (B, 1, D, H, W); in
+        training a second channel says where the error is that the newest prompt shows, see `CorrectionLoss`.
     """
 
     def __init__(self, network: nn.Module, inferer: Inferer | None = None, clicks: int | None = None) -> None:
@@ -69,7 +70,7 @@ class SimulatedUser:
                 case.correct(answer)
             inputs = _inputs(batch, cases)
         if self.clicks is None:
-            targets = torch.stack([torch.stack([target[0], case.near_error()]) for target, case in zip(targets, cases, strict=True)])
+            targets = torch.cat([targets, torch.stack([case.near_error() for case in cases])], dim=1)
         return inputs.to(device, non_blocking=non_blocking), targets.float().to(device, non_blocking=non_blocking)
 
 
@@ -96,7 +97,7 @@ class _Case:
 
     def near_error(self) -> torch.Tensor:
         shown = draw(self.prompts[-1:], self.grid).amax(0) > 0
-        return torch.from_numpy(near_error(self.target, self.mask.numpy(), self.grid.spacing, shown))
+        return torch.from_numpy(near_error(self.target, self.mask, self.grid.spacing, shown))[None]
 
     def correct(self, answer: torch.Tensor) -> None:
         self.mask = answer
