@@ -16,7 +16,7 @@ def scan():
     """A ball of 22 mm that is brighter than the noise round it."""
     places = torch.stack(torch.meshgrid(*map(torch.arange, SHAPE), indexing="ij")).float()
     truth = (places - torch.tensor([44.0, 46.0, 45.0]).view(3, 1, 1, 1)).norm(dim=0) <= 22
-    noise = torch.from_numpy(np.random.default_rng(0).normal(0, 30, SHAPE)).float()
+    noise = torch.from_numpy(np.random.default_rng(0).normal(0, 8, SHAPE)).float()
     return torch.where(truth, 300.0, 100.0) + noise, truth
 
 
@@ -34,7 +34,7 @@ def near(channels):
 def test_dice_is_the_same(network, spacing):
     image, truth = with_spacing(*scan(), (1, 1, 1), spacing)
     found = dice_by_plane(ours(network, 32), image, spacing, truth)
-    assert set(found) == {"axial", "coronal", "sagittal"} and min(found.values()) > 0.5
+    assert set(found) == {"axial", "coronal", "sagittal"} and min(found.values()) > 0.8
     assert max(found.values()) - min(found.values()) <= MOST
 
 
@@ -48,7 +48,7 @@ def test_as_much_is_drawn(spacing):
     sums = [float(channel.sum()) for channel in drawn.values()]
     assert max(sums) < 1.25 * min(sums)  # a stroke on thick slices goes down in steps
     for channel in drawn.values():
-        assert channel[28:36, 28:36, 28:36].amax() > 0.8
+        assert channel[28:36, 28:36, 28:36].amax() > 0.65
 
 
 def test_the_stroke_lies_in_its_plane_and_in_the_structure():

@@ -22,7 +22,7 @@ def test_a_constant_image_shows_nothing(value):
 
 
 def test_distances_are_those_of_a_pool():
-    """`spread` with torch's maximum over neighbours, which takes ten times as long."""
+    """`spread` with torch's maximum over neighbours."""
     image = F.avg_pool3d(torch.randn(1, 1, 26, 25, 24, generator=torch.manual_seed(0)), 3, 1, 1)[0, 0]
     inside, core = torch.ones_like(image, dtype=torch.bool), torch.zeros_like(image, dtype=torch.bool)
     inside[:4], core[12:14, 12, 12] = False, True
