@@ -188,10 +188,11 @@ def _lasso(prompt: Prompt, grid: Grid) -> torch.Tensor:
         inside ^= (crosses & below).sum(0) % 2 == 1
     slab = (grid.positions(across) - float(corners[0, across])).abs() <= grid.spacing[across] / 2 + 1e-6
     area = inside.unsqueeze(across) & slab.view([-1 if axis == across else 1 for axis in range(3)])
-    low, high = prompt.bounds
-    middle = grid.voxel([(start + end) / 2 for start, end in zip(low, high, strict=True)])
-    if grid.contains(middle) and max(high[first] - low[first], high[second] - low[second]) < 2 * grid.spacing[0]:
-        area[middle] = True  # so that one between the voxels' centres is drawn, too
+    if not area.any():  # it lies between the voxels' centres, or beside the grid
+        low, high = prompt.bounds
+        middle = grid.voxel([(start + end) / 2 for start, end in zip(low, high, strict=True)])
+        if grid.contains(middle) and max(high[first] - low[first], high[second] - low[second]) < 2 * grid.spacing[0]:
+            area[middle] = True
     return area
 
 

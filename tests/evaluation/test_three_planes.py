@@ -24,16 +24,10 @@ def alike(channels):
     return 0.8 - channels[:, :1].abs()
 
 
-def near(channels):
-    """What lies near the prompt through what looks like it."""
-    return channels[:, 2:3] - 0.2
-
-
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("network", [alike, near])
-def test_dice_is_the_same(network, spacing):
+def test_dice_is_the_same(spacing):
     image, truth = with_spacing(*scan(), (1, 1, 1), spacing)
-    found = dice_by_plane(ours(network, 32), image, spacing, truth)
+    found = dice_by_plane(ours(alike, 32), image, spacing, truth)
     assert set(found) == {"axial", "coronal", "sagittal"} and min(found.values()) > 0.8
     assert max(found.values()) - min(found.values()) <= MOST
 

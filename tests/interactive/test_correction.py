@@ -336,7 +336,8 @@ def test_new_prompts_stay_on_a_grid_that_grows():
     image[:46, 14:17, 14:17] = 100
     answer = correct(tube, image, spacing, [point(place, spacing) for place in places], new=2, size=SIZE, tiles=0)
     assert answer.grid.spacing[0] > 1
-    assert all(answer.grid.contains(answer.grid.voxel([float(p) for p in place])) for place in places)
+    middle = answer.grid.origin[0] + answer.grid.spacing[0] * (SIZE - 1) / 2
+    assert abs(middle - 25.5) < 3, "between them, as far as the scan allows"
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

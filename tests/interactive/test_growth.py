@@ -49,12 +49,18 @@ def ball(radius, centre):
 
 @pytest.mark.parametrize(
     "found",
-    [nothing(), ball(7.0, (8.0, 7.5, 7.5)),
+    [nothing(), ball(7.0, (8.0, 7.0, 7.0)),
      nothing() | (torch.rand(SIZE, SIZE, SIZE, generator=torch.manual_seed(0)) < 0.004)],
     ids=["inside", "touches with a voxel", "speckle"],
 )  # fmt: skip
 def test_what_ends_there_does_not(found):
     assert looks(found) == 1
+
+
+def test_a_few_voxels_of_a_face_make_it_grow():
+    """Four, of what is much thicker inside."""
+    found = ball(7.05, (8.0, 7.5, 7.5))
+    assert int(found[-1].sum()) == 4 and looks(found) > 1
 
 
 def test_what_is_not_reached_does_not():
