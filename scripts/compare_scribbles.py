@@ -49,7 +49,7 @@ def main(medscribble_dir: str, seed: int = 0) -> None:
         [measure, *(_told(np.array(strokes)[:, index]) for strokes in (people, ours))]
         for index, measure in enumerate(MEASURES)
     ]
-    print(f"{len(masks)} images, {len(people)} strokes\n")
+    print(f"{len(masks)} image(s), {len(people)} strokes\n")
     print(markdown_table(["", "people", "simulated"], rows))
 
 

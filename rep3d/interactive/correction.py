@@ -32,7 +32,8 @@ Network = Callable[[torch.Tensor], torch.Tensor]  # (B, 5, D, H, W) -> logits (B
 
 SIZE = 64  # voxels of the working grid along each axis
 GROWTH = 1.5  # of the working grid's spacing while the change leaves it
-LEAVING = 4  # voxels of the change that lie together on a face and make it grow; fewer where a tube is as thin as that
+SHARE = 0.02  # of the scan's voxels on a face, whose change makes it grow; or the change of a tube of
+LEAVING = 4  # voxels there, or of fewer, if it is as thin inside
 CROP = 16  # voxels of the first working grid round the newest prompts, on each side: what they change touches this crop
 TILES = 4  # at most, before the answer; more are left for later
 SLAB = 2**20  # voxels of the scan that are redrawn at once
@@ -263,7 +264,7 @@ def _look(
         after = (logits > 0) & covered(scan, grid) & ~locked
         region = _reached(after != before, grid, crop)
         spacing, coarsest = grid.spacing[0], _coarsest(scan, grid.shape[0])
-        if spacing >= coarsest or not _goes_on(region, scan, grid):
+        if spacing >= coarsest or not _goes_on(region, before, scan, grid):
             return grid, after, region, logits
         grid = clamped_cube(scan, centre, min(spacing * GROWTH, coarsest), grid.shape[0])
 
@@ -284,26 +285,38 @@ def _answer(network: Network, channels: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def _goes_on(region: torch.Tensor, scan: Grid, grid: Grid) -> bool:
+def _goes_on(region: torch.Tensor, before: torch.Tensor, scan: Grid, grid: Grid) -> bool:
     """Whether the region leaves the grid through a face beyond which the scan goes on.
 
-    That takes some voxels of a face that lie together, or a tube of fewer ones which is as thin inside.
+    It does with more than `SHARE` of a face, or by a tube; what only moves the border of the mask before is none.
     """
+    inside = covered(scan, grid)
     for axis in range(3):
         low, high = grid.positions(axis)[[0, -1]].tolist()
         last = (scan.shape[axis] - 1) * scan.spacing[axis]
-        layers = region.movedim(axis, 0).numpy()
-        for goes_on, near in ((low > grid.spacing[axis], layers), (high < last - grid.spacing[axis], layers[::-1])):
-            if goes_on and near[0].any() and _leaves(near[:LEAVING]):
-                return True
+        volumes = [one.movedim(axis, 0).numpy() for one in (region, before, inside)]
+        for goes_on, step in ((low > grid.spacing[axis], 1), (high < last - grid.spacing[axis], -1)):
+            layers, mask, scanned = (one[::step] for one in volumes)
+            if goes_on and layers[0].any():
+                tube = layers[:LEAVING] & ~_border(mask[: LEAVING + 1])[:LEAVING]
+                if layers[0].sum() > SHARE * scanned[0].sum() or _leaves(tube):
+                    return True
     return False
 
 
+def _border(mask: np.ndarray) -> np.ndarray:
+    """The voxels of a mask next to others, and these."""
+    return ndimage.binary_dilation(mask, TOUCHING) & ~ndimage.binary_erosion(mask, TOUCHING, border_value=1)
+
+
 def _leaves(layers: np.ndarray) -> bool:
-    """Whether a connected part of the layers next to a face leaves through it, the first of them."""
+    """Whether a tube of the layers next to a face leaves through it, the first of them.
+
+    That is a connected part with `LEAVING` voxels there, or with fewer, if it is as thin inside.
+    """
     parts, count = ndimage.label(layers, TOUCHING)
-    sizes = [np.bincount(layer.ravel(), minlength=count + 1)[1:] for layer in (parts[0], parts[-1])]
-    return bool(((sizes[0] >= LEAVING) | (sizes[0] > 0) & (0 < sizes[1]) & (sizes[1] <= 2 * sizes[0])).any())
+    there, inside = (np.bincount(layer.ravel(), minlength=count + 1)[1:] for layer in (parts[0], parts[-1]))
+    return bool(((there >= LEAVING) | (there > 0) & (inside > 0) & (inside <= 2 * there)).any())
 
 
 def _reached(change: torch.Tensor, grid: Grid, crop: tuple[Triple, Triple]) -> torch.Tensor:

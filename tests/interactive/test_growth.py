@@ -11,11 +11,12 @@ from rep3d.interactive.prompts import point
 SIZE, UNIT = 16, (1.0, 1.0, 1.0)
 
 
-def looks(found):
+def looks(found, previous=None):
     """How often a network is asked that finds the same voxels of every grid, round a click in the middle."""
     asked = []
     network = lambda channels: asked.append(1) or torch.where(found, 1.0, -1.0)[None, None]  # noqa: E731
-    correct(network, torch.zeros(100, 100, 100), UNIT, [point((50, 50, 50), UNIT)], size=SIZE, tiles=0)
+    click = [point((50, 50, 50), UNIT)]
+    correct(network, torch.zeros(100, 100, 100), UNIT, click, previous=previous, size=SIZE, tiles=0)
     return len(asked)
 
 
@@ -61,6 +62,15 @@ def test_a_few_voxels_of_a_face_make_it_grow():
     """Four, of what is much thicker inside."""
     found = ball(7.05, (8.0, 7.5, 7.5))
     assert int(found[-1].sum()) == 4 and looks(found) > 1
+
+
+@pytest.mark.parametrize(("thick", "grows"), [(1, False), (3, True)])
+def test_a_border_that_moves_a_little_does_not(thick, grows):
+    """Along the border of a mask that goes on beyond the grid, a network always changes its mind somewhere."""
+    previous, found = torch.zeros(100, 100, 100, dtype=torch.bool), torch.zeros(SIZE, SIZE, SIZE, dtype=torch.bool)
+    previous[:50] = found[:8] = True
+    found[8 : 8 + thick, 6:, 7:11] = True
+    assert (looks(found, previous) > 1) == grows
 
 
 def test_what_is_not_reached_does_not():
