@@ -114,6 +114,7 @@ def test_a_locked_label_may_itself_be_edited(mine):
     mine.paint("liver", cube(5, 15))
     mine.lock(["liver"])
     assert mine.show("liver", [at(20, 20, 15)]).mask[20, 20, 15]
+    assert mine.show("liver", [at(10, 10, 10)]).locked == ()
 
 
 @pytest.mark.parametrize(
