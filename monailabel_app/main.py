@@ -20,6 +20,7 @@ from monailabel_app.dicomweb.synchronization import Synchronization
 from monailabel_app.models.active_learning import Uncertainty, make_strategies
 from monailabel_app.models.background import BackgroundWork
 from monailabel_app.models.inference import BundleInference, serve_bundles
+from monailabel_app.models.prompted import PromptedModel, serve_prompts, tell_prompted
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.models.versions import check_versions, keep_shipped
 from monailabel_app.models.warm_up import prepare_models
@@ -52,11 +53,13 @@ class Rep3DApp(MONAILabelApp):
         folder = Path(app_dir)
         settings = read_settings(folder, conf)
         authentication = Authentication.of(settings)
-        bundles = choose_bundles(settings.bundles, settings.models)
+        chosen = choose_bundles(settings.bundles, settings.models)
+        bundles = {name: bundle for name, bundle in chosen.items() if not bundle.takes_prompts}
+        prompt_bundle = next((bundle for bundle in chosen.values() if bundle.takes_prompts), None)
         in_pacs = studies.startswith(("http://", "https://"))
         studies_folder = settings.pacs_folder if in_pacs else Path(studies)
-        self._locks = own_folders(bundles.values(), studies_folder)
-        for bundle in bundles.values():
+        self._locks = own_folders(chosen.values(), studies_folder)
+        for bundle in chosen.values():
             keep_shipped(bundle)
         own_temporary_files()
         (folder / "logs").mkdir(exist_ok=True)
@@ -66,6 +69,7 @@ class Rep3DApp(MONAILabelApp):
         synchronization = Synchronization(pacs, store, bundles, send=settings.send_labels) if pacs else None
         sessions = Sessions(folder / "sessions")
         models = serve_bundles(bundles)
+        prompted = serve_prompts(prompt_bundle, models)
         strategies = make_strategies(models) if environment.MONAI_LABEL_TASKS_STRATEGY else {}
         served = list(bundles.values()) if environment.MONAI_LABEL_TASKS_TRAIN else []
         trainers = {bundle.name: BundleTraining(bundle, settings.promotion, served) for bundle in served}
@@ -81,6 +85,7 @@ class Rep3DApp(MONAILabelApp):
             synchronization=synchronization,
             sessions=sessions,
             models=models,
+            prompted=prompted,
             strategies=strategies,
             trainers=trainers,
             background=background,
@@ -93,6 +98,7 @@ class Rep3DApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         prepare_models(self.services.models.values(), warm_up=self.services.settings.warm_up)
+        tell_prompted(self.services.prompted)
         self.services.background.resume_trainings()
         if self.services.synchronization is not None:
             self.services.synchronization.start()
@@ -103,8 +109,8 @@ class Rep3DApp(MONAILabelApp):
     def init_datastore(self) -> StudiesFolder:
         return self.services.studies
 
-    def init_infers(self) -> Mapping[str, BundleInference]:
-        return self.services.models
+    def init_infers(self) -> Mapping[str, BundleInference | PromptedModel]:
+        return {**self.services.models, **self.services.prompted}
 
     def init_trainers(self) -> Mapping[str, BundleTraining]:
         return self.services.trainers

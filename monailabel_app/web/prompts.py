@@ -1,0 +1,71 @@
+"""Prompts as MONAI Label's clients send them: lists of [i, j, k] in the image's own voxels, and a box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from monailabel_app.errors import RequestError
+from rep3d.interactive.grid import Grid
+from rep3d.interactive.prompts import Prompt, box, point
+
+MAX_POINTS = 1000  # of one list
+
+
+def read_points(points: object, name: str, scan: Grid, positive: bool) -> list[Prompt]:
+    """The points of a list, in its order.
+
+    Args:
+        points: what the request holds under the name.
+
+    Raises:
+        RequestError: no list, too many points, or one that is none or lies outside the scan, which the message names.
+    """
+    where = f"params[{name!r}]"
+    if not isinstance(points, list):
+        raise RequestError(400, f"{where} is {_quoted(points)}, expected a list of points [i, j, k]")
+    if len(points) > MAX_POINTS:
+        raise RequestError(413, f"{where} has {len(points)} points, at most {MAX_POINTS} are accepted")
+    voxels = [_voxel(value, f"{where}[{number}]", scan) for number, value in enumerate(points)]
+    return [point(voxel, scan.spacing, positive) for voxel in voxels]
+
+
+def read_roi(roi: Sequence[float], scan: Grid) -> tuple[slice, slice, slice] | None:
+    """The part of the scan in a box [i, i, j, j, k, k] whose ends come in any order; None for an empty list.
+
+    Raises:
+        RequestError: other than six numbers, or a box outside the scan.
+    """
+    if not roi:
+        return None
+    if len(roi) != 6:
+        raise RequestError(400, f"params['roi'] is {_quoted(roi)}, expected six numbers: from and to of each axis")
+    ends = [sorted(map(round, roi[axis : axis + 2])) for axis in (0, 2, 4)]
+    if any(high < 0 or low >= size for (low, high), size in zip(ends, scan.shape, strict=True)):
+        raise RequestError(400, f"params['roi'] is {_quoted(roi)}, which lies outside the image of {_size(scan)} voxels")
+    i, j, k = (slice(max(low, 0), min(high + 1, n)) for (low, high), n in zip(ends, scan.shape, strict=True))
+    return i, j, k
+
+
+def box_prompt(roi: Sequence[slice], scan: Grid) -> Prompt:
+    """The box round a structure."""
+    return box([part.start for part in roi], [part.stop - 1 for part in roi], scan.spacing)
+
+
+def _voxel(value: object, where: str, scan: Grid) -> list[int]:
+    numbers = value if isinstance(value, list) else []
+    if len(numbers) != 3 or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers):
+        raise RequestError(400, f"{where} is {_quoted(value)}, expected three numbers [i, j, k]")
+    voxel = [round(number) for number in numbers]
+    if not scan.contains(voxel):
+        raise RequestError(
+            400, f"{where} is {_quoted(value)}, a point outside the image of {_size(scan)} voxels: take it away"
+        )
+    return voxel
+
+
+def _size(scan: Grid) -> str:
+    return " x ".join(map(str, scan.shape))
+
+
+def _quoted(value: object) -> str:
+    return repr(value)[:80]
