@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from rep3d.shipped import SHIPPED, TRAINED, find_weights
-
-logger = logging.getLogger(__name__)
 
 
 class TakesPrompts(ValueError):
@@ -49,17 +46,19 @@ class Bundle:
         return self.root / "configs" / f"{name}.json"
 
 
-def read_bundle(root: Path) -> Bundle:
-    """Read `configs/metadata.json` of a bundle that segments by itself.
+def read_bundle(root: Path, *, prompts: bool = False) -> Bundle:
+    """Read `configs/metadata.json` of a bundle that segments by itself, or of one that takes prompts.
 
     Raises:
-        ValueError: the file lacks what the app needs, or the bundle takes prompts.
+        ValueError: the file lacks what the app needs, or the bundle is of the other kind.
     """
     path = root / "configs/metadata.json"
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
-        if metadata.get("prompts"):
+        if metadata.get("prompts") and not prompts:
             raise TakesPrompts(f"{root.name} is no model for automatic segmentation: it takes prompts, such as points")
+        if prompts and not metadata.get("prompts"):
+            raise ValueError("it takes no prompts")
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         labels = {name: int(index) for index, name in channels.items() if int(index) > 0}
         weights = metadata.get("weights")  # of other people's bundles it may be anything
@@ -72,33 +71,45 @@ def read_bundle(root: Path) -> Bundle:
 
 
 def choose_bundles(folder: Path, models: str) -> dict[str, Bundle]:
-    """The bundles to serve by name.
+    """The bundles to serve by name that segment by themselves; for the one that takes prompts see `find_prompted`.
 
     Args:
         folder: holds one folder per bundle.
-        models: names separated by commas, or "all": every bundle that has weights; of those that take prompts the log
-            says that they are left out.
+        models: names separated by commas, or "all": every bundle that has weights.
 
     Raises:
-        ValueError: a name is not there, or its bundle takes prompts; or "all" finds no weights.
+        ValueError: a name is not there, or "all" finds no weights.
     """
     found = {path.parents[1].name: path.parents[1] for path in sorted(folder.glob("*/configs/inference.json"))}
     if models == "all":
-        chosen = {}
-        for name, root in found.items():
-            if find_weights(root).is_file():
-                try:
-                    chosen[name] = read_bundle(root)
-                except TakesPrompts as left_out:
-                    logger.info("not served: %s", left_out)
-        if not chosen:
+        names = [name for name, root in found.items() if find_weights(root).is_file()]
+        if not names:
             raise ValueError(
                 f"models is 'all', but no bundle in {folder} has weights: train one, put them in its {TRAINED}, "
                 f"or name a bundle to train it from a client: {', '.join(found) or 'there is none'}"
             )
-        return chosen
-    names = [name.strip() for name in models.split(",") if name.strip()]
-    unknown = [name for name in names if name not in found]
-    if unknown or not names:
-        raise ValueError(f"models is {models!r}, expected 'all' or some of {', '.join(found)} (bundles in {folder})")
-    return {name: read_bundle(found[name]) for name in names}
+    else:
+        names = [name.strip() for name in models.split(",") if name.strip()]
+        unknown = [name for name in names if name not in found]
+        if unknown or not names:
+            raise ValueError(
+                f"models is {models!r}, expected 'all' or some of {', '.join(found)} (bundles in {folder})"
+            )
+    return {name: read_bundle(found[name]) for name in names if not _takes_prompts(found[name])}
+
+
+def find_prompted(folder: Path) -> Bundle | None:
+    """The bundle that follows prompts, where the folder has one; of several the first that has weights."""
+    roots = [path.parents[1] for path in sorted(folder.glob("*/configs/inference.json"))]
+    found = [read_bundle(root, prompts=True) for root in roots if _takes_prompts(root)]
+    return next((bundle for bundle in found if bundle.weights.is_file()), found[0] if found else None)
+
+
+def _takes_prompts(root: Path) -> bool:
+    try:
+        read_bundle(root)
+    except TakesPrompts:
+        return True
+    except ValueError:  # of no interest where it is not served
+        return False
+    return False

@@ -13,15 +13,18 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from monailabel_app.bundles import Bundle, choose_bundles
+from monailabel_app.bundles import Bundle, choose_bundles, find_prompted
 from monailabel_app.dicomweb.client import connect
 from monailabel_app.dicomweb.images import PacsImages
 from monailabel_app.dicomweb.synchronization import Synchronization
+from monailabel_app.interaction.registry import InteractiveSessions
 from monailabel_app.models.active_learning import Uncertainty, make_strategies
 from monailabel_app.models.background import BackgroundWork
+from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.inference import BundleInference, serve_bundles
 from monailabel_app.models.prompted import PromptedModel, serve_prompts, tell_prompted
 from monailabel_app.models.retraining import BundleTraining
+from monailabel_app.models.turn import Turn
 from monailabel_app.models.versions import check_versions, keep_shipped
 from monailabel_app.models.warm_up import prepare_models
 from monailabel_app.services import Services
@@ -53,13 +56,11 @@ class Rep3DApp(MONAILabelApp):
         folder = Path(app_dir)
         settings = read_settings(folder, conf)
         authentication = Authentication.of(settings)
-        chosen = choose_bundles(settings.bundles, settings.models)
-        bundles = {name: bundle for name, bundle in chosen.items() if not bundle.takes_prompts}
-        prompt_bundle = next((bundle for bundle in chosen.values() if bundle.takes_prompts), None)
+        bundles = choose_bundles(settings.bundles, settings.models)
         in_pacs = studies.startswith(("http://", "https://"))
         studies_folder = settings.pacs_folder if in_pacs else Path(studies)
-        self._locks = own_folders(chosen.values(), studies_folder)
-        for bundle in chosen.values():
+        self._locks = own_folders(bundles.values(), studies_folder)
+        for bundle in bundles.values():
             keep_shipped(bundle)
         own_temporary_files()
         (folder / "logs").mkdir(exist_ok=True)
@@ -68,8 +69,12 @@ class Rep3DApp(MONAILabelApp):
         store = StudiesFolder(studies_folder, PacsImages(pacs, studies_folder) if pacs else None)
         synchronization = Synchronization(pacs, store, bundles, send=settings.send_labels) if pacs else None
         sessions = Sessions(folder / "sessions")
-        models = serve_bundles(bundles)
-        prompted = serve_prompts(prompt_bundle, models)
+        turn = Turn()
+        models = serve_bundles(bundles, turn)
+        network = PromptedNetwork(find_prompted(settings.bundles), turn)
+        interaction = InteractiveSessions(
+            studies_folder / KNOWLEDGE / "interaction", network, store, sessions, settings.session_days * 86400
+        )
         strategies = make_strategies(models) if environment.MONAI_LABEL_TASKS_STRATEGY else {}
         served = list(bundles.values()) if environment.MONAI_LABEL_TASKS_TRAIN else []
         trainers = {bundle.name: BundleTraining(bundle, settings.promotion, served) for bundle in served}
@@ -84,8 +89,9 @@ class Rep3DApp(MONAILabelApp):
             pacs=pacs,
             synchronization=synchronization,
             sessions=sessions,
+            interaction=interaction,
             models=models,
-            prompted=prompted,
+            prompted=serve_prompts(network, models),
             strategies=strategies,
             trainers=trainers,
             background=background,
@@ -98,7 +104,7 @@ class Rep3DApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         prepare_models(self.services.models.values(), warm_up=self.services.settings.warm_up)
-        tell_prompted(self.services.prompted)
+        tell_prompted(self.services.interaction.network, self.services.prompted)
         self.services.background.resume_trainings()
         if self.services.synchronization is not None:
             self.services.synchronization.start()
@@ -123,6 +129,10 @@ class Rep3DApp(MONAILabelApp):
 
     def _load_sessions(self, load: bool = False) -> Sessions:
         return self.services.sessions
+
+    def cleanup_sessions(self) -> None:
+        super().cleanup_sessions()
+        self.services.interaction.remove_expired()
 
     def async_scoring(self, method: str | None = None, params: Mapping[str, Any] | None = None) -> None:
         """Compute what scores are missing in the background."""

@@ -56,9 +56,7 @@ def follow_scribbles(
         for name, positive in ((FOREGROUND, True), (BACKGROUND, False))
         if name in values and (prompt := _new_scribble(session, label, voxels == values[name], positive, taken))
     ]
-    if not shown:
-        return Answer(session.mask(label), None)
-    return session.show(label, shown, taken)
+    return session.bring_to(label, [*known_prompts(session, label), *shown], taken)
 
 
 def paint_segment(
@@ -80,7 +78,7 @@ def paint_segment(
 def _new_scribble(
     session: InteractiveSession, label: str, drawn: np.ndarray, positive: bool, taken: np.ndarray
 ) -> Prompt | None:
-    """What of a scribble the label was not shown yet, or does not follow though it could; None where that is nothing."""
+    """What of a scribble the label was not shown yet, or does not follow though it could; None for nothing."""
     scan = scan_of(session)
     seen = np.zeros(drawn.shape, bool)
     for prompt in known_prompts(session, label):

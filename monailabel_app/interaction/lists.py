@@ -57,9 +57,7 @@ def bring_to_lists(
             return Answer(answer.mask, answer.changed, locked, forwards)
 
 
-def concerned_labels(
-    session: InteractiveSession, labels: Iterable[str], background: Sequence[Prompt]
-) -> list[str]:
+def concerned_labels(session: InteractiveSession, labels: Iterable[str], background: Sequence[Prompt]) -> list[str]:
     """The labels that a list of the background's points changes: they hold one, or were shown one that is gone."""
     scan, found = scan_of(session), []
     for label in labels:

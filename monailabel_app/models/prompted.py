@@ -8,7 +8,7 @@ from typing import Any
 
 from monailabel.interfaces.tasks.infer_v2 import InferTask, InferType
 
-from monailabel_app.bundles import Bundle
+from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.inference import BundleInference
 
 logger = logging.getLogger(__name__)
@@ -23,18 +23,18 @@ class PromptedModel(InferTask):
 
     Args:
         kind: "deepgrow": points and a box for any label; "deepedit": points for the labels of `start`; "scribbles".
-        bundle: whose network answers; the model is not valid as long as it has no weights.
+        network: answers; the model is not valid as long as it has no weights.
         start: what segments before the first prompt.
     """
 
-    def __init__(self, kind: InferType, bundle: Bundle, start: BundleInference | None = None) -> None:
+    def __init__(self, kind: InferType, network: PromptedNetwork, start: BundleInference | None = None) -> None:
         labels = {BACKGROUND: 0, **start.bundle.labels} if start else {}
         super().__init__(kind, labels, 3, _describe(kind, start))
-        self.bundle = bundle
+        self.network = network
         self.start = start
 
     def is_valid(self) -> bool:
-        return self.bundle.weights.is_file() and (self.start is None or self.start.is_valid())
+        return self.network.is_valid() and (self.start is None or self.start.is_valid())
 
     def config(self) -> dict[str, Any]:
         if self.type == InferType.SCRIBBLES:
@@ -45,22 +45,21 @@ class PromptedModel(InferTask):
         raise NotImplementedError("prompts are answered in a session, see web.prompted_inference")
 
 
-def serve_prompts(bundle: Bundle | None, models: Mapping[str, BundleInference]) -> dict[str, PromptedModel]:
-    """The models by the names that clients see.
+def serve_prompts(network: PromptedNetwork, models: Mapping[str, BundleInference]) -> dict[str, PromptedModel]:
+    """The models by the names that clients see; none where no bundle takes prompts.
 
     Args:
-        bundle: takes prompts; None: there is none.
         models: segment by themselves, by name.
 
     Raises:
         ValueError: a bundle has one of these names.
     """
-    if bundle is None:
+    if network.bundle is None:
         return {}
     served = {
-        bundle.name: PromptedModel(InferType.DEEPGROW, bundle),
-        SCRIBBLES: PromptedModel(InferType.SCRIBBLES, bundle),
-        **{f"{name}{EDIT}": PromptedModel(InferType.DEEPEDIT, bundle, model) for name, model in models.items()},
+        network.bundle.name: PromptedModel(InferType.DEEPGROW, network),
+        SCRIBBLES: PromptedModel(InferType.SCRIBBLES, network),
+        **{f"{name}{EDIT}": PromptedModel(InferType.DEEPEDIT, network, model) for name, model in models.items()},
     }
     clash = sorted(set(served) & set(models))
     if clash:
@@ -68,14 +67,13 @@ def serve_prompts(bundle: Bundle | None, models: Mapping[str, BundleInference]) 
     return served
 
 
-def tell_prompted(models: Mapping[str, PromptedModel]) -> None:
+def tell_prompted(network: PromptedNetwork, models: Mapping[str, PromptedModel]) -> None:
     """Say in the log which of them serve."""
-    ready = [name for name, model in models.items() if model.is_valid()]
-    if ready:
-        logger.info("models that take prompts: %s", ", ".join(ready))
-    for bundle in {model.bundle.name: model.bundle for model in models.values()}.values():
-        if not bundle.weights.is_file():
-            logger.warning("%s has no weights (%s): nothing takes prompts until it has", bundle.name, bundle.weights)
+    if network.is_valid():
+        logger.info("models that take prompts: %s", ", ".join(n for n, model in models.items() if model.is_valid()))
+    elif network.bundle is not None:
+        name, weights = network.bundle.name, network.bundle.weights
+        logger.warning("%s has no weights (%s): no model takes prompts until it has", name, weights)
 
 
 def _describe(kind: InferType, start: BundleInference | None) -> str:

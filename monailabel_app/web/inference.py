@@ -46,7 +46,9 @@ def infer(
 ) -> Response:
     if model in services.prompted:
         if file is not None or output == "dicom_seg":
-            raise RequestError(400, f"model {model!r} takes an image of the studies or of a session, and gives no DICOM")
+            raise RequestError(
+                400, f"model {model!r} takes an image of the studies or of a session, and gives no DICOM"
+            )
         parameters = parse_parameters(params, accepted=("label",))
         client = request.client.host if request.client else ""
         result, info = _follow_prompts(services, user, client, model, image, session_id, parameters, label)
@@ -75,7 +77,7 @@ def _follow_prompts(
     """See `answer_prompts`; the session is that of the user, of the program that calls, and of the image."""
     services.interaction.network.check()
     told = check_parameters(PromptParameters, parameters).client_id
-    # Without a login all users have one name, and 3D Slicer calls itself everywhere the same unless it is told otherwise.
+    # Without a login all users have one name, and 3D Slicer has one, too, unless it is told otherwise.
     caller = told if told and user != LOCAL_USER else f"{told}@{client}"
     start = services.prompted[model].start
     with _scan(services, user, start.bundle.name if start else None, image, session_id, None) as path:

@@ -81,9 +81,7 @@ def check_content(parameters: Mapping[str, object], accepted: Container[str] = (
         raise RequestError(400, "params holds half a surrogate pair, expected plain JSON") from error
 
 
-def refuse_expressions(
-    value: object, where: str = "params", depth: int = 0, *, accepted: Container[str] = ()
-) -> None:
+def refuse_expressions(value: object, where: str = "params", depth: int = 0, *, accepted: Container[str] = ()) -> None:
     """Refuse config expressions, names of files, NaN and infinity wherever they stand in request parameters.
 
     Raises:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from monailabel.interfaces.tasks.infer_v2 import InferType
 
 from monailabel_app.errors import RequestError
@@ -24,14 +25,14 @@ from rep3d.interactive.prompts import Prompt
 
 UNNAMED = "structure"  # the label of clients that tell none
 
-Taken = Callable[[str], np.ndarray | None]  # by a label, voxels (D, H, W) that it may not take
+Taken = Callable[[str], npt.NDArray[np.bool_] | None]  # by a label, voxels (D, H, W) that it may not take
 
 
 @dataclass(frozen=True)
 class Found:
     """A label map (D, H, W) with these ids by name, and the prompts that are without effect."""
 
-    voxels: np.ndarray
+    voxels: npt.NDArray[np.uint8]
     labels: dict[str, int]
     locked: Sequence[Prompt]
 
@@ -145,7 +146,9 @@ def _scribbled(session: InteractiveSession, path: Path, options: PromptParameter
     if label is None:
         raise RequestError(400, "the model needs a label map of the segments and scribbles")
     if name not in values or name in NO_SEGMENTS:
-        raise RequestError(400, f"params['selected_label_name'] is {name!r}, expected a segment of params['label_info']")
+        raise RequestError(
+            400, f"params['selected_label_name'] is {name!r}, expected a segment of params['label_info']"
+        )
     roi = read_roi(options.roi, scan_of(session))
     with admitted():
         voxels = read_label(label, read_grid(path), values.values(), allow_empty=True).astype(np.uint8)
@@ -193,9 +196,7 @@ def _edit(
     return bring_to_lists(session, name, prompts, background, taken(name)).locked
 
 
-def _box(
-    session: InteractiveSession, label: str, options: PromptParameters, points: Sequence[Prompt]
-) -> list[Prompt]:
+def _box(session: InteractiveSession, label: str, options: PromptParameters, points: Sequence[Prompt]) -> list[Prompt]:
     """The box of a request; without one, that which the label has, as long as there are points.
 
     3D Slicer has one box for all segments, and sends none once the user has gone on to another segment.

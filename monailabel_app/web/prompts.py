@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 
 from monailabel_app.errors import RequestError
 from monailabel_app.models.parameters import InferenceParameters
+from rep3d.interactive.editing import Box
 from rep3d.interactive.grid import Grid
 from rep3d.interactive.prompts import Prompt, box, point
 
@@ -24,7 +25,7 @@ class Segment(BaseModel):  # type: ignore[explicit-any]  # pydantic's
     id: Annotated[int, Field(ge=1, le=255)]
 
 
-class PromptParameters(InferenceParameters):
+class PromptParameters(InferenceParameters):  # type: ignore[explicit-any]
     """Of a request with prompts. Lists of points come under names of their own, see `read_points`.
 
     What else clients send is not needed: `reset_state` tells that the user has chosen another label, whose prompts are
@@ -67,7 +68,7 @@ def read_points(points: object, name: str, scan: Grid, *, positive: bool) -> lis
     return [point(voxel, scan.spacing, positive) for voxel in voxels]
 
 
-def read_roi(roi: Sequence[float], scan: Grid) -> tuple[slice, slice, slice] | None:
+def read_roi(roi: Sequence[float], scan: Grid) -> Box | None:
     """The part of the scan in a box [i, i, j, j, k, k] whose ends come in any order; None for an empty list.
 
     Raises:
@@ -84,7 +85,7 @@ def read_roi(roi: Sequence[float], scan: Grid) -> tuple[slice, slice, slice] | N
     return i, j, k
 
 
-def box_prompt(roi: Sequence[slice], scan: Grid) -> Prompt:
+def box_prompt(roi: Box, scan: Grid) -> Prompt:
     """The box round a structure."""
     return box([part.start for part in roi], [part.stop - 1 for part in roi], scan.spacing)
 
