@@ -35,8 +35,52 @@ def bring_to_lists(
     Raises:
         RequestError: as `InteractiveSession.bring_to`.
     """
-    scan = scan_of(session)
-    known = known_prompts(session, label)
+    before = known_prompts(session, label)
+    try:
+        return _bring_to_lists(session, label, own, background, taken)
+    except Exception:
+        if label in session.labels:
+            session.bring_to(label, before)  # which needs no network: all of it is there to be undone or redone
+        raise
+
+
+def concerned_labels(session: InteractiveSession, labels: Iterable[str], background: Sequence[Prompt]) -> list[str]:
+    """The labels that a list of the background's points changes, or, where it changes none, those that it has changed.
+
+    It changes those that hold one of the points, and those that were shown one that is gone.
+    """
+    scan, listed = scan_of(session), set(background)
+    changed, known = [], []
+    for label in labels:
+        shown = {prompt for prompt in known_prompts(session, label) if prompt.kind == "point" and not prompt.positive}
+        if shown - listed or any(lies_in(prompt, session.mask(label), scan) for prompt in listed - shown):
+            changed.append(label)
+        elif shown:
+            known.append(label)
+    return changed or known
+
+
+def known_prompts(session: InteractiveSession, label: str) -> tuple[Prompt, ...]:
+    """Those that led to a label's mask; none of a label that is not there yet."""
+    return session.prompts(label) if label in session.labels else ()
+
+
+def scan_of(session: InteractiveSession) -> Grid:
+    return Grid.of_scan(session.record.shape, session.record.spacing)
+
+
+def lies_in(point: Prompt, mask: np.ndarray | None, scan: Grid) -> bool:
+    return mask is not None and bool(mask[scan.voxel(point.positions[0])])
+
+
+def _bring_to_lists(
+    session: InteractiveSession,
+    label: str,
+    own: Sequence[Prompt],
+    background: Sequence[Prompt],
+    taken: np.ndarray | None,
+) -> Answer:
+    scan, known = scan_of(session), known_prompts(session, label)
     wanted = Counter([*own, *background, *(prompt for prompt in known if prompt.kind not in LISTED)])
     kept = list(takewhile(lambda prompt: _take(wanted, prompt), known))
     if len(kept) < len(known):
@@ -55,30 +99,6 @@ def bring_to_lists(
         forwards |= answer.forwards
         if not added:
             return Answer(answer.mask, answer.changed, locked, forwards)
-
-
-def concerned_labels(session: InteractiveSession, labels: Iterable[str], background: Sequence[Prompt]) -> list[str]:
-    """The labels that a list of the background's points changes: they hold one, or were shown one that is gone."""
-    scan, found = scan_of(session), []
-    for label in labels:
-        shown = {prompt for prompt in known_prompts(session, label) if prompt.kind == "point" and not prompt.positive}
-        new = [prompt for prompt in background if prompt not in shown]
-        if shown - set(background) or any(lies_in(prompt, session.mask(label), scan) for prompt in new):
-            found.append(label)
-    return found
-
-
-def known_prompts(session: InteractiveSession, label: str) -> tuple[Prompt, ...]:
-    """Those that led to a label's mask; none of a label that is not there yet."""
-    return session.prompts(label) if label in session.labels else ()
-
-
-def scan_of(session: InteractiveSession) -> Grid:
-    return Grid.of_scan(session.record.shape, session.record.spacing)
-
-
-def lies_in(point: Prompt, mask: np.ndarray | None, scan: Grid) -> bool:
-    return mask is not None and bool(mask[scan.voxel(point.positions[0])])
 
 
 def _take(counted: Counter[Prompt], prompt: Prompt) -> bool:

@@ -48,6 +48,14 @@ def start_app(folder: Path, studies: Path, bundles: Path, models: str = "all", *
     return client
 
 
+def read_answer(content: bytes) -> np.ndarray:
+    """The voxels of a NRRD file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.nrrd"
+        path.write_bytes(content)
+        return read_volume(path)[0]
+
+
 class Refused(Exception):
     """The box that the module shows: status and reason."""
 
@@ -106,12 +114,7 @@ class Slicer:
         if answer.status_code != 200:
             raise Refused(answer.status_code, answer.json()["detail"])
         params, file = MultipartDecoder(answer.content, answer.headers["content-type"]).parts
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "result.nrrd"
-            path.write_bytes(file.content)
-            voxels, grid = read_volume(path)
-        np.testing.assert_allclose(grid.affine, self.scan.affine, atol=1e-4)
-        return json.loads(params.content), voxels
+        return json.loads(params.content), read_answer(file.content)
 
     def config(self, model: str) -> dict:
         found = self.info["models"][model].get("config", {})
