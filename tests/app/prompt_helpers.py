@@ -19,7 +19,7 @@ from rep3d.io.volumes import read_volume
 SIZE = 16  # voxels of the working grid
 
 
-def prompt_bundle(folder: Path, weights: bool = True) -> Path:
+def prompt_bundle(folder: Path, weights: bool = True, size: int = SIZE) -> Path:
     """`interactive` with a network that adds what lies at positive prompts, and takes away what lies at negative ones.
 
     What the scan has in common with the newest prompt, and is connected with it, lies at it, too.
@@ -29,7 +29,7 @@ def prompt_bundle(folder: Path, weights: bool = True) -> Path:
         path = bundle / f"configs/{name}.json"
         config = json.loads(path.read_text(encoding="utf-8"))
         config["network_def"] = {"_target_": "torch.nn.Conv3d", "in_channels": 5, "out_channels": 1, "kernel_size": 1}
-        config["patch_size"] = [SIZE] * 3
+        config["patch_size"] = [size] * 3
         path.write_text(json.dumps(config), encoding="utf-8")
     if weights:
         (bundle / "models").mkdir()
@@ -43,6 +43,7 @@ def start_app(folder: Path, studies: Path, bundles: Path, models: str = "all", *
     (folder / "app").mkdir(parents=True, exist_ok=True)
     settings = {"bundles": str(bundles), "models": models, "scoring": "false", "warm_up": "false", **conf}
     app = Rep3DApp(str(folder / "app"), str(studies), settings)
+    app.on_init_complete()
     client = TestClient(monailabel.app.app.middleware_stack, "http://127.0.0.1", client=("127.0.0.1", 1))
     client.services = app.services
     return client
