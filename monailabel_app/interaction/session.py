@@ -66,6 +66,7 @@ class InteractiveSession:
         self._before_use = before_use
         self._refine_later = refine_later
         self._lock = threading.RLock()
+        self._holder = 0  # the thread that holds it
         self._removed = False
         self._image: torch.Tensor | None = None
         self._name = ""
@@ -93,12 +94,19 @@ class InteractiveSession:
         Raises:
             RequestError: 404, the session was removed meanwhile; 503, too many wait.
         """
+        if self._holder == threading.get_ident():  # it has its ticket
+            yield
+            return
         if not self._admitted.acquire(blocking=False):
             raise RequestError(503, "too many clicks are waiting already, try again later")
         try:
             with self._held():
                 self._before_use(self)
-                yield
+                self._holder = threading.get_ident()
+                try:
+                    yield
+                finally:
+                    self._holder = 0
         finally:
             self._admitted.release()
 

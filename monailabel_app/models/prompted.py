@@ -39,7 +39,7 @@ class PromptedModel(InferTask):
     def config(self) -> dict[str, Any]:
         if self.type == InferType.SCRIBBLES:
             return {"lock_others": False}
-        return self.start.config() if self.start else {}
+        return {**(self.start.config() if self.start else {}), "lock_submitted": False}
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         raise NotImplementedError("prompts are answered in a session, see web.prompted_inference")

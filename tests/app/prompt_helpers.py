@@ -14,6 +14,7 @@ from requests_toolbelt import MultipartDecoder
 from starlette.testclient import TestClient
 
 from monailabel_app.main import Rep3DApp
+from monailabel_app.models.prompted import tell_prompted
 from rep3d.io.volumes import read_volume
 
 SIZE = 16  # voxels of the working grid
@@ -43,7 +44,7 @@ def start_app(folder: Path, studies: Path, bundles: Path, models: str = "all", *
     (folder / "app").mkdir(parents=True, exist_ok=True)
     settings = {"bundles": str(bundles), "models": models, "scoring": "false", "warm_up": "false", **conf}
     app = Rep3DApp(str(folder / "app"), str(studies), settings)
-    app.on_init_complete()
+    tell_prompted(app.services.interaction.network, app.services.prompted)
     client = TestClient(monailabel.app.app.middleware_stack, "http://127.0.0.1", client=("127.0.0.1", 1))
     client.services = app.services
     return client

@@ -89,6 +89,16 @@ def test_clients_show_their_tools_by_the_type(place):
         "msd_hippocampus": ("segmentation", labels),
         "msd_hippocampus_edit": ("deepedit", {"background": 0, **labels}),
     }
+    switches = {
+        name: [key for key, value in model["config"].items() if value is False]
+        for name, model in info["models"].items()
+    }
+    assert switches == {
+        "interactive": ["lock_submitted"],
+        "scribbles": ["lock_others"],
+        "msd_hippocampus": [],
+        "msd_hippocampus_edit": ["lock_submitted"],
+    }
     assert info["labels"] == [ANTERIOR, POSTERIOR, "background"] and "interactive" not in info["trainers"]
 
 
@@ -475,3 +485,19 @@ def test_a_network_that_fails_leaves_the_session_as_it_was(slicer, monkeypatch):
         with pytest.raises(Refused, match="internal error"):
             slicer.update("interactive", "cyst")
     assert (session_of(slicer).mask("cyst") == before).all() and len(session_of(slicer).prompts("cyst")) == 2
+
+
+def test_a_request_that_is_admitted_is_answered_whole(slicer):
+    """It holds its session more than once, and others may take all other tickets meanwhile."""
+    admitted, taken = slicer.client.services.interaction._admitted, 0
+    try:
+        while admitted.acquire(blocking=False):
+            taken += 1
+        admitted.release()
+        taken -= 1
+        slicer.add("cyst")
+        scribbled(slicer, foreground=[FIRST])
+        slicer.update_scribbles("cyst")
+    finally:
+        admitted.release(taken)
+    assert slicer.segments["cyst"][tuple(FIRST)]
