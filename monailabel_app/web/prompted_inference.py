@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,26 +118,42 @@ def _edited(
     roi = read_roi(options.roi, scan)
     if roi is not None and options.label not in labels:
         raise RequestError(400, "params['roi'] needs the label that the box shows: choose it, or delete the box")
-    is_new = _start(session, start, path, options)
+    begins = _start(session, start, path, options)
+    everything = not any((*points.values(), background, roi)) and (begins or not options.label)
     with session.hold():
-        if not any((*points.values(), background, roi)) and (is_new or not options.label):
-            edited, background = list(labels), []
-            points = dict.fromkeys(labels, [])
-        elif options.label in labels:
-            edited = [options.label]
-        else:
-            listed = [] if options.label else list(points)
-            edited = [*listed, *concerned_labels(session, [n for n in labels if n not in listed], background)]
-            if not edited:
-                raise RequestError(400, "no label reaches the points of the background: there is nothing to correct")
-        locked = [prompt for name in edited for prompt in _edit(session, name, points, background, options, taken)]
-        ids = {name: labels[name] for name in sorted(edited, key=lambda name: labels[name])}
+        if everything:
+            points, background = dict.fromkeys(labels, []), []
+        chosen = list(labels) if everything else _chosen(session, options.label, labels, points, background)
+        locked = [prompt for name in chosen for prompt in _edit(session, name, points, background, options, taken)]
+        ids = {name: labels[name] for name in sorted(chosen, key=lambda name: labels[name])}
         if options.label:  # 3D Slicer takes the values for the segments' order
             ids = {name: number for number, name in enumerate(ids, 1)}
         voxels = np.zeros(scan.shape, np.uint8)
-        for name in (*(name for name in ids if name not in points), *(name for name in ids if name in points)):
+        for name in sorted(ids, key=lambda name: name in points):  # where they overlap, one with a list wins
             voxels[session.mask(name)] = ids[name]
     return Found(voxels, ids, locked)
+
+
+def _chosen(
+    session: InteractiveSession,
+    label: str,
+    labels: Iterable[str],
+    points: Iterable[str],
+    background: Sequence[Prompt],
+) -> list[str]:
+    """The labels that a request edits: the one that it names, or those that it lists, and what its background changes.
+
+    Args:
+        labels: all that the model has.
+        points: the labels with a list. 3D Slicer has one for each, and names a label, or the background, besides.
+    """
+    if label in labels:
+        return [label]
+    listed = [] if label else list(points)
+    chosen = [*listed, *concerned_labels(session, [name for name in labels if name not in listed], background)]
+    if not chosen:
+        raise RequestError(400, "no label reaches the points of the background: there is nothing to correct")
+    return chosen
 
 
 def _scribbled(session: InteractiveSession, path: Path, options: PromptParameters, label: Path | None) -> Found:

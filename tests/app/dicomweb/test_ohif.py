@@ -241,10 +241,10 @@ def test_point_prompts(place, browser, tmp_path, model, label):
     bright = before.min(2) > 250
     bright[: len(bright) // 4] = False  # texts
     browser.click("//label[text()='Point Prompts']")
-    Select(browser.find("//select[@class='selectBox']")).select_by_visible_text(f"{model} ")
+    Select(browser.find(f"//select[option[@value='{model}']]")).select_by_value(model)
     browser.click(f"//tr[@class='clickable-row']/td[text()='{label}']")
     browser.click_on(before, bright)
-    browser.click("//button[text()='Run']")
+    browser.click("//button[@title='Run PointPrompts']")
     browser.text("Running Inference for Point Prompts - Successful")
     covered = np.abs(browser.picture() - before).max(2) > 40
     covered[: len(covered) // 4] = False
@@ -252,5 +252,5 @@ def test_point_prompts(place, browser, tmp_path, model, label):
     browser.click("//tr[@class='clickable-row']/td[text()='background']")
     browser.click_on(before, bright)
     browser.click(f"//tr[@class='clickable-row']/td[text()='{label}']")
-    browser.click("//button[text()='Run']")
+    browser.click("//button[@title='Run PointPrompts']")
     until(lambda: overlap(bright, np.abs(browser.picture() - before).max(2) > 40) < 0.2)
