@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 from rep3d.shipped import SHIPPED, TRAINED, find_weights
-
-logger = logging.getLogger(__name__)
 
 
 class TakesPrompts(ValueError):
@@ -74,36 +71,31 @@ def read_bundle(root: Path, *, prompts: bool = False) -> Bundle:
 
 
 def choose_bundles(folder: Path, models: str) -> dict[str, Bundle]:
-    """The bundles to serve by name.
+    """The bundles to serve by name that segment by themselves; for the one that takes prompts see `find_prompted`.
 
     Args:
         folder: holds one folder per bundle.
-        models: names separated by commas, or "all": every bundle that has weights; of those that take prompts the log
-            says that they are left out.
+        models: names separated by commas, or "all": every bundle that has weights.
 
     Raises:
-        ValueError: a name is not there, or its bundle takes prompts; or "all" finds no weights.
+        ValueError: a name is not there, or "all" finds no weights.
     """
     found = {path.parents[1].name: path.parents[1] for path in sorted(folder.glob("*/configs/inference.json"))}
     if models == "all":
-        chosen = {}
-        for name, root in found.items():
-            if find_weights(root).is_file():
-                try:
-                    chosen[name] = read_bundle(root)
-                except TakesPrompts as left_out:
-                    logger.info("not served: %s", left_out)
-        if not chosen:
+        names = [name for name, root in found.items() if find_weights(root).is_file()]
+        if not names:
             raise ValueError(
                 f"models is 'all', but no bundle in {folder} has weights: train one, put them in its {TRAINED}, "
                 f"or name a bundle to train it from a client: {', '.join(found) or 'there is none'}"
             )
-        return chosen
-    names = [name.strip() for name in models.split(",") if name.strip()]
-    unknown = [name for name in names if name not in found]
-    if unknown or not names:
-        raise ValueError(f"models is {models!r}, expected 'all' or some of {', '.join(found)} (bundles in {folder})")
-    return {name: read_bundle(found[name]) for name in names}
+    else:
+        names = [name.strip() for name in models.split(",") if name.strip()]
+        unknown = [name for name in names if name not in found]
+        if unknown or not names:
+            raise ValueError(
+                f"models is {models!r}, expected 'all' or some of {', '.join(found)} (bundles in {folder})"
+            )
+    return {name: read_bundle(found[name]) for name in names if not _takes_prompts(found[name])}
 
 
 def find_prompted(folder: Path) -> Bundle | None:

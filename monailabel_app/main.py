@@ -22,6 +22,7 @@ from monailabel_app.models.active_learning import Uncertainty, make_strategies
 from monailabel_app.models.background import BackgroundWork
 from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.inference import BundleInference, serve_bundles
+from monailabel_app.models.prompted import PromptedModel, serve_prompts, tell_prompted
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.models.turn import Turn
 from monailabel_app.models.versions import check_versions, keep_shipped
@@ -70,9 +71,9 @@ class Rep3DApp(MONAILabelApp):
         sessions = Sessions(folder / "sessions")
         turn = Turn()
         models = serve_bundles(bundles, turn)
-        prompted = PromptedNetwork(find_prompted(settings.bundles), turn)
+        network = PromptedNetwork(find_prompted(settings.bundles), turn)
         interaction = InteractiveSessions(
-            studies_folder / KNOWLEDGE / "interaction", prompted, store, sessions, settings.session_days * 86400
+            studies_folder / KNOWLEDGE / "interaction", network, store, sessions, settings.session_days * 86400
         )
         strategies = make_strategies(models) if environment.MONAI_LABEL_TASKS_STRATEGY else {}
         served = list(bundles.values()) if environment.MONAI_LABEL_TASKS_TRAIN else []
@@ -90,6 +91,7 @@ class Rep3DApp(MONAILabelApp):
             sessions=sessions,
             interaction=interaction,
             models=models,
+            prompted=serve_prompts(network, models),
             strategies=strategies,
             trainers=trainers,
             background=background,
@@ -102,6 +104,7 @@ class Rep3DApp(MONAILabelApp):
 
     def on_init_complete(self) -> None:
         prepare_models(self.services.models.values(), warm_up=self.services.settings.warm_up)
+        tell_prompted(self.services.interaction.network, self.services.prompted)
         self.services.background.resume_trainings()
         if self.services.synchronization is not None:
             self.services.synchronization.start()
@@ -112,8 +115,8 @@ class Rep3DApp(MONAILabelApp):
     def init_datastore(self) -> StudiesFolder:
         return self.services.studies
 
-    def init_infers(self) -> Mapping[str, BundleInference]:
-        return self.services.models
+    def init_infers(self) -> Mapping[str, BundleInference | PromptedModel]:
+        return {**self.services.models, **self.services.prompted}
 
     def init_trainers(self) -> Mapping[str, BundleTraining]:
         return self.services.trainers

@@ -15,6 +15,7 @@ from monailabel_app.errors import RequestError
 from monailabel_app.interaction.registry import InteractiveSessions
 from monailabel_app.models.background import BackgroundWork
 from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.prompted import PromptedModel
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.settings import Settings
 from monailabel_app.studies.folder import StudiesFolder
@@ -27,13 +28,14 @@ class Services:
 
     Args:
         app_dir: the app's folder; logs are below it.
-        bundles: those that are served, by name.
+        bundles: those that segment by themselves, by name.
         studies: images and labels.
         pacs: where the images are, if not in a folder.
         synchronization: of labels with the PACS, if there is one.
         sessions: images that are only lent.
         interaction: users' clicks and masks, while they work on them.
         models: inference by model name.
+        prompted: those that segment what prompts show, by name.
         strategies: of active learning, by the names that clients see.
         trainers: training by model name.
         background: trainings, batches and scorings.
@@ -50,6 +52,7 @@ class Services:
     sessions: Sessions
     interaction: InteractiveSessions
     models: Mapping[str, BundleInference]
+    prompted: Mapping[str, PromptedModel]
     strategies: Mapping[str, Strategy]
     trainers: Mapping[str, BundleTraining]
     background: BackgroundWork
@@ -57,11 +60,13 @@ class Services:
     describe_model: Callable[[str], dict[str, object] | None]
 
     def model(self, name: str) -> BundleInference:
-        """The model of that name.
+        """The model of that name, which segments by itself.
 
         Raises:
-            RequestError: 404, it is not served.
+            RequestError: 404, it is not served; 400, it takes prompts.
         """
+        if name in self.prompted:
+            raise RequestError(400, f"model {name!r} takes prompts: it segments nothing by itself")
         if name not in self.models:
             raise RequestError(404, f"there is no model {name[:100]!r}, expected one of {', '.join(self.models)}")
         return self.models[name]

@@ -100,17 +100,7 @@ class BundleInference(InferTask):
         """
         result = self.segment(image, device=options.device, preset=options.preset)
         start = time.perf_counter()
-        with tempfile.NamedTemporaryFile(prefix="rep3d_", suffix=options.result_extension, delete=False) as file:
-            path = Path(file.name)
-        write_label_map(
-            result.voxels,
-            result.grid,
-            path,
-            labels=self.bundle.labels,
-            colors=anatomy_colors(self.bundle.labels),
-            dtype=options.result_dtype,
-            compress=options.result_compress,
-        )
+        path = write_result(result.voxels, result.grid, self.bundle.labels, options)
         seconds = {**result.seconds, "write": time.perf_counter() - start}
         seconds["total"] = sum(seconds.values())
         return path, {
@@ -218,6 +208,29 @@ def serve_bundles(bundles: Mapping[str, Bundle], turn: Turn | None = None) -> di
         contract.check_contract(bundle)
     turn, images = turn or Turn(), PreparedImages()
     return {name: BundleInference(bundle, turn, images) for name, bundle in bundles.items()}
+
+
+def write_result(
+    voxels: np.ndarray, grid: Geometry, labels: Mapping[str, int], options: InferenceParameters, suffix: str = ""
+) -> Path:
+    """A temporary file, which the caller deletes, of a label map (D, H, W).
+
+    Args:
+        suffix: of the file; empty: that of the options.
+    """
+    suffix = suffix or options.result_extension
+    with tempfile.NamedTemporaryFile(prefix="rep3d_", suffix=suffix, delete=False) as file:
+        path = Path(file.name)
+    write_label_map(
+        voxels,
+        grid,
+        path,
+        labels=labels,
+        colors=anatomy_colors(labels),
+        dtype=options.result_dtype,
+        compress=options.result_compress,
+    )
+    return path
 
 
 def _prepare(image: Path, preprocessing: Callable[[Data], Data]) -> PreparedImage:

@@ -54,7 +54,7 @@ def submit_label(
     last = datastore.knowledge(image_id).get("model")
     candidates = sorted(bundles.values(), key=lambda bundle: bundle.name != last)
     segments = _segments(file, names)
-    bundle = _bundle_with(candidates, list(segments)) if segments else candidates[0]
+    bundle = candidates[0] if candidates and not segments else _bundle_with(candidates, list(segments))
     ids = {name.casefold(): index for name, index in bundle.labels.items()}
     new_id = {value: ids[name.casefold()] for name, value in segments.items()}
     grid = read_grid(image)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, File, Form, Request, UploadFile
 from fastapi.responses import FileResponse, Response
 from requests_toolbelt import MultipartEncoder
 from starlette.background import BackgroundTask
@@ -22,8 +22,10 @@ from monailabel_app.studies.dicom import make_segmentation, sorted_slices
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.volumes import check_upload
 from monailabel_app.web.arguments import AnyUser, AppServices
-from monailabel_app.web.authentication import User
+from monailabel_app.web.authentication import LOCAL_USER, User
 from monailabel_app.web.parameters import check_parameters, parse_parameters
+from monailabel_app.web.prompted_inference import answer_prompts
+from monailabel_app.web.prompts import PromptParameters
 from monailabel_app.web.uploads import received
 
 router = APIRouter()
@@ -33,6 +35,7 @@ router = APIRouter()
 def infer(
     user: AnyUser,
     services: AppServices,
+    request: Request,
     model: str,
     image: str = "",
     session_id: str = "",
@@ -41,6 +44,15 @@ def infer(
     label: Annotated[UploadFile | None, File()] = None,
     output: Literal["image", "json", "all", "dicom_seg"] | None = None,
 ) -> Response:
+    if model in services.prompted:
+        if file is not None or output == "dicom_seg":
+            raise RequestError(
+                400, f"model {model!r} takes an image of the studies or of a session, and gives no DICOM"
+            )
+        parameters = parse_parameters(params, accepted=("label",))
+        client = request.client.host if request.client else ""
+        result, info = _follow_prompts(services, user, client, model, image, session_id, parameters, label)
+        return _answer(result, info, output)
     chosen = services.model(model)
     options = check_parameters(InferenceParameters, parse_parameters(params))
     if label is not None:
@@ -52,11 +64,38 @@ def infer(
     return _answer(result, info, output)
 
 
+def _follow_prompts(
+    services: Services,
+    user: User,
+    client: str,
+    model: str,
+    image: str,
+    session_id: str,
+    parameters: Mapping[str, object],
+    label: UploadFile | None,
+) -> tuple[Path, dict[str, object]]:
+    """See `answer_prompts`; the session is that of the user, of the program that calls, and of the image."""
+    services.interaction.network.check()
+    told = check_parameters(PromptParameters, parameters).client_id
+    # Without a login all users have one name, and 3D Slicer has one, too, unless it is told otherwise.
+    caller = told if told and user != LOCAL_USER else f"{told}@{client}"
+    start = services.prompted[model].start
+    with _scan(services, user, start.bundle.name if start else None, image, session_id, None) as path:
+        if session_id:
+            session = services.interaction.of_lent(user.username, caller, session_id)
+        else:
+            session = services.interaction.of_study(user.username, caller, image)
+        with received(label) if label is not None else nullcontext() as file:
+            return answer_prompts(
+                services.studies, services.prompted[model], session, "" if session_id else image, path, parameters, file
+            )
+
+
 @contextmanager
 def _scan(
-    services: Services, user: User, model: str, image: str, session_id: str, file: UploadFile | None
+    services: Services, user: User, model: str | None, image: str, session_id: str, file: UploadFile | None
 ) -> Iterator[Path]:
-    """The file to segment; the studies remember which model an image of theirs was segmented by."""
+    """The file to segment; the studies remember by which bundle, if any, an image of theirs was segmented."""
     if file is not None:
         with received(file) as path:
             check_upload(path)
@@ -65,7 +104,8 @@ def _scan(
         yield services.sessions.image(session_id, user.username)
     elif image:
         path = services.studies.image(image)
-        services.studies.update_image_info(image, {"model": model})
+        if model is not None:
+            services.studies.update_image_info(image, {"model": model})
         yield path
     else:
         raise RequestError(400, "image, file or session_id is missing")

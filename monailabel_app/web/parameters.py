@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Container, Mapping
 from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
@@ -44,8 +45,11 @@ class SubmissionParameters(BaseModel):  # type: ignore[explicit-any]
     allow_empty: bool = False
 
 
-def parse_parameters(text: str | None) -> dict[str, object]:
+def parse_parameters(text: str | None, accepted: Container[str] = ()) -> dict[str, object]:
     """The JSON object of a request, without anything that a config would evaluate.
+
+    Args:
+        accepted: keys of the object itself that are refused elsewhere. Where they are, nothing takes them for a place.
 
     Raises:
         RequestError: too long, no JSON object, or refused by `check_content`.
@@ -60,25 +64,25 @@ def parse_parameters(text: str | None) -> dict[str, object]:
         raise RequestError(400, "params is no valid JSON") from error
     if not isinstance(parameters, dict):
         raise RequestError(400, f"params is a JSON {type(parameters).__name__}, expected an object")
-    check_content(parameters)
+    check_content(parameters, accepted)
     return parameters
 
 
-def check_content(parameters: Mapping[str, object]) -> None:
+def check_content(parameters: Mapping[str, object], accepted: Container[str] = ()) -> None:
     """Refuse what a config would evaluate, and what no answer could tell again.
 
     Raises:
-        RequestError: see `refuse_expressions`; or half a surrogate pair, NaN, infinity.
+        RequestError: see `refuse_expressions`; or half a surrogate pair.
     """
-    refuse_expressions(parameters)
+    refuse_expressions(parameters, accepted=accepted)
     try:
-        json.dumps(parameters, ensure_ascii=False, allow_nan=False).encode()
+        json.dumps(parameters, ensure_ascii=False).encode()
     except ValueError as error:
-        raise RequestError(400, "params holds half a surrogate pair, NaN or infinity, expected plain JSON") from error
+        raise RequestError(400, "params holds half a surrogate pair, expected plain JSON") from error
 
 
-def refuse_expressions(value: object, where: str = "params", depth: int = 0) -> None:
-    """Refuse config expressions and names of files wherever they stand in request parameters.
+def refuse_expressions(value: object, where: str = "params", depth: int = 0, *, accepted: Container[str] = ()) -> None:
+    """Refuse config expressions, names of files, NaN and infinity wherever they stand in request parameters.
 
     Raises:
         RequestError: names the key.
@@ -87,10 +91,12 @@ def refuse_expressions(value: object, where: str = "params", depth: int = 0) -> 
         raise RequestError(400, f"{where} is nested more than {MAX_DEPTH} levels deep")
     if isinstance(value, str) and value.lstrip().startswith(_EXPRESSIONS):
         raise RequestError(400, f"{where} begins with {value.lstrip()[0]!r}: expressions are not accepted")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RequestError(400, f"{where} is {value}, expected a finite number")
     if isinstance(value, Mapping):
         for key, item in value.items():
             refuse_expressions(key, f"a key of {where}", depth)
-            if key.startswith("_") or key.lower() in _REFUSED_KEYS:
+            if key.startswith("_") or (key.lower() in _REFUSED_KEYS and key not in accepted):
                 raise RequestError(400, f"{where} has the key {key!r}, which is not accepted among the parameters")
             refuse_expressions(item, f"{where}[{key!r}]", depth + 1)
     elif isinstance(value, list):

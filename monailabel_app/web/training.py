@@ -36,7 +36,7 @@ def train_all(user: Admin, services: AppServices, params: JSONParameters) -> dic
             refused.append(error)
             answers[name] = {"result": None, "detail": error.message}
     if len(refused) == len(answers):
-        raise refused[0]
+        raise refused[0] if refused else RequestError(404, "no bundle is served that can be trained")
     return answers
 
 

@@ -16,6 +16,7 @@ from dicom_helpers import write_series
 from pacs_helpers import objects, pacs_server, until
 from PIL import Image
 from prefix_proxy import prefix_proxy
+from prompt_helpers import prompt_bundle
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +44,9 @@ def need_a_browser():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    with pacs_server(tmp_path_factory.mktemp("ohif")) as place:
+    folder = tmp_path_factory.mktemp("ohif")
+    prompt_bundle(folder / "bundles")
+    with pacs_server(folder) as place:
         yield place
 
 
@@ -100,6 +103,14 @@ class Browser:
             shots.append(np.asarray(Image.open(io.BytesIO(viewport.screenshot_as_png)).convert("RGB")).astype(int))
             assert len(shots) < PATIENCE
         return shots[-1]
+
+    def click_on(self, picture: np.ndarray, place: np.ndarray) -> None:
+        """The first viewport where `place` (H, W) of its picture is true: in the middle."""
+        from selenium.webdriver.common.action_chains import ActionChains
+
+        viewport = self.driver.find_element("css selector", ".viewport-element")
+        row, column = np.argwhere(place).mean(0) - np.array(picture.shape[:2]) / 2
+        ActionChains(self.driver).move_to_element_with_offset(viewport, int(column), int(row)).click().perform()
 
 
 @pytest.fixture
@@ -217,3 +228,26 @@ def test_the_browser_asks_for_a_key(tmp_path):
             browser.text("Phantom, Ball")  # in the list of studies
         finally:
             browser.driver.quit()
+
+
+@pytest.mark.parametrize(("model", "label"), [("amos_ct_edit", "aorta"), ("interactive", "bladder")])
+def test_point_prompts(place, browser, tmp_path, model, label):
+    """A click into what is bright makes it the chosen label."""
+    from selenium.webdriver.support.ui import Select
+
+    study, uid = store(place, write_series(tmp_path / "ball"))
+    connect(browser, study)
+    before = browser.picture()
+    bright = before.min(2) > 250
+    bright[: len(bright) // 4] = False  # texts
+    browser.click("//label[text()='Point Prompts']")
+    Select(browser.find(f"//select[option[@value='{model}']]")).select_by_value(model)
+    browser.click(f"//tr[@class='clickable-row']/td[text()='{label}']")
+    until(
+        lambda: browser.click_on(before, bright) or browser.driver.find_elements("css selector", "svg.svg-layer circle")
+    )
+    browser.click("//button[@title='Run PointPrompts']")
+    browser.text("Running Inference for Point Prompts - Successful")
+    covered = np.abs(browser.picture() - before).max(2) > 40
+    covered[: len(covered) // 4] = False
+    assert overlap(bright, covered) > 0.5

@@ -1,14 +1,13 @@
 """What the app reaches into in a bundle is there, in every bundle of the repository."""
 
 import json
-import logging
 import shutil
 
 import pytest
 from bundle_helpers import AUTOMATIC, ROOT
 from monai.bundle import ConfigParser
 
-from monailabel_app.bundles import choose_bundles, read_bundle
+from monailabel_app.bundles import choose_bundles, find_prompted, read_bundle
 from monailabel_app.models import contract
 from monailabel_app.models.contract import check_contract
 from monailabel_app.models.inference import serve_bundles
@@ -68,18 +67,19 @@ def test_a_config_that_cannot_be_read(text, tmp_path):
         check_contract(bundle)
 
 
-def test_a_bundle_that_takes_prompts_is_no_automatic_model(tmp_path, caplog):
-    """It is left out of "all", and refused by name."""
-    caplog.set_level(logging.INFO)
+def test_a_bundle_that_takes_prompts_is_no_automatic_model(tmp_path):
+    """It is served besides, whatever the models are, and may be all that is."""
     for name in ("interactive", "msd_hippocampus"):
         shutil.copytree(ROOT / "bundles" / name / "configs", tmp_path / name / "configs")
         (tmp_path / name / "models").mkdir()
         (tmp_path / name / "models/model.pt").touch()
-    assert list(choose_bundles(tmp_path, "all")) == ["msd_hippocampus"]
-    told = "interactive is no model for automatic segmentation: it takes prompts, such as points"
-    assert f"not served: {told}" in caplog.text
-    with pytest.raises(ValueError, match=told):
-        choose_bundles(tmp_path, "msd_hippocampus,interactive")
+    for models in ("all", "msd_hippocampus", "msd_hippocampus,interactive"):
+        assert list(choose_bundles(tmp_path, models)) == ["msd_hippocampus"]
+    assert find_prompted(tmp_path).name == "interactive"
     (tmp_path / "msd_hippocampus/models/model.pt").unlink()
+    assert choose_bundles(tmp_path, "all") == choose_bundles(tmp_path, "interactive") == {}
+    (tmp_path / "interactive/models/model.pt").unlink()
     with pytest.raises(ValueError, match="models is 'all', but no bundle in"):
         choose_bundles(tmp_path, "all")
+    with pytest.raises(ValueError, match="interactive is no model for automatic segmentation: it takes prompts"):
+        read_bundle(tmp_path / "interactive")

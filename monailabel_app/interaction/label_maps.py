@@ -1,0 +1,91 @@
+"""A label map of all segments with scribbles among them, as 3D Slicer exports it: where segments overlap, the last one
+counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from monailabel_app.errors import RequestError
+from monailabel_app.interaction.lists import known_prompts, scan_of
+from monailabel_app.interaction.session import InteractiveSession
+from rep3d.interactive.editing import Answer
+from rep3d.interactive.prompts import MAX_POSITIONS, Prompt, scribble
+
+FOREGROUND, BACKGROUND = "foreground_scribbles", "background_scribbles"
+NO_SEGMENTS = (FOREGROUND, BACKGROUND, "background")
+
+
+def follow_scribbles(
+    session: InteractiveSession,
+    label: str,
+    voxels: np.ndarray,
+    values: Mapping[str, int],
+    roi: Sequence[slice] | None,
+    *,
+    lock_others: bool,
+) -> Answer:
+    """Take over the segments as the user has them, and show the label the scribbles that it does not know yet.
+
+    Args:
+        label: that the scribbles are for.
+        voxels: (D, H, W), the label map.
+        values: of the segments and the scribbles by name.
+        roi: nothing joins the label outside; None: everywhere.
+        lock_others: whether no voxel of the other segments joins the label.
+
+    Raises:
+        RequestError: 413, too many scribbles; others as `InteractiveSession.show`.
+    """
+    for name in values:
+        if name != label and name in session.labels and (voxels == values[name]).any():
+            paint_segment(session, name, voxels, values, lock_others=False)
+    paint_segment(session, label, voxels, values, lock_others=lock_others)
+    taken = np.zeros(voxels.shape, bool)
+    if lock_others:
+        others = [value for name, value in values.items() if name not in (label, *NO_SEGMENTS)]
+        taken |= np.isin(voxels, others)
+    if roi is not None:
+        inside = np.zeros(voxels.shape, bool)
+        inside[tuple(roi)] = True
+        taken |= ~inside
+    shown = [
+        prompt
+        for name, positive in ((FOREGROUND, True), (BACKGROUND, False))
+        if name in values and (prompt := _new_scribble(session, label, voxels == values[name], positive, taken))
+    ]
+    return session.bring_to(label, [*known_prompts(session, label), *shown], taken)
+
+
+def paint_segment(
+    session: InteractiveSession, label: str, voxels: np.ndarray, values: Mapping[str, int], *, lock_others: bool
+) -> None:
+    """Let the segment of a label map win over the session's mask of the label.
+
+    Below scribbles, and below segments that were exported later and may overlap it, the label map does not tell: there
+    the session's mask stays.
+    """
+    value = values[label]
+    over = [v for name, v in values.items() if name in (FOREGROUND, BACKGROUND) or (v > value and not lock_others)]
+    mask = voxels == value
+    if label in session.labels:
+        mask |= np.isin(voxels, over) & session.mask(label)
+    session.paint(label, mask)
+
+
+def _new_scribble(
+    session: InteractiveSession, label: str, drawn: np.ndarray, positive: bool, taken: np.ndarray
+) -> Prompt | None:
+    """What of a scribble the label was not shown yet, or does not follow though it could; None for nothing."""
+    scan = scan_of(session)
+    seen = np.zeros(drawn.shape, bool)
+    for prompt in known_prompts(session, label):
+        if prompt.kind == "scribble" and prompt.positive == positive:
+            seen[tuple(np.transpose([scan.voxel(position) for position in prompt.positions]))] = True
+    followed = taken | (session.mask(label) == positive)
+    new = np.argwhere(drawn & ~(seen & followed))
+    if len(new) > MAX_POSITIONS:
+        raise RequestError(413, f"the scribbles have {len(new)} voxels, at most {MAX_POSITIONS}: use a smaller brush")
+    return scribble(new.tolist(), scan.spacing, positive) if len(new) else None

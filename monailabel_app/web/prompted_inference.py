@@ -1,0 +1,240 @@
+"""Answers to prompts of MONAI Label's clients, each in its session: of clicks and boxes, and of scribbles."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from monailabel.interfaces.tasks.infer_v2 import InferType
+
+from monailabel_app.errors import RequestError
+from monailabel_app.interaction.label_maps import NO_SEGMENTS, follow_scribbles
+from monailabel_app.interaction.lists import bring_to_lists, concerned_labels, known_prompts, scan_of
+from monailabel_app.interaction.session import InteractiveSession
+from monailabel_app.models.inference import BundleInference, write_result
+from monailabel_app.models.prompted import BACKGROUND, PromptedModel
+from monailabel_app.studies.folder import FINAL, StudiesFolder
+from monailabel_app.studies.volumes import admitted, read_grid, read_label
+from monailabel_app.web.parameters import check_parameters
+from monailabel_app.web.prompts import PromptParameters, box_prompt, point_lists, read_points, read_roi, read_segments
+from rep3d.interactive.prompts import Prompt
+
+UNNAMED = "structure"  # the label of clients that tell none
+
+Taken = Callable[[str], npt.NDArray[np.bool_] | None]  # by a label, voxels (D, H, W) that it may not take
+
+
+@dataclass(frozen=True)
+class Found:
+    """A label map (D, H, W) with these ids by name, and the prompts that are without effect."""
+
+    voxels: npt.NDArray[np.uint8]
+    labels: dict[str, int]
+    locked: Sequence[Prompt]
+
+
+def answer_prompts(
+    studies: StudiesFolder,
+    model: PromptedModel,
+    session: InteractiveSession,
+    image: str,
+    path: Path,
+    parameters: Mapping[str, object],
+    label: Path | None,
+) -> tuple[Path, dict[str, object]]:
+    """The label map that a request asks for, in a temporary file.
+
+    Args:
+        session: of the caller and the image.
+        image: its id among the studies; empty where it is none of them.
+        path: of the image.
+        label: the label map that came along.
+
+    Returns:
+        The file's path, which the caller deletes, and what clients read.
+
+    Raises:
+        RequestError: prompts that cannot be followed. They have changed nothing then.
+    """
+    start = time.perf_counter()
+    options = check_parameters(PromptParameters, parameters)
+    if model.type == InferType.SCRIBBLES:
+        found = _scribbled(session, path, options, label)
+    elif label is not None:
+        raise RequestError(400, "the model takes no label map: its prompts are points and a box")
+    else:
+        taken = _submitted(studies, image, path) if options.lock_submitted and image else lambda label: None
+        if model.start is None:
+            found = _clicked(session, options, parameters, taken)
+        else:
+            found = _edited(session, model.start, path, options, parameters, taken)
+    answered = time.perf_counter()
+    # 3D Slicer replaces all segments by those of a .seg.nrrd file.
+    suffix = options.result_extension.replace(".seg.nrrd", ".nrrd")
+    file = write_result(found.voxels, read_grid(path), found.labels, options, suffix)
+    seconds = {"infer": answered - start, "write": time.perf_counter() - answered, "total": time.perf_counter() - start}
+    return file, {
+        "label_names": found.labels,
+        "latencies": {name: round(value, 3) for name, value in seconds.items()},
+        "centroids": {},
+        "note": _note(found.locked, session),
+        "interaction": session.id,
+    }
+
+
+def _clicked(
+    session: InteractiveSession, options: PromptParameters, parameters: Mapping[str, object], taken: Taken
+) -> Found:
+    """One label of any name, from points on it and on the rest."""
+    scan, label = scan_of(session), options.label or UNNAMED
+    points = read_points(parameters.get("foreground", []), "foreground", scan, positive=True)
+    points += read_points(parameters.get("background", []), "background", scan, positive=False)
+    with session.hold():
+        prompts = [*_box(session, label, options, points), *points]
+        if not prompts and label not in session.labels:
+            raise RequestError(400, f"the segment {label!r} has no prompts yet: place a point or a box")
+        answer = bring_to_lists(session, label, prompts, taken=taken(label))
+    return Found(answer.mask.numpy().view(np.uint8), {label: 1}, answer.locked)
+
+
+def _edited(
+    session: InteractiveSession,
+    start: BundleInference,
+    path: Path,
+    options: PromptParameters,
+    parameters: Mapping[str, object],
+    taken: Taken,
+) -> Found:
+    """Labels of a bundle, from points on each and on none of them, beginning with what the bundle finds."""
+    labels, scan = start.bundle.labels, scan_of(session)
+    _check_labels(options.label, parameters, labels)
+    read = lambda name, positive: read_points(parameters[name], name, scan, positive=positive)  # noqa: E731
+    points = {name: read(name, True) for name in labels if name in parameters}
+    background = read(BACKGROUND, False) if BACKGROUND in parameters else []
+    roi = read_roi(options.roi, scan)
+    if roi is not None and options.label not in labels:
+        raise RequestError(400, "params['roi'] needs the label that the box shows: choose it, or delete the box")
+    begins = _start(session, start, path, options)
+    everything = not any((*points.values(), background, roi)) and (begins or not options.label)
+    with session.hold():
+        if everything:
+            points, background = dict.fromkeys(labels, []), []
+        chosen = list(labels) if everything else _chosen(session, options.label, labels, points, background)
+        locked = [prompt for name in chosen for prompt in _edit(session, name, points, background, options, taken)]
+        ids = {name: labels[name] for name in sorted(chosen, key=lambda name: labels[name])}
+        if options.label:  # 3D Slicer takes the values for the segments' order
+            ids = {name: number for number, name in enumerate(ids, 1)}
+        voxels = np.zeros(scan.shape, np.uint8)
+        for name in sorted(ids, key=lambda name: name in points):  # where they overlap, one with a list wins
+            voxels[session.mask(name)] = ids[name]
+    return Found(voxels, ids, locked)
+
+
+def _chosen(
+    session: InteractiveSession,
+    label: str,
+    labels: Iterable[str],
+    points: Iterable[str],
+    background: Sequence[Prompt],
+) -> list[str]:
+    """The labels that a request edits: the one that it names, or those that it lists, and what its background changes.
+
+    Args:
+        labels: all that the model has.
+        points: the labels with a list. 3D Slicer has one for each, and names a label, or the background, besides.
+    """
+    if label in labels:
+        return [label]
+    listed = [] if label else list(points)
+    chosen = [*listed, *concerned_labels(session, [name for name in labels if name not in listed], background)]
+    if not chosen:
+        raise RequestError(400, "no label reaches the points of the background: there is nothing to correct")
+    return chosen
+
+
+def _scribbled(session: InteractiveSession, path: Path, options: PromptParameters, label: Path | None) -> Found:
+    """One segment of a label map, from scribbles on it and on the rest."""
+    values, name = read_segments(options.label_info), options.selected_label_name
+    if label is None:
+        raise RequestError(400, "the model needs a label map of the segments and scribbles")
+    if name not in values or name in NO_SEGMENTS:
+        raise RequestError(
+            400, f"params['selected_label_name'] is {name!r}, expected a segment of params['label_info']"
+        )
+    roi = read_roi(options.roi, scan_of(session))
+    with admitted():
+        voxels = read_label(label, read_grid(path), values.values(), allow_empty=True).astype(np.uint8)
+    with session.hold():
+        answer = follow_scribbles(session, name, voxels, values, roi, lock_others=options.lock_others)
+    return Found(answer.mask.numpy().view(np.uint8), {name: 1}, answer.locked)
+
+
+def _check_labels(label: str, parameters: Mapping[str, object], labels: Mapping[str, int]) -> None:
+    """Raise RequestError where a label, or a list of points without one, is of none that a model corrects."""
+    known = (*labels, BACKGROUND)
+    if label and label not in known:
+        raise RequestError(400, f"params['label'] is {label!r}, expected one of {', '.join(known)}")
+    unknown = [] if label else [name for name, value in point_lists(parameters).items() if value and name not in known]
+    if unknown:
+        raise RequestError(400, f"there are points of {unknown[0][:200]!r}, expected one of {', '.join(known)}")
+
+
+def _start(session: InteractiveSession, model: BundleInference, path: Path, options: PromptParameters) -> bool:
+    """Let a session without a model's labels begin with what that finds; whether it had to."""
+    labels = model.bundle.labels
+    if all(name in session.labels for name in labels):
+        return False
+    found = model.segment(path, device=options.device, preset=options.preset).voxels
+    with session.hold():
+        for name, index in labels.items():
+            if name not in session.labels:
+                session.paint(name, found == index)
+    return True
+
+
+def _edit(
+    session: InteractiveSession,
+    name: str,
+    points: Mapping[str, list[Prompt]],
+    background: Sequence[Prompt],
+    options: PromptParameters,
+    taken: Taken,
+) -> Sequence[Prompt]:
+    """Bring a label to its list of points, or leave its own as they are where there is none; the locked ones."""
+    own = points.get(name)
+    if own is None:
+        own = [prompt for prompt in known_prompts(session, name) if prompt.kind == "point" and prompt.positive]
+    prompts = [*_box(session, name, options, own), *own]
+    return bring_to_lists(session, name, prompts, background, taken(name)).locked
+
+
+def _box(session: InteractiveSession, label: str, options: PromptParameters, points: Sequence[Prompt]) -> list[Prompt]:
+    """The box of a request; without one, that which the label has, as long as there are points.
+
+    3D Slicer has one box for all segments, and sends none once the user has gone on to another segment.
+    """
+    roi = read_roi(options.roi, scan_of(session))
+    if roi is not None:
+        return [box_prompt(roi, scan_of(session))]
+    return [prompt for prompt in known_prompts(session, label) if prompt.kind == "box"] if points else []
+
+
+def _submitted(studies: StudiesFolder, image: str, path: Path) -> Taken:
+    """The voxels of the other labels in the label map that was submitted last."""
+    if not studies.get_label_by_image_id(image, FINAL):
+        return lambda label: None
+    file, info = studies.fixed_label(image, FINAL)
+    voxels = read_label(file, read_grid(path), range(256), allow_empty=True)
+    ids = info.get("label_names", {})
+    return lambda label: (voxels != 0) & (voxels != ids.get(label, 0))
+
+
+def _note(locked: Sequence[Prompt], session: InteractiveSession) -> str:
+    """Which prompts are without effect."""
+    voxels = [list(scan_of(session).voxel(prompt.positions[0])) for prompt in locked]
+    some = ", ".join(map(str, voxels[:5]))
+    return f"without effect, because they lie in a locked label: {some}" if voxels else ""

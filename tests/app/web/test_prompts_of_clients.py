@@ -1,0 +1,503 @@
+"""Clicks and scribbles as 3D Slicer and OHIF send them, over HTTP, with a network whose answers are known."""
+
+import gzip
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from app_helpers import OHIF_PARAMETERS, small_bundle
+from prompt_helpers import Refused, Slicer, prompt_bundle, read_answer, start_app
+from requests_toolbelt import MultipartDecoder
+
+from monailabel_app.models.inference import Segmentation
+from monailabel_app.studies.volumes import read_grid
+from rep3d.interactive import editing
+from rep3d.interactive.prompts import point
+
+ANTERIOR, POSTERIOR = "anterior hippocampus", "posterior hippocampus"
+SHAPE = (24, 20, 12)
+FIRST, SECOND = [5, 10, 6], [18, 10, 6]  # in balls that look alike, with others between them
+
+
+def make_scan(path):
+    """Two bright balls on a dark ground, along a first axis that runs from right to left."""
+    voxels = np.random.default_rng(0).normal(0, 5, SHAPE)
+    for centre in (FIRST, SECOND):
+        voxels[ball(centre, 4)] += 300
+    scan = nib.Nifti1Image(voxels.astype(np.int16), np.diag([-1.0, 1.0, 2.0, 1.0]))
+    nib.save(scan, path)
+    return scan
+
+
+def ball(centre, radius):
+    distances = (np.indices(SHAPE) - np.reshape(centre, (3, 1, 1, 1))) * np.reshape([1, 1, 2], (3, 1, 1, 1))
+    return np.linalg.norm(distances, axis=0) < radius
+
+
+def dice(one, other):
+    return 2 * (one & other).sum() / (one.sum() + other.sum())
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The bundle finds a core of either ball."""
+    folder = tmp_path_factory.mktemp("prompts")
+    (folder / "studies").mkdir()
+    scan = make_scan(folder / "studies/scan.nii.gz")
+    small_bundle(folder / "bundles", "msd_hippocampus")
+    prompt_bundle(folder / "bundles")
+    client = start_app(folder, folder / "studies", folder / "bundles")
+    found = (ball(FIRST, 2) + 2 * ball(SECOND, 2)).astype(np.uint8)
+    result = Segmentation(found, read_grid(folder / "studies/scan.nii.gz"), {}, "")
+    client.services.models["msd_hippocampus"].segment = lambda *_, **__: result
+    client.scan = scan
+    return client
+
+
+@pytest.fixture
+def slicer(place, request):
+    return Slicer(place, "scan", place.scan, client_id=request.node.name)
+
+
+@pytest.fixture
+def forwards(monkeypatch):
+    """How many prompts the network was asked about at once, each time."""
+    asked, correct = [], editing.correct
+
+    def counting(*args, new, **kwargs):
+        asked.append(new)
+        return correct(*args, new=new, **kwargs)
+
+    monkeypatch.setattr(editing, "correct", counting)
+    return asked
+
+
+def session_of(slicer):
+    sessions = slicer.client.services.interaction
+    (found,) = (one["id"] for one in sessions.list(None) if one["client"] == f"{slicer.client_id}@127.0.0.1")
+    return sessions.get(found, None)
+
+
+def test_clients_show_their_tools_by_the_type(place):
+    info = place.get("/info/").json()
+    kinds = {name: (model["type"], model["labels"]) for name, model in info["models"].items()}
+    labels = {ANTERIOR: 1, POSTERIOR: 2}
+    assert kinds == {
+        "interactive": ("deepgrow", {}),
+        "scribbles": ("scribbles", {}),
+        "msd_hippocampus": ("segmentation", labels),
+        "msd_hippocampus_edit": ("deepedit", {"background": 0, **labels}),
+    }
+    switches = {
+        name: [key for key, value in model["config"].items() if value is False]
+        for name, model in info["models"].items()
+    }
+    assert switches == {
+        "interactive": ["lock_submitted"],
+        "scribbles": ["lock_others"],
+        "msd_hippocampus": [],
+        "msd_hippocampus_edit": ["lock_submitted"],
+    }
+    assert info["labels"] == [ANTERIOR, POSTERIOR, "background"] and "interactive" not in info["trainers"]
+
+
+def test_any_segment_follows_its_points(slicer, forwards):
+    """One forward for all that is new, none for the same list, and for a shorter one exactly what was before."""
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"].append(FIRST)
+    slicer.update("interactive", "cyst", reset_state=True)
+    one = slicer.segments["cyst"]
+    assert dice(one, ball(FIRST, 4)) > 0.7 and forwards == [1]
+    slicer.points["cyst"]["foreground"].append(SECOND)
+    slicer.points["cyst"]["background"].append([5, 10, 7])
+    slicer.update("interactive", "cyst")
+    several = slicer.segments["cyst"]
+    assert several[tuple(SECOND)] and not several[5, 10, 7] and forwards == [1, 2]
+    slicer.update("interactive", "cyst", reset_state=True)
+    assert (slicer.segments["cyst"] == several).all() and forwards == [1, 2]
+    del slicer.points["cyst"]["foreground"][1], slicer.points["cyst"]["background"][0]
+    slicer.update("interactive", "cyst")
+    assert (slicer.segments["cyst"] == one).all() and forwards == [1, 2]
+    slicer.points["cyst"]["foreground"].clear()
+    slicer.update("interactive", "cyst")
+    assert not slicer.segments["cyst"].any() and forwards == [1, 2]
+
+
+def test_the_answer_is_remembered(slicer):
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"].append(FIRST)
+    slicer.update("interactive", "cyst")
+    assert slicer.update("interactive", "cyst")["latencies"]["infer"] < 0.05
+
+
+def test_a_segment_without_prompts_is_not_emptied(slicer):
+    """The module would clear what the user drew by hand."""
+    slicer.add("drawn")
+    with pytest.raises(Refused, match="'drawn' has no prompts yet: place a point or a box"):
+        slicer.update("interactive", "drawn")
+
+
+@pytest.mark.parametrize("roi", [[1, 9, 6, 14, 4, 8], [9, 1, 14, 6, 8, 4]])
+def test_a_box_in_any_order(slicer, roi):
+    """3D Slicer maps the box's corners to voxels, so that the first may be the larger one."""
+    slicer.add("cyst")
+    slicer.update("interactive", "cyst", roi=roi)
+    (prompt,) = session_of(slicer).prompts("cyst")
+    assert prompt.kind == "box" and prompt.bounds == ((0.5, 5.5, 7.0), (9.5, 14.5, 17.0))
+
+
+def test_a_box_stays_while_the_label_has_points(slicer):
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"].append(FIRST)
+    slicer.update("interactive", "cyst", roi=[-5, 9, 6, 14, 4, 99])
+    slicer.points["cyst"]["foreground"].append(SECOND)
+    slicer.update("interactive", "cyst")
+    assert [prompt.kind for prompt in session_of(slicer).prompts("cyst")] == ["box", "point", "point"]
+    slicer.points["cyst"]["foreground"].clear()
+    slicer.update("interactive", "cyst")
+    assert session_of(slicer).prompts("cyst") == ()
+
+
+def test_editing_begins_with_what_the_bundle_finds(slicer, forwards):
+    """All labels the first time; then the edited one alone, so that hand edits of others stay."""
+    slicer.update("msd_hippocampus_edit", ANTERIOR)
+    assert (slicer.segments[ANTERIOR] == ball(FIRST, 2)).all() and (slicer.segments[POSTERIOR] == ball(SECOND, 2)).all()
+    slicer.segments[POSTERIOR][0, 0, 0] = True  # by hand
+    slicer.points[ANTERIOR]["foreground"].append([8, 10, 6])
+    slicer.points[POSTERIOR]["foreground"].append([20, 10, 6])
+    told = slicer.update("msd_hippocampus_edit", ANTERIOR, reset_state=True)
+    assert told["label_names"] == {ANTERIOR: 1} and forwards == [1]
+    assert (
+        slicer.segments[ANTERIOR][8, 10, 6]
+        and (slicer.segments[ANTERIOR] & ball(FIRST, 2)).sum() == ball(FIRST, 2).sum()
+    )
+    assert slicer.segments[POSTERIOR][0, 0, 0]
+    slicer.points[ANTERIOR]["foreground"].clear()
+    assert slicer.update("msd_hippocampus_edit", ANTERIOR)["label_names"] == {ANTERIOR: 1}
+    assert (slicer.segments[ANTERIOR] == ball(FIRST, 2)).all() and slicer.segments[POSTERIOR][0, 0, 0]
+    slicer.update("msd_hippocampus_edit", POSTERIOR)
+    assert slicer.segments[POSTERIOR][20, 10, 6] and not slicer.segments[POSTERIOR][0, 0, 0]
+
+
+def test_editing_may_begin_with_a_click(slicer):
+    slicer.segments[POSTERIOR][0, 0, 0] = True
+    slicer.points[ANTERIOR]["foreground"].append([8, 10, 6])
+    assert slicer.update("msd_hippocampus_edit", ANTERIOR)["label_names"] == {ANTERIOR: 1}
+    assert slicer.segments[POSTERIOR].sum() == 1 and slicer.segments[ANTERIOR][8, 10, 6]
+
+
+def test_a_point_of_the_background_corrects_the_label_that_it_lies_in(slicer, forwards):
+    """In 3D Slicer it is a point of the segment of that name."""
+    slicer.update("msd_hippocampus_edit", ANTERIOR)
+    slicer.points["background"]["foreground"].append(SECOND)
+    told = slicer.update("msd_hippocampus_edit", "background")
+    assert told["label_names"] == {POSTERIOR: 1} and forwards == [1]
+    assert slicer.update("msd_hippocampus_edit", "background")["label_names"] == {POSTERIOR: 1} and forwards == [1]
+    assert not slicer.segments[POSTERIOR][tuple(SECOND)] and (slicer.segments[ANTERIOR] == ball(FIRST, 2)).all()
+    slicer.points["background"]["foreground"].clear()
+    slicer.update("msd_hippocampus_edit", "background")
+    assert (slicer.segments[POSTERIOR] == ball(SECOND, 2)).all() and forwards == [1]
+    slicer.points["background"]["foreground"].append([0, 0, 0])
+    with pytest.raises(Refused, match="no label reaches the points of the background"):
+        slicer.update("msd_hippocampus_edit", "background")
+
+
+def test_a_label_that_grows_to_a_point_of_the_background_stops_there(slicer, forwards):
+    """And for a list without the point that made it grow, the answer is exactly the earlier one."""
+    slicer.update("msd_hippocampus_edit", ANTERIOR)
+    slicer.points["background"]["foreground"].append([6, 12, 7])
+    slicer.points[ANTERIOR]["foreground"].append([8, 10, 6])
+    slicer.update("msd_hippocampus_edit", ANTERIOR)
+    assert forwards == [1, 1] and not slicer.segments[ANTERIOR][6, 12, 7] and slicer.segments[ANTERIOR][8, 10, 6]
+    slicer.points[ANTERIOR]["foreground"].clear()
+    slicer.update("msd_hippocampus_edit", ANTERIOR)
+    assert (slicer.segments[ANTERIOR] == ball(FIRST, 2)).all() and forwards == [1, 1]
+
+
+def test_only_labels_of_the_bundle_are_edited(slicer):
+    slicer.add("cyst")
+    with pytest.raises(Refused, match=f"'cyst', expected one of {ANTERIOR}, {POSTERIOR}, background"):
+        slicer.update("msd_hippocampus_edit", "cyst")
+    with pytest.raises(Refused, match="roi.* needs the label that the box shows"):
+        slicer.update("msd_hippocampus_edit", "background", roi=[0, 5, 0, 5, 0, 5])
+
+
+def test_slicer_replaces_no_segments_by_those_of_a_file(slicer):
+    """As it does with a .seg.nrrd file."""
+    params = {"result_extension": ".seg.nrrd", "label": "cyst", "foreground": [FIRST]}
+    answer = slicer.client.post("/infer/interactive?image=scan", files={"params": (None, json.dumps(params))})
+    name = MultipartDecoder(answer.content, answer.headers["content-type"]).parts[1].headers[b"Content-Disposition"]
+    assert b".nrrd" in name and b".seg.nrrd" not in name
+
+
+# --- scribbles
+
+
+def scribbled(slicer, foreground=(), background=()):
+    for name, voxels in (("foreground_scribbles", foreground), ("background_scribbles", background)):
+        slicer.segments.pop(name, None)
+        slicer.add(name)
+        for voxel in voxels:
+            slicer.segments[name][tuple(voxel)] = True
+
+
+def test_scribbles_go_on_from_the_segment_as_the_user_has_it(slicer, forwards):
+    slicer.add("cyst")
+    slicer.segments["cyst"][0, 0, :2] = True  # by hand
+    scribbled(slicer, foreground=[FIRST, [6, 10, 6]])
+    slicer.update_scribbles("cyst")
+    assert slicer.segments["cyst"][0, 0, :2].all() and dice(slicer.segments["cyst"], ball(FIRST, 4)) > 0.7
+    assert forwards == [1]
+    answered = slicer.segments["cyst"].copy()
+    slicer.update_scribbles("cyst")
+    assert (slicer.segments["cyst"] == answered).all() and forwards == [1]  # though scribbles cover what lies below
+    slicer.segments["cyst"][0, 0, 1] = False
+    undoable, _ = session_of(slicer).undoable("cyst")
+    scribbled(slicer, background=[[5, 10, 7]])
+    slicer.update_scribbles("cyst")
+    assert (
+        not slicer.segments["cyst"][0, 0, 1]
+        and not slicer.segments["cyst"][5, 10, 7]
+        and slicer.segments["cyst"][0, 0, 0]
+    )
+    assert session_of(slicer).undoable("cyst")[0] == undoable + 2 and forwards == [1, 1]
+
+
+def test_a_scribble_drawn_again_counts_where_the_segment_does_not_follow_it(slicer, forwards):
+    slicer.add("cyst")
+    scribbled(slicer, foreground=[FIRST])
+    slicer.update_scribbles("cyst")
+    scribbled(slicer)
+    slicer.segments["cyst"][:] = False  # by hand
+    slicer.update_scribbles("cyst")
+    assert not slicer.segments["cyst"].any()
+    scribbled(slicer, foreground=[FIRST])
+    slicer.update_scribbles("cyst")
+    assert slicer.segments["cyst"][tuple(FIRST)] and forwards == [1, 1]
+
+
+@pytest.mark.parametrize("roi", [[0, 5, 0, 19, 0, 11], [5, 0, 19, 0, 11, 0], [5, -3, 30, 0, 11, 0]])
+def test_nothing_joins_outside_the_box_of_the_scribbles(slicer, roi):
+    slicer.add("cyst")
+    scribbled(slicer, foreground=[FIRST])
+    slicer.update_scribbles("cyst", roi=roi)
+    assert slicer.segments["cyst"][tuple(FIRST)] and not slicer.segments["cyst"][6:].any()
+
+
+@pytest.mark.parametrize("lock", [True, False])
+def test_other_segments_are_locked_where_that_is_wished(slicer, lock):
+    slicer.add("first")
+    slicer.add("cyst")
+    slicer.add("last")
+    slicer.segments["first"][ball(FIRST, 9) & (np.indices(SHAPE)[0] < 5)] = True
+    slicer.segments["last"][ball(FIRST, 9) & (np.indices(SHAPE)[0] > 5)] = True
+    scribbled(slicer, foreground=[FIRST])
+    slicer.update_scribbles("cyst", lock_others=lock)
+    assert (slicer.segments["cyst"] & (slicer.segments["first"] | slicer.segments["last"])).any() != lock
+    answered = slicer.segments["cyst"]
+    slicer.update_scribbles("cyst", lock_others=lock)  # where segments overlap the export has the last one alone
+    assert (slicer.segments["cyst"] == answered).all()
+
+
+def test_a_click_goes_on_from_a_hand_edit_that_the_scribbles_told(slicer):
+    """A request with points has no mask; one with scribbles has those of all segments."""
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"].append(FIRST)
+    slicer.update("interactive", "cyst")
+    slicer.segments["cyst"][0, 0, 0] = True
+    slicer.add("other")
+    scribbled(slicer, foreground=[SECOND])
+    slicer.update_scribbles("other")
+    slicer.points["cyst"]["foreground"].append([8, 10, 6])
+    slicer.update("interactive", "cyst")
+    assert slicer.segments["cyst"][0, 0, 0] and slicer.segments["cyst"][8, 10, 6]
+
+
+# --- locks
+
+
+def test_locks_of_the_session(slicer):
+    for name in ("first", "cyst"):
+        slicer.add(name)
+    slicer.points["first"]["foreground"].append(FIRST)
+    session_id = slicer.update("interactive", "first")["interaction"]
+    assert slicer.client.put(f"/interaction/{session_id}/locks", json={"labels": ["first"]}).status_code == 200
+    slicer.points["cyst"]["foreground"] += [[5, 11, 6], SECOND]
+    told = slicer.update("interactive", "cyst")
+    assert not (slicer.segments["cyst"] & slicer.segments["first"]).any() and slicer.segments["cyst"][tuple(SECOND)]
+    assert told["note"] == "without effect, because they lie in a locked label: [5, 11, 6]"
+
+
+def test_a_submitted_label_is_locked_where_that_is_wished(slicer, tmp_path):
+    label = (2 * (np.indices(SHAPE)[0] < 6)).astype(np.uint8)
+    nib.save(nib.Nifti1Image(label, slicer.scan.affine), tmp_path / "label.nii.gz")
+    with (tmp_path / "label.nii.gz").open("rb") as file:
+        assert (
+            slicer.client.put("/datastore/label?image=scan", files={"label": ("label.nii.gz", file)}).status_code == 200
+        )
+    for name, locked in (("cyst", True), (POSTERIOR, False)):
+        slicer.points.setdefault(name, {"foreground": [], "background": []})["foreground"] = [FIRST, [7, 10, 6]]
+        slicer.update("interactive", name, lock_submitted=True)
+        assert slicer.segments[name][:6].any() != locked and slicer.segments[name][6:].any()
+    slicer.client.delete("/datastore/label?id=scan&tag=final")
+
+
+# --- OHIF, which tells no label
+
+
+def ohif(place, model, name, params, output="image"):
+    params = {**params, "client_id": name, **OHIF_PARAMETERS}
+    answer = place.post(f"/infer/{model}?image=scan&output={output}", files={"params": (None, json.dumps(params))})
+    assert answer.status_code == 200, answer.json()
+    return answer.json() if output == "json" else read_answer(answer.content)
+
+
+def test_ohif_gets_the_ids_of_the_labels_that_it_lists(place, request):
+    name = request.node.name
+    everything = ohif(place, "msd_hippocampus_edit", name, {"background": []})
+    assert (everything == ball(FIRST, 2) + 2 * ball(SECOND, 2)).all()
+    edited = ohif(place, "msd_hippocampus_edit", name, {"background": [], POSTERIOR: [[20, 10, 6]]})
+    assert set(np.unique(edited)) == {0, 2} and edited[20, 10, 6] == 2
+    lists = {"background": [FIRST], POSTERIOR: [[20, 10, 6]]}
+    both = ohif(place, "msd_hippocampus_edit", name, lists)
+    assert both[tuple(FIRST)] == 0 and ((both == 2) == (edited == 2)).all()
+    assert ohif(place, "msd_hippocampus_edit", name, lists, "json")["label_names"] == {ANTERIOR: 1, POSTERIOR: 2}
+    assert (ohif(place, "msd_hippocampus_edit", name, {"background": []}) == everything).all()
+
+
+def test_ohif_points_of_no_label(place, request):
+    """The same panel sends no name where the model has no labels: the lists alone tell which structure is meant."""
+    name = request.node.name
+    one = ohif(place, "interactive", name, {"foreground": [FIRST], "background": []})
+    other = ohif(place, "interactive", name, {"foreground": [SECOND], "background": []})
+    assert one[tuple(FIRST)] == 1 and not one[tuple(SECOND)] and other[tuple(SECOND)] == 1 and not other[tuple(FIRST)]
+    assert (ohif(place, "interactive", name, {"foreground": [FIRST], "background": []}) == one).all()
+
+
+# --- what is refused
+
+
+TEN_THOUSAND = [[1, 1, 1]] * 10_000
+REFUSED = {
+    "outside": ({"foreground": [FIRST, [24, 0, 0]]}, 400, r"'foreground'\]\[1\] is \[24, 0, 0\], .*24 x 20 x 12"),
+    "before": ({"background": [[0, -1, 0]]}, 400, r"'background'\]\[0\] is \[0, -1, 0\]"),
+    "far": ({"foreground": [[0, 10**400, 0]]}, 400, r"'foreground'\]\[0\]"),
+    "NaN": ({"foreground": [[0, float("nan"), 0]]}, 400, r"'foreground'\]\[0\]\[1\] is nan"),
+    "infinite": ({"foreground": [FIRST, [0, 0, float("inf")]]}, 400, r"'foreground'\]\[1\]\[2\] is inf"),
+    "two numbers": ({"foreground": [[1, 2]]}, 400, r"'foreground'\]\[0\] is \[1, 2\], expected three numbers"),
+    "words": ({"foreground": [["1", "2", "3"]]}, 400, r"'foreground'\]\[0\]"),
+    "truth": ({"foreground": [[True, 2, 3]]}, 400, r"'foreground'\]\[0\]"),
+    "flat": ({"foreground": FIRST}, 400, r"'foreground'\]\[0\] is 5, expected three numbers"),
+    "nested": ({"foreground": [[FIRST]]}, 400, r"'foreground'\]\[0\]"),
+    "no list": ({"foreground": {"0": FIRST}}, 400, "'foreground'. is .*, expected a list of points"),
+    "ten thousand": ({"foreground": TEN_THOUSAND}, 413, "at most 65536"),
+    "thousands": ({"foreground": TEN_THOUSAND[:1001]}, 413, "'foreground'. has 1001 points, at most 1000"),
+    "too many in all": ({"foreground": TEN_THOUSAND[:600], "background": TEN_THOUSAND[:600]}, 400, "1200 prompts"),
+    "box outside": ({"roi": [30, 40, 0, 5, 0, 5]}, 400, "roi.* outside the image of 24 x 20 x 12"),
+    "half a box": ({"roi": [0, 5, 0, 5]}, 400, "roi.*expected six numbers"),
+    "a box of words": ({"roi": ["a"] * 6}, 400, "roi"),
+    "no name": ({"label": " ", "foreground": [FIRST]}, 400, "the label is ' '"),
+    "a long name": ({"label": "x" * 201, "foreground": [FIRST]}, 400, "label"),
+    "an expression": ({"label": "$1"}, 400, "expressions are not accepted"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_followed_is_named_and_changes_nothing(slicer, case):
+    params, status, reason = REFUSED[case]
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"].append(FIRST)
+    slicer.update("interactive", "cyst")
+    with pytest.raises(Refused, match=reason) as caught:
+        slicer.infer("interactive", {"label": "cyst", **params})
+    assert caught.value.args[0] == status and "\n" not in caught.value.args[1]
+    session = session_of(slicer)
+    assert session.labels == ("cyst",) and session.prompts("cyst") == (point(FIRST, (1, 1, 2)),)
+    assert (session.mask("cyst") == slicer.segments["cyst"]).all()
+
+
+def test_scribbles_that_cannot_be_followed(slicer):
+    slicer.add("cyst")
+    scribbled(slicer, foreground=[FIRST])
+    with pytest.raises(Refused, match="needs a label map"):
+        slicer.infer("scribbles", {})
+    with pytest.raises(Refused, match="selected_label_name"):
+        slicer.update_scribbles("nothing")
+    with pytest.raises(Refused, match="two segments of the id 1"):
+        slicer.update_scribbles("cyst", label_info=[{"name": "cyst", "id": 1}, {"name": "b", "id": 1}])
+    with pytest.raises(Refused, match="other label value"):
+        slicer.update_scribbles("cyst", label_info=[{"name": "cyst", "id": 1}])
+    with pytest.raises(Refused, match="takes no label map"):
+        slicer.infer("interactive", {"label": "cyst"}, np.zeros(SHAPE, np.uint8))
+    slicer.scan = nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([-1.0, 1.0, 2.0, 1.0]) + np.eye(4, k=3))
+    with pytest.raises(Refused, match="the label's"):
+        slicer.update_scribbles("cyst")
+
+
+def test_points_of_a_label_that_is_none(place):
+    """OHIF sends those of "null" while no label is chosen."""
+    params = {"background": [], "null": [FIRST]}
+    answer = place.post("/infer/msd_hippocampus_edit?image=scan", files={"params": (None, json.dumps(params))})
+    assert answer.status_code == 400 and f"points of 'null', expected one of {ANTERIOR}" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("query", ["?image=nowhere", "?session_id=nothing", ""])
+def test_no_such_image(place, query):
+    params = {"label": "cyst", "foreground": [FIRST]}
+    answer = place.post(f"/infer/interactive{query}", files={"params": (None, json.dumps(params))})
+    assert answer.status_code in (400, 404) and answer.json()["detail"]
+
+
+def test_two_clients_do_not_mix(place, request):
+    first, second = (Slicer(place, "scan", place.scan, f"{request.node.name} {number}") for number in (1, 2))
+    for scene, voxel in ((first, FIRST), (second, SECOND)):
+        scene.add("cyst")
+        scene.points["cyst"]["foreground"].append(voxel)
+        scene.update("interactive", "cyst")
+    assert not (first.segments["cyst"] & second.segments["cyst"]).any()
+
+
+def test_a_lent_scan(place, request):
+    file = {"files": ("scan.nii.gz", gzip.compress(place.scan.to_bytes()))}
+    session = place.put("/session/", files=file).json()["session_id"]
+    params = {"label": "cyst", "foreground": [FIRST], "lock_submitted": True}
+    answer = place.post(
+        f"/infer/interactive?image=x&session_id={session}", files={"params": (None, json.dumps(params))}
+    )
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/batch/infer/interactive", "/batch/infer/scribbles", "/train/interactive"])
+def test_it_is_no_model_for_automatic_segmentation(place, path):
+    answer = place.post(path, json={})
+    assert answer.status_code in (400, 404) and "interactive" in answer.json()["detail"] or "scribbles" in path
+
+
+def test_a_network_that_fails_leaves_the_session_as_it_was(slicer, monkeypatch):
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"] += [FIRST, SECOND]
+    slicer.update("interactive", "cyst")
+    before = slicer.segments["cyst"]
+    with monkeypatch.context() as patched:
+        patched.setattr(editing, "correct", lambda *_, **__: 1 / 0)
+        slicer.points["cyst"]["foreground"] = [SECOND, [12, 10, 6]]
+        with pytest.raises(Refused, match="internal error"):
+            slicer.update("interactive", "cyst")
+    assert (session_of(slicer).mask("cyst") == before).all() and len(session_of(slicer).prompts("cyst")) == 2
+
+
+def test_a_request_that_is_admitted_is_answered_whole(slicer):
+    """It holds its session more than once, and others may take all other tickets meanwhile."""
+    admitted, taken = slicer.client.services.interaction._admitted, 0
+    try:
+        while admitted.acquire(blocking=False):
+            taken += 1
+        admitted.release()
+        taken -= 1
+        slicer.add("cyst")
+        scribbled(slicer, foreground=[FIRST])
+        slicer.update_scribbles("cyst")
+    finally:
+        admitted.release(taken)
+    assert slicer.segments["cyst"][tuple(FIRST)]
