@@ -49,17 +49,19 @@ class Bundle:
         return self.root / "configs" / f"{name}.json"
 
 
-def read_bundle(root: Path) -> Bundle:
-    """Read `configs/metadata.json` of a bundle that segments by itself.
+def read_bundle(root: Path, *, prompts: bool = False) -> Bundle:
+    """Read `configs/metadata.json` of a bundle that segments by itself, or of one that takes prompts.
 
     Raises:
-        ValueError: the file lacks what the app needs, or the bundle takes prompts.
+        ValueError: the file lacks what the app needs, or the bundle is of the other kind.
     """
     path = root / "configs/metadata.json"
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
-        if metadata.get("prompts"):
+        if metadata.get("prompts") and not prompts:
             raise TakesPrompts(f"{root.name} is no model for automatic segmentation: it takes prompts, such as points")
+        if prompts and not metadata.get("prompts"):
+            raise ValueError("it takes no prompts")
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         labels = {name: int(index) for index, name in channels.items() if int(index) > 0}
         weights = metadata.get("weights")  # of other people's bundles it may be anything
@@ -102,3 +104,20 @@ def choose_bundles(folder: Path, models: str) -> dict[str, Bundle]:
     if unknown or not names:
         raise ValueError(f"models is {models!r}, expected 'all' or some of {', '.join(found)} (bundles in {folder})")
     return {name: read_bundle(found[name]) for name in names}
+
+
+def find_prompted(folder: Path) -> Bundle | None:
+    """The bundle that follows prompts, where the folder has one; of several the first that has weights."""
+    roots = [path.parents[1] for path in sorted(folder.glob("*/configs/inference.json"))]
+    found = [read_bundle(root, prompts=True) for root in roots if _takes_prompts(root)]
+    return next((bundle for bundle in found if bundle.weights.is_file()), found[0] if found else None)
+
+
+def _takes_prompts(root: Path) -> bool:
+    try:
+        read_bundle(root)
+    except TakesPrompts:
+        return True
+    except ValueError:  # of no interest where it is not served
+        return False
+    return False

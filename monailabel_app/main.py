@@ -13,14 +13,17 @@ from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 
-from monailabel_app.bundles import Bundle, choose_bundles
+from monailabel_app.bundles import Bundle, choose_bundles, find_prompted
 from monailabel_app.dicomweb.client import connect
 from monailabel_app.dicomweb.images import PacsImages
 from monailabel_app.dicomweb.synchronization import Synchronization
+from monailabel_app.interaction.registry import InteractiveSessions
 from monailabel_app.models.active_learning import Uncertainty, make_strategies
 from monailabel_app.models.background import BackgroundWork
+from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.inference import BundleInference, serve_bundles
 from monailabel_app.models.retraining import BundleTraining
+from monailabel_app.models.turn import Turn
 from monailabel_app.models.versions import check_versions, keep_shipped
 from monailabel_app.models.warm_up import prepare_models
 from monailabel_app.services import Services
@@ -65,7 +68,12 @@ class Rep3DApp(MONAILabelApp):
         store = StudiesFolder(studies_folder, PacsImages(pacs, studies_folder) if pacs else None)
         synchronization = Synchronization(pacs, store, bundles, send=settings.send_labels) if pacs else None
         sessions = Sessions(folder / "sessions")
-        models = serve_bundles(bundles)
+        turn = Turn()
+        models = serve_bundles(bundles, turn)
+        prompted = PromptedNetwork(find_prompted(settings.bundles), turn)
+        interaction = InteractiveSessions(
+            studies_folder / KNOWLEDGE / "interaction", prompted, store, sessions, settings.session_days * 86400
+        )
         strategies = make_strategies(models) if environment.MONAI_LABEL_TASKS_STRATEGY else {}
         served = list(bundles.values()) if environment.MONAI_LABEL_TASKS_TRAIN else []
         trainers = {bundle.name: BundleTraining(bundle, settings.promotion, served) for bundle in served}
@@ -80,6 +88,7 @@ class Rep3DApp(MONAILabelApp):
             pacs=pacs,
             synchronization=synchronization,
             sessions=sessions,
+            interaction=interaction,
             models=models,
             strategies=strategies,
             trainers=trainers,
@@ -117,6 +126,10 @@ class Rep3DApp(MONAILabelApp):
 
     def _load_sessions(self, load: bool = False) -> Sessions:
         return self.services.sessions
+
+    def cleanup_sessions(self) -> None:
+        super().cleanup_sessions()
+        self.services.interaction.remove_expired()
 
     def async_scoring(self, method: str | None = None, params: Mapping[str, Any] | None = None) -> None:
         """Compute what scores are missing in the background."""

@@ -12,6 +12,7 @@ from monailabel_app.bundles import Bundle
 from monailabel_app.dicomweb.client import Pacs
 from monailabel_app.dicomweb.synchronization import Synchronization
 from monailabel_app.errors import RequestError
+from monailabel_app.interaction.registry import InteractiveSessions
 from monailabel_app.models.background import BackgroundWork
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.retraining import BundleTraining
@@ -31,6 +32,7 @@ class Services:
         pacs: where the images are, if not in a folder.
         synchronization: of labels with the PACS, if there is one.
         sessions: images that are only lent.
+        interaction: users' clicks and masks, while they work on them.
         models: inference by model name.
         strategies: of active learning, by the names that clients see.
         trainers: training by model name.
@@ -46,6 +48,7 @@ class Services:
     pacs: Pacs | None
     synchronization: Synchronization | None
     sessions: Sessions
+    interaction: InteractiveSessions
     models: Mapping[str, BundleInference]
     strategies: Mapping[str, Strategy]
     trainers: Mapping[str, BundleTraining]

@@ -56,6 +56,13 @@ def _megabytes(text: str) -> int:
     return int(text) * 2**20
 
 
+def _days(text: str) -> float:
+    days = float(text) if text.replace(".", "", 1).isdigit() else 0.0
+    if not 0 < days <= 3650:
+        raise ValueError("expected a number of days above 0, at most 3650")
+    return days
+
+
 def _words(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
@@ -105,6 +112,9 @@ class Settings:
         "", _words, "web pages of other servers that may call, separated by commas, such as `https://viewer.example`"
     )
     max_upload: int = _setting("2048", _megabytes, "megabytes of one request")
+    session_days: float = _setting(
+        "7", _days, "days that interactive sessions, which hold users' clicks and masks, are kept after their last use"
+    )
     max_audit: int = _setting("1024", _megabytes, "megabytes of the audit log, whose oldest lines go then")
     model_upload: bool = _setting("false", _switch, "take weights from clients with the role of an administrator")
     modalities: tuple[str, ...] = _setting(

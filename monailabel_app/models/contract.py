@@ -5,6 +5,8 @@ What else a bundle's configs hold is the bundle's own business.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from monai.bundle import ConfigParser
 
 from monailabel_app.bundles import Bundle
@@ -46,20 +48,24 @@ NUM_WORKERS = "num_workers"
 _ALL = (BUNDLE_ROOT, DEVICE)
 _INFERENCE = (MAX_GRID_BYTES, IN_CHANNELS, PATCH_SIZE, SW_BATCH_SIZE, NETWORK, PREPROCESSING, INFERER, TO_NATIVE_GRID)
 _RUN = (*_ALL, DATASET_DIR, OUTPUT_DIR)
-IDS = {  # by the configs that are read together
+IDS: dict[tuple[str, ...], tuple[str, ...]] = {  # by the configs that are read together
     ("inference",): (*_ALL, *_INFERENCE, REFINEMENT, ROI_SIZE, OVERLAP),
     ("train",): (*_RUN, TRAINING, CKPT_DIR, INIT_FROM, RESUME, EPOCHS, VAL_INTERVAL, VALIDATION_DATA, NUM_WORKERS),
     ("train", "evaluate"): (*_RUN, EVALUATING, CHECKPOINT),
 }
 
+PROMPTED_IDS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("inference",): (*_ALL, PATCH_SIZE, NETWORK, INFERER)
+}  # of bundles that take prompts
 
-def check_contract(bundle: Bundle) -> None:
+
+def check_contract(bundle: Bundle, ids_by_configs: Mapping[tuple[str, ...], tuple[str, ...]] = IDS) -> None:
     """Raise unless a bundle's configs have what the app needs.
 
     Raises:
         ValueError: names the bundle, and the file that cannot be read or the ids that are missing.
     """
-    for names, ids in IDS.items():
+    for names, ids in ids_by_configs.items():
         parser = ConfigParser()
         try:
             parser.read_config([str(bundle.config(name)) for name in names])

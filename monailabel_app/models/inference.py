@@ -205,15 +205,18 @@ class InTurns:
             return result
 
 
-def serve_bundles(bundles: Mapping[str, Bundle]) -> dict[str, BundleInference]:
+def serve_bundles(bundles: Mapping[str, Bundle], turn: Turn | None = None) -> dict[str, BundleInference]:
     """Inference by the bundles' names, with one turn and one store of prepared images for all.
+
+    Args:
+        turn: which others share, too.
 
     Raises:
         ValueError: a bundle lacks what the app needs, see `contract.check_contract`.
     """
     for bundle in bundles.values():
         contract.check_contract(bundle)
-    turn, images = Turn(), PreparedImages()
+    turn, images = turn or Turn(), PreparedImages()
     return {name: BundleInference(bundle, turn, images) for name, bundle in bundles.items()}
 
 

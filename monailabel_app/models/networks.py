@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import threading
+from typing import Protocol
 
 import torch
 from torch import nn
 
 from monailabel_app.bundles import Bundle
-from monailabel_app.models.inference_config import InferenceConfig
 from rep3d.training.checkpoints import load_deployed
+
+
+class NetworkConfig(Protocol):
+    """What is needed of a bundle's config."""
+
+    @property
+    def device(self) -> torch.device:
+        """Of the network."""
+
+    def network(self) -> nn.Module:
+        """The network in training form, without weights."""
 
 
 class Networks:
@@ -29,7 +40,7 @@ class Networks:
         stat = self._bundle.weights.stat()
         return f"{stat.st_mtime_ns}-{stat.st_size}"
 
-    def on(self, config: InferenceConfig) -> nn.Module:
+    def on(self, config: NetworkConfig) -> nn.Module:
         """The network on the config's device."""
         with self._lock:
             stamp = self.stamp()

@@ -1,0 +1,173 @@
+"""What lies on disk of a session: its owner's alone to read, every file whole or not there.
+
+SESSION/
+    session.json        its record; when it was last written or touched is when the session was last used
+    image.npy           the scan's voxels, where they came from the client
+    0001.label ...      a label each: mask, prompts and steps, see `rep3d.interactive.editing`
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+
+from rep3d.files import read_json, read_record, remove_parts, whole_file
+from rep3d.format_number import check_format
+from rep3d.interactive.editing import LabelEdit
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1  # the number rises with what this code would misread
+RECORD, IMAGE = "session.json", "image.npy"
+
+Kind = Literal["study", "lent", "array"]
+
+
+@dataclass(frozen=True)
+class SessionRecord:
+    """What a session is of.
+
+    Args:
+        id: its own, and its folder's name.
+        owner: the user who may use it.
+        client: the program in whose hands it is, by the name that it gives itself, or an empty text.
+        kind: where its image is: among the studies, lent (`monailabel_app.studies.sessions`), or in the session itself.
+        image: the id among the studies, or of the lent scan; empty where the image is the session's own.
+        stamp: of the image's file, where it is of the studies.
+        shape: voxels along each axis.
+        spacing: millimetres between them along each axis.
+        created: seconds.
+        labels: the numbers of their files by name, in the order in which they were made.
+        locked: names of labels.
+    """
+
+    id: str
+    owner: str
+    client: str
+    kind: Kind
+    image: str
+    stamp: str
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    created: int
+    labels: dict[str, int] = field(default_factory=dict)
+    locked: tuple[str, ...] = ()
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        for name in ("shape", "spacing", "locked"):  # lists, where they come from JSON
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+
+class SessionFolder:
+    """The folder of one session. Who uses it keeps others from it meanwhile: there is no lock here."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self, record: SessionRecord, image: np.ndarray | None = None) -> None:
+        """Make the folder; it counts once the record is there.
+
+        Raises:
+            WriteError: it cannot be written, and then is not there.
+        """
+        self.path.mkdir(mode=0o700)
+        try:
+            if image is not None:
+                with _private_file(self.path / IMAGE) as file:
+                    np.save(file, image)
+            self.write_record(record)
+        except BaseException:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise
+
+    def remove(self) -> None:
+        (self.path / RECORD).unlink(missing_ok=True)  # first, so that a kill leaves no session without its labels
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def read_record(self) -> SessionRecord | None:
+        """None where there is none, as a kill leaves it.
+
+        Raises:
+            ValueError: newer code wrote it, or it is damaged.
+        """
+        content = read_json(self.path / RECORD)
+        if content:
+            check_format(content.get("format"), FORMAT, self.path / RECORD)
+        return read_record(self.path / RECORD, SessionRecord)
+
+    def write_record(self, record: SessionRecord) -> None:
+        with _private_file(self.path / RECORD) as file:
+            file.write(json.dumps(asdict(record), indent=2).encode())
+
+    def touch(self) -> None:
+        """Note that the session is used now."""
+        os.utime(self.path / RECORD)
+
+    def used(self) -> float:
+        """When the session was last used, in seconds."""
+        return (self.path / RECORD).stat().st_mtime
+
+    def read_image(self) -> np.ndarray:
+        """The voxels (D, H, W) that `create` was given."""
+        voxels: np.ndarray = np.load(self.path / IMAGE, allow_pickle=False)
+        return voxels
+
+    def read_label(self, number: int) -> LabelEdit:
+        """Raises ValueError where the file is damaged or newer code wrote it."""
+        path = self._label(number)
+        return LabelEdit.from_bytes(path.read_bytes(), str(path))
+
+    def write_label(self, number: int, edit: LabelEdit) -> None:
+        with _private_file(self._label(number)) as file:
+            file.write(edit.to_bytes())
+
+    def nbytes(self) -> int:
+        """Of all files."""
+        return sum(path.stat().st_size for path in self.path.iterdir())
+
+    def _label(self, number: int) -> Path:
+        return self.path / f"{number:04d}.label"
+
+
+def read_folders(root: Path) -> list[tuple[SessionFolder, SessionRecord]]:
+    """All sessions below a folder, which is made where it is missing; what a kill left half made goes."""
+    root.mkdir(parents=True, exist_ok=True)
+    root.chmod(0o700)
+    remove_parts(root)
+    found = []
+    for folder in map(SessionFolder, sorted(root.iterdir())):
+        try:
+            record = folder.read_record()
+        except (ValueError, TypeError) as error:
+            logger.warning("session left alone: %s", error)
+            continue
+        if record is None:
+            folder.remove()
+        else:
+            found.append((folder, record))
+    return found
+
+
+@contextmanager
+def _private_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written as a whole that nobody but its owner may read.
+
+    Raises:
+        WriteError: as `rep3d.files.whole_file`.
+    """
+    with whole_file(path) as temporary, open(temporary, "wb", opener=_open_private) as file:
+        yield file
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -1,0 +1,242 @@
+"""All sessions: each is one user's, one client's and of one image. They lie on disk, and live for days."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from monailabel_app.errors import RequestError
+from monailabel_app.interaction.disk import Kind, SessionFolder, SessionRecord, read_folders
+from monailabel_app.interaction.session import InteractiveSession
+from monailabel_app.interaction.voxels import compact
+from monailabel_app.models.clicks import PromptedNetwork
+from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.sessions import Sessions
+from monailabel_app.studies.volumes import MAX_BYTES, MAX_EDGE, read_grid, read_voxels
+
+logger = logging.getLogger(__name__)
+
+MAX_MEMORY = 4 * 2**30  # bytes of all sessions together; those that were used longest ago leave for the disk
+MAX_WAITING = 16  # requests that work or wait in sessions, all together: others must find a thread meanwhile
+# Of one owner and of all together, on disk.
+OWNER_SESSIONS, ALL_SESSIONS = 200, 2000
+OWNER_BYTES, ALL_BYTES = 16 * 2**30, 64 * 2**30
+
+
+class InteractiveSessions:
+    """The sessions of a server.
+
+    Args:
+        root: holds one folder for each; no other server works on it.
+        network: answers the prompts in all of them.
+        studies: images.
+        lent: scans that are lent; sessions of these go with them.
+        expiry: seconds that the others live after their last use.
+    """
+
+    def __init__(
+        self, root: Path, network: PromptedNetwork, studies: StudiesFolder, lent: Sessions, expiry: float
+    ) -> None:
+        self.root = root
+        self.network = network
+        self.expiry = expiry
+        self._studies = studies
+        self._lent = lent
+        self._making, self._reading = threading.Lock(), threading.Lock()  # one session at a time, one image at a time
+        self._admitted = threading.BoundedSemaphore(MAX_WAITING)
+        self._lock = threading.Lock()  # of what follows
+        self._sessions: dict[str, InteractiveSession] = {}  # the one that was used last comes last
+        for folder, record in read_folders(root):
+            self._sessions[record.id] = self._session(folder, record)
+
+    def of_study(self, owner: str, client: str, image_id: str) -> InteractiveSession:
+        """The owner's session of an image of the studies, in this client's hands; made where there is none.
+
+        Raises:
+            RequestError: 404, there is no such image; 429 or 507, too many sessions; or it cannot be read.
+        """
+        path = self._studies.image(image_id)
+        return self._find_or_make(owner, client, "study", image_id, self._studies.stamp(image_id), path)
+
+    def of_lent(self, owner: str, client: str, session_id: str) -> InteractiveSession:
+        """The same of a scan that is lent, see `monailabel_app.studies.sessions`.
+
+        Raises:
+            RequestError: 404, there is no such scan of this owner; others as `of_study`.
+        """
+        return self._find_or_make(owner, client, "lent", session_id, "", self._lent.image(session_id, owner))
+
+    def of_array(self, owner: str, client: str, voxels: np.ndarray, spacing: Sequence[float]) -> InteractiveSession:
+        """A new session of voxels (D, H, W) that came from the client, which it keeps; of any order of the axes.
+
+        Args:
+            spacing: millimetres between voxels along each axis.
+
+        Raises:
+            RequestError: 400 or 413, voxels or spacing that cannot be; 429 or 507, too many sessions.
+        """
+        if voxels.ndim != 3 or not voxels.size:
+            raise RequestError(400, f"the image has the shape {voxels.shape}, expected three axes")
+        _check_size(voxels.shape)
+        if len(spacing) != 3 or not all(0 < step < 1e6 for step in spacing):
+            raise RequestError(400, f"the spacing is {tuple(spacing)}, expected three numbers of millimetres above 0")
+        kept = compact(voxels)
+        with self._making:
+            return self._make(owner, client, "array", "", "", voxels.shape, spacing, kept)
+
+    def get(self, session_id: str, owner: str | None) -> InteractiveSession:
+        """A session by its id.
+
+        Args:
+            owner: whose it must be; None: anybody's, for administrators.
+
+        Raises:
+            RequestError: 404, there is no such session of this owner.
+        """
+        with self._lock:
+            session = self._sessions.get(session_id)
+        if session is None or owner not in (None, session.record.owner) or self._is_expired(session):
+            raise RequestError(404, "there is no such session")
+        return session
+
+    def list(self, owner: str | None) -> list[dict[str, object]]:
+        """What clients are told of the owner's sessions, or of all, those that were used last first."""
+        self.remove_expired()
+        found = [session for session in self._all() if owner in (None, session.record.owner)]
+        found.sort(key=lambda session: session.used, reverse=True)
+        return [self.describe(session) for session in found]
+
+    def describe(self, session: InteractiveSession) -> dict[str, object]:
+        """What clients are told of a session."""
+        expires = None if session.record.kind == "lent" else int(session.used + self.expiry)
+        return {**session.describe(), "expires": expires}
+
+    def remove(self, session_id: str, owner: str | None) -> None:
+        """Delete a session, once nobody uses it; arguments and errors as `get`."""
+        session = self.get(session_id, owner)
+        self._remove(session)
+
+    def remove_expired(self) -> int:
+        """Delete what has expired; how many that were."""
+        expired = [session for session in self._all() if self._is_expired(session)]
+        for session in expired:
+            self._remove(session)
+        return len(expired)
+
+    @property
+    def nbytes(self) -> int:
+        """In memory, of all sessions."""
+        return sum(session.nbytes for session in self._all())
+
+    def _all(self) -> Sequence[InteractiveSession]:
+        with self._lock:
+            return tuple(self._sessions.values())
+
+    def _find_or_make(
+        self, owner: str, client: str, kind: Kind, image: str, stamp: str, path: Path
+    ) -> InteractiveSession:
+        self.remove_expired()
+        with self._making:  # two requests at once make one session
+            for session in self._all():
+                record = session.record
+                if (record.owner, record.client, record.kind, record.image, record.stamp) == (
+                    owner,
+                    client,
+                    kind,
+                    image,
+                    stamp,
+                ):
+                    return session
+            grid = read_grid(path)
+            spacing = nib.affines.voxel_sizes(grid.affine).tolist()
+            return self._make(owner, client, kind, image, stamp, grid.shape, spacing)
+
+    def _make(
+        self,
+        owner: str,
+        client: str,
+        kind: Kind,
+        image: str,
+        stamp: str,
+        shape: Sequence[int],
+        spacing: Sequence[float],
+        voxels: np.ndarray | None = None,
+    ) -> InteractiveSession:
+        now = int(time.time())
+        x, y, z = (float(step) for step in spacing)
+        i, j, k = (int(count) for count in shape)
+        record = SessionRecord(str(uuid.uuid4()), owner, client, kind, image, stamp, (i, j, k), (x, y, z), now)
+        folder = SessionFolder(self.root / record.id)
+        self._check_room(owner, 0 if voxels is None else voxels.nbytes)
+        folder.create(record, voxels)
+        session = self._session(folder, record)
+        with self._lock:
+            self._sessions[record.id] = session
+        return session
+
+    def _session(self, folder: SessionFolder, record: SessionRecord) -> InteractiveSession:
+        return InteractiveSession(folder, record, self._read_image, self.network, self._admitted, self._use)
+
+    def _read_image(self, record: SessionRecord) -> np.ndarray:
+        with self._reading:
+            if record.kind == "array":
+                return SessionFolder(self.root / record.id).read_image()
+            if record.kind == "lent":
+                return compact(read_voxels(self._lent.image(record.image, record.owner)))
+            path = self._studies.image(record.image)
+            if self._studies.stamp(record.image) != record.stamp:
+                raise RequestError(409, f"image {record.image!r} has changed since this session began: begin anew")
+            return compact(read_voxels(path))
+
+    def _use(self, session: InteractiveSession) -> None:
+        """Note the use, and make room for what it takes in memory."""
+        session.touch()
+        with self._lock:
+            if session.id in self._sessions:
+                self._sessions[session.id] = self._sessions.pop(session.id)
+        others = [other for other in self._all() if other is not session and other.nbytes]
+        room = MAX_MEMORY - session.full_nbytes - sum(other.nbytes for other in others)
+        for other in others:
+            if room >= 0:
+                break
+            size = other.nbytes
+            room += size if other.leave_memory() else 0
+
+    def _remove(self, session: InteractiveSession) -> None:
+        with self._lock:
+            self._sessions.pop(session.id, None)
+        session.remove()
+
+    def _is_expired(self, session: InteractiveSession) -> bool:
+        record = session.record
+        if record.kind != "lent":
+            return session.used + self.expiry < time.time()
+        try:
+            self._lent.get(record.image, record.owner, touch=False)
+        except RequestError:
+            return True
+        return False
+
+    def _check_room(self, owner: str, size: int) -> None:
+        sizes = [(session.record.owner, session.stored_nbytes) for session in self._all()]
+        own = [number for name, number in sizes if name == owner]
+        if len(own) >= OWNER_SESSIONS or sum(own) + size > OWNER_BYTES:
+            raise RequestError(
+                429,
+                f"{owner} has {len(own)} interactive sessions, and may have {OWNER_SESSIONS} with "
+                f"{OWNER_BYTES / 2**30:g} GiB in all: delete some, or wait until they expire",
+            )
+        if len(sizes) >= ALL_SESSIONS or sum(number for _, number in sizes) + size > ALL_BYTES:
+            raise RequestError(507, "the server's room for interactive sessions is full: wait until some expire")
+
+
+def _check_size(shape: Sequence[int]) -> None:
+    if max(shape) > MAX_EDGE or np.prod(shape, dtype=np.int64) * 4 > MAX_BYTES:
+        raise RequestError(413, f"the shape is {tuple(shape)}: at most {MAX_EDGE} an axis, and {MAX_BYTES} bytes")

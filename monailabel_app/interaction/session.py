@@ -1,0 +1,350 @@
+"""A client's work on one scan: its labels, each with a mask, prompts and a way back, and which of them are locked."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from monailabel_app.errors import RequestError
+from monailabel_app.interaction.disk import SessionFolder, SessionRecord
+from monailabel_app.models.clicks import PromptedNetwork
+from monailabel_app.models.turn import Priority
+from rep3d.interactive.correction import TILES
+from rep3d.interactive.editing import Answer, LabelEdit, Scene
+from rep3d.interactive.prompts import Prompt
+
+logger = logging.getLogger(__name__)
+
+MAX_LABELS = 255
+MAX_NAME = 200  # characters of a label's name
+
+
+class InteractiveSession:
+    """One session. All its methods may be called from any thread; one at a time works.
+
+    A request that does several things holds the session meanwhile:
+
+        with session.hold():
+            session.undo("liver")
+            mask = session.mask("liver")
+
+    Every change is on disk before its method returns, and one that raises has changed nothing. Only the label that was
+    used last is in memory.
+
+    Args:
+        folder: where it lies.
+        record: what lies there.
+        read_image: its voxels, as `voxels.compact` gives them.
+        network: answers prompts.
+        admitted: tickets of those who may wait for sessions, all together.
+        before_use: called by who holds the session, to make room in memory.
+    """
+
+    def __init__(
+        self,
+        folder: SessionFolder,
+        record: SessionRecord,
+        read_image: Callable[[SessionRecord], np.ndarray],
+        network: PromptedNetwork,
+        admitted: threading.Semaphore,
+        before_use: Callable[[InteractiveSession], None],
+    ) -> None:
+        self.record = record
+        self._folder = folder
+        self._read_image = read_image
+        self._network = network
+        self._admitted = admitted
+        self._before_use = before_use
+        self._lock = threading.RLock()
+        self._removed = False
+        self._image: torch.Tensor | None = None
+        self._name = ""
+        self._edit: LabelEdit | None = None  # of the label of that name
+        self._taken: torch.Tensor | None = None  # by labels that are locked, for the label in memory
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Their names, in the order in which they were made."""
+        return tuple(self.record.labels)
+
+    @property
+    def locked(self) -> tuple[str, ...]:
+        """Names of the labels whose voxels no other label may take."""
+        return self.record.locked
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keep other threads away for as long as the context lasts.
+
+        Raises:
+            RequestError: 404, the session was removed meanwhile; 503, too many wait.
+        """
+        if not self._admitted.acquire(blocking=False):
+            raise RequestError(503, "too many clicks are waiting already, try again later")
+        try:
+            with self._lock:
+                if self._removed:
+                    raise RequestError(404, "there is no such session")
+                self._before_use(self)
+                yield
+        finally:
+            self._admitted.release()
+
+    # --- one label. Names that are new make a label, but for `mask` and `prompts`
+
+    def show(self, label: str, prompts: Sequence[Prompt], taken: np.ndarray | None = None) -> Answer:
+        """Let the network answer new prompts, all of them at once; see `LabelEdit.show`.
+
+        Args:
+            taken: voxels of other labels that the client knows of, (D, H, W) of bool, beside those that are locked.
+
+        Raises:
+            RequestError: 400, a prompt that lies outside, or too many; 404, no weights; 413, too many labels.
+        """
+        return self._ask(label, lambda edit, scene: edit.show(prompts, scene), taken)
+
+    def bring_to(self, label: str, prompts: Sequence[Prompt], taken: np.ndarray | None = None) -> Answer:
+        """Make these, and no others, the label's prompts; see `LabelEdit.bring_to`. Arguments and errors as `show`."""
+        return self._ask(label, lambda edit, scene: edit.bring_to(prompts, scene), taken)
+
+    def paint(self, label: str, mask: np.ndarray) -> Answer:
+        """Take over a mask (D, H, W) of bool that the user made; see `LabelEdit.paint`.
+
+        Raises:
+            RequestError: 400, another shape or type.
+        """
+        return self._change(label, lambda edit: edit.paint(torch.from_numpy(np.ascontiguousarray(mask))))
+
+    def undo(self, label: str) -> Answer:
+        """Take the label's last step back, where there is one."""
+        return self._change(label, lambda edit: edit.undo(self._locked_voxels()))
+
+    def redo(self, label: str) -> Answer:
+        """Take the last step that was undone again, where there is one."""
+        return self._change(label, lambda edit: edit.redo(self._locked_voxels()))
+
+    def reset(self, label: str) -> Answer:
+        """Forget the label's mask, prompts and steps."""
+        return self._change(label, LabelEdit.reset)
+
+    def refine(self, priority: Priority = Priority.SEGMENTATION) -> bool:
+        """Redraw one cube of what the last answers left coarse. What changes is told with the next answer.
+
+        Returns:
+            Whether there is more to do.
+        """
+        with self.hold():
+            edit = self._edit
+            if edit is None or not edit.is_coarse:
+                return False
+            with self._scene(None, priority, tiles=1) as scene:
+                changed = edit.refine(scene)
+            if changed is not None:
+                self._write(self._name, edit)
+            return edit.is_coarse
+
+    def mask(self, label: str) -> np.ndarray:
+        """(D, H, W) of bool, not to be changed.
+
+        Raises:
+            RequestError: 404, there is no such label.
+        """
+        with self.hold():
+            return self._known(label).mask.numpy()
+
+    def prompts(self, label: str) -> tuple[Prompt, ...]:
+        """All that led to the mask, the oldest first.
+
+        Raises:
+            RequestError: 404, there is no such label.
+        """
+        with self.hold():
+            return self._known(label).prompts
+
+    def undoable(self, label: str) -> tuple[int, int]:
+        """How many steps can be undone, and how many redone; none of a label that is not there."""
+        with self.hold():
+            if label not in self.record.labels:
+                return 0, 0
+            edit = self._known(label)
+            return edit.undoable, edit.redoable
+
+    # --- all labels
+
+    def lock(self, labels: Iterable[str]) -> None:
+        """Lock these labels, and no others: no other label takes their voxels from now on.
+
+        Raises:
+            RequestError: 404, one is not there.
+        """
+        with self.hold():
+            wanted = dict.fromkeys(labels)
+            missing = [name for name in wanted if name not in self.record.labels]
+            if missing:
+                raise RequestError(404, f"there is no label {missing[0][:MAX_NAME]!r} in this session")
+            self._write_record(replace(self.record, locked=tuple(wanted)))
+            self._taken = None
+
+    def describe(self) -> dict[str, object]:
+        """What clients are told."""
+        record = self.record
+        return {
+            "id": record.id,
+            "owner": record.owner,
+            "client": record.client,
+            "kind": record.kind,
+            "image": record.image,
+            "shape": list(record.shape),
+            "spacing": list(record.spacing),
+            "created": record.created,
+            "used": int(self.used),
+            "labels": list(record.labels),
+            "locked": list(record.locked),
+            "bytes": self.stored_nbytes,
+        }
+
+    # --- what the registry needs
+
+    @property
+    def used(self) -> float:
+        """When it was last used, in seconds; now, where it is gone."""
+        try:
+            return self._folder.used()
+        except FileNotFoundError:
+            return time.time()
+
+    @property
+    def stored_nbytes(self) -> int:
+        """On disk."""
+        return self._folder.nbytes()
+
+    @property
+    def nbytes(self) -> int:
+        """In memory, between two requests."""
+        edit = self._edit  # others may let go of it meanwhile
+        kept = (self._image, self._taken, None if edit is None else edit.mask)
+        return sum(values.nbytes for values in kept if values is not None)
+
+    @property
+    def full_nbytes(self) -> int:
+        """In memory, at most, while a request is answered: that of int16 is 2 bytes a voxel."""
+        return 6 * math.prod(self.record.shape)
+
+    def touch(self) -> None:
+        self._folder.touch()
+
+    def leave_memory(self) -> bool:
+        """Keep nothing in memory, unless somebody uses it; all is on disk."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            self._image, self._edit, self._taken = None, None, None
+            return True
+        finally:
+            self._lock.release()
+
+    def remove(self) -> None:
+        """Forget it, once nobody uses it."""
+        with self._lock:
+            self._removed = True
+            self.leave_memory()
+            self._folder.remove()
+
+    # --- inside
+
+    def _ask(self, label: str, step: Callable[[LabelEdit, Scene], Answer], taken: np.ndarray | None) -> Answer:
+        self._network.check()
+
+        def ask(edit: LabelEdit) -> Answer:
+            with self._scene(taken, Priority.CLICK) as scene:
+                return step(edit, scene)
+
+        return self._change(label, ask)
+
+    def _change(self, label: str, step: Callable[[LabelEdit], Answer]) -> Answer:
+        with self.hold():
+            edit = self._get(label)
+            mask, steps = edit.mask, (edit.undoable, edit.redoable)
+            try:
+                answer = step(edit)
+            except ValueError as error:
+                raise RequestError(400, str(error)) from error
+            if edit.mask is not mask or (edit.undoable, edit.redoable) != steps or label not in self.record.labels:
+                self._write(label, edit)
+            return answer
+
+    def _known(self, label: str) -> LabelEdit:
+        if label not in self.record.labels:
+            raise RequestError(404, f"there is no label {label[:MAX_NAME]!r} in this session")
+        return self._get(label)
+
+    def _get(self, label: str) -> LabelEdit:
+        """The label, which takes the place of another one in memory; a new one counts once it is written."""
+        if self._edit is None or self._name != label:
+            edit = self._read(label) if label in self.record.labels else self._new(label)
+            self._name, self._edit, self._taken = label, edit, None
+        return self._edit
+
+    def _new(self, label: str) -> LabelEdit:
+        if not label.strip() or not label.isprintable() or len(label) > MAX_NAME:
+            raise RequestError(400, f"the label is {label[:MAX_NAME]!r}, expected a name of 1 to {MAX_NAME} characters")
+        if len(self.record.labels) >= MAX_LABELS:
+            raise RequestError(413, f"the session has {MAX_LABELS} labels, which is the most")
+        return LabelEdit(self.record.shape)
+
+    def _read(self, label: str) -> LabelEdit:
+        try:
+            return self._folder.read_label(self.record.labels[label])
+        except (OSError, ValueError) as error:
+            logger.error("session %s: %s", self.id, error)
+            raise RequestError(500, f"label {label!r} cannot be read from the server's disk") from error
+
+    def _write(self, label: str, edit: LabelEdit) -> None:
+        number = self.record.labels.get(label, len(self.record.labels) + 1)
+        try:
+            self._folder.write_label(number, edit)
+            if label not in self.record.labels:
+                self._write_record(replace(self.record, labels={**self.record.labels, label: number}))
+        except BaseException:
+            self._edit = None  # what is on disk holds
+            raise
+
+    def _write_record(self, record: SessionRecord) -> None:
+        self._folder.write_record(record)
+        self.record = record
+
+    @contextmanager
+    def _scene(self, taken: np.ndarray | None, priority: Priority, tiles: int = TILES) -> Iterator[Scene]:
+        if self._image is None:
+            self._image = torch.from_numpy(self._read_image(self.record))
+        locked = self._locked_voxels()
+        if taken is not None:
+            if taken.shape != tuple(self.record.shape) or taken.dtype != bool:
+                raise RequestError(
+                    400, f"taken has the shape {taken.shape}, expected {tuple(self.record.shape)} of bool"
+                )
+            also = torch.from_numpy(np.ascontiguousarray(taken))
+            locked = also if locked is None else locked | also
+        with self._network.answering(priority) as network:
+            yield Scene(network, self._image, self.record.spacing, locked, self._network.size, tiles)
+
+    def _locked_voxels(self) -> torch.Tensor | None:
+        """Of the labels that are locked, beside the one in memory."""
+        if self._taken is None:
+            for name in self.record.locked:
+                if name != self._name:
+                    mask = self._read(name).mask
+                    self._taken = mask if self._taken is None else self._taken | mask
+        return self._taken

@@ -1,0 +1,87 @@
+"""The network that answers prompts, for whoever has the turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from monai.bundle import ConfigParser
+from monailabel.utils.others.generic import name_to_device
+from torch import nn
+
+from monailabel_app.bundles import Bundle
+from monailabel_app.errors import RequestError
+from monailabel_app.models import contract
+from monailabel_app.models.inference import InTurns
+from monailabel_app.models.networks import Networks
+from monailabel_app.models.turn import Priority, Turn
+from rep3d.interactive.correction import Network
+from rep3d.interactive.cubes import cube_edge
+
+
+class PromptedNetwork:
+    """The network of a bundle that takes prompts.
+
+    Args:
+        bundle: whose it is; it needs no weights yet. None: there is no such bundle.
+        turn: which all networks of a server share.
+
+    Raises:
+        ValueError: the bundle lacks what the app needs, see `contract.check_contract`, or its windows are no cubes.
+    """
+
+    def __init__(self, bundle: Bundle | None, turn: Turn) -> None:
+        self.bundle = bundle
+        self._turn = turn
+        if bundle is not None:
+            contract.check_contract(bundle, contract.PROMPTED_IDS)
+            self._config = _Config(bundle)
+            self._networks = Networks(bundle)
+            self.size = self._config.size  # of the working grid, voxels along each axis
+
+    def is_valid(self) -> bool:
+        """Whether it has weights."""
+        return self.bundle is not None and self.bundle.weights.is_file()
+
+    def check(self) -> None:
+        """Raise RequestError, 404, where nothing can answer prompts."""
+        if self.bundle is None:
+            raise RequestError(404, "there is no bundle that follows prompts among the server's bundles")
+        if not self.is_valid():
+            raise RequestError(404, f"model {self.bundle.name!r} has no weights yet: train it first")
+
+    @contextmanager
+    def answering(self, priority: Priority = Priority.CLICK) -> Iterator[Network]:
+        """The network, (B, 5, D, H, W) -> (B, 1, D, H, W), while the context lasts; each call waits for a turn.
+
+        Raises:
+            RequestError: as `check`.
+        """
+        self.check()
+        config, networks = self._config, self._networks
+        with self._turn.line(priority) as my_turn:
+            network = InTurns(networks.on(config), my_turn)
+
+            def answer(channels: torch.Tensor) -> torch.Tensor:
+                with torch.inference_mode():
+                    logits = config.inferer(channels.to(config.device), network)
+                return logits.clone()  # a tensor as others are
+
+            yield answer
+
+
+class _Config:
+    """A bundle's `inference.json`, as far as prompts need it."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        parser = ConfigParser()
+        parser.read_config(str(bundle.config("inference")))
+        parser.update({contract.BUNDLE_ROOT: str(bundle.root), contract.DEVICE: name_to_device("")})
+        self._get = parser.get_parsed_content
+        self.device = torch.device(self._get(contract.DEVICE))
+        self.inferer = self._get(contract.INFERER)
+        self.size = cube_edge(self._get(contract.PATCH_SIZE))
+
+    def network(self) -> nn.Module:
+        return self._get(contract.NETWORK)

@@ -1,0 +1,483 @@
+"""One label of a scan while a user edits it: its mask, the prompts that led to it, and the way back.
+
+No disk, no server: `LabelEdit.to_bytes` is what others keep.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import accumulate, takewhile
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from rep3d.format_number import check_format
+from rep3d.interactive.correction import SIZE, TILES, Correction, Network, check_inside, correct, refine
+from rep3d.interactive.grid import Grid
+from rep3d.interactive.prompts import Kind, Prompt
+
+Box = tuple[slice, slice, slice]
+
+FORMAT = 1  # of `LabelEdit.to_bytes`
+MAX_STEPS = 50  # that can be undone, and as many to redo
+MAX_STEP_BYTES = 2**24  # of all of them together; the oldest go first
+MAX_PROMPTS = 1000  # of one label
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a label is edited in.
+
+    Args:
+        network: see `rep3d.interactive.correct`, as the rest.
+        image: of the scan, (D, H, W).
+        spacing: millimetres between its voxels along each axis.
+        taken: voxels of locked labels, (D, H, W) of bool; None: none.
+        size: voxels of the working grid along each axis.
+        tiles: cubes at full resolution that are redrawn before an answer.
+    """
+
+    network: Network
+    image: torch.Tensor
+    spacing: Sequence[float]
+    taken: torch.Tensor | None = None
+    size: int = SIZE
+    tiles: int = TILES
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an edit led to.
+
+    Attributes:
+        mask: the whole label, (D, H, W) of bool. Not to be changed: the edit goes on from it.
+        changed: the smallest box known to hold all voxels that differ from the last answer; None where none does.
+        locked: positive prompts without effect, because they lie in a locked label.
+        forwards: whether the network was asked.
+    """
+
+    mask: torch.Tensor
+    changed: Box | None
+    locked: tuple[Prompt, ...] = ()
+    forwards: bool = False
+
+    @property
+    def part(self) -> torch.Tensor | None:
+        """The mask within `changed`."""
+        return None if self.changed is None else self.mask[self.changed]
+
+
+class LabelEdit:
+    """One label: mask, prompts, and steps to undo and redo.
+
+    A method that raises leaves all as it was. Masks are replaced, never changed in place.
+
+    Args:
+        shape: voxels of the scan along each axis.
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self._mask = torch.zeros(tuple(shape), dtype=torch.bool)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._done: list[_Step] = []
+        self._undone: list[_Step] = []  # the next one to redo last
+        self._old: tuple[Prompt, ...] = ()  # of steps that can be undone no more
+        self._old_in_force: tuple[Prompt, ...] = ()  # those of them that no painting has settled
+        self._coarse: list[Correction] = []  # with tiles that are not redrawn yet, the oldest first
+        self._untold: Box | None = None  # what refinements have changed since the last answer
+
+    @property
+    def mask(self) -> torch.Tensor:
+        """(D, H, W) of bool. Not to be changed."""
+        return self._mask
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """All that led to the mask, the oldest first."""
+        return self._old + tuple(prompt for step in self._done for prompt in step.prompts)
+
+    @property
+    def undoable(self) -> int:
+        """Steps that can be undone."""
+        return len(self._done)
+
+    @property
+    def redoable(self) -> int:
+        """Steps that can be redone."""
+        return len(self._undone)
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether `refine` has something to do."""
+        return bool(self._coarse)
+
+    def show(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
+        """Let the network answer new prompts, all of them at once.
+
+        Raises:
+            ValueError: no prompt or too many, one that lies outside the scan, or as `correct`.
+        """
+        self._check(prompts, scene, known=len(self.prompts))
+        return self._told([self._show(prompts, scene)])
+
+    def bring_to(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
+        """Make these, and no others, the label's prompts; what clients ask for that send all of them each time.
+
+        The same ones again lead to the same mask without the network; without the newest, to exactly the earlier mask.
+        Where older ones are missing, what followed is undone, and what of it is left is shown again. Masks that were
+        painted meanwhile are painted again. The order in which prompts that are known already come does not matter.
+
+        Raises:
+            ValueError: as `show`; an empty list is allowed here.
+        """
+        self._check(prompts, scene)
+        known, wanted = self.prompts, Counter(prompts)
+        kept = sum(1 for _ in takewhile(lambda prompt: _take(wanted, prompt), known))
+        with self._whole():
+            if kept == len(known):
+                return self._told(self._go_on([prompt for prompt in prompts if _take(wanted, prompt)], scene))
+            if kept < len(self._old):  # there is no way back
+                return self._told([self.reset(), self._show(prompts, scene)])
+            return self._told(self._go_back(kept, prompts, scene))
+
+    def paint(self, mask: torch.Tensor) -> Answer:
+        """Take over a mask that the user made. It settles all earlier prompts: they bind no longer.
+
+        Args:
+            mask: (D, H, W) of bool.
+
+        Raises:
+            ValueError: another shape or type.
+        """
+        if mask.shape != self._mask.shape or mask.dtype != torch.bool:
+            raise ValueError(
+                f"mask must be of bool and of the scan's shape {tuple(self._mask.shape)}, got {mask.dtype}, "
+                f"{tuple(mask.shape)}"
+            )
+        box = _bounds(mask != self._mask)
+        if box is not None:
+            self._add(_Step.between(self._mask, mask, box, painted=True), mask.clone())
+        return self._told([Answer(self._mask, box)])
+
+    def undo(self, taken: torch.Tensor | None = None) -> Answer:
+        """Take the last step back, where there is one. No voxel of `taken`, (D, H, W) of bool, joins the mask."""
+        return self._told([self._undo(taken)] if self._done else [])
+
+    def redo(self, taken: torch.Tensor | None = None) -> Answer:
+        """Take the last step that was undone again, where there is one; `taken` as above."""
+        return self._told([self._redo(taken)] if self._undone else [])
+
+    def reset(self) -> Answer:
+        """Forget mask, prompts and steps."""
+        box = _hull([self._untold, _bounds(self._mask)])
+        self._mask = torch.zeros_like(self._mask)
+        self._begin()
+        return Answer(self._mask, box)
+
+    def refine(self, scene: Scene) -> Box | None:
+        """Redraw the next tiles that an answer left coarse. What changes is told with the next answer.
+
+        It belongs to the last step: undone with it.
+
+        Returns:
+            The box that changed.
+
+        Raises:
+            ValueError: as `rep3d.interactive.refine`.
+        """
+        if not self._coarse:
+            return None
+        coarse = replace(self._coarse[0], mask=self._mask)
+        finer = refine(
+            scene.network, scene.image, scene.spacing, coarse, self._in_force, taken=scene.taken, tiles=scene.tiles
+        )
+        self._coarse[:1] = [finer] if finer.tiles else []
+        if finer.changed is not None:
+            self._done[-1] = self._done[-1].then(self._mask, finer.mask, finer.changed)
+            self._mask = finer.mask
+            self._untold = _hull([self._untold, finer.changed])
+        return finer.changed
+
+    def to_bytes(self) -> bytes:
+        """All of it, but for what is still coarse; see `from_bytes`."""
+        steps = [*self._done, *self._undone]
+        prompts = [*self._old, *(prompt for step in steps for prompt in step.prompts)]
+        box = _bounds(self._mask)
+        positions = np.array([position for prompt in prompts for position in prompt.positions], np.float64)
+        blobs = [zlib.compress(positions.tobytes(), 1), b"" if box is None else _pack(self._mask[box])]
+        blobs += [blob for step in steps for blob in (step.joined, step.left)]
+        header = {
+            "format": FORMAT,
+            "shape": list(self._mask.shape),
+            "box": _numbers(box),
+            "untold": _numbers(self._untold),
+            "prompts": [[prompt.kind, prompt.positive, len(prompt.positions)] for prompt in prompts],
+            "old": len(self._old),
+            "old_in_force": len(self._old_in_force),
+            "done": len(self._done),
+            "steps": [[len(step.prompts), step.painted, _numbers(step.box)] for step in steps],
+            "sizes": [len(blob) for blob in blobs],
+        }
+        text = json.dumps(header).encode()
+        return b"".join([len(text).to_bytes(8, "little"), text, *blobs])
+
+    @classmethod
+    def from_bytes(cls, content: bytes, name: str = "label edit") -> LabelEdit:
+        """What `to_bytes` gave.
+
+        Args:
+            name: of its origin, for messages.
+
+        Raises:
+            ValueError: it is no such thing, or of a newer format.
+        """
+        try:
+            start = 8 + int.from_bytes(content[:8], "little")
+            header = json.loads(content[8:start])
+            check_format(header["format"], FORMAT, name)
+            return cls._read(header, _split(content[start:], header["sizes"]))
+        except (KeyError, TypeError, IndexError, zlib.error, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{name} is no label edit: {error!r}") from error
+
+    @classmethod
+    def _read(cls, header: dict, blobs: list[bytes]) -> LabelEdit:  # type: ignore[type-arg]
+        edit = cls(header["shape"])
+        box = _slices(header["box"])
+        if box is not None:
+            edit._mask[box] = _unpack(blobs[1], box)
+        edit._untold = _slices(header["untold"])
+        rest = _read_prompts(header["prompts"], blobs[0])
+        edit._old = tuple(rest[: header["old"]])
+        edit._old_in_force = edit._old[len(edit._old) - header["old_in_force"] :]
+        rest, steps = rest[header["old"] :], []
+        for (count, painted, numbers), joined, left in zip(header["steps"], blobs[2::2], blobs[3::2], strict=True):
+            steps.append(_Step(tuple(rest[:count]), painted, _slices(numbers), joined, left))
+            rest = rest[count:]
+        edit._done, edit._undone = steps[: header["done"]], steps[header["done"] :]
+        return edit
+
+    # --- one step
+
+    @property
+    def _in_force(self) -> tuple[Prompt, ...]:
+        """The prompts since the last painting, which settles those before it."""
+        prompts = self._old_in_force
+        for step in self._done:
+            prompts = () if step.painted else prompts + step.prompts
+        return prompts
+
+    def _check(self, prompts: Sequence[Prompt], scene: Scene, known: int = 0) -> None:
+        scan = Grid.of_scan(scene.image.shape, scene.spacing)
+        if scan.shape != tuple(self._mask.shape):
+            raise ValueError(f"image has the shape {scan.shape}, expected that of the label, {tuple(self._mask.shape)}")
+        if known + len(prompts) > MAX_PROMPTS:
+            raise ValueError(f"the label would have {known + len(prompts)} prompts, expected {MAX_PROMPTS} at most")
+        for number, prompt in enumerate(prompts, 1):
+            check_inside(prompt, scan, f"prompt {number}")
+
+    def _show(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
+        answer = correct(
+            scene.network,
+            scene.image,
+            scene.spacing,
+            (*self._in_force, *prompts),
+            new=len(prompts),
+            previous=self._mask,
+            taken=scene.taken,
+            size=scene.size,
+            tiles=scene.tiles,
+        )
+        coarse = [*self._coarse, answer] if answer.tiles else self._coarse
+        self._add(_Step.between(self._mask, answer.mask, answer.changed, tuple(prompts)), answer.mask)
+        self._coarse = coarse
+        locked = tuple(prompt for prompt in answer.locked if prompt in prompts)
+        return Answer(self._mask, answer.changed, locked, forwards=True)
+
+    def _add(self, step: _Step, mask: torch.Tensor) -> None:
+        self._mask, self._coarse = mask, []
+        self._done.append(step)
+        self._undone.clear()
+        while len(self._done) > 1 and (len(self._done) > MAX_STEPS or self._step_bytes > MAX_STEP_BYTES):
+            oldest = self._done.pop(0)
+            self._old += oldest.prompts
+            self._old_in_force = () if oldest.painted else self._old_in_force + oldest.prompts
+
+    def _undo(self, taken: torch.Tensor | None) -> Answer:
+        step = self._done.pop()
+        self._undone.append(step)
+        self._mask, self._coarse = step.undone_from(self._mask, taken), []
+        return Answer(self._mask, step.box)
+
+    def _redo(self, taken: torch.Tensor | None) -> Answer:
+        step = self._undone.pop()
+        self._done.append(step)
+        self._mask, self._coarse = step.redone_from(self._mask, taken), []
+        return Answer(self._mask, step.box)
+
+    def _repaint(self, step: _Step) -> Answer:
+        mask = step.redone_from(self._mask)
+        box = _bounds(mask != self._mask)
+        self._add(_Step.between(self._mask, mask, box, painted=True), mask)
+        return Answer(mask, box)
+
+    # --- several steps
+
+    def _go_on(self, added: list[Prompt], scene: Scene) -> list[Answer]:
+        """Add prompts; as long as they are those that were undone, by redoing them."""
+        answers = []
+        while self._undone and (again := self._undone[-1].prompts) and again == tuple(added[: len(again)]):
+            answers.append(self._redo(scene.taken))
+            added = added[len(again) :]
+        return [*answers, self._show(added, scene)] if added else answers
+
+    def _go_back(self, kept: int, prompts: Sequence[Prompt], scene: Scene) -> list[Answer]:
+        """Undo all but so many prompts, and do again what followed of which the prompts are still wanted."""
+        answers: list[Answer] = []
+        gone: list[_Step] = []
+        while len(self.prompts) > kept:
+            gone.insert(0, self._done[-1])
+            answers.append(self._undo(scene.taken))
+        wanted = Counter(prompts) - Counter(self.prompts)
+        again: list[Prompt] = []
+        for step in gone:
+            if step.painted:
+                answers += [self._show(again, scene)] if again else []
+                answers.append(self._repaint(step))
+                again = []
+            again += [prompt for prompt in step.prompts if _take(wanted, prompt)]
+        again += [prompt for prompt in prompts if _take(wanted, prompt)]
+        return [*answers, self._show(again, scene)] if again else answers
+
+    def _told(self, answers: Sequence[Answer]) -> Answer:
+        """What several steps changed together, and refinements before them."""
+        changed = _hull([self._untold, *(answer.changed for answer in answers)])
+        self._untold = None
+        locked = tuple(dict.fromkeys(prompt for answer in answers for prompt in answer.locked))
+        return Answer(self._mask, changed, locked, any(answer.forwards for answer in answers))
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """All of what happens in the context, or nothing."""
+        before = {name: list(value) if isinstance(value, list) else value for name, value in vars(self).items()}
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
+
+    @property
+    def _step_bytes(self) -> int:
+        return sum(len(step.joined) + len(step.left) for step in self._done)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One way from a mask to the next: which voxels of a box joined the mask, and which left it."""
+
+    prompts: tuple[Prompt, ...]
+    painted: bool
+    box: Box | None
+    joined: bytes
+    left: bytes
+
+    @classmethod
+    def between(
+        cls,
+        before: torch.Tensor,
+        after: torch.Tensor,
+        box: Box | None,
+        prompts: tuple[Prompt, ...] = (),
+        painted: bool = False,
+    ) -> _Step:
+        if box is None:
+            return cls(prompts, painted, None, b"", b"")
+        old, new = before[box], after[box]
+        return cls(prompts, painted, box, _pack(new & ~old), _pack(old & ~new))
+
+    def undone_from(self, mask: torch.Tensor, taken: torch.Tensor | None = None) -> torch.Tensor:
+        """The mask before it; but for `taken`, exactly where `mask` is the one after it."""
+        return _exchanged(mask, self.box, self.left, self.joined, taken)
+
+    def redone_from(self, mask: torch.Tensor, taken: torch.Tensor | None = None) -> torch.Tensor:
+        return _exchanged(mask, self.box, self.joined, self.left, taken)
+
+    def then(self, mask: torch.Tensor, after: torch.Tensor, changed: Box) -> _Step:
+        """This step, which led to `mask`, and what changed afterwards."""
+        before, box = self.undone_from(mask), _hull([self.box, changed])
+        return self.between(before, after, box, self.prompts, self.painted)
+
+
+def _exchanged(
+    mask: torch.Tensor, box: Box | None, joining: bytes, leaving: bytes, taken: torch.Tensor | None
+) -> torch.Tensor:
+    if box is None:
+        return mask
+    mask, joins = mask.clone(), _unpack(joining, box)
+    mask[box] = (mask[box] & ~_unpack(leaving, box)) | (joins if taken is None else joins & ~taken[box])
+    return mask
+
+
+def _take(counted: Counter[Prompt], prompt: Prompt) -> bool:
+    """Take one of these prompts away, if there is one."""
+    counted[prompt] -= 1
+    return counted[prompt] >= 0
+
+
+def _pack(values: torch.Tensor) -> bytes:
+    return zlib.compress(np.packbits(values.numpy()).tobytes(), 1)
+
+
+def _unpack(content: bytes, box: Box) -> torch.Tensor:
+    shape = [side.stop - side.start for side in box]
+    bits = np.frombuffer(zlib.decompress(content), np.uint8)
+    return torch.from_numpy(np.unpackbits(bits, count=math.prod(shape)).view(bool).reshape(shape))
+
+
+def _bounds(mask: torch.Tensor) -> Box | None:
+    """The smallest box that holds all true voxels."""
+    return next(iter(ndimage.find_objects(mask.numpy().view(np.int8))), None)
+
+
+def _hull(boxes: Iterable[Box | None]) -> Box | None:
+    """The smallest box that holds all these."""
+    sides = list(zip(*(box for box in boxes if box is not None), strict=True))
+    if not sides:
+        return None
+    x, y, z = (slice(min(one.start for one in side), max(one.stop for one in side)) for side in sides)
+    return x, y, z
+
+
+def _numbers(box: Box | None) -> list[list[int]] | None:
+    return None if box is None else [[side.start, side.stop] for side in box]
+
+
+def _slices(numbers: list[list[int]] | None) -> Box | None:
+    if numbers is None:
+        return None
+    x, y, z = (slice(start, stop) for start, stop in numbers)
+    return x, y, z
+
+
+def _split(content: bytes, sizes: Sequence[int]) -> list[bytes]:
+    ends = list(accumulate(sizes))
+    if not ends or ends[-1] != len(content):
+        raise IndexError(f"{len(content)} bytes, expected {sum(sizes)}")
+    return [content[end - size : end] for end, size in zip(ends, sizes, strict=True)]
+
+
+def _read_prompts(table: Sequence[tuple[Kind, bool, int]], content: bytes) -> list[Prompt]:
+    positions = np.frombuffer(zlib.decompress(content), np.float64).reshape(-1, 3).tolist()
+    ends = accumulate(count for _, _, count in table)
+    return [
+        Prompt(kind, tuple(map(tuple, positions[end - count : end])), positive)
+        for (kind, positive, count), end in zip(table, ends, strict=True)
+    ]
