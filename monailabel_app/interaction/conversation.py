@@ -1,13 +1,14 @@
 """What one client of nnInteractive's protocol says, as steps of a session.
 
-Such a client shows prompts one by one and knows one mask only, which it calls whatever it likes; what it begins anew, it
-resets. It keeps a marker of each prompt that it showed and takes one away for each undo, so that here an undo takes back
-one prompt, also where several were answered together.
+Such a client shows prompts one by one, and knows one mask only, which it resets where it begins another. It keeps a
+marker of each prompt that it showed and takes one away for each undo, so that here an undo takes back one prompt, also
+where several were answered together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction.registry import InteractiveSessions
 from monailabel_app.interaction.session import InteractiveSession
-from rep3d.interactive.editing import Answer, Box
+from rep3d.interactive.editing import MAX_PROMPTS, Answer, Box
 from rep3d.interactive.grid import Grid
 from rep3d.interactive.prompts import Prompt
 
@@ -88,6 +89,8 @@ class Conversation:
             RequestError: 409, there is no image yet; others as `InteractiveSession.show`. Nothing has changed then.
         """
         if not answer:
+            if len(self._waiting) >= MAX_PROMPTS:
+                raise RequestError(400, f"{MAX_PROMPTS} prompts wait for an answer already, which is the most")
             self._go_on()
             self._waiting.append(prompt)
             return UNANSWERED
@@ -136,9 +139,10 @@ class Conversation:
 
     def end(self) -> None:
         """Forget an image of which nothing was made."""
-        if self._session is not None and not self._session.labels:
-            self._sessions.remove(self._session.id, None)
-        self._session = None
+        session, self._session = self._session, None
+        if session is not None and not session.labels:
+            with suppress(RequestError):  # it is gone already
+                self._sessions.remove(session.id, None)
 
     @property
     def _of_image(self) -> InteractiveSession:

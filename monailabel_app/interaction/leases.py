@@ -101,7 +101,7 @@ class Leases(Generic[HeldT]):
         with self._current():
             lease = self._get(token, owner)
             if lease.requests > MAX_WAITING:
-                raise RequestError(429, f"another request of this client is waiting already")
+                raise RequestError(429, "another request of this client is waiting already")
             lease.requests += 1
         try:
             with lease.turn:

@@ -54,7 +54,7 @@ def pack(array: np.ndarray) -> bytes:
     """The message for an array of one of `TYPES`."""
     array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     name = array.dtype.name.encode()
-    voxels = memoryview(array.reshape(-1)).cast("B")
+    voxels = array.reshape(-1).view(np.uint8)
     starts = range(0, len(voxels), CHUNK_BYTES)
     parts = [
         struct.pack("<4s4B", MAGIC, VERSION, OUR_CODEC, array.ndim, len(name)),

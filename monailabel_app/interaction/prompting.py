@@ -92,7 +92,8 @@ def _outline(area: np.ndarray) -> Iterator[tuple[float, float]]:
     """
     bottom = 0
     for _, rows in groupby(area, key=np.ndarray.tobytes):
-        row, top = next(rows), bottom + 1 + sum(1 for _ in rows)
+        row, *others = rows
+        top = bottom + 1 + len(others)
         edges = np.flatnonzero(np.diff(row, prepend=False, append=False)) - 0.5
         for left, right in zip(edges[::2], edges[1::2], strict=True):
             x, y = bottom - 0.5, top - 0.5

@@ -1,8 +1,8 @@
-"""nnInteractive's protocol, which its modules for 3D Slicer and napari speak: prompts come in one by one, and of the mask
-only the part that has changed goes back.
+"""nnInteractive's protocol, which its modules for 3D Slicer and napari speak: prompts come one by one, and what has
+changed of the mask goes back.
 
-Paths, headers and answers are the protocol's, of version 2.6; `interaction.packing` has the form of its arrays. Axes are
-those of the image that the client sent.
+Paths, headers and answers are the protocol's, of version 2.6; `interaction.packing` has the form of its arrays. Axes
+are those of the image that the client sent.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, BinaryIO, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter, Depends, Header, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
@@ -44,6 +45,7 @@ TAKE_ARRAYS = tuple(
 
 router = APIRouter(prefix=PREFIX)
 
+Mask = npt.NDArray[np.bool_]
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
 
@@ -205,8 +207,8 @@ def set_target_buffer(caller: LeaseHolder, meta: BufferMeta) -> dict[str, object
 
 @router.post("/set_do_autozoom")
 def set_do_autozoom(caller: LeaseHolder, meta: AutozoomMeta) -> dict[str, object]:
-    with caller.acting() as conversation:
-        conversation.zooms_out = meta.do_autozoom
+    with caller.acting():
+        pass
     return {}
 
 
@@ -292,13 +294,13 @@ def _check_shape(name: str, shape: Sequence[int], scan: Grid) -> None:
         raise RequestError(400, f"the {name} has the shape {list(shape)}, expected the image's, {list(scan.shape)}")
 
 
-def _part(body: BinaryIO, meta: MaskMeta, scan: Grid) -> tuple[np.ndarray, list[list[int]]]:
+def _part(body: BinaryIO, meta: MaskMeta, scan: Grid) -> tuple[Mask, list[list[int]]]:
     """A mask of a part of the scan, or of all of it, and where that part lies."""
     sides = meta.interaction_bbox or [[0, voxels] for voxels in scan.shape]
     return _mask(body, check_sides(sides, scan)), sides
 
 
-def _mask(body: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
+def _mask(body: BinaryIO, shape: tuple[int, ...]) -> Mask:
     """The packed mask as bool.
 
     Raises:
@@ -310,7 +312,7 @@ def _mask(body: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
             raise RequestError(400, f"the mask is {declared}, expected whole numbers of shape {list(shape)}")
 
     values = unpack(body, check)
-    mask: np.ndarray = values != 0
+    mask: Mask = values != 0
     inside = values[mask]
     if inside.size and inside.min() != inside.max():
         raise RequestError(400, "the mask holds several values, expected 0 and one other")

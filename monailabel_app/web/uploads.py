@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from fastapi import Request, UploadFile
 
@@ -37,7 +37,8 @@ def received(upload: UploadFile, suffix: str = "") -> Iterator[Path]:
 @asynccontextmanager
 async def received_body(request: Request) -> AsyncIterator[BinaryIO]:
     """A request's body as a file, for as long as the context lasts; a large one lies on disk."""
-    with tempfile.SpooledTemporaryFile(max_size=COPY_BYTES) as file:
+    with tempfile.SpooledTemporaryFile(max_size=COPY_BYTES) as spooled:
+        file = cast(BinaryIO, spooled)
         upload = UploadFile(file)
         async for part in request.stream():
             await upload.write(part)

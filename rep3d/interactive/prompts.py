@@ -153,19 +153,18 @@ def _lasso(prompt: Prompt, grid: Grid) -> torch.Tensor:
     """Voxels of the outline's slice whose centre lies in it, by the even-odd rule."""
     across = prompt.plane
     first, second = (axis for axis in range(3) if axis != across)
-    x, y = grid.positions(first), grid.positions(second)
-    start = torch.tensor(prompt.positions, dtype=torch.float64)[:, [first, second]]
-    end = start.roll(-1, 0)
-    low, high = torch.minimum(start[:, :1], end[:, :1]), torch.maximum(start[:, :1], end[:, :1])
-    edge, row = ((x > low) & (x <= high)).nonzero().unbind(1)
-    run, rise = (end - start)[edge].unbind(1)
-    height = start[edge, 1] + rise / run * (x[row] - start[edge, 0])
-    # An edge turns over all voxels of its row below it: those before the first that is not.
-    turned = torch.zeros(len(x), len(y) + 1, dtype=torch.int64)
-    turned.index_put_((row, torch.searchsorted(y, height)), torch.tensor(1), accumulate=True)
-    inside = turned.flip(1).cumsum(1).flip(1)[:, 1:] % 2 == 1
-    slab = (grid.positions(across) - prompt.positions[0][across]).abs() <= grid.spacing[across] / 2 + 1e-6
-    return inside.unsqueeze(across) & slab.view([-1 if axis == across else 1 for axis in range(3)])
+    x, y = grid.positions(first)[:, None], grid.positions(second)[None]
+    inside = torch.zeros(grid.shape[first], grid.shape[second], dtype=torch.bool)
+    corners = prompt.positions
+    for start, end in zip(corners, (*corners[1:], corners[0]), strict=True):
+        if start[first] == end[first]:
+            continue
+        crosses = (x > min(start[first], end[first])) & (x <= max(start[first], end[first]))
+        slope = (end[second] - start[second]) / (end[first] - start[first])
+        inside ^= crosses & (y < start[second] + slope * (x - start[first]))
+    slab = (grid.positions(across) - corners[0][across]).abs() <= grid.spacing[across] / 2 + 1e-6
+    area = inside.unsqueeze(across)
+    return area & slab.view([-1 if axis == across else 1 for axis in range(3)])
 
 
 def _balls(channel: torch.Tensor, positions: Sequence[Triple], grid: Grid, value: float) -> None:

@@ -99,7 +99,7 @@ def test_nothing_is_taken_for_what_is_refused():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_damaged_arrays(seed):
-    """Whatever bytes come: an array of what was declared, or a refusal in one line, and no more memory than the quota."""
+    """Whatever comes: an array as declared, or a refusal in one line, and no more memory than the quota."""
     rng = np.random.default_rng(seed)
     arrays = [(rng.random((20, 30, 40)) > p).astype(t) for p, t in ((0.9, "uint8"), (0.5, "int16"), (2, "bool"))]
     whole = [packed for array in arrays for packed in (pack(array), pack_array(array))]
