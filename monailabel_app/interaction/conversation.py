@@ -98,6 +98,7 @@ class Conversation:
 
     def answer(self) -> Change:
         """Let the network answer the prompts that wait. Raises as `show`."""
+        self._of_image  # noqa: B018, raises
         return self._answer(self._waiting) if self._waiting else UNANSWERED
 
     def paint(self, mask: np.ndarray) -> None:

@@ -24,7 +24,7 @@ from monailabel_app.interaction.conversation import UNANSWERED, Change, Conversa
 from monailabel_app.interaction.leases import Leases
 from monailabel_app.interaction.packing import Declared, pack, unpack
 from monailabel_app.interaction.prompting import box_of, check_sides, lasso_round, point_at, scribble_over
-from monailabel_app.studies.volumes import MAX_BYTES, admitted
+from monailabel_app.studies.volumes import MAX_BYTES, MAX_EDGE, admitted
 from monailabel_app.web.arguments import AnyUser, AppServices
 from monailabel_app.web.uploads import received_body
 from rep3d.interactive import CHANNELS
@@ -285,8 +285,8 @@ def _read_meta(schema: type[SchemaT], text: str) -> SchemaT:
 def _check_image(declared: Declared) -> None:
     if len(declared.shape) != 4 or declared.shape[0] != 1:
         raise RequestError(400, f"the image is {declared}, expected one channel and three axes: [1, X, Y, Z]")
-    if declared.nbytes > MAX_BYTES:
-        raise RequestError(413, f"the image is {declared}, {declared.nbytes} bytes: at most {MAX_BYTES} are accepted")
+    if declared.nbytes > MAX_BYTES or max(declared.shape) > MAX_EDGE:
+        raise RequestError(413, f"the image is {declared}: at most {MAX_EDGE} voxels an axis, and {MAX_BYTES} bytes")
 
 
 def _check_shape(name: str, shape: Sequence[int], scan: Grid) -> None:

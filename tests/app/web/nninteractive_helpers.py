@@ -12,9 +12,10 @@ import torch
 import uvicorn
 from bundle_helpers import free_port, small_bundle
 
-from monailabel_app.interaction.conversation import Conversation
+from monailabel_app.interaction.conversation import LABEL, Conversation
 from monailabel_app.interaction.leases import Leases
 from monailabel_app.interaction.registry import InteractiveSessions
+from monailabel_app.interaction.session import InteractiveSession
 from monailabel_app.main import Rep3DApp
 from monailabel_app.web.authentication import Authentication
 from monailabel_app.web.connections import Connection
@@ -116,6 +117,19 @@ class Running:
         asgi = make_server(services, authentication or Authentication())
         config = uvicorn.Config(asgi, port=self.port, log_level="error", lifespan="off", http=Connection)
         self._server = uvicorn.Server(config)
+
+    def mask(self) -> np.ndarray:
+        """That of the session that was used last, as the server keeps it."""
+        return self._newest().mask(LABEL)
+
+    def kept(self) -> tuple:
+        """All of that session that a refused request must leave as it was."""
+        session = self._newest()
+        return session.id, session.prompts(LABEL), session.undoable(LABEL), session.mask(LABEL).tobytes()
+
+    def _newest(self) -> InteractiveSession:
+        sessions = self.services.interaction
+        return sessions.get(sessions.list(None)[0]["id"], None)
 
     def __enter__(self) -> "Running":
         self._thread = threading.Thread(target=self._server.run, daemon=True)

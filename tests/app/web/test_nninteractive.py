@@ -39,12 +39,6 @@ def client(server):
         yield client
 
 
-def kept(server) -> np.ndarray:
-    """The mask of the session that was used last, as the server keeps it."""
-    newest = server.services.interaction.list(None)[0]
-    return server.services.interaction.get(newest["id"], None).mask("segment")
-
-
 def expected(prompts, **kwargs) -> np.ndarray:
     image = torch.from_numpy(two_balls())
     return correct(LookAlike(), image, SPACING, prompts, size=32, **kwargs).mask.numpy()
@@ -66,7 +60,7 @@ def test_what_clients_are_told(client):
 def test_a_point(client, server):
     box_of_change = client.add_point_interaction(FIRST, True)
     np.testing.assert_array_equal(client.target_buffer, expected([point(FIRST, SPACING)]))
-    np.testing.assert_array_equal(client.target_buffer, kept(server))
+    np.testing.assert_array_equal(client.target_buffer, server.mask())
     assert dice(client.target_buffer > 0, ball(FIRST)) > 0.85
     low, high = (np.argwhere(client.target_buffer).min(0), np.argwhere(client.target_buffer).max(0) + 1)
     assert box_of_change == np.stack([low, high], 1).tolist()
@@ -166,14 +160,14 @@ def test_masks_from_the_client(client, server):
     before = client.target_buffer.copy()
     painted = ball(SECOND).astype(np.uint8) * 255
     client.add_initial_seg_interaction(painted)
-    np.testing.assert_array_equal(kept(server), painted > 0)
+    np.testing.assert_array_equal(server.mask(), painted > 0)
     client.add_point_interaction((2, 2, 2), False)
     np.testing.assert_array_equal(client.target_buffer > 0, painted > 0)  # earlier prompts bind no longer
     assert client.undo() and client.undo()
     np.testing.assert_array_equal(client.target_buffer > 0, before > 0)
     client.add_initial_seg_interaction(painted, run_prediction=True)  # nothing says what is wrong with it
     np.testing.assert_array_equal(client.target_buffer, painted)
-    np.testing.assert_array_equal(kept(server), painted > 0)
+    np.testing.assert_array_equal(server.mask(), painted > 0)
 
 
 class Slicer:
