@@ -12,7 +12,9 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,7 +39,6 @@ class SessionRecord:
     """What a session is of.
 
     Args:
-        id: its own, and its folder's name.
         owner: the user who may use it.
         client: the program in whose hands it is, by the name that it gives itself, or an empty text.
         kind: where its image is: among the studies, lent (`monailabel_app.studies.sessions`), or in the session itself.
@@ -45,27 +46,33 @@ class SessionRecord:
         stamp: of the image's file, where it is of the studies.
         shape: voxels along each axis.
         spacing: millimetres between them along each axis.
+        id: its own, and its folder's name.
         created: seconds.
         labels: the numbers of their files by name, in the order in which they were made.
         locked: names of labels.
     """
 
-    id: str
     owner: str
     client: str
     kind: Kind
     image: str
     stamp: str
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    created: int
+    shape: Sequence[int]
+    spacing: Sequence[float]
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    created: int = field(default_factory=lambda: int(time.time()))
     labels: dict[str, int] = field(default_factory=dict)
     locked: tuple[str, ...] = ()
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        for name in ("shape", "spacing", "locked"):  # lists, where they come from JSON
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, kind in (("shape", int), ("spacing", float), ("locked", str)):  # lists, where they come from JSON
+            object.__setattr__(self, name, tuple(map(kind, getattr(self, name))))
+
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """Whose it is and of which image; the same of two sessions only where the image is their own."""
+        return self.owner, self.client, self.kind, self.image, self.stamp
 
 
 class SessionFolder:
@@ -132,8 +139,11 @@ class SessionFolder:
             file.write(edit.to_bytes())
 
     def nbytes(self) -> int:
-        """Of all files."""
-        return sum(path.stat().st_size for path in self.path.iterdir())
+        """Of all files; 0 where the folder is gone."""
+        try:
+            return sum(path.stat().st_size for path in self.path.iterdir())
+        except FileNotFoundError:  # also where a file is replaced meanwhile
+            return 0
 
     def _label(self, number: int) -> Path:
         return self.path / f"{number:04d}.label"

@@ -5,19 +5,23 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import uuid
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 
 from monailabel_app.errors import RequestError
+from monailabel_app.events import record_event
 from monailabel_app.interaction.disk import Kind, SessionFolder, SessionRecord, read_folders
+from monailabel_app.interaction.recognition import AS_IT_IS, Placement, find_placement, may_be
+from monailabel_app.interaction.refinement import Refinement
 from monailabel_app.interaction.session import InteractiveSession
 from monailabel_app.interaction.voxels import compact
 from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.names import id_of
 from monailabel_app.studies.sessions import Sessions
 from monailabel_app.studies.volumes import MAX_BYTES, MAX_EDGE, read_grid, read_voxels
 
@@ -25,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 MAX_MEMORY = 4 * 2**30  # bytes of all sessions together; those that were used longest ago leave for the disk
 MAX_WAITING = 16  # requests that work or wait in sessions, all together: others must find a thread meanwhile
+LARGEST_SPACING = 1e3  # millimetres
 # Of one owner and of all together, on disk.
 OWNER_SESSIONS, ALL_SESSIONS = 200, 2000
 OWNER_BYTES, ALL_BYTES = 16 * 2**30, 64 * 2**30
@@ -50,6 +55,7 @@ class InteractiveSessions:
         self._studies = studies
         self._lent = lent
         self._making, self._reading = threading.Lock(), threading.Lock()  # one session at a time, one image at a time
+        self._refinement = Refinement()
         self._admitted = threading.BoundedSemaphore(MAX_WAITING)
         self._lock = threading.Lock()  # of what follows
         self._sessions: dict[str, InteractiveSession] = {}  # the one that was used last comes last
@@ -62,8 +68,8 @@ class InteractiveSessions:
         Raises:
             RequestError: 404, there is no such image; 429 or 507, too many sessions; or it cannot be read.
         """
-        path = self._studies.image(image_id)
-        return self._find_or_make(owner, client, "study", image_id, self._studies.stamp(image_id), path)
+        path, stamp = self._studies.image(image_id), self._studies.stamp(image_id)
+        return self._of_file(path, owner, client, "study", id_of(image_id, "image"), stamp)
 
     def of_lent(self, owner: str, client: str, session_id: str) -> InteractiveSession:
         """The same of a scan that is lent, see `monailabel_app.studies.sessions`.
@@ -71,7 +77,7 @@ class InteractiveSessions:
         Raises:
             RequestError: 404, there is no such scan of this owner; others as `of_study`.
         """
-        return self._find_or_make(owner, client, "lent", session_id, "", self._lent.image(session_id, owner))
+        return self._of_file(self._lent.image(session_id, owner), owner, client, "lent", session_id)
 
     def of_array(self, owner: str, client: str, voxels: np.ndarray, spacing: Sequence[float]) -> InteractiveSession:
         """A new session of voxels (D, H, W) that came from the client, which it keeps; of any order of the axes.
@@ -84,12 +90,61 @@ class InteractiveSessions:
         """
         if voxels.ndim != 3 or not voxels.size:
             raise RequestError(400, f"the image has the shape {voxels.shape}, expected three axes")
-        _check_size(voxels.shape)
-        if len(spacing) != 3 or not all(0 < step < 1e6 for step in spacing):
+        if max(voxels.shape) > MAX_EDGE or voxels.size * np.dtype(np.float32).itemsize > MAX_BYTES:
+            raise RequestError(413, f"the shape is {voxels.shape}: at most {MAX_EDGE} an axis, and {MAX_BYTES} bytes")
+        if len(spacing) != 3 or not all(0 < step < LARGEST_SPACING for step in spacing):
             raise RequestError(400, f"the spacing is {tuple(spacing)}, expected three numbers of millimetres above 0")
         kept = compact(voxels)
+        self.remove_expired()
         with self._making:
-            return self._make(owner, client, "array", "", "", voxels.shape, spacing, kept)
+            return self._make(SessionRecord(owner, client, "array", "", "", kept.shape, spacing), kept)
+
+    def of_image(self, owner: str, image_id: str) -> list[tuple[InteractiveSession, Placement]]:
+        """The owner's sessions of an image of the studies in any client's hands, and how their voxels lie on it.
+
+        Among them are sessions of voxels that came from a client, where they are the image's by shape, spacing and
+        content.
+
+        Raises:
+            RequestError: 404, there is no such image; or it cannot be read.
+        """
+        path, stamp = self._studies.image(image_id), self._studies.stamp(image_id)
+        of_owner = [session for session in self._all() if session.record.owner == owner]
+        wanted = (id_of(image_id, "image"), stamp)
+        found = [(one, AS_IT_IS) for one in of_owner if (one.record.image, one.record.stamp) == wanted]
+        grid = read_grid(path)
+        spacing = voxel_sizes(grid.affine)
+        arrays = [one for one in of_owner if one.record.kind == "array" and may_be(one.record, grid.shape, spacing)]
+        if arrays:
+            with self._reading:
+                scan = compact(read_voxels(path))
+            placed = ((one, _placement(one, scan, spacing)) for one in arrays)
+            found += [(session, placement) for session, placement in placed if placement is not None]
+        return found
+
+    def shown(self, owner: str, image_id: str) -> list[dict[str, object]]:
+        """What an owner has shown of an image of the studies, session by session, as JSON can tell it.
+
+        Positions are millimetres along the axes of the image's array: index times spacing.
+
+        Raises:
+            RequestError: as `of_image`.
+        """
+        told: list[dict[str, object]] = []
+        for session, placement in self.of_image(owner, image_id):
+            try:
+                prompts = {label: session.prompts(label) for label in session.labels}
+            except RequestError as error:  # nobody's label is to wait for that
+                logger.warning("the prompts of session %s are left out: %s", session.id, error.message)
+                continue
+            labels = {
+                label: [asdict(placement.on_scan(prompt, session.record)) for prompt in some]
+                for label, some in prompts.items()
+                if some
+            }
+            if labels:
+                told.append({"session": session.id, "client": session.record.client, "labels": labels})
+        return told
 
     def get(self, session_id: str, owner: str | None) -> InteractiveSession:
         """A session by its id.
@@ -120,14 +175,19 @@ class InteractiveSessions:
 
     def remove(self, session_id: str, owner: str | None) -> None:
         """Delete a session, once nobody uses it; arguments and errors as `get`."""
-        session = self.get(session_id, owner)
-        self._remove(session)
+        self._remove(self.get(session_id, owner), "deleted")
+
+    def remove_of_image(self, image_id: str) -> None:
+        """Delete the sessions of an image of the studies, which is removed."""
+        for session in self._all():
+            if session.record.kind == "study" and session.record.image == id_of(image_id, "image"):
+                self._remove(session, "deleted with its image")
 
     def remove_expired(self) -> int:
         """Delete what has expired; how many that were."""
         expired = [session for session in self._all() if self._is_expired(session)]
         for session in expired:
-            self._remove(session)
+            self._remove(session, "expired")
         return len(expired)
 
     @property
@@ -139,50 +199,30 @@ class InteractiveSessions:
         with self._lock:
             return tuple(self._sessions.values())
 
-    def _find_or_make(
-        self, owner: str, client: str, kind: Kind, image: str, stamp: str, path: Path
+    def _of_file(
+        self, path: Path, owner: str, client: str, kind: Kind, image: str, stamp: str = ""
     ) -> InteractiveSession:
+        grid = read_grid(path)
+        record = SessionRecord(owner, client, kind, image, stamp, grid.shape, voxel_sizes(grid.affine))
         self.remove_expired()
         with self._making:  # two requests at once make one session
-            for session in self._all():
-                record = session.record
-                if (record.owner, record.client, record.kind, record.image, record.stamp) == (
-                    owner,
-                    client,
-                    kind,
-                    image,
-                    stamp,
-                ):
-                    return session
-            grid = read_grid(path)
-            spacing = nib.affines.voxel_sizes(grid.affine).tolist()
-            return self._make(owner, client, kind, image, stamp, grid.shape, spacing)
+            known = (session for session in self._all() if session.record.origin == record.origin)
+            return next(known, None) or self._make(record)
 
-    def _make(
-        self,
-        owner: str,
-        client: str,
-        kind: Kind,
-        image: str,
-        stamp: str,
-        shape: Sequence[int],
-        spacing: Sequence[float],
-        voxels: np.ndarray | None = None,
-    ) -> InteractiveSession:
-        now = int(time.time())
-        x, y, z = (float(step) for step in spacing)
-        i, j, k = (int(count) for count in shape)
-        record = SessionRecord(str(uuid.uuid4()), owner, client, kind, image, stamp, (i, j, k), (x, y, z), now)
+    def _make(self, record: SessionRecord, voxels: np.ndarray | None = None) -> InteractiveSession:
+        self._check_room(record.owner, 0 if voxels is None else voxels.nbytes)
         folder = SessionFolder(self.root / record.id)
-        self._check_room(owner, 0 if voxels is None else voxels.nbytes)
         folder.create(record, voxels)
         session = self._session(folder, record)
         with self._lock:
             self._sessions[record.id] = session
+        record_event("interactive session begins", session=record.id, user=record.owner)
         return session
 
     def _session(self, folder: SessionFolder, record: SessionRecord) -> InteractiveSession:
-        return InteractiveSession(folder, record, self._read_image, self.network, self._admitted, self._use)
+        return InteractiveSession(
+            folder, record, self._read_image, self.network, self._admitted, self._use, self._refinement.soon
+        )
 
     def _read_image(self, record: SessionRecord) -> np.ndarray:
         with self._reading:
@@ -198,6 +238,8 @@ class InteractiveSessions:
     def _use(self, session: InteractiveSession) -> None:
         """Note the use, and make room for what it takes in memory."""
         session.touch()
+        if session.record.kind == "lent":
+            self._lent.get(session.record.image, session.record.owner)  # it is used, too
         with self._lock:
             if session.id in self._sessions:
                 self._sessions[session.id] = self._sessions.pop(session.id)
@@ -209,10 +251,12 @@ class InteractiveSessions:
             size = other.nbytes
             room += size if other.leave_memory() else 0
 
-    def _remove(self, session: InteractiveSession) -> None:
+    def _remove(self, session: InteractiveSession, reason: str) -> None:
         with self._lock:
-            self._sessions.pop(session.id, None)
-        session.remove()
+            known = self._sessions.pop(session.id, None)
+        if known is not None:  # no other request was faster
+            session.remove()
+            record_event(f"interactive session {reason}", session=session.id, user=session.record.owner)
 
     def _is_expired(self, session: InteractiveSession) -> bool:
         record = session.record
@@ -237,6 +281,10 @@ class InteractiveSessions:
             raise RequestError(507, "the server's room for interactive sessions is full: wait until some expire")
 
 
-def _check_size(shape: Sequence[int]) -> None:
-    if max(shape) > MAX_EDGE or np.prod(shape, dtype=np.int64) * 4 > MAX_BYTES:
-        raise RequestError(413, f"the shape is {tuple(shape)}: at most {MAX_EDGE} an axis, and {MAX_BYTES} bytes")
+def _placement(session: InteractiveSession, scan: np.ndarray, spacing: Sequence[float]) -> Placement | None:
+    try:
+        array = session.read_image()
+    except OSError as error:  # it was deleted meanwhile, or cannot be read
+        logger.warning("session %s is not compared: %s", session.id, error)
+        return None
+    return find_placement(array, session.record.spacing, scan, spacing)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -46,6 +45,7 @@ class InteractiveSession:
         network: answers prompts.
         admitted: tickets of those who may wait for sessions, all together.
         before_use: called by who holds the session, to make room in memory.
+        refine_later: called where an answer is coarse; see `refine`.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class InteractiveSession:
         network: PromptedNetwork,
         admitted: threading.Semaphore,
         before_use: Callable[[InteractiveSession], None],
+        refine_later: Callable[[InteractiveSession], None],
     ) -> None:
         self.record = record
         self._folder = folder
@@ -63,6 +64,7 @@ class InteractiveSession:
         self._network = network
         self._admitted = admitted
         self._before_use = before_use
+        self._refine_later = refine_later
         self._lock = threading.RLock()
         self._removed = False
         self._image: torch.Tensor | None = None
@@ -94,13 +96,19 @@ class InteractiveSession:
         if not self._admitted.acquire(blocking=False):
             raise RequestError(503, "too many clicks are waiting already, try again later")
         try:
-            with self._lock:
-                if self._removed:
-                    raise RequestError(404, "there is no such session")
+            with self._held():
                 self._before_use(self)
                 yield
         finally:
             self._admitted.release()
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """The same without a ticket, and without the session counting as used."""
+        with self._lock:
+            if self._removed:
+                raise RequestError(404, "there is no such session")
+            yield
 
     # --- one label. Names that are new make a label, but for `mask` and `prompts`
 
@@ -145,7 +153,7 @@ class InteractiveSession:
         Returns:
             Whether there is more to do.
         """
-        with self.hold():
+        with self._held():
             edit = self._edit
             if edit is None or not edit.is_coarse:
                 return False
@@ -170,7 +178,7 @@ class InteractiveSession:
         Raises:
             RequestError: 404, there is no such label.
         """
-        with self.hold():
+        with self._held():
             return self._known(label).prompts
 
     def undoable(self, label: str) -> tuple[int, int]:
@@ -219,11 +227,11 @@ class InteractiveSession:
 
     @property
     def used(self) -> float:
-        """When it was last used, in seconds; now, where it is gone."""
+        """When it was last used, in seconds; the beginning of time, where it is gone."""
         try:
             return self._folder.used()
         except FileNotFoundError:
-            return time.time()
+            return 0.0
 
     @property
     def stored_nbytes(self) -> int:
@@ -244,6 +252,10 @@ class InteractiveSession:
 
     def touch(self) -> None:
         self._folder.touch()
+
+    def read_image(self) -> np.ndarray:
+        """The voxels that came with it, where they are its own."""
+        return self._folder.read_image()
 
     def leave_memory(self) -> bool:
         """Keep nothing in memory, unless somebody uses it; all is on disk."""
@@ -271,7 +283,11 @@ class InteractiveSession:
             with self._scene(taken, Priority.CLICK) as scene:
                 return step(edit, scene)
 
-        return self._change(label, ask)
+        with self.hold():
+            answer = self._change(label, ask)
+            if answer.forwards and self._get(label).is_coarse:
+                self._refine_later(self)
+            return answer
 
     def _change(self, label: str, step: Callable[[LabelEdit], Answer]) -> Answer:
         with self.hold():

@@ -21,7 +21,7 @@ import tempfile
 import time
 import unicodedata
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -230,14 +230,21 @@ class StudiesFolder(Datastore):
         version = self.labels.fixed(image_id, tag)
         return version.file, version.info
 
-    def save_label(self, image_id: str, label_filename: str, label_tag: str, label_info: Mapping[str, Any]) -> str:
+    def save_label(
+        self,
+        image_id: str,
+        label_filename: str,
+        label_tag: str,
+        label_info: Mapping[str, Any],
+        prompts: Sequence[object] = (),
+    ) -> str:
         """See `LabelStore.save`.
 
         Raises:
             RequestError: no such image, or another tag than those of TAGS.
         """
         self.images.path(image_id)
-        self.labels.save(image_id, Path(label_filename), label_tag, label_info)
+        self.labels.save(image_id, Path(label_filename), label_tag, label_info, prompts)
         return id_of(image_id, "image")
 
     def remove_label(self, label_id: str, label_tag: str) -> None:

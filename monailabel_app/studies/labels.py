@@ -3,6 +3,7 @@
 labels/final/scan.nii.gz            the label that counts, as MONAI Label lays it out
 labels/original/scan.nii.gz         what a model proposed
 labels/versions/scan/0001.nii.gz    every label that was ever stored, with 0001.json: who, when, from what
+labels/versions/scan/0001.prompts.json    what its user had shown of the scan by then, such as clicks
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from monailabel_app.history import History, Version, digest
 from monailabel_app.studies.entries import OUTSIDE, entries, is_outside, leads_inside, rename_to_ids, shown
 from monailabel_app.studies.names import id_of, was_id
 from monailabel_app.studies.volumes import split_suffix
-from rep3d.files import copy_whole
+from rep3d.files import copy_whole, write_json
 
 TAGS = tuple(tag.value for tag in DefaultLabelTag)
 SUFFIX = ".nii.gz"
+PROMPTS = ".prompts.json"
 VERSIONS = "versions"
 
 
@@ -129,11 +131,14 @@ class LabelStore:
             raise _missing(image_id, tag)
         return newest
 
-    def save(self, image_id: str, file: Path, tag: str, info: Mapping[str, Any]) -> Version:
+    def save(
+        self, image_id: str, file: Path, tag: str, info: Mapping[str, Any], prompts: Sequence[object] = ()
+    ) -> Version:
         """Store a checked `.nii.gz` label map as a new version, and make it the current one.
 
         Args:
             info: to be stored with it.
+            prompts: to be stored beside it, where there are some.
 
         Raises:
             RequestError: 400, another tag than those of TAGS.
@@ -142,7 +147,7 @@ class LabelStore:
             raise RequestError(400, f"tag is {tag[:200]!r}, expected one of {', '.join(TAGS)}")
         with self._lock:
             self._keep_current(image_id, tag)
-            version = self._add(image_id, file, tag, info)
+            version = self._add(image_id, file, tag, info, prompts)
             self._make_current(image_id, tag, version)
         return version
 
@@ -203,10 +208,15 @@ class LabelStore:
         versions = self.history(image_id).newest_first()
         return next((one for one in versions if one.info["tag"] == tag and not one.info["removed"]), None)
 
-    def _add(self, image_id: str, file: Path, tag: str, info: Mapping[str, Any]) -> Version:
-        return self.history(image_id).add(
-            file, lambda copy: {"ts": int(time.time()), "name": copy.name, **info, "tag": tag, "removed": False}
-        )
+    def _add(
+        self, image_id: str, file: Path, tag: str, info: Mapping[str, Any], prompts: Sequence[object] = ()
+    ) -> Version:
+        def describe(copy: Path) -> dict[str, Any]:
+            if prompts:
+                write_json(copy.with_name(copy.name.removesuffix(SUFFIX) + PROMPTS), prompts)
+            return {"ts": int(time.time()), "name": copy.name, **info, "tag": tag, "removed": False}
+
+        return self.history(image_id).add(file, describe)
 
     def _keep_current(self, image_id: str, tag: str) -> None:
         """Make a version of a label that was put there by hand, so that nothing replaces its only copy."""

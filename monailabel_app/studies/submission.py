@@ -28,6 +28,7 @@ def submit_label(
     info: Mapping[str, Any],
     *,
     names: Sequence[str] = (),
+    prompts: Sequence[object] = (),
     allow_empty: bool = False,
     uploaded: bool = True,
 ) -> str:
@@ -41,6 +42,7 @@ def submit_label(
         file: what was uploaded, NIfTI or NRRD.
         info: what to store with the version, such as who submitted it.
         names: of the segments with the voxel values 1, 2 and so on; the background, which has none, does not count.
+        prompts: to be stored beside the label.
         allow_empty: accept a map without any segment.
         uploaded: whether it waits among the uploads.
 
@@ -65,7 +67,7 @@ def submit_label(
         path = Path(folder) / "label.nii.gz"
         write_label_map(table[voxels.astype(np.uint8)], grid, path, labels=bundle.labels)
         stored = {**info, "model": bundle.name, "label_names": bundle.labels}
-        return datastore.save_label(image_id, str(path), tag, stored)
+        return datastore.save_label(image_id, str(path), tag, stored, prompts)
 
 
 def label_ids(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from datetime import datetime, timezone
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from starlette._utils import get_route_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from monailabel_app.events import audit_line, take_events
 
 FILES = 20  # that the audit log is made of, at most
 VIEWER = ("/ohif", "/static", "/favicon.ico")  # its files, of which there is no record
@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class AuditLog:
-    """ASGI middleware: a line of JSON for every request but those for the viewer's files.
+    """ASGI middleware: a line of JSON for every request but those for the viewer's files, and for other events.
 
     Args:
         app: answers; it may tell the `user` in `scope["state"]`, or, of who did not get in, the name that was `tried`.
@@ -31,6 +31,7 @@ class AuditLog:
     def __init__(self, app: ASGIApp, file: Path, max_bytes: int) -> None:
         self.app = app
         self._file = _AuditFile(file, maxBytes=max_bytes // FILES, backupCount=FILES - 1, encoding="utf-8")
+        take_events(self._file)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or get_route_path(scope).startswith(VIEWER):
@@ -54,7 +55,6 @@ class AuditLog:
         user, tried = (scope["state"].get(key) for key in ("user", "tried"))
         path = get_route_path(scope)
         entry = {
-            "time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
             "user": user.username if user else None,
             "client": (scope.get("client") or ("",))[0],
             "method": scope["method"],
@@ -65,7 +65,7 @@ class AuditLog:
         }
         if tried and not user:
             entry["tried"] = tried[:200]
-        self._file.handle(logging.makeLogRecord({"msg": json.dumps(entry)}))
+        self._file.handle(logging.makeLogRecord({"msg": audit_line(**entry)}))
 
 
 class _AuditFile(RotatingFileHandler):

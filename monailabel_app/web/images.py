@@ -37,6 +37,7 @@ def add_image(
 @router.delete("/datastore/image")
 def remove_image(user: Admin, services: AppServices, id: str) -> dict[str, object]:
     services.studies.remove_image(id)
+    services.interaction.remove_of_image(id)
     return {}
 
 

@@ -26,6 +26,7 @@ def save_label(
 ) -> dict[str, object]:
     parameters = check_parameters(SubmissionParameters, parse_parameters(params))
     info = {"user": user.username, "client_id": parameters.client_id}
+    prompts = services.interaction.shown(user.username, image)
     with received(label) as path:
         label_id = submit_label(
             services.studies,
@@ -35,6 +36,7 @@ def save_label(
             tag or "final",
             info,
             names=[segment.name for segment in parameters.label_info or []],
+            prompts=prompts,
             allow_empty=parameters.allow_empty,
         )
     services.synchronize_soon()

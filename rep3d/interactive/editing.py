@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate, takewhile
+from itertools import accumulate, pairwise, takewhile
 
 import numpy as np
 import torch
@@ -228,7 +228,8 @@ class LabelEdit:
             "sizes": [len(blob) for blob in blobs],
         }
         text = json.dumps(header).encode()
-        return b"".join([len(text).to_bytes(8, "little"), text, *blobs])
+        content = b"".join([len(text).to_bytes(8, "little"), text, *blobs])
+        return zlib.crc32(content).to_bytes(4, "little") + content
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str = "label edit") -> LabelEdit:
@@ -238,15 +239,15 @@ class LabelEdit:
             name: of its origin, for messages.
 
         Raises:
-            ValueError: it is no such thing, or of a newer format.
+            ValueError: it is damaged, or of a newer format.
         """
-        try:
-            start = 8 + int.from_bytes(content[:8], "little")
-            header = json.loads(content[8:start])
-            check_format(header["format"], FORMAT, name)
-            return cls._read(header, _split(content[start:], header["sizes"]))
-        except (KeyError, TypeError, IndexError, zlib.error, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{name} is no label edit: {error!r}") from error
+        if zlib.crc32(content[4:]).to_bytes(4, "little") != content[:4]:
+            raise ValueError(f"{name} is damaged: its checksum differs")
+        start = 12 + int.from_bytes(content[4:12], "little")
+        header = json.loads(content[12:start])
+        check_format(header["format"], FORMAT, name)
+        ends = list(accumulate(header["sizes"], initial=start))
+        return cls._read(header, [content[low:high] for low, high in pairwise(ends)])
 
     @classmethod
     def _read(cls, header: dict, blobs: list[bytes]) -> LabelEdit:  # type: ignore[type-arg]
@@ -465,13 +466,6 @@ def _slices(numbers: list[list[int]] | None) -> Box | None:
         return None
     x, y, z = (slice(start, stop) for start, stop in numbers)
     return x, y, z
-
-
-def _split(content: bytes, sizes: Sequence[int]) -> list[bytes]:
-    ends = list(accumulate(sizes))
-    if not ends or ends[-1] != len(content):
-        raise IndexError(f"{len(content)} bytes, expected {sum(sizes)}")
-    return [content[end - size : end] for end, size in zip(ends, sizes, strict=True)]
 
 
 def _read_prompts(table: Sequence[tuple[Kind, bool, int]], content: bytes) -> list[Prompt]:

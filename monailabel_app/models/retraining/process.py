@@ -16,6 +16,7 @@ from rep3d.study.run import STOP_SECONDS, BundleProcess, BundleRun, RunFailed
 
 PROCESS, LOG = "process.json", "training.log"
 POLL_SECONDS = 0.5
+LEAST_URGENT = 19  # of the system's priorities
 
 
 def run_watched(task: Task, run: BundleRun, folder: Path, status_file: Path) -> bool:
@@ -36,7 +37,9 @@ def run_watched(task: Task, run: BundleRun, folder: Path, status_file: Path) -> 
     _end_orphan(folder)
     threads = max(1, torch.get_num_threads() - 1)  # one core is the server's
     process = BundleProcess(run, log=folder / LOG, status=status_file, threads=threads)
-    write_json(folder / PROCESS, {"pid": process.pid, "started": psutil.Process(process.pid).create_time()})
+    started = psutil.Process(process.pid)
+    started.nice(psutil.IDLE_PRIORITY_CLASS if psutil.WINDOWS else LEAST_URGENT)  # users' requests come first
+    write_json(folder / PROCESS, {"pid": process.pid, "started": started.create_time()})
     try:
         while process.running() and not task.stopping.wait(POLL_SECONDS):
             _report_progress(task, read_status(status_file))

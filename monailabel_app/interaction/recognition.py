@@ -1,0 +1,80 @@
+"""Whether voxels that came from a client are those of a scan, whatever the order and direction of their axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations, product
+
+import numpy as np
+
+from monailabel_app.interaction.disk import SessionRecord
+from rep3d.interactive.prompts import Prompt
+
+STRIDE = 8  # of the voxels that are compared first
+SPACING_TOLERANCE = 1e-3  # relative: clients round
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How an array lies on a scan.
+
+    Attributes:
+        axes: which of the scan's axes each of the array's is.
+        flipped: whether it runs the other way.
+    """
+
+    axes: Sequence[int]
+    flipped: Sequence[bool]
+
+    def on_scan(self, prompt: Prompt, array: SessionRecord) -> Prompt:
+        """What was shown on the array, on the scan."""
+        last = [(count - 1) * step for count, step in zip(array.shape, array.spacing, strict=True)]
+        positions = []
+        for position in prompt.positions:
+            turned = [0.0, 0.0, 0.0]
+            for axis, flipped, value, end in zip(self.axes, self.flipped, position, last, strict=True):
+                turned[axis] = end - value if flipped else value
+            positions.append((turned[0], turned[1], turned[2]))
+        return replace(prompt, positions=tuple(positions))
+
+
+AS_IT_IS = Placement((0, 1, 2), (False, False, False))
+
+
+def may_be(array: SessionRecord, shape: Sequence[int], spacing: Sequence[float]) -> bool:
+    """Whether an array may be a scan of this shape and spacing; costs nothing."""
+    return any(_fits(axes, array.shape, array.spacing, shape, spacing) for axes in permutations(range(3)))
+
+
+def find_placement(
+    array: np.ndarray, spacing: Sequence[float], scan: np.ndarray, scan_spacing: Sequence[float]
+) -> Placement | None:
+    """How an array lies on a scan; None where it is another one.
+
+    Args:
+        array, scan: (D, H, W), as `voxels.compact` gives them.
+        spacing, scan_spacing: millimetres between their voxels along each axis.
+    """
+    if array.dtype != scan.dtype:
+        return None
+    few = (slice(None, None, STRIDE),) * 3
+    for axes in permutations(range(3)):
+        if not _fits(axes, array.shape, spacing, scan.shape, scan_spacing):
+            continue
+        for flipped in product((False, True), repeat=3):
+            turned = scan.transpose(axes)[tuple(slice(None, None, -1 if flip else 1) for flip in flipped)]
+            if np.array_equal(array[few], turned[few]) and np.array_equal(array, turned):
+                return Placement(axes, flipped)
+    return None
+
+
+def _fits(
+    axes: Sequence[int],
+    shape: Sequence[int],
+    spacing: Sequence[float],
+    scan_shape: Sequence[int],
+    scan_spacing: Sequence[float],
+) -> bool:
+    same_shape = tuple(shape) == tuple(scan_shape[axis] for axis in axes)
+    return same_shape and np.allclose(spacing, [scan_spacing[axis] for axis in axes], rtol=SPACING_TOLERANCE, atol=0)

@@ -1,0 +1,448 @@
+"""What a session keeps, for whom, how long, and what it never does."""
+
+import os
+import stat
+import threading
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+from interaction_helpers import DAY, SHAPE, SPACING, Place, at
+
+from monailabel_app.errors import RequestError
+from monailabel_app.interaction import registry, session
+from monailabel_app.interaction.disk import SessionFolder
+from rep3d import files
+from rep3d.interactive import editing
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+@pytest.fixture
+def mine(place):
+    return place.sessions.of_study("ann", "slicer", "scan")
+
+
+def refused(status, match=""):
+    return pytest.raises(RequestError, match=match, check=lambda error: error.status == status)
+
+
+def content_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def cube(low, high):
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[low:high, low:high, low:high] = True
+    return mask
+
+
+# --- whose it is
+
+
+def test_one_session_for_owner_client_and_image(place, mine):
+    place.write_scan(place.voxels(1), "other")
+    again = place.sessions.of_study("ann", "slicer", "scan.nii.gz".removesuffix(".nii.gz"))
+    others = [place.sessions.of_study(*wanted) for wanted in
+              [("ann", "ohif", "scan"), ("bob", "slicer", "scan"), ("ann", "slicer", "other")]]  # fmt: skip
+    assert again is mine and len({one.id for one in (mine, *others)}) == 4
+
+
+def test_two_clients_on_one_image_do_not_mix(place, mine):
+    other = place.sessions.of_study("ann", "ohif", "scan")
+    mine.show("liver", [at(5, 5, 5)])
+    other.show("liver", [at(30, 20, 15)])
+    mine.lock(["liver"])
+    assert mine.mask("liver")[5, 5, 5] and not mine.mask("liver")[30, 20, 15]
+    assert other.mask("liver")[30, 20, 15] and not other.mask("liver")[5, 5, 5] and other.locked == ()
+
+
+def test_a_session_is_its_owners(place, mine):
+    for wanted in ((mine.id, "bob"), ("absent", "ann"), ("../interaction", "ann")):
+        with refused(404, "no such session"):
+            place.sessions.get(*wanted)
+    assert place.sessions.get(mine.id, "ann") is place.sessions.get(mine.id, None) is mine
+    place.sessions.of_study("bob", "slicer", "scan")
+    assert [one["owner"] for one in place.sessions.list("ann")] == ["ann"] and len(place.sessions.list(None)) == 2
+
+
+def test_nobody_else_may_read_the_files(place, mine):
+    mine.show("liver", [at(5, 5, 5)])
+    array = place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
+    for folder in (place.root, place.root / mine.id, place.root / array.id):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    files_of = [*(place.root / mine.id).iterdir(), *(place.root / array.id).iterdir()]
+    assert {path.name for path in files_of} == {"session.json", "0001.label", "image.npy"}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files_of} == {0o600}
+
+
+# --- labels
+
+
+def test_labels_are_told_apart_and_locked(mine):
+    mine.show("liver", [at(10, 10, 10)])
+    mine.lock(["liver"])
+    answer = mine.show("spleen", [at(10, 10, 10), at(12, 10, 10)])
+    assert answer.locked == (at(10, 10, 10),) and not (mine.mask("spleen") & mine.mask("liver")).any()
+    assert mine.mask("spleen").any() and mine.labels == ("liver", "spleen")
+    mine.lock([])
+    assert mine.show("spleen", [at(10, 10, 10)]).mask[10, 10, 10]
+
+
+def test_what_the_client_says_is_taken_is_locked_too(mine):
+    mine.show("liver", [at(10, 10, 10)])
+    mine.lock(["liver"])
+    answer = mine.show("spleen", [at(10, 10, 10), at(20, 20, 15), at(30, 20, 15)], taken=cube(12, 22))
+    assert answer.locked == (at(10, 10, 10), at(20, 20, 15)) and answer.mask[30, 20, 15]
+
+
+def test_undo_and_redo_leave_locked_voxels_alone(mine):
+    mine.paint("liver", cube(5, 15))
+    mine.paint("liver", cube(5, 6))
+    mine.paint("spleen", cube(8, 12))
+    mine.lock(["spleen"])
+    assert np.array_equal(mine.undo("liver").mask.numpy(), cube(5, 15) & ~cube(8, 12))
+    assert mine.undoable("liver") == (1, 1) and mine.undoable("spleen") == (1, 0) and mine.undoable("new") == (0, 0)
+
+
+def test_a_locked_label_may_itself_be_edited(mine):
+    mine.paint("liver", cube(5, 15))
+    mine.lock(["liver"])
+    assert mine.show("liver", [at(20, 20, 15)]).mask[20, 20, 15]
+
+
+@pytest.mark.parametrize(
+    ("step", "status", "match"),
+    [
+        (lambda one: one.show("liver", [at(99, 5, 5)]), 400, "prompt 1, a point at voxel"),
+        (lambda one: one.bring_to("new", [at(5, 5, 5), at(5, 5, 99)]), 400, "prompt 2"),
+        (lambda one: one.show("liver", [at(5, 5, 5)] * 10_000), 400, "10001 prompts"),
+        (lambda one: one.paint("liver", np.zeros((3, 3, 3), bool)), 400, "of the scan's shape"),
+        (lambda one: one.paint("liver", np.zeros(SHAPE, np.uint8)), 400, "of bool"),
+        (lambda one: one.show("liver", [at(5, 5, 5)], taken=np.zeros(SHAPE)), 400, "taken has the shape"),
+        (lambda one: one.paint("", cube(1, 2)), 400, "expected a name"),
+        (lambda one: one.paint("a\ud800", cube(1, 2)), 400, "expected a name"),
+        (lambda one: one.paint("x" * 201, cube(1, 2)), 400, "expected a name"),
+        (lambda one: one.mask("absent"), 404, "no label 'absent'"),
+        (lambda one: one.prompts("absent"), 404, "no label 'absent'"),
+        (lambda one: one.lock(["liver", "absent"]), 404, "no label 'absent'"),
+    ],
+)
+def test_what_is_refused_leaves_the_session_as_it_was(step, status, match, place, mine):
+    mine.show("liver", [at(5, 5, 5)])
+    before = content_of(place.root / mine.id)
+    with refused(status, match):
+        step(mine)
+    assert content_of(place.root / mine.id) == before and mine.labels == ("liver",)
+    assert mine.show("liver", [at(20, 20, 15)]).mask[5, 5, 5]
+
+
+def test_too_many_labels(mine, monkeypatch):
+    monkeypatch.setattr(session, "MAX_LABELS", 2)
+    mine.paint("a", cube(1, 2)), mine.paint("b", cube(1, 2))  # noqa: B018
+    with refused(413, "which is the most"):
+        mine.paint("c", cube(1, 2))
+    mine.paint("a", cube(1, 3))
+
+
+# --- restart, kill, disk
+
+
+def test_all_of_it_survives_a_restart(place, mine):
+    for number in range(25):
+        mine.bring_to("liver", [at(2 + n, 5, 5) for n in range(0, 1 + number)])
+    mine.paint("liver", mine.mask("liver") | cube(20, 22))
+    mine.undo("liver")
+    mine.paint("spleen", cube(12, 15))
+    mine.lock(["spleen"])
+    masks = {name: mine.mask(name) for name in mine.labels}
+    place.start()
+    again = place.sessions.of_study("ann", "slicer", "scan")
+    assert again is not mine and again.id == mine.id and again.labels == ("liver", "spleen")
+    assert all(np.array_equal(again.mask(name), mask) for name, mask in masks.items()) and again.locked == ("spleen",)
+    assert again.undoable("liver") == (25, 1)
+    used = place.network.count
+    assert not again.bring_to("liver", [at(2 + n, 5, 5) for n in range(25)]).forwards
+    assert np.array_equal(again.redo("liver").mask.numpy(), masks["liver"] | cube(20, 22))
+    for _ in range(26):
+        again.undo("liver")
+    assert not again.mask("liver").any() and place.network.count == used
+
+
+@pytest.mark.parametrize("at_call", range(3))
+def test_a_kill_in_the_middle_of_a_write(at_call, place, mine, monkeypatch):
+    """The session is as before the request, or as after it; what was half written goes."""
+    mine.show("liver", [at(5, 5, 5)])
+    calls, fsync = [], os.fsync
+
+    def killed(descriptor):
+        calls.append(1)
+        if len(calls) > at_call:
+            raise KeyboardInterrupt
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.Path, "unlink", lambda *_, **__: None)  # a kill cleans nothing up
+    monkeypatch.setattr(files.os, "fsync", killed)
+    try:
+        mine.paint("spleen", cube(10, 15))  # the label, then the record
+    except KeyboardInterrupt:
+        assert at_call < 2
+    monkeypatch.undo()
+    place.start()
+    again = place.sessions.get(mine.id, "ann")
+    assert again.mask("liver")[5, 5, 5] and not list((place.root / mine.id).glob(".*"))
+    assert again.labels == (("liver", "spleen") if at_call == 2 else ("liver",))
+    assert again.paint("spleen", cube(1, 4)).mask.sum() == 27
+
+
+def test_a_kill_while_a_session_is_made(place, monkeypatch):
+    monkeypatch.setattr(SessionFolder, "write_record", lambda *_: os._exit)
+    session_id = place.sessions.of_array("ann", "napari", place.voxels(), SPACING).id
+    monkeypatch.undo()
+    assert (place.root / session_id / "image.npy").is_file()
+    assert place.start().list(None) == [] and not (place.root / session_id).exists()
+
+
+def test_a_full_disk_changes_nothing(place, mine, monkeypatch):
+    mine.show("liver", [at(5, 5, 5)])
+    before = content_of(place.root / mine.id)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    for step in (lambda: mine.show("liver", [at(20, 20, 15)]), lambda: mine.paint("spleen", cube(1, 4)),
+                 lambda: mine.lock(["liver"])):  # fmt: skip
+        with pytest.raises(files.WriteError):
+            step()
+    with pytest.raises(files.WriteError):
+        place.sessions.of_study("bob", "slicer", "scan")
+    monkeypatch.undo()
+    assert content_of(place.root / mine.id) == before and len(list(place.root.iterdir())) == 1
+    assert not mine.mask("liver")[20, 20, 15] and mine.labels == ("liver",) and mine.locked == ()
+
+
+def test_what_newer_code_wrote_is_left_alone(place, mine, caplog):
+    record = place.root / mine.id / "session.json"
+    record.write_text(record.read_text().replace('"format": 1', '"format": 2'))
+    assert place.start().list(None) == [] and "session left alone" in caplog.text and record.is_file()
+
+
+def test_a_damaged_label_is_said(place, mine, caplog):
+    mine.paint("liver", cube(1, 9)), mine.paint("spleen", cube(10, 12))  # noqa: B018
+    path = place.root / mine.id / "0001.label"
+    path.write_bytes(path.read_bytes()[:-2])
+    with refused(500, "'liver' cannot be read"):
+        mine.mask("liver")
+    assert mine.mask("spleen").any() and "checksum" in caplog.text
+
+
+# --- how long
+
+
+def test_expiry(place, mine):
+    kept = place.sessions.of_study("ann", "ohif", "scan")
+    place.age(mine, 7.1), place.age(kept, 6.9)  # noqa: B018
+    with refused(404):
+        place.sessions.get(mine.id, "ann")
+    assert place.sessions.remove_expired() == 1 and not (place.root / mine.id).exists()
+    with refused(404):
+        mine.mask("liver")
+    kept.undo("liver")
+    assert place.sessions.describe(kept)["expires"] == pytest.approx(time.time() + 7 * DAY, abs=60)
+    assert place.sessions.of_study("ann", "slicer", "scan").id != mine.id
+
+
+def test_a_restart_is_no_use(place, mine):
+    place.age(mine, 6.9)
+    assert place.start().list("ann")[0]["used"] < time.time() - 6.8 * DAY
+    assert place.start(days=1).list("ann") == [] and not (place.root / mine.id).exists()
+
+
+def test_sessions_of_lent_scans_go_with_them(place, tmp_path):
+    lent = place.lent.create(place.write_scan(place.voxels(), "lent"), "ann")
+    one = place.sessions.of_lent("ann", "slicer", lent.name)
+    assert place.sessions.of_lent("ann", "slicer", lent.name) is one
+    one.show("liver", [at(5, 5, 5)])
+    with refused(404):
+        place.sessions.of_lent("bob", "slicer", lent.name)
+    assert place.sessions.remove_expired() == 0 and place.sessions.describe(one)["expires"] is None
+    place.lent.remove(lent.name, "ann")
+    assert place.sessions.remove_expired() == 1 and not (place.root / one.id).exists()
+
+
+def test_a_lent_scan_lives_as_long_as_its_session_is_used(place, monkeypatch):
+    lent = place.lent.create(place.write_scan(place.voxels(), "lent"), "ann")
+    one = place.sessions.of_lent("ann", "slicer", lent.name)
+    begin = time.time()
+    for minutes in (50, 100, 150):
+        monkeypatch.setattr(time, "time", lambda now=begin + minutes * 60: now)
+        one.paint("liver", cube(1, 3))
+    monkeypatch.setattr(time, "time", lambda: begin + 200 * 60)
+    assert place.sessions.get(one.id, "ann") is one
+    monkeypatch.setattr(time, "time", lambda: begin + 220 * 60)
+    with refused(404):
+        place.sessions.get(one.id, "ann")
+
+
+def test_sessions_go_with_their_image(place, mine):
+    place.sessions.remove_of_image("other")
+    assert place.sessions.get(mine.id, "ann")
+    place.sessions.remove_of_image("scan")
+    assert not (place.root / mine.id).exists()
+
+
+def test_another_scan_under_the_same_name(place, mine):
+    """No mask of one scan lands on another."""
+    mine.show("liver", [at(5, 5, 5)])
+    mine.leave_memory()
+    place.write_scan(place.voxels(1))
+    with refused(409, "has changed"):
+        mine.show("liver", [at(6, 6, 6)])
+    assert place.sessions.of_study("ann", "slicer", "scan") is not mine
+
+
+# --- how much
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        ("OWNER_SESSIONS", 2, 429),
+        ("ALL_SESSIONS", 2, 507),
+        ("OWNER_BYTES", 150_000, 429),
+        ("ALL_BYTES", 150_000, 507),
+    ],
+)
+def test_room(name, value, status, place, monkeypatch):
+    monkeypatch.setattr(registry, name, value)
+    kept = [place.sessions.of_array("ann", "napari", place.voxels(), SPACING) for _ in range(2)]
+    with refused(status):
+        place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
+    assert len(list(place.root.iterdir())) == 2
+    place.sessions.remove(kept[0].id, "ann")
+    place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
+
+
+def test_memory_of_one_session(place, mine):
+    """Three times the scan in int16, and 64 MB: of the labels only one is in memory."""
+    for number in range(12):
+        mine.paint(f"label {number}", cube(number, number + 8))
+    mine.lock(mine.labels)
+    mine.show("more", [at(30, 20, 15)])
+    voxels = np.prod(SHAPE)
+    assert mine.nbytes == 2 * voxels + voxels + voxels <= mine.full_nbytes == 3 * 2 * voxels
+
+
+def test_sessions_leave_memory_for_others_and_come_back(place, monkeypatch):
+    sessions = [place.sessions.of_study("ann", f"client {number}", "scan") for number in range(4)]
+    one = sessions[0].full_nbytes
+    monkeypatch.setattr(registry, "MAX_MEMORY", 1.5 * one)
+    for number, each in enumerate(sessions):
+        each.show("liver", [at(5 + number, 5, 5)])
+        assert place.sessions.nbytes <= 1.5 * one
+    assert [each.nbytes > 0 for each in sessions] == [False, False, True, True]
+    sessions[2].mask("liver")  # used again, so that the other goes first
+    answer = sessions[0].bring_to("liver", [at(5, 5, 5)])
+    assert answer.mask[5, 5, 5] and not answer.forwards and sessions[2].nbytes and not sessions[3].nbytes
+
+
+def test_a_session_in_use_stays_in_memory(place, mine, monkeypatch):
+    mine.paint("liver", cube(1, 5))
+    monkeypatch.setattr(registry, "MAX_MEMORY", 0)
+    other = place.sessions.of_study("ann", "ohif", "scan")
+    with mine.hold():
+        worker = threading.Thread(target=other.paint, args=("liver", cube(1, 5)))
+        worker.start(), worker.join()  # noqa: B018
+        assert mine.nbytes
+    other.paint("liver", cube(1, 6))
+    assert not mine.nbytes and mine.mask("liver").sum() == 64
+
+
+# --- at the same time
+
+
+def test_threads_on_one_session_lose_nothing(mine):
+    def work(row):
+        for column in range(6):
+            mine.show("liver", [at(4 + 6 * column, 4 + 6 * row, 12)])
+
+    workers = [threading.Thread(target=work, args=(row,)) for row in range(4)]
+    for one in workers:
+        one.start()
+    for one in workers:
+        one.join()
+    assert len(mine.prompts("liver")) == 24 and mine.undoable("liver") == (24, 0)
+    assert all(mine.mask("liver")[4 + 6 * column, 4 + 6 * row, 12] for column in range(6) for row in range(4))
+
+
+def test_two_requests_at_once_make_one_session(place):
+    found, start = [], threading.Barrier(6)
+
+    def work():
+        start.wait()
+        found.append(place.sessions.of_study("ann", "slicer", "scan"))
+
+    workers = [threading.Thread(target=work) for _ in range(6)]
+    for one in workers:
+        one.start()
+    for one in workers:
+        one.join()
+    assert len({one.id for one in found}) == 1 and len(list(place.root.iterdir())) == 1
+
+
+def test_too_many_waiting_are_told_to_come_again(place, mine, monkeypatch):
+    entered, go_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(place.network, "before", lambda: (entered.set(), go_on.wait(10)))
+    place.sessions._admitted = mine._admitted = threading.BoundedSemaphore(2)
+    workers = [threading.Thread(target=mine.show, args=("liver", [at(5, 5, 5)])) for _ in range(1)]
+    workers[0].start()
+    assert entered.wait(10)
+    with refused(503):
+        mine.mask("liver")
+    assert place.sessions.list("ann")[0]["id"] == mine.id  # lists wait for nobody
+    go_on.set()
+    workers[0].join()
+    assert mine.mask("liver").any()
+
+
+def test_a_session_deleted_while_others_wait(place, mine):
+    errors = []
+
+    def wait():
+        try:
+            mine.paint("liver", cube(1, 4))
+        except RequestError as error:
+            errors.append(error.status)
+
+    with mine.hold():
+        worker = threading.Thread(target=wait)
+        worker.start()
+        place.sessions.remove(mine.id, "ann")
+    worker.join()
+    assert errors == [404] and not (place.root / mine.id).exists()
+
+
+# --- coarse answers
+
+
+def test_coarse_answers_are_refined_in_the_background(place, monkeypatch):
+    monkeypatch.setattr("monailabel_app.interaction.refinement.IDLE_SECONDS", 0.05)
+    monkeypatch.setattr("monailabel_app.interaction.session.TILES", 0)
+    voxels = np.zeros((48, 48, 48), np.int16)
+    voxels[5:40, 5:40, 5:40] = 100
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), place.folder / "studies/large.nii.gz")
+    monkeypatch.setattr(place.network, "_answer", lambda channels: 0.5 - channels[:, :1].abs())
+    one = place.sessions.of_study("ann", "slicer", "large")
+    click = editing.Prompt("point", ((22.0, 22.0, 22.0),))
+    coarse = one.show("cube", [click]).mask
+    deadline = time.monotonic() + 30
+    while one._edit.is_coarse and time.monotonic() < deadline:
+        time.sleep(0.02)
+    answer = one.bring_to("cube", [click])
+    assert not answer.forwards and answer.changed is not None and (answer.mask != coarse).any()
+    assert np.array_equal(place.start().get(one.id, "ann").mask("cube"), answer.mask.numpy())

@@ -1,0 +1,406 @@
+"""Steps of an edit: there and back, exactly, whatever the network answers."""
+
+import random
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from test_correction import SIZE, everything, marked, random_case, random_network
+
+from rep3d.interactive import editing
+from rep3d.interactive.editing import LabelEdit, Scene
+from rep3d.interactive.prompts import point, scribble
+
+SHAPE, SPACING = (40, 30, 24), (1.0, 1.0, 2.0)
+
+
+class Counted:
+    """A network that counts its forwards."""
+
+    def __init__(self, network=marked):
+        self.network, self.count = network, 0
+
+    def __call__(self, channels):
+        self.count += 1
+        return self.network(channels)
+
+
+def scene(network=marked, **more):
+    image = torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    return Scene(network, image, SPACING, size=SIZE, **more)
+
+
+def clicks(count, positive=True):
+    """Points that lie too far apart to know of each other."""
+    return [point((2 + 6 * (n % 6), 3 + 6 * (n // 6), 12), SPACING, positive) for n in range(count)]
+
+
+def boxed(before, answer):
+    """What a client shows that knows the mask before and is told the changed box only."""
+    shown = before.clone()
+    if answer.changed is not None:
+        shown[answer.changed] = answer.part
+    return shown
+
+
+def cube(low, high):
+    mask = torch.zeros(SHAPE, dtype=torch.bool)
+    mask[low:high, low:high, low:high] = True
+    return mask
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_undo_and_redo_are_exact(seed):
+    image, spacing, prompts, locks = random_case(seed)
+    taken = locks["taken"]
+    edit = LabelEdit(image.shape)
+    edit.paint(locks["previous"] if taken is None else locks["previous"] & ~taken)
+    case = Scene(random_network(seed), image, spacing, taken, SIZE)
+    masks = [edit.mask]
+    for prompt in prompts:
+        answer = edit.show([prompt], case)
+        assert torch.equal(boxed(masks[-1], answer), edit.mask)
+        masks.append(edit.mask)
+    for expected in masks[-2::-1]:
+        before = edit.mask
+        assert torch.equal(boxed(before, edit.undo(taken)), expected) and torch.equal(edit.mask, expected)
+    for expected in masks[1:]:
+        before = edit.mask
+        assert torch.equal(boxed(before, edit.redo(taken)), expected) and torch.equal(edit.mask, expected)
+    assert edit.prompts == tuple(prompts)
+
+
+def test_25_undos_and_redos():
+    edit, case = LabelEdit(SHAPE), scene()
+    masks = [edit.mask]
+    for prompt in clicks(25):
+        masks.append(edit.show([prompt], case).mask)
+    assert edit.undoable == 25
+    for number in range(24, -1, -1):
+        assert torch.equal(edit.undo().mask, masks[number]) and edit.prompts == tuple(clicks(number))
+    assert edit.undo().changed is None and edit.redoable == 25
+    for number in range(1, 26):
+        assert torch.equal(edit.redo().mask, masks[number])
+    assert edit.redo().changed is None and edit.prompts == tuple(clicks(25))
+
+
+def test_a_new_step_ends_what_could_be_redone():
+    edit, case = LabelEdit(SHAPE), scene()
+    for prompt in clicks(3):
+        edit.show([prompt], case)
+    edit.undo()
+    edit.paint(cube(2, 8))
+    assert edit.redoable == 0 and edit.undoable == 3
+
+
+def test_old_steps_go_by_number_and_by_size(monkeypatch):
+    edit, case = LabelEdit(SHAPE), scene()
+    monkeypatch.setattr(editing, "MAX_STEPS", 4)
+    for prompt in clicks(6):
+        edit.show([prompt], case)
+    assert edit.undoable == 4 and edit.prompts == tuple(clicks(6))
+    monkeypatch.setattr(editing, "MAX_STEP_BYTES", 2000)
+    for seed in range(4):
+        edit.paint(torch.rand(SHAPE, generator=torch.Generator().manual_seed(seed)) > 0.5)
+    assert edit.undoable == 1
+    before = edit.mask
+    edit.undo()
+    assert torch.equal(edit.redo().mask, before)
+
+
+def test_a_painted_mask_wins_and_is_a_step():
+    """What the user rubs out stays out, though an earlier click had asked for it; as long as none asks again."""
+    edit, case = LabelEdit(SHAPE), scene()
+    first, second = clicks(2)
+    by_click = edit.show([first], case).mask
+    painted = cube(10, 20)
+    answer = edit.paint(painted)
+    assert torch.equal(boxed(by_click, answer), painted) and not answer.forwards
+    voxel = (2, 3, 12)
+    assert by_click[voxel] and not painted[voxel]
+    after = edit.show([second], case).mask
+    assert not after[voxel] and after[8, 3, 12] and torch.equal(after & cube(10, 20), painted)
+    assert torch.equal(edit.undo().mask, painted) and torch.equal(edit.undo().mask, by_click)
+    assert edit.show([first], case).mask[voxel]
+
+
+def test_painting_the_same_mask_is_no_step():
+    edit = LabelEdit(SHAPE)
+    edit.paint(cube(3, 9))
+    assert edit.paint(cube(3, 9)).changed is None and edit.undoable == 1
+
+
+def test_painted_masks_are_the_edits_own():
+    edit, mask = LabelEdit(SHAPE), cube(3, 9)
+    edit.paint(mask)
+    mask[:] = False
+    assert torch.equal(edit.mask, cube(3, 9))
+
+
+def test_contradicting_clicks_the_later_wins():
+    edit, case = LabelEdit(SHAPE), scene()
+    edit.paint(cube(5, 15))
+    here = (10, 10, 10)
+    assert not edit.show([point(here, SPACING, positive=False)], case).mask[here]
+    assert edit.show([point(here, SPACING)], case).mask[here]
+
+
+# --- complete lists
+
+
+def test_the_same_list_needs_no_network():
+    network = Counted()
+    edit, case, three = LabelEdit(SHAPE), scene(network), clicks(3)
+    first = edit.bring_to(three, case)
+    assert first.forwards
+    used = network.count
+    for again in (three, three[::-1]):
+        answer = edit.bring_to(again, case)
+        assert not answer.forwards and answer.changed is None and torch.equal(answer.mask, first.mask)
+    assert network.count == used and edit.undoable == 1
+
+
+def test_several_new_prompts_are_one_step():
+    edit, case = LabelEdit(SHAPE), scene()
+    edit.bring_to(clicks(1), case)
+    edit.bring_to(clicks(4), case)
+    assert edit.undoable == 2 and edit.prompts == tuple(clicks(4))
+
+
+def test_a_shorter_list_gives_exactly_the_earlier_mask():
+    network = Counted(random_network(3))
+    edit, case = LabelEdit(SHAPE), scene(network)
+    masks = [edit.bring_to(clicks(count), case).mask for count in range(6)]
+    used = network.count
+    for count in (4, 2, 0, 3, 5):  # the last two are redone
+        answer = edit.bring_to(clicks(count), case)
+        assert torch.equal(answer.mask, masks[count]) and not answer.forwards, count
+        assert edit.prompts == tuple(clicks(count))
+    assert network.count == used
+
+
+def test_a_point_that_vanished_from_the_middle():
+    edit, case = LabelEdit(SHAPE), scene()
+    for count in range(1, 6):
+        edit.bring_to(clicks(count), case)
+    without = [*clicks(2), *clicks(5)[3:]]
+    answer = edit.bring_to(without, case)
+    alone = LabelEdit(SHAPE)
+    for prompts in (without[:1], without[:2], without):
+        expected = alone.bring_to(prompts, case).mask
+    assert torch.equal(answer.mask, expected) and edit.prompts == tuple(without)
+    assert not answer.mask[14, 3, 12] and answer.mask[20, 3, 12]
+
+
+def test_a_point_of_several_at_once_vanished():
+    edit, case = LabelEdit(SHAPE), scene()
+    edit.bring_to(clicks(3), case)
+    answer = edit.bring_to([clicks(3)[0], clicks(3)[2]], case)
+    assert torch.equal(answer.mask, LabelEdit(SHAPE).bring_to([clicks(3)[0], clicks(3)[2]], case).mask)
+
+
+def test_one_of_two_equal_points_vanished():
+    edit, case = LabelEdit(SHAPE), scene()
+    here = clicks(1)[0]
+    first = edit.bring_to([here], case).mask
+    edit.bring_to([here, here], case)
+    assert torch.equal(edit.bring_to([here], case).mask, first) and edit.prompts == (here,)
+
+
+def test_new_points_among_known_ones_undo_nothing():
+    """Clients send positive points first, then negative ones."""
+    network = Counted()
+    edit, case = LabelEdit(SHAPE), scene(network)
+    positive, negative = clicks(3), clicks(4, positive=False)[3:]
+    edit.bring_to([positive[0], *negative], case)
+    steps = edit.undoable
+    edit.bring_to([*positive, *negative], case)
+    assert edit.undoable == steps + 1 and edit.prompts == (positive[0], *negative, *positive[1:])
+
+
+def test_hand_edits_stay_where_an_older_point_vanishes():
+    edit, case = LabelEdit(SHAPE), scene()
+    first, second, third = clicks(3)
+    edit.bring_to([first], case)
+    edit.bring_to([first, second], case)
+    edit.paint(edit.mask | cube(16, 22))
+    edit.bring_to([first, second, third], case)
+    answer = edit.bring_to([first, third], case)
+    assert (answer.mask & cube(16, 22)).sum() == cube(16, 22).sum()
+    assert answer.mask[2, 3, 12] and answer.mask[14, 3, 12] and not answer.mask[8, 3, 12]
+    answer = edit.bring_to([first], case)
+    assert not answer.forwards and answer.mask[2, 3, 12] and (answer.mask & cube(16, 22)).sum() == cube(16, 22).sum()
+
+
+def test_without_a_way_back_the_list_is_shown_anew(monkeypatch):
+    monkeypatch.setattr(editing, "MAX_STEPS", 2)
+    edit, case = LabelEdit(SHAPE), scene()
+    for count in range(1, 6):
+        edit.bring_to(clicks(count), case)
+    before = edit.mask
+    answer = edit.bring_to(clicks(5)[1:], case)
+    assert torch.equal(answer.mask, LabelEdit(SHAPE).bring_to(clicks(5)[1:], case).mask)
+    assert torch.equal(boxed(before, answer), answer.mask) and edit.prompts == tuple(clicks(5)[1:])
+    assert not edit.bring_to([], case).mask.any() and edit.prompts == ()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_lists_one_after_the_other(seed):
+    """The client's picture, which it gets by boxes, is ours; the prompts are those of the last list."""
+    rng, edit = random.Random(seed), LabelEdit(SHAPE)
+    case, shown, pool = scene(random_network(seed)), edit.mask, clicks(8) + clicks(4, positive=False)
+    for _ in range(12):
+        kind = rng.random()
+        if kind < 0.6:
+            wanted = rng.sample(pool, rng.randrange(len(pool)))
+            answer = edit.bring_to(wanted, case)
+            assert sorted(map(repr, edit.prompts)) == sorted(map(repr, wanted))
+            assert all(answer.mask[tuple(round(p / s) for p, s in zip(one.positions[0], SPACING, strict=True))]
+                       == one.positive for one in edit.prompts[-1:])  # fmt: skip
+        elif kind < 0.8:
+            answer = edit.paint(torch.rand(SHAPE) > 0.9)
+        else:
+            answer = edit.undo() if rng.random() < 0.6 else edit.redo()
+        shown = boxed(shown, answer)
+        assert torch.equal(shown, edit.mask)
+        edit = LabelEdit.from_bytes(edit.to_bytes())
+
+
+# --- what must not change anything
+
+
+def nan(channels):
+    return torch.full_like(channels[:, :1], float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("step", "match"),
+    [
+        (lambda edit: edit.show([point((100, 3, 3), SPACING)], scene()), "prompt 1, a point at voxel .*lies outside"),
+        (lambda edit: edit.bring_to([*clicks(1), point((-1, 3, 3), SPACING)], scene()), "prompt 2"),
+        (lambda edit: edit.bring_to(clicks(9)[4:], scene(nan)), "NaN or infinite"),
+        (lambda edit: edit.show(clicks(1) * 1001, scene()), "would have 1004 prompts"),
+        (lambda edit: edit.bring_to(clicks(1) * 1001, scene()), "would have 1001 prompts"),
+        (lambda edit: edit.show([], scene()), "new must be"),
+        (lambda edit: edit.paint(torch.zeros(3, 3, 3, dtype=torch.bool)), "of the scan's shape"),
+        (lambda edit: edit.paint(torch.zeros(SHAPE)), "of bool"),
+        (lambda edit: edit.show(clicks(1), replace(scene(), image=torch.zeros(3, 3, 3))), "expected that of the label"),
+        (lambda edit: edit.show(clicks(1), scene(taken=torch.zeros(SHAPE))), "taken must be of bool"),
+    ],
+)  # fmt: skip
+def test_a_step_that_fails_changes_nothing(step, match):
+    edit = LabelEdit(SHAPE)
+    for count in range(1, 4):
+        edit.bring_to(clicks(count), scene())
+    edit.undo()
+    edit.redo()
+    edit.paint(edit.mask | cube(15, 20))
+    edit.undo()
+    before = edit.to_bytes()
+    with pytest.raises(ValueError, match=match):
+        step(edit)
+    assert edit.to_bytes() == before
+
+
+def test_undo_gives_nothing_of_a_locked_label_back():
+    edit, case = LabelEdit(SHAPE), scene()
+    edit.paint(cube(5, 15))
+    edit.paint(torch.zeros(SHAPE, dtype=torch.bool))
+    taken = cube(5, 10)
+    assert torch.equal(edit.undo(taken).mask, cube(5, 15) & ~taken)
+    edit.redo(taken)
+    assert torch.equal(edit.bring_to([], replace(case, taken=taken)).mask, torch.zeros(SHAPE, dtype=torch.bool))
+    answer = edit.show([point((7, 7, 7), SPACING)], replace(case, taken=taken))
+    assert answer.locked == (point((7, 7, 7), SPACING),) and not (answer.mask & taken).any()
+
+
+def test_reset_forgets_all():
+    edit, case = LabelEdit(SHAPE), scene()
+    before = edit.bring_to(clicks(3), case).mask
+    answer = edit.reset()
+    assert torch.equal(boxed(before, answer), torch.zeros(SHAPE, dtype=torch.bool))
+    assert not edit.mask.any() and edit.prompts == () and edit.undoable == edit.redoable == 0
+
+
+# --- what is left coarse
+
+
+def large_scene(tiles):
+    image = torch.zeros(48, 48, 48)
+    image[5:40, 5:40, 5:40] = 1
+    return Scene(lambda channels: 0.5 - channels[:, :1].abs(), image, (1.0, 1.0, 1.0), size=16, tiles=tiles)
+
+
+def test_what_is_refined_later_is_told_with_the_next_answer():
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    shown = edit.show([point((22, 22, 22), (1, 1, 1))], few).mask
+    coarse = shown
+    assert edit.is_coarse
+    while edit.is_coarse:
+        edit.refine(replace(few, tiles=1))
+    at_once = LabelEdit((48,) * 3).show([point((22, 22, 22), (1, 1, 1))], large_scene(tiles=1000)).mask
+    assert torch.equal(edit.mask, at_once) and not torch.equal(edit.mask, coarse)
+    kept = LabelEdit.from_bytes(edit.to_bytes())
+    for one in (edit, kept):
+        answer = one.bring_to([point((22, 22, 22), (1, 1, 1))], few)
+        assert not answer.forwards and torch.equal(boxed(shown, answer), at_once)
+        assert not one.undo().mask.any() and torch.equal(one.redo().mask, at_once)
+
+
+def test_other_steps_end_what_is_coarse():
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    edit.show([point((22, 22, 22), (1, 1, 1))], few)
+    edit.undo()
+    assert not edit.is_coarse and edit.refine(few) is None
+
+
+# --- bytes
+
+
+def test_bytes_hold_all_of_it():
+    edit, case = LabelEdit(SHAPE), scene(random_network(1))
+    edit.bring_to(clicks(2), case)
+    edit.paint(edit.mask | cube(3, 9))
+    edit.show([scribble([(3, 3, 3), (4, 4, 4)], SPACING, positive=False)], case)
+    edit.show(clicks(1), case)
+    edit.undo()
+    kept = LabelEdit.from_bytes(edit.to_bytes())
+    assert kept.to_bytes() == edit.to_bytes() and kept.prompts == edit.prompts and torch.equal(kept.mask, edit.mask)
+    for one in (edit, kept):
+        one.redo(), one.undo(), one.undo(), one.undo()  # noqa: B018
+    assert torch.equal(kept.mask, edit.mask) and kept.prompts == edit.prompts == tuple(clicks(2))
+
+
+@pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c[:40], lambda c: b"", lambda c: c[:-5] + b"wrong",
+                                    lambda c: c[4:]])  # fmt: skip
+def test_damaged_bytes_are_refused(change):
+    edit = LabelEdit(SHAPE)
+    edit.show(clicks(1), scene())
+    with pytest.raises(ValueError, match=r"0001\.label"):
+        LabelEdit.from_bytes(change(edit.to_bytes()), "0001.label")
+
+
+def test_twenty_steps_of_a_large_organ_are_few_bytes():
+    edit = LabelEdit((128, 128, 100))
+    for size in range(20, 83, 3):
+        mask = torch.zeros(128, 128, 100, dtype=torch.bool)
+        mask[30 : 30 + size, 30 : 30 + size, 10 : 10 + size] = True
+        edit.paint(mask)
+    assert edit.undoable == 21 and len(edit.to_bytes()) < 100_000
+
+
+def test_remembered_answers_cost_little():
+    edit = LabelEdit((256, 256, 150))
+    big = Scene(everything, torch.zeros(256, 256, 150), (1, 1, 1), size=16, tiles=0)
+    edit.bring_to([point((9, 9, 9), (1, 1, 1))], big)
+    start = time.process_time()
+    edit.bring_to([point((9, 9, 9), (1, 1, 1))], big)
+    assert time.process_time() - start < 0.02
+
+
+def test_newer_bytes_are_refused(monkeypatch):
+    content = LabelEdit(SHAPE).to_bytes()
+    monkeypatch.setattr(editing, "FORMAT", 0)
+    with pytest.raises(ValueError, match=r"0001\.label: the format is 1"):
+        LabelEdit.from_bytes(content, "0001.label")
