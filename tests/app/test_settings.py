@@ -21,6 +21,7 @@ def test_defaults(tmp_path):
         insecure=False,
         origins=(),
         max_upload=2 * 2**30,
+        session_days=7.0,
         max_audit=2**30,
         model_upload=False,
         modalities=("CT", "MR"),
@@ -62,6 +63,10 @@ def test_values(name, text, value, tmp_path):
         ("warm_up", "1", "warm_up is '1', expected true or false"),
         ("promotion", "Never", "promotion is 'Never', expected one of"),
         ("max_upload", "1.5", "max_upload is '1.5', expected megabytes, a whole number above 0"),
+        ("session_days", "0", "session_days is '0', expected a number of days above 0, at most 3650"),
+        ("session_days", "-1", "session_days is '-1', expected a number of days"),
+        ("session_days", "week", "session_days is 'week', expected a number of days"),
+        ("session_days", "inf", "session_days is 'inf', expected a number of days"),
         (
             "search",
             "Colour=red",

@@ -293,6 +293,19 @@ def test_progress_reaches_the_task(bundle, tmp_path, monkeypatch):
     assert task.progress == {"epoch": 1, "epochs": 2, "step": 3, "steps": 8, "loss": "0.123", "val_dice": "0.500"}
 
 
+def test_trainings_come_after_users(bundle, tmp_path, monkeypatch):
+    wait = f"""
+import os, pathlib, time
+for _ in range(1000):
+    if os.nice(0) == 19: break
+    time.sleep(0.01)
+pathlib.Path({str(tmp_path / "nice")!r}).write_text(str(os.nice(0)))
+"""
+    monkeypatch.setattr(BundleProcess, "_module", ["-c", wait])
+    assert run_watched(Task({}), BundleRun(bundle.root, "training", ["train.json"]), tmp_path, tmp_path / "status.json")
+    assert (tmp_path / "nice").read_text() == "19"
+
+
 def test_the_server_shares_its_cores_as_trainings_do(monkeypatch):
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     importlib.reload(monailabel_app.__main__)

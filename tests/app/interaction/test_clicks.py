@@ -1,0 +1,137 @@
+"""The network behind the clicks, and who waits for whom."""
+
+import json
+import threading
+import time
+
+import pytest
+import torch
+from bundle_helpers import ROOT
+from interaction_helpers import Place, at
+
+from monailabel_app.bundles import Bundle, choose_bundles, find_prompted, read_bundle
+from monailabel_app.errors import RequestError
+from monailabel_app.models.clicks import PromptedNetwork
+from monailabel_app.models.inference_config import InferenceConfig
+from monailabel_app.models.turn import Priority, Turn
+
+SMALL = {"feature_size": [4, 8, 8, 8], "hidden_size": 8, "kernel_size": 5}
+CUBE = 32
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The bundle that takes prompts, small and without weights, and another one."""
+    for name in ("interactive", "kits"):
+        (tmp_path / f"bundles/{name}/configs").mkdir(parents=True)
+        for path in (ROOT / f"bundles/{name}/configs").glob("*.json"):
+            config = json.loads(path.read_text())
+            if path.name == "inference.json" and name == "interactive":
+                config["network_def"] |= SMALL
+                config["patch_size"] = [CUBE] * 3
+            (tmp_path / f"bundles/{name}/configs" / path.name).write_text(json.dumps(config))
+    return tmp_path / "bundles"
+
+
+def write_weights(bundle: Bundle, seed: int, place: str = "models/model.pt") -> None:
+    torch.manual_seed(seed)
+    path = bundle.root / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(PromptedNetwork(bundle, Turn())._config.network().state_dict(), path)
+
+
+def answer(network, priority=Priority.CLICK):
+    channels = torch.ones(1, 5, CUBE, CUBE, CUBE)
+    with network.answering(priority) as ask:
+        return ask(channels)
+
+
+def test_the_bundle_that_takes_prompts_is_found(folder, tmp_path):
+    assert find_prompted(folder).name == "interactive" and find_prompted(tmp_path) is None
+    assert choose_bundles(folder, "kits") == {"kits": read_bundle(folder / "kits")}  # it is none of these
+    with pytest.raises(ValueError, match="takes no prompts"):
+        read_bundle(folder / "kits", prompts=True)
+
+
+def test_of_several_the_one_with_weights(folder):
+    (folder / "another").mkdir()
+    (folder / "interactive").rename(folder / "zoom")
+    for path in (folder / "zoom").rglob("*.json"):
+        target = folder / "another" / path.relative_to(folder / "zoom")
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(path.read_text())
+    assert find_prompted(folder).name == "another"
+    write_weights(read_bundle(folder / "zoom", prompts=True), 0)
+    assert find_prompted(folder).name == "zoom"
+
+
+def test_without_weights(folder, tmp_path):
+    network = PromptedNetwork(find_prompted(folder), Turn())
+    (tmp_path / "place").mkdir()
+    place = Place(tmp_path / "place", network)
+    one = place.sessions.of_study("ann", "slicer", "scan")
+    with pytest.raises(RequestError, match="'interactive' has no weights yet: train it first") as caught:
+        one.show("liver", [at(5, 5, 5)])
+    assert caught.value.status == 404 and not network.is_valid() and one.labels == ()
+    with pytest.raises(RequestError, match="no bundle that follows prompts"), PromptedNetwork(None, Turn()).answering():
+        pass
+
+
+def test_trained_weights_go_before_shipped_ones(folder):
+    network = PromptedNetwork(find_prompted(folder), Turn())
+    write_weights(network.bundle, 0)
+    shipped = answer(network)
+    write_weights(network.bundle, 1, "models/trained/model.pt")
+    trained = answer(network)
+    assert shipped.shape == trained.shape == (1, 1, CUBE, CUBE, CUBE) and not torch.equal(shipped, trained)
+    assert network.size == CUBE and torch.isfinite(trained).all() and not trained.is_inference()
+
+
+def test_a_session_with_a_real_network(folder, tmp_path):
+    (tmp_path / "place").mkdir()
+    network = PromptedNetwork(find_prompted(folder), Turn())
+    write_weights(network.bundle, 0)
+    place = Place(tmp_path / "place", network)
+    one = place.sessions.of_study("ann", "slicer", "scan")
+    assert one.show("liver", [at(5, 5, 5)]).mask[5, 5, 5] and one.undo("liver").mask.sum() == 0
+
+
+def test_a_bundle_that_lacks_something(folder):
+    path = folder / "interactive/configs/inference.json"
+    config = json.loads(path.read_text())
+    del config["inferer"]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"bundle 'interactive': inference\.json lacks inferer"):
+        PromptedNetwork(find_prompted(folder), Turn())
+
+
+def test_other_ids_of_the_config_are_not_needed(folder):
+    """Those that only automatic segmentation has."""
+    with pytest.raises(KeyError, match="sliding_window"):
+        InferenceConfig(find_prompted(folder))
+
+
+@pytest.mark.parametrize("other", [Priority.SEGMENTATION, Priority.BATCH, Priority.SCORING])
+def test_a_click_goes_before_the_next_window(other, folder):
+    turn, log, computes = Turn(), [], threading.Event()
+    network = PromptedNetwork(find_prompted(folder), turn)
+    write_weights(network.bundle, 0)
+    answer(network)  # the first call takes longer
+
+    def windows():
+        with turn.line(other) as my_turn:
+            for _ in range(50):
+                with my_turn():
+                    log.append("window")
+                    computes.set()
+                    time.sleep(0.02)
+
+    worker = threading.Thread(target=windows)
+    worker.start()
+    assert computes.wait(10)
+    before = len(log)
+    answer(network)
+    log.append("click")
+    assert log.index("click") - before <= 2  # the window that was being computed, and hardly another
+    worker.join()
+    assert log.count("window") == 50

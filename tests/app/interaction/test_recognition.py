@@ -1,0 +1,167 @@
+"""Voxels that came from a client are recognised as those of a scan, and their prompts stored beside its label."""
+
+import json
+from itertools import permutations, product
+
+import nibabel as nib
+import numpy as np
+import pytest
+from interaction_helpers import SHAPE, SPACING, Place, at
+
+from monailabel_app.interaction.disk import SessionRecord
+from monailabel_app.interaction.recognition import find_placement, may_be
+from monailabel_app.interaction.voxels import compact
+
+SCAN = np.random.default_rng(0).integers(-1000, 1000, (9, 8, 7)).astype(np.int16)
+STEPS = (1.0, 1.5, 3.0)
+
+
+@pytest.fixture
+def place(tmp_path):
+    return Place(tmp_path)
+
+
+@pytest.mark.parametrize("axes", permutations(range(3)))
+def test_any_order_and_direction_of_the_axes(axes):
+    """What is clicked on the array lands on the same voxel of the scan."""
+    for flipped in product((False, True), repeat=3):
+        array = np.ascontiguousarray(
+            SCAN.transpose(axes)[tuple(slice(None, None, -1 if flip else 1) for flip in flipped)]
+        )
+        record = SessionRecord("ann", "", "array", "", "", array.shape, [STEPS[axis] for axis in axes])
+        placement = find_placement(array, record.spacing, SCAN, STEPS)
+        for voxel in ((0, 0, 0), (2, 5, 4), (6, 1, 3)):
+            prompt = at(*(v * s / t for v, s, t in zip(voxel, record.spacing, SPACING, strict=True)))
+            shown = placement.on_scan(prompt, record).positions[0]
+            assert SCAN[tuple(round(p / s) for p, s in zip(shown, STEPS, strict=True))] == array[voxel]
+
+
+@pytest.mark.parametrize(
+    ("array", "spacing"),
+    [
+        (SCAN + 1, STEPS),
+        (np.where(np.arange(7) == 3, SCAN + 1, SCAN), STEPS),  # one voxel in many
+        (SCAN, (1.0, 1.5, 2.9)),
+        (SCAN.transpose(2, 1, 0), STEPS),
+        (SCAN[:8], STEPS),
+        (SCAN.astype(np.float32) + 0.5, STEPS),
+    ],
+)
+def test_other_scans(array, spacing):
+    assert find_placement(np.ascontiguousarray(array), spacing, SCAN, STEPS) is None
+
+
+def test_shape_and_spacing_tell_most_apart():
+    record = SessionRecord("ann", "", "array", "", "", (7, 8, 9), (3.0, 1.5, 1.0))
+    assert may_be(record, (9, 8, 7), STEPS) and not may_be(record, (9, 8, 6), STEPS)
+    assert not may_be(record, (9, 8, 7), (1.0, 1.5, 2.0))
+
+
+def test_an_array_in_another_type_is_the_same_scan(place):
+    """As 3D Slicer sends it: the last axis first, in float."""
+    array = np.ascontiguousarray(place.voxels().astype(np.float32).transpose(2, 1, 0))
+    one = place.sessions.of_array("ann", "nninteractive", array, SPACING[::-1])
+    place.sessions.of_array("ann", "nninteractive", array + 1, SPACING[::-1])
+    place.sessions.of_array("bob", "nninteractive", array, SPACING[::-1])
+    study = place.sessions.of_study("ann", "slicer", "scan")
+    assert [found.id for found, _ in place.sessions.of_image("ann", "scan")] == [study.id, one.id]
+
+
+def test_prompts_wait_beside_the_label_that_their_user_submits(place, tmp_path):
+    array = np.ascontiguousarray(place.voxels().transpose(2, 1, 0))
+    sent = place.sessions.of_array("ann", "nninteractive", array, SPACING[::-1])
+    prompt = at(5, 6, 7)
+    turned = type(prompt)("point", (prompt.positions[0][::-1],))
+    sent.show("kidney", [turned])
+    study = place.sessions.of_study("ann", "slicer", "scan")
+    study.show("liver", [at(10, 11, 12), at(1, 1, 1, positive=False)])
+    study.paint("by hand", np.ones(SHAPE, bool))
+    place.sessions.of_study("bob", "slicer", "scan").show("liver", [at(2, 2, 2)])
+    shown = place.sessions.shown("ann", "scan")
+    assert [(one["session"], list(one["labels"])) for one in shown] == [(study.id, ["liver"]), (sent.id, ["kidney"])]
+    assert shown[1]["labels"]["kidney"] == [{"kind": "point", "positions": ((5.0, 6.0, 14.0),), "positive": True}]
+
+    label = tmp_path / "label.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones(SHAPE, np.uint8), np.diag([*SPACING, 1])), label)
+    place.studies.save_label("scan", str(label), "final", {"user": "ann"}, shown)
+    place.studies.save_label("scan", str(label), "final", {"user": "eve"})
+    folder = tmp_path / "studies/labels/versions/scan"
+    stored = json.loads((folder / "0001.prompts.json").read_text())
+    assert stored == json.loads(json.dumps(shown)) and not (folder / "0002.prompts.json").exists()
+    assert [version["version"] for version in place.studies.versions("scan")] == [1, 2]
+
+
+def test_a_damaged_session_keeps_no_label_back(place, caplog):
+    broken, other = (place.sessions.of_study("ann", client, "scan") for client in ("slicer", "ohif"))
+    for one in (broken, other):
+        one.show("liver", [at(5, 5, 5)])
+    gone = place.sessions.of_array("ann", "nninteractive", place.voxels(), SPACING)
+    (place.root / gone.id / "image.npy").unlink()
+    (place.root / broken.id / "0001.label").write_bytes(b"junk")
+    broken.leave_memory()
+    assert [one["session"] for one in place.sessions.shown("ann", "scan")] == [other.id]
+    assert "are left out" in caplog.text and "is not compared" in caplog.text
+
+
+# --- what is kept of voxels
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.int32, np.float32, np.float64, bool])
+def test_whole_numbers_stay_what_they_are(dtype):
+    voxels = (np.arange(24).reshape(2, 3, 4) % (2 if dtype is bool else 200)).astype(dtype)
+    kept = compact(np.asfortranarray(voxels))
+    assert kept.dtype == np.int16 and kept.flags.c_contiguous and np.array_equal(kept, voxels)
+
+
+@pytest.mark.parametrize(
+    "voxels",
+    [
+        np.random.default_rng(0).normal(0.5, 0.1, (20, 20, 20)),
+        np.random.default_rng(0).normal(1000, 1, (20, 20, 20)).astype(np.float32),
+        np.random.default_rng(0).integers(0, 60_000, (20, 20, 20)).astype(np.uint16),
+        np.random.default_rng(0).exponential(1e-5, (20, 20, 20)),
+    ],
+)
+def test_others_are_scaled_within_a_thousandth_of_the_window(voxels):
+    kept = compact(voxels)
+    assert kept.dtype == np.int16
+    steps = (voxels - voxels.min()) / (voxels.max() - voxels.min()) * (2**16 - 2) - (2**15 - 1)
+    low, high = np.percentile(steps, (0.5, 99.5))
+    assert np.abs(kept - steps).max() < 1e-3 * (high - low)
+    assert np.array_equal(kept, compact(voxels.astype(np.float64)))
+
+
+def test_what_int16_cannot_tell_apart_stays_float32():
+    voxels = np.random.default_rng(0).normal(0.5, 0.1, (20, 20, 20))
+    voxels[0, 0, 0] = 1e6
+    kept = compact(voxels)
+    assert kept.dtype == np.float32 and np.array_equal(kept, voxels.astype(np.float32))
+    assert compact(np.full((2, 2, 2), 0.5)).dtype == np.float32
+
+
+@pytest.mark.parametrize("voxel", [np.nan, np.inf, -np.inf, 1e300])
+def test_voxels_that_are_no_numbers(voxel, place):
+    voxels = np.zeros(SHAPE)
+    voxels[3, 3, 3] = voxel
+    with pytest.raises(Exception, match="NaN, infinite or beyond"):
+        place.sessions.of_array("ann", "napari", voxels, SPACING)
+    assert not list(place.root.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("voxels", "spacing", "match"),
+    [
+        (np.zeros((3, 3)), SPACING, "expected three axes"),
+        (np.zeros((1, 3, 3, 3)), SPACING, "expected three axes"),
+        (np.zeros((3, 0, 3)), SPACING, "expected three axes"),
+        (np.zeros((5000, 1, 1)), SPACING, "at most 4096 an axis"),
+        (np.zeros((3, 3, 3), complex), SPACING, "expected numbers"),
+        (np.zeros((3, 3, 3)), (1, 1), "expected three numbers of millimetres"),
+        (np.zeros((3, 3, 3)), (1, 0, 1), "expected three numbers of millimetres"),
+        (np.zeros((3, 3, 3)), (1, float("nan"), 1), "expected three numbers of millimetres"),
+    ],
+)
+def test_arrays_that_are_no_scans(voxels, spacing, match, place):
+    with pytest.raises(Exception, match=match) as caught:
+        place.sessions.of_array("ann", "napari", voxels, spacing)
+    assert caught.value.status in (400, 413) and not list(place.root.iterdir())
