@@ -45,6 +45,9 @@ UNANSWERED = Change(False)
 class Conversation:
     """One client's, from its claim to its end. One thread at a time may use it.
 
+    Of what raises nothing has changed. Everything raises RequestError: 409, there is no image yet; 410, its session was
+    deleted, or as `InteractiveSession`.
+
     Args:
         sessions: where its images and masks are kept.
         owner: the user.
@@ -53,18 +56,18 @@ class Conversation:
     def __init__(self, sessions: InteractiveSessions, owner: str) -> None:
         self._sessions = sessions
         self._owner = owner
-        self._session: InteractiveSession | None = None
+        self._session_id = ""
+        self._first_steps = 0  # of the label that no undo takes back
         self._begin()
 
     def _begin(self) -> None:
         self._waiting: list[Prompt] = []  # prompts that are not answered yet
-        self._is_reset = True  # and nothing was shown since; the session's label may still be as it was
-        self._kept_steps = 0  # of the session, that no undo takes back
+        self._is_empty = True  # for the client: the session's label may still be what it was before a reset
 
     @property
     def scan(self) -> Grid:
-        """Of the image. Raises RequestError: 409, there is none yet."""
-        record = self._of_image.record
+        """Of the image."""
+        record = self._session.record
         return Grid.of_scan(record.shape, record.spacing)
 
     def set_image(self, voxels: np.ndarray, spacing: Sequence[float]) -> None:
@@ -79,53 +82,46 @@ class Conversation:
         """
         session = self._sessions.of_array(self._owner, CLIENT, voxels, spacing)
         self.end()
-        self._session = session
+        self._session_id, self._first_steps = session.id, 0
         self._begin()
 
     def show(self, prompt: Prompt, *, answer: bool) -> Change:
-        """Take a prompt, and let the network answer it, and those before it that wait, if so wished.
-
-        Raises:
-            RequestError: 409, there is no image yet; others as `InteractiveSession.show`. Nothing has changed then.
-        """
-        if not answer:
-            if len(self._waiting) >= MAX_PROMPTS:
-                raise RequestError(400, f"{MAX_PROMPTS} prompts wait for an answer already, which is the most")
-            self._go_on()
-            self._waiting.append(prompt)
-            return UNANSWERED
-        return self._answer([*self._waiting, prompt])
+        """Take a prompt, and let the network answer it, and those before it that wait, if so wished."""
+        if answer:
+            return self._answer([*self._waiting, prompt])
+        if len(self._waiting) >= MAX_PROMPTS:
+            raise RequestError(400, f"{MAX_PROMPTS} prompts wait for an answer already, which is the most")
+        self._go_on(self._session)
+        self._waiting.append(prompt)
+        return UNANSWERED
 
     def answer(self) -> Change:
-        """Let the network answer the prompts that wait. Raises as `show`."""
-        self._of_image  # noqa: B018, raises
-        return self._answer(self._waiting) if self._waiting else UNANSWERED
+        """Let the network answer the prompts that wait."""
+        return self._answer(self._waiting)
 
     def paint(self, mask: np.ndarray) -> None:
         """Take over a mask (D, H, W) of bool, which settles all prompts.
 
-        With it an undo goes back to the mask before. Where the client has reset that, it does so only if this is that
-        mask with changes, as 3D Slicer sends what was painted by hand, and not one of another structure.
-
-        Raises:
-            RequestError: 409, there is no image yet; others as `InteractiveSession.paint`.
+        An undo goes back to the mask before it. After a reset it does so only where this is that mask with changes, as
+        3D Slicer sends what was painted by hand; else the client begins with it, and no undo takes it away.
         """
-        session = self._of_image
-        begins = self._is_reset and not self._is_edited(mask)
-        self._go_on(reset=begins)
+        session = self._session
+        begins = self._is_empty and not _is_edited(session, mask)
+        self._is_empty = begins
+        self._go_on(session)
         session.paint(LABEL, mask)
         self._waiting = []
         if begins:
-            self._kept_steps = session.undoable(LABEL)[0]
+            self._first_steps = session.undoable(LABEL)[0]
 
     def undo(self) -> Change:
-        """Take the last prompt back, or the last mask. Raises RequestError: 409, there is no image yet."""
-        session = self._of_image
-        self._go_on()
+        """Take the last prompt back, or the last mask."""
+        session = self._session
+        self._go_on(session)
         if self._waiting:
             self._waiting.pop()
             return Change(True)
-        if session.undoable(LABEL)[0] <= self._kept_steps:
+        if session.undoable(LABEL)[0] <= self._first_steps:
             return UNANSWERED
         before = session.prompts(LABEL)
         answer = session.undo(LABEL)
@@ -134,44 +130,48 @@ class Conversation:
         return _change(answer)
 
     def reset(self) -> None:
-        """Begin another mask. Raises RequestError: 409, there is no image yet."""
-        self._of_image  # noqa: B018, raises
+        """Begin another mask."""
+        self._session  # noqa: B018, raises
         self._begin()
 
     def end(self) -> None:
-        """Forget an image of which nothing was made."""
-        session, self._session = self._session, None
-        if session is not None and not session.labels:
-            with suppress(RequestError):  # it is gone already
-                self._sessions.remove(session.id, None)
+        """Leave the image; one of which nothing was made is forgotten."""
+        with suppress(RequestError):  # it is gone already
+            if not self._session.labels:
+                self._sessions.remove(self._session_id, self._owner)
 
     @property
-    def _of_image(self) -> InteractiveSession:
-        if self._session is None:
+    def _session(self) -> InteractiveSession:
+        if not self._session_id:
             raise RequestError(409, "there is no image yet: send it first")
-        return self._session
+        try:
+            return self._sessions.get(self._session_id, self._owner)
+        except RequestError as error:
+            raise RequestError(410, "the session was deleted: connect again") from error
 
     def _answer(self, prompts: Sequence[Prompt]) -> Change:
-        session = self._of_image
-        self._go_on()
+        session = self._session
+        if not prompts:
+            return UNANSWERED
+        self._go_on(session)
         answer = session.show(LABEL, prompts)
         self._waiting = []
         return _change(answer)
 
-    def _go_on(self, *, reset: bool | None = None) -> None:
+    def _go_on(self, session: InteractiveSession) -> None:
         """Let the session's label be empty where the client's is."""
-        session = self._of_image
-        if (self._is_reset if reset is None else reset) and LABEL in session.labels:
+        if self._is_empty and LABEL in session.labels:
             session.reset(LABEL)
-        self._is_reset = False
+            self._first_steps = 0
+        self._is_empty = False
 
-    def _is_edited(self, mask: np.ndarray) -> bool:
-        """Whether a mask shares most of its voxels with the session's."""
-        session = self._of_image
-        if LABEL not in session.labels or mask.shape != tuple(session.record.shape):
-            return False
-        before = session.mask(LABEL)
-        return 2 * np.count_nonzero(before & mask) > np.count_nonzero(before | mask)
+
+def _is_edited(session: InteractiveSession, mask: np.ndarray) -> bool:
+    """Whether a mask shares most of its voxels with the session's."""
+    if LABEL not in session.labels:
+        return False
+    before = session.mask(LABEL)
+    return 2 * np.count_nonzero(before & mask) > np.count_nonzero(before | mask)
 
 
 def _change(answer: Answer) -> Change:

@@ -6,6 +6,7 @@ Axes are those of the array that the client sent, whatever they mean to it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 
 import numpy as np
@@ -21,7 +22,8 @@ Sides = Sequence[Sequence[float]]  # from and to along each axis, half open
 
 def point_at(voxel: Sequence[float], scan: Grid, positive: bool) -> Prompt:
     """Raises RequestError: 400, it lies outside the scan."""
-    return _inside(show.point(voxel, scan.spacing, positive), scan)
+    with _refused():
+        return _inside(show.point(voxel, scan.spacing, positive), scan)
 
 
 def box_of(sides: Sides, scan: Grid, positive: bool) -> Prompt:
@@ -64,7 +66,8 @@ def scribble_over(mask: np.ndarray, sides: Sequence[Sequence[int]], scan: Grid, 
     Raises:
         RequestError: 400, no voxels, or more than a prompt may have.
     """
-    return _made(show.scribble, _voxels(mask, sides, "scribble").tolist(), scan, positive)
+    with _refused():
+        return _inside(show.scribble(_voxels(mask, sides, "scribble").tolist(), scan.spacing, positive), scan)
 
 
 def lasso_round(mask: np.ndarray, sides: Sequence[Sequence[int]], scan: Grid, positive: bool) -> Prompt:
@@ -81,7 +84,8 @@ def lasso_round(mask: np.ndarray, sides: Sequence[Sequence[int]], scan: Grid, po
     area = np.zeros(np.delete(extent, across), bool)
     area[tuple(np.delete(voxels - low, across, 1).T)] = True
     corners = np.insert(np.array(list(_outline(area))) + np.delete(low, across), across, low[across], axis=1)
-    return _made(show.lasso, corners.tolist(), scan, positive)
+    with _refused():
+        return _inside(show.lasso(corners.tolist(), scan.spacing, positive), scan)
 
 
 def _outline(area: np.ndarray) -> Iterator[tuple[float, float]]:
@@ -108,19 +112,18 @@ def _voxels(mask: np.ndarray, sides: Sequence[Sequence[int]], name: str) -> np.n
     return voxels + [start for start, _ in sides]
 
 
-def _made(kind, positions: list[list[float]], scan: Grid, positive: bool) -> Prompt:
-    try:
-        return _inside(kind(positions, scan.spacing, positive), scan)
-    except ValueError as error:
-        raise RequestError(400, str(error)) from error
-
-
 def _inside(prompt: Prompt, scan: Grid) -> Prompt:
+    check_inside(prompt, scan, "the prompt")
+    return prompt
+
+
+@contextmanager
+def _refused() -> Iterator[None]:
+    """Tell the caller what is wrong with a prompt."""
     try:
-        check_inside(prompt, scan, "the prompt")
+        yield
     except ValueError as error:
         raise RequestError(400, str(error)) from error
-    return prompt
 
 
 def _text(sides: Sides) -> str:

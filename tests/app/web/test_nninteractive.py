@@ -236,7 +236,12 @@ def test_two_segments_in_slicer(client):
     assert dice(second > 0, ball(SECOND)) > 0.85
     slicer.chosen = "first"
     slicer.prompt((2, 2, 2))
-    assert slicer.segments["first"][2, 2, 2] and slicer.segments["first"].sum() > first.sum()
+    clicked = slicer.segments["first"].copy()
+    assert clicked[2, 2, 2] and clicked.sum() > first.sum()
+    slicer.segments["first"][0, 0, 0] = 0
+    slicer.prompt((20, 2, 2), positive=False)
+    assert slicer.undo() and slicer.undo()  # of what was painted
+    np.testing.assert_array_equal(slicer.segments["first"], clicked)
     assert slicer.undo() and not slicer.undo() and not slicer.markers
     np.testing.assert_array_equal(slicer.segments["first"], first)
     np.testing.assert_array_equal(slicer.segments["second"], second)

@@ -81,6 +81,15 @@ def test_a_client_that_is_gone(server, clock):
     assert [session["labels"] for session in server.services.interaction.list(None)] == [["segment"]]
 
 
+def test_a_session_that_is_deleted(server):
+    client = begin(server)
+    client.add_point_interaction(FIRST, True)
+    server.services.interaction.remove(server.services.interaction.list(None)[0]["id"], None)
+    with pytest.raises(SessionExpiredError, match="was deleted"):
+        client.add_point_interaction(FIRST, True)
+    client.close()
+
+
 def test_a_user_who_does_nothing(server, clock):
     client = begin(server)
     for _ in range(12):
@@ -163,6 +172,8 @@ SPOT = {"include_interaction": True, "run_prediction": True}
         ("point", {"coordinates": [0, -1, 0]}, "(0, -1, 0)"),
         ("point", {"coordinates": [0, float("nan"), 0]}, "coordinates.1: Input should be a finite number"),
         ("point", {"coordinates": [0, 0]}, "coordinates"),
+        ("point", {"coordinates": [1e308, 0, 0]}, "finite"),
+        ("point", {"coordinates": [10**30, 0, 0]}, "lies outside the scan"),
         ("point", {"coordinates": [[0, 0, 0]]}, "coordinates"),
         ("point", {"coordinates": [0, True, "1"]}, "coordinates"),
         ("point", {"coordinates": list(range(10_000))}, "coordinates"),
