@@ -130,10 +130,6 @@ class Rep3DApp(MONAILabelApp):
     def _load_sessions(self, load: bool = False) -> Sessions:
         return self.services.sessions
 
-    def cleanup_sessions(self) -> None:
-        super().cleanup_sessions()
-        self.services.interaction.remove_expired()
-
     def async_scoring(self, method: str | None = None, params: Mapping[str, Any] | None = None) -> None:
         """Compute what scores are missing in the background."""
         self.services.background.keep_scores()

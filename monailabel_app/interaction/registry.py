@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,8 @@ from monailabel_app.studies.volumes import MAX_BYTES, MAX_EDGE, read_grid, read_
 logger = logging.getLogger(__name__)
 
 MAX_MEMORY = 4 * 2**30  # bytes of all sessions together; those that were used longest ago leave for the disk
+KEPT_SECONDS = 1800  # in memory after the last use
+SWEEP_SECONDS = 60  # between looks for what must not be kept any longer
 MAX_WAITING = 16  # requests that work or wait in sessions, all together: others must find a thread meanwhile
 LARGEST_SPACING = 1e3  # millimetres
 # Of one owner and of all together, on disk.
@@ -61,6 +64,7 @@ class InteractiveSessions:
         self._sessions: dict[str, InteractiveSession] = {}  # the one that was used last comes last
         for folder, record in read_folders(root):
             self._sessions[record.id] = self._session(folder, record)
+        threading.Thread(target=_sweep_regularly, args=(weakref.ref(self),), name="sessions", daemon=True).start()
 
     def of_study(self, owner: str, client: str, image_id: str) -> InteractiveSession:
         """The owner's session of an image of the studies, in this client's hands; made where there is none.
@@ -190,6 +194,13 @@ class InteractiveSessions:
             self._remove(session, "expired")
         return len(expired)
 
+    def sweep(self) -> None:
+        """Delete what has expired, and keep nothing in memory that was not used for long or whose image is gone."""
+        self.remove_expired()
+        for session in self._all():
+            if session.nbytes and (session.used < time.time() - KEPT_SECONDS or not self._has_image(session.record)):
+                session.leave_memory()
+
     @property
     def nbytes(self) -> int:
         """In memory, of all sessions."""
@@ -231,9 +242,15 @@ class InteractiveSessions:
             if record.kind == "lent":
                 return compact(read_voxels(self._lent.image(record.image, record.owner)))
             path = self._studies.image(record.image)
-            if self._studies.stamp(record.image) != record.stamp:
+            if not self._has_image(record):
                 raise RequestError(409, f"image {record.image!r} has changed since this session began: begin anew")
             return compact(read_voxels(path))
+
+    def _has_image(self, record: SessionRecord) -> bool:
+        try:
+            return record.kind != "study" or self._studies.stamp(record.image) == record.stamp
+        except RequestError:
+            return False
 
     def _use(self, session: InteractiveSession) -> None:
         """Note the use, and make room for what it takes in memory."""
@@ -279,6 +296,19 @@ class InteractiveSessions:
             )
         if len(sizes) >= ALL_SESSIONS or sum(number for _, number in sizes) + size > ALL_BYTES:
             raise RequestError(507, "the server's room for interactive sessions is full: wait until some expire")
+
+
+def _sweep_regularly(sessions: weakref.ref[InteractiveSessions]) -> None:
+    while True:
+        time.sleep(SWEEP_SECONDS)
+        alive = sessions()
+        if alive is None:
+            return
+        try:
+            alive.sweep()
+        except Exception:
+            logger.exception("sessions cannot be swept")
+        del alive
 
 
 def _placement(session: InteractiveSession, scan: np.ndarray, spacing: Sequence[float]) -> Placement | None:

@@ -16,7 +16,6 @@ from itertools import accumulate, pairwise, takewhile
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from rep3d.format_number import check_format
 from rep3d.interactive.correction import SIZE, TILES, Correction, Network, check_inside, correct, refine
@@ -29,6 +28,7 @@ FORMAT = 1  # of `LabelEdit.to_bytes`
 MAX_STEPS = 50  # that can be undone, and as many to redo
 MAX_STEP_BYTES = 2**24  # of all of them together; the oldest go first
 MAX_PROMPTS = 1000  # of one label
+NO_MASK = torch.zeros(0, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,9 @@ class LabelEdit:
         self._undone: list[_Step] = []  # the next one to redo last
         self._old: tuple[Prompt, ...] = ()  # of steps that can be undone no more
         self._old_in_force: tuple[Prompt, ...] = ()  # those of them that no painting has settled
-        self._coarse: list[Correction] = []  # with tiles that are not redrawn yet, the oldest first
+        self._coarse: list[Correction] = []  # without mask, with tiles that are not redrawn yet, the oldest first
         self._untold: Box | None = None  # what refinements have changed since the last answer
+        self._box: Box | None = None  # that holds the mask; not always the smallest
 
     @property
     def mask(self) -> torch.Tensor:
@@ -178,7 +179,7 @@ class LabelEdit:
 
     def reset(self) -> Answer:
         """Forget mask, prompts and steps."""
-        box = _hull([self._untold, _bounds(self._mask)])
+        box = _hull([self._untold, self._box])
         self._mask = torch.zeros_like(self._mask)
         self._begin()
         return Answer(self._mask, box)
@@ -200,10 +201,11 @@ class LabelEdit:
         finer = refine(
             scene.network, scene.image, scene.spacing, coarse, self._in_force, taken=scene.taken, tiles=scene.tiles
         )
-        self._coarse[:1] = [finer] if finer.tiles else []
+        self._coarse[:1] = [replace(finer, mask=NO_MASK)] if finer.tiles else []
         if finer.changed is not None:
             self._done[-1] = self._done[-1].then(self._mask, finer.mask, finer.changed)
             self._mask = finer.mask
+            self._box = _hull([self._box, finer.changed])
             self._untold = _hull([self._untold, finer.changed])
         return finer.changed
 
@@ -211,14 +213,13 @@ class LabelEdit:
         """All of it, but for what is still coarse; see `from_bytes`."""
         steps = [*self._done, *self._undone]
         prompts = [*self._old, *(prompt for step in steps for prompt in step.prompts)]
-        box = _bounds(self._mask)
         positions = np.array([position for prompt in prompts for position in prompt.positions], np.float64)
-        blobs = [zlib.compress(positions.tobytes(), 1), b"" if box is None else _pack(self._mask[box])]
+        blobs = [zlib.compress(positions.tobytes(), 1), b"" if self._box is None else _pack(self._mask[self._box])]
         blobs += [blob for step in steps for blob in (step.joined, step.left)]
         header = {
             "format": FORMAT,
             "shape": list(self._mask.shape),
-            "box": _numbers(box),
+            "box": _numbers(self._box),
             "untold": _numbers(self._untold),
             "prompts": [[prompt.kind, prompt.positive, len(prompt.positions)] for prompt in prompts],
             "old": len(self._old),
@@ -252,9 +253,9 @@ class LabelEdit:
     @classmethod
     def _read(cls, header: dict, blobs: list[bytes]) -> LabelEdit:  # type: ignore[type-arg]
         edit = cls(header["shape"])
-        box = _slices(header["box"])
-        if box is not None:
-            edit._mask[box] = _unpack(blobs[1], box)
+        edit._box = _slices(header["box"])
+        if edit._box is not None:
+            edit._mask[edit._box] = _unpack(blobs[1], edit._box)
         edit._untold = _slices(header["untold"])
         rest = _read_prompts(header["prompts"], blobs[0])
         edit._old = tuple(rest[: header["old"]])
@@ -297,7 +298,7 @@ class LabelEdit:
             size=scene.size,
             tiles=scene.tiles,
         )
-        coarse = [*self._coarse, answer] if answer.tiles else self._coarse
+        coarse = [*self._coarse, replace(answer, mask=NO_MASK)] if answer.tiles else self._coarse
         self._add(_Step.between(self._mask, answer.mask, answer.changed, tuple(prompts)), answer.mask)
         self._coarse = coarse
         locked = tuple(prompt for prompt in answer.locked if prompt in prompts)
@@ -305,6 +306,7 @@ class LabelEdit:
 
     def _add(self, step: _Step, mask: torch.Tensor) -> None:
         self._mask, self._coarse = mask, []
+        self._box = _hull([self._box, step.box])
         self._done.append(step)
         self._undone.clear()
         while len(self._done) > 1 and (len(self._done) > MAX_STEPS or self._step_bytes > MAX_STEP_BYTES):
@@ -445,7 +447,14 @@ def _unpack(content: bytes, box: Box) -> torch.Tensor:
 
 def _bounds(mask: torch.Tensor) -> Box | None:
     """The smallest box that holds all true voxels."""
-    return next(iter(ndimage.find_objects(mask.numpy().view(np.int8))), None)
+    rest, sides = mask.numpy(), []
+    for axis in range(3):
+        indices = np.flatnonzero(rest.any(axis=tuple(other for other in range(3) if other != axis)))
+        if not indices.size:
+            return None
+        sides.append(slice(int(indices[0]), int(indices[-1]) + 1))
+        rest = rest[(slice(None),) * axis + (sides[axis],)]
+    return sides[0], sides[1], sides[2]
 
 
 def _hull(boxes: Iterable[Box | None]) -> Box | None:

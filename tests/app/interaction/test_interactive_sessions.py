@@ -1,5 +1,6 @@
 """What a session keeps, for whom, how long, and what it never does."""
 
+import gc
 import os
 import stat
 import threading
@@ -349,6 +350,40 @@ def test_sessions_leave_memory_for_others_and_come_back(place, monkeypatch):
     sessions[2].mask("liver")  # used again, so that the other goes first
     answer = sessions[0].bring_to("liver", [at(5, 5, 5)])
     assert answer.mask[5, 5, 5] and not answer.forwards and sessions[2].nbytes and not sessions[3].nbytes
+
+
+def test_nothing_stays_in_memory_for_long(place, mine):
+    """Nor what is of an image that is gone."""
+    array = place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
+    for one in (mine, array):
+        one.show("liver", [at(5, 5, 5)])
+    place.sessions.sweep()
+    assert mine.nbytes and array.nbytes
+    place.age(array, 0.03)
+    (place.folder / "studies/scan.nii.gz").unlink()
+    place.sessions.sweep()
+    assert not mine.nbytes and not array.nbytes and array.mask("liver")[5, 5, 5]
+    place.age(array, 8)
+    place.sessions.sweep()
+    assert not (place.root / array.id).exists() and (place.root / mine.id).exists()
+
+
+def test_sweeping_goes_on_by_itself_and_ends_with_the_sessions(place, mine, monkeypatch):
+    monkeypatch.setattr(registry, "SWEEP_SECONDS", 0.02)
+    sessions = place.start()
+    place.age(mine, 8)
+    deadline = time.monotonic() + 10
+    while (place.root / mine.id).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not (place.root / mine.id).exists()
+    sweeping = lambda: [one for one in threading.enumerate() if one.name == "sessions"]  # noqa: E731
+    before = len(sweeping())
+    del sessions
+    place.sessions = None
+    gc.collect()
+    while len(sweeping()) >= before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(sweeping()) < before
 
 
 def test_a_session_in_use_stays_in_memory(place, mine, monkeypatch):
