@@ -275,10 +275,11 @@ def reset_interactions(caller: LeaseHolder) -> dict[str, object]:
 
 def _read_meta(schema: type[SchemaT], text: str) -> SchemaT:
     try:
-        return schema.model_validate_json(text)
+        meta: SchemaT = schema.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise RequestError(400, f"X-Meta: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return meta
 
 
 def _check_image(declared: Declared) -> None:

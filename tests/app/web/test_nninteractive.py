@@ -144,6 +144,7 @@ def test_prompts_that_are_answered_together(client, network):
     assert client.undo() and not client.undo() and not client.target_buffer.any()
 
 
+@pytest.mark.slow
 def test_twenty_five_undos(client):
     rng, masks = np.random.default_rng(0), []
     for number in range(25):
