@@ -47,7 +47,7 @@ class Declared:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __str__(self) -> str:
-        return f"{self.dtype.name} of shape {list(self.shape)}"
+        return f"{self.dtype.name} of shape {list(self.shape[:8])}"
 
 
 def pack(array: np.ndarray) -> bytes:

@@ -8,7 +8,7 @@ are those of the image that the client sent.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Annotated, BinaryIO, TypeVar
@@ -200,8 +200,11 @@ def set_image(caller: LeaseHolder, body: PackedBody, x_meta: Meta = "{}") -> dic
 
 @router.post("/set_target_buffer")
 def set_target_buffer(caller: LeaseHolder, meta: BufferMeta) -> dict[str, object]:
+    """Masks go to the client as what has changed, so that there is no buffer here; but its own must take them."""
     with caller.acting() as conversation:
-        _check_shape("target buffer", meta.shape, conversation.scan)
+        shape = list(conversation.scan.shape)
+    if meta.shape != shape:
+        raise RequestError(400, f"the target buffer has the shape {meta.shape}, expected the image's, {shape}")
     return {}
 
 
@@ -287,11 +290,6 @@ def _check_image(declared: Declared) -> None:
         raise RequestError(400, f"the image is {declared}, expected one channel and three axes: [1, X, Y, Z]")
     if declared.nbytes > MAX_BYTES or max(declared.shape) > MAX_EDGE:
         raise RequestError(413, f"the image is {declared}: at most {MAX_EDGE} voxels an axis, and {MAX_BYTES} bytes")
-
-
-def _check_shape(name: str, shape: Sequence[int], scan: Grid) -> None:
-    if tuple(shape) != scan.shape:
-        raise RequestError(400, f"the {name} has the shape {list(shape)}, expected the image's, {list(scan.shape)}")
 
 
 def _part(body: BinaryIO, meta: MaskMeta, scan: Grid) -> tuple[Mask, list[list[int]]]:
