@@ -8,7 +8,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,26 @@ def correct_scan(
     draw_planes(scan, geometry.affine, answer.mask, prompts, picture)
     logger.info("mask: %s, picture: %s", os.path.abspath(target), os.path.abspath(picture))
     return target
+
+
+class ScanCorrector:
+    """`correct_scan` as the `evaluator` of a bundle, with whose `run` MONAI's tools start an inference.
+
+    Args:
+        network, inferer: as `correct_scan`.
+        dataset: items {"image": path, "previous": path or None, "taken": path or None}.
+        options: others of `correct_scan`.
+    """
+
+    def __init__(
+        self, network: nn.Module, inferer: Inferer, dataset: Iterable[Mapping[str, Any]], **options: Any
+    ) -> None:
+        self.network, self.inferer, self.dataset, self.options = network, inferer, dataset, options
+
+    def run(self) -> None:
+        """Segment what the prompts show in each item."""
+        for item in self.dataset:
+            correct_scan(self.network, self.inferer, **item, **self.options)
 
 
 def _existing(path: str | os.PathLike, name: str) -> Path:

@@ -3,6 +3,7 @@
     python scripts/evaluate_interactive.py --dataset_dir Task04_Hippocampus --labels together
     python scripts/evaluate_interactive.py --dataset_dir left_atrium --part all --methods ours,graph_cut
     python scripts/evaluate_interactive.py --dataset_dir 3D_val_npz --protocol cvpr25
+    python scripts/evaluate_interactive.py --dataset_dir left_atrium --part all --methods ours --protocol planes
 
 Leaves summary.md, summary.json, clicks.csv and clicks.png. Called again, it goes on where it was interrupted.
 """
@@ -27,11 +28,12 @@ from rep3d.study.interactive import (
     choose,
     evaluate_challenge,
     evaluate_clicks,
+    evaluate_planes,
 )
 
 BUNDLE = str(Path(__file__).resolve().parents[1] / "bundles/interactive")
 PATHS = ("dataset_dir", "output_dir", "bundle", "weights", "network", "automatic", "automatic_weights", "deepedit")
-CLICKS, CVPR25 = "clicks", "cvpr25"
+CLICKS, CVPR25, THREE_PLANES = "clicks", "cvpr25", "planes"
 
 
 @SetParseFn(str, *PATHS)  # a folder may be called 2024_01_05
@@ -75,10 +77,14 @@ def main(
         user: deepest clicks the deepest voxel of the largest error; mixed draws prompts of all kinds.
         strips: draws the first clicks of so many cases.
         plane: of the strips: axial, coronal or sagittal.
-        protocol: clicks, or cvpr25.
+        protocol: clicks; cvpr25; or planes, one scribble in each plane at 1x1x1 and 0.7x0.7x5 mm.
     """
     names = ensure_tuple(methods.split(",") if isinstance(methods, str) else methods)
-    choices = (("protocol", protocol, (CLICKS, CVPR25)), ("user", user, USERS), ("plane", plane, tuple(PLANES)))
+    choices = (
+        ("protocol", protocol, (CLICKS, CVPR25, THREE_PLANES)),
+        ("user", user, USERS),
+        ("plane", plane, tuple(PLANES)),
+    )
     for name, value, known in choices:
         if value not in known:
             raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")
@@ -107,18 +113,16 @@ def main(
                 choose(paths, cases, seed), names, files, Path(output_dir), source=folder.resolve()
             )
         else:
-            told = evaluate_clicks(
-                choose(list_cases(folder, part, fold), cases, seed),
-                named_labels(folder, labels if isinstance(labels, str) else ensure_tuple(labels)),
-                names,
-                files,
-                Path(output_dir),
-                source=folder.resolve(),
-                user=user,
-                seed=seed,
-                strips=strips,
-                plane=plane,
-            )
+            chosen = choose(list_cases(folder, part, fold), cases, seed)
+            named = named_labels(folder, labels if isinstance(labels, str) else ensure_tuple(labels))
+            output = Path(output_dir)
+            if protocol == THREE_PLANES:
+                told = evaluate_planes(chosen, named, names, files, output)
+            else:
+                source = folder.resolve()
+                told = evaluate_clicks(
+                    chosen, named, names, files, output, source=source, user=user, seed=seed, strips=strips, plane=plane
+                )
     finally:
         locks.release()
     print(told)

@@ -225,8 +225,7 @@ def test_run_ids(bundle, files):
 @pytest.mark.parametrize("files", [TRAIN, EVALUATE, INFERENCE], ids=lambda files: files[-1])
 def test_everything_is_instantiated(files, trained, models, tmp_path):
     created = workflow(trained.bundle, files, trained.dataset, tmp_path)
-    if not (takes_prompts(trained.bundle) and files == INFERENCE):  # which is one call, without data set and evaluator
-        assert created.check_properties() == []
+    assert created.check_properties() == []
     for key in created.parser.config:
         if key not in ("run", "training", "evaluating", "initialize", "imports", "_meta_"):
             created.parser.get_parsed_content(key)

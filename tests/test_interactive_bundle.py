@@ -96,6 +96,9 @@ def test_evaluation_of_clicks(dataset, weights, tmp_path):
     ((method, by_label),) = figures.items()
     ((label, found),) = by_label.items()
     assert found["dice_after_0"]["mean"] == 0 and found["dice_after_10"]["mean"] > 0
+    (record,) = (tmp_path / "eval/records").iterdir()
+    settings = json.loads(record.read_text(encoding="utf-8"))["settings"]
+    assert settings["weights"] == record.stem and {"growth", "leaving", "crop"} <= set(settings)
     chosen = {"labels": 1, "checkpoint": str(tmp_path / "models/model.pt")}
     run(BUNDLE, EVALUATE, dataset, tmp_path / "one", "evaluating", **chosen)
     one = json.loads((tmp_path / "one/eval/summary.json").read_text(encoding="utf-8"))[method]
@@ -107,16 +110,8 @@ def test_evaluation_of_clicks(dataset, weights, tmp_path):
 
 def test_a_click_on_a_scan(dataset, weights, tmp_path):
     scan = Path(load_datalist(dataset, "test")[0]["image"])
-    run(
-        BUNDLE,
-        INFERENCE,
-        dataset,
-        tmp_path,
-        "evaluating",
-        image=str(scan),
-        foreground=[[4, 5, 3]],
-        background=[[0, 0, 0]],
-    )
+    clicks = {"foreground": [[4, 5, 3]], "background": [[0, 0, 0]]}
+    run(BUNDLE, INFERENCE, dataset, tmp_path, "evaluating", image=str(scan), **clicks)
     mask = nib.load(tmp_path / "eval" / f"{scan.name.removesuffix('.nii.gz')}_seg.nii.gz")
     voxels = np.asarray(mask.dataobj)
     np.testing.assert_allclose(mask.affine, nib.load(scan).affine, atol=1e-5)
@@ -146,16 +141,12 @@ def test_prompts_that_are_none(settings, said, dataset, weights, tmp_path):
 @pytest.mark.slow
 def test_networks_of_one_logit_are_not_averaged(dataset, weights, tmp_path):
     """Their softmax would be 1 everywhere."""
-    scan, file = load_datalist(dataset, "test")[0]["image"], str(tmp_path / "models/model.pt")
+    weights_twice = [str(tmp_path / "models/model.pt")] * 2
+    options = {
+        "image": load_datalist(dataset, "test")[0]["image"],
+        "foreground": [[4, 5, 3]],
+        "checkpoint": weights_twice,
+    }
     with pytest.raises(RuntimeError) as raised:
-        run(
-            BUNDLE,
-            INFERENCE,
-            dataset,
-            tmp_path,
-            "evaluating",
-            image=scan,
-            foreground=[[4, 5, 3]],
-            checkpoint=[file, file],
-        )
+        run(BUNDLE, INFERENCE, dataset, tmp_path, "evaluating", **options)
     assert "expected one checkpoint" in str(root_cause(raised.value))

@@ -22,6 +22,7 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
+from monailabel_app.studies.sessions import is_session_id
 from rep3d.files import read_json, read_record, remove_parts, whole_file
 from rep3d.format_number import check_format
 from rep3d.interactive.editing import LabelEdit
@@ -155,7 +156,9 @@ def read_folders(root: Path) -> list[tuple[SessionFolder, SessionRecord]]:
     root.chmod(0o700)
     remove_parts(root)
     found = []
-    for folder in map(SessionFolder, sorted(root.iterdir())):
+    for folder in (
+        SessionFolder(path) for path in sorted(root.iterdir()) if path.is_dir() and is_session_id(path.name)
+    ):
         try:
             record = folder.read_record()
         except (ValueError, TypeError) as error:

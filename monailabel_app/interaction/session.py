@@ -16,7 +16,7 @@ from monailabel_app.errors import RequestError
 from monailabel_app.interaction.disk import SessionFolder, SessionRecord
 from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.turn import Priority
-from rep3d.interactive.correction import TILES
+from rep3d.interactive.correction import TILES, Correction
 from rep3d.interactive.editing import Answer, LabelEdit, Scene
 from rep3d.interactive.prompts import Prompt
 
@@ -71,6 +71,8 @@ class InteractiveSession:
         self._name = ""
         self._edit: LabelEdit | None = None  # of the label of that name
         self._taken: torch.Tensor | None = None  # by labels that are locked, for the label in memory
+        self._coarse: dict[str, tuple[Correction, ...]] = {}  # what is to be refined of labels that are not in memory
+        self._holder: int | None = None  # the thread that holds the session
 
     @property
     def id(self) -> str:
@@ -93,12 +95,19 @@ class InteractiveSession:
         Raises:
             RequestError: 404, the session was removed meanwhile; 503, too many wait.
         """
+        if self._holder == threading.get_ident():
+            yield
+            return
         if not self._admitted.acquire(blocking=False):
             raise RequestError(503, "too many clicks are waiting already, try again later")
         try:
             with self._held():
                 self._before_use(self)
-                yield
+                self._holder = threading.get_ident()
+                try:
+                    yield
+                finally:
+                    self._holder = None
         finally:
             self._admitted.release()
 
@@ -154,14 +163,15 @@ class InteractiveSession:
             Whether there is more to do.
         """
         with self._held():
-            edit = self._edit
-            if edit is None or not edit.is_coarse:
+            label = self._name if self._edit is not None and self._edit.is_coarse else next(iter(self._coarse), None)
+            if label is None:
                 return False
+            edit = self._get(label)
             with self._scene(None, priority, tiles=1) as scene:
                 changed = edit.refine(scene)
             if changed is not None:
-                self._write(self._name, edit)
-            return edit.is_coarse
+                self._write(label, edit)
+            return edit.is_coarse or bool(self._coarse)
 
     def mask(self, label: str) -> np.ndarray:
         """(D, H, W) of bool, not to be changed.
@@ -262,7 +272,8 @@ class InteractiveSession:
         if not self._lock.acquire(blocking=False):
             return False
         try:
-            self._image, self._edit, self._taken = None, None, None
+            self._let_go()
+            self._image = None
             return True
         finally:
             self._lock.release()
@@ -310,8 +321,16 @@ class InteractiveSession:
         """The label, which takes the place of another one in memory; a new one counts once it is written."""
         if self._edit is None or self._name != label:
             edit = self._read(label) if label in self.record.labels else self._new(label)
-            self._name, self._edit, self._taken = label, edit, None
+            self._let_go()
+            edit.go_on_refining(self._coarse.pop(label, ()))
+            self._name, self._edit = label, edit
         return self._edit
+
+    def _let_go(self) -> None:
+        """Of the label in memory; on disk it is as it is there, but for what is to be refined."""
+        if self._edit is not None and self._edit.is_coarse:
+            self._coarse[self._name] = self._edit.coarse
+        self._edit, self._taken = None, None
 
     def _new(self, label: str) -> LabelEdit:
         if not label.strip() or not label.isprintable() or len(label) > MAX_NAME:

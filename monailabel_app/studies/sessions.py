@@ -131,11 +131,11 @@ class Sessions:
 
     def _folders(self) -> list[Path]:
         """Of all sessions, and of those that are being made or were when the server was killed."""
-        return [folder for folder in self.root.iterdir() if _is_name(folder.name)]
+        return [folder for folder in self.root.iterdir() if is_session_id(folder.name)]
 
     def _read(self, session_id: str) -> Session | None:
         """None where there is no such session, or not all of it yet."""
-        return read_record(self.root / session_id / FILE, Session) if _is_name(session_id) else None
+        return read_record(self.root / session_id / FILE, Session) if is_session_id(session_id) else None
 
     def _write(self, session: Session) -> None:
         write_json(self.root / session.name / FILE, session.json())
@@ -145,7 +145,7 @@ class Sessions:
         return session.is_expired if session else folder.stat().st_mtime + self.expiry < time.time()
 
 
-def _is_name(text: str) -> bool:
+def is_session_id(text: str) -> bool:
     """Whether a text may name a session, and so a folder."""
     try:
         return str(uuid.UUID(text)) == text

@@ -7,7 +7,8 @@ samples, and with both the clicks' own voxels are what the clicks say.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,15 @@ SMOOTHNESS, CONTRAST = 10.0, 0.05
 # of the longest reach and the least smoothness, with which larger objects seldom collapse into their clicks.
 NEAR, NEAR_SMOOTHNESS, NEAR_CONTRAST = 40.0, 3.0, 0.05
 LIMITS = (3.0, 2.5, 2.0, 1.5, 1.0)  # standard deviations that region growing tries
+
+# By these results are told from those of other parameters.
+_SIGHT = {"voxels": MOST_VOXELS, "quantiles": QUANTILES}
+_HISTOGRAMS = {**_SIGHT, "bins": BINS, "bin width": BIN_WIDTH}
+SETTINGS: dict[str, Mapping[str, Any]] = {
+    "graph_cut": {**_HISTOGRAMS, "smoothness": SMOOTHNESS, "contrast": CONTRAST},
+    "graph_cut_near": {**_HISTOGRAMS, "near": NEAR, "smoothness": NEAR_SMOOTHNESS, "contrast": NEAR_CONTRAST},
+    "region_growing": {**_SIGHT, "limits": LIMITS},
+}
 
 
 def graph_cut(

@@ -12,12 +12,18 @@ from monai.inferers import SimpleInferer
 
 from rep3d.evaluation.click_cases import Case, Labels, read_ras
 from rep3d.evaluation.clicks import Segment
-from rep3d.interactive.correction import SIZE, Network, correct
+from rep3d.interactive.correction import CROP, GROWTH, LEAVING, SHARE, SIZE, Network, correct
 from rep3d.interactive.cubes import cube_edge
 from rep3d.interactive.prompts import Prompt
 from rep3d.training.checkpoints import load_deployed
 
 ALL_TILES = 10_000  # the whole answer, of which the rest may come later where somebody waits
+CORRECTING = {
+    "growth": GROWTH,
+    "share": SHARE,
+    "leaving": LEAVING,
+    "crop": CROP,
+}  # by which results are told from others
 
 
 def ours(network: Network, size: int = SIZE) -> Segment:

@@ -15,7 +15,7 @@ from torch import nn
 
 from rep3d.data.cases import Item
 from rep3d.evaluation.click_cases import named_labels
-from rep3d.evaluation.click_methods import ours
+from rep3d.evaluation.click_methods import CORRECTING, ours
 from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, deepest_user, evaluate
 from rep3d.interactive.correction import SIZE
@@ -59,7 +59,9 @@ def score_clicks(
     folder = Path(output_dir)
     chosen = named_labels(Path(dataset_dir), labels if isinstance(labels, str) else ensure_tuple(labels))
     digest = _digest([checkpoint] if isinstance(checkpoint, str | os.PathLike) else checkpoint)
-    method = Method(ours(lambda channels: inferer(channels.to(device), network), size), settings={"weights": digest})
+    method = Method(
+        ours(lambda channels: inferer(channels.to(device), network), size), settings={"weights": digest, **CORRECTING}
+    )
     record = folder / "records" / f"{digest}.json"
     settings = {"labels": chosen, "user": USER, "size": size}
     records = evaluate(method, items, chosen, record, settings, lambda case: deepest_user, doing="Clicking")

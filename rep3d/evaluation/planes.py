@@ -19,7 +19,8 @@ from rep3d.evaluation.montage import PLANES
 from rep3d.evaluation.pictures import save_picture
 from rep3d.interactive.prompts import Prompt
 
-WIDTH, LEAST_HEIGHT = 12.0, 1.5  # inches of all panels
+WIDTH = 12.0  # inches of all panels, and their greatest height
+LEAST_COLUMN, GAP, ABOVE, BELOW = 1.8, 0.15, 0.3, 0.6  # inches round them, for what is written there
 WINDOW = (1, 99)  # percentiles of a slice that are black and white
 
 
@@ -45,19 +46,32 @@ def draw_planes(
     places = [_reoriented(np.array(prompt.positions) / sizes, to_ras, image.shape) for prompt in prompts]
     spacing = _reordered(sizes, to_ras)
     centre = np.clip(np.round(places[-1].mean(0)).astype(int), 0, np.array(voxels.shape) - 1)
+    planes = list(reversed(PLANES.items()))
     extent = np.array(voxels.shape) * spacing  # millimetres
-    across, up = ([float(extent[_in_plane(axis)[side]]) for axis in reversed(PLANES.values())] for side in (0, 1))
-    height = min(max(WIDTH * max(up) / sum(across), LEAST_HEIGHT), WIDTH)
-    figure = Figure((WIDTH, height + 0.9), dpi=110, layout="compressed")
-    panels = figure.subplots(1, 3, width_ratios=across)  # so that a millimetre is as long in each of them
-    for axes, (name, axis) in zip(panels, reversed(PLANES.items()), strict=True):
-        _draw_slice(axes, voxels, shown, axis, int(centre[axis]), spacing)
+    figure, panels = _panels([tuple(extent[list(_in_plane(axis))]) for _, axis in planes])
+    for axes, (name, axis) in zip(panels, planes, strict=True):
+        _draw_slice(axes, voxels, shown, axis, int(centre[axis]))
         for prompt, place in zip(prompts, places, strict=True):
             _draw_prompt(axes, prompt, place, voxels.shape, axis, int(centre[axis]))
         axes.set_title(f"{name}, slice {centre[axis] + 1} of {voxels.shape[axis]}", fontsize=9)
         axes.set_xlabel("front on the left" if name == "sagittal" else "right on the left", fontsize=8)
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(handles=_legend(), loc="lower center", ncols=3, frameon=False, fontsize=8)
     return save_picture(figure, path)
+
+
+def _panels(sizes: Sequence[tuple[float, float]]) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each of these millimetres across and up, of which each is as long in all panels."""
+    inches = min(WIDTH / sum(across for across, _ in sizes), WIDTH / max(up for _, up in sizes))  # of a millimetre
+    columns = [max(across * inches, LEAST_COLUMN) + GAP for across, _ in sizes]
+    width, height = sum(columns), max(up for _, up in sizes) * inches + ABOVE + BELOW
+    figure = Figure((width, height), dpi=110)
+    panels, left = [], 0.0
+    for (across, up), column in zip(sizes, columns, strict=True):
+        x = left + (column - across * inches) / 2
+        y = BELOW + (height - ABOVE - BELOW - up * inches) / 2
+        panels.append(figure.add_axes((x / width, y / height, across * inches / width, up * inches / height)))
+        left += column
+    return figure, panels
 
 
 def _reordered(values: np.ndarray, to_ras: np.ndarray) -> np.ndarray:
@@ -72,13 +86,11 @@ def _reoriented(voxels: np.ndarray, to_ras: np.ndarray, shape: Sequence[int]) ->
     return _reordered(np.where(to_ras[:, 1] > 0, voxels, np.array(shape) - 1 - voxels), to_ras)
 
 
-def _draw_slice(axes: Axes, image: np.ndarray, mask: np.ndarray, axis: int, index: int, spacing: np.ndarray) -> None:
-    across, up = _in_plane(axis)
-    aspect = spacing[up] / spacing[across]
+def _draw_slice(axes: Axes, image: np.ndarray, mask: np.ndarray, axis: int, index: int) -> None:
     values, inside = (np.take(volume, index, axis).T[::-1, ::-1] for volume in (image, mask))
     low, high = np.percentile(values, WINDOW)
-    axes.imshow(values, "gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect)
-    axes.imshow(inside[..., None] * to_rgba(MASK, 0.4), aspect=aspect)
+    axes.imshow(values, "gray", vmin=low, vmax=max(high, low + 1e-6), aspect="auto")
+    axes.imshow(inside[..., None] * to_rgba(MASK, 0.4), aspect="auto")
     if inside.any():
         axes.contour(np.pad(inside, 1), [0.5], colors=[MASK], linewidths=1.1,
                      extent=(-1, inside.shape[1], -1, inside.shape[0]))  # fmt: skip

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from rep3d.interactive.grid import Grid
-from rep3d.interactive.prompts import AREA_VALUE, Prompt, draw
+from rep3d.interactive.grid import Grid, bounds
+from rep3d.interactive.prompts import AREA_VALUE, Prompt, draw, reaches
 
 CHANNELS = ("image", "previous mask", "positive prompts", "negative prompts", "taken")
 QUANTILES = (0.005, 0.995)  # of the image within which it is clipped
+FLAT = 1e-5  # of the image's values: what deviates less is rounding
 NEIGHBOURHOOD = 12  # voxels round the newest positive prompt whose spread is the width of the window
 LEAST_WIDTH = 0.1  # of the window, in standard deviations of the whole image
 
@@ -42,12 +44,13 @@ def input_channels(
 
 def standardize(image: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     """Clipped to `QUANTILES`, with mean 0 and standard deviation 1 inside the scan, and 0 outside."""
-    values = image[inside]
+    values = torch.from_numpy(image.numpy()[inside.numpy()])  # many times as fast as torch's own indexing
     if not values.numel():
         return torch.zeros_like(image)
-    low, high = torch.quantile(values[:: max(1, values.numel() // 100_000)], torch.tensor(QUANTILES)).tolist()
+    low, high = np.quantile(values[:: max(1, values.numel() // 100_000)].numpy(), QUANTILES).tolist()
     values = values.clamp(low, high)
-    deviation = values.std(correction=0).clamp(min=1e-6 * (high - low) + 1e-12)
+    # A constant image stays 0: what differs in it are roundings.
+    deviation = values.std(correction=0).clamp(min=FLAT * max(abs(low), abs(high)) + 1e-12)
     return (image.clamp(low, high) - values.mean()) / deviation * inside
 
 
@@ -85,7 +88,7 @@ def spread(image: torch.Tensor, inside: torch.Tensor, core: torch.Tensor) -> tor
     cost[~within] = FAR
     distance = torch.full_like(cost, FAR).masked_fill(seeds, 0)
     for _ in range(2 * max(small.shape)):
-        closer = torch.minimum(distance, cost - F.max_pool3d(-distance, 3, 1, 1))
+        closer = torch.minimum(distance, cost + _least_nearby(distance))
         if torch.equal(closer, distance):
             break
         distance = closer
@@ -93,18 +96,27 @@ def spread(image: torch.Tensor, inside: torch.Tensor, core: torch.Tensor) -> tor
     return F.interpolate(near, image.shape, mode="trilinear")[0, 0] * inside
 
 
+def _least_nearby(values: torch.Tensor) -> torch.Tensor:
+    """The smallest value of each voxel and its 26 neighbours, several times as fast as `max_pool3d` gives it."""
+    for axis in range(-3, 0):
+        least, count = values.clone(), values.shape[axis] - 1
+        for there, here in ((0, 1), (1, 0)):
+            part = least.narrow(axis, here, count)
+            torch.minimum(part, values.narrow(axis, there, count), out=part)
+        values = least
+    return values
+
+
 def _window(
     image: torch.Tensor, inside: torch.Tensor, shown: torch.Tensor, neighbourhood: int = NEIGHBOURHOOD
 ) -> torch.Tensor:
     if not shown.any():
         shown = inside
-    if not shown.any():
+    box = bounds(shown)
+    if box is None:
         return torch.zeros_like(image)
-    near = tuple(
-        slice(max(int(indices.min()) - neighbourhood, 0), int(indices.max()) + neighbourhood + 1)
-        for indices in shown.nonzero().unbind(1)
-    )
-    level = image[shown].median()
+    near = tuple(slice(max(side.start - neighbourhood, 0), side.stop + neighbourhood) for side in box)
+    level = torch.from_numpy(image.numpy()[shown.numpy()]).median()
     width = image[near][inside[near]].std(correction=0).clamp(min=LEAST_WIDTH)
     return torch.tanh((image - level) / width) * inside
 
@@ -112,7 +124,7 @@ def _window(
 def _newest_core(prompts: Sequence[Prompt], positive: bool, inside: torch.Tensor, grid: Grid) -> torch.Tensor | None:
     """The middle of the newest prompt of that sign that lies on the grid and in the scan, bool."""
     for prompt in reversed(prompts):
-        if prompt.positive == positive:
+        if prompt.positive == positive and reaches(prompt, grid):
             drawn = draw([prompt], grid).amax(0) * inside
             if drawn.any():
                 return drawn > 0.5 * drawn.max()

@@ -1,7 +1,7 @@
 """From prompts and a mask to the corrected mask of a scan: where to look, what may change, and what must hold.
 
 The network sees a cube of `SIZE` voxels, the working grid. It begins round the newest prompts at the scan's own
-resolution and grows while the change touches its border, up to the whole scan. Where it grew, cubes at full resolution
+resolution and grows while what changes there leaves it, up to the whole scan. Where it grew, cubes at full resolution
 then redraw the border of what changed.
 
 Whatever the network answers:
@@ -13,24 +13,31 @@ Whatever the network answers:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from rep3d.interactive.channels import input_channels, standardize
-from rep3d.interactive.grid import Grid, Triple, covered, resample
+from rep3d.interactive.grid import Box, Grid, Triple, bounds, box_of, covered, resample
 from rep3d.interactive.prompts import Prompt, radius
 
 Network = Callable[[torch.Tensor], torch.Tensor]  # (B, 5, D, H, W) -> logits (B, 1, D, H, W)
 
 SIZE = 64  # voxels of the working grid along each axis
-GROWTH = 1.5  # of the working grid's spacing while the change touches its border
-TOUCHING = 0.02  # share of the scan's voxels on a face whose change makes it grow
+GROWTH = 1.5  # of the working grid's spacing while the change leaves it
+SHARE = 0.02  # of the scan's voxels on a face, whose change makes it grow; or the change of a tube of
+LEAVING = 4  # voxels there, or of fewer, if it is as thin inside
 CROP = 16  # voxels of the first working grid round the newest prompts, on each side: what they change touches this crop
 TILES = 4  # at most, before the answer; more are left for later
+SLAB = 2**20  # voxels of the scan that are redrawn at once
+TOUCHING = np.ones((3, 3, 3), dtype=bool)  # voxels that share a face, an edge or a corner are connected
 
 
 @dataclass(frozen=True)
@@ -38,20 +45,30 @@ class Correction:
     """A corrected mask.
 
     Attributes:
-        mask: the label against the rest, bool, of the scan's shape.
+        before: the mask as it was given; not a copy.
         changed: the smallest box that holds all voxels that differ from before; None where none does.
+        part: the corrected mask within that box.
         grid: the working grid at which the answer was found.
         locked: positive prompts without effect, because they lie in a locked label.
         tiles: cubes at full resolution whose border is still as coarse as the grid, see `refine`.
         region: voxels of `grid` that were allowed to change.
     """
 
-    mask: torch.Tensor
-    changed: tuple[slice, slice, slice] | None
+    before: torch.Tensor
+    changed: Box | None
+    part: torch.Tensor | None
     grid: Grid
     locked: tuple[Prompt, ...]
     tiles: tuple[Grid, ...]
     region: torch.Tensor
+
+    @cached_property
+    def mask(self) -> torch.Tensor:
+        """The label against the rest, bool, of the scan's shape; where that is large, `part` is had for less."""
+        mask = self.before.clone()
+        if self.changed is not None and self.part is not None:
+            mask[self.changed] = self.part
+        return mask
 
 
 def correct(
@@ -80,23 +97,21 @@ def correct(
         tiles: how many cubes at full resolution to redraw before answering.
 
     Raises:
-        ValueError: no new prompt, one that lies outside the scan, shapes that differ, or an answer that is not finite.
+        ValueError: no new prompt, one that lies outside the scan, shapes that differ, an image that is not finite where
+            the network looks, or an answer that is not.
     """
     scan = Grid.of_scan(image.shape, spacing)
     previous = torch.zeros(scan.shape, dtype=torch.bool) if previous is None else previous
     taken = torch.zeros(scan.shape, dtype=torch.bool) if taken is None else taken
     _check(scan, prompts, new, previous, taken)
+    if tiles < 0:
+        raise ValueError(f"tiles must be 0 or more, got {tiles}")
     first = _first_grid(scan, prompts[-new:], size)
-    crop = _crop(first, prompts[-new:])
-    grid, coarse, before, logits = _look(network, image, scan, first, prompts, previous, taken)
-    region = _reached(coarse != before, grid, crop)
-    mask = previous.clone()
-    _redraw(mask, scan, grid, logits, region, taken)
-    locked = _keep_promises(mask, scan, prompts, taken)
+    grid, coarse, region, logits = _look(network, image, scan, first, prompts, new, previous, taken)
+    claims = _claims(prompts, scan)
     todo = tuple(_tiles(scan, grid, coarse, region, prompts[-1], size))
-    answer = Correction(mask, None, grid, locked, todo, region)
-    answer = refine(network, image, spacing, answer, prompts, taken=taken, tiles=tiles)
-    return replace(answer, changed=_bounds(answer.mask != previous))
+    answer = Correction(previous, None, None, grid, _locked(claims, prompts, taken), todo, region)
+    return _redrawn(network, image, scan, answer, prompts, claims, taken, tiles, logits)
 
 
 def refine(
@@ -109,19 +124,54 @@ def refine(
     taken: torch.Tensor | None = None,
     tiles: int = TILES,
 ) -> Correction:
-    """The answer with the next of its tiles redrawn at full resolution."""
+    """The answer with the next of its tiles redrawn at full resolution.
+
+    What was given as `previous` may by now be what was answered, or still be what it was.
+    """
     scan = Grid.of_scan(image.shape, spacing)
     taken = torch.zeros(scan.shape, dtype=torch.bool) if taken is None else taken
-    mask = answer.mask.clone()
-    for tile in answer.tiles[:tiles]:
-        coarse = resample(mask, scan, tile) >= 0.5
-        locked = resample(taken, scan, tile) >= 0.5
-        logits = _answer(network, _channels(image, scan, tile, coarse, prompts, locked))
-        region = resample(answer.region, answer.grid, tile) > 0
-        _redraw(mask, scan, tile, logits, region, taken)
-    _keep_promises(mask, scan, prompts, taken)
-    changed = _bounds(mask != answer.mask)
-    return replace(answer, mask=mask, changed=changed, tiles=answer.tiles[tiles:])
+    return _redrawn(network, image, scan, answer, prompts, _claims(prompts, scan), taken, tiles)
+
+
+def _redrawn(
+    network: Network,
+    image: torch.Tensor,
+    scan: Grid,
+    answer: Correction,
+    prompts: Sequence[Prompt],
+    claims: _Claims,
+    taken: torch.Tensor,
+    tiles: int,
+    logits: torch.Tensor | None = None,
+) -> Correction:
+    """The answer with what its grid's logits, where given, and the next of its tiles say, and with all promises kept.
+
+    Works on the smallest part of the scan that holds all of it.
+    """
+    reach = radius(finest_spacing(scan, answer.grid.shape[0]))
+    now, later = answer.tiles[:tiles], answer.tiles[tiles:]
+    broken = _box_round(claims.voxels[_unkept(claims, answer.before, taken, (0, 0, 0), reach)])
+    around = [_touched(answer.region, answer.grid, scan), *(_touched(None, tile, scan) for tile in now)]
+    box = _hull([answer.changed, broken, *around])
+    if box is None:
+        return replace(answer, tiles=later)
+    start, part = tuple(side.start for side in box), scan.part(box)
+    before, locked = answer.before[box], taken[box]
+    mask = before.clone()
+    if answer.changed is not None and answer.part is not None:
+        mask[_moved(answer.changed, start, -1)] = answer.part
+    if logits is not None:
+        _redraw(mask, part, answer.grid, logits, answer.region, locked)
+    for tile in now:
+        coarse, kept_out = resample(mask, part, tile) >= 0.5, resample(taken, scan, tile) >= 0.5
+        finer = _answer(network, _channels(image, scan, tile, coarse, prompts, kept_out))
+        _redraw(mask, part, tile, finer, resample(answer.region, answer.grid, tile) > 0, locked)
+    unkept = _unkept(claims, mask, locked, start, reach)
+    mask.numpy()[tuple((claims.voxels[unkept] - start).T)] = claims.positive[unkept]
+    changed = bounds(mask != before)
+    if changed is None:
+        return replace(answer, changed=None, part=None, tiles=later)
+    return replace(answer, changed=_moved(changed, start, 1), part=mask[changed].clone(), tiles=later)
 
 
 def finest_spacing(scan: Grid, size: int = SIZE) -> float:
@@ -200,27 +250,32 @@ def _look(
     scan: Grid,
     grid: Grid,
     prompts: Sequence[Prompt],
+    new: int,
     previous: torch.Tensor,
     taken: torch.Tensor,
 ) -> tuple[Grid, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The working grid that holds the whole change, the masks after and before on it, and the logits."""
-    centre = _middle(*prompts[-1].bounds)
+    """The working grid that holds the whole change, on it the mask and the region that may change, and the logits."""
+    crop = _crop(grid, prompts[-new:])
+    centre = _middle(*_joint_bounds(prompts[-new:]))
     while True:
         before = resample(previous, scan, grid) >= 0.5
         locked = resample(taken, scan, grid) >= 0.5
         logits = _answer(network, _channels(image, scan, grid, before, prompts, locked))
         after = (logits > 0) & covered(scan, grid) & ~locked
+        region = _reached(after != before, grid, crop)
         spacing, coarsest = grid.spacing[0], _coarsest(scan, grid.shape[0])
-        if spacing >= coarsest or not _touches_border(after != before, scan, grid):
-            return grid, after, before, logits
+        if spacing >= coarsest or not _goes_on(region, before, scan, grid):
+            return grid, after, region, logits
         grid = clamped_cube(scan, centre, min(spacing * GROWTH, coarsest), grid.shape[0])
 
 
 def _channels(
     image: torch.Tensor, scan: Grid, grid: Grid, mask: torch.Tensor, prompts: Sequence[Prompt], taken: torch.Tensor
 ) -> torch.Tensor:
-    inside = covered(scan, grid)
-    return input_channels(standardize(resample(image, scan, grid), inside), inside, mask, prompts, taken, grid)
+    values, inside = resample(image, scan, grid), covered(scan, grid)
+    if not torch.isfinite(values).all():
+        raise ValueError("the image is NaN or infinite near the prompts, expected finite values")
+    return input_channels(standardize(values, inside), inside, mask, prompts, taken, grid)
 
 
 def _answer(network: Network, channels: torch.Tensor) -> torch.Tensor:
@@ -230,71 +285,135 @@ def _answer(network: Network, channels: torch.Tensor) -> torch.Tensor:
     return logits
 
 
-def _touches_border(change: torch.Tensor, scan: Grid, grid: Grid) -> bool:
-    """Whether more than a few of the scan's voxels changed on a face beyond which the scan goes on."""
+def _goes_on(region: torch.Tensor, before: torch.Tensor, scan: Grid, grid: Grid) -> bool:
+    """Whether the region leaves the grid through a face beyond which the scan goes on.
+
+    It does with more than `SHARE` of a face, or by a tube; what only moves the border of the mask before is none.
+    """
     inside = covered(scan, grid)
     for axis in range(3):
         low, high = grid.positions(axis)[[0, -1]].tolist()
         last = (scan.shape[axis] - 1) * scan.spacing[axis]
-        for index, goes_on in ((0, low > grid.spacing[axis]), (-1, high < last - grid.spacing[axis])):
-            changed, all_of_them = (int(one.select(axis, index).sum()) for one in (change, inside))
-            if goes_on and changed > TOUCHING * all_of_them:
-                return True
+        volumes = [one.movedim(axis, 0).numpy() for one in (region, before, inside)]
+        for goes_on, step in ((low > grid.spacing[axis], 1), (high < last - grid.spacing[axis], -1)):
+            layers, mask, scanned = (one[::step] for one in volumes)
+            if goes_on and layers[0].any():
+                tube = layers[:LEAVING] & ~_border(mask[: LEAVING + 1])[:LEAVING]
+                if layers[0].sum() > SHARE * scanned[0].sum() or _leaves(tube):
+                    return True
     return False
+
+
+def _border(mask: np.ndarray) -> np.ndarray:
+    """The voxels of a mask next to others, and these."""
+    return ndimage.binary_dilation(mask, TOUCHING) & ~ndimage.binary_erosion(mask, TOUCHING, border_value=1)
+
+
+def _leaves(layers: np.ndarray) -> bool:
+    """Whether a tube of the layers next to a face leaves through it, the first of them.
+
+    That is a connected part with `LEAVING` voxels there, or with fewer, if it is as thin inside.
+    """
+    parts, count = ndimage.label(layers, TOUCHING)
+    there, inside = (np.bincount(layer.ravel(), minlength=count + 1)[1:] for layer in (parts[0], parts[-1]))
+    return bool(((there >= LEAVING) | (there > 0) & (inside > 0) & (inside <= 2 * there)).any())
 
 
 def _reached(change: torch.Tensor, grid: Grid, crop: tuple[Triple, Triple]) -> torch.Tensor:
     """The connected regions of the change that touch the crop round the newest prompts."""
-    labels, _ = ndimage.label(change.numpy(), np.ones((3, 3, 3)))
+    labels, count = ndimage.label(change.numpy(), TOUCHING)
     slices = []
     for axis, (low, high) in enumerate(zip(*crop, strict=True)):
         positions = grid.positions(axis)
         inside = ((positions >= low) & (positions <= high)).nonzero().flatten().tolist()
         slices.append(slice(inside[0], inside[-1] + 1) if inside else slice(0, 0))
-    touching = np.unique(labels[tuple(slices)])
-    return torch.from_numpy(np.isin(labels, touching[touching > 0]))
+    touching = np.zeros(count + 1, dtype=bool)
+    touching[labels[tuple(slices)]] = True
+    touching[0] = False
+    return torch.from_numpy(touching[labels])
 
 
 def _redraw(
     mask: torch.Tensor, scan: Grid, grid: Grid, logits: torch.Tensor, region: torch.Tensor, taken: torch.Tensor
 ) -> None:
-    """Set the mask's voxels that lie in the region, or next to it, by the logits."""
-    where = scan.within(grid)
-    part = scan.part(where)
-    if not all(part.shape):
+    """Set the mask's voxels that lie in the region, or next to it, by the logits; `scan` may be a part of one."""
+    where = _touched(region, grid, scan)
+    if where is None:
         return
-    allowed = resample(region, grid, part) > 0
-    inside = (resample(logits, grid, part) > 0) & ~taken[where]
-    mask[where] = torch.where(allowed, inside, mask[where])
+    rows = max(1, SLAB // math.prod(side.stop - side.start for side in where[1:]))
+    for start in range(where[0].start, where[0].stop, rows):
+        some = (slice(start, min(start + rows, where[0].stop)), *where[1:])
+        part = scan.part(some)
+        allowed = resample(region, grid, part) > 0
+        inside = (resample(logits, grid, part) > 0) & ~taken[some]
+        mask[some] = torch.where(allowed, inside, mask[some])
 
 
-def _keep_promises(
-    mask: torch.Tensor, scan: Grid, prompts: Sequence[Prompt], taken: torch.Tensor
-) -> tuple[Prompt, ...]:
-    """Set the voxels of points and scribbles to what they say, and return the positive ones that are locked."""
-    locked = []
-    for number, prompt in enumerate(prompts):
-        if prompt.kind in ("box", "lasso"):
-            continue
-        later = [other for other in prompts[number + 1 :] if other.positive != prompt.positive]
-        for position in prompt.positions:
-            voxel = scan.voxel(position)
-            if prompt.positive and taken[voxel]:
-                locked.append(prompt)
-            elif not _contradicted(position, later, scan):
-                mask[voxel] = prompt.positive
-    return tuple(dict.fromkeys(locked))
+def _touched(region: torch.Tensor | None, grid: Grid, scan: Grid) -> Box | None:
+    """The part of the scan that a region of a grid, or all of it, has to do with: two voxels of either more."""
+    box = tuple(slice(0, n) for n in grid.shape) if region is None else bounds(region)
+    if box is None:
+        return None
+    sides = []
+    for axis, side in enumerate(box):
+        spacing, margin = scan.spacing[axis], 2 * max(grid.spacing[axis], scan.spacing[axis])
+        low, high = (
+            grid.origin[axis] + grid.spacing[axis] * end - scan.origin[axis] for end in (side.start, side.stop - 1)
+        )
+        first, last = math.ceil((low - margin) / spacing), math.floor((high + margin) / spacing)
+        sides.append(slice(max(first, 0), min(last + 1, scan.shape[axis])))
+    return (sides[0], sides[1], sides[2]) if all(side.start < side.stop for side in sides) else None
 
 
-def _contradicted(position: Triple, later: Sequence[Prompt], scan: Grid) -> bool:
-    reach = radius(finest_spacing(scan))
-    for prompt in later:
-        if prompt.kind in ("box", "lasso"):
-            continue
-        nearest = torch.tensor(prompt.positions, dtype=torch.float64) - torch.tensor(position, dtype=torch.float64)
-        if nearest.norm(dim=1).min() <= reach:
-            return True
-    return False
+class _Claims(NamedTuple):
+    """What points and scribbles say of their voxels, the oldest first.
+
+    Attributes:
+        positions, voxels: (n, 3).
+        places: (n,), each voxel as one number.
+        positive: (n,) of bool.
+        prompt: (n,), the number of each one's prompt.
+    """
+
+    positions: np.ndarray
+    voxels: np.ndarray
+    places: np.ndarray
+    positive: np.ndarray
+    prompt: np.ndarray
+
+
+def _claims(prompts: Sequence[Prompt], scan: Grid) -> _Claims:
+    said = [(number, one) for number, one in enumerate(prompts) if one.kind in ("point", "scribble")]
+    counts = [len(one.positions) for _, one in said]
+    positions = np.concatenate([np.empty((0, 3)), *(one.array.numpy() for _, one in said)])
+    voxels = np.rint(positions / scan.spacing).astype(np.int64)
+    places = np.ravel_multi_index(tuple(voxels.T), scan.shape)
+    positive = np.repeat(np.array([one.positive for _, one in said], dtype=bool), counts)
+    return _Claims(positions, voxels, places, positive, np.repeat(np.array([n for n, _ in said], dtype=int), counts))
+
+
+def _locked(claims: _Claims, prompts: Sequence[Prompt], taken: torch.Tensor) -> tuple[Prompt, ...]:
+    """The prompts of which a positive claim is locked."""
+    locked = claims.positive & taken.numpy()[tuple(claims.voxels.T)]
+    return tuple(dict.fromkeys(prompts[number] for number in np.unique(claims.prompt[locked])))
+
+
+def _unkept(claims: _Claims, mask: torch.Tensor, taken: torch.Tensor, start: Sequence[int], reach: float) -> np.ndarray:
+    """Which claims a part of the mask that begins at a voxel does not keep, though it must, (n,) of bool.
+
+    It need not where a voxel is locked, or a later contrary claim lies within reach, or in the same voxel.
+    """
+    at = claims.voxels - start
+    here = ((at >= 0) & (at < mask.shape)).all(1)
+    index = tuple(np.where(here[:, None], at, 0).T)
+    unkept = here & (mask.numpy()[index] != claims.positive) & ~(claims.positive & taken.numpy()[index])
+    for number in np.unique(claims.prompt[unkept]):
+        own = np.flatnonzero(unkept & (claims.prompt == number))
+        contrary = (claims.prompt > number) & (claims.positive != claims.positive[own[0]])
+        if contrary.any():
+            distance, _ = KDTree(claims.positions[contrary]).query(claims.positions[own])
+            unkept[own] = (distance > reach) & ~np.isin(claims.places[own], claims.places[contrary])
+    return unkept
 
 
 def _tiles(scan: Grid, grid: Grid, coarse: torch.Tensor, region: torch.Tensor, newest: Prompt, size: int) -> list[Grid]:
@@ -304,8 +423,8 @@ def _tiles(scan: Grid, grid: Grid, coarse: torch.Tensor, region: torch.Tensor, n
         return []
     mask = coarse.numpy()
     border = ndimage.binary_dilation(mask) & ~ndimage.binary_erosion(mask, border_value=1) & region.numpy()
-    positions = torch.from_numpy(np.argwhere(border)) * torch.tensor(grid.spacing) + torch.tensor(grid.origin)
-    positions = positions[(positions - torch.tensor(_middle(*newest.bounds))).norm(dim=1).argsort()]
+    positions = np.argwhere(border) * grid.spacing + grid.origin
+    positions = positions[np.linalg.norm(positions - _middle(*newest.bounds), axis=1).argsort(kind="stable")]
     tiles = []
     while len(positions):
         tile = clamped_cube(scan, positions[0].tolist(), spacing, size)
@@ -314,27 +433,29 @@ def _tiles(scan: Grid, grid: Grid, coarse: torch.Tensor, region: torch.Tensor, n
     return tiles
 
 
-def _well_inside(positions: torch.Tensor, tile: Grid, scan: Grid) -> torch.Tensor:
+def _well_inside(positions: np.ndarray, tile: Grid, scan: Grid) -> np.ndarray:
     """Which positions a tile can judge: at its very border it knows little, except where the scan ends there, too."""
-    inside = torch.ones(len(positions), dtype=torch.bool)
+    lows, highs = [], []
     for axis in range(3):
-        low, high = tile.positions(axis)[[0, -1]].tolist()
+        low, high = tile.origin[axis], tile.origin[axis] + tile.spacing[axis] * (tile.shape[axis] - 1)
         margin = tile.extent[axis] / 16
         last = (scan.shape[axis] - 1) * scan.spacing[axis]
-        if low > tile.spacing[axis]:
-            inside &= positions[:, axis] > low + margin
-        if high < last - tile.spacing[axis]:
-            inside &= positions[:, axis] < high - margin
-    return inside
+        lows.append(low + margin if low > tile.spacing[axis] else -math.inf)
+        highs.append(high - margin if high < last - tile.spacing[axis] else math.inf)
+    return ((positions > lows) & (positions < highs)).all(1)
 
 
-def _bounds(change: torch.Tensor) -> tuple[slice, slice, slice] | None:
-    """The smallest box that holds all true voxels."""
-    sides = []
-    for axis in range(3):
-        others = [other for other in range(3) if other != axis]
-        indices = change.any(dim=others[1]).any(dim=others[0]).nonzero().flatten()
-        if not len(indices):
-            return None
-        sides.append(slice(int(indices[0]), int(indices[-1]) + 1))
-    return sides[0], sides[1], sides[2]
+def _box_round(voxels: np.ndarray) -> Box | None:
+    """The smallest box that holds voxels, (n, 3)."""
+    return box_of(zip(voxels.min(0), voxels.max(0), strict=True)) if len(voxels) else None
+
+
+def _hull(boxes: Iterable[Box | None]) -> Box | None:
+    """The smallest box that holds several."""
+    sides = list(zip(*filter(None, boxes), strict=True))
+    return box_of((min(s.start for s in side), max(s.stop for s in side) - 1) for side in sides) if sides else None
+
+
+def _moved(box: Box, start: Sequence[int], sign: int) -> Box:
+    x, y, z = (slice(side.start + sign * by, side.stop + sign * by) for side, by in zip(box, start, strict=True))
+    return x, y, z

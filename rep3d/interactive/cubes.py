@@ -17,12 +17,13 @@ from scipy import ndimage
 
 from rep3d.interactive.channels import standardize
 from rep3d.interactive.correction import SIZE, clamped_cube, finest_spacing
-from rep3d.interactive.grid import Grid, covered, resample
+from rep3d.interactive.grid import Grid, bounds, covered, resample
 
 ZOOM = (0.5, 3.0)  # edge of the working grid as a multiple of the label's largest extent: from inside it to all round
 CHANCE_OF_UNION = 0.1  # of two labels that touch are one
 CHANCE_OF_TAKEN = 0.5  # that some of the other labels are locked
-MIN_VOXELS = 8  # of a label in its scan, and of its part on the working grid
+MIN_VOXELS = 8  # of a label in its scan, and of its part on the working grid, for which it is drawn anew
+ATTEMPTS = 10  # to draw such a grid; the last one is as fine as the scan
 
 
 def cube_edge(patch_size: Sequence[int]) -> int:
@@ -75,7 +76,7 @@ class WorkingGridd(Randomizable, MapTransform):
         scan = Grid.of_scan(label_map.shape, affine_to_spacing(label.affine))
         ids = _draw_label(label_map, rng, name)
         target = np.isin(label_map, ids)
-        grid = self._draw_grid(scan, target, rng)
+        grid = self._draw_grid(scan, torch.from_numpy(target), rng)
         on_grid = lambda mask: (resample(torch.from_numpy(mask), scan, grid) >= 0.5)[None]  # noqa: E731
         d["image"] = resample(image.as_tensor()[0], scan, grid)[None]
         d["spacing"] = grid.spacing[0]
@@ -90,15 +91,22 @@ class WorkingGridd(Randomizable, MapTransform):
         )
         return {key: value for key, value in d.items() if key != self.keys[1]}
 
-    def _draw_grid(self, scan: Grid, target: np.ndarray, rng: np.random.RandomState) -> Grid:
-        box = ndimage.find_objects(target.astype(np.uint8))[0]
+    def _draw_grid(self, scan: Grid, target: torch.Tensor, rng: np.random.RandomState) -> Grid:
+        """A grid with enough of the target on it, where the target is not scattered."""
+        box = bounds(target)
+        assert box is not None
         extent = max((part.stop - part.start) * s for part, s in zip(box, scan.spacing, strict=True))
-        finest = finest_spacing(scan, self.size)
-        spacing = extent / self.size * math.exp(rng.uniform(math.log(ZOOM[0]), math.log(ZOOM[1])))
-        spacing = min(max(spacing, finest), max(finest, max(scan.extent) / self.size))
-        voxels = np.argwhere(target[box])
-        voxel = voxels[rng.randint(len(voxels))] + [part.start for part in box]
-        return clamped_cube(scan, [float(v) * s for v, s in zip(voxel, scan.spacing, strict=True)], spacing, self.size)
+        finest, voxels = finest_spacing(scan, self.size), np.argwhere(target[box].numpy())
+        for attempt in range(ATTEMPTS):
+            zoom = math.exp(rng.uniform(math.log(ZOOM[0]), math.log(ZOOM[1])))
+            spacing = extent / self.size * zoom if attempt < ATTEMPTS - 1 else finest
+            spacing = min(max(spacing, finest), max(finest, max(scan.extent) / self.size))
+            voxel = voxels[rng.randint(len(voxels))] + [part.start for part in box]
+            centre = [float(v) * s for v, s in zip(voxel, scan.spacing, strict=True)]
+            grid = clamped_cube(scan, centre, spacing, self.size)
+            if int((resample(target, scan, grid) >= 0.5).sum()) >= MIN_VOXELS:
+                break
+        return grid
 
 
 class StandardizeWorkingGridd(MapTransform):

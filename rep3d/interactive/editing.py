@@ -121,6 +121,15 @@ class LabelEdit:
         """Whether `refine` has something to do."""
         return bool(self._coarse)
 
+    @property
+    def coarse(self) -> tuple[Correction, ...]:
+        """What `refine` has to do; `to_bytes` leaves it out."""
+        return tuple(self._coarse)
+
+    def go_on_refining(self, coarse: Iterable[Correction]) -> None:
+        """Take over what the edit whose bytes these are had left coarse."""
+        self._coarse = list(coarse)
+
     def show(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
         """Let the network answer new prompts, all of them at once.
 

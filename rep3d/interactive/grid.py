@@ -6,12 +6,17 @@ its first voxel. Orientation does not matter here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 Triple = tuple[float, float, float]
+Box = tuple[slice, slice, slice]  # of voxels
+
+# Numbers that become float32 at once, and that are summed up at once, so few that they stay in the processor's cache.
+CACHED, SUMMED = 2**18, 2**21
 
 
 class Grid(NamedTuple):
@@ -58,7 +63,7 @@ class Grid(NamedTuple):
     def contains(self, voxel: Sequence[int]) -> bool:
         return all(0 <= v < n for v, n in zip(voxel, self.shape, strict=True))
 
-    def within(self, other: Grid) -> tuple[slice, slice, slice]:
+    def within(self, other: Grid) -> Box:
         """The part of this grid whose voxels' centres lie in the other's voxels."""
         slices = []
         for axis in range(3):
@@ -79,13 +84,32 @@ def resample(values: torch.Tensor, source: Grid, target: Grid) -> torch.Tensor:
     Linear along each axis; where the target's voxels are larger, weighted means over their size, so that nothing is
     missed between them.
     """
-    weights = [_weights(source, target, axis) for axis in range(3)]
-    parts = [_nonzero_columns(matrix) for matrix in weights]
-    values = values[tuple(parts)].to(torch.float32)
-    for axis in (2, 1, 0):  # the last one first: it lies together in memory
-        matrix = weights[axis][:, parts[axis]].to(values)
-        values = torch.tensordot(values, matrix, dims=([axis], [1])).movedim(-1, axis)
-    return values.contiguous()
+    parts = tuple(_span(source, target, axis) for axis in range(3))
+    first, second, third = (_weights(source, target, axis, parts[axis]).float() for axis in range(3))
+    values = values[parts]
+    plane = values[0].numel()
+    resampled, rows = torch.zeros(target.shape), max(1, SUMMED // plane)
+    for start in range(0, len(first), rows):
+        sums = _weighted_sums(first[start : start + rows], values, max(1, CACHED // plane))
+        if sums is not None:
+            resampled[start : start + rows] = second @ sums @ third.T
+    return resampled
+
+
+def _weighted_sums(weights: torch.Tensor, values: torch.Tensor, rows: int) -> torch.Tensor | None:
+    """`weights @ values` along the first axis, some rows of the values at a time; None where a mask has no such row."""
+    sums = None
+    used = _nonzero(weights.any(0))
+    for start in range(used.start, used.stop, rows):
+        some = values[start : min(start + rows, used.stop)]
+        if some.dtype == torch.bool and not some.numpy().any():
+            continue
+        if sums is None:
+            sums = torch.zeros(len(weights), *values.shape[1:])
+        part = weights[:, start : start + len(some)]
+        touched = _nonzero(part.any(1))
+        sums[touched].flatten(1).addmm_(part[touched], some.to(torch.float32).flatten(1))
+    return sums
 
 
 def covered(source: Grid, target: Grid) -> torch.Tensor:
@@ -94,24 +118,50 @@ def covered(source: Grid, target: Grid) -> torch.Tensor:
     return x[:, None, None] & y[:, None] & z
 
 
+def bounds(mask: torch.Tensor) -> Box | None:
+    """The smallest box that holds all true voxels of a mask; None where there are none."""
+    voxels = mask.numpy()
+    plane = voxels.any(0)
+    sides = [np.flatnonzero(line) for line in (voxels.reshape(len(voxels), -1).any(1), plane.any(1), plane.any(0))]
+    return box_of(side[[0, -1]] for side in sides) if len(sides[0]) else None
+
+
+def box_of(ends: Iterable[Iterable[int]]) -> Box:
+    """The box from the first to the last voxel along each axis."""
+    x, y, z = (slice(int(first), int(last) + 1) for first, last in ends)
+    return x, y, z
+
+
 def _inside(positions: torch.Tensor, grid: Grid, axis: int) -> torch.Tensor:
     indices = (positions - grid.origin[axis]) / grid.spacing[axis]
     return (indices >= -0.5 - 1e-6) & (indices <= grid.shape[axis] - 0.5 + 1e-6)
 
 
-def _weights(source: Grid, target: Grid, axis: int) -> torch.Tensor:
-    """(target's voxels, source's voxels) of float64: what each of the source adds to each of the target."""
+def _span(source: Grid, target: Grid, axis: int) -> slice:
+    """The source's voxels that add to any of the target's along an axis, and perhaps some beside them."""
     width = max(source.spacing[axis], target.spacing[axis])
-    distance = (target.positions(axis)[:, None] - source.positions(axis)).abs() / width
+    low, high = target.origin[axis], target.origin[axis] + target.spacing[axis] * (target.shape[axis] - 1)
+    first, last = (
+        min(max(round((end - source.origin[axis]) / source.spacing[axis]), 0), source.shape[axis] - 1)
+        for end in (low - width, high + width)
+    )
+    return slice(max(first - 1, 0), min(last + 2, source.shape[axis]))
+
+
+def _weights(source: Grid, target: Grid, axis: int, span: slice) -> torch.Tensor:
+    """(target's voxels, source's voxels in the span) of float64: what each of the source adds to each of the target."""
+    width = max(source.spacing[axis], target.spacing[axis])
+    positions = target.positions(axis)
+    distance = (positions[:, None] - source.positions(axis)[span]).abs() / width
     triangle = (1 - distance).clamp(min=0)
     # Beyond the outermost centres, but still in their voxels, the outermost value holds.
     total = triangle.sum(1, keepdim=True)
     nearest = (distance == distance.min(1, keepdim=True).values).double()
     triangle = torch.where(total > 0, triangle, nearest)
     triangle = triangle / triangle.sum(1, keepdim=True)
-    return triangle * _inside(target.positions(axis), source, axis)[:, None]
+    return triangle * _inside(positions, source, axis)[:, None]
 
 
-def _nonzero_columns(matrix: torch.Tensor) -> slice:
-    columns = (matrix != 0).any(0).nonzero().flatten()
-    return slice(int(columns[0]), int(columns[-1]) + 1) if len(columns) else slice(0, 1)
+def _nonzero(line: torch.Tensor) -> slice:
+    indices = line.nonzero().flatten()
+    return slice(int(indices[0]), int(indices[-1]) + 1) if len(indices) else slice(0, 0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -37,7 +38,7 @@ class Prompt:
 
     Raises:
         ValueError: a kind that is not known, a position that is not three finite numbers, their wrong number, or a
-            lasso that lies in no plane.
+            lasso that lies in no plane or encloses nothing.
     """
 
     kind: Kind
@@ -56,7 +57,11 @@ class Prompt:
             wanted = least if least == most else f"{least} to {most}"
             raise ValueError(f"a {self.kind} has {wanted} positions, got {len(self.positions)}")
         if self.kind == "lasso":
-            self.plane  # noqa: B018, raises
+            across, corners = self.plane, self.array - self.array[0]
+            first, second = (corners[:, axis] for axis in range(3) if axis != across)
+            farthest = int(corners.norm(dim=1).argmax())
+            if (first * second[farthest] - second * first[farthest]).abs().max() < 1e-6:
+                raise ValueError(f"a lasso must enclose an area, its corners lie on a line: {self.positions[:3]}...")
 
     @property
     def plane(self) -> int:
@@ -67,11 +72,16 @@ class Prompt:
                 return axis
         raise ValueError(f"a lasso must lie in a slice across one axis, got {self.positions[:3]}...")
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[Triple, Triple]:
         """Its smallest and its largest position along each axis."""
         columns = list(zip(*self.positions, strict=True))
         return tuple(map(min, columns)), tuple(map(max, columns))  # type: ignore[return-value]
+
+    @cached_property
+    def array(self) -> torch.Tensor:
+        """Its positions, (n, 3) of float64."""
+        return torch.tensor(self.positions, dtype=torch.float64)
 
 
 def point(voxel: Sequence[float], spacing: Sequence[float], positive: bool = True) -> Prompt:
@@ -117,17 +127,29 @@ def draw(prompts: Sequence[Prompt], grid: Grid) -> torch.Tensor:
         (2, *grid.shape) of float32: positive and negative prompts.
     """
     channels = torch.zeros(2, *grid.shape)
-    for age, prompt in enumerate(reversed(prompts)):
-        channel = channels[0 if prompt.positive else 1]
-        value = FADING**age
-        if prompt.kind == "box":
-            low, high = prompt.bounds
-            _fill(channel, _box(low, high, grid), value * AREA_VALUE)
-        elif prompt.kind == "lasso":
-            _fill(channel, _lasso(prompt, grid), value * AREA_VALUE)
-        else:
-            _balls(channel, prompt.positions, grid, value)
+    for channel, positive in zip(channels, (True, False), strict=True):
+        dots, values = [torch.zeros(0, 3, dtype=torch.float64)], []
+        for age, prompt in enumerate(reversed(prompts)):
+            if prompt.positive != positive or not reaches(prompt, grid):
+                continue
+            value = FADING**age
+            if prompt.kind == "box":
+                _fill(channel, _box(*prompt.bounds, grid), value * AREA_VALUE)
+            elif prompt.kind == "lasso":
+                _fill(channel, _lasso(prompt, grid), value * AREA_VALUE)
+            else:
+                dots.append(_dots(prompt, grid))
+                values += [value] * len(dots[-1])
+        _balls(channel, torch.cat(dots), torch.tensor(values, dtype=torch.float64), grid)
     return channels
+
+
+def reaches(prompt: Prompt, grid: Grid) -> bool:
+    """Whether a part of what is drawn of a prompt may lie on a grid."""
+    margin = radius(grid.spacing[0]) + grid.spacing[0]
+    low, high = prompt.bounds
+    last = [o + s * (n - 1) for o, s, n in zip(*grid, strict=True)]
+    return all(h >= o - margin and lo <= e + margin for lo, h, o, e in zip(low, high, grid.origin, last, strict=True))
 
 
 def _millimetres(voxel: Sequence[float], spacing: Sequence[float]) -> Triple:
@@ -155,30 +177,43 @@ def _lasso(prompt: Prompt, grid: Grid) -> torch.Tensor:
     first, second = (axis for axis in range(3) if axis != across)
     x, y = grid.positions(first)[:, None], grid.positions(second)[None]
     inside = torch.zeros(grid.shape[first], grid.shape[second], dtype=torch.bool)
-    corners = prompt.positions
-    for start, end in zip(corners, (*corners[1:], corners[0]), strict=True):
-        if start[first] == end[first]:
-            continue
-        crosses = (x > min(start[first], end[first])) & (x <= max(start[first], end[first]))
-        slope = (end[second] - start[second]) / (end[first] - start[first])
-        inside ^= crosses & (y < start[second] + slope * (x - start[first]))
-    slab = (grid.positions(across) - corners[0][across]).abs() <= grid.spacing[across] / 2 + 1e-6
-    area = inside.unsqueeze(across)
-    return area & slab.view([-1 if axis == across else 1 for axis in range(3)])
+    corners = prompt.array
+    edges = torch.stack([corners, corners.roll(-1, 0)])
+    for start, end in zip(*(ends[..., None, None].split(256) for ends in edges), strict=True):
+        crosses = (x > torch.minimum(start[:, first], end[:, first])) & (
+            x <= torch.maximum(start[:, first], end[:, first])
+        )
+        slope = (end[:, second] - start[:, second]) / (end[:, first] - start[:, first])
+        below = y < start[:, second] + slope * (x - start[:, first])
+        inside ^= (crosses & below).sum(0) % 2 == 1
+    slab = (grid.positions(across) - float(corners[0, across])).abs() <= grid.spacing[across] / 2 + 1e-6
+    area = inside.unsqueeze(across) & slab.view([-1 if axis == across else 1 for axis in range(3)])
+    if not area.any():  # it lies between the voxels' centres, or beside the grid
+        low, high = prompt.bounds
+        middle = grid.voxel([(start + end) / 2 for start, end in zip(low, high, strict=True)])
+        if grid.contains(middle) and max(high[first] - low[first], high[second] - low[second]) < 2 * grid.spacing[0]:
+            area[middle] = True
+    return area
 
 
-def _balls(channel: torch.Tensor, positions: Sequence[Triple], grid: Grid, value: float) -> None:
-    """The largest of `value` (1 - distance / radius) over all positions."""
+def _dots(prompt: Prompt, grid: Grid) -> torch.Tensor:
+    """The positions in voxels of the grid, (n, 3) of float64."""
+    indices = (prompt.array - torch.tensor(grid.origin)) / torch.tensor(grid.spacing)
+    return (indices * 2).round().unique(dim=0) / 2 if len(indices) > 1000 else indices  # half a voxel is fine enough
+
+
+def _balls(channel: torch.Tensor, indices: torch.Tensor, values: torch.Tensor, grid: Grid) -> None:
+    """The largest of value (1 - distance / radius) over all positions, given in voxels of the grid, (n, 3)."""
     reach = radius(grid.spacing[0]) / grid.spacing[0]  # voxels
-    indices = (torch.tensor(positions, dtype=torch.float64) - torch.tensor(grid.origin)) / torch.tensor(grid.spacing)
-    indices = (indices * 2).round().unique(dim=0) / 2 if len(indices) > 1000 else indices  # half a voxel is fine enough
-    span = torch.arange(-math.ceil(reach), math.ceil(reach) + 1, dtype=torch.float64)
-    offsets = torch.cartesian_prod(span, span, span)
-    for some in indices.split(1000):
-        voxels = some.round()[:, None] + offsets
-        distance = (voxels - some[:, None]).norm(dim=2)
-        inside = ((voxels >= 0) & (voxels < torch.tensor(grid.shape))).all(2) & (distance < reach)
-        i, j, k = voxels[inside].long().unbind(1)
-        flat = (i * grid.shape[1] + j) * grid.shape[2] + k
-        heights = (value * (1 - distance[inside] / reach)).to(channel.dtype)
-        channel.view(-1).scatter_reduce_(0, flat, heights, "amax")
+    span = torch.arange(-math.ceil(reach), math.ceil(reach) + 1)
+    last = torch.tensor(grid.shape)[:, None] - 1
+    for some, heights in zip(indices.split(500), values.split(500), strict=True):
+        voxels = some.round().long()[:, :, None] + span  # (n, 3, span)
+        x, y, z = (voxels - some[:, :, None]).square().unbind(1)
+        distance = (x[:, :, None, None] + y[:, None, :, None] + z[:, None, None]).sqrt() / reach
+        i, j, k = ((voxels >= 0) & (voxels <= last)).unbind(1)
+        drawn = (distance < 1) & i[:, :, None, None] & j[:, None, :, None] & k[:, None, None]
+        i, j, k = voxels.unbind(1)
+        flat = (i[:, :, None, None] * grid.shape[1] + j[:, None, :, None]) * grid.shape[2] + k[:, None, None]
+        found = (heights[:, None, None, None] * (1 - distance))[drawn].to(channel.dtype)
+        channel.view(-1).scatter_reduce_(0, flat[drawn], found, "amax")

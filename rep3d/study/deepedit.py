@@ -193,5 +193,5 @@ def _clicks() -> list[Any]:
 
 
 def _in_words(guidance: Mapping[str, Any]) -> dict[str, str]:
-    """The clicks as text, as they were at first: collating lists of several rounds would mix up their numbers."""
+    """The clicks as text, as they were at first: collated and taken apart again, an empty list of them is None."""
     return {name: json.dumps(clicks, default=int) for name, clicks in guidance.items()}

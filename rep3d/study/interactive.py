@@ -19,12 +19,14 @@ from rep3d.console.tables import markdown_table
 from rep3d.data.cases import Item, file_name, item_name
 from rep3d.evaluation import cvpr25, deepedit
 from rep3d.evaluation.case_records import CaseRecords
-from rep3d.evaluation.click_baselines import graph_cut, graph_cut_near, region_growing
+from rep3d.evaluation.click_baselines import SETTINGS, graph_cut, graph_cut_near, region_growing
 from rep3d.evaluation.click_cases import Case, Labels, load_case
-from rep3d.evaluation.click_methods import FromLabelMaps, load_ours
+from rep3d.evaluation.click_methods import CORRECTING, FromLabelMaps, load_ours
 from rep3d.evaluation.click_pictures import State, click_strip
 from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, MixedUser, Segment, User, deepest_user, evaluate, follow
+from rep3d.evaluation.montage import PLANES
+from rep3d.evaluation.three_planes import MOST, SPACINGS, dice_by_plane, with_spacing
 from rep3d.files import write_csv, write_json, write_text
 from rep3d.interactive.prompts import Prompt
 from rep3d.study.run import BundleRun, run_process
@@ -114,6 +116,41 @@ def evaluate_clicks(
     return write_summary(results, clicked, folder, f"{len(items)} case(s), user: {user}")
 
 
+def evaluate_planes(items: Sequence[Item], labels: Labels, methods: Sequence[str], files: Weights, folder: Path) -> str:
+    """How much it matters in which plane a scribble is drawn; return the table in Markdown, which planes.md keeps.
+
+    Args:
+        items, labels, methods, files, folder: as `evaluate_clicks`; methods that start from nothing.
+
+    Raises:
+        ValueError: as `evaluate_clicks`, or a label that is too small for a scribble.
+    """
+    rows = []
+    for name in methods:
+        segment, _, _ = _segment_and_settings(name, files)
+        for item in items:
+            case = load_case(item)
+            for label, ids in labels.items():
+                truth = torch.isin(case.label, torch.tensor(ids))
+                for spacing in SPACINGS if truth.any() else ():
+                    found = dice_by_plane(segment, *_spaced(case, truth, spacing))
+                    differ = max(found.values()) - min(found.values())
+                    told = [f"{value:.3f}" for value in (*found.values(), differ)]
+                    rows.append([name, case.name, label, " x ".join(f"{s:g}" for s in spacing), *told])
+    table = markdown_table(["method", "case", "label", "spacing, mm", *PLANES, "difference"], rows)
+    text = f"Dice after one scribble, by the plane in which it is drawn\n\n{table}\n\nAim: at most {MOST} apart."
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "planes.md", text)
+    return text
+
+
+def _spaced(
+    case: Case, truth: torch.Tensor, spacing: Sequence[float]
+) -> tuple[torch.Tensor, Sequence[float], torch.Tensor]:
+    image, mask = with_spacing(case.image, truth, case.spacing, spacing)
+    return image, spacing, mask
+
+
 def choose(items: Sequence[T], count: int, seed: int) -> list[T]:
     """So many of the cases, drawn at random, in their order; all where count is 0."""
     if not count or count >= len(items):
@@ -147,16 +184,16 @@ def _segment_and_settings(name: str, files: Weights) -> tuple[Segment, None, Map
     if name in BASELINES:
         module, segment = BASELINES[name]
         importlib.import_module(module)  # what is missing is missed before hours have passed
-        return segment, None, {}
+        return segment, None, SETTINGS[name]
     if name == OURS:
         segment, own = _ours(files)
         return segment, None, own
     raise ValueError(f"the method {name!r} is none that starts from nothing, expected {', '.join((OURS, *BASELINES))}")
 
 
-def _ours(files: Weights) -> tuple[Segment, dict[str, str]]:
+def _ours(files: Weights) -> tuple[Segment, dict[str, Any]]:
     segment = load_ours(files.config, files.weights, _device())
-    return segment, {"weights": _digest(files.weights), "config": _digest(files.config)}
+    return segment, {"weights": _digest(files.weights), "config": _digest(files.config), **CORRECTING}
 
 
 def _device() -> torch.device:

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from rep3d.data import sources
 from rep3d.data.checks import check_datalist
 from rep3d.data.leakage import training_cases
 from rep3d.data.lists import load_datalist
@@ -136,3 +137,19 @@ def test_any_whole_numbers_are_labels(voxels, fine, folders, tmp_path):
         return
     with pytest.raises(ValueError, match=r"label.nii.gz: label value\(s\) .* whole numbers from 0 to 16777216"):
         check_datalist([item], None)
+
+
+def test_names_of_one_data_set_tell_no_cases_of_several_apart(folders, monkeypatch):
+    named = lambda folder, part, fold: [{"image": f"{folder}/a.nii", "label": "b.nii", "case": "a"}]  # noqa: E731
+    monkeypatch.setattr(sources, "load_datalist", named)
+    assert [item.get("case") for item in load_sources(folders[0], None, "training")] == ["a"]
+    assert [item.get("case") for item in load_sources(folders[0], [folders[1]], "training")] == [None, None]
+
+
+def test_predictions_are_looked_at_voxel_by_voxel(folders, tmp_path):
+    (item, *_) = load_datalist(folders[0], "training")
+    image = nib.load(item["image"])
+    prediction = tmp_path / "prediction.nii.gz"
+    nib.save(nib.Nifti1Image(np.full(image.shape, 1.5, np.float32), image.affine), prediction)
+    with pytest.raises(ValueError, match="prediction.nii.gz"):
+        check_datalist([{**item, "prediction": str(prediction)}], None)

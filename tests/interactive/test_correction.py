@@ -67,7 +67,7 @@ def random_case(seed):
 
 def is_contradicted(prompts, number, position, scan):
     return any(
-        math.dist(position, other) <= radius(finest_spacing(scan))
+        math.dist(position, other) <= radius(finest_spacing(scan, SIZE)) or scan.voxel(position) == scan.voxel(other)
         for later in prompts[number + 1 :]
         if later.positive != prompts[number].positive and later.kind in ("point", "scribble")
         for other in later.positions
@@ -259,6 +259,7 @@ INSIDE = point((5, 5, 5), (1, 1, 1))
         ([], {}, "new must be 1 to the number of prompts"),
         ([INSIDE], {"new": 2}, "new must be 1 to the number of prompts"),
         ([INSIDE], {"new": 0}, "new must be 1 to the number of prompts"),
+        ([INSIDE], {"tiles": -1}, "tiles must be 0 or more, got -1"),
         ([INSIDE], {"previous": torch.zeros(12, 10, 9, dtype=torch.bool)}, "previous must be of bool and of the image"),
         ([INSIDE], {"taken": torch.zeros(12, 10, 8)}, "taken must be of bool and of the image"),
     ],
@@ -287,3 +288,71 @@ def test_every_voxel_can_be_clicked():
         for positive in (True, False):
             answer = correct(random_network(5), image, (1, 2, 3), [point(voxel, (1, 2, 3), positive)], size=SIZE)
             assert answer.mask[voxel] == positive
+
+
+def test_how_near_a_later_click_must_lie_goes_with_the_grid():
+    """Balls of 3 mm on a grid of 64 voxels, of 6 mm, two voxels, on one of 16."""
+    image, spacing = torch.zeros(20, 20, 20), (3.0, 3.0, 3.0)
+    prompts = [point((9, 9, 9), spacing), point((11, 9, 9), spacing, False)]
+    nothing = lambda channels: -torch.ones_like(channels[:, :1])  # noqa: E731
+    kept = {size: bool(correct(nothing, image, spacing, prompts, size=size).mask[9, 9, 9]) for size in (16, 64)}
+    assert kept == {16: False, 64: True}
+
+
+def test_contrary_clicks_in_one_thick_voxel():
+    """The later one wins although the ball of the first does not reach it."""
+    image, spacing = torch.zeros(40, 40, 6), (0.7, 0.7, 9.0)
+    places = [(20, 20, 2.6), (20, 20, 3.4)]
+    for first, last in (places, places[::-1]):
+        for positive in (True, False):
+            prompts = [point(first, spacing, not positive), point(last, spacing, positive)]
+            assert bool(correct(random_network(4), image, spacing, prompts, new=2, size=32).mask[20, 20, 3]) == positive
+
+
+@pytest.mark.parametrize("tiles", [0, 3])
+def test_only_what_changed_is_answered(tiles):
+    """And it is the same, whether a caller has put it into the mask by now or not."""
+    shape, spacing, centre = (80, 70, 60), (1.0, 1.0, 1.0), (40, 35, 30)
+    image = torch.where(ball(shape, spacing, centre, 24.0), 900, 100).to(torch.int16)
+    previous, prompts = ball(shape, spacing, (70, 60, 50), 4.0), [point(centre, spacing)]
+    answer = correct(alike, image, spacing, prompts, previous=previous, size=32, tiles=tiles)
+    assert answer.before is previous and answer.part.shape == answer.mask[answer.changed].shape
+    whole = answer.mask.clone()
+    assert torch.equal(whole[answer.changed], answer.part) and math.prod(answer.part.shape) < previous.numel() / 2
+    finer = refine(alike, image, spacing, answer, prompts, tiles=2)
+    expected = finer.mask.clone()
+    previous[answer.changed] = answer.part
+    assert torch.equal(previous, whole)
+    finer = refine(alike, image, spacing, answer, prompts, tiles=2)
+    assert torch.equal(finer.mask, expected) and not torch.equal(expected, whole)
+    previous[finer.changed] = finer.part
+    assert torch.equal(previous, expected)
+
+
+def test_new_prompts_stay_on_a_grid_that_grows():
+    spacing, places = (1.0, 1.0, 1.0), [(20, 15, 15), (31, 15, 15)]
+    tube = lambda channels: 0.3 - channels[:, :1].abs()  # noqa: E731
+    image = torch.zeros(160, 30, 30)
+    image[:46, 14:17, 14:17] = 100
+    answer = correct(tube, image, spacing, [point(place, spacing) for place in places], new=2, size=SIZE, tiles=0)
+    assert answer.grid.spacing[0] > 1
+    middle = answer.grid.origin[0] + answer.grid.spacing[0] * (SIZE - 1) / 2
+    assert abs(middle - 25.5) < 3, "between them, as far as the scan allows"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_an_image_that_is_not_finite(value):
+    image = torch.zeros(12, 10, 8)
+    image[5, 5, 4] = value
+    with pytest.raises(ValueError, match="the image is NaN or infinite near the prompts"):
+        correct(everything, image, (1, 1, 1), [INSIDE], size=SIZE)
+
+
+def test_hundreds_of_prompts():
+    rng, spacing = np.random.default_rng(0), (1.0, 1.0, 1.0)
+    prompts = [point(rng.integers(40, size=3).tolist(), spacing, bool(n % 2)) for n in range(300)]
+    answer = correct(random_network(2), torch.zeros(40, 40, 40), spacing, prompts, new=300, size=SIZE)
+    scan = Grid.of_scan((40, 40, 40), spacing)
+    for number, prompt in enumerate(prompts):
+        if not is_contradicted(prompts, number, prompt.positions[0], scan):
+            assert answer.mask[scan_voxel(prompt)] == prompt.positive

@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from rep3d.interactive.cubes import StandardizeWorkingGridd, WorkingGridd, cube_edge
+from rep3d.interactive.cubes import MIN_VOXELS, StandardizeWorkingGridd, WorkingGridd, cube_edge
 
 AFFINE = torch.diag(torch.tensor([1.0, 1.0, 2.0, 1.0]))
 
@@ -100,3 +100,10 @@ def test_working_grids_are_cubes():
     assert cube_edge([48, 48, 48]) == 48
     with pytest.raises(ValueError, match=r"patch_size is \[32, 48, 32\], expected equal numbers"):
         cube_edge([32, 48, 32])
+
+
+def test_little_is_left_off_the_grid():
+    """A long thin label is nearly lost on a coarse grid; then another one is drawn."""
+    labels = np.zeros((120, 20, 20), np.float32)
+    labels[2:118, 9:11, 10:12] = 5
+    assert min(int(item["target"].sum()) for item in draws(40, labels=labels)) >= MIN_VOXELS

@@ -130,8 +130,24 @@ def test_nothing_is_drawn_of_what_lies_elsewhere():
         ("scribble", (), "a scribble has 1 to"),
         ("lasso", ((1, 2, 3), (4, 5, 3)), "a lasso has 3 to"),
         ("lasso", ((1, 2, 3), (4, 5, 6), (7, 9, 8)), "must lie in a slice across one axis"),
+        ("lasso", ((1, 2, 3), (4, 5, 3), (7, 8, 3), (2, 3, 3)), "must enclose an area"),
+        ("lasso", ((1, 2, 3), (1, 2, 3), (1, 2, 3)), "must enclose an area"),
     ],
 )
 def test_prompts_that_are_none(kind, positions, said):
     with pytest.raises(ValueError, match=said):
         Prompt(kind, positions)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.3, 0.55])
+def test_a_lasso_smaller_than_a_voxel_is_drawn(shift):
+    corners = [(8 + shift, 9 + shift, 10.0), (8.4 + shift, 9 + shift, 10.0), (8 + shift, 9.4 + shift, 10.0)]
+    assert draw([Prompt("lasso", tuple(corners))], Grid.cube((8, 9, 10), 2.0, 9))[0].sum() in (0.5, 1.0)
+
+
+def test_a_lasso_of_many_corners():
+    """A circle, in more corners than are looked at together."""
+    angles = [2 * math.pi * i / 3000 for i in range(3000)]
+    circle = Prompt("lasso", tuple((8 + 6 * math.sin(a), 9 + 6 * math.cos(a), 10.0) for a in angles))
+    area = float((draw([circle], Grid.cube((8, 9, 10), 0.5, 40))[0] > 0).any(2).sum()) / 4
+    assert area == pytest.approx(math.pi * 36, rel=0.02)

@@ -185,3 +185,28 @@ def test_what_cannot_be_done_is_told_in_a_line(files: dict[str, str], tmp_path: 
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         script.main(**{**files, "output_dir": str(tmp_path), **changed})
     assert told in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_records_of_other_parameters_are_not_gone_on_with(
+    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("SimpleITK")
+    options = {"output_dir": str(tmp_path), "part": "all", "labels": "together", "methods": "region_growing"}
+    script.main(**files, **options, cases=1)
+    script.main(**files, **options, cases=1)
+    monkeypatch.setitem(
+        interactive.SETTINGS, "region_growing", {**interactive.SETTINGS["region_growing"], "limits": [9]}
+    )
+    with pytest.raises(ValueError, match=r"holds results with limits \[3.0, .*, not \[9\]: expected the same"):
+        script.main(**files, **options, cases=1)
+
+
+def test_one_scribble_in_three_planes(files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    script.main(**files, output_dir=str(tmp_path), part="all", labels=1, cases=1, methods="ours", protocol="planes")
+    printed = capsys.readouterr().out.strip()
+    assert printed == (tmp_path / "planes.md").read_text(encoding="utf-8").strip()
+    lines = [line.strip("| ").split(" | ") for line in printed.splitlines() if "blobs_" in line]
+    assert [line[3] for line in lines] == ["1 x 1 x 1", "0.7 x 0.7 x 5"]
+    for line in lines:
+        values = [float(cell) for cell in line[4:]]
+        assert values[3] == pytest.approx(max(values[:3]) - min(values[:3]), abs=2e-3) and min(values[:3]) > 0

@@ -1,0 +1,43 @@
+"""What the network sees where little is to be seen, against slower ways to compute it."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rep3d.interactive.channels import FAR, NEIGHBOURHOOD, STEP, _window, input_channels, spread, standardize
+from rep3d.interactive.grid import Grid, resample
+from rep3d.interactive.prompts import point
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1000.0, 1e6])
+def test_a_constant_image_shows_nothing(value):
+    """Not the roundings of its resampling, made large."""
+    scan, grid = Grid.of_scan((40, 40, 40), (0.7, 0.7, 1.3)), Grid.cube((14, 14, 26), 1.1, 24)
+    inside = torch.ones(grid.shape, dtype=torch.bool)
+    image = standardize(resample(torch.full(scan.shape, value), scan, grid), inside)
+    assert image.abs().max() < 0.05
+    empty = torch.zeros_like(inside)
+    shown = input_channels(image, inside, empty, [point((20, 20, 20), scan.spacing)], empty, grid)[0]
+    assert shown.abs().max() < 0.5
+
+
+def test_distances_are_those_of_a_pool():
+    """`spread` with torch's maximum over neighbours."""
+    image = F.avg_pool3d(torch.randn(1, 1, 26, 25, 24, generator=torch.manual_seed(0)), 3, 1, 1)[0, 0]
+    inside, core = torch.ones_like(image, dtype=torch.bool), torch.zeros_like(image, dtype=torch.bool)
+    inside[:4], core[12:14, 12, 12] = False, True
+    small, seeds, within = (
+        pool[0, 0]
+        for pool in (
+            F.avg_pool3d(image[None, None], 2, ceil_mode=True),
+            F.max_pool3d(core[None, None].float(), 2, ceil_mode=True) > 0,
+            F.max_pool3d(inside[None, None].float(), 2, ceil_mode=True) > 0,
+        )
+    )
+    cost = _window(small, within, seeds, NEIGHBOURHOOD // 2).square() + STEP
+    cost[~within] = FAR
+    distance = torch.full_like(cost, FAR).masked_fill(seeds, 0)
+    for _ in range(100):
+        distance = torch.minimum(distance, cost - F.max_pool3d(-distance[None], 3, 1, 1)[0])
+    expected = F.interpolate(torch.exp(-distance)[None, None], image.shape, mode="trilinear")[0, 0] * inside
+    torch.testing.assert_close(spread(image, inside, core), expected, atol=1e-6, rtol=0)
