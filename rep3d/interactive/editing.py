@@ -19,10 +19,8 @@ import torch
 
 from rep3d.format_number import check_format
 from rep3d.interactive.correction import SIZE, TILES, Correction, Network, check_inside, correct, refine
-from rep3d.interactive.grid import Grid
+from rep3d.interactive.grid import Box, Grid, bounds
 from rep3d.interactive.prompts import Kind, Prompt
-
-Box = tuple[slice, slice, slice]
 
 FORMAT = 1  # of `LabelEdit.to_bytes`
 MAX_STEPS = 50  # that can be undone, and as many to redo
@@ -173,7 +171,7 @@ class LabelEdit:
                 f"mask must be of bool and of the scan's shape {tuple(self._mask.shape)}, got {mask.dtype}, "
                 f"{tuple(mask.shape)}"
             )
-        box = _bounds(mask != self._mask)
+        box = bounds(mask != self._mask)
         if box is not None:
             self._add(_Step.between(self._mask, mask, box, painted=True), mask.clone())
         return self._told([Answer(self._mask, box)])
@@ -206,11 +204,11 @@ class LabelEdit:
         """
         if not self._coarse:
             return None
-        coarse = replace(self._coarse[0], mask=self._mask)
+        coarse = replace(self._coarse[0], before=self._mask)
         finer = refine(
             scene.network, scene.image, scene.spacing, coarse, self._in_force, taken=scene.taken, tiles=scene.tiles
         )
-        self._coarse[:1] = [replace(finer, mask=NO_MASK)] if finer.tiles else []
+        self._coarse[:1] = [_without_mask(finer)] if finer.tiles else []
         if finer.changed is not None:
             self._done[-1] = self._done[-1].then(self._mask, finer.mask, finer.changed)
             self._mask = finer.mask
@@ -307,7 +305,7 @@ class LabelEdit:
             size=scene.size,
             tiles=scene.tiles,
         )
-        coarse = [*self._coarse, replace(answer, mask=NO_MASK)] if answer.tiles else self._coarse
+        coarse = [*self._coarse, _without_mask(answer)] if answer.tiles else self._coarse
         self._add(_Step.between(self._mask, answer.mask, answer.changed, tuple(prompts)), answer.mask)
         self._coarse = coarse
         locked = tuple(prompt for prompt in answer.locked if prompt in prompts)
@@ -337,7 +335,7 @@ class LabelEdit:
 
     def _repaint(self, step: _Step) -> Answer:
         mask = step.redone_from(self._mask)
-        box = _bounds(mask != self._mask)
+        box = bounds(mask != self._mask)
         self._add(_Step.between(self._mask, mask, box, painted=True), mask)
         return Answer(mask, box)
 
@@ -438,6 +436,11 @@ def _exchanged(
     return mask
 
 
+def _without_mask(answer: Correction) -> Correction:
+    """What is left to refine, without what takes memory: the mask is that of the edit."""
+    return replace(answer, before=NO_MASK, changed=None, part=None)
+
+
 def _take(counted: Counter[Prompt], prompt: Prompt) -> bool:
     """Take one of these prompts away, if there is one."""
     counted[prompt] -= 1
@@ -452,18 +455,6 @@ def _unpack(content: bytes, box: Box) -> torch.Tensor:
     shape = [side.stop - side.start for side in box]
     bits = np.frombuffer(zlib.decompress(content), np.uint8)
     return torch.from_numpy(np.unpackbits(bits, count=math.prod(shape)).view(bool).reshape(shape))
-
-
-def _bounds(mask: torch.Tensor) -> Box | None:
-    """The smallest box that holds all true voxels."""
-    rest, sides = mask.numpy(), []
-    for axis in range(3):
-        indices = np.flatnonzero(rest.any(axis=tuple(other for other in range(3) if other != axis)))
-        if not indices.size:
-            return None
-        sides.append(slice(int(indices[0]), int(indices[-1]) + 1))
-        rest = rest[(slice(None),) * axis + (sides[axis],)]
-    return sides[0], sides[1], sides[2]
 
 
 def _hull(boxes: Iterable[Box | None]) -> Box | None:
