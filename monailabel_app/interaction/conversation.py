@@ -16,8 +16,8 @@ import numpy as np
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction.registry import InteractiveSessions
 from monailabel_app.interaction.session import InteractiveSession
-from rep3d.interactive.editing import MAX_PROMPTS, Answer, Box
-from rep3d.interactive.grid import Grid
+from rep3d.interactive.editing import MAX_PROMPTS, Answer
+from rep3d.interactive.grid import Box, Grid
 from rep3d.interactive.prompts import Prompt
 
 CLIENT = "nnInteractive"
