@@ -48,6 +48,9 @@ class Conversation:
     Of what raises nothing has changed. Everything raises RequestError: 409, there is no image yet; 410, its session was
     deleted, or as `InteractiveSession`.
 
+    Attributes:
+        zooms_out: whether the field of view grows as far as what changes.
+
     Args:
         sessions: where its images and masks are kept.
         owner: the user.
@@ -56,6 +59,7 @@ class Conversation:
     def __init__(self, sessions: InteractiveSessions, owner: str) -> None:
         self._sessions = sessions
         self._owner = owner
+        self.zooms_out = True
         self._session_id = ""
         self._first_steps = 0  # of the label that no undo takes back
         self._begin()
@@ -154,7 +158,7 @@ class Conversation:
         if not prompts:
             return UNANSWERED
         self._go_on(session)
-        answer = session.show(LABEL, prompts)
+        answer = session.show(LABEL, prompts, grow=self.zooms_out)
         self._waiting = []
         return _change(answer)
 

@@ -210,7 +210,8 @@ def set_target_buffer(caller: LeaseHolder, meta: BufferMeta) -> dict[str, object
 
 @router.post("/set_do_autozoom")
 def set_do_autozoom(caller: LeaseHolder, meta: AutozoomMeta) -> dict[str, object]:
-    """Without effect, as the docs say: the field of view always grows as far as the change does."""
+    with caller.acting() as conversation:
+        conversation.zooms_out = meta.do_autozoom
     return {}
 
 

@@ -89,6 +89,19 @@ def test_boxes(client):
     np.testing.assert_array_equal(client.target_buffer, expected([shown]))
 
 
+def test_autozoom(client):
+    """Off, the network looks no farther than the first working grid."""
+    client.set_do_autozoom(False)
+    client.add_point_interaction((3, 4, 4), True)  # all of the background looks like it
+    small = client.target_buffer.copy()
+    np.testing.assert_array_equal(small, expected([point((3, 4, 4), SPACING)], grow=False))
+    assert client.undo()
+    client.set_do_autozoom(True)
+    client.add_point_interaction((3, 4, 4), True)
+    assert client.target_buffer[-1, -1, -1] and not small[-1, -1, -1]
+    np.testing.assert_array_equal(client.target_buffer, expected([point((3, 4, 4), SPACING)]))
+
+
 def test_a_scribble(client):
     z, y, x = FIRST
     crop = np.zeros((1, 6, 9), np.uint8)
