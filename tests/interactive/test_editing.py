@@ -345,6 +345,10 @@ def test_what_is_refined_later_is_told_with_the_next_answer():
     for one in (edit, kept):
         answer = one.bring_to([point((22, 22, 22), (1, 1, 1))], few)
         assert not answer.forwards and torch.equal(boxed(shown, answer), at_once)
+        assert (
+            one.undo().changed == one.redo().changed == answer.changed
+            and one.bring_to(one.prompts, few).changed is None
+        )
         assert not one.undo().mask.any() and torch.equal(one.redo().mask, at_once)
 
 
