@@ -22,6 +22,7 @@ class Bundle:
     description: str
     version: str
     shipped_sha256: str = ""  # of the weights that its metadata says it ships with
+    shipped_licence: str = ""  # likewise
 
     @property
     def name(self) -> str:
@@ -31,6 +32,11 @@ class Bundle:
     def weights(self) -> Path:
         """The weights that serve; the file may not be there yet."""
         return find_weights(self.root)
+
+    @property
+    def licence(self) -> str:
+        """Of the weights that serve, in words."""
+        return self.shipped_licence if self.weights == self.shipped else "that of the data it was trained on here"
 
     @property
     def own_weights(self) -> Path:
@@ -62,8 +68,8 @@ def read_bundle(root: Path, *, prompts: bool = False) -> Bundle:
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         labels = {name: int(index) for index, name in channels.items() if int(index) > 0}
         weights = metadata.get("weights")  # of other people's bundles it may be anything
-        shipped = weights.get("sha256", "") if isinstance(weights, dict) else ""
-        return Bundle(root, labels, metadata["description"], metadata["version"], shipped)
+        shipped = [weights.get(key, "") if isinstance(weights, dict) else "" for key in ("sha256", "licence")]
+        return Bundle(root, labels, metadata["description"], metadata["version"], *map(str, shipped))
     except TakesPrompts:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

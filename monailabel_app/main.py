@@ -17,6 +17,8 @@ from monailabel_app.bundles import Bundle, choose_bundles, find_prompted
 from monailabel_app.dicomweb.client import connect
 from monailabel_app.dicomweb.images import PacsImages
 from monailabel_app.dicomweb.synchronization import Synchronization
+from monailabel_app.interaction.conversation import Conversation
+from monailabel_app.interaction.leases import Leases
 from monailabel_app.interaction.registry import InteractiveSessions
 from monailabel_app.models.active_learning import Uncertainty, make_strategies
 from monailabel_app.models.background import BackgroundWork
@@ -90,6 +92,7 @@ class Rep3DApp(MONAILabelApp):
             synchronization=synchronization,
             sessions=sessions,
             interaction=interaction,
+            leases=Leases(Conversation.end),
             models=models,
             prompted=serve_prompts(network, models),
             strategies=strategies,

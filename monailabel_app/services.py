@@ -12,6 +12,8 @@ from monailabel_app.bundles import Bundle
 from monailabel_app.dicomweb.client import Pacs
 from monailabel_app.dicomweb.synchronization import Synchronization
 from monailabel_app.errors import RequestError
+from monailabel_app.interaction.conversation import Conversation
+from monailabel_app.interaction.leases import Leases
 from monailabel_app.interaction.registry import InteractiveSessions
 from monailabel_app.models.background import BackgroundWork
 from monailabel_app.models.inference import BundleInference
@@ -34,6 +36,7 @@ class Services:
         synchronization: of labels with the PACS, if there is one.
         sessions: images that are only lent.
         interaction: users' clicks and masks, while they work on them.
+        leases: of nnInteractive's clients, with what each says.
         models: inference by model name.
         prompted: those that segment what prompts show, by name.
         strategies: of active learning, by the names that clients see.
@@ -51,6 +54,7 @@ class Services:
     synchronization: Synchronization | None
     sessions: Sessions
     interaction: InteractiveSessions
+    leases: Leases[Conversation]
     models: Mapping[str, BundleInference]
     prompted: Mapping[str, PromptedModel]
     strategies: Mapping[str, Strategy]

@@ -121,16 +121,19 @@ class InteractiveSession:
 
     # --- one label. Names that are new make a label, but for `mask` and `prompts`
 
-    def show(self, label: str, prompts: Sequence[Prompt], taken: np.ndarray | None = None) -> Answer:
+    def show(
+        self, label: str, prompts: Sequence[Prompt], taken: np.ndarray | None = None, *, grow: bool = True
+    ) -> Answer:
         """Let the network answer new prompts, all of them at once; see `LabelEdit.show`.
 
         Args:
             taken: voxels of other labels that the client knows of, (D, H, W) of bool, beside those that are locked.
+            grow: see `rep3d.interactive.correct`.
 
         Raises:
             RequestError: 400, a prompt that lies outside, or too many; 404, no weights; 413, too many labels.
         """
-        return self._ask(label, lambda edit, scene: edit.show(prompts, scene), taken)
+        return self._ask(label, lambda edit, scene: edit.show(prompts, replace(scene, grow=grow)), taken)
 
     def bring_to(self, label: str, prompts: Sequence[Prompt], taken: np.ndarray | None = None) -> Answer:
         """Make these, and no others, the label's prompts; see `LabelEdit.bring_to`. Arguments and errors as `show`."""

@@ -44,6 +44,11 @@ class PromptedNetwork:
         """Whether it has weights."""
         return self.bundle is not None and self.bundle.weights.is_file()
 
+    @property
+    def licence(self) -> str:
+        """Of the weights, in words."""
+        return self.bundle.licence if self.bundle is not None else ""
+
     def check(self) -> None:
         """Raise RequestError, 404, where nothing can answer prompts."""
         if self.bundle is None:

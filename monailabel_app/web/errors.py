@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from monailabel_app.errors import RequestError, storage_error
 
+RETRY_SECONDS = "10"  # after which who was told to come again may
+
 logger = logging.getLogger(__name__)
 
 
@@ -23,7 +25,7 @@ def refusal(error: RequestError, challenge: str = "Bearer") -> JSONResponse:
     Args:
         challenge: what somebody who is not known is told to send.
     """
-    headers = {"WWW-Authenticate": challenge} if error.status == 401 else None
+    headers = {401: {"WWW-Authenticate": challenge}, 503: {"Retry-After": RETRY_SECONDS}}.get(error.status)
     return JSONResponse({"detail": error.message}, error.status, headers)
 
 

@@ -17,6 +17,7 @@ from monailabel_app.errors import RequestError
 from monailabel_app.web.audit import VIEWER
 from monailabel_app.web.authentication import Authentication, User, claimed_name
 from monailabel_app.web.errors import refusal
+from monailabel_app.web.nninteractive import TAKE_ARRAYS
 from monailabel_app.web.parameters import MAX_PARAMETERS
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -94,7 +95,8 @@ class Guard:
 
     def _limit(self, path: str, headers: Mapping[str, str]) -> int:
         """Bytes that a request may have: files many, parameters few."""
-        is_file = path not in OPEN and headers.get("content-type", "").lower().startswith("multipart/")
+        kind = headers.get("content-type", "").lower()
+        is_file = path not in OPEN and kind.startswith("multipart/") or path in TAKE_ARRAYS
         return self._max_upload if is_file else min(MAX_PARAMETERS, self._max_upload)
 
     def _check_origin(self, path: str, headers: Mapping[str, str]) -> None:

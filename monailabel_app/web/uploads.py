@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import BinaryIO, cast
 
-from fastapi import UploadFile
+from fastapi import Request, UploadFile
 
 from monailabel_app.studies.volumes import split_suffix
 
@@ -31,3 +32,15 @@ def received(upload: UploadFile, suffix: str = "") -> Iterator[Path]:
         with path.open("wb") as file:
             shutil.copyfileobj(upload.file, file, COPY_BYTES)
         yield path
+
+
+@asynccontextmanager
+async def received_body(request: Request) -> AsyncIterator[BinaryIO]:
+    """A request's body as a file, for as long as the context lasts; a large one lies on disk."""
+    with tempfile.SpooledTemporaryFile(max_size=COPY_BYTES) as spooled:
+        file = cast(BinaryIO, spooled)
+        upload = UploadFile(file)
+        async for part in request.stream():
+            await upload.write(part)
+        file.seek(0)
+        yield file

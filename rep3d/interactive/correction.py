@@ -82,6 +82,7 @@ def correct(
     taken: torch.Tensor | None = None,
     size: int = SIZE,
     tiles: int = TILES,
+    grow: bool = True,
 ) -> Correction:
     """The mask after the newest prompts.
 
@@ -95,6 +96,7 @@ def correct(
         taken: voxels of locked labels, (D, H, W) of bool; None: none.
         size: voxels of the working grid along each axis; a multiple of what the network takes.
         tiles: how many cubes at full resolution to redraw before answering.
+        grow: let the working grid grow while the change leaves it.
 
     Raises:
         ValueError: no new prompt, one that lies outside the scan, shapes that differ, an image that is not finite where
@@ -107,7 +109,7 @@ def correct(
     if tiles < 0:
         raise ValueError(f"tiles must be 0 or more, got {tiles}")
     first = _first_grid(scan, prompts[-new:], size)
-    grid, coarse, region, logits = _look(network, image, scan, first, prompts, new, previous, taken)
+    grid, coarse, region, logits = _look(network, image, scan, first, prompts, new, previous, taken, grow)
     claims = _claims(prompts, scan)
     todo = tuple(_tiles(scan, grid, coarse, region, prompts[-1], size))
     answer = Correction(previous, None, None, grid, _locked(claims, prompts, taken), todo, region)
@@ -253,6 +255,7 @@ def _look(
     new: int,
     previous: torch.Tensor,
     taken: torch.Tensor,
+    grow: bool,
 ) -> tuple[Grid, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The working grid that holds the whole change, on it the mask and the region that may change, and the logits."""
     crop = _crop(grid, prompts[-new:])
@@ -264,7 +267,7 @@ def _look(
         after = (logits > 0) & covered(scan, grid) & ~locked
         region = _reached(after != before, grid, crop)
         spacing, coarsest = grid.spacing[0], _coarsest(scan, grid.shape[0])
-        if spacing >= coarsest or not _goes_on(region, before, scan, grid):
+        if not grow or spacing >= coarsest or not _goes_on(region, before, scan, grid):
             return grid, after, region, logits
         grid = clamped_cube(scan, centre, min(spacing * GROWTH, coarsest), grid.shape[0])
 

@@ -40,6 +40,7 @@ class Scene:
         taken: voxels of locked labels, (D, H, W) of bool; None: none.
         size: voxels of the working grid along each axis.
         tiles: cubes at full resolution that are redrawn before an answer.
+        grow: whether the working grid grows while the change leaves it.
     """
 
     network: Network
@@ -48,6 +49,7 @@ class Scene:
     taken: torch.Tensor | None = None
     size: int = SIZE
     tiles: int = TILES
+    grow: bool = True
 
 
 @dataclass(frozen=True)
@@ -304,6 +306,7 @@ class LabelEdit:
             taken=scene.taken,
             size=scene.size,
             tiles=scene.tiles,
+            grow=scene.grow,
         )
         coarse = [*self._coarse, _without_mask(answer)] if answer.tiles else self._coarse
         self._add(_Step.between(self._mask, answer.mask, answer.changed, tuple(prompts)), answer.mask)

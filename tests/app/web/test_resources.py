@@ -59,6 +59,18 @@ ROLE_OF = {
     "PUT /model/{model}": ADMIN,
     "GET /model/{model}/versions": USER,
     "POST /model/{model}/versions/{number}": ADMIN,
+    "GET /nninteractive/healthz": NOBODY,
+    **{f"GET /nninteractive/{name}": USER for name in ("capabilities", "lease_status")},
+    **{
+        f"POST /nninteractive/{name}": USER
+        for name in ("claim", "release", "heartbeat", "set_image", "predict", "undo")
+    },
+    **{f"POST /nninteractive/set_{name}": USER for name in ("target_buffer", "do_autozoom")},
+    **{
+        f"POST /nninteractive/add_{name}_interaction": USER
+        for name in ("point", "bbox", "scribble", "lasso", "initial_seg")
+    },
+    "POST /nninteractive/reset_interactions": USER,
     "GET /favicon.ico": NOBODY,
     "GET /proxy/dicom/{service}/{path:path}": USER,
     "POST /proxy/dicom/{service}/{path:path}": USER,

@@ -1,0 +1,261 @@
+"""nnInteractive's own client, as it is, drives the server."""
+
+import numpy as np
+import pytest
+import torch
+from nnInteractive.inference.remote import nnInteractiveRemoteInferenceSession as Client
+from nninteractive_helpers import FIRST, SECOND, SHAPE, SPACING, LookAlike, Running, ball, make_app, two_balls
+
+from rep3d.interactive import box, correct, lasso, point, scribble
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    return make_app(tmp_path_factory.mktemp("app"))
+
+
+@pytest.fixture(scope="module")
+def network():
+    return LookAlike()
+
+
+@pytest.fixture(scope="module")
+def server(app, network, tmp_path_factory):
+    with Running(app, tmp_path_factory.mktemp("sessions"), network, most=20) as running:
+        yield running
+
+
+def connect(server, image=None, **kwargs) -> Client:
+    """A client with an image and an empty mask, as the modules for 3D Slicer and napari begin."""
+    client = Client(server.url, **kwargs)
+    client.set_image((two_balls() if image is None else image)[None], {"spacing": np.array(SPACING)})
+    client.set_target_buffer(np.zeros(SHAPE, np.uint8))
+    return client
+
+
+@pytest.fixture
+def client(server):
+    with connect(server) as client:
+        yield client
+
+
+def expected(prompts, **kwargs) -> np.ndarray:
+    image = torch.from_numpy(two_balls())
+    return correct(LookAlike(), image, SPACING, prompts, size=32, **kwargs).mask.numpy()
+
+
+def dice(mask, other) -> float:
+    return 2 * (mask & other).sum() / (mask.sum() + other.sum())
+
+
+def test_what_clients_are_told(client):
+    assert client.ping() and client.license == "CC0" and client.supports_undo and client.do_autozoom
+    assert all(client.supported_interactions[kind] for kind in ("points", "scribble", "lasso", "bbox2d", "bbox3d"))
+    assert len(client.preferred_scribble_thickness) == 3 and client.supports_initial_label
+    assert client.original_image_shape == (1, *SHAPE)
+    assert client.heartbeat() == pytest.approx(client.lease_status()["remaining_seconds"], abs=1)
+    client.set_do_autozoom(True)
+
+
+def test_a_point(client, server):
+    box_of_change = client.add_point_interaction(FIRST, True)
+    np.testing.assert_array_equal(client.target_buffer, expected([point(FIRST, SPACING)]))
+    np.testing.assert_array_equal(client.target_buffer, server.mask())
+    assert dice(client.target_buffer > 0, ball(FIRST)) > 0.85
+    low, high = (np.argwhere(client.target_buffer).min(0), np.argwhere(client.target_buffer).max(0) + 1)
+    assert box_of_change == np.stack([low, high], 1).tolist()
+    assert client.add_point_interaction(FIRST, True) is None  # nothing changes
+
+
+def test_the_axes_are_those_of_the_image(server):
+    """napari sends them in its own order."""
+    with Client(server.url) as client:
+        client.set_image(two_balls().transpose(2, 0, 1)[None], {"spacing": [SPACING[2], SPACING[0], SPACING[1]]})
+        client.set_target_buffer(np.zeros((SHAPE[2], SHAPE[0], SHAPE[1]), bool))
+        client.add_point_interaction([float(FIRST[2]), float(FIRST[0]), float(FIRST[1])], True)
+        assert client.target_buffer.dtype == bool
+        assert dice(client.target_buffer.transpose(1, 2, 0), ball(FIRST)) > 0.85
+
+
+def test_boxes(client):
+    z, y, x = FIRST
+    client.add_bbox_interaction([[z, z + 1], [y - 5, y + 6], [x - 4, x + 5]], True)
+    shown = box((z, y - 5, x - 4), (z, y + 5, x + 4), SPACING)
+    np.testing.assert_array_equal(client.target_buffer, expected([shown]))
+    assert client.target_buffer.any()
+    client.reset_interactions()
+    client.add_bbox_interaction([[z - 3, z + 4], [y - 5.2, y + 5.9], [-3, x + 5]], True)
+    shown = box((z - 3, y - 5, 0), (z + 3, y + 5, x + 4), SPACING)
+    np.testing.assert_array_equal(client.target_buffer, expected([shown]))
+
+
+def test_autozoom(client):
+    """Off, the network looks no farther than the first working grid."""
+    client.set_do_autozoom(False)
+    client.add_point_interaction((3, 4, 4), True)  # all of the background looks like it
+    small = client.target_buffer.copy()
+    np.testing.assert_array_equal(small, expected([point((3, 4, 4), SPACING)], grow=False))
+    assert client.undo()
+    client.set_do_autozoom(True)
+    client.add_point_interaction((3, 4, 4), True)
+    assert client.target_buffer[-1, -1, -1] and not small[-1, -1, -1]
+    np.testing.assert_array_equal(client.target_buffer, expected([point((3, 4, 4), SPACING)]))
+
+
+def test_a_scribble(client):
+    z, y, x = FIRST
+    crop = np.zeros((1, 6, 9), np.uint8)
+    crop[0, 2:4, 1:8] = 1
+    client.add_scribble_interaction(crop, True, interaction_bbox=[[z, z + 1], [y - 2, y + 4], [x - 4, x + 5]])
+    voxels = [(z, y + j, x + i) for j in (0, 1) for i in range(-3, 4)]
+    np.testing.assert_array_equal(client.target_buffer, expected([scribble(voxels, SPACING)]))
+    assert dice(client.target_buffer > 0, ball(FIRST)) > 0.85
+    whole = np.zeros(SHAPE, np.uint8)  # without a part: all of the scan
+    whole[SECOND] = 1
+    client.add_scribble_interaction(whole, True)
+    assert client.target_buffer[SECOND]
+
+
+def test_a_lasso(client):
+    z, y, x = FIRST
+    crop = np.ones((1, 7, 9), bool)
+    client.add_lasso_interaction(crop, True, interaction_bbox=[[z, z + 1], [y - 3, y + 4], [x - 4, x + 5]])
+    corners = [(z, y + j, x + i) for j, i in ((-3.5, -4.5), (3.5, -4.5), (3.5, 4.5), (-3.5, 4.5))]
+    np.testing.assert_array_equal(client.target_buffer, expected([lasso(corners, SPACING)]))
+    assert client.target_buffer.any()
+
+
+def test_a_negative_prompt(client):
+    client.add_point_interaction(FIRST, True)
+    before = client.target_buffer.copy()
+    edge = (FIRST[0], FIRST[1] + 5, FIRST[2])
+    client.add_point_interaction(edge, False)
+    assert before[edge] and not client.target_buffer[edge] and client.target_buffer.sum() < before.sum()
+    client.add_scribble_interaction(
+        np.ones((1, 1, 3), np.uint8), False, interaction_bbox=[[12, 13], [14, 15], [11, 14]]
+    )
+    assert not client.target_buffer[12, 14, 11:14].any()
+
+
+def test_prompts_that_are_answered_together(client, network):
+    client.add_point_interaction(FIRST, True, run_prediction=False)
+    client.add_point_interaction((4, 4, 4), False, run_prediction=False)
+    assert not client.target_buffer.any() and client.undo() and not client.target_buffer.any()
+    client.add_point_interaction((5, 4, 4), False, run_prediction=False)
+    before = network.forwards
+    client.add_point_interaction((12, 16, 12), True)
+    shown = [point(FIRST, SPACING), point((5, 4, 4), SPACING, False), point((12, 16, 12), SPACING)]
+    np.testing.assert_array_equal(client.target_buffer, expected(shown, new=3))
+    together = network.forwards - before
+    assert client._predict() is None  # nothing waits
+    for left in (2, 1):  # one prompt at a time, as the client takes its markers away
+        assert client.undo() and not client.target_buffer.any(), left
+    before = network.forwards
+    client._predict()
+    np.testing.assert_array_equal(client.target_buffer, expected(shown[:1]))
+    assert 0 < network.forwards - before <= together
+    assert client.undo() and not client.undo() and not client.target_buffer.any()
+
+
+@pytest.mark.slow
+def test_twenty_five_undos(client):
+    rng, masks = np.random.default_rng(0), []
+    for number in range(25):
+        masks.append(client.target_buffer.copy())
+        client.add_point_interaction(rng.integers(0, SHAPE).tolist(), bool(number % 3))
+    for mask in reversed(masks):
+        assert client.undo()
+        np.testing.assert_array_equal(client.target_buffer, mask)
+    assert not client.undo() and client._last_paste_bbox is None
+
+
+def test_masks_from_the_client(client, server):
+    client.add_point_interaction(FIRST, True)
+    before = client.target_buffer.copy()
+    painted = ball(SECOND).astype(np.uint8) * 255
+    client.add_initial_seg_interaction(painted)
+    np.testing.assert_array_equal(server.mask(), painted > 0)
+    client.add_point_interaction((2, 2, 2), False)
+    np.testing.assert_array_equal(client.target_buffer > 0, painted > 0)  # earlier prompts bind no longer
+    assert client.undo() and client.undo()
+    np.testing.assert_array_equal(client.target_buffer > 0, before > 0)
+    client.add_initial_seg_interaction(painted, run_prediction=True)  # nothing says what is wrong with it
+    np.testing.assert_array_equal(client.target_buffer, painted)
+    np.testing.assert_array_equal(server.mask(), painted > 0)
+
+
+class Slicer:
+    """What nnInteractive's module for 3D Slicer does: the mask is sent again where the segment is another one than the
+    module left there; one marker for each prompt, one less for each undo."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.segments = {"first": np.zeros(SHAPE, np.uint8)}
+        self.chosen = "first"
+        self.left: tuple[str, bytes] | None = None
+        self.markers: list[tuple] = []
+
+    def prompt(self, voxel, positive=True) -> None:
+        segment = self.segments[self.chosen]
+        if self.left != (self.chosen, segment.tobytes()):
+            self.client.reset_interactions()
+            self.markers.clear()
+            if segment.any():
+                self.client.add_initial_seg_interaction(segment, run_prediction=False)
+        self.markers.append(tuple(voxel))
+        self._show(self.client.add_point_interaction(list(voxel), positive))
+
+    def undo(self) -> bool:
+        undone = self.client.undo()
+        if undone:
+            self.markers and self.markers.pop()
+            if self.client._last_paste_bbox is not None:
+                self._show(self.client._last_paste_bbox)
+        return undone
+
+    def _show(self, changed) -> None:
+        if changed is not None:
+            box_of_change = tuple(slice(*side) for side in changed)
+            self.segments[self.chosen][box_of_change] = self.client.target_buffer[box_of_change]
+        self.left = (self.chosen, self.segments[self.chosen].tobytes())
+
+
+def test_a_mask_that_was_painted_by_hand_in_slicer(client):
+    slicer = Slicer(client)
+    slicer.prompt(FIRST)
+    clicked = slicer.segments["first"].copy()
+    slicer.segments["first"][10:14, 14:16, 10:14] = 0
+    slicer.segments["first"][0, 0, :5] = 1
+    painted = slicer.segments["first"].copy()
+    slicer.prompt(SECOND)
+    shown = expected([point(SECOND, SPACING)], previous=torch.from_numpy(painted > 0))
+    np.testing.assert_array_equal(slicer.segments["first"], shown)
+    slicer.prompt((2, 2, 2), positive=False)
+    assert len(slicer.markers) == 2 and slicer.undo() and slicer.undo() and not slicer.markers
+    np.testing.assert_array_equal(slicer.segments["first"], painted)
+    assert slicer.undo()  # of what was painted
+    np.testing.assert_array_equal(slicer.segments["first"], clicked)
+    assert slicer.undo() and not slicer.segments["first"].any() and not slicer.undo()
+
+
+def test_two_segments_in_slicer(client):
+    """No undo takes more back than was done to the segment since it was chosen."""
+    slicer = Slicer(client)
+    slicer.prompt(FIRST)
+    first = slicer.segments["first"].copy()
+    slicer.segments["second"] = np.zeros(SHAPE, np.uint8)
+    slicer.chosen = "second"
+    slicer.prompt(SECOND)
+    second = slicer.segments["second"].copy()
+    assert dice(second > 0, ball(SECOND)) > 0.85
+    slicer.chosen = "first"
+    slicer.prompt((2, 2, 2))
+    clicked = slicer.segments["first"].copy()
+    assert clicked[2, 2, 2] and clicked.sum() > first.sum()
+    slicer.segments["first"][0, 0, 0] = 0
+    slicer.prompt((20, 2, 2), positive=False)
+    assert slicer.undo() and slicer.undo()  # of what was painted
+    np.testing.assert_array_equal(slicer.segments["first"], clicked)
+    assert slicer.undo() and not slicer.undo() and not slicer.markers
+    np.testing.assert_array_equal(slicer.segments["first"], first)
+    np.testing.assert_array_equal(slicer.segments["second"], second)
