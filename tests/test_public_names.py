@@ -20,7 +20,10 @@ def names_in_configs() -> list[str]:
 
 def test_public_names():
     assert sorted(rep3d.__all__) == [
+        "MedNeXt",
+        "MedNeXtV2",
         "Rep3D",
+        "UXNet",
         "console",
         "convert_official_state_dict",
         "corrections",

@@ -7,6 +7,8 @@ Of a module:
     small_kernels() -> set of parameter names, likewise.
 Of a network:
     encoder_features(x) -> (B, C, d, h, w): its deepest map, see `encoder_features` below.
+    forward(x) in training mode -> a list of logits under deep supervision, those of the full size first; in eval mode
+        these alone.
     divisor: voxels, of which an input's edges are multiples, see `rep3d.inferers.LabelMapInferer`.
 """
 
