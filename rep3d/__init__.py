@@ -23,11 +23,15 @@ if TYPE_CHECKING:
         transforms,
     )
     from rep3d.deploy import convert_official_state_dict, reparameterize
+    from rep3d.networks.nnunet import PlainConvUNet, ResidualEncoderUNet
     from rep3d.networks.rep3d import Rep3D
+    from rep3d.networks.upkern import upkern
     from rep3d.ops.depthwise_conv3d import depthwise_conv3d
 
 __all__ = [
+    "PlainConvUNet",
     "Rep3D",
+    "ResidualEncoderUNet",
     "console",
     "convert_official_state_dict",
     "corrections",
@@ -42,13 +46,17 @@ __all__ = [
     "reparameterize",
     "training",
     "transforms",
+    "upkern",
 ]
 
 _HOMES = {
+    "PlainConvUNet": "networks.nnunet",
     "Rep3D": "networks.rep3d",
+    "ResidualEncoderUNet": "networks.nnunet",
     "convert_official_state_dict": "deploy",
     "depthwise_conv3d": "ops.depthwise_conv3d",
     "reparameterize": "deploy",
+    "upkern": "networks.upkern",
 }
 
 # Where the configs of version 0.1.0, packed bundles among them, look for what has moved since; until 0.3.

@@ -20,7 +20,9 @@ def names_in_configs() -> list[str]:
 
 def test_public_names():
     assert sorted(rep3d.__all__) == [
+        "PlainConvUNet",
         "Rep3D",
+        "ResidualEncoderUNet",
         "console",
         "convert_official_state_dict",
         "corrections",
@@ -35,6 +37,7 @@ def test_public_names():
         "reparameterize",
         "training",
         "transforms",
+        "upkern",
     ]
     assert all(hasattr(rep3d, name) for name in rep3d.__all__)
 

@@ -98,7 +98,7 @@ class UnetrDecoderNetwork(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.jit.is_tracing():  # a trace would record the check and warn of it
-            self._check_input(x)
+            self.check_input(x)
         x1, x2, x3, x4 = self.encoder(x)
         y = self.bottom(x4)
         y = self.up4(y, self.skip4(x3))
@@ -111,7 +111,7 @@ class UnetrDecoderNetwork(nn.Module):
         """The encoder's deepest map, (B, C, D/16, H/16, W/16)."""
         return self.encoder(x)[-1]
 
-    def _check_input(self, x: torch.Tensor) -> None:
+    def check_input(self, x: torch.Tensor) -> None:
         n = self.divisor
         if x.dim() != 5 or x.shape[1] != self.in_channels:
             raise ValueError(f"x must have the shape (B, {self.in_channels}, D, H, W), got {list(x.shape)}")
