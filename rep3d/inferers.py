@@ -42,7 +42,7 @@ class AutocastInferer(Inferer):
             check_layers(network)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
             outputs = self.inferer(inputs, network, *args, **kwargs)
-        return outputs.float() if outputs.is_floating_point() else outputs
+        return [_float(output) for output in outputs] if isinstance(outputs, list | tuple) else _float(outputs)
 
 
 class LabelMapInferer(SlidingWindowInferer):
@@ -129,6 +129,10 @@ class LabelMapInferer(SlidingWindowInferer):
         steps = [r if r == n else max(1, int(r * (1 - overlap))) for r, n, overlap in axes]
         windows = dense_patch_slices(shape, roi, steps)
         return [list(layer) for _, layer in groupby(windows, lambda window: window[0].start)]
+
+
+def _float(output: torch.Tensor) -> torch.Tensor:
+    return output.float() if output.is_floating_point() else output
 
 
 def _check_classes(number: int) -> None:

@@ -41,7 +41,7 @@ def own_parameters(bundle) -> float:
 
 
 def test_families_and_what_was_moved():
-    assert [path.stem for path in FAMILIES] == ["rep3d", "rep3d_interactive", "rep3d_tiny"]
+    assert {"rep3d", "rep3d_interactive", "rep3d_tiny"} <= {path.stem for path in FAMILIES}
     assert [path.stem for path in MOVED] == ["rep3d_csla", "rep3d_fixed", "rep3d_none"]
 
 
@@ -73,7 +73,7 @@ def test_a_family_brings_its_own_sizes(bundle, family):
     definition = json.loads(family.read_text(encoding="utf-8"))
     for files in CONFIGS:
         parser = config_of(bundle, files, family)
-        assert parser["network_def"] == definition["network_def"] and parameters(parser) > 1
+        assert parser["network_def"] == definition["network_def"] and parameters(parser) > 0.1
 
 
 @each_ablation

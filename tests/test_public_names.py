@@ -20,9 +20,12 @@ def names_in_configs() -> list[str]:
 
 def test_public_names():
     assert sorted(rep3d.__all__) == [
+        "MedNeXt",
+        "MedNeXtV2",
         "PlainConvUNet",
         "Rep3D",
         "ResidualEncoderUNet",
+        "UXNet",
         "console",
         "convert_official_state_dict",
         "corrections",
