@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
@@ -9,7 +10,6 @@ import torch
 from monai.transforms import compute_divisible_spatial_size
 from monai.utils import ensure_tuple_rep
 from torch import nn
-from torch.func import functional_call
 
 DIVISORS = (1, 2, 4, 8, 16, 32, 64)  # that are tried
 _found: WeakKeyDictionary[nn.Module, int | None] = WeakKeyDictionary()  # divisors
@@ -19,8 +19,8 @@ def check_patch_size(network: nn.Module, in_channels: int, out_channels: int, pa
     """Refuse patches that a network cannot train on, before it does.
 
     Args:
-        network: asked by its own `check_input(x)` or else tried, (B, in_channels, *patch_size) -> logits (B, out_channels, *patch_size), or a list of which they are the
-            first, as with deep supervision.
+        network: asked by its own `check_input(x)`, or else tried: (B, in_channels, *patch_size) -> logits (B,
+            out_channels, *patch_size), or a list of which they are the first, as with deep supervision.
         in_channels: of the images.
         out_channels: classes, background included.
         patch_size: voxels, for each axis.
@@ -74,10 +74,10 @@ def takes(network: nn.Module, in_channels: int, size: Sequence[int]) -> bool:
 
 def output_shape(network: nn.Module, in_channels: int, size: Sequence[int]) -> list[int]:
     """Of the network's output, the first of several, for one image; raises what its forward pass raises."""
-    tensors = {name: parameter.to("meta") for name, parameter in network.named_parameters()}
-    tensors |= {name: buffer.to("meta") for name, buffer in network.named_buffers()}
+    shapes = {id(one): nn.Parameter(one.detach().to("meta")) for one in network.parameters()}
+    shapes |= {id(one): one.detach().to("meta") for one in network.buffers()}
     with torch.no_grad():
-        output = functional_call(network, tensors, torch.empty(1, in_channels, *size, device="meta"))
+        output = copy.deepcopy(network, shapes)(torch.empty(1, in_channels, *size, device="meta"))
     return list((output[0] if isinstance(output, list | tuple) else output).shape)
 
 

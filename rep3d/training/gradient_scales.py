@@ -1,7 +1,7 @@
 """RepOptimizer: what a small kernel beside a large one does to training, done by an optimizer to the large one alone.
 
-"Re-parameterizing Your Optimizers rather than Architectures" (Ding et al., ICLR 2023), https://arxiv.org/abs/2205.15242.
-Two kernels with constant scales, trained with SGD, are one kernel whose gradient has a constant factor for each element.
+"Re-parameterizing Your Optimizers rather than Architectures" (Ding et al., ICLR 2023),
+https://arxiv.org/abs/2205.15242. Two kernels with constant scales, trained with SGD, are one kernel whose gradient has a constant factor for each element.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ def scale_gradients(
 
     optimizer.register_step_pre_hook(scale)
     for group in optimizer.param_groups:
-        group["gradient_scales"] = [large_scale, small_scale, small_kernel_size]  # so that a resumed training tells them
+        group["gradient_scales"] = [
+            large_scale,
+            small_scale,
+            small_kernel_size,
+        ]  # so that a resumed training tells them
     return optimizer
 
 
@@ -76,7 +80,9 @@ def gradient_scales(
         if not scale > 0:
             raise ValueError(f"{name} must be above 0, got {scale!r}")
     if not 0 < small_kernel_size < kernel_size or small_kernel_size % 2 == 0:
-        raise ValueError(f"small_kernel_size must be odd and below the kernel's {kernel_size}, got {small_kernel_size!r}")
+        raise ValueError(
+            f"small_kernel_size must be odd and below the kernel's {kernel_size}, got {small_kernel_size!r}"
+        )
     margin = (kernel_size - small_kernel_size) // 2
     scales = torch.full((kernel_size,) * 3, float(large_scale) ** 2)
     inner = slice(margin, margin + small_kernel_size)
