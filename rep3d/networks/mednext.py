@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from rep3d.networks.arguments import check_choice, check_positive
@@ -38,10 +37,10 @@ Response = Callable[[int], nn.Module]
 
 
 class MedNeXtBlock(nn.Module):
-    """skip(x) + project(GELU(expand(norm(conv(x))))): (B, C_in, D, H, W) -> (B, C_out, D, H, W).
+    """skip(x) + project(response(GELU(expand(norm(conv(x)))))): (B, C_in, D, H, W) -> (B, C_out, D, H, W).
 
     "down" halves the size: the convolution and the skip have stride 2. "up" doubles it: both are transposed and
-    give one voxel less than twice the size, and the first plane of each axis is zero.
+    give one voxel less, so that the first plane of each axis is zero.
 
     Args:
         in_channels, out_channels: C_in and C_out; they are equal without resampling.
@@ -65,10 +64,10 @@ class MedNeXtBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.use_checkpoint = False
-        self.resampling = resampling
-        self.conv = DepthwiseConv3d(in_channels, kernel_size)
+        self.conv = DepthwiseConv3d(in_channels, kernel_size, resampling)
         self.norm = nn.GroupNorm(in_channels, in_channels)
         self.expand = nn.Conv3d(in_channels, expansion_ratio * in_channels, 1)
+        self.activation = nn.GELU()
         self.response = response(expansion_ratio * in_channels)
         self.project = nn.Conv3d(expansion_ratio * in_channels, out_channels, 1)
         if resampling == "down":
@@ -77,16 +76,12 @@ class MedNeXtBlock(nn.Module):
             self.skip = nn.ConvTranspose3d(in_channels, out_channels, 1, stride=2)
         else:
             self.skip = nn.Identity()
+        self.pad = nn.ConstantPad3d((1, 0, 1, 0, 1, 0), 0.0) if resampling == "up" else nn.Identity()
 
     @recomputable
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.conv(_spread(x) if self.resampling == "up" else x)
-        if self.resampling == "down":
-            y = y[:, :, ::2, ::2, ::2]
-        y = self.skip(x) + self.project(self.response(F.gelu(self.expand(self.norm(y)))))
-        if self.resampling == "up":
-            y = F.pad(y, (1, 0, 1, 0, 1, 0))
-        return y
+        y = self.project(self.response(self.activation(self.expand(self.norm(self.conv(x))))))
+        return self.pad(self.skip(x) + y)
 
 
 class MedNeXt(SegmentationNetwork):
@@ -170,9 +165,3 @@ class MedNeXt(SegmentationNetwork):
     def encoder_features(self, x: torch.Tensor) -> torch.Tensor:
         """The bottleneck's map, (B, 16 C, D/16, H/16, W/16)."""
         return self.encode(x)[0]
-
-
-def _spread(x: torch.Tensor) -> torch.Tensor:
-    """Zeros between the voxels, (B, C, D, H, W) -> (B, C, 2D-1, 2H-1, 2W-1): what a transposed convolution sees."""
-    x = F.pad(x[:, :, :, None, :, None, :, None], (0, 1, 0, 0, 0, 1, 0, 0, 0, 1))
-    return x.flatten(6).flatten(4, 5).flatten(2, 3)[:, :, :-1, :-1, :-1]

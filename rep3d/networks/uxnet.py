@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from rep3d.networks.arguments import check_choice
@@ -49,12 +48,13 @@ class UXBlock(nn.Module):
             self.conv = MaskedDepthwiseConv3d(channels, kernel_size, mask)
         self.norm = ChannelNorm(channels)
         self.expand = nn.Conv3d(channels, EXPANSION * channels, 1, groups=channels)
+        self.activation = nn.GELU()
         self.project = nn.Conv3d(EXPANSION * channels, channels, 1, groups=channels)
         self.scale = nn.Parameter(torch.full((channels,), LAYER_SCALE))
 
     @recomputable
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = self.project(F.gelu(self.expand(self.norm(self.conv(x)))))
+        y = self.project(self.activation(self.expand(self.norm(self.conv(x)))))
         return x + self.scale.view(-1, 1, 1, 1) * y
 
 

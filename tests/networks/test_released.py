@@ -1,6 +1,6 @@
 """Released networks' state dicts, converted, give the released networks' outputs.
 
-Recorded in tests/fixtures/released, with the weights and the image of tests/released_weights.py, in float32 on a CPU, in
+Recorded in tests/fixtures/released, with weights and image of tests/released_weights.py, in float32 on a CPU, in
 eval mode: the networks of https://github.com/MASILab/3DUX-Net (14ea46b), https://github.com/MASILab/RepUX-Net (3cd20c4,
 deploy mode, the one that runs without a GPU) and https://github.com/MIC-DKFZ/MedNeXt (0b78ed8; MedNeXt-v2 as its
 `grn=True`), with deep supervision all scales. Every 3rd voxel of each axis is kept.
