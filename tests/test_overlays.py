@@ -7,15 +7,14 @@ from unittest import mock
 
 import pytest
 import torch
-from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, ROOT, TRAIN, make_dataset, read, run, workflow
+from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, ROOT, SMALL, TRAIN, make_dataset, read, run, workflow
 from monai.bundle import ConfigParser
 
 from rep3d.console.errors import root_cause
 from rep3d.training.checkpoints import read_weights
 
-ABLATIONS = [
-    path for path in sorted(ROOT.glob("configs/ablations/*.json")) if 'network_def"' in path.read_text("utf-8")
-]
+ALL_ABLATIONS = sorted(ROOT.glob("configs/ablations/*.json"))
+ABLATIONS = [path for path in ALL_ABLATIONS if "+network_def" in path.read_text(encoding="utf-8")]
 NETWORKS = {path: json.loads(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("configs/networks/*.json"))}
 FAMILIES = [path for path, content in NETWORKS.items() if "network_def" in content]
 MOVED = [path for path in NETWORKS if path not in FAMILIES]
@@ -121,6 +120,17 @@ def test_a_run_with_an_ablation(tmp_path):
     for files in (EVALUATE, INFERENCE):
         run(HIPPOCAMPUS, [*files, overlay], dataset, tmp_path, "evaluating")
     assert (tmp_path / "eval/scores.csv").is_file() and list(tmp_path.glob("eval/*_seg.nii.gz"))
+
+
+def test_an_ablation_of_the_optimizer():
+    """It goes with another one of the network, or with another family."""
+    (ablation,) = set(ALL_ABLATIONS) - set(ABLATIONS)
+    assert ablation.stem == "rep_optimizer"
+    parser = config_of(HIPPOCAMPUS, TRAIN, ROOT / "configs/ablations/none.json", ablation)
+    parser.update(SMALL)
+    optimizer = parser.get_parsed_content("optimizer")
+    assert isinstance(optimizer, torch.optim.SGD) and optimizer.param_groups[0]["gradient_scales"] == [1.0, 1.0, 3]
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.08, 0.0]
 
 
 @pytest.mark.parametrize("files", CONFIGS, ids=lambda files: files[-1])

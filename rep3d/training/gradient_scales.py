@@ -1,7 +1,8 @@
 """RepOptimizer: what a small kernel beside a large one does to training, done by an optimizer to the large one alone.
 
 "Re-parameterizing Your Optimizers rather than Architectures" (Ding et al., ICLR 2023),
-https://arxiv.org/abs/2205.15242. Two kernels with constant scales, trained with SGD, are one kernel whose gradient has a constant factor for each element.
+https://arxiv.org/abs/2205.15242. Two kernels with constant scales, trained with SGD, are one kernel whose gradient has
+a constant factor for each element.
 """
 
 from __future__ import annotations
