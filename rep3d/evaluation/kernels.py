@@ -22,33 +22,39 @@ class KernelMask(NamedTuple):
 def receptive_fields(network: nn.Module, images: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     """Effective receptive field of each stage of a network's encoder, a list of (D, H, W).
 
-    The gradient of the centre voxel of the stage's map, all channels summed, with respect to the image: its absolute
-    value, summed over the image's channels and averaged over images, in units of its largest value.
+    The gradient of the centre voxel of what the stage puts out, all channels summed, with respect to the image: its
+    absolute value, summed over the image's channels and averaged over images, in units of its largest value.
 
     Args:
-        network: its `encoder(x)` gives a list of maps, one for each stage. It computes in eval mode.
+        network: has its encoder's stages as `encoder.stages`. It computes in eval mode.
         images: (B, C_in, D, H, W), all of one size.
 
     Raises:
-        ValueError: a network without such an encoder, or no image.
+        ValueError: a network without such stages, or no image.
     """
     encoder = getattr(network, "encoder", None)
+    stages = getattr(encoder, "stages", None)
+    if encoder is None or stages is None:
+        raise ValueError(f"{type(network).__name__} has no encoder.stages, expected such as Rep3D")
+    maps: list[torch.Tensor] = []
+    hooks = [stage.register_forward_hook(lambda module, inputs, output: maps.append(output)) for stage in stages]
     sums: list[torch.Tensor] = []
     training = network.training
     network.eval()
-    for image in images:
-        x = image.detach().clone().requires_grad_()
-        maps = encoder(x) if isinstance(encoder, nn.Module) and hasattr(encoder, "forward") else None
-        if not isinstance(maps, list):
-            raise ValueError(
-                f"{type(network).__name__} has no encoder that gives a list of maps, expected such as Rep3D"
-            )
-        sums = sums or [torch.zeros(x.shape[2:]) for _ in maps]
-        for field, stage in zip(sums, maps, strict=True):
-            d, h, w = (edge // 2 for edge in stage.shape[2:])
-            (gradient,) = torch.autograd.grad(stage[:, :, d, h, w].sum(), x, retain_graph=stage is not maps[-1])
-            field += gradient.abs().sum((0, 1)).cpu()
-    network.train(training)
+    try:
+        for image in images:
+            maps.clear()
+            x = image.detach().clone().requires_grad_()
+            encoder(x)
+            sums = sums or [torch.zeros(x.shape[2:]) for _ in maps]
+            for field, stage in zip(sums, maps, strict=True):
+                d, h, w = (edge // 2 for edge in stage.shape[2:])
+                (gradient,) = torch.autograd.grad(stage[:, :, d, h, w].sum(), x, retain_graph=True)
+                field += gradient.abs().sum((0, 1)).cpu()
+    finally:
+        network.train(training)
+        for hook in hooks:
+            hook.remove()
     if not sums:
         raise ValueError("receptive_fields: no images, expected at least one")
     return [field / field.max().clamp(min=torch.finfo(field.dtype).tiny) for field in sums]

@@ -74,7 +74,7 @@ def takes(network: nn.Module, in_channels: int, size: Sequence[int]) -> bool:
 
 def output_shape(network: nn.Module, in_channels: int, size: Sequence[int]) -> list[int]:
     """Of the network's output, the first of several, for one image; raises what its forward pass raises."""
-    shapes = {id(one): nn.Parameter(one.detach().to("meta")) for one in network.parameters()}
+    shapes: dict[int, torch.Tensor] = {id(one): nn.Parameter(one.detach().to("meta")) for one in network.parameters()}
     shapes |= {id(one): one.detach().to("meta") for one in network.buffers()}
     with torch.no_grad():
         output = copy.deepcopy(network, shapes)(torch.empty(1, in_channels, *size, device="meta"))

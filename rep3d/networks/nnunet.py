@@ -21,7 +21,7 @@ class DeeplySupervised:
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, deep_supervision=True, **kwargs)
+        super().__init__(*args, deep_supervision=True, **kwargs)  # type: ignore[call-arg]
         self.apply(self.initialize)  # type: ignore[attr-defined]
 
     def train(self: SelfT, mode: bool = True) -> SelfT:

@@ -36,7 +36,7 @@ def show_trained(
         overlays: config files, as of the training.
 
     Raises:
-        ValueError: weights of another network, or one whose encoder gives no list of maps.
+        ValueError: weights of another network, or one without `encoder.stages`.
     """
     overrides: dict[str, Any] = {"dataset_dir": dataset_dir, "cache_num": 0, "num_workers": 0}
     run = BundleRun(bundle, "training", ["train.json", *overlays], overrides)

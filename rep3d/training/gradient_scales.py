@@ -50,7 +50,7 @@ def scale_gradients(
     }
 
     def scale(optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if args or kwargs.get("closure") is not None:
+        if len(args) > 1 or kwargs.get("closure") is not None:  # the first is the optimizer
             raise ValueError("scale_gradients: the optimizer's step takes a closure, which has no gradients yet")
         for kernel, factors in scales.items():
             if kernel.grad is not None:
