@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from torch import nn
 
 from rep3d.console.errors import describe, root_cause
 from rep3d.deploy import reparameterize
+from rep3d.export import pack_bundle
 from rep3d.inferers import AutocastInferer, LabelMapInferer
 from rep3d.networks.capabilities import encoder_features
 from rep3d.networks.input_sizes import check_patch_size, divisor_of
@@ -243,3 +246,26 @@ def test_a_missing_package_says_which_extra_brings_it(monkeypatch):
     with pytest.raises(Exception) as raised:
         build("nnunet")
     assert describe(raised.value).endswith(': pip install "rep3d[baselines]"')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nnunet_tiny", "unetr", "swin_unetr", "segresnet"])
+def test_packed(name, relative_error, tmp_path):
+    """As TorchScript, traced where it cannot be scripted, and as ONNX."""
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    bundle = tmp_path / "msd_hippocampus"
+    shutil.copytree(ROOT / "bundles/msd_hippocampus", bundle, ignore=shutil.ignore_patterns("models"))
+    for path in (bundle / "configs/train.json", bundle / "configs/inference.json"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps(config | {"network_def": DEFINITIONS[name], "patch_size": patch_size(name)}))
+    network, x = build(name).eval(), torch.randn(1, 1, *patch_size(name))
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    with zipfile.ZipFile(pack_bundle(bundle, tmp_path / "model.pt", tmp_path / "packed.zip")) as file:
+        file.extractall(tmp_path / "unpacked")
+    models = tmp_path / "unpacked/msd_hippocampus/models"
+    with torch.no_grad():
+        expected = network(x)
+        assert relative_error(torch.jit.load(models / "model.ts")(x), expected) < 1e-5
+    session = onnxruntime.InferenceSession(models / "model.onnx", providers=["CPUExecutionProvider"])
+    assert relative_error(torch.from_numpy(session.run(None, {"image": x.numpy()})[0]), expected) < 1e-4

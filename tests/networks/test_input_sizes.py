@@ -78,6 +78,11 @@ def test_trying_changes_nothing():
             [32, 40, 32],
             r"does not fit Rep3D: every axis of x must be a multiple of 16 voxels.*\[32, 40, 32\]",
         ),
+        (
+            Rep3D(4, 2, feature_size=(4, 4, 4, 4), hidden_size=8, kernel_size=3),
+            [32, 32, 32],
+            r"Rep3D, takes images of 4 ",
+        ),
         (unet(in_channels=4), [16, 16, 16], r"UNet, takes images of 4 channel\(s\), expected in_channels = 1"),
         (nn.Conv3d(1, 3, 1), [16, 16, 16], r"Conv3d, gives 3 channel\(s\), expected out_channels = 2"),
         (nn.Conv3d(1, 2, 3), [16, 16, 16], r"Conv3d, gives \[14, 14, 14\] voxels for patches of \[16, 16, 16\]"),
@@ -96,3 +101,15 @@ def test_several_outputs_are_judged_by_the_first():
             return [y, y[:, :, ::2, ::2, ::2]]
 
     check_patch_size(Supervised(1, 2, 1), 1, 2, (8, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "computes", [lambda x: x * float(x.mean()), lambda x: x + torch.zeros(1)], ids=["item", "mixed"]
+)
+def test_a_network_that_cannot_be_tried_is_not_refused(computes):
+    class Own(nn.Conv3d):
+        def forward(self, x):
+            return computes(super().forward(x))
+
+    check_patch_size(Own(1, 2, 1), 1, 2, (8, 8, 8))
+    assert divisor_of(Own(1, 2, 1)) is None

@@ -30,19 +30,19 @@ def trained(network, optimizer, images):
 def test_two_kernels_are_one_with_scaled_gradients():
     """With SGD, momentum and weight decay: the paper's equations 4 to 11."""
     torch.manual_seed(0)
-    two = Rep3D(1, 2, **SMALL, modulation="csla").train()
-    one = Rep3D(1, 2, **SMALL, modulation="none").train()
+    two = Rep3D(1, 2, **SMALL, modulation="csla").double().train()
+    one = Rep3D(1, 2, **SMALL, modulation="none").double().train()
     state = {name: tensor for name, tensor in two.state_dict().items() if "small_weight" not in name}
     one.load_state_dict(state | {f"{name}.weight": kernel for name, kernel in effective_kernels(two).items()})
     start = copy.deepcopy(one)
-    images = torch.randn(3, 2, 1, 32, 32, 32)
+    images = torch.randn(3, 2, 1, 32, 32, 32, dtype=torch.float64)
     settings = {"lr": 0.1, "momentum": 0.9, "nesterov": True}
     trained(two, torch.optim.SGD(parameter_groups(two, weight_decay=0.05), **settings), images)
     optimizer = torch.optim.SGD(parameter_groups(one, weight_decay=0.05), **settings)
     trained(one, scale_gradients(optimizer, one), images)
     expected, before = effective_kernels(two), effective_kernels(start)
     for name, kernel in effective_kernels(one).items():
-        torch.testing.assert_close(kernel, expected[name], rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(kernel, expected[name], rtol=1e-8, atol=1e-10)
     assert max((expected[name] - before[name]).abs().max() for name in before) > 1e-3
 
 
