@@ -87,6 +87,10 @@ class MaskedDepthwiseConv3d(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return depthwise_conv3d(x, self.effective_kernel(), self.bias)
 
+    def large_kernels(self) -> set[str]:
+        """Parameters whose gradients may be scaled by element."""
+        return {"weight"}
+
     def deployed(self) -> DepthwiseConv3d:
         """The convolution that gives this one's outputs, of the same type and on the same device."""
         deployed = DepthwiseConv3d(self.weight.shape[0], self.weight.shape[-1]).to(self.weight)

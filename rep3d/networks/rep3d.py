@@ -107,6 +107,10 @@ class Rep3DBlock(nn.Module):
         """Parameters that may have a learning rate of their own (Table 8)."""
         return {"small_weight"} if self.modulation == "csla" else set()
 
+    def large_kernels(self) -> set[str]:
+        """Parameters whose gradients may be scaled by element."""
+        return {"weight"}
+
     def deployed(self) -> DeployedRep3DBlock:
         """The block that gives this one's outputs in eval mode, of the same type and on the same device."""
         deployed = DeployedRep3DBlock(**self.arguments).to(self.weight)
