@@ -249,7 +249,7 @@ def test_a_missing_package_says_which_extra_brings_it(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nnunet_tiny", "unetr", "swin_unetr", "segresnet"])
+@pytest.mark.parametrize("name", ["nnunet_tiny", "unetr"])
 def test_packed(name, relative_error, tmp_path):
     """As TorchScript, traced where it cannot be scripted, and as ONNX."""
     pytest.importorskip("onnxscript")
