@@ -4,12 +4,14 @@ from rep3d.interactive.channels import CHANNELS
 from rep3d.interactive.correction import Correction, correct, refine
 from rep3d.interactive.cubes import StandardizeWorkingGridd, WorkingGridd, cube_edge
 from rep3d.interactive.grid import Grid, resample
+from rep3d.interactive.loss import CorrectionLoss
 from rep3d.interactive.prompts import Prompt, box, draw, lasso, point, scribble
 from rep3d.interactive.rounds import SimulatedUser
 
 __all__ = [
     "CHANNELS",
     "Correction",
+    "CorrectionLoss",
     "Grid",
     "Prompt",
     "SimulatedUser",

@@ -13,8 +13,8 @@ from torch import nn
 
 from rep3d.interactive.channels import input_channels
 from rep3d.interactive.grid import Grid
-from rep3d.interactive.prompts import Prompt
-from rep3d.interactive.users import correction, deepest_click, distorted, first_prompt
+from rep3d.interactive.prompts import Prompt, draw
+from rep3d.interactive.users import correction, deepest_click, distorted, first_prompt, near_error
 
 STARTS = {"nothing": 0.5, "distorted truth": 0.35, "prediction": 0.15}  # a prediction only where there is one
 CORRECTIONS = (0.4, 0.25, 0.15, 0.1, 0.1)  # how often the network is asked 0, 1, ... times before the round that counts
@@ -34,7 +34,8 @@ class SimulatedUser:
             the deepest voxel of the largest error.
 
     Returns (as a call):
-        inputs (B, 5, D, H, W), see `rep3d.interactive.CHANNELS`, and targets (B, 1, D, H, W), float32.
+        inputs (B, 5, D, H, W), see `rep3d.interactive.CHANNELS`, and targets, float32: the truth (B, 1, D, H, W); in
+        training a second channel says where the error is that the newest prompt shows, see `CorrectionLoss`.
     """
 
     def __init__(self, network: nn.Module, inferer: Inferer | None = None, clicks: int | None = None) -> None:
@@ -68,6 +69,8 @@ class SimulatedUser:
             for case, answer in zip(cases, (logits[:, 0] > 0).cpu() & ~taken[:, 0], strict=True):
                 case.correct(answer)
             inputs = _inputs(batch, cases)
+        if self.clicks is None:
+            targets = torch.cat([targets, torch.stack([case.near_error() for case in cases])], dim=1)
         return inputs.to(device, non_blocking=non_blocking), targets.float().to(device, non_blocking=non_blocking)
 
 
@@ -91,6 +94,10 @@ class _Case:
         self.prompts: list[Prompt] = []
         self.mask = torch.zeros_like(target) if self.evaluating else self._start(prediction)
         self._prompt(first=not self.mask.any())
+
+    def near_error(self) -> torch.Tensor:
+        shown = draw(self.prompts[-1:], self.grid).amax(0) > 0
+        return torch.from_numpy(near_error(self.target, self.mask, self.grid.spacing, shown))[None]
 
     def correct(self, answer: torch.Tensor) -> None:
         self.mask = answer

@@ -120,6 +120,30 @@ def distorted(truth: Mask, spacing: Sequence[float], generator: np.random.Genera
     return mask
 
 
+def near_error(truth: Mask, mask: Mask, spacing: Sequence[float], shown: Mask) -> np.ndarray:
+    """The errors that touch what a prompt shows, and as far round them as they are deep; all errors where none does.
+
+    About half of these voxels are wrong in the mask.
+
+    Args:
+        truth: the label against the rest.
+        mask: what is to be corrected.
+        spacing: millimetres.
+        shown: where the prompt is drawn, bool.
+    """
+    wrong = _array(truth) ^ _array(mask)
+    labels, _ = ndimage.label(wrong, TOUCHING)
+    touched = np.unique(labels[_array(shown)])
+    if touched.any():
+        wrong = np.isin(labels, touched[touched > 0])
+    near = np.zeros_like(wrong)
+    if wrong.any():
+        depth = _depth(wrong, spacing).max()
+        part = _around(wrong, np.ceil(depth / np.asarray(spacing)).astype(int))
+        near[part] = ndimage.distance_transform_edt(~wrong[part], sampling=list(spacing)) <= depth
+    return near
+
+
 def region_of(mask: np.ndarray) -> Region | None:
     """All true voxels of a mask of any number of axes; None where there are none."""
     sides = []

@@ -54,7 +54,9 @@ def test_inputs_and_targets():
         torch.manual_seed(seed)
         inputs, targets = SimulatedUser(Answers(nothing))(made, "cpu")
         assert inputs.shape == (2, 5, SIZE, SIZE, SIZE) and inputs.dtype == torch.float32
-        assert torch.equal(targets, made["target"].float())
+        assert targets.shape == (2, 2, SIZE, SIZE, SIZE) and targets.dtype == torch.float32
+        assert torch.equal(targets[:, :1], made["target"].float())
+        assert (targets[:, 1].flatten(1).amax(1) > 0).all(), "every case has an error to learn from"
         assert torch.equal(inputs[:, 4:], made["taken"].float())
         assert (inputs[:, 2:4].flatten(1).amax(1) > 0).all(), "every case has a prompt"
 

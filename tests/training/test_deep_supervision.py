@@ -5,12 +5,13 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, ROOT, TRAIN, make_dataset, read, run
+from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, ROOT, TRAIN, make_dataset, read, run, takes_prompts
 from monai.bundle import ConfigParser
 from monai.losses import DiceCELoss
 
 from rep3d import MedNeXt
 from rep3d.inferers import AutocastInferer
+from rep3d.interactive.loss import CorrectionLoss
 from rep3d.training.checkpoints import read_weights
 
 HIPPOCAMPUS = ROOT / "bundles/msd_hippocampus"
@@ -31,10 +32,14 @@ def loss_of(bundle):
 @pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 def test_the_loss_of_one_map_is_as_before(bundle):
     """And that of several weighs them by 1, 1/2, 1/4, 1/8 and 1/16, against the label's nearest voxels."""
-    automatic = bundle.name != "interactive"
-    plain = DiceCELoss(to_onehot_y=True, softmax=True) if automatic else DiceCELoss(sigmoid=True)
-    classes = 3 if automatic else 1
-    logits, label = torch.randn(2, classes, 16, 16, 16), torch.randint(max(classes, 2), (2, 1, 16, 16, 16)).float()
+    logits, label = torch.randn(2, 3, 16, 16, 16), torch.randint(3, (2, 1, 16, 16, 16)).float()
+    plain = DiceCELoss(to_onehot_y=True, softmax=True)
+    if takes_prompts(bundle):
+        logits, label, plain = (
+            logits[:, :1],
+            (torch.cat([label, label.flip(2)], 1) > 0).float(),
+            CorrectionLoss(sigmoid=True),
+        )
     assert torch.equal(loss_of(bundle)(logits, label), plain(logits, label))
     maps = [F.avg_pool3d(logits, n) for n in (1, 2, 4, 8, 16)]
     labels = [label, *(F.interpolate(label, scale_factor=1 / n, mode="nearest-exact") for n in (2, 4, 8, 16))]
