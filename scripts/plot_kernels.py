@@ -9,6 +9,7 @@ second trains once for each optimizer and form of the block, and shows how far t
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from fire.decorators import SetParseFn
@@ -54,4 +55,6 @@ def main(
 
 
 if __name__ == "__main__":
+    for quiet in ("rep3d.training.checkpoints", "monai.bundle.workflows"):  # no validation, no logging file: as meant
+        logging.getLogger(quiet).setLevel(logging.ERROR)
     run_command(main)

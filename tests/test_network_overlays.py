@@ -240,6 +240,14 @@ def test_a_patch_that_does_not_fit_ends_the_training_at_its_start(name, tmp_path
     assert not (tmp_path / "models/model.pt").exists()
 
 
+@pytest.mark.parametrize("name", ["nnunet_tiny", "nnunet_resenc_tiny"])
+def test_scales_in_training(name, images, monkeypatch):
+    network = build(name).train()
+    assert [tuple(y.shape[2:]) for y in network(images[name])] == [(32,) * 3, (16,) * 3, (8,) * 3]
+    monkeypatch.setitem(DEFINITIONS, name, DEFINITIONS[name] | {"deep_supervision": False})
+    assert build(name)(images[name]).shape == (1, 3, 32, 32, 32)
+
+
 def test_a_missing_package_says_which_extra_brings_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "dynamic_network_architectures.architectures", None)
     monkeypatch.delitem(sys.modules, "rep3d.networks.nnunet", raising=False)
@@ -249,7 +257,7 @@ def test_a_missing_package_says_which_extra_brings_it(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["nnunet_tiny", "unetr", "swin_unetr", "segresnet"])
+@pytest.mark.parametrize("name", ["nnunet_tiny", "unetr"])
 def test_packed(name, relative_error, tmp_path):
     """As TorchScript, traced where it cannot be scripted, and as ONNX."""
     pytest.importorskip("onnxscript")

@@ -18,20 +18,26 @@ class DeeplySupervised:
     """Logits of every scale, the full size first, in training mode; those of the full size alone in eval mode.
 
     Weights start as in nnU-Net.
+
+    Args:
+        deep_supervision: False: those of the full size alone in training, too.
+        others: as of the package's network.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, deep_supervision=True, **kwargs)  # type: ignore[call-arg]
+    def __init__(self, *args: Any, deep_supervision: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.deep_supervision = deep_supervision
         self.apply(self.initialize)  # type: ignore[attr-defined]
+        self.train()
 
     def train(self: SelfT, mode: bool = True) -> SelfT:
-        self.decoder.deep_supervision = mode  # type: ignore[attr-defined]
+        self.decoder.deep_supervision = mode and self.deep_supervision  # type: ignore[attr-defined]
         return super().train(mode)  # type: ignore[misc]
 
 
 class PlainConvUNet(DeeplySupervised, unet.PlainConvUNet):
-    """nnU-Net's network of plain convolutions; arguments as of its package."""
+    """nnU-Net's network of plain convolutions."""
 
 
 class ResidualEncoderUNet(DeeplySupervised, unet.ResidualEncoderUNet):
-    """nnU-Net's network with a residual encoder; arguments as of its package."""
+    """nnU-Net's network with a residual encoder."""

@@ -106,7 +106,7 @@ def _as_list(crops: Any) -> list[Any]:
 def _training(form: str, optimizer: str, steps: int) -> dict[str, Any]:
     plain = {
         "_target_": f"torch.optim.{optimizer}",
-        "params": "$rep3d.training.parameter_groups(@network, weight_decay=@weight_decay)",
+        "params": "$rep3d.training.parameter_groups(@network, weight_decay=0.0)",  # which moves elements by their size
         "lr": "@learning_rate",
     }
     scaled = {"_target_": "rep3d.training.scale_gradients", "optimizer": plain, "network": "@network_def"}
