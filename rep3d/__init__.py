@@ -22,12 +22,23 @@ if TYPE_CHECKING:
         training,
         transforms,
     )
-    from rep3d.deploy import convert_official_state_dict, reparameterize
+    from rep3d.deploy import reparameterize
+    from rep3d.networks.mednext import MedNeXt
+    from rep3d.networks.mednext_v2 import MedNeXtV2
+    from rep3d.networks.nnunet import PlainConvUNet, ResidualEncoderUNet
+    from rep3d.networks.released import convert_official_state_dict
     from rep3d.networks.rep3d import Rep3D
+    from rep3d.networks.upkern import upkern
+    from rep3d.networks.uxnet import UXNet
     from rep3d.ops.depthwise_conv3d import depthwise_conv3d
 
 __all__ = [
+    "MedNeXt",
+    "MedNeXtV2",
+    "PlainConvUNet",
     "Rep3D",
+    "ResidualEncoderUNet",
+    "UXNet",
     "console",
     "convert_official_state_dict",
     "corrections",
@@ -42,13 +53,20 @@ __all__ = [
     "reparameterize",
     "training",
     "transforms",
+    "upkern",
 ]
 
 _HOMES = {
+    "MedNeXt": "networks.mednext",
+    "MedNeXtV2": "networks.mednext_v2",
+    "PlainConvUNet": "networks.nnunet",
     "Rep3D": "networks.rep3d",
-    "convert_official_state_dict": "deploy",
+    "ResidualEncoderUNet": "networks.nnunet",
+    "UXNet": "networks.uxnet",
+    "convert_official_state_dict": "networks.released",
     "depthwise_conv3d": "ops.depthwise_conv3d",
     "reparameterize": "deploy",
+    "upkern": "networks.upkern",
 }
 
 # Where the configs of version 0.1.0, packed bundles among them, look for what has moved since; until 0.3.

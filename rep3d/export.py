@@ -25,7 +25,8 @@ def pack_bundle(bundle: str | os.PathLike, weights: str | os.PathLike, archive: 
     """Write a zip with one folder of the bundle's name, and return its path.
 
     `models` in it holds model.pt (training form: for retraining and inference) and the deployed network for patches,
-    (1, C, *patch_size), as model.ts (any batch and size) and model.onnx (that size only). Neither tells where its
+    (1, C, *patch_size), as model.ts (any batch and size; that size only of a network that cannot be scripted, such as
+    SwinUNETR, and is traced) and model.onnx (that size only). Neither tells where its
     source code lay on this computer. Beside weights that the bundle ships with stands their notice; of
     others the metadata tells nothing.
 
@@ -59,6 +60,8 @@ def pack_bundle(bundle: str | os.PathLike, weights: str | os.PathLike, archive: 
             ckpt_file=str(model),
             meta_file=str(copy / METADATA),
             config_file=str(copy / "configs/inference.json"),
+            use_trace=not _is_scriptable(deployed),
+            input_shape=tuple(image.shape),
         )
         _drop_source_places(model.with_suffix(".ts"))
         return _zip(copy, archive)
@@ -75,6 +78,14 @@ def _pack_weights(source: Path, weights: str | os.PathLike, copy: Path) -> None:
     save_whole(dict(read_weights(weights)), copy / SHIPPED)
     if facts is not None:
         write_text(copy / METADATA, json.dumps(metadata, indent=4))
+
+
+def _is_scriptable(network: torch.nn.Module) -> bool:
+    try:
+        torch.jit.script(network)
+    except Exception:  # of several kinds, by what its code has
+        return False
+    return True
 
 
 def _export_onnx(network: torch.nn.Module, image: torch.Tensor, path: Path) -> None:

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.inferers import Inferer, SlidingWindowInferer
+from monai.transforms import compute_divisible_spatial_size
 from monai.utils import PytorchPadMode, convert_to_dst_type, ensure_tuple, ensure_tuple_rep, fall_back_tuple
 from torch import nn
 
 from rep3d.console.progress import Progress
+from rep3d.networks.input_sizes import divisor_of
 from rep3d.precision import check_layers, has_fast_bfloat16
 
 
@@ -40,7 +42,7 @@ class AutocastInferer(Inferer):
             check_layers(network)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled):
             outputs = self.inferer(inputs, network, *args, **kwargs)
-        return outputs.float() if outputs.is_floating_point() else outputs
+        return [_float(output) for output in outputs] if isinstance(outputs, list | tuple) else _float(outputs)
 
 
 class LabelMapInferer(SlidingWindowInferer):
@@ -52,7 +54,7 @@ class LabelMapInferer(SlidingWindowInferer):
 
     Args:
         divisor: voxels, for all axes or for each: a window whose edge is no multiple of it is enlarged to the next. A
-            network's own `divisor` goes before it.
+            network's own goes before it, see `rep3d.networks.input_sizes.divisor_of`.
         others: as of `monai.inferers.SlidingWindowInferer`: roi_size, sw_batch_size, overlap, mode, sigma_scale,
             padding_mode, cval, sw_device, device and progress: a bar in a terminal, elsewhere a line in the log now and
             then.
@@ -77,8 +79,8 @@ class LabelMapInferer(SlidingWindowInferer):
         """The edges, in voxels, of the windows that a network gets of an image of a shape."""
         if isinstance(network, nn.parallel.DistributedDataParallel):
             network = network.module
-        divisor = ensure_tuple_rep(getattr(network, "divisor", None) or self.divisor, len(shape))
-        return tuple(-(-r // d) * d for r, d in zip(fall_back_tuple(self.roi_size, shape), divisor, strict=True))
+        divisor = ensure_tuple_rep(divisor_of(network) or self.divisor, len(shape))
+        return compute_divisible_spatial_size(fall_back_tuple(self.roi_size, shape), divisor)
 
     def _label_map(
         self, image: torch.Tensor, network: Callable[[torch.Tensor], torch.Tensor], roi: tuple[int, ...]
@@ -127,6 +129,10 @@ class LabelMapInferer(SlidingWindowInferer):
         steps = [r if r == n else max(1, int(r * (1 - overlap))) for r, n, overlap in axes]
         windows = dense_patch_slices(shape, roi, steps)
         return [list(layer) for _, layer in groupby(windows, lambda window: window[0].start)]
+
+
+def _float(output: torch.Tensor) -> torch.Tensor:
+    return output.float() if output.is_floating_point() else output
 
 
 def _check_classes(number: int) -> None:

@@ -20,7 +20,12 @@ def names_in_configs() -> list[str]:
 
 def test_public_names():
     assert sorted(rep3d.__all__) == [
+        "MedNeXt",
+        "MedNeXtV2",
+        "PlainConvUNet",
         "Rep3D",
+        "ResidualEncoderUNet",
+        "UXNet",
         "console",
         "convert_official_state_dict",
         "corrections",
@@ -35,6 +40,7 @@ def test_public_names():
         "reparameterize",
         "training",
         "transforms",
+        "upkern",
     ]
     assert all(hasattr(rep3d, name) for name in rep3d.__all__)
 

@@ -31,6 +31,7 @@ from monailabel_app.studies.volumes import read_grid, read_voxels
 from rep3d.console.errors import root_cause
 from rep3d.io.geometry import Geometry
 from rep3d.io.volumes import write_label_map
+from rep3d.networks.input_sizes import divisor_of
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 Data = dict[str, Any]
@@ -185,7 +186,7 @@ class InTurns:
     def __init__(self, network: Network, my_turn: TakeTurn) -> None:
         self.network = network
         self.my_turn = my_turn
-        self.divisor = getattr(network, "divisor", None)  # of the windows' edges
+        self.divisor = divisor_of(network)  # of the windows' edges
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor:
         with self.my_turn():

@@ -16,6 +16,7 @@ OWN_PACKAGES = ("rep3d", "monailabel_app")
 EXTRAS = {
     "skimage": "refine",
     "einops": "baselines",
+    "dynamic_network_architectures": "baselines",
     "onnx": "export",
     "onnxruntime": "export",
     "onnxscript": "export",

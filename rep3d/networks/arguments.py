@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from numbers import Integral
 
 STAGES = 4  # of the encoders, each with its own number of channels
+KERNEL_SIZES = range(3, 32, 2)  # of large depthwise kernels, their edge in voxels
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:

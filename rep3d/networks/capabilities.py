@@ -5,9 +5,13 @@ Of a module:
     use_checkpoint: bool, whether it recomputes its activations, see `rep3d.networks.recomputing`.
     no_weight_decay() -> set of parameter names, as in timm, see `rep3d.training.parameter_groups`.
     small_kernels() -> set of parameter names, likewise.
+    large_kernels() -> set of parameter names, see `rep3d.training.scale_gradients`.
 Of a network:
     encoder_features(x) -> (B, C, d, h, w): its deepest map, see `encoder_features` below.
-    divisor: voxels, of which an input's edges are multiples, see `rep3d.inferers.LabelMapInferer`.
+    forward(x) in training mode -> a list of logits under deep supervision, those of the full size first; in eval mode
+        these alone.
+    divisor: voxels, of which an input's edges are multiples, see `rep3d.networks.input_sizes`.
+    check_input(x): raises ValueError for an x that it does not take, likewise.
 """
 
 from __future__ import annotations

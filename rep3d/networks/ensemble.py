@@ -10,6 +10,8 @@ import torch
 from monai.utils import ensure_tuple_rep
 from torch import nn
 
+from rep3d.networks.input_sizes import divisor_of
+
 
 class Ensemble(nn.Module):
     """(B, C_in, D, H, W) -> probabilities (B, classes, D, H, W), float32.
@@ -24,7 +26,8 @@ class Ensemble(nn.Module):
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
-        divisors = [ensure_tuple_rep(network.divisor, 3) for network in networks if hasattr(network, "divisor")]
+        known = filter(None, map(divisor_of, networks))
+        divisors = [ensure_tuple_rep(divisor, 3) for divisor in known]
         self.divisor = tuple(map(math.lcm, *divisors)) if divisors else None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -14,17 +14,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rep3d.networks.arguments import check_choice, check_positive, check_stages
+from rep3d.networks.arguments import KERNEL_SIZES, check_choice, check_positive, check_stages
 from rep3d.networks.lrbm import LRBM, FixedMask, check_generator
 from rep3d.networks.recomputing import recomputable, recompute
 from rep3d.networks.unetr_decoder import NormName, UnetrDecoderNetwork
-from rep3d.networks.weights import check_finite, differences
+from rep3d.networks.weights import check_finite
 from rep3d.ops.depthwise_conv3d import depthwise_conv3d
 from rep3d.ops.fft_conv import KernelSpectra
 
 MODULATIONS = ("lrbm", "fixed", "none", "csla")
 BLOCK_ORDERS = ("conv-norm-act", "norm-conv-act")
-KERNEL_SIZES = range(3, 32, 2)
 SMALL_KERNEL_SIZE = 3  # of the second branch of "csla" (Table 8)
 
 
@@ -44,6 +43,7 @@ class Rep3DBlock(nn.Module):
         generator_kernel_size: see `LRBM`.
         generator_depth: see `LRBM`.
         block_order: "conv-norm-act" or "norm-conv-act".
+        conv_bias: the convolution has a bias, as in 3D RepUX-Net.
 
     Raises:
         ValueError: an argument out of its range.
@@ -57,6 +57,7 @@ class Rep3DBlock(nn.Module):
         generator_kernel_size: int = 7,
         generator_depth: int = 2,
         block_order: str = "conv-norm-act",
+        conv_bias: bool = False,
     ) -> None:
         super().__init__()
         self.arguments: dict[str, Any] = {
@@ -66,6 +67,7 @@ class Rep3DBlock(nn.Module):
             "generator_kernel_size": generator_kernel_size,
             "generator_depth": generator_depth,
             "block_order": block_order,
+            "conv_bias": conv_bias,
         }
         check_positive("channels", channels)
         check_choice("kernel_size", kernel_size, KERNEL_SIZES)
@@ -76,6 +78,7 @@ class Rep3DBlock(nn.Module):
         self.modulation = modulation
         self.block_order = block_order
         self.weight = nn.Parameter(_initial_kernel(channels, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(channels)) if conv_bias else None
         if modulation == "lrbm":
             self.mask: nn.Module = LRBM(channels, kernel_size, generator_kernel_size, generator_depth)
         elif modulation == "fixed":
@@ -97,12 +100,16 @@ class Rep3DBlock(nn.Module):
     @recomputable
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.block_order == "norm-conv-act":
-            return F.gelu(depthwise_conv3d(self.norm(x), self.effective_kernel()))  # [17]
-        return F.gelu(self.norm(depthwise_conv3d(x, self.effective_kernel())))
+            return F.gelu(depthwise_conv3d(self.norm(x), self.effective_kernel(), self.bias))  # [17]
+        return F.gelu(self.norm(depthwise_conv3d(x, self.effective_kernel(), self.bias)))
 
     def small_kernels(self) -> set[str]:
         """Parameters that may have a learning rate of their own (Table 8)."""
         return {"small_weight"} if self.modulation == "csla" else set()
+
+    def large_kernels(self) -> set[str]:
+        """Parameters whose gradients may be scaled by element."""
+        return {"weight"}
 
     def deployed(self) -> DeployedRep3DBlock:
         """The block that gives this one's outputs in eval mode, of the same type and on the same device."""
@@ -116,11 +123,13 @@ class Rep3DBlock(nn.Module):
         norm = {name: tensor.detach().double() for name, tensor in self.norm.state_dict().items()}
         scale = norm["weight"] / torch.sqrt(norm["running_var"] + self.norm.eps)
         shift = norm["bias"] - norm["running_mean"] * scale
+        bias = None if self.bias is None else self.bias.detach().double()
         if self.block_order == "norm-conv-act":
             # Zero padding comes after the norm, so its shift is no constant bias of the convolution.
-            state = {"kernel": kernel, "scale": scale, "shift": shift}
+            state = {"kernel": kernel, "scale": scale, "shift": shift} | ({} if bias is None else {"bias": bias})
         else:
-            state = {"kernel": kernel * scale.view(-1, 1, 1, 1, 1), "bias": shift}
+            bias = shift if bias is None else shift + bias * scale
+            state = {"kernel": kernel * scale.view(-1, 1, 1, 1, 1), "bias": bias}
         folded = {name: tensor.to(self.weight.dtype) for name, tensor in state.items()}
         check_finite(folded, "a folded block of Rep3D")  # finite numbers may fold into one that is too large
         return folded
@@ -144,7 +153,7 @@ class DeployedRep3DBlock(nn.Module):
         norm_first = self.arguments["block_order"] == "norm-conv-act"
         self.kernel = _unknown(channels, 1, kernel_size, kernel_size, kernel_size)
         self.padding = kernel_size // 2
-        self.bias = None if norm_first else _unknown(channels)
+        self.bias = _unknown(channels) if self.arguments["conv_bias"] or not norm_first else None
         self.scale = _unknown(channels) if norm_first else None
         self.shift = _unknown(channels) if norm_first else None
         self.spectra = KernelSpectra()
@@ -260,6 +269,8 @@ class Rep3D(UnetrDecoderNetwork):
         generator_kernel_size: of the mask's generator, 1, 3, 5 or 7 (Table 3).
         generator_depth: layers of the mask's generator, 1, 2 or 3 (Table 9).
         block_order: "conv-norm-act" (released code) or "norm-conv-act" (equation 17).
+        conv_bias: the large convolutions have a bias; with `modulation="fixed"` it is 3D RepUX-Net (Lee et al., MICCAI
+            2023), https://arxiv.org/abs/2303.05785.
         norm_name: normalization of the decoder, as in `monai.networks.layers.get_norm_layer`.
         deploy: build the folded form for inference. It loads checkpoints of either form.
         use_checkpoint: keep only the inputs of the blocks for the backward pass, which computes the rest again: less
@@ -282,6 +293,7 @@ class Rep3D(UnetrDecoderNetwork):
         generator_kernel_size: int = 7,
         generator_depth: int = 2,
         block_order: str = "conv-norm-act",
+        conv_bias: bool = False,
         norm_name: NormName = "instance",
         deploy: bool = False,
         use_checkpoint: bool = False,
@@ -296,33 +308,8 @@ class Rep3D(UnetrDecoderNetwork):
             generator_kernel_size=generator_kernel_size,
             generator_depth=generator_depth,
             block_order=block_order,
+            conv_bias=conv_bias,
         )
         super().__init__(encoder, in_channels, out_channels, feature_size, hidden_size, norm_name)
         recompute(self, use_checkpoint and not deploy)
         self.deploy = deploy
-
-    def load_state_dict(self, state_dict, strict=True, assign=False):
-        """As of `torch.nn.Module`.
-
-        Raises:
-            NonFiniteWeights: names the tensors.
-            RuntimeError: the weights are of another network; names both in one line.
-        """
-        try:
-            return super().load_state_dict(state_dict, strict, assign)
-        except RuntimeError:
-            if self.deploy:
-                raise
-            others = [name for name, value in state_dict.items() if not isinstance(value, torch.Tensor)]
-            if others:
-                told = f"entries that are no tensors, such as {others[0]!r}; expected those of a network"
-                raise RuntimeError(f"the state_dict holds {told}") from None
-            told = differences(state_dict, self.state_dict())
-            raise RuntimeError(f"the state_dict is of another network: {told}") from None
-
-    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
-        # What was never loaded is NaN, and some loaders hand a network's own tensors back to it.
-        own = {tensor.data_ptr() for tensor in self.state_dict().values()}
-        tensors = {name: value for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
-        check_finite({name: tensor for name, tensor in tensors.items() if tensor.data_ptr() not in own}, "Rep3D")
-        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -14,9 +13,8 @@ from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrUpBlock
 from torch import nn
 
 from rep3d.networks.arguments import check_positive, check_stages
-from rep3d.networks.capabilities import folded
 from rep3d.networks.recomputing import recomputable
-from rep3d.precision import stop_checking
+from rep3d.networks.segmentation_network import SegmentationNetwork
 
 NormName = str | tuple
 
@@ -49,7 +47,7 @@ class UpBlock(UnetrUpBlock):
         return self.conv_block(torch.cat((self.transp_conv(x), skip), dim=1))
 
 
-class UnetrDecoderNetwork(nn.Module):
+class UnetrDecoderNetwork(SegmentationNetwork):
     """An encoder of four stages with this decoder: (B, in_channels, D, H, W) -> logits (B, out_channels, D, H, W).
 
     Every axis of the input must be a multiple of 16. Abstract: a family's class builds the encoder.
@@ -75,14 +73,10 @@ class UnetrDecoderNetwork(nn.Module):
         hidden_size: int,
         norm_name: NormName,
     ) -> None:
-        super().__init__()
-        check_positive("in_channels", in_channels)
-        check_positive("out_channels", out_channels)
+        super().__init__(in_channels, out_channels)
         check_positive("hidden_size", hidden_size)
         check_stages("feature_size", feature_size)
         c1, c2, c3, c4 = feature_size
-        self.in_channels = in_channels
-        self.divisor = 16  # voxels: every axis of an input is a multiple of it
         self.encoder = encoder
         self.skip1 = BasicBlock(in_channels, c1, norm_name)
         self.skip2 = BasicBlock(c1, c2, norm_name)
@@ -98,7 +92,7 @@ class UnetrDecoderNetwork(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not torch.jit.is_tracing():  # a trace would record the check and warn of it
-            self._check_input(x)
+            self.check_input(x)
         x1, x2, x3, x4 = self.encoder(x)
         y = self.bottom(x4)
         y = self.up4(y, self.skip4(x3))
@@ -110,22 +104,6 @@ class UnetrDecoderNetwork(nn.Module):
     def encoder_features(self, x: torch.Tensor) -> torch.Tensor:
         """The encoder's deepest map, (B, C, D/16, H/16, W/16)."""
         return self.encoder(x)[-1]
-
-    def _check_input(self, x: torch.Tensor) -> None:
-        n = self.divisor
-        if x.dim() != 5 or x.shape[1] != self.in_channels:
-            raise ValueError(f"x must have the shape (B, {self.in_channels}, D, H, W), got {list(x.shape)}")
-        if x.shape[2] % n != 0 or x.shape[3] % n != 0 or x.shape[4] % n != 0 or x[0, 0].numel() <= n**3:
-            raise ValueError(
-                f"every axis of x must be a multiple of {n} voxels, and x larger than {n}x{n}x{n};"
-                f" got {list(x.shape[2:])}"
-            )
-
-    def __prepare_scriptable__(self) -> nn.Module:
-        """What `torch.jit.script` reads: a folded copy without hooks."""
-        scriptable = copy.deepcopy(self)
-        stop_checking(scriptable)
-        return folded(scriptable)
 
 
 def _fast_norm(norm_name: NormName, channels: int) -> NormName:

@@ -67,11 +67,10 @@ def differences(weights: Weights, network: Weights) -> str:
 
 
 def facts(weights: Weights) -> dict[str, object]:
-    """What a `Rep3D` in training form was built with, as far as its state dict tells; of others the size only."""
+    """What a `Rep3D` in training form or a `UXNet` was built with, as far as a state dict tells; of others the size."""
     known: dict[str, object] = {SIZE: f"{sum(tensor.numel() for tensor in weights.values()):,}"}
-    kernels = {
-        name: tensor for name, tensor in weights.items() if re.fullmatch(r"encoder\.stages\.\d+\.0\.weight", name)
-    }
+    kernel = re.compile(r"encoder\.stages\.\d+\.0\.(weight|conv\.weight|conv\.kernel)")
+    kernels = {name: tensor for name, tensor in weights.items() if kernel.fullmatch(name)}
     ends = ("out.conv.conv.weight", "encoder.downsamples.0.0.weight", "bottom.layer.conv1.conv.weight")
     if not kernels or not all(name in weights for name in ends):
         return known

@@ -1,9 +1,11 @@
 """What a training needs beyond MONAI: its steps, its checkpoints, and what it shows."""
 
+from rep3d.networks.input_sizes import check_patch_size
 from rep3d.shipped import check_ckpt_dir, weights_in_use
 from rep3d.training.checkpoints import Checkpoints, is_better, load_deployed, trained_on
 from rep3d.training.cpu import keep_freed_memory
 from rep3d.training.finite_steps import FiniteSteps
+from rep3d.training.gradient_scales import scale_gradients
 from rep3d.training.parameters import parameter_groups
 from rep3d.training.processes import handlers_of_rank, join_process_group, leave_process_group, local_device
 from rep3d.training.progress import TrainingProgress, key_metric, tell_results
@@ -16,6 +18,7 @@ __all__ = [
     "TrainingProgress",
     "Validation",
     "check_ckpt_dir",
+    "check_patch_size",
     "handlers_of_rank",
     "is_better",
     "join_process_group",
@@ -25,6 +28,7 @@ __all__ = [
     "load_deployed",
     "local_device",
     "parameter_groups",
+    "scale_gradients",
     "tell_results",
     "trained_on",
     "weights_in_use",

@@ -26,6 +26,7 @@ from rep3d.deploy import reparameterize
 from rep3d.files import whole_file
 from rep3d.format_number import check_format
 from rep3d.networks.ensemble import Ensemble
+from rep3d.networks.upkern import fitting_weights, is_smaller_kernel
 from rep3d.networks.weights import check_finite, differences, non_finite
 from rep3d.training.finite_steps import FiniteSteps
 from rep3d.training.resuming import learning_settings, resume_learning
@@ -124,17 +125,26 @@ def trained_on(
     return seen
 
 
-def initialize_from(network: nn.Module, path: str | os.PathLike) -> None:
-    """Load what fits by name and shape, to fine-tune, and log what was and what was not loaded.
+def initialize_from(network: nn.Module, path: str | os.PathLike, *, keep_kernel_sums: bool = False) -> None:
+    """Load what fits by name and shape, to fine-tune, and log what was and what was not loaded; smaller kernels grow.
+
+    Args:
+        network: receives the weights.
+        path: of a checkpoint.
+        keep_kernel_sums: of kernels that grow, see `rep3d.upkern`.
 
     Raises:
         ValueError: nothing fits.
     """
     weights, own = read_weights(path), network.state_dict()
-    fitting = {name: tensor for name, tensor in weights.items() if name in own and tensor.shape == own[name].shape}
+    fitting = fitting_weights(weights, network, keep_sums=keep_kernel_sums)
     if not fitting:
         raise ValueError(f"init_from: {path} has no tensor whose name and shape fit the network")
     network.load_state_dict(fitting, strict=False)
+    grown = [name for name in fitting if is_smaller_kernel(weights[name], own[name])]
+    if grown:
+        sizes = [tuple(tensors[grown[0]].shape[2:]) for tensors in (weights, own)]
+        logger.info("init_from: grew %d kernels, %s from %s to %s voxels", len(grown), grown[0], *sizes)
     logger.info("init_from: loaded %d of the network's %d tensors from %s", len(fitting), len(own), path)
     for name in own.keys() - fitting.keys():
         reason = f"shape {tuple(weights[name].shape)} in the file" if name in weights else "not in the file"
@@ -163,6 +173,7 @@ class Checkpoints:
         resume: go on from `last.pt`; "true" and "false" too, as a command line gives them. "auto": where there is one,
             which is then preferred to `init_from`.
         init_from: weights to start from.
+        keep_kernel_sums: of kernels that grow at that, see `rep3d.upkern`.
         writes: whether this process writes: rank 0 only.
 
     Raises:
@@ -185,6 +196,7 @@ class Checkpoints:
         steps: FiniteSteps | None = None,
         resume: bool | str = False,
         init_from: str | None = None,
+        keep_kernel_sums: bool = False,
         writes: bool = True,
     ) -> None:
         self.trainer, self.evaluator = trainer, evaluator
@@ -205,7 +217,7 @@ class Checkpoints:
         if resume:
             self._resume()
         elif init_from:
-            initialize_from(network, init_from)
+            initialize_from(network, init_from, keep_kernel_sums=keep_kernel_sums)
         if dist.is_available() and dist.is_initialized():
             dist.barrier()  # every process has read before one renames what is there
         if writes:

@@ -96,9 +96,9 @@ def _tell_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     told = set()
     for old, new in [*zip(before["groups"], now["groups"], strict=True), (before["schedule"], now["schedule"])]:
         words = {**WORDS, "lr": new.get("rate_name") or old.get("rate_name") or WORDS["lr"]}
-        for name in sorted(old.keys() & new.keys()):
-            line = (words.get(name, name), str(old[name]), str(new[name]))
-            if old[name] == new[name] or line in told or name in (*RATES[1:], "rate_name", "_last_lr"):
+        for name in sorted(old.keys() & new.keys() | {"gradient_scales"}):  # which not every optimizer has
+            line = (words.get(name, name), str(old.get(name)), str(new.get(name)))
+            if old.get(name) == new.get(name) or line in told or name in (*RATES[1:], "rate_name", "_last_lr"):
                 continue
             told.add(line)
             _tell(*line, "the checkpoint's counts" if name.startswith("_") else "the new one counts")

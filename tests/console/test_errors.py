@@ -103,7 +103,13 @@ def test_only_explicit_causes_count():
 
 
 @pytest.mark.parametrize(
-    ("module", "extra"), [("skimage.nowhere", "refine"), ("einops.nowhere", "baselines"), ("onnx.nowhere", "export")]
+    ("module", "extra"),
+    [
+        ("skimage.nowhere", "refine"),
+        ("einops.nowhere", "baselines"),
+        ("dynamic_network_architectures.nowhere", "baselines"),
+        ("onnx.nowhere", "export"),
+    ],
 )
 def test_missing_extras_say_how_to_install_them(module, extra):
     """As Python and as MONAI say that something is missing."""

@@ -1,0 +1,105 @@
+"""Depthwise convolutions by `rep3d.depthwise_conv3d` as modules, plain and with a mask on the kernel."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rep3d.networks.arguments import KERNEL_SIZES, check_choice, check_positive
+from rep3d.ops.depthwise_conv3d import depthwise_conv3d
+from rep3d.ops.fft_conv import KernelSpectra
+
+RESAMPLINGS = ("none", "down", "up")
+
+
+class DepthwiseConv3d(nn.Module):
+    """With a bias: (B, C, D, H, W) -> (B, C, D, H, W).
+
+    Args:
+        channels: C.
+        kernel_size: k, odd, 3 to 31.
+        resampling: "none"; "down", with stride 2, to half the size, rounded up; or "up", with stride 2 and transposed,
+            to one voxel less than twice the size.
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+
+    __jit_ignored_attributes__ = ["spectra"]
+
+    def __init__(self, channels: int, kernel_size: int, resampling: str = "none") -> None:
+        super().__init__()
+        check_positive("channels", channels)
+        check_choice("resampling", resampling, RESAMPLINGS)
+        check_choice("kernel_size", kernel_size, KERNEL_SIZES)
+        conv = nn.Conv3d(channels, channels, kernel_size, groups=channels)
+        self.kernel, self.bias = conv.weight, conv.bias
+        self.padding = kernel_size // 2
+        self.resampling = resampling
+        self.spectra: KernelSpectra | None = None  # in training a fused optimizer changes a kernel without a trace
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.resampling == "up":
+            x = _spread(x)
+        if torch.jit.is_scripting():
+            y = F.conv3d(x, self.kernel, self.bias, padding=self.padding, groups=self.kernel.shape[0])
+        else:
+            y = depthwise_conv3d(x, self.kernel, self.bias, spectra=self.spectra)
+        return y[:, :, ::2, ::2, ::2] if self.resampling == "down" else y
+
+    def large_kernels(self) -> set[str]:
+        """Parameters whose gradients may be scaled by element."""
+        return {"kernel"}
+
+    def deployed(self) -> DepthwiseConv3d:
+        """A copy that keeps the spectra of its kernel for the last input sizes."""
+        deployed = copy.deepcopy(self)
+        deployed.spectra = KernelSpectra()
+        return deployed
+
+
+class MaskedDepthwiseConv3d(nn.Module):
+    """`DepthwiseConv3d` with the kernel W M, in the form that trains.
+
+    Args:
+        channels: C.
+        kernel_size: k, odd, 3 to 31.
+        mask: () -> M, (C or 1, k, k, k), such as an `LRBM`.
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, mask: nn.Module) -> None:
+        super().__init__()
+        conv = DepthwiseConv3d(channels, kernel_size)
+        self.weight, self.bias = conv.kernel, conv.bias
+        self.mask = mask
+
+    def effective_kernel(self) -> torch.Tensor:
+        """W M, (C, 1, k, k, k), float32 also under autocast: a low-precision mask would round W."""
+        with torch.autocast(self.weight.device.type, enabled=False):
+            return self.weight * self.mask().unsqueeze(1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return depthwise_conv3d(x, self.effective_kernel(), self.bias)
+
+    def large_kernels(self) -> set[str]:
+        """Parameters whose gradients may be scaled by element."""
+        return {"weight"}
+
+    def deployed(self) -> DepthwiseConv3d:
+        """The convolution that gives this one's outputs, of the same type and on the same device."""
+        deployed = DepthwiseConv3d(self.weight.shape[0], self.weight.shape[-1]).to(self.weight)
+        deployed.load_state_dict({"kernel": self.effective_kernel(), "bias": self.bias})
+        deployed.spectra = KernelSpectra()
+        return deployed.train(self.training)
+
+
+def _spread(x: torch.Tensor) -> torch.Tensor:
+    """Zeros between the voxels, as a transposed convolution sees them: (B, C, D, H, W) -> (B, C, 2D-1, 2H-1, 2W-1)."""
+    x = F.pad(x[:, :, :, None, :, None, :, None], (0, 1, 0, 0, 0, 1, 0, 0, 0, 1))
+    return x.flatten(6).flatten(4, 5).flatten(2, 3)[:, :, :-1, :-1, :-1]
