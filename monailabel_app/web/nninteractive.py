@@ -37,12 +37,6 @@ OCTETS = "application/octet-stream"
 SCRIBBLE_VOXELS = [2, 2, 2]  # how thick clients draw scribbles
 ANSWERING = CHANNELS[1:]  # all but the image, in the protocol's count
 
-# They take a body as large as a file; those of all others are short.
-TAKE_ARRAYS = tuple(
-    f"{PREFIX}/{name}"
-    for name in ("set_image", "add_scribble_interaction", "add_lasso_interaction", "add_initial_seg_interaction")
-)
-
 router = APIRouter(prefix=PREFIX)
 
 Mask = npt.NDArray[np.bool_]

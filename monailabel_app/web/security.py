@@ -17,11 +17,14 @@ from monailabel_app.errors import RequestError
 from monailabel_app.web.audit import VIEWER
 from monailabel_app.web.authentication import Authentication, User, claimed_name
 from monailabel_app.web.errors import refusal
-from monailabel_app.web.nninteractive import TAKE_ARRAYS
 from monailabel_app.web.parameters import MAX_PARAMETERS
 
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 OPEN = ("/", "/auth/", "/auth/token")  # without credentials; the last takes name and password
+TAKE_ARRAYS = tuple(  # their bodies are as large as files
+    f"/nninteractive/{name}"
+    for name in ("set_image", "add_scribble_interaction", "add_lasso_interaction", "add_initial_seg_interaction")
+)
 # A body may keep the server waiting for so long, and for as long again as its bytes take at the least speed.
 BODY_SECONDS, BODY_SPEED = 60, 16 * 2**10  # bytes per second
 
