@@ -133,7 +133,12 @@ def test_the_server_ends_with_it(number, status, tmp_path):
     """Where only this process is told, as by `kill` or a service manager."""
     file = tmp_path / "pid"
     command = [sys.executable, "-c", SERVER, str(file)]
-    demo = multiprocessing.get_context("fork").Process(target=label_demo.serve, args=(command,))
+
+    def serve():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job ignores
+        label_demo.serve(command)
+
+    demo = multiprocessing.get_context("fork").Process(target=serve)
     demo.start()
     deadline = time.monotonic() + 20
     while not file.exists() and time.monotonic() < deadline:
