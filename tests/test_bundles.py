@@ -434,8 +434,11 @@ def test_torchscript_export(trained, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not REAL_DATA.is_dir(), reason="the real volumes are not here")
-@pytest.mark.parametrize("name, scan", [("amos_ct", "abdomen_ct"), ("amos_mri", "abdomen_mr")])
-def test_inference_of_a_real_volume(name, scan, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "scan", "orders"),
+    [("amos_ct", "abdomen_ct", ("RAS", "LPS", "LAS", "IPL")), ("amos_mri", "abdomen_mr", ("RAS", "IPL"))],
+)
+def test_inference_of_a_real_volume(name, scan, orders, tmp_path):
     """The same labels at the same places, in whatever order the voxels are stored."""
     bundle, original = ROOT / "bundles" / name, nib.load(REAL_DATA / scan / "image.nii.gz")
     (tmp_path / "models").mkdir()
@@ -443,7 +446,7 @@ def test_inference_of_a_real_volume(name, scan, tmp_path):
     torch.save(small_network(bundle).state_dict(), tmp_path / "models/model.pt")
     settings = {"patch_size": [96, 96, 48], "sliding_window#inferer#overlap": 0.25}
     label_maps = {}
-    for codes in ("RAS", "LPS", "LAS", "IPL"):
+    for codes in orders:
         nib.save(reoriented(original, codes), tmp_path / f"{codes}.nii.gz")
         run(bundle, INFERENCE, tmp_path / f"{codes}.nii.gz", tmp_path, **settings)
         written = tmp_path / f"eval/{codes}_seg.nii.gz"
