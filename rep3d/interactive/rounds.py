@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from rep3d.interactive.prompts import Prompt, draw
 from rep3d.interactive.users import correction, deepest_click, distorted, first_prompt, near_error
 
 STARTS = {"nothing": 0.5, "distorted truth": 0.35, "prediction": 0.15}  # a prediction only where there is one
+ResultT = TypeVar("ResultT")
+
+KEYS = ("image", "spacing", "inside", "target", "taken", "prediction")  # what `WorkingGridd` writes
 CORRECTIONS = (0.4, 0.25, 0.15, 0.1, 0.1)  # how often the network is asked 0, 1, ... times before the round that counts
 
 
@@ -32,16 +36,20 @@ class SimulatedUser:
         inferer: how it is run, as in the engine.
         clicks: None: as above. A number: for validation, so many clicks of the evaluating user, from nothing, each on
             the deepest voxel of the largest error.
+        threads: how many cases of a batch are prompted at a time; worth more than 1 where the network runs on a GPU.
 
     Returns (as a call):
         inputs (B, 5, D, H, W), see `rep3d.interactive.CHANNELS`, and targets, float32: the truth (B, 1, D, H, W); in
         training a second channel says where the error is that the newest prompt shows, see `CorrectionLoss`.
     """
 
-    def __init__(self, network: nn.Module, inferer: Inferer | None = None, clicks: int | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, inferer: Inferer | None = None, clicks: int | None = None, threads: int = 1
+    ) -> None:
         self.network = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
         self.inferer = SimpleInferer() if inferer is None else inferer
         self.clicks = clicks
+        self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
 
     def __call__(
         self,
@@ -50,68 +58,64 @@ class SimulatedUser:
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        targets = batch["target"].bool()
-        taken = batch["taken"].bool()
         cases = [
-            _Case(
-                targets[i, 0],
-                float(batch["spacing"][i]),
-                batch["prediction"][i, 0].bool(),
-                self.clicks is not None,
-            )
-            for i in range(len(targets))
+            _Case({key: batch[key][i] for key in KEYS}, evaluating=self.clicks is not None)
+            for i in range(len(batch["target"]))
         ]
         rounds = self.clicks if self.clicks is not None else 1 + int(torch.multinomial(torch.tensor(CORRECTIONS), 1))
-        inputs = _inputs(batch, cases)
+        self._each(_Case.start, cases)
         for _ in range(rounds - 1):
+            inputs = torch.stack(self._each(_Case.inputs, cases))
             with eval_mode(self.network):  # as it will serve; MONAI's evaluator sets it only later
                 logits = self.inferer(inputs.to(device, non_blocking=non_blocking), self.network)
-            for case, answer in zip(cases, (logits[:, 0] > 0).cpu() & ~taken[:, 0], strict=True):
-                case.correct(answer)
-            inputs = _inputs(batch, cases)
+            self._each(_Case.correct, cases, (logits[:, 0] > 0).cpu())
+        inputs, targets = torch.stack(self._each(_Case.inputs, cases)), batch["target"].float()
         if self.clicks is None:
-            targets = torch.cat([targets, torch.stack([case.near_error() for case in cases])], dim=1)
-        return inputs.to(device, non_blocking=non_blocking), targets.float().to(device, non_blocking=non_blocking)
+            near = torch.stack(self._each(_Case.near_error, cases))
+            targets = torch.cat([targets, near], dim=1)
+        return inputs.to(device, non_blocking=non_blocking), targets.to(device, non_blocking=non_blocking)
 
-
-def _inputs(batch: Mapping[str, Any], cases: Sequence[_Case]) -> torch.Tensor:
-    images, insides, takens = (batch[key][:, 0] for key in ("image", "inside", "taken"))
-    return torch.stack(
-        [
-            input_channels(image.float(), inside.bool(), case.mask, case.prompts, taken, case.grid)
-            for image, inside, taken, case in zip(images, insides, takens, cases, strict=True)
-        ]
-    )
+    def _each(self, do: Callable[..., ResultT], *arguments: Iterable[Any]) -> list[ResultT]:
+        """What it gives of each case."""
+        return list((map if self.pool is None else self.pool.map)(do, *arguments))
 
 
 class _Case:
     """One label on its working grid: mask and prompts so far."""
 
-    def __init__(self, target: torch.Tensor, spacing: float, prediction: torch.Tensor, evaluating: bool) -> None:
-        self.target, self.evaluating = target.numpy(), evaluating
-        self.grid = Grid.of_scan(target.shape, (spacing,) * 3)
+    def __init__(self, case: Mapping[str, Any], *, evaluating: bool) -> None:
+        self.image = case["image"][0].float()
+        self.inside, self.taken, self.prediction = (case[key][0].bool() for key in ("inside", "taken", "prediction"))
+        self.target = case["target"][0].bool().numpy()
+        self.grid = Grid.of_scan(self.target.shape, (float(case["spacing"]),) * 3)
+        self.evaluating = evaluating
         self.rng = np.random.default_rng(int(torch.randint(2**31, ())))  # of the seed that a training sets and resumes
         self.prompts: list[Prompt] = []
-        self.mask = torch.zeros_like(target) if self.evaluating else self._start(prediction)
+
+    def start(self) -> None:
+        self.mask = torch.zeros_like(self.inside) if self.evaluating else self._first_mask()
         self._prompt(first=not self.mask.any())
+
+    def inputs(self) -> torch.Tensor:
+        return input_channels(self.image, self.inside, self.mask, self.prompts, self.taken, self.grid)
+
+    def correct(self, answer: torch.Tensor) -> None:
+        self.mask = answer & ~self.taken
+        self._prompt(first=False)
 
     def near_error(self) -> torch.Tensor:
         shown = draw(self.prompts[-1:], self.grid).amax(0) > 0
-        return torch.from_numpy(near_error(self.target, self.mask, self.grid.spacing, shown))[None]
+        return torch.from_numpy(near_error(self.target, self.mask, self.grid.spacing, shown))[None].float()
 
-    def correct(self, answer: torch.Tensor) -> None:
-        self.mask = answer
-        self._prompt(first=False)
-
-    def _start(self, prediction: torch.Tensor) -> torch.Tensor:
-        ways = [way for way in STARTS if way != "prediction" or prediction.any()]
+    def _first_mask(self) -> torch.Tensor:
+        ways = [way for way in STARTS if way != "prediction" or self.prediction.any()]
         chances = np.array([STARTS[way] for way in ways])
         way = self.rng.choice(ways, p=chances / chances.sum())
         if way == "prediction":
-            return prediction
+            return self.prediction
         if way == "distorted truth":
             return torch.from_numpy(distorted(self.target, self.grid.spacing, self.rng))
-        return torch.zeros(self.grid.shape, dtype=torch.bool)
+        return torch.zeros_like(self.inside)
 
     def _prompt(self, first: bool) -> None:
         spacing, mask = self.grid.spacing, self.mask.numpy()

@@ -40,4 +40,4 @@ def test_distances_are_those_of_a_pool():
     for _ in range(100):
         distance = torch.minimum(distance, cost - F.max_pool3d(-distance[None], 3, 1, 1)[0])
     expected = F.interpolate(torch.exp(-distance)[None, None], image.shape, mode="trilinear")[0, 0] * inside
-    torch.testing.assert_close(spread(image, inside, core), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(spread(image, inside, core[None]), expected, atol=1e-6, rtol=0)
