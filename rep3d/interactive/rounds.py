@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+import signal
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
+import torch.multiprocessing
 from monai.inferers import Inferer, SimpleInferer
 from monai.networks.utils import eval_mode
 from torch import nn
@@ -17,10 +19,8 @@ from rep3d.interactive.grid import Grid
 from rep3d.interactive.prompts import Prompt, draw
 from rep3d.interactive.users import correction, deepest_click, distorted, first_prompt, near_error
 
-STARTS = {"nothing": 0.5, "distorted truth": 0.35, "prediction": 0.15}  # a prediction only where there is one
-ResultT = TypeVar("ResultT")
-
 KEYS = ("image", "spacing", "inside", "target", "taken", "prediction")  # what `WorkingGridd` writes
+STARTS = {"nothing": 0.5, "distorted truth": 0.35, "prediction": 0.15}  # a prediction only where there is one
 CORRECTIONS = (0.4, 0.25, 0.15, 0.1, 0.1)  # how often the network is asked 0, 1, ... times before the round that counts
 
 
@@ -36,7 +36,8 @@ class SimulatedUser:
         inferer: how it is run, as in the engine.
         clicks: None: as above. A number: for validation, so many clicks of the evaluating user, from nothing, each on
             the deepest voxel of the largest error.
-        threads: how many cases of a batch are prompted at a time; worth more than 1 where the network runs on a GPU.
+        workers: processes that prompt the cases of a batch side by side; 0: this one does, one case after the other.
+            A GPU answers faster than one process prompts.
 
     Returns (as a call):
         inputs (B, 5, D, H, W), see `rep3d.interactive.CHANNELS`, and targets, float32: the truth (B, 1, D, H, W); in
@@ -44,12 +45,13 @@ class SimulatedUser:
     """
 
     def __init__(
-        self, network: nn.Module, inferer: Inferer | None = None, clicks: int | None = None, threads: int = 1
+        self, network: nn.Module, inferer: Inferer | None = None, clicks: int | None = None, workers: int = 0
     ) -> None:
         self.network = network.module if isinstance(network, nn.parallel.DistributedDataParallel) else network
         self.inferer = SimpleInferer() if inferer is None else inferer
         self.clicks = clicks
-        self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        context = torch.multiprocessing.get_context()
+        self.pool = ProcessPoolExecutor(workers, context, initializer=_start_worker) if workers else None
 
     def __call__(
         self,
@@ -58,26 +60,40 @@ class SimulatedUser:
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        training = self.clicks is None
         cases = [
-            _Case({key: batch[key][i] for key in KEYS}, evaluating=self.clicks is not None)
-            for i in range(len(batch["target"]))
+            _Case({key: batch[key][i] for key in KEYS}, evaluating=not training) for i in range(len(batch["target"]))
         ]
-        rounds = self.clicks if self.clicks is not None else 1 + int(torch.multinomial(torch.tensor(CORRECTIONS), 1))
-        self._each(_Case.start, cases)
-        for _ in range(rounds - 1):
-            inputs = torch.stack(self._each(_Case.inputs, cases))
-            with eval_mode(self.network):  # as it will serve; MONAI's evaluator sets it only later
-                logits = self.inferer(inputs.to(device, non_blocking=non_blocking), self.network)
-            self._each(_Case.correct, cases, (logits[:, 0] > 0).cpu())
-        inputs, targets = torch.stack(self._each(_Case.inputs, cases)), batch["target"].float()
-        if self.clicks is None:
-            near = torch.stack(self._each(_Case.near_error, cases))
-            targets = torch.cat([targets, near], dim=1)
-        return inputs.to(device, non_blocking=non_blocking), targets.to(device, non_blocking=non_blocking)
+        rounds = 1 + int(torch.multinomial(torch.tensor(CORRECTIONS), 1)) if self.clicks is None else self.clicks
+        answers: Sequence[torch.Tensor | None] = [None] * len(cases)
+        for last in [False] * (rounds - 1) + [True]:
+            each = (map if self.pool is None else self.pool.map)(
+                _prompted, cases, answers, [training and last] * len(cases)
+            )
+            prompted, inputs, near = zip(*each, strict=True)
+            cases = list(prompted)
+            channels = torch.stack(inputs).to(device, non_blocking=non_blocking)
+            if not last:
+                with eval_mode(self.network):  # as it will serve; MONAI's evaluator sets it only later
+                    answers = (self.inferer(channels, self.network)[:, 0] > 0).cpu()
+        targets = batch["target"].float()
+        if training:
+            targets = torch.cat([targets, torch.stack(near)], dim=1)
+        return channels, targets.to(device, non_blocking=non_blocking)
 
-    def _each(self, do: Callable[..., ResultT], *arguments: Iterable[Any]) -> list[ResultT]:
-        """What it gives of each case."""
-        return list((map if self.pool is None else self.pool.map)(do, *arguments))
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training itself ends them
+    torch.set_num_threads(1)
+
+
+def _prompted(
+    case: _Case, answer: torch.Tensor | None, with_near_error: bool
+) -> tuple[_Case, torch.Tensor, torch.Tensor | None]:
+    """The case with one prompt more, the network's input, and where the error is that this prompt shows."""
+    case.mask = case.first_mask() if answer is None else answer & ~case.taken
+    case.prompt()
+    return case, case.inputs(), case.near_error() if with_near_error else None
 
 
 class _Case:
@@ -85,45 +101,39 @@ class _Case:
 
     def __init__(self, case: Mapping[str, Any], *, evaluating: bool) -> None:
         self.image = case["image"][0].float()
-        self.inside, self.taken, self.prediction = (case[key][0].bool() for key in ("inside", "taken", "prediction"))
-        self.target = case["target"][0].bool().numpy()
+        self.inside, self.target, self.taken, self.prediction = (
+            case[key][0].bool() for key in ("inside", "target", "taken", "prediction")
+        )
         self.grid = Grid.of_scan(self.target.shape, (float(case["spacing"]),) * 3)
         self.evaluating = evaluating
         self.rng = np.random.default_rng(int(torch.randint(2**31, ())))  # of the seed that a training sets and resumes
+        self.mask = torch.zeros_like(self.target)
         self.prompts: list[Prompt] = []
 
-    def start(self) -> None:
-        self.mask = torch.zeros_like(self.inside) if self.evaluating else self._first_mask()
-        self._prompt(first=not self.mask.any())
-
-    def inputs(self) -> torch.Tensor:
-        return input_channels(self.image, self.inside, self.mask, self.prompts, self.taken, self.grid)
-
-    def correct(self, answer: torch.Tensor) -> None:
-        self.mask = answer & ~self.taken
-        self._prompt(first=False)
-
-    def near_error(self) -> torch.Tensor:
-        shown = draw(self.prompts[-1:], self.grid).amax(0) > 0
-        return torch.from_numpy(near_error(self.target, self.mask, self.grid.spacing, shown))[None].float()
-
-    def _first_mask(self) -> torch.Tensor:
+    def first_mask(self) -> torch.Tensor:
+        if self.evaluating:
+            return self.mask
         ways = [way for way in STARTS if way != "prediction" or self.prediction.any()]
         chances = np.array([STARTS[way] for way in ways])
         way = self.rng.choice(ways, p=chances / chances.sum())
         if way == "prediction":
             return self.prediction
-        if way == "distorted truth":
-            return torch.from_numpy(distorted(self.target, self.grid.spacing, self.rng))
-        return torch.zeros_like(self.inside)
+        return torch.from_numpy(distorted(self.target, self.grid.spacing, self.rng)) if way != "nothing" else self.mask
 
-    def _prompt(self, first: bool) -> None:
+    def prompt(self) -> None:
         spacing, mask = self.grid.spacing, self.mask.numpy()
         if self.evaluating:
             prompt = deepest_click(self.target, mask, spacing)
-        elif first:
-            prompt = first_prompt(self.target, spacing, self.rng)
-        else:
+        elif self.prompts or mask.any():
             prompt = correction(self.target, mask, spacing, self.rng)
+        else:
+            prompt = first_prompt(self.target, spacing, self.rng)
         if prompt is not None:
             self.prompts.append(prompt)
+
+    def inputs(self) -> torch.Tensor:
+        return input_channels(self.image, self.inside, self.mask, self.prompts, self.taken, self.grid)
+
+    def near_error(self) -> torch.Tensor:
+        shown = draw(self.prompts[-1:], self.grid).amax(0) > 0
+        return torch.from_numpy(near_error(self.target, self.mask, self.grid.spacing, shown))[None].float()
