@@ -21,7 +21,7 @@ from rep3d.interactive.grid import Grid, bounds, covered, resample
 
 ZOOM = (0.5, 3.0)  # edge of the working grid as a multiple of the label's largest extent: from inside it to all round
 CHANCE_OF_UNION = 0.1  # of two labels that touch are one
-CHANCE_OF_PART = 0.2  # of a label is what is wanted, beyond a border that only prompts can tell
+CHANCE_OF_PART = 0.15  # of a label is what is wanted, beyond a border that only prompts can tell
 PART_RADIUS = (0.3, 0.8)  # of the ball that is wanted or not, as a share of the label's largest extent
 CHANCE_OF_TAKEN = 0.5  # that some of the other labels are locked
 MIN_VOXELS = 8  # of a label in its scan, and of its part on the working grid, for which it is drawn anew
