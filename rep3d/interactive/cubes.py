@@ -49,7 +49,7 @@ class WorkingGridd(Randomizable, MapTransform):
         "inside": where the grid lies within the scan, bool;
         "target": the label, bool;
         "taken": other labels that are locked, bool, in about half of the cases;
-        "prediction": what it says of the label, bool; nothing of it where there was none.
+        "prediction": what it says of the label, bool; nothing of it where there was none, or of a part.
 
     Args:
         keys: image, label map, and a label map that another network predicted, which a case may lack.
@@ -80,7 +80,8 @@ class WorkingGridd(Randomizable, MapTransform):
         counts[0] = 0
         ids = _draw_label(label_map, counts, rng, name)
         target = np.isin(label_map, ids)
-        if rng.uniform() < CHANCE_OF_PART:
+        is_part = rng.uniform() < CHANCE_OF_PART
+        if is_part:
             target = _part(target, scan.spacing, rng)
         grid = self._draw_grid(scan, torch.from_numpy(target), rng)
         on_grid = lambda mask: (resample(torch.from_numpy(mask), scan, grid) >= 0.5)[None]  # noqa: E731
@@ -89,7 +90,7 @@ class WorkingGridd(Randomizable, MapTransform):
         d["inside"] = covered(scan, grid)[None]
         d["target"] = on_grid(target)
         d["taken"] = on_grid(_draw_taken(label_map, counts, ids, rng)) & ~d["target"]  # half a voxel of each
-        predicted = d.get(self.keys[2])
+        predicted = None if is_part else d.get(self.keys[2])
         d["prediction"] = (
             torch.zeros_like(d["target"])
             if predicted is None
