@@ -17,7 +17,7 @@ FLAT = 1e-5  # of the image's values: what deviates less is rounding
 NEIGHBOURHOOD = 12  # voxels round the newest positive prompt whose spread is the width of the window
 LEAST_WIDTH = 0.1  # of the window, in standard deviations of the whole image
 
-STEP = 0.25  # what the way through one voxel costs that looks like the prompt; one that does not costs 1 more
+STEP = 0.4  # what the way through one voxel costs that looks like the prompt; one that does not costs 1 more
 FAR = 1e3
 SPREADING = 3  # newest prompts of either sign of which it is told what looks like them
 
