@@ -86,9 +86,9 @@ class Orthanc:
         for file in files:
             requests.post(f"{self.url}/instances", file.read_bytes(), timeout=30).raise_for_status()
 
-    def segmentations(self) -> list[str]:
+    def segmentations(self, **search: str) -> list[str]:
         """SOPInstanceUIDs."""
-        found = requests.get(f"{self.dicomweb}/instances", {"Modality": "SEG"}, timeout=30).json()
+        found = requests.get(f"{self.dicomweb}/instances", {"Modality": "SEG", **search}, timeout=30).json()
         return [item["00080018"]["Value"][0] for item in found]
 
     def __enter__(self) -> "Orthanc":
