@@ -7,6 +7,7 @@ so do the bundles that they run in turn. What depends on how Python itself start
 import atexit
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -205,6 +206,7 @@ if __name__ == "__main__":
     for name in LIBRARIES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    gc.freeze()  # no program looks through the libraries' objects, or copies them
     _address = sys.argv[1]
     importlib.import_module("rep3d.study.run").subprocess = forking
     _run(*_nurse(socket.socket(fileno=int(sys.argv[2]))))
