@@ -91,7 +91,8 @@ class Program:
 
     def _send(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+                os.kill(self.pid, number)
 
 
 def start(words: Sequence[object], *, cwd: Path, environment: Mapping[str, str], output: Path) -> Program:

@@ -16,9 +16,9 @@ import requests
 import torch
 from app_helpers import Server, small_bundle
 from bundle_helpers import free_port
+from programs import CLONE_NEWNET
 
 PLUGINS = Path("/usr/share/orthanc/plugins")
-CLONE_NEWNET = 0x40000000
 LIVER = 6
 THRESHOLD = 0.87  # of the bundle's intensities: 186 HU
 SECONDS = 60  # to wait for what happens in the background
