@@ -1,6 +1,7 @@
 """Bundles on phantoms of their own labels, with a network that a test can afford."""
 
 import json
+import shlex
 import shutil
 import socket
 from pathlib import Path
@@ -32,6 +33,7 @@ MEDNEXT = {  # the overlay of a small one, smaller
 }
 SHORT = {"epochs": 1, "train#trainer#epoch_length": 2, "val_interval": 1, "cache_num": 0, "num_workers": 0}
 CASES, TEST_CASES = 10, 2
+TRAINED = ["last.pt", "model.pt", "training.log", "training.status.json"]  # what a training leaves
 
 
 def read(bundle: Path, name: str) -> dict:
@@ -127,6 +129,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def readme_commands(bundle: Path, program: str) -> list[list[str]]:
+    """The commands of a bundle's README, each as its words."""
+    text = (bundle / "docs/README.md").read_text(encoding="utf-8")
+    return [shlex.split(line) for line in text.splitlines() if line.startswith(f"{program} ")]
 
 
 def options(**settings) -> list[str]:
