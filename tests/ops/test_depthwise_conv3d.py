@@ -106,11 +106,24 @@ def test_gradcheck(case, backend, save_spectra):
     )
 
 
-@pytest.mark.parametrize("backend", ops.BACKENDS)
+def two_derivatives(x, weight, backend):
+    """The gradients as they are computed where somebody wants second derivatives, and those."""
+    y = depthwise_conv3d(x, weight, backend=backend)
+    grad_y = torch.linspace(-1, 2, y.numel(), dtype=y.dtype).view_as(y).requires_grad_()
+    first = torch.autograd.grad(y, (x, weight), grad_y, create_graph=True)
+    directions = [torch.linspace(-2, 1, gradient.numel(), dtype=y.dtype).view_as(gradient) for gradient in first]
+    return [*first, *torch.autograd.grad(first, (x, weight, grad_y), directions)]
+
+
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("case", SMALL_CASES, ids=str)
-def test_second_derivatives(case, backend):
-    inputs = make_inputs(case, torch.float64)
-    assert torch.autograd.gradgradcheck(lambda *tensors: depthwise_conv3d(*tensors, backend=backend), inputs)
+def test_second_derivatives(case, backend, relative_error):
+    """Of output, input and kernel by one another, and the gradients on the way: `gradgradcheck` takes those as given."""
+    x, weight, _ = make_inputs(case, torch.float64)
+    names = ("grad_x", "grad_weight", "by x", "by weight", "by grad_y")
+    expected = two_derivatives(x, weight, "direct")
+    for name, actual, reference in zip(names, two_derivatives(x, weight, backend), expected, strict=True):
+        assert relative_error(actual, reference) < 1e-12, name
 
 
 @pytest.mark.parametrize("backend", ops.BACKENDS)
@@ -140,13 +153,22 @@ def test_same_input_gives_the_same_bits(backend):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", FAST)
 def test_compiles_without_graph_break(backend, relative_error):
-    inputs = make_inputs((2, 3, 5, 6, 7, 7))
-    compiled = torch.compile(
-        lambda *tensors: depthwise_conv3d(*tensors, backend=backend).square().sum(), fullgraph=True, backend="aot_eager"
-    )
-    expected = torch.autograd.grad(depthwise_conv3d(*inputs, backend=backend).square().sum(), inputs)
+    """Into one graph, with the operations of that backend."""
+    inputs, graphs = make_inputs((2, 3, 5, 6, 7, 7)), []
+
+    def keep(graph, example_inputs):
+        graphs.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, example_inputs)
+
+    function = lambda *tensors: depthwise_conv3d(*tensors, backend=backend).square().sum()  # noqa: E731
+    compiled = torch.compile(function, fullgraph=True, backend=keep)
+    expected = torch.autograd.grad(function(*inputs), inputs)
     for actual, reference in zip(torch.autograd.grad(compiled(*inputs), inputs), expected, strict=True):
         assert relative_error(actual, reference) < 1e-5
+    (graph,) = graphs
+    parts = [part.graph for part in graph.modules() if isinstance(part, torch.fx.GraphModule)]
+    operations = {node.target for part in parts for node in part.nodes}
+    assert (torch.fft.rfftn in operations) == (backend in ("fft", "mixed"))  # `auto` takes conv3d for so small a map
 
 
 @pytest.mark.parametrize("backend", FAST)
@@ -258,6 +280,16 @@ def test_half_precision_outside_autocast(backend, dtype, device):
     expected = depthwise_conv3d(*(tensor.float() for tensor in inputs), backend=backend)
     torch.testing.assert_close(y, expected.to(dtype), rtol=0, atol=0)
     assert {gradient.dtype for gradient in gradients} == {dtype}
+
+
+@pytest.mark.parametrize("backend", ops.BACKENDS)
+def test_a_float64_weight_is_not_rounded(backend):
+    """Two elements that differ by less than float32 can tell."""
+    weight = torch.zeros(1, 1, 3, 3, 3, dtype=torch.float64)
+    weight[0, 0, 1, 1, 0], weight[0, 0, 1, 1, 2] = 1 + 2**-30, -1
+    y = depthwise_conv3d(torch.ones(1, 1, 3, 3, 5), weight, backend=backend)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y[..., 1:-1], torch.full((1, 1, 3, 3, 3), 2.0**-30), rtol=1e-4, atol=0)
 
 
 # --- inside of larger things
