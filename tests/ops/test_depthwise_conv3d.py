@@ -118,7 +118,7 @@ def two_derivatives(x, weight, backend):
 @pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("case", SMALL_CASES, ids=str)
 def test_second_derivatives(case, backend, relative_error):
-    """Of output, input and kernel by one another, and the gradients on the way: `gradgradcheck` takes those as given."""
+    """And the gradients on the way to them, which `gradgradcheck` would take as given."""
     x, weight, _ = make_inputs(case, torch.float64)
     names = ("grad_x", "grad_weight", "by x", "by weight", "by grad_y")
     expected = two_derivatives(x, weight, "direct")
