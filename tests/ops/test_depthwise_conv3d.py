@@ -405,7 +405,8 @@ def test_multiplies_inside_the_map_are_counted():
 
 
 @pytest.mark.parametrize(
-    "n, expected", [(1, 2), (9, 10), (11, 12), (25, 32), (58, 60), (68, 72), (106, 112), (130, 144)]
+    "n, expected",
+    [(1, 2), (9, 10), (11, 12), (25, 32), (58, 60), (68, 72), (106, 112), (130, 144), (153, 160), (161, 168)],
 )
 def test_good_size(n, expected):
     assert fft_conv.good_size(n) == expected
