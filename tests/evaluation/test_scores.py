@@ -47,6 +47,15 @@ def test_scores_follow_their_definitions():
     assert score[2]["truth_ml"] == pytest.approx(b.sum() * math.prod(SPACING) / 1000)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_distances_are_in_millimetres(axis):
+    """Of a plate from itself two voxels further on."""
+    truth = np.zeros((24, 24, 24), np.uint8)
+    np.moveaxis(truth, axis, 0)[8, 2:22, 2:22] = 1
+    score = score_label_map(np.roll(truth, 2, axis), truth, [1], SPACING)[1]
+    assert score["hd95_mm"] == pytest.approx(2 * SPACING[axis], rel=0.05)
+
+
 def test_volume_error_has_a_sign():
     truth, prediction = np.zeros((2, 9, 9, 9), np.uint8)
     truth[2:5, 2:5, 2:5] = 1
