@@ -451,9 +451,7 @@ def test_a_label_of_its_own_time_is_checked_again(tmp_path):
 
 def test_an_image_of_another_folder_is_checked(tmp_path):
     scan = pair(tmp_path)
-    voxels_of(scan, tmp_path)
     facts = check_pairs([scan], 3, tmp_path / "checked.json")[0]
-    (tmp_path / "other").mkdir()
     other = scan._replace(image=tmp_path / "other/a.nii")
     stat = scan.image.stat()
     save(other.image, np.zeros((9, 8, 7), np.int16))

@@ -1,10 +1,10 @@
 """Released networks' state dicts, converted, give the released networks' outputs.
 
 Recorded in tests/fixtures/released, with weights and image of tests/released_weights.py, in float32 on a CPU, in
-eval mode: the networks of https://github.com/leeh43/Rep3D (c3d5839, by tests/fixtures/record_rep3d.py),
-https://github.com/MASILab/3DUX-Net (14ea46b), https://github.com/MASILab/RepUX-Net (3cd20c4; both of these kinds in
-deploy mode, the one that runs without a GPU) and https://github.com/MIC-DKFZ/MedNeXt (0b78ed8; MedNeXt-v2 as its
-`grn=True`), with deep supervision all scales. Every 3rd voxel of each axis is kept.
+eval mode: the networks of https://github.com/leeh43/Rep3D (c3d5839, by tests/fixtures/record_rep3d.py; deploy mode, the
+one that runs), https://github.com/MASILab/3DUX-Net (14ea46b), https://github.com/MASILab/RepUX-Net (3cd20c4, deploy
+mode, the one that runs without a GPU) and https://github.com/MIC-DKFZ/MedNeXt (0b78ed8; MedNeXt-v2 as its `grn=True`),
+with deep supervision all scales. Every 3rd voxel of each axis is kept.
 """
 
 from pathlib import Path
