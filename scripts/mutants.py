@@ -1,4 +1,4 @@
-"""What `mutmut run` has found so far: for each file how many of its small changes no test notices, and why they may stay.
+"""What `mutmut run` has found so far: how many small changes of each file no test notices, and which have no reason.
 
     python scripts/mutants.py
 
@@ -27,7 +27,7 @@ UNKNOWN = "not checked"
 
 
 def main() -> None:
-    """Print the table, then every change that survives without a reason."""
+    """Print the table, and then every change that survives without a reason."""
     reasons = json.loads(REASONS.read_text(encoding="utf-8"))
     rows, unexplained, total = [], [], Counter()
     for path in sorted(walk_mutatable_files()):
