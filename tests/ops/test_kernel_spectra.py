@@ -1,7 +1,6 @@
 import copy
 import pickle
 
-import pytest
 import torch
 
 from rep3d import depthwise_conv3d
@@ -70,14 +69,3 @@ def test_copies_start_empty():
     convolve(torch.randn(1, 2, 4, 4, 4), weight, spectra)
     for copied in (copy.deepcopy(spectra), pickle.loads(pickle.dumps(spectra))):
         assert copied.limit == 5 and not copied.entries
-
-
-@pytest.mark.slow
-def test_not_kept_while_compiling():
-    """The graph would hold those of the kernel as it was."""
-    weight, spectra, x = torch.randn(2, 1, 3, 3, 3), KernelSpectra(), torch.randn(1, 2, 4, 4, 4)
-    compiled = torch.compile(lambda x, weight: convolve(x, weight, spectra), fullgraph=True, backend="aot_eager")
-    for _ in range(2):
-        torch.testing.assert_close(compiled(x, weight), convolve(x, weight))
-        weight.mul_(2)
-    assert not spectra.entries
