@@ -64,7 +64,7 @@ def changed_lines(mutant: str, path: Path) -> str:
 
 
 def fits(reason: dict[str, str], path: Path, change: str) -> bool:
-    return path.match(reason.get("file", "*")) and re.search(reason["change"], change) is not None
+    return path.match(reason.get("file", "*")) and re.search(reason["change"], change, re.MULTILINE) is not None
 
 
 if __name__ == "__main__":
