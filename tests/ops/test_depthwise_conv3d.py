@@ -8,8 +8,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from rep3d import depthwise_conv3d
+from rep3d.ops import costs, fft_conv
 from rep3d.ops import depthwise_conv3d as ops
-from rep3d.ops import fft_conv
 from rep3d.training.processes import leave_process_group
 
 # B, C, D, H, W, k: cubes, unequal and odd axes, single voxels, axes far smaller than the kernel.
@@ -356,8 +356,8 @@ def test_auto_takes_the_faster(shape, k, training, expected):
 
 
 def test_auto_knows_of_no_grad(monkeypatch):
-    monkeypatch.setattr(ops, "_cheapest_remembered", ops._cheapest)
-    monkeypatch.setitem(ops.COSTS, "cpu", ops._Cost(0, 1, 10, 0, 0, 7))  # fft is the faster with a backward pass only
+    monkeypatch.setattr(ops, "cheapest_remembered", costs.cheapest)
+    monkeypatch.setitem(costs.COSTS, "cpu", costs.Cost(0, 1, 10, 0, 0, 7))  # fft is faster with a backward pass only
     x, weight, _ = make_inputs((1, 2, 4, 4, 4, 3))
     assert ops._choose_backend(x, weight) == "fft"
     assert ops._choose_backend(x.detach(), weight.detach()) == "direct"
@@ -369,7 +369,7 @@ def test_multiplies_inside_the_map_are_counted():
     """A kernel of ones on a map of ones gives the number of products at each voxel."""
     for n, k in ((1, 5), (4, 3), (6, 21), (30, 7)):
         line = torch.nn.functional.conv1d(torch.ones(1, 1, n), torch.ones(1, 1, k), padding=k // 2)
-        assert ops._overlaps(n, k) == line.sum()
+        assert costs.overlaps(n, k) == line.sum()
 
 
 @pytest.mark.parametrize(
