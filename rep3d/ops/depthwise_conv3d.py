@@ -3,6 +3,9 @@
 `direct` is `torch.nn.functional.conv3d`, the definition. `fft` multiplies spectra, at the same cost for every kernel
 size. `mixed` is `direct` with the weight gradient of `fft`, for small kernels in training. All compute in at least
 float32 and return the dtype that the caller works in (the autocast dtype under autocast, otherwise that of `x`).
+
+Where spectra are multiplied, a voxel that is not finite spoils its whole channel, and the error of every voxel goes
+with the largest one of its channel (docs/performance.md).
 """
 
 from __future__ import annotations
