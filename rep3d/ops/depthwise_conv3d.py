@@ -115,7 +115,7 @@ def _choose_backend(
 
 @torch.compiler.assume_constant_result
 def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)
 
 
 def _make_trial(call: Call, backend: str) -> Callable[[], None]:

@@ -1,5 +1,7 @@
 """`auto` where it measures, as on CUDA, tried on the CPU."""
 
+import runpy
+
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -108,6 +110,15 @@ def test_it_can_be_turned_off(how, tried, monkeypatch):
     finally:
         torch.use_deterministic_algorithms(False)
     assert not tried
+
+
+@pytest.mark.parametrize("value, devices", [("0", set()), ("1", {"cuda"}), (None, {"cuda"})])
+def test_nor_where_the_environment_says_so(value, devices, monkeypatch):
+    if value is None:
+        monkeypatch.delenv("REP3D_MEASURE", raising=False)
+    else:
+        monkeypatch.setenv("REP3D_MEASURE", value)
+    assert runpy.run_path(measured.__file__)["DEVICES"] == devices
 
 
 def test_what_the_caller_has_set_is_left_alone(tried, relative_error):
