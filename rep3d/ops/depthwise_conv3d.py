@@ -109,7 +109,7 @@ def _choose_backend(
     if torch.compiler.is_compiling():
         return cheapest(call)
     if measured.measures(x.device):
-        return measured.fastest(call, expected_costs(call), _make_trial)
+        return measured.fastest(call, expected_costs, _make_trial)
     return cheapest_remembered(call)
 
 

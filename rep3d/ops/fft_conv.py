@@ -130,7 +130,7 @@ def correlate(
     kept = None
     if spectra is not None and not weight.is_inference() and not torch.compiler.is_compiling():
         kept = spectra.get(weight, make_plan(x.shape[2:], weight.shape[-1]), x.dtype)
-    return _correlate(x, weight.to(x.dtype), weight_spectrum=kept)[0]
+    return _correlate(x, weight if kept is not None else weight.to(x.dtype), weight_spectrum=kept)[0]
 
 
 def correlate_mixed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,8 @@ WORTH_REPEATING = 3.0  # times the shortest time so far
 ROUNDS = 5
 
 Trial = Callable[[], None]
+MakeTrial = Callable[[Call, str], Trial]
+Costs = Callable[[Call], Mapping[str, float]]
 _fastest: dict[Call, str] = {}
 _measuring = threading.Lock()
 
@@ -30,12 +32,12 @@ def measures(device: torch.device) -> bool:
     return device.type != "cuda" or not torch.cuda.is_current_stream_capturing()
 
 
-def fastest(call: Call, costs: Mapping[str, float], make_trial: Callable[[Call, str], Trial]) -> str:
+def fastest(call: Call, expected_costs: Costs, make_trial: MakeTrial) -> str:
     """The backend that takes the least time; remembered for calls of the same kind.
 
     Args:
         call: the kind of call.
-        costs: what each backend is expected to take, in any unit: hopeless ones are not tried.
+        expected_costs: (call) -> what each backend is expected to take, in any unit: hopeless ones are not tried.
         make_trial: (call, backend) -> one pass, forward and, where the call trains, backward.
     """
     if call not in _fastest:
@@ -43,11 +45,11 @@ def fastest(call: Call, costs: Mapping[str, float], make_trial: Callable[[Call, 
             if call not in _fastest:
                 # In a thread of its own: there are no transforms, autocast, hooks or grad mode of the caller.
                 with ThreadPoolExecutor(1) as thread:
-                    _fastest[call] = thread.submit(_measure, call, costs, make_trial).result()
+                    _fastest[call] = thread.submit(_measure, call, expected_costs(call), make_trial).result()
     return _fastest[call]
 
 
-def _measure(call: Call, costs: Mapping[str, float], make_trial: Callable[[Call, str], Trial]) -> str:
+def _measure(call: Call, costs: Mapping[str, float], make_trial: MakeTrial) -> str:
     by_cost = sorted(costs, key=lambda backend: costs[backend])
     best, shortest = by_cost[0], float("inf")
     for backend in by_cost:
