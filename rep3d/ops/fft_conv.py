@@ -81,8 +81,8 @@ register_optimizer_step_post_hook(_count_step)
 class KernelSpectra:
     """The spectra of one kernel for the last few input sizes: inference transforms a kernel once.
 
-    A changed kernel gets new spectra: another storage, written to in place, or since a step of any optimizer. What
-    writes to `kernel.data` by hand leaves no trace and has to `clear` them. Copies and pickles start empty.
+    A changed kernel gets new spectra: another storage, written to in place, or since a step of any optimizer. Whoever
+    writes to its `data` or its NumPy array, which leaves no trace, has to `clear` them. Copies and pickles start empty.
 
     Args:
         limit: input sizes that are kept.
