@@ -83,7 +83,8 @@ def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]
     if not values.size:
         return np.nan, np.nan
     drawn = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
-    times = np.stack([np.bincount(cases, minlength=len(values)) for cases in drawn])  # that each case was drawn
+    places = drawn + len(values) * np.arange(RESAMPLES)[:, None]
+    times = np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape)  # that each case was drawn
     there = np.isfinite(values)
     with np.errstate(invalid="ignore"):  # a label that no drawn case has
         of_labels = times @ np.where(there, values, 0) / (times @ there)
