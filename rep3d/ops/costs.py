@@ -48,7 +48,7 @@ class Cost(NamedTuple):
 
 COSTS = {
     "cpu": Cost(2.4, 0.012, 1.5, 3e5, 3.2, 1.3),
-    "cuda": Cost(0.05, 1e-3, 1e-2, 1e5, 0.03, 0.03),  # an estimate, which says what is worth measuring
+    "cuda": Cost(0.05, 1e-3, 1e-2, 1e5, 0.03, 0.03),  # chooses well on an H200, see docs/performance.md
 }
 
 
