@@ -60,15 +60,18 @@ class LabelMapInferer(SlidingWindowInferer):
             then.
 
     Raises:
-        ValueError: a divisor below 1, more than 256 classes, or an output that is not finite.
+        ValueError: a divisor below 1, an overlap of 1 or more, more than 256 classes, or an output that is not finite.
     """
 
     def __init__(self, *args: Any, divisor: int | Sequence[int] = 1, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if min(ensure_tuple(divisor)) < 1:
             raise ValueError(f"divisor must be at least 1, got {divisor!r}")
+        if not all(0 <= overlap < 1 for overlap in ensure_tuple(self.overlap)):
+            raise ValueError(f"overlap must be >= 0 and < 1, got {self.overlap!r}.")  # in MONAI's words
         self.divisor = divisor
 
+    @torch.no_grad()  # no gradient flows through labels
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         roi = self.window_size(network, inputs.shape[2:])
         call = lambda windows: network(windows, *args, **kwargs)  # noqa: E731

@@ -151,3 +151,20 @@ def test_an_output_that_is_not_finite_is_no_label_map(value):
     inferer = LabelMapInferer(roi_size=(8, 8, 8), overlap=0.5, mode="gaussian")
     with pytest.raises(ValueError, match="output is NaN or infinite"):
         inferer(torch.randn(1, 1, 8, 8, 12), lambda x: torch.full((len(x), 2, 8, 8, 8), value))
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 8, 8, 8), (1, 2, 19, 9, 12)], ids=str)
+def test_label_maps_outside_of_no_grad(shape):
+    network, x = Classes(), torch.randn(shape, requires_grad=True)
+    inferer = LabelMapInferer((8, 8, 8), overlap=0.5, mode="gaussian")
+    labels = inferer(x, network)
+    assert torch.is_grad_enabled() and not labels.requires_grad
+    with torch.no_grad():
+        assert torch.equal(labels, inferer(x, network))
+
+
+@pytest.mark.parametrize("overlap", [1, 1.0, 1.5, -0.1, (0.5, 1.0, 0.5), float("nan")], ids=str)
+def test_overlap_out_of_range(overlap):
+    """In the words of `SlidingWindowInferer`, and before any image is there."""
+    with pytest.raises(ValueError, match=r"overlap must be >= 0 and < 1, got"):
+        LabelMapInferer((8, 8, 8), overlap=overlap)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from scipy.stats import wilcoxon
 
 from rep3d.console.tables import markdown_table
-from rep3d.evaluation.scores import Scores, case_means, table
+from rep3d.evaluation.scores import Scores, case_means, labels_of, means, table
 from rep3d.files import whole_file
 
 RESAMPLES = 10_000
@@ -24,7 +24,8 @@ def common_cases(evaluations: Mapping[str, Scores]) -> dict[str, Scores]:
     """The evaluations, each with the cases that all have, in one order.
 
     Raises:
-        ValueError: no case in common, different labels, or cases of one name with truths of different volumes.
+        ValueError: no case in common, different labels of any case, or cases of one name with truths of different
+            volumes.
     """
     first = next(iter(evaluations.values()))
     cases = [case for case in first if all(case in scores for scores in evaluations.values())]
@@ -33,8 +34,9 @@ def common_cases(evaluations: Mapping[str, Scores]) -> dict[str, Scores]:
         raise ValueError(f"the evaluations {list(evaluations)} have no case in common; their first ones are {examples}")
     labels = list(first[cases[0]])
     for name, scores in evaluations.items():
-        if list(scores[cases[0]]) != labels:
-            raise ValueError(f"{name} has the labels {list(scores[cases[0]])}, expected {labels}")
+        found = next((list(scores[case]) for case in cases if list(scores[case]) != labels), labels)
+        if found != labels:
+            raise ValueError(f"{name} has the labels {found}, expected {labels}")
         for case, label in product(cases, labels):
             one, other = first[case][label]["truth_ml"], scores[case][label]["truth_ml"]
             if not math.isclose(one, other, rel_tol=1e-3):
@@ -46,7 +48,7 @@ def common_cases(evaluations: Mapping[str, Scores]) -> dict[str, Scores]:
 
 
 def comparison_table(evaluations: Mapping[str, Scores], column: str = "dice") -> str:
-    """Markdown: per evaluation the mean of each label, and the mean over labels with its interval and p value.
+    """Markdown: per evaluation the mean of each label over the cases, and the mean of those with its interval.
 
     The interval is the 95 % bootstrap interval over cases. p is of the two-sided paired Wilcoxon signed-rank test of
     the cases' means against the first evaluation.
@@ -54,32 +56,41 @@ def comparison_table(evaluations: Mapping[str, Scores], column: str = "dice") ->
     counts = {name: len(scores) for name, scores in evaluations.items()}
     evaluations = common_cases(evaluations)
     first = next(iter(evaluations.values()))
-    labels = list(next(iter(first.values())))
     others = [f"{count - len(first)} of {name}" for name, count in counts.items() if count > len(first)]
     title = f"{column} of {len(first)} common case(s)" + (f"; without {', '.join(others)}" if others else "")
     rows, baseline = [], case_means(first, column)
     for name, scores in evaluations.items():
         values = table(scores, column)
-        of_labels = [_number(values[:, i]) for i in range(len(labels))]
-        means = case_means(scores, column)
-        low, high = bootstrap_interval(means)
-        p = "-" if scores is first else p_value(means, baseline)
-        rows.append([name, *of_labels, _number(means), f"{low:.3f} to {high:.3f}", p])
-    return f"{title}\n\n" + markdown_table(["evaluation", *labels, "Mean", "95 % interval", "p"], rows)
+        low, high = bootstrap_interval(values)
+        p = "-" if scores is first else p_value(case_means(scores, column), baseline)
+        rows.append([name, *map(_number, means(values)), f"{low:.3f} to {high:.3f}", p])
+    return f"{title}\n\n" + markdown_table(["evaluation", *labels_of(first), "Mean", "95 % interval", "p"], rows)
 
 
-def _number(values: np.ndarray) -> str:
-    return f"{np.nanmean(values):.3f}" if np.isfinite(values).any() else "-"
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """Percentile interval of the mean over cases, by drawing cases with replacement."""
-    values = values[np.isfinite(values)]
+    """Percentile interval of the mean, by drawing cases with replacement.
+
+    Args:
+        values: (cases,), or (cases, labels) for the mean of the labels' means. NaN counts in no mean.
+        seed: of the draws.
+    """
+    values = values.reshape(len(values), -1)
+    values = values[np.isfinite(values).any(axis=1)]
     if not values.size:
         return np.nan, np.nan
-    drawn = np.random.default_rng(seed).integers(values.size, size=(RESAMPLES, values.size))
+    drawn = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
+    places = drawn + len(values) * np.arange(RESAMPLES)[:, None]
+    times = np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape)  # that each case was drawn
+    there = np.isfinite(values)
+    with np.errstate(invalid="ignore"):  # a label that no drawn case has
+        of_labels = times @ np.where(there, values, 0) / (times @ there)
+    resampled = np.nanmean(of_labels, axis=1)
     tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(values[drawn].mean(axis=1), [tail, 100 - tail])
+    low, high = np.percentile(resampled, [tail, 100 - tail])
     return float(low), float(high)
 
 
@@ -94,7 +105,7 @@ def p_value(values: np.ndarray, baseline: np.ndarray) -> str:
 def box_plot(evaluations: Mapping[str, Scores], path: str | os.PathLike, column: str = "dice") -> Path:
     """One group of boxes per label, one box per evaluation; returns the path of the PNG."""
     evaluations = common_cases(evaluations)
-    labels = list(next(iter(next(iter(evaluations.values())).values())))
+    labels = labels_of(next(iter(evaluations.values())))
     figure = Figure(figsize=(max(6, 1.2 * len(labels) + 2), 5), dpi=130, layout="constrained")
     axes = figure.subplots()
     width = 0.8 / len(evaluations)

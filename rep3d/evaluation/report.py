@@ -12,7 +12,7 @@ import numpy as np
 
 from rep3d.console.tables import markdown_table
 from rep3d.evaluation.pictures import existing_file
-from rep3d.evaluation.scores import Scores, case_means, table
+from rep3d.evaluation.scores import Scores, case_means, labels_of, means, table
 from rep3d.files import write_text
 
 STYLE = """
@@ -29,17 +29,18 @@ pre { background: #f4f4f4; padding: .5em; margin: 0; white-space: pre-wrap } @pa
 
 
 def dice_table(scores: Scores) -> str:
-    """Return a Markdown table: the Dice of each label over the cases that have one, last that of the cases' means.
+    """Return a Markdown table: the Dice of each label over the cases that have one, last the mean of the labels.
 
-    `scores` comes from `rep3d.evaluation.scores.read_scores`. The deviation is that of the population.
+    `scores` comes from `rep3d.evaluation.scores.read_scores`. The deviation is that of the population; in the last row
+    it, the median and the minimum are of the cases' means.
     """
     values = table(scores, "dice")
-    columns = dict(zip(next(iter(scores.values())), values.T, strict=True)) | {"mean": case_means(scores, "dice")}
+    columns = [*values.T, case_means(scores, "dice")]
     rows = []
-    for name, column in columns.items():
+    for name, mean, column in zip([*labels_of(scores), "mean"], means(values), columns, strict=True):
         dice = column[np.isfinite(column)]
-        cells = [f"{f(dice):.3f}" if dice.size else "-" for f in (np.mean, np.std, np.median, np.min)]
-        rows.append([name, *cells, dice.size])
+        others = [f"{f(dice):.3f}" if dice.size else "-" for f in (np.std, np.median, np.min)]
+        rows.append([name, f"{mean:.3f}" if dice.size else "-", *others, dice.size])
     return markdown_table(["label", "mean", "std", "median", "min", "cases"], rows) + "\n"
 
 

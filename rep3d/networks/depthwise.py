@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +15,57 @@ from rep3d.ops.depthwise_conv3d import depthwise_conv3d
 from rep3d.ops.fft_conv import KernelSpectra
 
 RESAMPLINGS = ("none", "down", "up")
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-class DepthwiseConv3d(nn.Module):
+class DeployableConv3d(nn.Module):
+    """Abstract: a convolution with `kernel` (C, 1, k, k, k) and `bias` that trains, or is deployed.
+
+    Deployed, it keeps the spectra of its kernel for the last input sizes, and all its weights are of one checkpoint.
+    Before they were loaded, and where a later load left some of them out, they are NaN and `convolve` raises: loaders
+    that skip names would otherwise leave kernels of another network without a word.
+    """
+
+    __jit_ignored_attributes__ = ["spectra"]
+
+    if TYPE_CHECKING:  # `torch.jit.script` would read these and not know them
+        kernel: torch.Tensor
+        bias: torch.Tensor | None
+        padding: int
+        spectra: KernelSpectra | None  # only where it is deployed
+        loaded: bool
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, D, H, W) -> (B, C, D, H, W)."""
+        if not self.loaded:
+            raise RuntimeError(
+                "the kernels of this deployed network were never loaded, or left out when others were: load a whole"
+                " checkpoint first"
+            )
+        if torch.jit.is_scripting():
+            return F.conv3d(x, self.kernel, self.bias, padding=self.padding, groups=self.kernel.shape[0])
+        return depthwise_conv3d(x, self.kernel, self.bias, spectra=self.spectra)
+
+    @torch.jit.unused
+    def unload(self) -> None:
+        """Forget the weights, where it is deployed."""
+        if self.spectra is not None:
+            self.loaded = False
+            with torch.no_grad():
+                for parameter in self.parameters():
+                    parameter.fill_(torch.nan)
+
+    @torch.jit.unused
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        brought = [prefix + name in state_dict for name, _ in self.named_parameters()]
+        if any(brought) and not all(brought):
+            self.unload()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if self.spectra is not None:
+            self.loaded = not any(bool(parameter.isnan().any()) for parameter in self.parameters())
+
+
+class DepthwiseConv3d(DeployableConv3d):
     """With a bias: (B, C, D, H, W) -> (B, C, D, H, W).
 
     Args:
@@ -28,8 +78,6 @@ class DepthwiseConv3d(nn.Module):
         ValueError: an argument out of its range.
     """
 
-    __jit_ignored_attributes__ = ["spectra"]
-
     def __init__(self, channels: int, kernel_size: int, resampling: str = "none") -> None:
         super().__init__()
         check_positive("channels", channels)
@@ -39,15 +87,13 @@ class DepthwiseConv3d(nn.Module):
         self.kernel, self.bias = conv.weight, conv.bias
         self.padding = kernel_size // 2
         self.resampling = resampling
-        self.spectra: KernelSpectra | None = None  # in training a fused optimizer changes a kernel without a trace
+        self.spectra = None
+        self.loaded = True
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.resampling == "up":
             x = _spread(x)
-        if torch.jit.is_scripting():
-            y = F.conv3d(x, self.kernel, self.bias, padding=self.padding, groups=self.kernel.shape[0])
-        else:
-            y = depthwise_conv3d(x, self.kernel, self.bias, spectra=self.spectra)
+        y = self.convolve(x)
         return y[:, :, ::2, ::2, ::2] if self.resampling == "down" else y
 
     def large_kernels(self) -> set[str]:
@@ -93,10 +139,28 @@ class MaskedDepthwiseConv3d(nn.Module):
 
     def deployed(self) -> DepthwiseConv3d:
         """The convolution that gives this one's outputs, of the same type and on the same device."""
-        deployed = DepthwiseConv3d(self.weight.shape[0], self.weight.shape[-1]).to(self.weight)
+        with torch.device("meta"):  # no random number is drawn
+            deployed = DepthwiseConv3d(self.weight.shape[0], self.weight.shape[-1])
+        deployed = deployed.to(self.weight.dtype).to_empty(device=self.weight.device)
         deployed.load_state_dict({"kernel": self.effective_kernel(), "bias": self.bias})
         deployed.spectra = KernelSpectra()
-        return deployed.train(self.training)
+        return like(self, deployed)
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
+        refuse_folded(state_dict, prefix, errors)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
+
+
+def like(trained: nn.Module, deployed: ModuleT) -> ModuleT:
+    """`deployed` in the mode of `trained`, and frozen where that is."""
+    deployed.requires_grad_(any(parameter.requires_grad for parameter in trained.parameters()))
+    return deployed.train(trained.training)
+
+
+def refuse_folded(state_dict: Mapping[str, torch.Tensor], prefix: str, errors: list[str]) -> None:
+    """A module that trains cannot take a folded kernel; loaders that skip names would leave its own, random one."""
+    if prefix + "kernel" in state_dict:
+        errors.append(f"{prefix}kernel is the folded kernel of a deployed network: expected weights that train")
 
 
 def _spread(x: torch.Tensor) -> torch.Tensor:

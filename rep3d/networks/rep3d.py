@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rep3d.networks.arguments import KERNEL_SIZES, check_choice, check_positive, check_stages
+from rep3d.networks.depthwise import DeployableConv3d, like, refuse_folded
 from rep3d.networks.lrbm import LRBM, FixedMask, check_generator
 from rep3d.networks.recomputing import recomputable, recompute
 from rep3d.networks.unetr_decoder import NormName, UnetrDecoderNetwork
@@ -114,8 +115,9 @@ class Rep3DBlock(nn.Module):
     def deployed(self) -> DeployedRep3DBlock:
         """The block that gives this one's outputs in eval mode, of the same type and on the same device."""
         deployed = DeployedRep3DBlock(**self.arguments).to(self.weight)
+        deployed.eps = self.norm.eps
         deployed.load_state_dict(self.deployed_state())
-        return deployed.train(self.training)
+        return like(self, deployed)
 
     def deployed_state(self) -> dict[str, torch.Tensor]:
         """State of the `DeployedRep3DBlock` that gives this block's outputs in eval mode, folded in float64."""
@@ -134,21 +136,23 @@ class Rep3DBlock(nn.Module):
         check_finite(folded, "a folded block of Rep3D")  # finite numbers may fold into one that is too large
         return folded
 
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, strict, missing, unexpected, errors) -> None:
+        refuse_folded(state_dict, prefix, errors)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing, unexpected, errors)
 
-class DeployedRep3DBlock(nn.Module):
+
+class DeployedRep3DBlock(DeployableConv3d):
     """A `Rep3DBlock` with mask and BatchNorm folded away: one convolution with bias, and GELU.
 
-    It takes the same arguments, and folds a state of the training form when it loads one. Until they were loaded its
-    parameters are NaN and `forward` raises: loaders that skip unknown names would otherwise leave it unmasked without a
-    word. It keeps the spectra of its kernel for the last input sizes.
+    It takes the same arguments, and folds a state of the training form when it loads one.
     """
-
-    __jit_ignored_attributes__ = ["spectra"]
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()
         with torch.device("meta"):
-            self.arguments = Rep3DBlock(**arguments).arguments  # checked and complete
+            block = Rep3DBlock(**arguments)
+        self.arguments = block.arguments  # checked and complete
+        self.eps = block.norm.eps
         channels, kernel_size = self.arguments["channels"], self.arguments["kernel_size"]
         norm_first = self.arguments["block_order"] == "norm-conv-act"
         self.kernel = _unknown(channels, 1, kernel_size, kernel_size, kernel_size)
@@ -160,28 +164,31 @@ class DeployedRep3DBlock(nn.Module):
         self.loaded = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if not self.loaded:
-            raise RuntimeError("the kernels of this deployed Rep3D were never loaded: load a checkpoint first")
         if self.scale is not None and self.shift is not None:
             x = x * self.scale.view(-1, 1, 1, 1) + self.shift.view(-1, 1, 1, 1)
-        if torch.jit.is_scripting():
-            y = F.conv3d(x, self.kernel, self.bias, padding=self.padding, groups=self.kernel.shape[0])
-        else:
-            y = depthwise_conv3d(x, self.kernel, self.bias, spectra=self.spectra)
-        return F.gelu(y)
+        return F.gelu(self.convolve(x))
 
     @torch.jit.unused
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
         own = {name.removeprefix(prefix): tensor for name, tensor in state_dict.items() if name.startswith(prefix)}
         if "weight" in own:
-            block = Rep3DBlock(**self.arguments)
+            block = self._training_form(own["weight"])
             errors = block.load_state_dict(own, strict=False)
             if not errors.missing_keys and not errors.unexpected_keys:
                 for name in own:
                     del state_dict[prefix + name]
                 state_dict.update({prefix + name: tensor for name, tensor in block.deployed_state().items()})
+            else:
+                self.unload()
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self.loaded = not any(bool(parameter.isnan().any()) for parameter in self.parameters())
+
+    def _training_form(self, weight: torch.Tensor) -> Rep3DBlock:
+        """The block that folds a state with such a weight, in the higher precision of both and of float32."""
+        dtype = torch.promote_types(torch.promote_types(weight.dtype, self.kernel.dtype), torch.float32)
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # the caller's random numbers stay what they are
+            block = Rep3DBlock(**self.arguments)
+        block.norm.eps = self.eps
+        return block.to(weight.device, dtype)
 
 
 def _unknown(*shape: int) -> nn.Parameter:

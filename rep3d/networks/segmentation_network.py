@@ -9,6 +9,7 @@ from torch import nn
 
 from rep3d.networks.arguments import check_positive
 from rep3d.networks.capabilities import folded
+from rep3d.networks.depthwise import DeployableConv3d
 from rep3d.networks.weights import check_finite, differences
 from rep3d.precision import stop_checking
 
@@ -70,6 +71,10 @@ class SegmentationNetwork(nn.Module):
         tensors = {name: value for name, value in state_dict.items() if isinstance(value, torch.Tensor)}
         others = {name: tensor for name, tensor in tensors.items() if tensor.data_ptr() not in own}
         check_finite(others, type(self).__name__)
+        if others:  # a deployed network is of one checkpoint: what this one does not bring is of none
+            for module in self.modules():
+                if isinstance(module, DeployableConv3d):
+                    module.unload()
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __prepare_scriptable__(self) -> nn.Module:

@@ -67,8 +67,10 @@ def differences(weights: Weights, network: Weights) -> str:
 
 
 def facts(weights: Weights) -> dict[str, object]:
-    """What a `Rep3D` in training form or a `UXNet` was built with, as far as a state dict tells; of others the size."""
+    """What a `Rep3D` or a `UXNet` was built with, as far as a state dict tells; of other networks the size."""
     known: dict[str, object] = {SIZE: f"{sum(tensor.numel() for tensor in weights.values()):,}"}
+    if "encoder.stages.0.0.kernel" in weights:
+        return {"form": "deployed", **known}
     kernel = re.compile(r"encoder\.stages\.\d+\.0\.(weight|conv\.weight|conv\.kernel)")
     kernels = {name: tensor for name, tensor in weights.items() if kernel.fullmatch(name)}
     ends = ("out.conv.conv.weight", "encoder.downsamples.0.0.weight", "bottom.layer.conv1.conv.weight")
@@ -77,6 +79,7 @@ def facts(weights: Weights) -> dict[str, object]:
     classes, stem, bottom = (weights[name] for name in ends)
     first = next(iter(kernels.values()))
     return {
+        "form": "training",
         "classes": classes.shape[0],
         "input channels": stem.shape[1],
         "feature sizes": tuple(kernel.shape[0] for kernel in kernels.values()),

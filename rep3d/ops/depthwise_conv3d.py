@@ -3,41 +3,23 @@
 `direct` is `torch.nn.functional.conv3d`, the definition. `fft` multiplies spectra, at the same cost for every kernel
 size. `mixed` is `direct` with the weight gradient of `fft`, for small kernels in training. All compute in at least
 float32 and return the dtype that the caller works in (the autocast dtype under autocast, otherwise that of `x`).
+
+Where spectra are multiplied, a voxel that is not finite spoils its whole channel, and the error of every voxel goes
+with the largest one of its channel (docs/performance.md).
 """
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 
-from rep3d.ops.fft_conv import KernelSpectra, correlate, correlate_mixed, make_plan
+from rep3d.ops import measured
+from rep3d.ops.costs import Call, cheapest, cheapest_remembered, expected_costs
+from rep3d.ops.fft_conv import KernelSpectra, correlate, correlate_mixed
 
 BACKENDS = ("auto", "direct", "fft", "mixed")
-
-
-class _Cost(NamedTuple):
-    """Nanoseconds that `auto` expects, fitted to measurements of scripts/benchmark_operator.py."""
-
-    voxel: float  # of the map, conv3d forward
-    multiply: float  # conv3d forward, per multiply-add
-    multiply_backward: float  # conv3d backward, per multiply-add
-    fft_call: float  # forward
-    fft_map: float  # forward, per padded voxel of the maps
-    fft_kernel: float  # forward, per padded voxel of the kernels
-    # In units of the FFT's forward pass: forward and backward, and the weight gradient alone.
-    fft_training: float = 2.5
-    fft_weight_gradient: float = 1.1
-
-
-COSTS = {
-    "cpu": _Cost(2.4, 0.012, 1.5, 3e5, 3.2, 1.3),
-    "cuda": _Cost(0.05, 1e-3, 1e-2, 1e5, 0.03, 0.03),  # chooses well on an H200, see docs/performance.md
-}
 
 
 def depthwise_conv3d(
@@ -56,7 +38,7 @@ def depthwise_conv3d(
         weight: one kernel per channel, (C, 1, k, k, k) with odd k.
         bias: one number per channel, (C,), or None.
         backend: "direct" (`torch.nn.functional.conv3d`), "fft", "mixed" (`direct`, but the weight gradient by FFT), or
-            "auto", the one expected to be fastest.
+            "auto": the one expected to be fastest, or on CUDA measured to be, see `rep3d.ops.measured`.
         save_spectra: of the FFTs, for the backward pass; False saves their memory and takes more time.
         spectra: keeps the spectra of `weight` between calls without gradients.
 
@@ -73,62 +55,84 @@ def depthwise_conv3d(
     dtype = x.dtype
     if torch.is_autocast_enabled(device) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
+    compute = torch.float64 if torch.float64 in (x.dtype, weight.dtype) else torch.float32
+    if spectra is not None and torch.is_grad_enabled() and weight.requires_grad:
+        spectra.clear()  # the kernel is about to change
     if exporting:
         backend = "direct"
     elif backend == "auto":
-        backend = _choose_backend(x, weight, kernel_spectrum_kept=spectra is not None)
-    compute = torch.float64 if torch.float64 in (x.dtype, weight.dtype) else torch.float32
+        backend = _choose_backend(x, weight, compute, save_spectra, keeps_kernel_spectrum=spectra is not None)
     with torch.autocast(device, enabled=False):
-        x, weight = x.to(compute), weight.to(compute)
-        if bias is not None:
-            bias = bias.to(compute)
-        if backend == "direct":
-            return F.conv3d(x, weight, bias, padding=weight.shape[-1] // 2, groups=x.shape[1]).to(dtype)
-        if backend == "mixed":
-            y = correlate_mixed(x, weight)
-        else:
-            y = correlate(x, weight, save_spectra=save_spectra, spectra=spectra)
-        return (y if bias is None else y + bias.view(-1, 1, 1, 1)).to(dtype)
+        y = _compute(x.to(compute), weight, bias, backend, save_spectra, spectra)
+    return y.to(dtype)
 
 
-def expected_costs(
-    shape: Sequence[int], k: int, *, training: bool, device: str = "cpu", kernel_spectrum_kept: bool = False
-) -> dict[str, float]:
-    """Nanoseconds that each backend is expected to take for x of `shape` (B, C, D, H, W)."""
-    cost = COSTS.get(device, COSTS["cuda"])
-    batch, channels, depth, height, width = shape
-    # conv3d skips the padding along the first two axes.
-    multiplies = batch * channels * _overlaps(depth, k) * _overlaps(height, k) * width * k
-    direct = cost.voxel * batch * channels * depth * height * width + cost.multiply * multiplies
-    kernels = 0 if kernel_spectrum_kept else cost.fft_kernel
-    padded = channels * math.prod(make_plan((depth, height, width), k).sizes)
-    fft = cost.fft_call + (cost.fft_map * batch + kernels) * padded
-    if not training:
-        return {"direct": direct, "fft": fft}
-    return {
-        "direct": direct + cost.multiply_backward * multiplies,
-        "fft": cost.fft_training * fft,
-        "mixed": 2 * direct + cost.fft_weight_gradient * fft,
-    }
+def _compute(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    backend: str,
+    save_spectra: bool,
+    spectra: KernelSpectra | None,
+) -> torch.Tensor:
+    """In the dtype of x."""
+    if bias is not None:
+        bias = bias.to(x.dtype)
+    if backend == "direct":
+        return F.conv3d(x, weight.to(x.dtype), bias, padding=weight.shape[-1] // 2, groups=x.shape[1])
+    if backend == "mixed":
+        y = correlate_mixed(x, weight.to(x.dtype))
+    else:
+        y = correlate(x, weight, save_spectra=save_spectra, spectra=spectra)
+    return y if bias is None else y + bias.view(-1, 1, 1, 1)
 
 
-def _overlaps(n: int, k: int) -> int:
-    """Pairs of a voxel of an axis of n and an element of the kernel that lies inside it."""
-    return sum([min(i, k // 2) + min(n - 1 - i, k // 2) + 1 for i in range(n)])
+def _choose_backend(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    dtype: torch.dtype = torch.float32,
+    save_spectra: bool = True,
+    keeps_kernel_spectrum: bool = False,
+) -> str:
+    needs_x, needs_weight = (torch.is_grad_enabled() and tensor.requires_grad for tensor in (x, weight))
+    call = Call(
+        shape=tuple(x.shape),
+        k=weight.shape[-1],
+        dtype=dtype,
+        device=x.device,
+        needs_x=needs_x,
+        needs_weight=needs_weight,
+        saves_spectra=save_spectra,
+        keeps_kernel_spectrum=keeps_kernel_spectrum and not (needs_x or needs_weight),
+        unfolds=x.device.type == "cpu" and not (dtype == torch.float32 and _has_onednn()),
+    )
+    if torch.compiler.is_compiling():
+        return cheapest(call)
+    if measured.measures(x.device):
+        return measured.fastest(call, expected_costs, _make_trial)
+    return cheapest_remembered(call)
 
 
-def _choose_backend(x: torch.Tensor, weight: torch.Tensor, kernel_spectrum_kept: bool = False) -> str:
-    training = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    choose = _cheapest if torch.compiler.is_compiling() else _cheapest_remembered
-    return choose(tuple(x.shape), weight.shape[-1], training, x.device.type, kernel_spectrum_kept and not training)
+@torch.compiler.assume_constant_result
+def _has_onednn() -> bool:
+    return bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled)
 
 
-def _cheapest(shape: tuple[int, ...], k: int, training: bool, device: str, kernel_spectrum_kept: bool) -> str:
-    costs = expected_costs(shape, k, training=training, device=device, kernel_spectrum_kept=kernel_spectrum_kept)
-    return min(costs, key=lambda backend: costs[backend])
+def _make_trial(call: Call, backend: str) -> Callable[[], None]:
+    """One pass over zeros: no random number is drawn."""
+    _, channels, *_ = call.shape
+    zeros = torch.zeros(call.shape, dtype=call.dtype, device=call.device)
+    x = zeros.detach().requires_grad_(call.needs_x)
+    weight = zeros.new_zeros((channels, 1, *(call.k,) * 3)).requires_grad_(call.needs_weight)
+    wanted = [tensor for tensor in (x, weight) if tensor.requires_grad]
+    spectra = KernelSpectra() if call.keeps_kernel_spectrum else None
 
+    def trial() -> None:
+        y = _compute(x, weight, None, backend, call.saves_spectra, spectra)
+        if wanted:
+            torch.autograd.grad(y, wanted, zeros)
 
-_cheapest_remembered = functools.lru_cache(maxsize=1024)(_cheapest)  # a layer asks at every call
+    return trial
 
 
 def _is_exporting() -> bool:

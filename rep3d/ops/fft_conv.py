@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 AXES = (-3, -2, -1)
 
@@ -66,10 +67,22 @@ def _is_smooth(n: int) -> bool:
     return n == 1
 
 
+_steps = 0  # of any optimizer: fused ones change parameters without a trace
+
+
+def _count_step(*_: object) -> None:
+    global _steps
+    _steps += 1
+
+
+register_optimizer_step_post_hook(_count_step)
+
+
 class KernelSpectra:
     """The spectra of one kernel for the last few input sizes: inference transforms a kernel once.
 
-    A changed kernel (another storage, or written to in place) gets new spectra. Copies and pickles start empty.
+    A changed kernel gets new spectra: another storage, written to in place, or since a step of any optimizer. Whoever
+    writes to its `data` or its NumPy array, which leaves no trace, has to `clear` them. Copies and pickles start empty.
 
     Args:
         limit: input sizes that are kept.
@@ -80,16 +93,20 @@ class KernelSpectra:
         # Key, kernel and spectrum, the last used first. Holding the kernel keeps its address from being given away.
         self.entries: tuple[tuple[tuple, torch.Tensor, torch.Tensor], ...] = ()
 
-    def get(self, weight: torch.Tensor, plan: Plan) -> torch.Tensor:
-        """The spectrum of `weight`, (C, 1, k, k, k), without gradients."""
-        kernel = (weight.dtype, weight.device, weight.data_ptr(), weight._version)
+    def get(self, weight: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
+        """The spectrum of `weight`, (C, 1, k, k, k), computed in `dtype`, without gradients."""
+        kernel = (weight.dtype, weight.device, weight.data_ptr(), weight._version, _steps)
         entries = self.entries  # read and replaced whole: threads may share the module
-        entry = next((entry for entry in entries if entry[0] == (plan, *kernel)), None)
+        entry = next((entry for entry in entries if entry[0] == (plan, dtype, *kernel)), None)
         if entry is None:
-            entry = ((plan, *kernel), weight, _kernel_spectrum(weight, plan))
-        others = [other for other in entries if other is not entry and other[0][1:] == kernel]
+            entry = ((plan, dtype, *kernel), weight, _kernel_spectrum(weight.to(dtype), plan))
+        others = [other for other in entries if other is not entry and other[0][2:] == kernel]
         self.entries = (entry, *others)[: self.limit]
         return entry[2]
+
+    def clear(self) -> None:
+        """Forget them."""
+        self.entries = ()
 
     def __reduce__(self):
         return KernelSpectra, (self.limit,)
@@ -101,18 +118,19 @@ def correlate(
     """Depthwise "same" cross-correlation by FFT, (B, C, D, H, W) with (C, 1, k, k, k).
 
     Args:
-        x, weight: of one dtype, float32 or float64.
+        x: float32 or float64, the type that it computes in.
+        weight: of any floating-point type.
         save_spectra: keep them for the backward pass, which otherwise transforms x and weight again.
         spectra: keeps those of `weight` between calls without gradients.
     """
     need_x, need_weight = (torch.is_grad_enabled() and tensor.requires_grad for tensor in (x, weight))
     if need_x or need_weight:
-        return _Correlation.apply(x, weight, need_weight and save_spectra, need_x and save_spectra)[0]
+        return _Correlation.apply(x, weight.to(x.dtype), need_weight and save_spectra, need_x and save_spectra)[0]
     x, weight = x.detach(), weight.detach()
     kept = None
     if spectra is not None and not torch.compiler.is_compiling() and not weight.is_inference():
-        kept = spectra.get(weight, make_plan(x.shape[2:], weight.shape[-1]))
-    return _correlate(x, weight, weight_spectrum=kept)[0]
+        kept = spectra.get(weight, make_plan(x.shape[2:], weight.shape[-1]), x.dtype)
+    return _correlate(x, weight if kept is not None else weight.to(x.dtype), weight_spectrum=kept)[0]
 
 
 def correlate_mixed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -226,7 +244,7 @@ def _correlate(
 ) -> tuple[torch.Tensor, ...]:
     """y, and, where they are to be saved, the spectra of x and then those of the kernel, by blocks of channels."""
     plan = make_plan(x.shape[2:], weight.shape[-1])
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    y = _empty(x.shape, x, weight)
     x_spectra, weight_spectra = [], []
     for block in _channel_blocks(x, plan):
         x_spectrum = _map_spectrum(x[:, block], plan)
@@ -249,8 +267,8 @@ def _gradients(
     weight_spectra: list[torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     plan = make_plan(x.shape[2:], weight.shape[-1])
-    grad_x = torch.empty_like(x, memory_format=torch.contiguous_format) if need_x else None
-    grad_weight = torch.zeros_like(weight, memory_format=torch.contiguous_format) if need_weight else None
+    grad_x = _empty(x.shape, weight, grad_y) if need_x else None
+    grad_weight = _empty(weight.shape, x, grad_y).zero_() if need_weight else None
     offsets = tuple(2 * r + 1 for r in plan.radii)
     for i, block in enumerate(_channel_blocks(x, plan)):
         grad_spectrum = torch.fft.rfftn(grad_y[:, block], s=plan.sizes, dim=AXES)
@@ -263,6 +281,11 @@ def _gradients(
             product = _conjugate_(grad_spectrum).mul_(x_spectrum).sum(dim=0)
             grad_weight[block, 0][plan.inner] = _inverse_transform(product, plan.sizes, (0, 0, 0), offsets)
     return grad_x, grad_weight
+
+
+def _empty(shape: Sequence[int], *operands: torch.Tensor) -> torch.Tensor:
+    """What is computed from the operands, to be filled: under `torch.func.vmap` it is a batch where one of them is."""
+    return sum(operand.new_empty(()) for operand in operands).new_empty(shape)  # type: ignore[union-attr]
 
 
 def _map_spectrum(x: torch.Tensor, plan: Plan) -> torch.Tensor:

@@ -8,7 +8,8 @@ import pytest
 from scipy.stats import wilcoxon
 
 from rep3d.evaluation.comparison import bootstrap_interval, comparison_table
-from rep3d.evaluation.scores import write_scores
+from rep3d.evaluation.report import dice_table
+from rep3d.evaluation.scores import read_scores, summary, table, write_scores
 
 SCRIPT = Path(__file__).parents[2] / "scripts/compare.py"
 REST = {"hd95_mm": 1.0, "surface_dice": 0.5, "volume_error_ml": 0.0, "truth_ml": 1.0}
@@ -111,3 +112,52 @@ def test_cases_of_one_name_with_other_truths(dices):
         ValueError, match=f"b has another truth of case '{case}': {label} of .* ml, expected .* as in a"
     ):
         comparison_table({"a": evaluation(dices), "b": other})
+
+
+def test_the_mean_is_that_of_the_labels(dices):
+    """As in the summary of each evaluation; a label that few cases have counts as much as the others."""
+    dices[2:, 1] = math.nan
+    scores = evaluation(dices)
+    cell = cells(comparison_table({"a": scores, "b": scores}).splitlines()[-1])[3]
+    summary_row = next(line for line in summary(scores).splitlines() if line.startswith("| Dice"))
+    assert cell == cells(summary_row)[-1] == f"{(dices[:, 0].mean() + dices[:2, 1].mean()) / 2:.3f}"
+    assert cell == cells(dice_table(scores).splitlines()[-1])[1]
+    assert cell != f"{np.nanmean(dices, axis=1).mean():.3f}"
+
+
+def test_interval_of_the_mean_of_labels():
+    values = np.random.default_rng(2).normal((0.5, 0.9), 0.1, (100, 2))
+    values[:80, 1] = np.nan
+    low, high = bootstrap_interval(values)
+    assert low < np.nanmean(values, axis=0).mean() < high
+    spread = np.hypot(values[:, 0].std() / 10, np.nanstd(values[:, 1]) / 20**0.5) / 2
+    assert high - low == pytest.approx(2 * 1.96 * spread, rel=0.15)
+    alone = bootstrap_interval(values[:, 0])
+    assert alone == bootstrap_interval(values[:, :1]) and alone[0] < values[:, 0].mean() < alone[1]
+
+
+def test_interval_where_a_draw_may_miss_a_label():
+    low, high = bootstrap_interval(np.array([[0.5, np.nan], [0.5, 0.9], [np.nan, np.nan]]))
+    assert (low, high) == pytest.approx((0.5, 0.7))
+
+
+@pytest.mark.parametrize("where", ["b", "a"])
+def test_labels_in_another_order_in_one_case(where, dices):
+    """Not only in the first one: columns are labels."""
+    evaluations = {"a": evaluation(dices), "b": evaluation(dices)}
+    case = evaluations[where]["case 7"]
+    evaluations[where]["case 7"] = {label: case[label] for label in reversed(case)}
+    with pytest.raises(ValueError, match=rf"{where} has the labels \['right', 'left'\], expected \['left', 'right'\]"):
+        comparison_table(evaluations)
+    with pytest.raises(ValueError, match=r"case 'case 7' has the labels \['right', 'left'\], expected"):
+        table(evaluations[where], "dice")
+
+
+def test_a_file_with_other_labels_in_one_case(dices, tmp_path):
+    scores = evaluation(dices[:2])
+    rows = [{"case": case, "label": label, **scores[case][label]} for case in scores for label in scores[case]]
+    write_scores(rows, tmp_path)
+    path = tmp_path / "scores.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(ValueError, match=r"scores.csv: case 'case 1' has the labels \['left'\], expected"):
+        read_scores(tmp_path)

@@ -5,7 +5,6 @@ import pytest
 import torch
 from monai.data import DataLoader, MetaTensor
 from monai.engines import SupervisedEvaluator
-from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from rep3d.evaluation.scores import CaseScores, means, read_scores, score_label_map, summary, table, write_scores
 
@@ -21,24 +20,14 @@ def balls(shift=0):
     return label_map
 
 
-def surface_distances(a, b):
-    """Millimetres from each surface voxel of one mask to the surface of the other, the definition."""
-    edges = [mask & ~binary_erosion(mask) for mask in (a, b)]
-    from_a, from_b = (distance_transform_edt(~edge, sampling=SPACING) for edge in edges)
-    return from_b[edges[0]], from_a[edges[1]]
-
-
 def test_scores_follow_their_definitions():
+    """Those of surfaces are in test_surfaces.py."""
     truth, prediction = balls(), balls(shift=3)
     score = score_label_map(prediction, truth, [1, 2], SPACING)
     assert score[1] == {**score[1], "dice": 1.0, "hd95_mm": 0.0, "surface_dice": 1.0, "volume_error_ml": 0.0}
     a, b = prediction == 2, truth == 2
-    forth, back = surface_distances(a, b)
     assert score[2]["dice"] == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()))
-    assert score[2]["hd95_mm"] == pytest.approx(max(np.percentile(forth, 95), np.percentile(back, 95)), rel=1e-5)
-    near = (forth <= 2).sum() + (back <= 2).sum()
-    assert score[2]["surface_dice"] == pytest.approx(near / (forth.size + back.size), rel=1e-5)
-    assert 0 < score[2]["surface_dice"] < 1
+    assert score[2]["volume_error_ml"] == pytest.approx((a.sum() - b.sum()) * math.prod(SPACING) / 1000)
     assert score[2]["truth_ml"] == pytest.approx(b.sum() * math.prod(SPACING) / 1000)
 
 

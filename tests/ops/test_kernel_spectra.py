@@ -1,9 +1,11 @@
 import copy
 import pickle
 
+import pytest
 import torch
 
 from rep3d import depthwise_conv3d
+from rep3d.ops import fft_conv
 from rep3d.ops.fft_conv import KernelSpectra
 
 
@@ -69,3 +71,57 @@ def test_copies_start_empty():
     convolve(torch.randn(1, 2, 4, 4, 4), weight, spectra)
     for copied in (copy.deepcopy(spectra), pickle.loads(pickle.dumps(spectra))):
         assert copied.limit == 5 and not copied.entries
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("order", ["step after", "evaluated before the step"])
+def test_spectra_of_before_a_step_are_not_used(fused, order):
+    """A fused optimizer changes the kernel, but neither its address nor its version."""
+    weight, spectra, x = torch.nn.Parameter(torch.randn(2, 1, 3, 3, 3)), KernelSpectra(), torch.randn(1, 2, 4, 4, 4)
+    optimizer = torch.optim.AdamW([weight], lr=1.0, fused=fused)
+    with torch.no_grad():
+        convolve(x, weight, spectra)
+    loss = convolve(x, weight, spectra).sum()
+    assert not spectra.entries
+    if order == "evaluated before the step":
+        with torch.no_grad():
+            convolve(x, weight, spectra)
+    loss.backward()
+    optimizer.step()
+    with torch.no_grad():
+        torch.testing.assert_close(convolve(x, weight, spectra), convolve(x, weight))
+
+
+def test_nor_those_of_before_a_pass_with_gradients():
+    """Whoever trains by hand, too, writing to `data`; whatever backend the pass takes."""
+    for backend in ("direct", "mixed", "fft"):
+        weight, spectra, x = torch.nn.Parameter(torch.randn(2, 1, 3, 3, 3)), KernelSpectra(), torch.randn(1, 2, 4, 4, 4)
+        with torch.no_grad():
+            convolve(x, weight, spectra)
+        depthwise_conv3d(x, weight, backend=backend, spectra=spectra).sum().backward()
+        weight.data.sub_(weight.grad)
+        with torch.no_grad():
+            torch.testing.assert_close(convolve(x, weight, spectra), convolve(x, weight))
+
+
+def test_clear():
+    """What to do after writing to `data` without a pass with gradients."""
+    weight, spectra, x = torch.randn(2, 1, 3, 3, 3), KernelSpectra(), torch.randn(1, 2, 4, 4, 4)
+    convolve(x, weight, spectra)
+    weight.data.mul_(2)
+    spectra.clear()
+    torch.testing.assert_close(convolve(x, weight, spectra), convolve(x, weight))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kernels_of_half_precision_are_transformed_once(dtype, monkeypatch):
+    weight, spectra, calls = torch.randn(3, 1, 5, 5, 5).to(dtype), KernelSpectra(), []
+    x = torch.randn(1, 3, 6, 6, 6)
+    expected = convolve(x, weight)
+    transform = fft_conv._kernel_spectrum
+    monkeypatch.setattr(fft_conv, "_kernel_spectrum", lambda *args: calls.append(1) or transform(*args))
+    for _ in range(3):
+        assert torch.equal(convolve(x, weight, spectra), expected)
+    assert len(calls) == 1
+    assert convolve(x.double(), weight, spectra).dtype == torch.float64  # another precision, another spectrum
+    assert len(calls) == 2 and len(spectra.entries) == 2

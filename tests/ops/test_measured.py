@@ -1,0 +1,151 @@
+"""`auto` where it measures, as on CUDA, tried on the CPU."""
+
+import runpy
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from rep3d import depthwise_conv3d
+from rep3d.ops import costs, measured
+from rep3d.ops import depthwise_conv3d as ops
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """The backends that were tried, in order, while `auto` measures on the CPU."""
+    calls = []
+    make_trial = ops._make_trial
+
+    def watched(call, backend):
+        calls.append(backend)
+        return make_trial(call, backend)
+
+    monkeypatch.setattr(measured, "DEVICES", {"cpu"})
+    monkeypatch.setattr(measured, "_fastest", {})
+    monkeypatch.setattr(ops, "_make_trial", watched)
+    return calls
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """What each backend seems to take; the trials run all the same."""
+    table = {"direct": 3.0, "mixed": 2.0, "fft": 1.0}
+
+    def times(trial, device):
+        trial()
+        return table[trial.backend]
+
+    def with_name(call, backend, make_trial=ops._make_trial):
+        trial = make_trial(call, backend)
+        trial.backend = backend
+        return trial
+
+    monkeypatch.setattr(ops, "_make_trial", with_name)
+    monkeypatch.setattr(measured, "_seconds", times)
+    return table
+
+
+def inputs(requires_grad=True, size=6):
+    shapes = (2, 3, size, 5, 4), (3, 1, 5, 5, 5)
+    return [torch.randn(shape, requires_grad=requires_grad) for shape in shapes]
+
+
+def test_each_kind_of_call_is_measured_once(tried, monkeypatch):
+    monkeypatch.setattr(measured, "WORTH_TRYING", float("inf"))
+    x, weight = inputs()
+    for _ in range(2):
+        depthwise_conv3d(x, weight).sum().backward()
+    assert sorted(tried) == ["direct", "fft", "mixed"]
+    with torch.no_grad():
+        for _ in range(2):
+            depthwise_conv3d(x, weight)
+    assert sorted(tried[3:]) == ["direct", "fft"]
+    depthwise_conv3d(*inputs(size=7))
+    depthwise_conv3d(x.detach(), weight)
+    assert len(measured._fastest) == 4
+
+
+def test_the_fastest_is_taken(tried, seconds, monkeypatch):
+    monkeypatch.setattr(measured, "WORTH_TRYING", float("inf"))
+    x, weight = inputs()
+    for backend in ("mixed", "direct", "fft"):
+        seconds[backend] = 0.5 * min(seconds.values())
+        measured._fastest.clear()
+        assert ops._choose_backend(x, weight) == backend
+
+
+def test_hopeless_ones_are_not_tried(tried, monkeypatch):
+    hopeless = {"fft": 1.0, "mixed": 29.0, "direct": 31.0}
+    monkeypatch.setattr(ops, "expected_costs", lambda call: hopeless)
+    ops._choose_backend(*inputs())
+    assert tried == ["fft", "mixed"]
+
+
+def test_one_that_fails_is_not_taken(tried, monkeypatch):
+    make_trial = ops._make_trial
+
+    def no_memory(call, backend):
+        if backend != "direct":
+            raise torch.OutOfMemoryError("too little")
+        return make_trial(call, backend)
+
+    monkeypatch.setattr(ops, "_make_trial", no_memory)
+    assert ops._choose_backend(*inputs()) == "direct"
+
+
+def test_all_that_fail_leave_the_expectation(tried, monkeypatch):
+    monkeypatch.setattr(ops, "_make_trial", lambda call, backend: torch.zeros(2) + torch.zeros(3))
+    x, weight = inputs()
+    assert ops._choose_backend(x, weight) == costs.cheapest(next(iter(measured._fastest)))
+
+
+@pytest.mark.parametrize("how", ["device", "deterministic"])
+def test_it_can_be_turned_off(how, tried, monkeypatch):
+    if how == "device":
+        monkeypatch.setattr(measured, "DEVICES", set())
+    torch.use_deterministic_algorithms(how == "deterministic")
+    try:
+        depthwise_conv3d(*inputs())
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert not tried
+
+
+@pytest.mark.parametrize("value, devices", [("0", set()), ("1", {"cuda"}), (None, {"cuda"})])
+def test_nor_where_the_environment_says_so(value, devices, monkeypatch):
+    if value is None:
+        monkeypatch.delenv("REP3D_MEASURE", raising=False)
+    else:
+        monkeypatch.setenv("REP3D_MEASURE", value)
+    assert runpy.run_path(measured.__file__)["DEVICES"] == devices
+
+
+def test_what_the_caller_has_set_is_left_alone(tried, relative_error):
+    """Random numbers, gradients, autocast, function transforms, and checkpointing, which counts saved tensors."""
+    x, weight = inputs()
+    expected = torch.autograd.grad(depthwise_conv3d(x, weight, backend="direct").square().sum(), (x, weight))
+    state = torch.get_rng_state()
+    loss = lambda x, weight: depthwise_conv3d(x, weight).square().sum()  # noqa: E731
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        depthwise_conv3d(x, weight)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert x.grad is None and weight.grad is None
+    for actual in (
+        torch.autograd.grad(checkpoint(loss, x, weight, use_reentrant=False), (x, weight)),
+        torch.func.grad(loss, (0, 1))(x, weight),
+    ):
+        for gradient, reference in zip(actual, expected, strict=True):
+            assert relative_error(gradient, reference) < 1e-5
+        measured._fastest.clear()
+    per_sample = torch.func.vmap(lambda sample: depthwise_conv3d(sample[None], weight)[0])(x)
+    assert relative_error(per_sample, depthwise_conv3d(x, weight, backend="direct")) < 1e-5
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_cuda(monkeypatch, relative_error):
+    monkeypatch.setattr(measured, "_fastest", {})
+    x, weight = (tensor.detach().cuda().requires_grad_() for tensor in inputs())
+    y = depthwise_conv3d(x, weight)
+    (backend,) = measured._fastest.values()
+    assert relative_error(y, depthwise_conv3d(x, weight, backend=backend)) == 0
