@@ -11,13 +11,14 @@ from importlib.metadata import version
 
 from rep3d.commands.bundle_folders import bundles
 from rep3d.commands.comparing import compare
+from rep3d.commands.creating import new
 from rep3d.commands.packing import pack
 from rep3d.commands.preparing import prepare
 from rep3d.commands.running import evaluate, predict, train
 from rep3d.console.commands import run_command
 from rep3d.console.nearest import nearest
 
-COMMANDS = {command.__name__: command for command in (bundles, train, evaluate, predict, compare, pack, prepare)}
+COMMANDS = {command.__name__: command for command in (bundles, new, train, evaluate, predict, compare, pack, prepare)}
 
 
 def main() -> None:
