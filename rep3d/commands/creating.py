@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fire.decorators import SetParseFn
 
 from rep3d import installed
 from rep3d.commands.bundle_folders import FOLDER
 from rep3d.commands.running import line_of, training_of
-
-if TYPE_CHECKING:
-    from rep3d.datasets.planning import Schedule
 
 MODALITIES = ("CT", "MR")
 
@@ -69,21 +65,13 @@ def new(
     limit = None if hours is None else 3600 * _positive("hours", hours)
     made = make()
     if limit is not None:
-        made = make(schedule=_schedule(made.folder, limit))
+        from rep3d.study.schedule import time_training
+
+        print("timing some steps ...", flush=True)
+        made = make(schedule=time_training(made.folder).schedule(limit))
     print(report(made))
     place = "" if bundle_dir == FOLDER else f" --bundle_dir {bundle_dir}"
     print(f"\nTrain it with\n  rep3d train {name}{place}\nor\n  {line_of(training_of(made.folder))}")
-
-
-def _schedule(bundle: Path, seconds: float) -> Schedule:
-    from rep3d.datasets.planning import Schedule
-    from rep3d.study.schedule import time_training
-
-    print("timing some steps ...", flush=True)
-    timing = time_training(bundle)
-    epochs = timing.epochs_within(seconds)
-    told = f"an epoch took {timing.epoch:.1f} s, a validation {timing.validation:.1f} s"
-    return Schedule(epochs, f"end within {seconds / 3600:g} h: {told}; together {timing.seconds(epochs) / 3600:.2f} h")
 
 
 def _positive(name: str, typed: str) -> float:

@@ -26,7 +26,7 @@ from rep3d.datasets.bundle_readme import OWN
 from rep3d.datasets.downloads import Scan
 from rep3d.datasets.fingerprint import CaseFacts, summary, write_fingerprint
 from rep3d.datasets.machine import Machine
-from rep3d.datasets.planning import Plan, Schedule, plan_bundle, val_interval, wrong_spacings
+from rep3d.datasets.planning import Plan, Schedule, plan_bundle, wrong_spacings
 from rep3d.datasets.preparation import CHECKED, check_pairs
 from rep3d.datasets.rendering import merge, render_file
 from rep3d.datasets.sources import IDS, NO_LABELS, Source, one_channel, read_source
@@ -263,7 +263,7 @@ def _dataset_file(
 ) -> dict[str, Any]:
     """What NAME.json says, without what a person has changed there."""
     validation = round(cases / plan.folds) if plan.folds > 1 else 0
-    without: dict[str, Any] = {} if validation else {"validate": {"dataset": {"data": []}}}
+    without: dict[str, Any] = {} if plan.folds > 1 else {"validate": {"dataset": {"data": []}}}
     organs = ", ".join(label_names[1:])
     return {
         "network": plan.network,
@@ -277,7 +277,7 @@ def _dataset_file(
         },
         "train": {
             "epochs": plan.epochs,
-            "val_interval": val_interval(plan.epochs) if validation else 0,
+            "val_interval": plan.val_interval,
             "batch_size": plan.batch_size,
             "learning_rate": plan.learning_rate,
             "cache_num": plan.cache_num,

@@ -40,9 +40,10 @@ class Decision(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """How many epochs, and why."""
+    """How many epochs, how many of them between two validations, and why."""
 
     epochs: int
+    val_interval: int
     why: str
 
 
@@ -81,6 +82,7 @@ class Plan:
     batch_size: int
     cache_num: int
     epochs: int
+    val_interval: int  # 0 where nothing validates
     learning_rate: float
     num_workers: int
     folds: int
@@ -114,7 +116,9 @@ def plan_bundle(
     window, of_window = choose_window(facts, kind)
     budget = PAPER if machine.has_gpu else SMALL
     patch, batch, of_patch = choose_patch(facts, spacing, budget, machine)
-    epochs, of_epochs = schedule or Schedule(budget.epochs, "of 50 steps each; --hours 2 chooses them by time")
+    epochs, val_interval, of_epochs = schedule or Schedule(
+        budget.epochs, budget.epochs // VALIDATIONS, "of 50 steps each; --hours 2 chooses them by time"
+    )
     folds, of_folds = choose_folds(patients)
     shape = median_shape(facts, spacing)
     cached = min(len(facts), int(CACHE * machine.host_memory / (8 * math.prod(shape))))
@@ -139,6 +143,7 @@ def plan_bundle(
         batch_size=batch,
         cache_num=cached,
         epochs=epochs,
+        val_interval=val_interval if folds > 1 else 0,
         learning_rate=budget.learning_rate,
         num_workers=budget.num_workers,
         folds=folds,
@@ -253,13 +258,12 @@ def choose_folds(patients: int) -> tuple[int, Decision]:
     if patients == 1:
         return 1, Decision("no validation", f"there is 1 patient, and 2 are needed, for {FOLDS} folds {FOLDS}")
     folds = min(FOLDS, patients)
-    needed = f", and {FOLDS} folds need {FOLDS}" if folds < FOLDS else ", each of whom validates once"
+    needed = (
+        f", and {FOLDS} folds need {FOLDS}"
+        if folds < FOLDS
+        else ", each of whom validates once; data/splits.json is yours to edit"
+    )
     return folds, Decision(f"{folds} folds", f"there are {patients} patients{needed}")
-
-
-def val_interval(epochs: int) -> int:
-    """Epochs between two validations of a training."""
-    return max(1, epochs // VALIDATIONS)
 
 
 def median_shape(facts: Sequence[CaseFacts], spacing: Sequence[float]) -> list[int]:

@@ -129,7 +129,8 @@ def _described(folder: Path, dataset: Mapping[str, Any]) -> Source:
         channels = tuple(f"{name}_{i}" for i, name in enumerate(channels))
     own = dataset.get("dataset")
     if isinstance(dataset.get("training"), list):
-        layout, cases = "Decathlon", [_listed(folder, entry, channels) for entry in dataset["training"]]
+        entries = [*dataset["training"], *(dataset.get("validation") or [])]
+        layout, cases = "Decathlon", [_listed(folder, entry, channels) for entry in entries]
         if any(CHANNEL in path.name for case in cases for path in case.images.values()):
             layout = "nnU-Net, version 1"
     elif isinstance(own, Mapping):
@@ -154,7 +155,7 @@ def _in_order(names: Any) -> tuple[str, ...]:
 def _listed(folder: Path, entry: Any, channels: Sequence[str]) -> Case:
     """A case of the list "training": images are listed, or as nnU-Net's version 1 does it, named without channel."""
     if not isinstance(entry, Mapping) or not entry.get("image"):
-        raise ValueError(f'{folder / FILE}: "training" lists {entry!r}, expected {{"image": path, "label": path}}')
+        raise ValueError(f'{folder / FILE}: lists {entry!r}, expected {{"image": path, "label": path}}')
     listed = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
     paths = [_within(folder, path) for path in listed]
     name = str(entry.get("case") or case_name(paths[0]).removesuffix(CHANNEL))

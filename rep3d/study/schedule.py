@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 
 from rep3d.data.lists import load_datalist
-from rep3d.datasets.planning import val_interval
+from rep3d.datasets.planning import VALIDATIONS, Schedule
 from rep3d.files import read_json
 from rep3d.study.run import BundleRun, initialize_here
 
 WARM_UP, TIMED = 3, 12  # steps
+VALIDATING = 0.2  # of the time
 CASES, VALIDATED = 8, 3  # that are looked at, of the training and of the validation part
 
 
@@ -32,26 +34,29 @@ class Timing:
     epoch: float
     validation: float
 
-    def seconds(self, epochs: int) -> float:
-        """Of a training of so many epochs."""
-        validations = -(-epochs // val_interval(epochs))
-        return self.start + epochs * self.epoch + validations * self.validation
+    def seconds(self, epochs: int, val_interval: int) -> float:
+        """Of a training of so many epochs, which is validated after its last one in any case."""
+        return self.start + epochs * self.epoch + math.ceil(epochs / val_interval) * self.validation
 
-    def epochs_within(self, seconds: float) -> int:
-        """The most epochs that end within a time, found by halving.
+    def schedule(self, limit: float) -> Schedule:
+        """As many epochs as end within a time, of which validations take a fifth at most.
+
+        Args:
+            limit: seconds.
 
         Raises:
-            ValueError: not even one does.
+            ValueError: not even one epoch ends within it.
         """
-        if self.seconds(1) > seconds:
-            raise ValueError(f"{seconds:.0f} s are too short: one epoch ends after {self.seconds(1):.0f} s")
-        fits, too_many = 1, 2
-        while self.seconds(too_many) <= seconds:
-            fits, too_many = too_many, 2 * too_many
-        while too_many - fits > 1:
-            middle = (fits + too_many) // 2
-            fits, too_many = (middle, too_many) if self.seconds(middle) <= seconds else (fits, middle)
-        return fits
+        if self.seconds(1, 1) > limit:
+            raise ValueError(f"{limit:.0f} s are too short: one epoch ends after {self.seconds(1, 1):.0f} s")
+        room = limit - self.start
+        most = VALIDATIONS if self.validation == 0 else int(VALIDATING * room / self.validation)
+        validations = max(1, min(VALIDATIONS, most))
+        epochs = max(1, int((room - validations * self.validation) / self.epoch))
+        interval = math.ceil(epochs / validations)
+        hours = self.seconds(epochs, interval) / 3600
+        told = f"an epoch took {self.epoch:.1f} s, a validation {self.validation:.1f} s"
+        return Schedule(epochs, interval, f"end within {limit / 3600:g} h: {told}; together {hours:.2f} h")
 
 
 def time_training(bundle: Path) -> Timing:

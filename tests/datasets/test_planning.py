@@ -106,7 +106,7 @@ def test_little_memory_takes_small_patches_and_less_is_refused():
     [
         (1, 1, "there is 1 patient, and 2 are needed, for 5 folds 5"),
         (3, 3, "there are 3 patients, and 5 folds need 5"),
-        (40, 5, "there are 40 patients, each of whom validates once"),
+        (40, 5, "there are 40 patients, each of whom validates once; data/splits.json is yours to edit"),
     ],
 )
 def test_folds(count, folds, said):

@@ -27,6 +27,12 @@ def decathlon(folder):
     describe(folder, labels={"0": "background", "1": "organ"}, modality={"0": "CT"}, training=pairs)
 
 
+def decathlon_with_validation(folder):
+    decathlon(folder)
+    content = json.loads((folder / "dataset.json").read_text())
+    describe(folder, **content | {"training": content["training"][:2], "validation": content["training"][2:]})
+
+
 def decathlon_in_folders(folder):
     touch(folder, *(f"{case}/{name}.nii.gz" for name in ("image", "label") for case in CASES))
     pairs = [{"image": f"{case}/image.nii.gz", "label": f"{case}/label.nii.gz"} for case in CASES]
@@ -90,7 +96,7 @@ def bids(folder):
         )
 
 
-DESCRIBED = [decathlon, decathlon_in_folders, nnunet_1, nnunet_2, nnunet_2_elsewhere]
+DESCRIBED = [decathlon, decathlon_with_validation, decathlon_in_folders, nnunet_1, nnunet_2, nnunet_2_elsewhere]
 TOLD_BY_FOLDERS = [
     *(ours, two_folders, numbered_images, studies_of_the_app, one_folder, kits, other_names_for_each, bids),
 ]
@@ -249,7 +255,7 @@ def nothing_listed(folder):
         (two_places, "Images or .*scans. expected one folder each"),
         (dicom, "holds no .nii.gz or .nii files, .*DICOM is not read here"),
         (lambda folder: folder.mkdir(exist_ok=True), "holds no .nii.gz or .nii files, expected a dataset.json, the"),
-        (a_word_for_a_list, 'dataset.json: "training" lists \'imagesTr/p1.nii.gz\', expected {"image": path'),
+        (a_word_for_a_list, "dataset.json: lists 'imagesTr/p1.nii.gz', expected {\"image\": path"),
         (too_many_images, "dataset.json: a has 2 images, expected 1, one a channel"),
         (nothing_listed, 'dataset.json: lists no "training", and there is no folder labelsTr'),
     ],

@@ -11,22 +11,24 @@ from rep3d.study import schedule
 from rep3d.study.schedule import Timing
 
 
-@pytest.mark.parametrize("timing", [Timing(60, 30, 120), Timing(5, 0.1, 0), Timing(0, 100, 5000)])
+@pytest.mark.parametrize(
+    "timing", [Timing(60, 30, 120), Timing(5, 0.1, 0), Timing(0, 100, 5000), Timing(600, 2, 1), Timing(0, 60, 400)]
+)
 @pytest.mark.parametrize("hours", [2, 10])
-def test_the_most_epochs_that_fit(timing, hours):
-    epochs = timing.epochs_within(3600 * hours)
-    assert timing.seconds(epochs) <= 3600 * hours < timing.seconds(epochs + 1) + 21 * timing.validation
-    assert timing.seconds(epochs) >= 0.8 * 3600 * hours
+def test_the_time_is_used_and_not_passed(timing, hours):
+    epochs, val_interval, why = timing.schedule(3600 * hours)
+    assert 0.9 * 3600 * hours <= timing.seconds(epochs, val_interval) <= 3600 * hours
+    assert 1 <= epochs / val_interval <= 20 and f"end within {hours} h" in why
 
 
 def test_a_training_is_its_steps_and_its_validations():
-    assert Timing(start=60, epoch=30, validation=7).seconds(10) == 60 + 10 * 30 + 10 * 7
-    assert Timing(start=60, epoch=30, validation=7).seconds(100) == 60 + 100 * 30 + 20 * 7
+    assert Timing(start=60, epoch=30, validation=7).seconds(10, 1) == 60 + 10 * 30 + 10 * 7
+    assert Timing(start=60, epoch=30, validation=7).seconds(10, 4) == 60 + 10 * 30 + 3 * 7
 
 
 def test_a_time_that_is_too_short():
     with pytest.raises(ValueError, match="60 s are too short: one epoch ends after 100 s"):
-        Timing(10, 80, 10).epochs_within(60)
+        Timing(10, 80, 10).schedule(60)
 
 
 @pytest.mark.slow
