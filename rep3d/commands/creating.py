@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from functools import partial
 from pathlib import Path
 
@@ -70,8 +71,9 @@ def new(
         print("timing some steps ...", flush=True)
         made = make(schedule=time_training(made.folder).schedule(limit))
     print(report(made))
-    place = "" if bundle_dir == FOLDER else f" --bundle_dir {bundle_dir}"
-    print(f"\nTrain it with\n  rep3d train {name}{place}\nor\n  {line_of(training_of(made.folder))}")
+    place = [] if bundle_dir == FOLDER else ["--bundle_dir", bundle_dir]
+    command = shlex.join(["rep3d", "train", name, *place])
+    print(f"\nTrain it with\n  {command}\nor\n  {line_of(training_of(made.folder))}")
 
 
 def _positive(name: str, typed: str) -> float:

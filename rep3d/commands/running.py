@@ -127,7 +127,10 @@ def _overlays(files: str | None) -> list[str]:
     """Paths; one such as configs/networks/unet.json is that of the package, where there is no file of this name."""
     if files is None:
         return []
-    listed = [str(file) for file in ast.literal_eval(files)] if files.startswith("[") else [files]
+    try:
+        listed = [str(file) for file in ast.literal_eval(files)] if files.startswith("[") else [files]
+    except (ValueError, SyntaxError):
+        raise ValueError(f"config_file is {files!r}, expected a path, or several as ['a.json','b.json']") from None
     return [file if Path(file).is_file() else _of_the_package(file) for file in listed]
 
 

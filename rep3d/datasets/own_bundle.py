@@ -9,8 +9,6 @@ No scan is copied. Label maps are, where their ids have holes: a network's class
 
 from __future__ import annotations
 
-import json
-import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,12 +26,10 @@ from rep3d.datasets.fingerprint import CaseFacts, summary, write_fingerprint
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.planning import Plan, Schedule, plan_bundle, wrong_spacings
 from rep3d.datasets.preparation import CHECKED, check_pairs
-from rep3d.datasets.rendering import merge, render_file
+from rep3d.datasets.rendering import merge, read_fragment, render_file
 from rep3d.datasets.sources import IDS, NO_LABELS, Source, one_channel, read_source
 from rep3d.files import read_json, whole_file, write_json, write_text
 from rep3d.io.nifti import label_image, read_volume
-
-logger = logging.getLogger(__name__)
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 DECIDED = "decided.json"  # in data: what was written last, to tell what a person has changed since
@@ -128,7 +124,8 @@ def new_bundle(
         schedule=schedule,
     )
     notes += _unlabelled(found)
-    _write_data(folder / "data", name, [scan for scan in scans if scan.case in good], labels, plan, patient_of)
+    if _write_data(folder / "data", name, [scan for scan in scans if scan.case in good], labels, plan, patient_of):
+        notes.append(f"data/{splits.FILE} is yours, and stays")
     kept = _write_dataset_file(folder, name, _dataset_file(name, source, channel, labels.names, plan, len(facts)))
     for path, text in render_file(root, folder / f"{name}.json").items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -161,7 +158,7 @@ def _check_name(name: str, folder: Path, source: Path, root: Path) -> None:
         raise ValueError(f"name is {name!r}, which is a bundle that comes with the package: choose another")
     own = folder / f"{name}.json"
     if own.is_file():
-        before = read_json(own).get("data", {}).get("source")
+        before = read_fragment(own).get("data", {}).get("source")
         if before != os.path.abspath(source):
             raise FileExistsError(f"{folder} is of the source {before!r}, got {str(source)!r}: choose another name")
     elif folder.exists() and {path.name for path in folder.iterdir()} - {"data"}:
@@ -225,26 +222,30 @@ def _some(problems: Mapping[str, Sequence[str]]) -> str:
 
 def _write_data(
     folder: Path, name: str, scans: Sequence[Scan], labels: Labels, plan: Plan, patient_of: Mapping[str, str]
-) -> None:
+) -> bool:
+    """Write dataset.json and splits.json; whether the latter is a person's, and stays.
+
+    Raises:
+        ValueError: it names a case that there is no longer.
+    """
+    cases, memory = [scan.case for scan in scans], read_json(folder / DECIDED)
+    path = folder / splits.FILE
+    is_own = path.is_file() and read_fragment(path) != memory.get("splits")
+    if is_own:
+        splits.read_splits(path, cases)
     training = []
     for scan in scans:
         label = _renumbered(scan, labels, folder / "labels") if labels.have_holes else scan.label
         entry = {"image": os.path.abspath(scan.image), "label": os.path.abspath(str(label)), "case": scan.case}
         training.append(entry)
-    write_json(
-        folder / FILE,
-        {"name": name, "labels": {str(i): text for i, text in enumerate(labels.names)}, "training": training},
-    )
-    cases = [scan.case for scan in scans]
-    folds = (
-        splits.make_folds(cases, plan.folds, patients=patient_of) if plan.folds > 1 else [{"train": cases, "val": []}]
-    )
-    path, last = folder / splits.FILE, read_json(folder / DECIDED).get("splits")
-    if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) == last:
+    names = {str(i): text for i, text in enumerate(labels.names)}
+    write_json(folder / FILE, {"name": name, "labels": names, "training": training})
+    if not is_own:
+        one = [{"train": cases, "val": []}]
+        folds = splits.make_folds(cases, plan.folds, patients=patient_of) if plan.folds > 1 else one
         write_json(path, folds)
-        write_json(folder / DECIDED, {**read_json(folder / DECIDED), "splits": folds})
-    else:
-        splits.read_splits(path, cases)  # raises where it names what is no longer there
+        write_json(folder / DECIDED, {**memory, "splits": folds})
+    return is_own
 
 
 def _renumbered(scan: Scan, labels: Labels, folder: Path) -> Path:
@@ -304,7 +305,7 @@ def _write_dataset_file(folder: Path, name: str, decided: dict[str, Any]) -> lis
     """Write NAME.json; the keys that a person has changed since it was written last, and that stay so."""
     path, memory = folder / f"{name}.json", folder / "data" / DECIDED
     last = read_json(memory).get("dataset", {})
-    changes = _changes(read_json(path), last) if path.is_file() else {}
+    changes = _changes(read_fragment(path), last) if path.is_file() else {}
     write_json(path, merge(decided, changes))
     write_json(memory, {**read_json(memory), "dataset": decided})
     return list(_keys(changes))

@@ -136,10 +136,8 @@ def _described(folder: Path, dataset: Mapping[str, Any]) -> Source:
     elif isinstance(own, Mapping):
         layout, cases = "nnU-Net, version 2", [_own(folder, name, entry, channels) for name, entry in own.items()]
     elif (folder / "labelsTr").is_dir():
-        layout, cases = (
-            "nnU-Net, version 2",
-            _cases_of(*map(list_scans, (folder / "imagesTr", folder / "labelsTr")), channels),
-        )
+        layout = "nnU-Net, version 2"
+        cases = _cases_of(list_scans(folder / "imagesTr"), list_scans(folder / "labelsTr"), channels)
     else:
         raise ValueError(f'{folder / FILE}: lists no "training", and there is no folder labelsTr beside it')
     return Source(layout, cases, channels, read_label_names(folder / FILE, dataset.get("labels")), told)

@@ -68,6 +68,7 @@ def test_evaluation_and_prediction(lines, type_words, tmp_path, monkeypatch):
         (["train", KITS, "--folds", "some"], "folds is 'some', expected all, or numbers such as 0,2"),
         (["train", KITS, "--folds", "1", "--fold", "1"], "fold and folds exclude each other"),
         (["train", KITS, "--config_file", "absent.json"], "config_file 'absent.json' does not exist, neither here nor"),
+        (["train", KITS, "--config_file", "[a.json]"], "config_file is '[a.json]', expected a path, or several as"),
         (["train", "kitz"], "bundle is 'kitz', expected the folder of a bundle, or one of "),
         (["trian"], "there is no command 'trian', did you mean 'train'?"),
         (["compare", "a", "b", "--scor", "dice"], "unknown option '--scor', did you mean 'score'?"),

@@ -135,7 +135,7 @@ def test_splits_of_a_person_stay(tmp_path):
     path = make(tmp_path).folder / "data/splits.json"
     own = [{"train": ["case0", "case1"], "val": ["case2"]}]
     path.write_text(json.dumps(own))
-    make(tmp_path, tmp_path / "source")
+    assert "data/splits.json is yours, and stays" in make(tmp_path, tmp_path / "source").notes
     assert json.loads(path.read_text()) == own
     for name in ("images", "labels"):
         (tmp_path / f"source/{name}/case2.nii.gz").unlink()
@@ -147,6 +147,14 @@ def test_a_typing_mistake_in_the_file_is_named(tmp_path):
     made = make(tmp_path)
     change(dataset_file(made), lambda content: content["train"].update(epoch=3))
     with pytest.raises(ValueError, match="mine.json: nothing uses the key 'epoch', did you mean 'epochs'"):
+        make(tmp_path, tmp_path / "source")
+
+
+@pytest.mark.parametrize("name", ["mine.json", "data/splits.json"])
+def test_a_file_that_is_no_json_is_named(name, tmp_path):
+    path = make(tmp_path).folder / name
+    path.write_text(path.read_text().rstrip()[:-1])
+    with pytest.raises(ValueError, match=f"{name}: no valid JSON"):
         make(tmp_path, tmp_path / "source")
 
 
