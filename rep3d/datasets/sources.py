@@ -22,9 +22,9 @@ IMAGE = "image"  # the channel of data sets that name none
 IMAGE_FOLDERS = {"image", "images", "imgs", "scan", "scans", "volumes", "imagestr"}
 LABEL_FOLDERS = {"label", "labels", "mask", "masks", "seg", "segs", "segmentation", "segmentations", "gt", "labelstr"}
 FOLDERS = "images and labels, or imagesTr and labelsTr"
-LABEL_WORDS = {"seg", "dseg", "label", "labels", "mask", "segmentation", "gt", "annotation"}  # end a label's name
+LABEL_WORDS = {"seg", "dseg", "label", "labels", "mask", "segmentation", "gt", "annotation"}  # in a label's name
 BY_PATIENT = "files beside each other, or a folder for each patient"
-WORD = re.compile(r"[_\-. ]?([A-Za-z]+)$")  # the last of a name
+WORDS = re.compile("|".join((r"^([A-Za-z]+)[_\-. ]", r"[_\-. ]?([A-Za-z]+)$")))  # the first of a name and the last
 CHANNEL_NUMBER = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's, behind the name of a case
 APP_LABELS, APP_VERSIONS = "labels/final", "labels/versions"  # of the label app's studies
 APP_CONVERTED = ".rep3d/converted"  # images there that are none in NIfTI elsewhere
@@ -85,7 +85,7 @@ def read_source(folder: Path) -> Source:
     else:
         source = _by_patient(folder)
     if all(case.label is None for case in source.cases):
-        hint = f"; the name of a label ends with one of {', '.join(sorted(LABEL_WORDS))}"
+        hint = f"; the name of a label begins or ends with one of {', '.join(sorted(LABEL_WORDS))}"
         raise ValueError(f"source {str(folder)!r}: {NO_LABELS}{hint if source.layout == BY_PATIENT else ''}")
     return source._replace(cases=_uniquely_named(source.cases))
 
@@ -343,13 +343,15 @@ def _case_of_group(name: str, paths: Sequence[Path]) -> Case:
 
 
 def _is_label(name: str) -> bool:
-    match = WORD.search(name)
-    return match is not None and match[1].lower() in LABEL_WORDS
+    return _without_word(name) != name
 
 
 def _without_word(name: str) -> str:
-    """A label's name without the word that tells its kind."""
-    return name[: WORD.search(name).start()] if _is_label(name) else name  # type: ignore[union-attr]
+    """A label's name without the word, at its beginning or its end, that tells its kind."""
+    for match in WORDS.finditer(name):
+        if (match[1] or match[2]).lower() in LABEL_WORDS:
+            return name[: match.start()] + name[match.end() :]
+    return name
 
 
 def _kind(name: str, group: str) -> str:

@@ -123,7 +123,7 @@ def test_the_line_is_printed_and_its_status_passed_on(stand_in, capfd):
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_what_ends_the_command_ends_the_run(stand_in):
-    stand_in("import os, signal; os.kill(os.getppid(), signal.SIGTERM); signal.pause()")
+    stand_in("import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(9)")
     with pytest.raises(SystemExit) as ended:
         running.run_line([])
     assert ended.value.code == 128 + signal.SIGTERM

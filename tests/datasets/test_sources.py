@@ -83,6 +83,10 @@ def kits(folder):
     touch(folder, *(f"{case}/{name}.nii.gz" for case in CASES for name in ("imaging", "segmentation")))
 
 
+def words_first(folder):
+    touch(folder, *(f"{case}/{name}.nii.gz" for case in CASES for name in (f"ct_{case}", "label_by_hand")))
+
+
 def other_names_for_each(folder):
     touch(folder, *(f"{case}/{case}_{i}.nii" for i, case in enumerate(CASES)), *(f"{case}/mask.nii" for case in CASES))
 
@@ -98,7 +102,17 @@ def bids(folder):
 
 DESCRIBED = [decathlon, decathlon_with_validation, decathlon_in_folders, nnunet_1, nnunet_2, nnunet_2_elsewhere]
 TOLD_BY_FOLDERS = [
-    *(ours, two_folders, numbered_images, studies_of_the_app, one_folder, kits, other_names_for_each, bids),
+    *(
+        ours,
+        two_folders,
+        numbered_images,
+        studies_of_the_app,
+        one_folder,
+        kits,
+        words_first,
+        other_names_for_each,
+        bids,
+    ),
 ]
 
 
