@@ -1,6 +1,7 @@
 """Bundles on phantoms of their own labels, with a network that a test can afford."""
 
 import json
+import shlex
 import shutil
 import socket
 from pathlib import Path
@@ -24,8 +25,15 @@ SMALL = {
     "patch_size": [32, 32, 32],
     "device": "cpu",
 }
+MEDNEXT = {  # the overlay of a small one, smaller
+    "network_def": json.loads((ROOT / "configs/networks/mednext_tiny.json").read_text(encoding="utf-8"))["network_def"]
+    | {"init_filters": 4},
+    "patch_size": [32, 32, 32],
+    "device": "cpu",
+}
 SHORT = {"epochs": 1, "train#trainer#epoch_length": 2, "val_interval": 1, "cache_num": 0, "num_workers": 0}
 CASES, TEST_CASES = 10, 2
+TRAINED = ["last.pt", "model.pt", "training.log", "training.status.json"]  # what a training leaves
 
 
 def read(bundle: Path, name: str) -> dict:
@@ -90,20 +98,20 @@ def run(*args, **override):
     return run_here(bundle_run(*args, **override))
 
 
-def small_network(bundle: Path) -> torch.nn.Module:
+def small_network(bundle: Path, settings: dict = SMALL) -> torch.nn.Module:
     parser = ConfigParser()
     parser.read_config([str(bundle / "configs/inference.json")])
-    parser.update(SMALL)
+    parser.update(settings)
     return parser.get_parsed_content("network_def")
 
 
-def small_bundle(folder: Path, name: str, weights: bool = True) -> Path:
+def small_bundle(folder: Path, name: str, weights: bool = True, settings: dict = SMALL) -> Path:
     """A copy of a bundle with a network that a test can afford, and random weights."""
     bundle = folder / name
     shutil.copytree(ROOT / "bundles" / name, bundle, ignore=shutil.ignore_patterns("models", "eval"))
     for path in (bundle / "configs/train.json", bundle / "configs/inference.json"):
         config = json.loads(path.read_text(encoding="utf-8"))
-        for key, value in SMALL.items():
+        for key, value in settings.items():
             *parents, last = key.split("#")
             place = config
             for parent in parents:
@@ -113,7 +121,7 @@ def small_bundle(folder: Path, name: str, weights: bool = True) -> Path:
     if weights:
         (bundle / "models").mkdir()
         torch.manual_seed(0)
-        torch.save(small_network(bundle).state_dict(), bundle / "models/model.pt")
+        torch.save(small_network(bundle, settings).state_dict(), bundle / "models/model.pt")
     return bundle
 
 
@@ -121,6 +129,12 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def readme_commands(bundle: Path, program: str) -> list[list[str]]:
+    """The commands of a bundle's README, each as its words."""
+    text = (bundle / "docs/README.md").read_text(encoding="utf-8")
+    return [shlex.split(line) for line in text.splitlines() if line.startswith(f"{program} ")]
 
 
 def options(**settings) -> list[str]:

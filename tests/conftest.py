@@ -1,3 +1,4 @@
+import functools
 import os
 from collections import Counter
 
@@ -6,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from monai.bundle.config_item import ComponentLocator
 
 from rep3d import Rep3D
 
@@ -15,6 +17,15 @@ TINY = {"feature_size": (4, 8, 8, 8), "hidden_size": 16, "kernel_size": 5}
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _components():
+    """MONAI looks through all of its modules for each config that it parses: here once for all."""
+    find = functools.cache(functools.partial(ComponentLocator._find_classes_or_functions, ComponentLocator()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ComponentLocator, "_find_classes_or_functions", lambda _, modules: find(tuple(modules)))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -40,6 +51,7 @@ def relative_error():
 
 
 def pytest_collection_modifyitems(items):
-    """Files with many slow tests first, so that no process is left with them at the end."""
+    """Files with many slow tests first, then those with many, so that no process is left with them at the end."""
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[item.path])
+    every = Counter(item.path for item in items)
+    items.sort(key=lambda item: (-slow[item.path], -every[item.path]))

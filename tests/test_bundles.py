@@ -4,7 +4,6 @@ import importlib.metadata
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -28,12 +27,14 @@ from bundle_helpers import (
     SMALL,
     TEST_CASES,
     TRAIN,
+    TRAINED,
     assert_label_map,
     image_format,
     label_names,
     make_dataset,
     options,
     read,
+    readme_commands,
     run,
     small_network,
     suffixless,
@@ -55,7 +56,6 @@ from rep3d.training.checkpoints import load_deployed, read_weights
 SCHEMA = ROOT.parent / "shared/fixtures/bundle_metadata_schema.json"
 REAL_DATA = ROOT.parent / "shared/data"
 MULTI_GPU = ["train.json", "multi_gpu_train.json"]
-TRAINED = ["last.pt", "model.pt", "training.log", "training.status.json"]
 METADATA_KEYS = {  # those of the bundles in the MONAI Model Zoo
     "schema", "version", "changelog", "monai_version", "pytorch_version", "numpy_version", "required_packages_version",
     "supported_apps", "name", "task", "description", "authors", "copyright", "data_source", "data_type",
@@ -69,7 +69,8 @@ each_config = pytest.mark.parametrize("files", [TRAIN, EVALUATE, MULTI_GPU, INFE
 needs_schema = pytest.mark.skipif(not SCHEMA.is_file(), reason="the schema of MONAI Bundle metadata is not here")
 
 
-# Whole runs of one bundle of the paper and of the small ones are quick enough for every commit.
+# One that has the paper's recipe, and those that have not: configs of the others differ in their data's facts alone.
+# Their whole runs are quick enough for every commit.
 QUICK = ("interactive", "kits", "msd_hippocampus")
 
 
@@ -105,10 +106,26 @@ def automatic(request, train_once):
     return train_once(request.param)
 
 
+def quick_ones(bundles):
+    return {"params": [path for path in bundles if path.name in QUICK], "ids": lambda path: path.name}
+
+
+@pytest.fixture(**quick_ones(BUNDLES))
+def example(request, train_once):
+    """One bundle of each kind, trained: for what the data's facts do not change."""
+    return train_once(request.param)
+
+
+@pytest.fixture(**quick_ones(AUTOMATIC))
+def automatic_example(request, train_once):
+    """The same, of those that segment by themselves."""
+    return train_once(request.param)
+
+
 @pytest.fixture
-def models(trained, tmp_path):
+def models(example, tmp_path):
     """A folder with a copy of the trained models."""
-    shutil.copytree(trained.models, tmp_path / "models")
+    shutil.copytree(example.models, tmp_path / "models")
     return tmp_path / "models"
 
 
@@ -186,6 +203,18 @@ def test_readme(bundle):
         assert (bundle / name).is_file(), name
 
 
+def test_bundles_of_the_paper_differ_in_facts_alone():
+    """So that `example` speaks for all of them."""
+    of_data = {"epochs", "intensity_window", "known_values", "label_names", "spacing", "val_interval"}
+    recipe = {path.stem for path in ROOT.glob("configs/datasets/*.json") if "recipe" in json.loads(path.read_text())}
+    assert {path.name for path in BUNDLES} - recipe < set(QUICK)
+    for path in AUTOMATIC[0].glob("configs/*.json"):
+        if path.stem != "metadata":
+            of_recipe = [read(bundle, path.stem) for bundle in AUTOMATIC if bundle.name in recipe]
+            one, *others = [{key: config[key] for key in config.keys() - of_data} for config in of_recipe]
+            assert all(other == one for other in others), path.name
+
+
 # --- configs against the code
 
 
@@ -223,7 +252,8 @@ def test_run_ids(bundle, files):
 
 
 @pytest.mark.parametrize("files", [TRAIN, EVALUATE, INFERENCE], ids=lambda files: files[-1])
-def test_everything_is_instantiated(files, trained, models, tmp_path):
+def test_everything_is_instantiated(files, trained, tmp_path):
+    shutil.copytree(trained.models, tmp_path / "models")
     created = workflow(trained.bundle, files, trained.dataset, tmp_path)
     assert created.check_properties() == []
     for key in created.parser.config:
@@ -282,50 +312,50 @@ def test_scores_are_those_of_the_written_label_maps(refine, automatic, tmp_path)
 
 
 @pytest.mark.slow
-def test_ensemble_of_checkpoints(automatic, tmp_path):
+def test_ensemble_of_checkpoints(automatic_example, tmp_path):
     """The label maps of the mean softmax of two networks."""
-    other = small_network(automatic.bundle).state_dict()
+    other = small_network(automatic_example.bundle).state_dict()
     torch.save(other, tmp_path / "other.pt")
-    checkpoints = [str(automatic.models / "model.pt"), str(tmp_path / "other.pt")]
-    created = workflow(automatic.bundle, INFERENCE, automatic.dataset, tmp_path, checkpoint=checkpoints)
+    checkpoints = [str(automatic_example.models / "model.pt"), str(tmp_path / "other.pt")]
+    created = workflow(automatic_example.bundle, INFERENCE, automatic_example.dataset, tmp_path, checkpoint=checkpoints)
     x = torch.randn(1, 1, 32, 32, 32)
     with torch.no_grad():
-        single = [load_deployed(small_network(automatic.bundle), path)(x).softmax(1) for path in checkpoints]
+        single = [load_deployed(small_network(automatic_example.bundle), path)(x).softmax(1) for path in checkpoints]
         ensemble = created.parser.get_parsed_content("network").eval()(x)
     torch.testing.assert_close(ensemble, sum(single) / 2)
     created.run()
     assert len(list((tmp_path / "eval").glob("*_seg.nii.gz"))) == TEST_CASES
 
 
-def test_monai_loads_it_from_another_folder(trained, tmp_path, monkeypatch):
+def test_monai_loads_it_from_another_folder(example, tmp_path, monkeypatch):
     """By default the config that trains tells the network; there are no data."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    elsewhere = tmp_path / "elsewhere" / trained.bundle.name
-    shutil.copytree(trained.bundle / "configs", elsewhere / "configs")
-    shutil.copytree(trained.models, elsewhere / "models")
+    elsewhere = tmp_path / "elsewhere" / example.bundle.name
+    shutil.copytree(example.bundle / "configs", elsewhere / "configs")
+    shutil.copytree(example.models, elsewhere / "models")
     small = {name.partition("#")[2]: value for name, value in SMALL.items() if name.startswith("network_def#")}
     place = {"bundle_dir": str(elsewhere.parent), "net_override": small}
     told = monai.bundle.load(elsewhere.name, workflow_type="inference", **place).eval()
     by_default = monai.bundle.load(elsewhere.name, **place).eval()
-    x = torch.randn(1, image_format(trained.bundle)["num_channels"], 32, 32, 32)
+    x = torch.randn(1, image_format(example.bundle)["num_channels"], 32, 32, 32)
     with torch.no_grad():
-        expected = load_deployed(small_network(trained.bundle), trained.models / "model.pt")(x)
+        expected = load_deployed(small_network(example.bundle), example.models / "model.pt")(x)
         for loaded in (told, by_default):
             torch.testing.assert_close(loaded(x), expected, rtol=1e-4, atol=1e-4)
     assert list(Path.cwd().iterdir()) == []  # loading leaves nothing behind
 
 
-def test_folds(trained, tmp_path):
+def test_folds(example, tmp_path):
     """Each fold trains on its own cases, and its weights lie apart."""
-    cases = [suffixless(path) for path in (trained.dataset / "imagesTr").iterdir()]
+    cases = [suffixless(path) for path in (example.dataset / "imagesTr").iterdir()]
     dataset = tmp_path / "data"
-    shutil.copytree(trained.dataset, dataset)
+    shutil.copytree(example.dataset, dataset)
     splits = make_splits(cases, {"training": 6, "validation": 1, "test": 1}, folds=3)
     (dataset / "splits.json").write_text(json.dumps(splits), encoding="utf-8")
     for fold, models in ((0, "models/trained"), (2, "models/trained/fold2")):
         parser = ConfigParser()
-        parser.read_config(str(trained.bundle / "configs/train.json"))
+        parser.read_config(str(example.bundle / "configs/train.json"))
         parser.update({"fold": fold, "dataset_dir": str(dataset), "bundle_root": "root"})
         data = parser.get_parsed_content("train#dataset#data")
         assert sorted(suffixless(Path(item["image"])) for item in data) == splits[fold]["train"]
@@ -334,10 +364,12 @@ def test_folds(trained, tmp_path):
 
 @pytest.mark.slow
 def test_inference_writes_label_maps_on_the_images_own_grid(automatic, tmp_path):
-    images = automatic.dataset / "imagesTr"
-    shutil.copytree(images, tmp_path / "plain folder")
+    images = tmp_path / "plain folder"
+    images.mkdir()
+    for item in load_datalist(automatic.dataset, "test"):  # one is smaller than the patch
+        shutil.copy(item["image"], images)
     override = {"ckpt_dir": str(automatic.models)}
-    run(automatic.bundle, INFERENCE, tmp_path / "plain folder", tmp_path, "evaluating", **override)
+    run(automatic.bundle, INFERENCE, images, tmp_path, "evaluating", **override)
     written = sorted(path.name for path in (tmp_path / "eval").iterdir() if path.name != "inference.log")
     assert written == sorted(f"{suffixless(path)}_seg.nii.gz" for path in images.iterdir())
     for image in images.iterdir():
@@ -345,8 +377,8 @@ def test_inference_writes_label_maps_on_the_images_own_grid(automatic, tmp_path)
         assert_label_map(path, image, len(label_names(automatic.bundle)))
 
 
-def test_inference_goes_on_after_bad_files(automatic, tmp_path, caplog):
-    good = Path(load_datalist(automatic.dataset, "test")[0]["image"])
+def test_inference_goes_on_after_bad_files(automatic_example, tmp_path, caplog):
+    good = Path(load_datalist(automatic_example.dataset, "test")[0]["image"])
     scans = tmp_path / "scans"
     scans.mkdir()
     for name in ("a_good", "z_good"):
@@ -357,9 +389,9 @@ def test_inference_goes_on_after_bad_files(automatic, tmp_path, caplog):
     voxels[2, 3, 4] = np.nan
     nib.save(nib.Nifti1Image(voxels, volume.affine), scans / "holes.nii.gz")
     (scans / "nothing.nii.gz").touch()
-    override = {"ckpt_dir": str(automatic.models)}
+    override = {"ckpt_dir": str(automatic_example.models)}
     with pytest.raises(RuntimeError) as raised:
-        run(automatic.bundle, INFERENCE, scans, tmp_path, **override)
+        run(automatic_example.bundle, INFERENCE, scans, tmp_path, **override)
     message = str(root_cause(raised.value))
     assert message.startswith("3 of 5 case(s) could not be segmented")
     for name in ("flat", "holes", "nothing"):
@@ -367,27 +399,27 @@ def test_inference_goes_on_after_bad_files(automatic, tmp_path, caplog):
     assert "NaN" in message and "expected three dimensions" in message
     written = sorted(path.name for path in (tmp_path / "eval").iterdir())
     assert written == ["a_good_seg.nii.gz", "inference.log", "z_good_seg.nii.gz"]
-    assert_label_map(tmp_path / "eval/z_good_seg.nii.gz", good, len(label_names(automatic.bundle)))
+    assert_label_map(tmp_path / "eval/z_good_seg.nii.gz", good, len(label_names(automatic_example.bundle)))
     shown = [record.getMessage() for record in caplog.records if record.name != file_only.name]
     assert "Traceback" not in "".join(shown)
 
 
-def test_training_stops_at_once_for_bad_files(trained, tmp_path):
+def test_training_stops_at_once_for_bad_files(example, tmp_path):
     dataset = tmp_path / "data"
-    shutil.copytree(trained.dataset, dataset)
+    shutil.copytree(example.dataset, dataset)
     path = Path(load_datalist(dataset, "training")[1]["label"])
     label = nib.load(path)
     nib.save(nib.Nifti1Image(np.full(label.shape, 77.5, np.float32), label.affine), path)
     with pytest.raises(RuntimeError) as raised:
-        workflow(trained.bundle, TRAIN, dataset, tmp_path / "out")
+        workflow(example.bundle, TRAIN, dataset, tmp_path / "out")
     assert re.search(rf"{path.name}: label value\(s\) \[77.5\]", str(root_cause(raised.value)))
     assert [path.name for path in (tmp_path / "out/models").glob("[!.]*")] == ["training.log"]
 
 
 @pytest.mark.slow
-def test_resume(trained, models, tmp_path):
+def test_resume(example, models, tmp_path):
     before = read_weights(models / "last.pt")
-    resumed = run(trained.bundle, TRAIN, trained.dataset, tmp_path, "training", resume="true", epochs=2)
+    resumed = run(example.bundle, TRAIN, example.dataset, tmp_path, "training", resume="true", epochs=2)
     trainer = resumed.parser.get_parsed_content("train#trainer")
     assert (trainer.state.epoch, trainer.state.iteration) == (2, 4)
     last = torch.load(models / "last.pt", weights_only=True)
@@ -399,38 +431,38 @@ def test_resume(trained, models, tmp_path):
     assert "epoch 1/1, step 2/2" in log and "epoch 2/2, step 4/4" in log  # appended
 
 
-def test_init_from(trained, models, tmp_path):
+def test_init_from(example, models, tmp_path):
     file = str(models / "model.pt")
-    created = workflow(trained.bundle, TRAIN, trained.dataset, tmp_path, init_from=file)
+    created = workflow(example.bundle, TRAIN, example.dataset, tmp_path, init_from=file)
     state = created.parser.get_parsed_content("network_def").state_dict()
     for name, tensor in read_weights(models / "model.pt").items():
         assert torch.equal(state[name], tensor), name
 
 
 @pytest.mark.slow
-def test_same_seed_same_weights(trained, tmp_path):
+def test_same_seed_same_weights(example, tmp_path):
     weights = []
     for name, seed in (("again", 0), ("other", 1)):
-        run(trained.bundle, TRAIN, trained.dataset, tmp_path / name, seed=seed)
+        run(example.bundle, TRAIN, example.dataset, tmp_path / name, seed=seed)
         weights.append(read_weights(tmp_path / name / "models/last.pt"))
-    first = read_weights(trained.models / "last.pt")
+    first = read_weights(example.models / "last.pt")
     assert all(torch.equal(first[name], weights[0][name]) for name in first)
     assert not all(torch.equal(first[name], weights[1][name]) for name in first)
 
 
 @pytest.mark.slow
-def test_torchscript_export(trained, tmp_path):
+def test_torchscript_export(example, tmp_path):
     ckpt_export(
         net_id="network_def",
         filepath=str(tmp_path / "model.ts"),
-        ckpt_file=str(trained.models / "model.pt"),
-        meta_file=str(trained.bundle / "configs/metadata.json"),
-        config_file=str(trained.bundle / "configs/inference.json"),
+        ckpt_file=str(example.models / "model.pt"),
+        meta_file=str(example.bundle / "configs/metadata.json"),
+        config_file=str(example.bundle / "configs/inference.json"),
         **SMALL,
     )
-    x = torch.randn(1, image_format(trained.bundle)["num_channels"], 32, 48, 32)
+    x = torch.randn(1, image_format(example.bundle)["num_channels"], 32, 48, 32)
     with torch.no_grad():
-        expected = load_deployed(small_network(trained.bundle), trained.models / "model.pt")(x)
+        expected = load_deployed(small_network(example.bundle), example.models / "model.pt")(x)
         torch.testing.assert_close(torch.jit.load(tmp_path / "model.ts").eval()(x), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -441,8 +473,8 @@ def test_torchscript_export(trained, tmp_path):
     [("amos_ct", "abdomen_ct", ("RAS", "LPS", "LAS", "IPL")), ("amos_mri", "abdomen_mr", ("RAS", "IPL"))],
 )
 def test_inference_of_a_real_volume(name, scan, orders, tmp_path):
-    """The same labels at the same places, in whatever order the voxels are stored."""
-    bundle, original = ROOT / "bundles" / name, nib.load(REAL_DATA / scan / "image.nii.gz")
+    """The same labels at the same places of its middle, several windows, in whatever order the voxels are stored."""
+    bundle, original = ROOT / "bundles" / name, nib.load(REAL_DATA / scan / "image.nii.gz").slicer[30:86, 20:76]
     (tmp_path / "models").mkdir()
     torch.manual_seed(0)
     torch.save(small_network(bundle).state_dict(), tmp_path / "models/model.pt")
@@ -467,19 +499,7 @@ def reoriented(volume, codes: str):
 # --- as users type them
 
 
-def commands(bundle: Path, program: str) -> list[list[str]]:
-    """The commands of a bundle's README, each as its words."""
-    text = (bundle / "docs/README.md").read_text(encoding="utf-8")
-    return [shlex.split(line) for line in text.splitlines() if line.startswith(f"{program} ")]
-
-
 ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-
-
-def execute(words: list[str], cwd: Path) -> str:
-    result = subprocess.run(words, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=1800, check=False)
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
-    return result.stdout + result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -489,7 +509,7 @@ def checkout(tmp_path_factory):
     bundle = folder / "bundles/msd_hippocampus"
     ignore = shutil.ignore_patterns("eval", "*.pt")
     shutil.copytree(ROOT / "bundles/msd_hippocampus", bundle, ignore=ignore)
-    make_dataset(folder / "data set", bundle, count=15)  # two for validation, which need different numbers of windows
+    make_dataset(folder / "data set", bundle, count=5)
     return SimpleNamespace(root=folder, bundle=bundle, dataset=folder / "data set")
 
 
@@ -500,13 +520,14 @@ def typed(words: list[str], dataset: Path, **settings) -> list[str]:
 
 
 @pytest.mark.slow
-def test_readme_commands_in_the_bundles_folder(checkout):
-    training, evaluation, inference, _ = commands(checkout.bundle, "python")
-    execute(typed(training, checkout.dataset, **SMALL, **SHORT), checkout.bundle)
+def test_readme_commands_in_the_bundles_folder(checkout, tmp_path):
+    training, evaluation, inference, _ = readme_commands(checkout.bundle, "python")
+    place = {"cwd": checkout.bundle, "environment": ENVIRONMENT, "output": tmp_path / "printed.txt"}
+    programs.execute(typed(training, checkout.dataset, **SMALL, **SHORT), **place)
     assert (checkout.bundle / "models/trained/model.pt").is_file()
-    output = execute(typed(evaluation, checkout.dataset, **SMALL), checkout.bundle)
-    assert (checkout.bundle / "eval/scores.csv").is_file(), output
-    execute(typed(inference, checkout.dataset, **SMALL), checkout.bundle)
+    printed = programs.execute(typed(evaluation, checkout.dataset, **SMALL), **place)
+    assert (checkout.bundle / "eval/scores.csv").is_file(), printed
+    programs.execute(typed(inference, checkout.dataset, **SMALL), **place)
     assert len(list(checkout.bundle.glob("eval/*_seg.nii.gz"))) == len(load_datalist(checkout.dataset, "test"))
     left = {path.name for path in checkout.bundle.iterdir()}
     assert left == {"configs", "docs", "models", "eval", "LICENSE"}
@@ -532,23 +553,10 @@ def test_commands_in_the_repositorys_folder(checkout, tmp_path):
 def test_error_of_a_command_is_one_line(checkout, tmp_path):
     status = checkout.bundle / "models/trained/training.status.json"
     before = read_status(status)  # of a training that another test ran here, or none
-    words = typed(commands(checkout.bundle, "python")[0], tmp_path / "nowhere")
+    words = typed(readme_commands(checkout.bundle, "python")[0], tmp_path / "nowhere")
     result = subprocess.run(words, cwd=checkout.bundle, capture_output=True, text=True, check=False)
     assert result.returncode != 0 and "Traceback" not in result.stdout + result.stderr
     last = result.stderr.rstrip().splitlines()[-1]
     assert re.match(r"FileNotFoundError: dataset_dir '.*nowhere' does not exist.*--dataset_dir DIR", last)
     assert "Traceback" in (checkout.bundle / "models/trained/training.log").read_text(encoding="utf-8")
     assert read_status(status) == before  # refused before it began
-
-
-@pytest.mark.slow
-def test_training_on_two_processes(checkout, tmp_path):
-    """gloo on two CPU processes stands for NCCL on two GPUs; they validate with different numbers of forward passes."""
-    torchrun = commands(checkout.bundle, "torchrun")[0]
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", *torchrun[1:]]
-    words = [str(checkout.dataset) if word == "DIR" else word for word in words]
-    settings = {key: value for key, value in SMALL.items() if key != "device"}
-    execute([*words, *options(ckpt_dir=tmp_path, **settings, **SHORT)], checkout.bundle)
-    weights = read_weights(tmp_path / "model.pt")
-    assert weights.keys() == small_network(checkout.bundle).state_dict().keys()
-    assert sorted(path.name for path in tmp_path.iterdir()) == TRAINED

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import demo as script
 import pytest
+from programs import forking
 from torch.utils.tensorboard import SummaryWriter
 
 from rep3d.study import demo as study
+from rep3d.study import run
 from rep3d.study.run import BundleProcess, RunFailed
 
 CASES = 10  # of the phantom: two of them are held out
@@ -25,6 +27,7 @@ def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "mein Kürzel"
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(StringIO()) as printed:
         patch.setattr(script, "PHANTOM_CASES", CASES)
+        patch.setattr(run, "subprocess", forking)
         script.main(steps=6, output=str(folder))
     return folder, printed.getvalue()
 

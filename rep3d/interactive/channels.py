@@ -12,13 +12,14 @@ from rep3d.interactive.grid import Grid, bounds
 from rep3d.interactive.prompts import AREA_VALUE, Prompt, draw, reaches
 
 CHANNELS = ("image", "previous mask", "positive prompts", "negative prompts", "taken")
-QUANTILES = (0.005, 0.995)  # of the image within which it is clipped
+QUANTILES = (0.001, 0.999)  # of the image within which it is clipped
 FLAT = 1e-5  # of the image's values: what deviates less is rounding
 NEIGHBOURHOOD = 12  # voxels round the newest positive prompt whose spread is the width of the window
 LEAST_WIDTH = 0.1  # of the window, in standard deviations of the whole image
 
-STEP = 0.02  # what the way through one voxel costs that looks like the prompt; one that does not costs 1 more
+STEP = 0.4  # what the way through one voxel costs that looks like the prompt; one that does not costs 1 more
 FAR = 1e3
+SPREADING = 3  # newest prompts of either sign of which it is told what looks like them
 
 
 def input_channels(
@@ -61,39 +62,46 @@ def focus(
 
     What looks like the newest positive prompt, or without one like the mask, is near 0; what does not tends to -1 or 1.
     """
-    core = _newest_core(prompts, True, inside, grid)
-    return _window(image, inside, mask & inside if core is None else core)
+    core = _cores(prompts, True, inside, grid, 1)
+    return _window(image, inside, core[0] if core else mask & inside)
 
 
 def prompt_channels(image: torch.Tensor, inside: torch.Tensor, prompts: Sequence[Prompt], grid: Grid) -> torch.Tensor:
-    """`draw`, and round the newest prompt of either sign the area that it is likely to speak for: (2, *grid.shape)."""
+    """`draw`, and round the newest prompts of either sign the area that they are likely to speak for: (2, *grid.shape).
+
+    Where nothing in the image tells them apart, the larger of the two channels says which sign is nearer.
+    """
     channels = draw(prompts, grid)
     for channel, positive in zip(channels, (True, False), strict=True):
-        core = _newest_core(prompts, positive, inside, grid)
-        if core is not None:
-            torch.maximum(channel, AREA_VALUE * spread(image, inside, core), out=channel)
+        cores = _cores(prompts, positive, inside, grid, SPREADING)
+        if cores:
+            torch.maximum(channel, AREA_VALUE * spread(image, inside, torch.stack(cores)), out=channel)
     return channels
 
 
-def spread(image: torch.Tensor, inside: torch.Tensor, core: torch.Tensor) -> torch.Tensor:
-    """How easily one comes from the core to each voxel through what looks like it: 1 to 0, of the image's shape.
+def spread(image: torch.Tensor, inside: torch.Tensor, cores: torch.Tensor) -> torch.Tensor:
+    """How easily one comes from any core to each voxel through what looks like that core: 1 to 0, of the image's shape.
 
     exp(-d) of a geodesic distance d whose steps cost more, the less the voxel looks like the core; on voxels of twice
     the edge. The idea of encoding clicks so is that of MIDeepSeg (Luo et al., 2021).
+
+    Args:
+        image, inside: of the working grid.
+        cores: (n, *grid.shape), bool.
     """
-    small = F.avg_pool3d(image[None, None], 2, ceil_mode=True)
-    seeds = F.max_pool3d(core[None, None].float(), 2, ceil_mode=True) > 0
-    within = F.max_pool3d(inside[None, None].float(), 2, ceil_mode=True) > 0
-    cost = _window(small[0, 0], within[0, 0], seeds[0, 0], NEIGHBOURHOOD // 2)[None, None].square() + STEP
-    cost[~within] = FAR
+    small = F.avg_pool3d(image[None, None], 2, ceil_mode=True)[0, 0]
+    seeds = F.max_pool3d(cores[None].float(), 2, ceil_mode=True)[0] > 0
+    within = F.max_pool3d(inside[None, None].float(), 2, ceil_mode=True)[0, 0] > 0
+    cost = torch.stack([_window(small, within, core, NEIGHBOURHOOD // 2).square() + STEP for core in seeds])
+    cost[:, ~within] = FAR
     distance = torch.full_like(cost, FAR).masked_fill(seeds, 0)
     for _ in range(2 * max(small.shape)):
         closer = torch.minimum(distance, cost + _least_nearby(distance))
         if torch.equal(closer, distance):
             break
         distance = closer
-    near = torch.exp(-distance)
-    return F.interpolate(near, image.shape, mode="trilinear")[0, 0] * inside
+    near = torch.exp(-distance.amin(0))
+    return F.interpolate(near[None, None], image.shape, mode="trilinear")[0, 0] * inside
 
 
 def _least_nearby(values: torch.Tensor) -> torch.Tensor:
@@ -121,11 +129,16 @@ def _window(
     return torch.tanh((image - level) / width) * inside
 
 
-def _newest_core(prompts: Sequence[Prompt], positive: bool, inside: torch.Tensor, grid: Grid) -> torch.Tensor | None:
-    """The middle of the newest prompt of that sign that lies on the grid and in the scan, bool."""
+def _cores(
+    prompts: Sequence[Prompt], positive: bool, inside: torch.Tensor, grid: Grid, most: int
+) -> list[torch.Tensor]:
+    """The middles, bool, of the newest prompts of that sign that lie on the grid and in the scan; the newest first."""
+    cores: list[torch.Tensor] = []
     for prompt in reversed(prompts):
+        if len(cores) == most:
+            break
         if prompt.positive == positive and reaches(prompt, grid):
             drawn = draw([prompt], grid).amax(0) * inside
             if drawn.any():
-                return drawn > 0.5 * drawn.max()
-    return None
+                cores.append(drawn > 0.5 * drawn.max())
+    return cores

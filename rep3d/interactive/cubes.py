@@ -21,6 +21,8 @@ from rep3d.interactive.grid import Grid, bounds, covered, resample
 
 ZOOM = (0.5, 3.0)  # edge of the working grid as a multiple of the label's largest extent: from inside it to all round
 CHANCE_OF_UNION = 0.1  # of two labels that touch are one
+CHANCE_OF_PART = 0.15  # of a label is what is wanted, beyond a border that only prompts can tell
+PART_RADIUS = (0.3, 0.8)  # of the ball that is wanted or not, as a share of the label's largest extent
 CHANCE_OF_TAKEN = 0.5  # that some of the other labels are locked
 MIN_VOXELS = 8  # of a label in its scan, and of its part on the working grid, for which it is drawn anew
 ATTEMPTS = 10  # to draw such a grid; the last one is as fine as the scan
@@ -40,14 +42,14 @@ def cube_edge(patch_size: Sequence[int]) -> int:
 class WorkingGridd(Randomizable, MapTransform):
     """Image and label map of a scan -> one label on a working grid, all (1, size, size, size).
 
-    The label is drawn from those of the map, now and then the union of two that touch; the grid's spacing and place are
-    drawn round it. It writes:
+    The label is drawn from those of the map, now and then the union of two that touch or a part of one; the grid's
+    spacing and place are drawn round it. It writes:
         "image": float32, see `rep3d.interactive.resample`;
         "spacing": of the grid, millimetres;
         "inside": where the grid lies within the scan, bool;
         "target": the label, bool;
         "taken": other labels that are locked, bool, in about half of the cases;
-        "prediction": what it says of the label, bool; nothing of it where there was none.
+        "prediction": what it says of the label, bool; nothing of it where there was none, or of a part.
 
     Args:
         keys: image, label map, and a label map that another network predicted, which a case may lack.
@@ -74,16 +76,21 @@ class WorkingGridd(Randomizable, MapTransform):
         rng = self.R if self.seed is None else _generator_of(name, self.seed)
         label_map = label.as_tensor()[0].to(torch.int32).numpy()
         scan = Grid.of_scan(label_map.shape, affine_to_spacing(label.affine))
-        ids = _draw_label(label_map, rng, name)
+        counts = np.bincount(label_map.ravel())
+        counts[0] = 0
+        ids = _draw_label(label_map, counts, rng, name)
         target = np.isin(label_map, ids)
+        is_part = rng.uniform() < CHANCE_OF_PART
+        if is_part:
+            target = _part(target, scan.spacing, rng)
         grid = self._draw_grid(scan, torch.from_numpy(target), rng)
         on_grid = lambda mask: (resample(torch.from_numpy(mask), scan, grid) >= 0.5)[None]  # noqa: E731
         d["image"] = resample(image.as_tensor()[0], scan, grid)[None]
         d["spacing"] = grid.spacing[0]
         d["inside"] = covered(scan, grid)[None]
         d["target"] = on_grid(target)
-        d["taken"] = on_grid(_draw_taken(label_map, ids, rng))
-        predicted = d.get(self.keys[2])
+        d["taken"] = on_grid(_draw_taken(label_map, counts, ids, rng)) & ~d["target"]  # half a voxel of each
+        predicted = None if is_part else d.get(self.keys[2])
         d["prediction"] = (
             torch.zeros_like(d["target"])
             if predicted is None
@@ -129,12 +136,12 @@ def _generator_of(path: str, seed: int) -> np.random.RandomState:
     return np.random.RandomState((zlib.crc32(Path(path).name.encode()) + seed) % 2**32)
 
 
-def _draw_label(label_map: np.ndarray, rng: np.random.RandomState, name: str) -> list[int]:
-    ids, counts = np.unique(label_map[label_map > 0], return_counts=True)
-    ids, counts = ids[counts >= MIN_VOXELS], counts[counts >= MIN_VOXELS]
+def _draw_label(label_map: np.ndarray, counts: np.ndarray, rng: np.random.RandomState, name: str) -> list[int]:
+    """Ids of the label to learn from; counts are the voxels of each id."""
+    ids = np.flatnonzero(counts >= MIN_VOXELS)
     if not len(ids):
         raise ValueError(f"{name}: has no label of at least {MIN_VOXELS} voxels to learn from")
-    chances = np.cbrt(counts)  # there are many more small ones than large ones
+    chances = np.cbrt(counts[ids])  # there are many more small ones than large ones
     chosen = int(rng.choice(ids, p=chances / chances.sum()))
     if len(ids) > 1 and rng.uniform() < CHANCE_OF_UNION:
         neighbours = np.unique(label_map[ndimage.binary_dilation(label_map == chosen)])
@@ -144,8 +151,25 @@ def _draw_label(label_map: np.ndarray, rng: np.random.RandomState, name: str) ->
     return [chosen]
 
 
-def _draw_taken(label_map: np.ndarray, ids: Sequence[int], rng: np.random.RandomState) -> np.ndarray:
-    others = [int(i) for i in np.unique(label_map) if i > 0 and i not in ids]
+def _part(target: np.ndarray, spacing: Sequence[float], rng: np.random.RandomState) -> np.ndarray:
+    """What lies beyond a plane through one of the target's voxels, or in a ball round it, or outside of that ball."""
+    voxels = np.argwhere(target)
+    offsets = (voxels - voxels[rng.randint(len(voxels))]) * spacing
+    if rng.uniform() < 0.5:
+        wanted = offsets @ rng.normal(size=3) >= 0
+    else:
+        radius = np.ptp(offsets, axis=0).max() * rng.uniform(*PART_RADIUS)
+        wanted = (np.linalg.norm(offsets, axis=1) <= radius) == (rng.uniform() < 0.5)
+    if wanted.sum() < MIN_VOXELS:
+        return target
+    part = np.zeros_like(target)
+    part[tuple(voxels[wanted].T)] = True
+    return part
+
+
+def _draw_taken(
+    label_map: np.ndarray, counts: np.ndarray, ids: Sequence[int], rng: np.random.RandomState
+) -> np.ndarray:
     if rng.uniform() >= CHANCE_OF_TAKEN:
         return np.zeros(label_map.shape, bool)
-    return np.isin(label_map, [i for i in others if rng.uniform() < 0.5])
+    return np.isin(label_map, [i for i in np.flatnonzero(counts) if i not in ids and rng.uniform() < 0.5])

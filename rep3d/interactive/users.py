@@ -136,9 +136,9 @@ def near_error(truth: Mask, mask: Mask, spacing: Sequence[float], shown: Mask) -
     touched = np.unique(labels[_array(shown)])
     if touched.any():
         wrong = np.isin(labels, touched[touched > 0])
-    near = np.zeros_like(wrong)
-    if wrong.any():
-        depth = _depth(wrong, spacing).max()
+    near, region = np.zeros_like(wrong), region_of(wrong)
+    if region is not None:
+        depth = _depth(region.inside, spacing).max()
         part = _around(wrong, np.ceil(depth / np.asarray(spacing)).astype(int))
         near[part] = ndimage.distance_transform_edt(~wrong[part], sampling=list(spacing)) <= depth
     return near

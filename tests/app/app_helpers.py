@@ -5,11 +5,12 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import requests
 from bundle_helpers import ROOT, free_port, small_bundle  # noqa: F401
-from programs import Program
+from programs import Program, start
 
 START_SECONDS = 120
 # What the panel of OHIF sends with a segmentation.
@@ -19,14 +20,24 @@ OHIF_PARAMETERS = {
     "result_compress": False,
     "restore_label_idx": False,
 }
+# The app with other values of its constants.
+CHANGED_APP = """
+import importlib
+import sys
+from monailabel_app.__main__ import main
+for name, value in {constants!r}.items():
+    module, _, constant = name.rpartition(".")
+    setattr(importlib.import_module(module), constant, value)
+main(sys.argv[1:])
+"""
 
 
 class Server:
     """`python -m monailabel_app start_server` in a folder of its own.
 
     Args:
-        own_python: start an interpreter, not a fork of one that has the libraries (see `programs`): in the network
-            namespace of the caller.
+        constants: values by name, such as "monailabel_app.web.brake.SECONDS", in place of the app's.
+        own_python: start an interpreter, not a fork of one that has the libraries (see `programs`).
         root_path: prefix of the address under which a proxy has it.
     """
 
@@ -41,6 +52,7 @@ class Server:
         studies: str = "",
         own_python: bool = False,
         root_path: str = "",
+        constants: Mapping[str, float] | None = None,
         **conf: str,
     ) -> None:
         self.folder = folder
@@ -49,7 +61,11 @@ class Server:
         self.url = f"http://127.0.0.1:{free_port()}"
         self.log = folder / "server.log"
         shutil.copytree(self.app_source, self.app, ignore=shutil.ignore_patterns("__pycache__", "logs"))
-        self.command = [sys.executable, "-m", self.module, "start_server", "--studies", studies or str(self.studies)]
+        module = self.module
+        if constants:
+            module = "changed_app"
+            (folder / f"{module}.py").write_text(CHANGED_APP.format(constants=dict(constants)), encoding="utf-8")
+        self.command = [sys.executable, "-m", module, "start_server", "--studies", studies or str(self.studies)]
         self.command += ["--host", host, "--port", self.url.rpartition(":")[2], "--app", str(self.app)]
         self.command += ["--root_path", root_path]
         for name, value in conf.items():
@@ -65,7 +81,7 @@ class Server:
                     self.command, cwd=self.folder, env=environment, stdout=log, stderr=subprocess.STDOUT
                 )
         else:
-            self.process = Program(self.command, cwd=self.folder, environment=environment, output=self.log)
+            self.process = start(self.command, cwd=self.folder, environment=environment, output=self.log)
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
@@ -75,7 +91,7 @@ class Server:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     self.stop()
                     raise RuntimeError(f"the server did not start:\n{self.log.read_text()}") from None
-                time.sleep(0.2)
+                time.sleep(0.05)
 
     def stop(self, kill: bool = False) -> None:
         if self.process is not None and self.process.poll() is None:

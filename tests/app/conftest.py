@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 from app_helpers import Server, small_bundle
-from bundle_helpers import make_dataset
+from bundle_helpers import MEDNEXT, make_dataset
 
 if importlib.util.find_spec("monailabel") is None:
     collect_ignore_glob = ["*test_*.py"]  # they need the extra `label`
@@ -14,11 +14,11 @@ if importlib.util.find_spec("monailabel") is None:
 
 @pytest.fixture(scope="package")
 def material(tmp_path_factory):
-    """Two small bundles, and scans with their labels by name."""
+    """Two small bundles, one of them with another network, and scans with their labels by name."""
     folder = tmp_path_factory.mktemp("material")
     bundles = folder / "bundles"
-    for name in ("msd_hippocampus", "amos_ct"):
-        small_bundle(bundles, name)
+    small_bundle(bundles, "msd_hippocampus")
+    small_bundle(bundles, "amos_ct", settings=MEDNEXT)
     small_bundle(bundles, "kits", weights=False)
     dataset = make_dataset(folder / "data", bundles / "msd_hippocampus", count=4)
     scans = {path.name: path for path in sorted((dataset / "imagesTr").iterdir())}

@@ -16,12 +16,13 @@ import requests
 import torch
 from app_helpers import Server, small_bundle
 from bundle_helpers import free_port
+from programs import CLONE_NEWNET
 
 PLUGINS = Path("/usr/share/orthanc/plugins")
-CLONE_NEWNET = 0x40000000
 LIVER = 6
 THRESHOLD = 0.87  # of the bundle's intensities: 186 HU
 SECONDS = 60  # to wait for what happens in the background
+KEPT_SECONDS = 0.2  # that the server takes a list of series for current: a tenth of what it does otherwise
 
 
 def need_orthanc() -> None:
@@ -85,9 +86,9 @@ class Orthanc:
         for file in files:
             requests.post(f"{self.url}/instances", file.read_bytes(), timeout=30).raise_for_status()
 
-    def segmentations(self) -> list[str]:
+    def segmentations(self, **search: str) -> list[str]:
         """SOPInstanceUIDs."""
-        found = requests.get(f"{self.dicomweb}/instances", {"Modality": "SEG"}, timeout=30).json()
+        found = requests.get(f"{self.dicomweb}/instances", {"Modality": "SEG", **search}, timeout=30).json()
         return [item["00080018"]["Value"][0] for item in found]
 
     def __enter__(self) -> "Orthanc":
@@ -127,7 +128,8 @@ def pacs_server(folder: Path, **conf: str) -> Iterator[SimpleNamespace]:
             "pacs_folder": str(kept),
             **conf,
         }
-        with Server(folder, studies=orthanc.dicomweb, own_python=True, **conf) as server:
+        constants = {"monailabel_app.dicomweb.client.KEPT_SECONDS": KEPT_SECONDS}
+        with Server(folder, studies=orthanc.dicomweb, constants=constants, **conf) as server:
             yield SimpleNamespace(orthanc=orthanc, server=server, folder=folder, kept=kept)
 
 
@@ -139,5 +141,5 @@ def until(condition):
     deadline = time.monotonic() + SECONDS
     while not (result := condition()):
         assert time.monotonic() < deadline
-        time.sleep(0.2)
+        time.sleep(0.05)
     return result

@@ -165,6 +165,7 @@ def test_ohif(server, images):
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".seg.nrrd"])
 def test_result_formats(suffix, server, images, tmp_path):
+    """Of a network of another family than ours."""
     answer = server.request(
         "POST",
         f"/infer/amos_ct?image={images[0]}&output=image",

@@ -4,7 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rep3d.interactive.channels import FAR, NEIGHBOURHOOD, STEP, _window, input_channels, spread, standardize
+from rep3d.interactive.channels import (
+    FAR,
+    NEIGHBOURHOOD,
+    STEP,
+    _window,
+    input_channels,
+    prompt_channels,
+    spread,
+    standardize,
+)
 from rep3d.interactive.grid import Grid, resample
 from rep3d.interactive.prompts import point
 
@@ -40,4 +49,15 @@ def test_distances_are_those_of_a_pool():
     for _ in range(100):
         distance = torch.minimum(distance, cost - F.max_pool3d(-distance[None], 3, 1, 1)[0])
     expected = F.interpolate(torch.exp(-distance)[None, None], image.shape, mode="trilinear")[0, 0] * inside
-    torch.testing.assert_close(spread(image, inside, core), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(spread(image, inside, core[None]), expected, atol=1e-6, rtol=0)
+
+
+def test_where_the_image_says_nothing_the_nearer_prompt_is_the_larger():
+    """So that a click far from the others does not outvote them; also those before the newest count."""
+    grid = Grid.of_scan((40, 40, 40), (1.0, 1.0, 1.0))
+    inside = torch.ones(grid.shape, dtype=torch.bool)
+    prompts = [point((x, 20, 20), grid.spacing, x < 30) for x in (4, 12, 36)]
+    positive, negative = prompt_channels(torch.zeros(grid.shape), inside, prompts, grid)
+    line = (positive - negative)[:, 20, 20]
+    assert (line[:22] > 0).all() and (line[27:] < 0).all()
+    assert float(line[4]) == pytest.approx(float(line[12]), abs=0.1)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from rep3d.interactive import cubes
 from rep3d.interactive.cubes import MIN_VOXELS, StandardizeWorkingGridd, WorkingGridd, cube_edge
 
 AFFINE = torch.diag(torch.tensor([1.0, 1.0, 2.0, 1.0]))
@@ -19,7 +20,7 @@ def label_map():
 
 def case(labels=None, folder="somewhere", **more):
     labels = label_map() if labels is None else labels
-    image = labels + np.random.default_rng(0).normal(size=labels.shape)
+    image = labels + 0.1 * np.random.default_rng(0).normal(size=labels.shape)
     named = {"filename_or_obj": f"{folder}/case_1.nii.gz"}
     item = {"image": image, "label": labels, **more}
     return {key: MetaTensor(torch.from_numpy(value)[None].float(), affine=AFFINE, meta=dict(named))
@@ -62,7 +63,22 @@ def test_every_label_some_unions_and_some_locks():
     assert sum(1.5 < s < 3 for s in spread) >= 1, "never the union of the two that touch"
 
 
-def test_predictions_follow_the_label():
+@pytest.mark.parametrize("chance", [0, 1])
+def test_parts_of_labels(monkeypatch, chance):
+    """A part has enough voxels, and the rest of its label looks like it; nobody predicted it."""
+    monkeypatch.setattr(cubes, "CHANCE_OF_PART", chance)
+    labels = np.where(label_map() == 3, 3, 0).astype(np.float32)
+    shares = []
+    for item in draws(20, labels=labels, prediction=labels):
+        whole = item["image"] > 1.5
+        shares.append(float((item["target"] & whole).sum() / whole.sum()))
+        assert item["target"].sum() >= MIN_VOXELS
+        assert item["prediction"].any() == (not chance)
+    assert np.median(shares) < 0.8 if chance else min(shares) > 0.7
+
+
+def test_predictions_follow_the_label(monkeypatch):
+    monkeypatch.setattr(cubes, "CHANCE_OF_PART", 0)
     shifted = np.roll(label_map(), 2, 0)
     items = [item for item in draws(30, prediction=shifted) if item["target"].sum() > 50]
     for item in items:

@@ -1,7 +1,6 @@
 """What the network sees is what it saw when its weights were trained: recorded inputs, through every door to it.
 
-They were recorded before `resample`, `spread` and `draw` were made fast. Run as a program, this file records anew: only
-where weights of earlier trainings may become worthless.
+Run as a program, this file records anew: only where weights of earlier trainings may become worthless.
 """
 
 from pathlib import Path

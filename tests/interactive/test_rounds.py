@@ -40,6 +40,13 @@ class Answers(nn.Module):
         return self.answer(channels)
 
 
+class Prompted(nn.Module):
+    """Finds what the prompts show."""
+
+    def forward(self, channels):
+        return channels[:, 2:3] - channels[:, 3:4] - 0.3
+
+
 def nothing(channels):
     return -torch.ones_like(channels[:, :1])
 
@@ -128,3 +135,14 @@ def test_the_seed_of_the_training_decides():
         torch.manual_seed(seed)
         inputs.append(SimulatedUser(Answers(nothing))(made, "cpu")[0])
     assert torch.equal(inputs[0], inputs[1]) and not torch.equal(inputs[0], inputs[2])
+
+
+def test_workers_prompt_as_one_process_does():
+    made = batch(prediction=True, taken=True)
+    for seed in range(3):
+        results = []
+        for workers in (0, 2):
+            torch.manual_seed(seed)
+            results.append(SimulatedUser(Prompted(), workers=workers)(made, "cpu"))
+        for alone, side_by_side in zip(*results, strict=True):
+            assert torch.equal(alone, side_by_side)

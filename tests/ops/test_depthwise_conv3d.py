@@ -301,7 +301,10 @@ def test_distributed_data_parallel(tmp_path, relative_error):
     """Two processes with half the batch each average to the gradients of the whole batch."""
     module, x = Conv(), torch.randn(2, 3, 6, 6, 6)
     torch.save((module, x), tmp_path / "start.pt")
-    processes = torch.multiprocessing.spawn(_ddp_process, (tmp_path,), nprocs=2, join=False)
+    torch.multiprocessing.set_forkserver_preload(["rep3d.training.cpu"])  # the libraries, imported once
+    processes = torch.multiprocessing.start_processes(
+        _ddp_process, (tmp_path,), nprocs=2, join=False, start_method="forkserver"
+    )
     end = time.monotonic() + 120
     while not processes.join(timeout=5):
         if time.monotonic() > end:

@@ -113,12 +113,18 @@ class Browser:
         ActionChains(self.driver).move_to_element_with_offset(viewport, int(column), int(row)).click().perform()
 
 
-@pytest.fixture
-def browser(place, tmp_path):
-    started = Browser(place.server.url, tmp_path / "profile")
+@pytest.fixture(scope="module")
+def chromium(place):
+    started = Browser(place.server.url, place.folder / "profile")
     yield started
-    started.driver.save_screenshot(str(place.folder / "last.png"))  # to see why a test failed
     started.driver.quit()
+
+
+@pytest.fixture
+def browser(chromium, tmp_path):
+    """One for all tests, each of which opens a study of its own."""
+    yield chromium
+    chromium.driver.save_screenshot(str(tmp_path / "last.png"))  # to see why a test failed
 
 
 def store(place, files):
@@ -187,7 +193,7 @@ def test_training_and_a_corrected_segmentation(place, browser, tmp_path):
     before = place.server.request("GET", "/datastore/").json()["completed"]
     place.server.request("POST", "/batch/infer/amos_ct?images=unlabeled")
     until(lambda: place.server.request("GET", "/batch/infer").json()["status"] == "DONE")
-    until(place.orthanc.segmentations)
+    until(lambda: place.orthanc.segmentations(StudyInstanceUID=study))
 
     browser.open(f"/ohif/segmentation?StudyInstanceUIDs={study}")
     browser.click("//*[contains(text(), 'Segmentation, amos_ct')]", times=2)

@@ -13,7 +13,7 @@ import pytest
 import requests
 from app_helpers import OHIF_PARAMETERS
 from dicom_helpers import write_series
-from pacs_helpers import LIVER, objects, pacs_server, until
+from pacs_helpers import KEPT_SECONDS, LIVER, objects, pacs_server, until
 
 from monailabel_app.bundles import choose_bundles
 from monailabel_app.dicomweb.client import Pacs, connect
@@ -112,7 +112,7 @@ def test_a_submitted_label_goes_to_the_pacs(place, series, tmp_path):
     assert answer.status_code == 200, answer.text
     assert place.server.request("GET", "/datastore/").json()["completed"] == before + 1
     new = until(lambda: set(place.orthanc.segmentations()) - set(known))
-    time.sleep(1)
+    time.sleep(2 * KEPT_SECONDS)
     place.server.request("GET", "/datastore/")  # looks for new segmentations
     versions = place.server.request("GET", f"/datastore/label/versions?label={series.uid}").json()
     assert len(versions) == 1 and new == {versions[0]["segmentation"]}  # its own is not taken in again
@@ -305,7 +305,7 @@ def test_the_viewer_knows_its_server(place):
 def test_a_pacs_that_is_away(place):
     place.orthanc.stop()
     try:
-        time.sleep(3)
+        time.sleep(2 * KEPT_SECONDS)
         answer = place.server.request("GET", "/datastore/")
         assert answer.status_code == 502 and "PACS" in answer.json()["detail"]
     finally:

@@ -61,7 +61,7 @@ def wait(server, *, until=("DONE", "ERROR", "STOPPED"), seconds=300):
         status = server.request("GET", "/train/").json()
         if status["status"] in until:
             return status
-        time.sleep(0.5)
+        time.sleep(0.1)
     raise TimeoutError(json.dumps(status))
 
 
@@ -352,8 +352,12 @@ def test_from_labels_to_a_new_version(running, material, bundle):
 
 
 @pytest.mark.slow
-def test_all_models(material, studies, tmp_path):
-    """What has labels is trained with its own parameters; what has none does not keep it from that."""
+def test_one_label_for_several_models(material, studies, tmp_path):
+    """What has labels is trained with its own parameters; what has none does not keep it from that.
+
+    Without validation nothing shows that the new weights are good: they are kept, and serve on demand. A training that
+    fails says why.
+    """
     shutil.copytree(material.bundles, tmp_path / "bundles")
     conf = {"bundles": str(tmp_path / "bundles"), "models": f"{MODEL},amos_ct", "warm_up": "false", "scoring": "false"}
     with Server(tmp_path, **conf) as running:
@@ -364,17 +368,17 @@ def test_all_models(material, studies, tmp_path):
         ).json()
         assert answer[MODEL]["result"]["request"]["max_epochs"] == 1
         assert answer["amos_ct"]["result"] is None and "no submitted label" in answer["amos_ct"]["detail"]
-        assert wait(running)["status"] == "DONE"
+        status = wait(running)
+        assert status["status"] == "DONE", status
+        assert not status["result"]["serving"] and "without validation" in status["result"]["note"]
+        versions = running.request("GET", f"/model/{MODEL}/versions").json()
 
-
-@pytest.mark.slow
-def test_one_label(running, material):
-    """Without validation nothing shows that the new weights are good: they are kept, and serve on demand."""
-    submit(running, material, sorted(material.labels)[:1])
-    running.request("POST", f"/train/{MODEL}", json={"max_epochs": 1})
-    status = wait(running)
-    assert status["status"] == "DONE", status
-    assert not status["result"]["serving"] and "without validation" in status["result"]["note"]
+        config = tmp_path / f"bundles/{MODEL}/configs/train.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "learning_rate": "$1 / 0"}))
+        running.request("POST", f"/train/{MODEL}", json={"max_epochs": 1})
+        status = wait(running)
+        assert status["status"] == "ERROR" and "training failed: ZeroDivisionError" in status["details"][-1]
+        assert running.request("GET", f"/model/{MODEL}/versions").json() == versions
 
 
 @pytest.mark.slow
@@ -402,17 +406,3 @@ def test_killed_server_goes_on(running, material, bundle):
     running.stop()
     running.start()
     assert running.request("GET", "/train/").status_code == 404  # what was stopped stays so
-
-
-@pytest.mark.slow
-def test_a_training_that_fails_says_why(running, material, bundle):
-    submit(running, material, sorted(material.labels)[:2])
-    config = bundle.config("train")
-    shutil.copy(config, config.with_suffix(".kept"))
-    content = json.loads(config.read_text())
-    content["learning_rate"] = "$1 / 0"
-    config.write_text(json.dumps(content))
-    running.request("POST", f"/train/{MODEL}", json={"max_epochs": 1})
-    status = wait(running)
-    assert status["status"] == "ERROR" and "training failed: ZeroDivisionError" in status["details"][-1]
-    assert running.request("GET", f"/model/{MODEL}/versions").json() == []

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 from app_helpers import small_bundle
-from bundle_helpers import make_dataset
+from bundle_helpers import label_names
 from simulate_active_learning import main
 
 from monailabel_app.models import simulation
 from rep3d.data.cases import case_name
 from rep3d.data.lists import load_datalist
+from rep3d.datasets.phantom import write_decathlon
 
 pytestmark = pytest.mark.slow
 
@@ -21,8 +22,10 @@ NUMBERS = [2, 3, 5]
 def settings(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulation")
     bundle = small_bundle(folder, "msd_hippocampus", weights=False)
+    labels = dict(enumerate(label_names(bundle)[1:], 1))
+    write_decathlon(folder / "data", labels=labels, count=14, shape=(28, 26, 24))  # one window each
     return {
-        "dataset_dir": str(make_dataset(folder / "data", bundle, count=14)),
+        "dataset_dir": str(folder / "data"),
         "output_dir": str(folder / "output"),
         "bundle": str(bundle),
         "numbers": NUMBERS,

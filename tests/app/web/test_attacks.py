@@ -731,12 +731,12 @@ def plain(tmp_path_factory):
         yield target
 
 
-def start_ours(folder: Path, kind: type[Server] = Server, **conf: str) -> Target:
+def start_ours(folder: Path, **arguments) -> Target:
     fill(folder)
     model = "msd_hippocampus"
     bundle = small_bundle(folder / "bundles", model)
-    server = kind(
-        folder, bundles=str(bundle.parent), models=model, warm_up="false", scoring="false", max_upload="1", **conf
+    server = Server(
+        folder, bundles=str(bundle.parent), models=model, warm_up="false", scoring="false", max_upload="1", **arguments
     )
     return Target(server.start(), model, bundle / "models/model.pt")
 
@@ -806,27 +806,12 @@ def world():
         yield server
 
 
-HASTY = """
-import sys
-from monailabel_app.__main__ import main
-from monailabel_app.web import connections, security
-connections.HEADER_SECONDS = security.BODY_SECONDS = {limit}
-main(sys.argv[1:])
-"""
-
-
-class HastyServer(Server):
-    """This app, which waits for slow senders no longer than LIMIT."""
-
-    module = "hasty"
-
-
 @pytest.fixture(scope="module")
 def ours_among_strangers(world, tmp_path_factory):
     """This app with a PACS and a provider of the attacker's."""
     folder = tmp_path_factory.mktemp("ours_among_strangers")
-    (folder / "hasty.py").write_text(HASTY.format(limit=LIMIT))
-    target = start_ours(folder, HastyServer, studies=f"{world.url}/dicom-web", realm=world.url)
+    hasty = {"monailabel_app.web.connections.HEADER_SECONDS": LIMIT, "monailabel_app.web.security.BODY_SECONDS": LIMIT}
+    target = start_ours(folder, constants=hasty, studies=f"{world.url}/dicom-web", realm=world.url)
     bearer = f"Bearer {make_token(world, PROVIDERS_KEY, 'RS256')}"
     yield replace(target, headers=(("Authorization", bearer),), world=world)
     target.server.stop()
