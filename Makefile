@@ -4,18 +4,21 @@ PYTHON ?= python3
 CONSTRAINTS ?= -c constraints.txt
 # A folder of your own scans for `make demo`; empty means the demo's own.
 DATA ?=
+# Which changes `make mutants` tries again: ONLY="rep3d.data.splits*"; empty means those that it has not tried yet.
+ONLY ?=
 # A folder of scans for `make label-demo`; empty means a real one and phantoms.
 STUDIES ?=
 
 INSTALL = .venv/bin/python -m pip install $(CONSTRAINTS)
 
-.PHONY: help demo label-demo test quick check render clean
+.PHONY: help demo label-demo test quick mutants check render clean
 
 help:
 	@echo 'make demo    train and segment on this computer; your own data: make demo DATA="my folder"'
 	@echo 'make label-demo  serve the hippocampus bundle to 3D Slicer; your own scans: make label-demo STUDIES="my folder"'
 	@echo 'make test    run the tests'
 	@echo 'make quick   run those that take no more than a few seconds each'
+	@echo 'make mutants  does a test fail for every small change to the core? takes hours, and goes on where it stopped'
 	@echo 'make check   formatter, linter, type checker, layers, and that bundles/ is what configs/ renders to'
 	@echo 'make render  write bundles/ from configs/'
 	@echo 'make clean   remove .venv and runs'
@@ -33,6 +36,11 @@ test: .venv/.all
 quick: .venv/.all
 	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
+# In mutants/, a copy: `rm -r mutants` begins anew.
+mutants: .venv/.all
+	.venv/bin/mutmut run $(ONLY)
+	.venv/bin/python scripts/mutants.py
+
 check: .venv/.dev
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
@@ -44,7 +52,7 @@ render: .venv/.core
 	.venv/bin/python scripts/render_bundles.py
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs mutants
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -53,7 +53,7 @@ from rep3d.data.splits import make_splits
 from rep3d.evaluation.scores import read_scores, score_label_map
 from rep3d.training.checkpoints import load_deployed, read_weights
 
-SCHEMA = ROOT.parent / "shared/fixtures/bundle_metadata_schema.json"
+SCHEMA = ROOT / "tests/fixtures/metadata_schema.json"
 REAL_DATA = ROOT.parent / "shared/data"
 MULTI_GPU = ["train.json", "multi_gpu_train.json"]
 METADATA_KEYS = {  # those of the bundles in the MONAI Model Zoo
@@ -66,7 +66,6 @@ METADATA_KEYS = {  # those of the bundles in the MONAI Model Zoo
 each_bundle = pytest.mark.parametrize("bundle", BUNDLES, ids=lambda path: path.name)
 each_automatic = pytest.mark.parametrize("bundle", AUTOMATIC, ids=lambda path: path.name)
 each_config = pytest.mark.parametrize("files", [TRAIN, EVALUATE, MULTI_GPU, INFERENCE], ids=lambda files: files[-1])
-needs_schema = pytest.mark.skipif(not SCHEMA.is_file(), reason="the schema of MONAI Bundle metadata is not here")
 
 
 # One that has the paper's recipe, and those that have not: configs of the others differ in their data's facts alone.
@@ -176,7 +175,6 @@ def test_required_packages(bundle):
         assert importlib.metadata.version(name)
 
 
-@needs_schema
 @each_bundle
 def test_metadata_follows_the_schema(bundle):
     jsonschema = pytest.importorskip("jsonschema")
@@ -186,7 +184,6 @@ def test_metadata_follows_the_schema(bundle):
         jsonschema.validate({**read(bundle, "metadata"), "version": 1}, schema)
 
 
-@needs_schema
 def test_verify_metadata(tmp_path):
     pytest.importorskip("jsonschema")
     shutil.copy(SCHEMA, tmp_path / "schema.json")  # MONAI downloads it only where it is not there

@@ -1,9 +1,7 @@
 import copy
 import io
-import json
 import logging
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +13,6 @@ from torch import nn
 from rep3d import convert_official_state_dict, reparameterize
 from rep3d.networks.rep3d import BLOCK_ORDERS, MODULATIONS, DeployedRep3DBlock, Rep3DBlock
 
-FIXTURE = Path(__file__).parents[1].parent / "shared/fixtures/official_rep3d"
 SHAPE = (1, 1, 32, 32, 32)
 NEVER_LOADED = "never loaded"
 # Every modulation, and every order of the block with the one that the paper trains, are quick enough for every commit.
@@ -28,9 +25,6 @@ each_form = pytest.mark.parametrize(
         for modulation in MODULATIONS
         for order in BLOCK_ORDERS
     ],
-)
-needs_fixture = pytest.mark.skipif(
-    not FIXTURE.exists(), reason="the released network's outputs are not in this checkout"
 )
 
 
@@ -74,47 +68,7 @@ def x():
     return torch.randn(SHAPE)
 
 
-# --- the released network
-
-
-def official_network(tiny_rep3d, **arguments):
-    meta = json.loads((FIXTURE / "meta.json").read_text())
-    network = tiny_rep3d(
-        feature_size=meta["feat_size"],
-        hidden_size=meta["hidden_size"],
-        kernel_size=meta["ks"],
-        deploy=True,
-        **arguments,
-    )
-    return network.eval()
-
-
-def load_fixture(name):
-    return torch.load(FIXTURE / f"{name}.pt", weights_only=True)
-
-
-@needs_fixture
-@pytest.mark.parametrize("modulation", MODULATIONS)
-def test_agrees_with_the_released_network(modulation, tiny_rep3d, relative_error):
-    """Whatever the modulation argument: released kernels are effective ones."""
-    network = official_network(tiny_rep3d, modulation=modulation)
-    network.load_state_dict(convert_official_state_dict(load_fixture("state_dict")))
-    x = load_fixture("input")
-    with torch.no_grad():
-        for actual, expected in zip(network.encoder(x), load_fixture("enc_outs"), strict=True):
-            assert relative_error(actual, expected) < 1e-5
-        assert relative_error(network(x), load_fixture("output")) < 1e-5
-
-
-@needs_fixture
-def test_official_names_of_a_parallel_run(tiny_rep3d):
-    state_dict = load_fixture("state_dict")
-    before = dict(state_dict)
-    plain = convert_official_state_dict(state_dict)
-    parallel = convert_official_state_dict({f"module.{name}": tensor for name, tensor in state_dict.items()})
-    assert plain.keys() == parallel.keys() == official_network(tiny_rep3d).state_dict().keys()
-    assert all(torch.equal(plain[name], parallel[name]) for name in plain)
-    assert state_dict.keys() == before.keys()
+# --- names of the released network
 
 
 @pytest.mark.parametrize("name", ["rep3d.head.weight", "encoder6.layer.weight", "stages.0.0.kernel"])

@@ -1,4 +1,5 @@
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.engines import SupervisedEvaluator
 from torch import nn
 
+from rep3d import inference
 from rep3d.inference import segment_each
 
 
@@ -79,3 +81,15 @@ def test_the_evaluator_is_left_as_it_was():
         with pytest.raises(RuntimeError, match="1 of 2"):
             segment_each(evaluator, loader, ".")
     assert not evaluator.logger.disabled
+
+
+@pytest.mark.parametrize("rank, total", [(None, 2), (0, 2), (1, 0)])
+def test_the_first_process_shows_the_progress(rank, total, monkeypatch):
+    totals = []
+    progress = inference.Progress
+    group = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: rank is not None, get_rank=lambda: rank)
+    monkeypatch.setattr(inference, "dist", group)
+    monkeypatch.setattr(inference, "Progress", lambda *args: totals.append(args[0]) or progress(*args))
+    _, segmented, evaluator, loader = segment("ab")
+    segment_each(evaluator, loader, ".")
+    assert (totals, segmented) == ([total], ["a", "b"])

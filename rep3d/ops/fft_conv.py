@@ -110,7 +110,7 @@ def correlate(
         return _Correlation.apply(x, weight, need_weight and save_spectra, need_x and save_spectra)[0]
     x, weight = x.detach(), weight.detach()
     kept = None
-    if spectra is not None and not weight.is_inference() and not torch.compiler.is_compiling():
+    if spectra is not None and not torch.compiler.is_compiling() and not weight.is_inference():
         kept = spectra.get(weight, make_plan(x.shape[2:], weight.shape[-1]))
     return _correlate(x, weight, weight_spectrum=kept)[0]
 

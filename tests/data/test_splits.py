@@ -48,6 +48,19 @@ def test_other_numbers_of_cases(count, sizes):
     assert [len(split[part]) for part in ("train", "val", "test")] == sizes
 
 
+@pytest.mark.parametrize("count, sizes", [(3, [1, 1, 1]), (5, [3, 1, 1]), (16, [12, 2, 2]), (299, [239, 30, 30])])
+def test_every_part_has_a_case(count, sizes):
+    """And is of the nearest size: 16 cases ask for 1.6."""
+    (split,) = make_splits([str(i) for i in range(count)], KITS)
+    assert [len(split[part]) for part in ("train", "val", "test")] == sizes
+
+
+def test_two_folds_train_with_each_others_validation():
+    first, second = make_splits(["a", "b", "c"], {"training": 1, "validation": 1, "test": 1}, folds=2)
+    assert (first["train"], second["train"]) == (second["val"], first["val"])
+    assert first["test"] == second["test"]
+
+
 def test_too_few_cases():
     with pytest.raises(ValueError, match=r"2 patient\(s\) are too few for 1 fold"):
         make_splits(["a", "b"], KITS)
@@ -80,8 +93,9 @@ def test_bad_files(splits, message, tmp_path):
 
 
 def test_without_test_cases_validation_stands_in(tmp_path):
-    path = write(tmp_path, [{"train": ["a"], "val": ["b"]}])
-    assert cases_of(read_splits(path, {"a", "b"}), "test", 0, path) == ["b"]
+    path = write(tmp_path, [{"train": ["a"], "val": ["b"]}, {"train": ["b"], "val": ["a"], "test": []}])
+    splits = read_splits(path, {"a", "b"})
+    assert [cases_of(splits, "test", fold, path) for fold in (0, 1)] == [["b"], ["a"]]
 
 
 @pytest.mark.parametrize("fold", [-1, 5, 7])

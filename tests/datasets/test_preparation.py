@@ -14,8 +14,9 @@ import pytest
 from rep3d.data.checks import check_datalist
 from rep3d.data.lists import load_datalist, load_inference_list
 from rep3d.datasets import preparation
+from rep3d.datasets.downloads import Scan, find_scans
 from rep3d.datasets.fingerprint import PERCENTILES, summary
-from rep3d.datasets.preparation import prepare
+from rep3d.datasets.preparation import check_pairs, prepare
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in ROOT.glob("configs/datasets/*.json")}
@@ -412,3 +413,97 @@ def test_a_bundle_for_data_of_any_kind_has_nothing_to_prepare(tmp_path):
     with pytest.raises(ValueError, match="Rep3D interactive segmentation has no download to prepare"):
         prepare(CONFIGS["interactive"], tmp_path / "source", tmp_path / "data")
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+# --- what is remembered of a pair
+
+
+def pair(folder):
+    save_pair(folder / "a.nii", folder / "label.nii", 2, 0)
+    return Scan("a", folder / "a.nii", folder / "label.nii")
+
+
+def voxels_of(scan, folder, classes=3):
+    facts, problems = check_pairs([scan], classes, folder / "checked.json")
+    assert not problems
+    return facts[0].voxels
+
+
+@pytest.mark.parametrize("shape, later", [((9, 8, 7), 1), ((9, 8, 6), 0)], ids=["of its size", "of its time"])
+def test_another_file_is_checked_again(shape, later, tmp_path):
+    scan = pair(tmp_path)
+    before, stats = voxels_of(scan, tmp_path), [path.stat() for path in scan[1:]]
+    save(scan.image, np.zeros(shape, np.int16))
+    save(scan.label, np.full(shape, 2, np.uint8))
+    for path, stat in zip(scan[1:], stats, strict=True):
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + later))
+    assert voxels_of(scan, tmp_path) == [0, 0, np.prod(shape)] != before
+
+
+def test_a_label_of_its_own_time_is_checked_again(tmp_path):
+    scan = pair(tmp_path)
+    before = voxels_of(scan, tmp_path)
+    stat = scan.label.stat()
+    save(scan.label, np.full((9, 8, 7), 2, np.uint8))
+    os.utime(scan.label, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    assert voxels_of(scan, tmp_path) == [0, 0, 504] != before
+
+
+def test_an_image_of_another_folder_is_checked(tmp_path):
+    scan = pair(tmp_path)
+    facts = check_pairs([scan], 3, tmp_path / "checked.json")[0]
+    other = scan._replace(image=tmp_path / "other/a.nii")
+    stat = scan.image.stat()
+    save(other.image, np.zeros((9, 8, 7), np.int16))
+    os.utime(other.image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert check_pairs([other], 3, tmp_path / "checked.json")[0][0].digest != facts[0].digest
+
+
+def test_other_classes_are_checked_again(tmp_path):
+    scan = pair(tmp_path)
+    assert len(voxels_of(scan, tmp_path, classes=3)) == 3
+    assert len(voxels_of(scan, tmp_path, classes=2)) == 2
+    _, problems = check_pairs([scan], 1, tmp_path / "checked.json")
+    assert "expected whole numbers from 0 to 0" in problems["a"][0]
+
+
+# --- what is found in a download
+
+
+def test_amos_without_a_label(tmp_path):
+    """The images of imagesVa and imagesTs need none."""
+    source = amos(tmp_path / "amos")
+    for label in ("labelsTr/amos_0003.nii.gz", "labelsVa/amos_0011.nii.gz"):
+        (source / label).unlink()
+    save(source / "imagesTr/unnumbered.nii.gz", np.zeros((4, 4, 4), np.int16))
+    scans, problems = find_scans(source, CONFIGS["amos_ct"]["data"])
+    assert problems.keys() == {"amos_0003", "unnumbered"}
+    assert "no label of this name in" in problems["amos_0003"][0]
+    assert "no number in the name" in problems["unnumbered"][0]
+    assert [scan.case for scan in scans if scan.label is None] == ["amos_0003", "amos_0011", "amos_0012"]
+
+
+def test_kits_prefers_the_newer_segmentation(tmp_path):
+    source = kits(tmp_path / "kits")
+    kits(source, "aggregated_MAJ_seg.nii.gz")
+    (source / "case_00001_old").mkdir()
+    scans, problems = find_scans(source, CONFIGS["kits"]["data"])
+    assert not problems
+    assert [scan.case for scan in scans] == [f"case_{number:05d}" for number in range(10)]
+    assert {scan.label.name for scan in scans} == {"segmentation.nii.gz"}
+
+
+def test_more_than_ten_labels_go_by_their_numbers(tmp_path):
+    names = [f"organ {number}" for number in range(12)]
+    source = decathlon(tmp_path / "task", names)
+    dataset = json.loads((source / "dataset.json").read_text(encoding="utf-8"))
+    dataset["labels"] = dict(sorted(dataset["labels"].items()))  # "0", "1", "10", "11", "2", ...
+    (source / "dataset.json").write_text(json.dumps(dataset), encoding="utf-8")
+    scans, _ = find_scans(source, {"layout": "decathlon", "task": "Task", "task_labels": names})
+    assert len(scans) == 11
+
+
+def test_numbers_of_cases(tmp_path):
+    prepare(CONFIGS["amos_ct"], amos(tmp_path / "amos"), tmp_path / "data")
+    dataset = json.loads((tmp_path / "data/dataset.json").read_text(encoding="utf-8"))
+    assert (dataset["numTraining"], dataset["numTest"]) == (len(dataset["training"]), len(dataset["test"])) == (10, 2)

@@ -46,7 +46,7 @@ def test_volume_error_has_a_sign():
     truth, prediction = np.zeros((2, 9, 9, 9), np.uint8)
     truth[2:5, 2:5, 2:5] = 1
     prediction[2:5, 2:5, 2:4] = 1
-    assert score_label_map(prediction, truth, [1], (10, 10, 10))[1]["volume_error_ml"] == pytest.approx(-9)
+    assert score_label_map(prediction, truth, [1], (10, 10, 5))[1]["volume_error_ml"] == pytest.approx(-4.5)
 
 
 def test_missing_labels():
@@ -58,6 +58,7 @@ def test_missing_labels():
         assert (score[label]["dice"], score[label]["surface_dice"]) == (0, 0)
         assert score[label]["hd95_mm"] == pytest.approx(diagonal)
     assert all(math.isnan(score[3][column]) for column in ("dice", "hd95_mm", "surface_dice", "volume_error_ml"))
+    assert [score[label]["truth_ml"] for label in (1, 2, 3)] == pytest.approx([0.002, 0, 0])
 
 
 def test_a_label_at_the_border_of_the_image():
@@ -94,15 +95,16 @@ def test_not_an_evaluation(tmp_path):
     with pytest.raises(FileNotFoundError, match="scores.csv: no such file, expected the output folder"):
         read_scores(tmp_path)
     (tmp_path / "scores.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"scores.csv: columns \['a', 'b'\], expected case, label, dice"):
+    with pytest.raises(ValueError, match=r"scores.csv: columns \['a', 'b'\], expected case, label, dice, hd95_mm, "):
         read_scores(tmp_path)
 
 
-def test_handler_of_an_evaluator(tmp_path):
+def test_handler_of_an_evaluator(tmp_path, caplog):
+    caplog.set_level("INFO")
     affine = torch.diag(torch.tensor([*SPACING, 1.0]))
     label = MetaTensor(torch.from_numpy(balls())[None], affine=affine)
     image = MetaTensor(torch.from_numpy(balls(shift=3))[None].float(), meta={"filename_or_obj": "x/case 1.nii.gz"})
-    collected = CaseScores(tmp_path / "eval", ["background", "left", "right"])
+    collected = CaseScores(tmp_path / "eval", ["background", "left", "right"], trained_on=["case 1"])
     evaluator = SupervisedEvaluator(
         "cpu",
         val_data_loader=DataLoader([{"image": image, "label": label}], batch_size=1),
@@ -117,6 +119,9 @@ def test_handler_of_an_evaluator(tmp_path):
     assert scores["case 1"]["right"]["hd95_mm"] == pytest.approx(expected[2]["hd95_mm"], rel=1e-4)
     summary_text = (tmp_path / "eval/summary.md").read_text(encoding="utf-8")
     assert summary_text.startswith("Means over 1 case(s)")
+    assert "**The weights were trained on 1 of these cases**" in summary_text
+    dice = (1 + scores["case 1"]["right"]["dice"]) / 2
+    assert f"mean Dice {dice:.3f} over 1 case(s): {tmp_path / 'eval/summary.md'}" in caplog.text
     assert summary_text.endswith("1 more case(s) could not be scored:\n\n- x/case 2.nii.gz: is broken\n")
 
 

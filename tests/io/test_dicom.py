@@ -5,30 +5,33 @@ import numpy as np
 import pydicom
 import pytest
 from bundle_helpers import ROOT
+from dicom_helpers import write_series
 
 from rep3d.io.dicom import convert_series, sorted_slices
 from rep3d.io.geometry import VolumeError
 
 SERIES = ROOT.parent / "shared/data/abdomen_ct_dicom"
 
-pytestmark = pytest.mark.skipif(not SERIES.is_dir(), reason="the DICOM series is not here")
+needs_series = pytest.mark.skipif(not SERIES.is_dir(), reason="the DICOM series is not here")
 
 
-@pytest.fixture
-def series(tmp_path):
-    """A copy whose file names say nothing of the order."""
+@pytest.fixture(params=["made", pytest.param("real", marks=needs_series)])
+def series(request, tmp_path):
+    """Files whose names say nothing of the order."""
     folder = tmp_path / "studies/series"
     folder.mkdir(parents=True)
-    files = sorted((SERIES / "uncompressed").iterdir())
+    made = request.param == "made"
+    files = write_series(tmp_path / "made") if made else sorted((SERIES / "uncompressed").iterdir())
     for number, path in enumerate(files):
         shutil.copy(path, folder / f"{number * 7 % len(files):03d}.dcm")
     return folder
 
 
+@needs_series
 @pytest.mark.parametrize("kind", ["uncompressed", "dicom"])
-def test_converted_series(kind, series, tmp_path):
-    """Also as JPEG 2000 without identifiers, and out of order: the grid of the label that belongs to it."""
-    convert_series(series if kind == "uncompressed" else SERIES / kind, tmp_path / "a.nii.gz")
+def test_converted_series(kind, tmp_path):
+    """Also as JPEG 2000 without identifiers: the grid of the label that belongs to it."""
+    convert_series(SERIES / kind, tmp_path / "a.nii.gz")
     volume, label = nib.load(tmp_path / "a.nii.gz"), nib.load(SERIES / "label_amos.nii.gz")
     same = nib.orientations.ornt_transform(nib.io_orientation(volume.affine), nib.io_orientation(label.affine))
     volume = volume.as_reoriented(same)
@@ -36,6 +39,30 @@ def test_converted_series(kind, series, tmp_path):
     np.testing.assert_allclose(volume.affine, label.affine, atol=1e-2)
     voxels = volume.get_fdata()
     assert voxels.min() >= -1100 and voxels[np.asarray(label.dataobj) == 6].mean() > 0  # liver
+
+
+def test_two_slices(tmp_path):
+    """Oblique, the last one first: every voxel lies where its slice says."""
+    across, down, normal = nib.eulerangles.euler2mat(0.3, -0.2, 0.1).T
+    origin, values = np.array([20.0, -30.0, 40.0]), (700, 300)
+    places = [origin + 3 * normal, origin]
+    for path, place, value in zip(write_series(tmp_path / "series", slices=2), places, values, strict=True):
+        pixels = np.zeros((48, 64), "<i2")
+        pixels[5, 9] = value
+        change(
+            path,
+            ImagePositionPatient=[round(number, 6) for number in place],
+            ImageOrientationPatient=[round(number, 8) for number in (*across, *down)],
+            PixelSpacing=[2, 2.5],  # between rows, then between columns
+            PixelData=pixels.tobytes(),
+        )
+    convert_series(tmp_path / "series", tmp_path / "a.nii.gz")
+    volume = nib.load(tmp_path / "a.nii.gz")
+    assert sorted(volume.shape) == [2, 48, 64]
+    for place, value in zip(places, values, strict=True):
+        (index,) = np.argwhere(np.asarray(volume.dataobj) == value)
+        lps = nib.affines.apply_affine(volume.affine, index) * [-1, -1, 1]
+        np.testing.assert_allclose(lps, place + 9 * 2.5 * across + 5 * 2 * down, atol=1e-3)
 
 
 def change(path, **tags):

@@ -50,6 +50,12 @@ def test_agreement(affine, agrees):
     assert agrees or "voxels at a corner" in problem
 
 
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, 1), (-1, -1, 1), (1, -1, -1), (-1, -1, -1)], ids=str)
+def test_either_hand_will_do(signs):
+    """Such as of LAS, whose determinant is negative."""
+    check_geometry("a.nii", plain_geometry(SHAPE, np.diag([*signs, 1.0]) @ turned(20)))
+
+
 @pytest.mark.parametrize("voxel", [0.009, 1e-4])
 def test_a_mirror_image_of_small_voxels_does_not_agree(voxel):
     """All elements of micro-CT's affines are below a tolerance in millimetres."""

@@ -60,6 +60,11 @@ def test_names_of_tables(name, table):
     assert undecayed(network) == {"rel_pos_arr.0", "pos_conv.bias"} | ({name} if table else set())
 
 
+def test_the_papers_decay():
+    kernels, others = parameter_groups(nn.Linear(2, 2))
+    assert (kernels["weight_decay"], others["weight_decay"]) == (0.08, 0)
+
+
 class Token(nn.Module):
     def __init__(self):
         super().__init__()

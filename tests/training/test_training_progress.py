@@ -1,6 +1,7 @@
 import os
 import re
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -181,3 +182,16 @@ def test_a_training_that_is_told_to_end_says_where_it_was(engines, status):
 def test_a_training_without_a_log_leaves_no_file(engines, tmp_path):
     engines[0].run()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_sigterm_ends_a_training_of_one_process(processes, engines, monkeypatch):
+    """Others may wait for this one in their code."""
+    trainer, _, _ = engines
+    group = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: processes > 1)
+    monkeypatch.setattr(training, "dist", group)
+    before, during = signal.getsignal(signal.SIGTERM), []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: during.append(signal.getsignal(signal.SIGTERM)))
+    trainer.run()
+    assert set(during) == {signal.default_int_handler if processes == 1 else before}
+    assert signal.getsignal(signal.SIGTERM) == before
