@@ -13,12 +13,9 @@ import torch
 from monai.bundle import ConfigParser, ckpt_export
 
 from rep3d.files import whole_file, write_text
-from rep3d.shipped import SHIPPED
+from rep3d.shipped import INCLUDED, METADATA, NOTICE, SHIPPED
 from rep3d.shipping import file_facts
 from rep3d.training.checkpoints import load_deployed, read_weights, save_whole
-
-INCLUDED = ("configs", "docs", "LICENSE")
-METADATA, NOTICE = "configs/metadata.json", "models/NOTICE"
 
 
 def pack_bundle(bundle: str | os.PathLike, weights: str | os.PathLike, archive: str | os.PathLike) -> Path:

@@ -15,6 +15,8 @@ from pathlib import Path
 logger = logging.getLogger(__name__)
 
 SHIPPED, TRAINED = "models/model.pt", "models/trained/model.pt"
+METADATA, NOTICE = "configs/metadata.json", "models/NOTICE"
+INCLUDED = ("configs", "docs", "LICENSE")  # of a bundle, beside its weights
 
 
 def find_weights(bundle_root: str | os.PathLike, ckpt_dir: str | os.PathLike | None = None) -> Path:

@@ -35,7 +35,7 @@ def main(dataset: str, folder: str) -> None:
         raise SystemExit(f"{dataset} cannot be downloaded without registration. {config['readme']['get']}")
     archive = Path(folder) / f"{task}.tar"
     download_and_extract(DecathlonDataset.resource[task], archive, folder, DecathlonDataset.md5[task])
-    print(f"{Path(folder) / task}\nNext: python scripts/prepare_data.py {dataset} --source {Path(folder) / task}")
+    print(f"{Path(folder) / task}\nNext: rep3d prepare {dataset} --source {Path(folder) / task}")
 
 
 if __name__ == "__main__":

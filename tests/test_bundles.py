@@ -325,19 +325,21 @@ def test_ensemble_of_checkpoints(automatic_example, tmp_path):
 
 
 def test_monai_loads_it_from_another_folder(example, tmp_path, monkeypatch):
+    """By default the config that trains tells the network; there are no data."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     elsewhere = tmp_path / "elsewhere" / example.bundle.name
     shutil.copytree(example.bundle / "configs", elsewhere / "configs")
     shutil.copytree(example.models, elsewhere / "models")
     small = {name.partition("#")[2]: value for name, value in SMALL.items() if name.startswith("network_def#")}
-    loaded = monai.bundle.load(
-        elsewhere.name, bundle_dir=str(elsewhere.parent), workflow_type="inference", net_override=small
-    ).eval()
+    place = {"bundle_dir": str(elsewhere.parent), "net_override": small}
+    told = monai.bundle.load(elsewhere.name, workflow_type="inference", **place).eval()
+    by_default = monai.bundle.load(elsewhere.name, **place).eval()
     x = torch.randn(1, image_format(example.bundle)["num_channels"], 32, 32, 32)
     with torch.no_grad():
         expected = load_deployed(small_network(example.bundle), example.models / "model.pt")(x)
-        torch.testing.assert_close(loaded(x), expected, rtol=1e-4, atol=1e-4)
+        for loaded in (told, by_default):
+            torch.testing.assert_close(loaded(x), expected, rtol=1e-4, atol=1e-4)
     assert list(Path.cwd().iterdir()) == []  # loading leaves nothing behind
 
 

@@ -89,6 +89,9 @@ def test_scoring_of_version_0_1_0(monkeypatch):
 HELPS = {
     "the app": ("monailabel_app", ["--help"]),
     "a command that there is not": ("monailabel_app", ["serv"]),
+    "the command": ("rep3d", []),
+    "one command": ("rep3d", ["train", "--help"]),
+    "the list of bundles": ("rep3d", ["bundles"]),
     "a script": ("scripts/pack_bundle.py", ["--help"]),
     "an option of a script that there is not": ("scripts/prepare_data.py", ["--sorce", "x"]),
 }

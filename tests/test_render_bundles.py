@@ -89,7 +89,11 @@ def refusal(script, copy, capsys):
         ("kits", lambda c: c["train"].pop("epochs"), "lacks the key 'epochs', which the bundle's configuration"),
         ("kits", lambda c: c["readme"].pop("get"), "lacks the key 'readme.get'"),
         ("kits", lambda c: c.update(network="rep3d_tinny"), "network is 'rep3d_tinny', expected one of "),
-        ("kits", lambda c: c.update(recipe="papers"), "recipe is 'papers', expected one of paper, did you mean"),
+        (
+            "kits",
+            lambda c: c.update(recipe="papers"),
+            "recipe is 'papers', expected one of automatic, paper, window, z_score, did you mean",
+        ),
         ("msd_hippocampus", lambda c: c["common"].pop("preprocessing"), "lacks the key 'preprocessing"),
         (
             "interactive",

@@ -10,12 +10,19 @@ from rep3d.console.errors import show_errors_briefly
 from rep3d.console.logs import filter_noise, start_log
 
 if TYPE_CHECKING:
-    from rep3d.console.options import check_options, check_started, refuse_moved_ablation, refuse_training_options
+    from rep3d.console.options import (
+        check_options,
+        check_started,
+        leave_to_load,
+        refuse_moved_ablation,
+        refuse_training_options,
+    )
 
 __all__ = [
     "check_options",
     "check_started",
     "filter_noise",
+    "leave_to_load",
     "refuse_moved_ablation",
     "refuse_training_options",
     "show_errors_briefly",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import fire
 import fire.decorators
@@ -12,27 +14,54 @@ import fire.decorators
 from rep3d.console.errors import show_errors_briefly
 from rep3d.console.nearest import nearest
 
-HIDDEN = "_fire_metadata"  # fire's help lists what has no underscore as something to call
+SHOWN, HIDDEN = fire.decorators.FIRE_METADATA, "_fire_metadata"  # fire's help takes what has no _ for a command
 
 
-def run_command(command: Callable[..., object]) -> None:
+def run_command(
+    command: Callable[..., object], words: Sequence[str] | None = None, *, program: str | None = None
+) -> None:
     """Run a function with the options that were typed; its errors end in one line.
 
-    fire by itself complains of an unknown option after it has called the function.
+    fire by itself complains of an unknown option, and of a word too many, after it has called the function.
+
+    Args:
+        command: a function. One that takes any option, as `**options`, checks them by itself.
+        words: that were typed; None: those of this process.
+        program: of which it is one command, by its name; None: it is this program.
 
     Raises:
-        SystemExit: an option that is no argument of the function; names the nearest.
+        SystemExit: an option that is no argument of the function; names the nearest. Or a word too many.
     """
     show_errors_briefly()
-    known = [*inspect.signature(command).parameters, "help"]
-    for word in sys.argv[1:]:
+    words = sys.argv[1:] if words is None else words
+    _check_options(inspect.signature(command).parameters, words)
+    calls: list[Callable[[], object]] = []
+
+    @functools.wraps(command)
+    def parsed(*arguments: Any, **options: Any) -> None:
+        calls.append(functools.partial(command, *arguments, **options))
+
+    if SHOWN in vars(parsed):
+        vars(parsed)[HIDDEN] = vars(parsed).pop(SHOWN)
+    fire.decorators.FIRE_METADATA = HIDDEN
+    try:
+        if program is None:
+            fire.Fire(parsed, list(words))
+        else:
+            fire.Fire({command.__name__: parsed}, [command.__name__, *words], program)
+    finally:
+        fire.decorators.FIRE_METADATA = SHOWN
+    for call in calls:
+        call()
+
+
+def _check_options(parameters: Mapping[str, inspect.Parameter], words: Sequence[str]) -> None:
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = [*parameters, "help"]
+    for word in words:
         if word == "--":
             break
         name = word[2:].partition("=")[0].replace("-", "_")
         if word.startswith("--") and name.removeprefix("no") not in known and name not in known:
             raise SystemExit(f"unknown option {word.partition('=')[0]!r}{nearest(name, known)}")
-    decorated = vars(command)
-    if fire.decorators.FIRE_METADATA in decorated:
-        decorated[HIDDEN] = decorated.pop(fire.decorators.FIRE_METADATA)
-        fire.decorators.FIRE_METADATA = HIDDEN
-    fire.Fire(command)

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow, load
 from monai.bundle.reference_resolver import ReferenceResolver
 
 from rep3d.console.errors import root_cause, show_errors_briefly
@@ -156,6 +156,16 @@ def refuse_moved_ablation(name: str) -> None:
     )
 
 
+def leave_to_load() -> None:
+    """Skip what is left of `initialize` where `monai.bundle.load` only wants the network: there may be no data.
+
+    It initializes the config that trains unless it is told another, see its `workflow_type`.
+    """
+    workflow = _running_workflow()
+    if workflow is not None and any(frame.f_code is load.__code__ for frame in _frames()):
+        workflow.parser[INITIALIZE] = [None] * len(workflow.parser[INITIALIZE])
+
+
 def check_started() -> None:
     """Check that the bundle's `initialize` has run: MONAI takes a word without "--" for what to run in its place.
 
@@ -277,9 +287,13 @@ def _booleans(config: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
 
 def _running_workflow() -> ConfigWorkflow | None:
     """The workflow whose `initialize` calls us; MONAI gives expressions no other way to it."""
+    owners = (frame.f_locals.get("self") for frame in _frames())
+    return next((owner for owner in owners if isinstance(owner, ConfigWorkflow)), None)
+
+
+def _frames() -> Iterator[FrameType]:
+    """The calls that lead here, the innermost first."""
     frame: FrameType | None = sys._getframe()
     while frame is not None:
-        if isinstance(owner := frame.f_locals.get("self"), ConfigWorkflow):
-            return owner
+        yield frame
         frame = frame.f_back
-    return None

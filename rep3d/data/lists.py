@@ -80,6 +80,23 @@ def load_datalist(dataset_dir: str | os.PathLike, part: str, fold: int = 0) -> l
     return [{key: value for key, value in item.items() if key != "fold"} for item in items]
 
 
+def count_folds(dataset_dir: str | os.PathLike) -> int:
+    """How many folds a data set has, those of its `splits.json` or of the "fold" keys of its pairs.
+
+    Raises:
+        ValueError: it has neither; or as `load_datalist`.
+        FileNotFoundError: as `load_datalist`.
+    """
+    folder = _existing_folder(dataset_dir)
+    pairs, splits = list_pairs(folder), folder / SPLITS_FILE
+    if splits.is_file():
+        return len(read_splits(splits, {item_name(item) for items in pairs.values() for item in items}))
+    folds = {pair["fold"] for pair in pairs["training"] if "fold" in pair}
+    if not folds:
+        raise ValueError(f'{str(folder)!r} has no folds: neither a {splits.name} nor pairs with a "fold"')
+    return max(folds) + 1
+
+
 def load_inference_list(source: str | os.PathLike) -> list[Item]:
     """The images {"image": path} to segment: one file, a folder of scans, or the test images of a data set.
 

@@ -43,18 +43,17 @@ def make_splits(
     Raises:
         ValueError: too few patients for the folds.
     """
-    groups: dict[str, list[str]] = {}
-    for case in sorted(cases):
-        groups.setdefault((patients or {}).get(case, case), []).append(case)
-    shuffled = list(groups.values())
-    random.Random(seed).shuffle(shuffled)
+    shuffled = _shuffled_groups(cases, seed, patients)
+    patient_count = len(shuffled)
     scale = min(1.0, len(cases) / sum(sizes.values()))
     validation, test = (max(1, round(scale * sizes[part])) for part in ("validation", "test"))
     test_groups = _take(shuffled, test)
     held_out = [_take(shuffled, validation) for _ in range(folds)]
     rest = [group for group in shuffled if group]
     if not (test_groups and all(held_out) and (rest or folds > 1)):
-        raise ValueError(f"{len(groups)} patient(s) are too few for {folds} fold(s) with training, validation and test")
+        raise ValueError(
+            f"{patient_count} patient(s) are too few for {folds} fold(s) with training, validation and test"
+        )
     return [
         {
             "train": sorted(sum(rest + [g for k, others in enumerate(held_out) if k != fold for g in others], [])),
@@ -63,6 +62,37 @@ def make_splits(
         }
         for fold in range(folds)
     ]
+
+
+def make_folds(
+    cases: Collection[str], folds: int, *, seed: int = SEED, patients: Mapping[str, str] | None = None
+) -> list[Split]:
+    """Random folds without test cases: each case validates in one of them, and trains in the others.
+
+    Args:
+        cases: names.
+        folds: 2 at least.
+        seed: as for `make_splits`.
+        patients: as for `make_splits`.
+
+    Raises:
+        ValueError: fewer patients than folds.
+    """
+    groups = _shuffled_groups(cases, seed, patients)
+    if not 2 <= folds <= len(groups):
+        raise ValueError(f"folds is {folds}, expected 2 to {len(groups)}, the number of patients")
+    parts = [sorted(sum(groups[fold::folds], [])) for fold in range(folds)]
+    return [{"train": sorted(case for case in cases if case not in part), "val": part} for part in parts]
+
+
+def _shuffled_groups(cases: Collection[str], seed: int, patients: Mapping[str, str] | None) -> list[list[str]]:
+    """The cases by patient, in random order."""
+    groups: dict[str, list[str]] = {}
+    for case in sorted(cases):
+        groups.setdefault((patients or {}).get(case, case), []).append(case)
+    shuffled = list(groups.values())
+    random.Random(seed).shuffle(shuffled)
+    return shuffled
 
 
 def _take(groups: list[list[str]], count: int) -> list[list[str]]:

@@ -8,19 +8,28 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-COMPUTED = {"weights", "network", "grid", "labels", "split", "folds", "preprocessing", "gradient_clipping"}
+COMPUTED = {"weights", "network", "grid", "labels", "split", "prepare", "folds", "preprocessing", "gradient_clipping"}
 OF_WEIGHTS = {"our_dice"}  # computed too, where weights ship
 OPTIONAL = {"split_note"}  # of a data set's "readme": what follows the sentence on its split
+OWN = "own"  # the layout of data sets that `rep3d new` reads
+PREPARE = (
+    "`rep3d prepare {} --source DOWNLOAD --output_dir DIR` checks the download, links it into `DIR` and\n"
+    "writes the split to `DIR/splits.json`, where you may change it."
+)
+PREPARED = (
+    "`rep3d new` wrote it to `data/splits.json`, where you may change it. `DIR` below is `data` unless you say more."
+)
 
 
 def computed_fields(
-    train: Mapping[str, Any], dataset: Mapping[str, Any], weights: Mapping[str, Any] | None = None
+    name: str, train: Mapping[str, Any], dataset: Mapping[str, Any], weights: Mapping[str, Any] | None = None
 ) -> dict[str, str]:
     """The fields COMPUTED of the README's template, and OF_WEIGHTS where some ship.
 
     Of a variant, whose data are of any kind, those of its training and its weights.
 
     Args:
+        name: of the bundle.
         train: the bundle's train config.
         dataset: the data set's file in configs/datasets, with its recipe.
         weights: the file in configs/weights of those that ship with the bundle, or None.
@@ -42,6 +51,7 @@ def computed_fields(
         | {
             "labels": ", ".join(f"{i} {name}" for i, name in enumerate(train["label_names"])),
             "split": " ".join(filter(None, [split_in_words(data["split"], data["folds"]), note])),
+            "prepare": PREPARED if data["layout"] == OWN else PREPARE.format(name),
             "folds": folds_in_words(data["folds"]),
             "preprocessing": f"{preprocessing_in_words(train, unit)}; {crops_in_words(train)}.",
         }
@@ -75,6 +85,9 @@ def network_in_words(network_def: Mapping[str, Any]) -> str:
 
 def split_in_words(sizes: Mapping[str, int], folds: int) -> str:
     training, validation, test = (sizes[part] for part in ("training", "validation", "test"))
+    if not test:
+        each = "" if folds == 1 else f"{folds} folds, each of "
+        return f"{each}{training} training and {validation} validation cases; there are no test cases."
     if folds == 1:
         return f"{training} training, {validation} validation and {test} test cases."
     return f"{folds} folds of {training} training and {validation} validation cases; all share {test} test cases."
@@ -116,6 +129,8 @@ def _transform_in_words(kind: str, value: Callable[[str], Any], unit: str) -> st
             return f"window {value('a_min'):g} to {value('a_max'):g}{unit} to {value('b_min'):g}-{value('b_max'):g}"
         case "NormalizeIntensityd":
             return "intensity z-scored per case"
+        case "ClipIntensityPercentilesd":
+            return f"clipped at percentiles {value('lower'):g} and {value('upper'):g}"
         case "CropForegroundd":
             return "foreground crop"
         case _:

@@ -22,6 +22,7 @@ from rep3d.io.geometry import Geometry
 from rep3d.io.nifti import read_volume
 
 PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
+QUANTILES = tuple(np.linspace(0, 100, 201).tolist())  # percentiles that tell a distribution
 SAMPLES = 10_000_000  # voxels of an image that percentiles look at
 SPACING_TOLERANCE = 1e-2  # millimetres
 
@@ -35,6 +36,7 @@ class CaseFacts(NamedTuple):
     foreground_percentiles: Sequence[float]  # of the labelled voxels; empty where nothing is labelled
     voxels: Sequence[int]  # of each label id
     digest: str  # of the image's voxels
+    foreground_quantiles: Sequence[float]  # of the labelled voxels, see QUANTILES; empty where nothing is labelled
 
 
 def examine(case: str, image: str, label: str, classes: int) -> tuple[CaseFacts, list[str]]:
@@ -60,14 +62,15 @@ def examine(case: str, image: str, label: str, classes: int) -> tuple[CaseFacts,
         percentiles=_percentiles(intensities),
         foreground_percentiles=_percentiles(foreground) if foreground.size else [],
         voxels=[int(voxels_of.get(i, 0)) for i in range(classes)],
+        foreground_quantiles=_percentiles(foreground, QUANTILES) if foreground.size else [],
         digest=hashlib.sha256(np.ascontiguousarray(intensities.T).data).hexdigest(),  # NIfTI's order: no copy
     )
     return facts, [f"{path}: {problem}" for path, problem in problems if problem]
 
 
-def _percentiles(values: np.ndarray) -> list[float]:
+def _percentiles(values: np.ndarray, which: Sequence[float] = PERCENTILES) -> list[float]:
     some = values.ravel(order="K")[:: 1 + values.size // SAMPLES]
-    return [round(float(p), 3) for p in np.percentile(some, PERCENTILES)]
+    return [round(float(p), 3) for p in np.percentile(some, which)]
 
 
 def _spacing_problem(geometry: Geometry) -> str:

@@ -26,6 +26,7 @@ from rep3d.files import read_json, write_json
 logger = logging.getLogger(__name__)
 
 CHECKED = "checked.json"
+FACTS = 2  # the edition of what is kept there of a case
 
 
 class Preparation(NamedTuple):
@@ -177,7 +178,9 @@ def _twins(facts: Sequence[CaseFacts]) -> list[tuple[str, str]]:
 
 def _stamp(scan: Scan, classes: int) -> str:
     stats = [path.stat() for path in (scan.image, scan.label) if path is not None and path.exists()]
-    return "|".join([str(scan.image), str(classes), *(f"{stat.st_size}.{stat.st_mtime_ns}" for stat in stats)])
+    return "|".join(
+        [str(FACTS), str(scan.image), str(classes), *(f"{stat.st_size}.{stat.st_mtime_ns}" for stat in stats)]
+    )
 
 
 # --- output

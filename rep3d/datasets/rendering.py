@@ -15,11 +15,13 @@ from typing import Any
 from rep3d.console.nearest import nearest
 from rep3d.console.options import option_ids, plain_values, references, undefined_ids, unused_ids
 from rep3d.datasets.bundle_readme import COMPUTED, OF_WEIGHTS, OPTIONAL, computed_fields
+from rep3d.installed import licence_text
 
 SECTIONS = {"common", "train", "data", "metadata", "readme"}  # of a data set, and of its recipe
 VARIANTS = ("interactive",)  # of the bundles: folders whose fragments lie over those of base, or stand in their place
 VARIANT_SECTIONS = SECTIONS - {"data"}  # its data are of any kind
 METADATA = {"name", "task", "modality", "data_source", "value_range"}
+OF_LAYOUTS = {"modality", "task", "task_labels", "source", "channel"}  # keys of "data" that some layouts have
 WEIGHTS = {  # that ship: what the file is, how it was made, how good it is, and what may be done with it
     *("sha256", "bytes", "float16_parameters"),
     *("command", "data", "seed", "commit", "processor", "pytorch", "duration"),
@@ -31,18 +33,30 @@ Config = dict[str, Any]
 
 
 def render(root: Path, name: str) -> dict[str, str]:
-    """The files of one bundle: path in the bundle -> text.
+    """The files of one of our bundles: path in the bundle -> text.
 
     Args:
-        root: the folder that holds configs and LICENSE.
+        root: the folder that holds configs.
         name: of a file in configs/datasets.
+
+    Raises:
+        ValueError: there is no such file, or as `render_file`.
+    """
+    return render_file(root, _fragment(root / "configs/datasets", name, "dataset"))
+
+
+def render_file(root: Path, path: Path) -> dict[str, str]:
+    """The files of a bundle from a data set's file, wherever that lies: path in the bundle -> text.
+
+    Args:
+        root: the folder that holds configs.
+        path: the file, of the form of those in configs/datasets, called as the bundle.
 
     Raises:
         ValueError: a fragment is no JSON, or lacks a key, or has one that nothing uses. Names file and key.
     """
-    base = root / "configs/base"
-    path = root / "configs/datasets" / f"{name}.json"
-    dataset = read_dataset(root, name)
+    base, name = root / "configs/base", path.stem
+    dataset = _read_dataset_file(root, path)
     own = root / "configs" / dataset.get("variant", "base")
     template = (own / "README.md").read_text(encoding="utf-8")
     weights = read_weights_facts(root, name)
@@ -59,38 +73,45 @@ def render(root: Path, name: str) -> dict[str, str]:
         configs["metadata"] = merge(configs["metadata"], read_fragment(own / "metadata.json"))
     else:
         configs |= {"multi_gpu_evaluate": multi_gpu, "refine": read_fragment(base / "refine.json")}
-    sentences = computed_fields(configs["train"], dataset, weights)
+    sentences = computed_fields(name, configs["train"], dataset, weights)
     fields = {"bundle": name, **dataset["metadata"], **dataset["readme"], **sentences}
     files = {f"configs/{key}.json": json.dumps(config, indent=4) + "\n" for key, config in configs.items()}
     files["configs/logging.conf"] = (base / "logging.conf").read_text(encoding="utf-8")
     files["docs/README.md"] = template.format(**fields)
-    files["LICENSE"] = (root / "LICENSE").read_text(encoding="utf-8")
+    files["LICENSE"] = licence_text(root)
     if weights is not None:
         files["models/NOTICE"] = (base / "NOTICE").read_text(encoding="utf-8").format(**weights)
     return files
 
 
 def read_dataset(root: Path, name: str) -> Config:
-    """A file of configs/datasets, laid over its recipe.
+    """A file of configs/datasets, laid over its recipes.
 
     Raises:
         ValueError: there is no such file, it is no JSON, or it has sections that no data set has.
     """
-    folder = root / "configs"
-    path = _fragment(folder / "datasets", name, "dataset")
+    return _read_dataset_file(root, _fragment(root / "configs/datasets", name, "dataset"))
+
+
+def _read_dataset_file(root: Path, path: Path) -> Config:
     own = read_fragment(path)
     if "variant" in own:
         if own["variant"] not in VARIANTS:
             raise ValueError(f"{path}: variant is {own['variant']!r}, expected one of {', '.join(VARIANTS)}")
         _check_keys(path, "", own, VARIANT_SECTIONS | {"network", "variant"})
         return own
-    _check_keys(path, "", own, SECTIONS | {"network"}, {"recipe"})
-    if "recipe" not in own:
-        return own
-    recipe = _fragment(folder / "recipes", own["recipe"], f"{path}: recipe")
+    _check_keys(path, "", own, set(), SECTIONS | {"network", "recipe"})
+    names = own.get("recipe", [])
+    recipes = [_recipe(root, path, name) for name in ([names] if isinstance(names, str) else names)]
+    _check_keys(path, "", own, (SECTIONS | {"network"}).difference(*recipes), SECTIONS | {"recipe"})
+    return merge(*recipes, own)
+
+
+def _recipe(root: Path, path: Path, name: str) -> Config:
+    recipe = _fragment(root / "configs/recipes", name, f"{path}: recipe")
     content = read_fragment(recipe)
     _check_keys(recipe, "", content, set(), SECTIONS)
-    return merge(content, own)
+    return content
 
 
 def read_weights_facts(root: Path, name: str) -> Config | None:
@@ -167,7 +188,7 @@ def _check_dataset(path: Path, dataset: Config, template: str, computed: set[str
     _check_keys(path, "readme.", dataset["readme"], fields - METADATA - computed - {"bundle"}, OPTIONAL)
     if "variant" in dataset:
         return
-    _check_keys(path, "data.", dataset["data"], {"layout", "split", "folds"}, {"modality", "task", "task_labels"})
+    _check_keys(path, "data.", dataset["data"], {"layout", "split", "folds"}, OF_LAYOUTS)
     _check_keys(path, "data.split.", dataset["data"]["split"], {"training", "validation", "test"})
 
 

@@ -58,3 +58,21 @@ def test_help_shows_the_options_only(type_words, command, capsys):
     assert ended.value.code == 0
     shown = capsys.readouterr()
     assert "--steps" in shown.out + shown.err and "METADATA" not in (shown.out + shown.err).upper()
+
+
+def test_a_word_too_many_is_refused_before_anything_is_done(type_words, command, called, capsys):
+    type_words("here", "3", "True", "more")
+    with pytest.raises(SystemExit) as ended:
+        run_command(command)
+    assert ended.value.code == 2 and not called
+    assert "Could not consume arg: more" in capsys.readouterr().err
+
+
+def test_a_command_that_takes_any_option_gets_it_as_typed(type_words, called):
+    @SetParseFn(str)
+    def anything(place: str, **options: str) -> None:
+        called.append((place, options))
+
+    type_words()
+    run_command(anything, ["007", "--fold", "01", "--deep#down=1e3", "--flag"], program="many")
+    assert called == [("007", {"fold": "01", "deep#down": "1e3", "flag": "True"})]

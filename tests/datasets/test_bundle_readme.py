@@ -71,8 +71,8 @@ def test_transforms_without_words_of_their_own_are_named():
 
 def test_a_data_set_without_folds():
     train = read(ROOT / "bundles/msd_hippocampus", "train")
-    data = {"split": {"training": 7, "validation": 2, "test": 1}, "folds": 1}
-    fields = computed_fields(train, {"data": data, "readme": {}, "metadata": {"modality": "MR"}})
+    data = {"layout": "decathlon", "split": {"training": 7, "validation": 2, "test": 1}, "folds": 1}
+    fields = computed_fields("kits", train, {"data": data, "readme": {}, "metadata": {"modality": "MR"}})
     assert fields["split"] == "7 training, 2 validation and 1 test cases." and fields["folds"] == ""
     assert fields["preprocessing"] == (
         "RAS orientation, 1 x 1 x 1 mm, intensity z-scored per case; training takes a crop of 32x48x32."

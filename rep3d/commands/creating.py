@@ -1,0 +1,86 @@
+"""`rep3d new`: from a folder of scans and labels to a bundle that trains."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from functools import partial
+from pathlib import Path
+
+from fire.decorators import SetParseFn
+
+from rep3d import installed
+from rep3d.commands.bundle_folders import FOLDER
+from rep3d.commands.running import line_of, training_of
+
+MODALITIES = ("CT", "MR")
+
+
+@SetParseFn(str)  # a folder may be called 2024_01_05
+def new(
+    name: str,
+    *,
+    source: str,
+    bundle_dir: str = FOLDER,
+    labels: str | None = None,
+    modality: str | None = None,
+    channel: str | None = None,
+    gpu_memory: str | None = None,
+    hours: str | None = None,
+) -> None:
+    """Make a bundle for scans and labels of your own, and say why it looks as it does.
+
+    The folder may be laid out as the Medical Segmentation Decathlon or nnU-Net do it, as a folder of images beside one
+    of labels, or with a folder for each patient, as in BIDS. Nothing is written there. Change the bundle in NAME.json,
+    in its folder, and run the same command again: what you changed stays.
+
+    Args:
+        name: of the bundle.
+        source: the folder of the data set, with NIfTI files.
+        bundle_dir: the folder that holds your bundles.
+        labels: names of the label ids 1, 2, ... such as "liver,tumor", where the data set has no dataset.json.
+        modality: CT, or MR for all that has no units, where it is told wrong.
+        channel: which of several images of a case, such as T1w.
+        gpu_memory: GB of the GPU that it will train on, where it is not this computer's.
+        hours: that the training of one fold may take on this computer; some steps are timed.
+    """
+    if modality is not None and modality not in MODALITIES:
+        raise ValueError(f"modality is {modality!r}, expected one of {', '.join(MODALITIES)}")
+    if hours is not None and gpu_memory is not None:
+        raise ValueError("hours are measured on this computer, and gpu_memory is of another: expected one of them")
+    # Here, not above: they take seconds, and a help needs none of them.
+    from rep3d.datasets.machine import this_machine
+    from rep3d.datasets.own_bundle import new_bundle, report
+
+    make = partial(
+        new_bundle,
+        name,
+        Path(source),
+        Path(bundle_dir),
+        root=installed.root(),
+        machine=this_machine(None if gpu_memory is None else _positive("gpu_memory", gpu_memory)),
+        modality=modality,
+        channel=channel,
+        label_names=None if labels is None else [label.strip() for label in labels.split(",")],
+    )
+    limit = None if hours is None else 3600 * _positive("hours", hours)
+    made = make()
+    if limit is not None:
+        from rep3d.study.schedule import time_training
+
+        print("timing some steps ...", flush=True)
+        made = make(schedule=time_training(made.folder).schedule(limit))
+    print(report(made))
+    place = [] if bundle_dir == FOLDER else ["--bundle_dir", bundle_dir]
+    command = shlex.join(["rep3d", "train", name, *place])
+    print(f"\nTrain it with\n  {command}\nor\n  {line_of(training_of(made.folder))}")
+
+
+def _positive(name: str, typed: str) -> float:
+    try:
+        number = float(typed)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} is {typed!r}, expected a number above 0")
+    return number

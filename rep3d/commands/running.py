@@ -1,0 +1,156 @@
+"""`rep3d train`, `evaluate` and `predict`: each is a line of `python -m monai.bundle`, which it prints and runs."""
+
+from __future__ import annotations
+
+import ast
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fire.decorators import SetParseFn
+
+from rep3d import installed
+from rep3d.commands.bundle_folders import FOLDER, find_bundle
+
+ALL = "all"
+
+
+@SetParseFn(str)
+def train(
+    bundle: str, *, folds: str | None = None, bundle_dir: str = FOLDER, config_file: str | None = None, **options: str
+) -> None:
+    """Train a bundle; its best weights go to models/trained in its folder.
+
+    Args:
+        bundle: its folder, or its name.
+        folds: `all`, or numbers such as 0,2: one after the other, each as with --fold.
+        bundle_dir: the folder that holds your bundles.
+        config_file: laid over the bundle's own; several as "['a.json','b.json']".
+        options: any entry of the bundle's configuration, such as --dataset_dir DIR, --epochs 3, --resume true.
+    """
+    folder = find_bundle(bundle, bundle_dir)
+    command = training_of(folder, config_file, options)
+    if folds is None:
+        run_line(command)
+        return
+    if "fold" in options:
+        raise ValueError("fold and folds exclude each other")
+    for fold in _folds(folds, Path(options.get("dataset_dir", folder / "data"))):
+        run_line([*command, "--fold", str(fold)])
+
+
+@SetParseFn(str)
+def evaluate(bundle: str, *, bundle_dir: str = FOLDER, config_file: str | None = None, **options: str) -> None:
+    """Score a trained bundle on the test cases of its data set, or else on those of validation.
+
+    Args:
+        bundle: its folder, or its name.
+        bundle_dir: the folder that holds your bundles.
+        config_file: laid over the bundle's own; several as "['a.json','b.json']".
+        options: any entry of the bundle's configuration, such as --dataset_dir DIR, --fold 1, --output_dir DIR.
+    """
+    folder = find_bundle(bundle, bundle_dir)
+    run_line(_command("evaluating", folder, ["train.json", "evaluate.json"], config_file, options))
+
+
+@SetParseFn(str)
+def predict(
+    scans: str,
+    *,
+    bundle: str,
+    output: str | None = None,
+    bundle_dir: str = FOLDER,
+    config_file: str | None = None,
+    **options: str,
+) -> None:
+    """Segment a NIfTI file, a folder of them, or the test images of a data set.
+
+    Args:
+        scans: the file or folder.
+        bundle: its folder, or its name.
+        output: the folder of the label maps; by default `eval` in the bundle's.
+        bundle_dir: the folder that holds your bundles.
+        config_file: laid over the bundle's own; several as "['a.json','b.json']".
+        options: any entry of the bundle's configuration, such as --checkpoint FILE, --device cpu.
+    """
+    if not Path(scans).exists():
+        raise FileNotFoundError(f"scans is {scans!r}, expected a file or a folder that is there")
+    told = {"dataset_dir": scans, **({} if output is None else {"output_dir": output})}
+    twice = sorted(told.keys() & options.keys())
+    if twice:
+        raise ValueError(f"{twice[0]} is given twice: here it is the scans' place, or --output")
+    folder = find_bundle(bundle, bundle_dir)
+    run_line(_command("evaluating", folder, ["inference.json"], config_file, told | options))
+
+
+def training_of(bundle: Path, config_file: str | None = None, options: Mapping[str, str] | None = None) -> list[str]:
+    """The arguments of `python -m monai.bundle` that train a bundle."""
+    return _command("training", bundle, ["train.json"], config_file, options or {})
+
+
+def line_of(arguments: Sequence[str]) -> str:
+    """What somebody would type."""
+    return f"python -m monai.bundle {shlex.join(arguments)}"
+
+
+def run_line(arguments: Sequence[str]) -> None:
+    """Print `python -m monai.bundle` with its arguments, run it, and end as it does where it fails."""
+    print(line_of(arguments), flush=True)
+    process = subprocess.Popen([sys.executable, "-m", "monai.bundle", *arguments])
+    before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    try:
+        while True:
+            try:
+                status = process.wait()
+                break
+            except KeyboardInterrupt:  # which reached the run as well: it ends by itself
+                continue
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if status != 0:
+        raise SystemExit(status if status > 0 else 128 - status)
+
+
+def _command(
+    run_id: str, bundle: Path, files: Sequence[str], overlays: str | None, options: Mapping[str, str]
+) -> list[str]:
+    """The arguments of `python -m monai.bundle`."""
+    paths = [str(bundle / "configs" / name) for name in files] + _overlays(overlays)
+    words = ["run", run_id, "--config_file", paths[0] if len(paths) == 1 else str(paths), "--bundle_root", str(bundle)]
+    return words + [word for name, value in options.items() for word in (f"--{name}", value)]
+
+
+def _overlays(files: str | None) -> list[str]:
+    """Paths; one such as configs/networks/unet.json is that of the package, where there is no file of this name."""
+    if files is None:
+        return []
+    try:
+        listed = [str(file) for file in ast.literal_eval(files)] if files.startswith("[") else [files]
+    except (ValueError, SyntaxError):
+        raise ValueError(f"config_file is {files!r}, expected a path, or several as ['a.json','b.json']") from None
+    return [file if Path(file).is_file() else _of_the_package(file) for file in listed]
+
+
+def _of_the_package(file: str) -> str:
+    path = installed.root() / file
+    if not path.is_file():
+        raise FileNotFoundError(f"config_file {file!r} does not exist, neither here nor in {installed.root()}")
+    return str(path)
+
+
+def _folds(folds: str, dataset_dir: Path) -> list[int]:
+    """The numbers of the folds.
+
+    Raises:
+        ValueError: neither numbers nor `all`, or the data set has none.
+    """
+    if folds == ALL:
+        from rep3d.data.lists import count_folds  # here, not above: it takes seconds
+
+        return list(range(count_folds(dataset_dir)))
+    if not all(number.isdecimal() for number in folds.split(",")):
+        raise ValueError(f"folds is {folds!r}, expected {ALL}, or numbers such as 0,2")
+    return [int(number) for number in folds.split(",")]

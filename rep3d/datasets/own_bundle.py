@@ -1,0 +1,332 @@
+"""A bundle for a folder of somebody's own scans and labels.
+
+    NAME/NAME.json            what was decided, in the form of configs/datasets; what a person changes there stays
+    NAME/configs, docs, ...   the bundle, rendered from it
+    NAME/data                 dataset.json with the places of the files, splits.json, and what was found in them
+
+No scan is copied. Label maps are, where their ids have holes: a network's classes are numbered without.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+
+from rep3d.data import splits
+from rep3d.data.layouts import FILE
+from rep3d.datasets.bundle_readme import OWN
+from rep3d.datasets.downloads import Scan
+from rep3d.datasets.fingerprint import CaseFacts, summary, write_fingerprint
+from rep3d.datasets.machine import Machine
+from rep3d.datasets.planning import Plan, Schedule, plan_bundle, wrong_spacings
+from rep3d.datasets.preparation import CHECKED, check_pairs
+from rep3d.datasets.rendering import merge, read_fragment, render_file
+from rep3d.datasets.sources import IDS, NO_LABELS, Source, one_channel, read_source
+from rep3d.files import read_json, whole_file, write_json, write_text
+from rep3d.io.nifti import label_image, read_volume
+
+NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+DECIDED = "decided.json"  # in data: what was written last, to tell what a person has changed since
+SHOWN = 5  # problems, in a message
+
+
+class NewBundle(NamedTuple):
+    """What `new_bundle` made."""
+
+    folder: Path
+    layout: str
+    cases: int
+    label_names: Sequence[str]
+    plan: Plan
+    notes: Sequence[str]  # what somebody should know
+    problems: Mapping[str, Sequence[str]]  # by case; these were left out
+    kept: Sequence[str]  # keys of NAME.json that a person has changed
+
+
+class Labels(NamedTuple):
+    """What the ids of label maps become.
+
+    Args:
+        names: of the ids 0, 1, ... of the bundle.
+        ids: those of the label maps, in the same order.
+    """
+
+    names: list[str]
+    ids: list[int]
+
+    @property
+    def have_holes(self) -> bool:
+        """Whether the label maps are to be numbered anew."""
+        return self.ids != list(range(len(self.ids)))
+
+
+def new_bundle(
+    name: str,
+    source: Path,
+    bundle_dir: Path,
+    *,
+    root: Path,
+    machine: Machine,
+    modality: str | None = None,
+    channel: str | None = None,
+    label_names: Sequence[str] | None = None,
+    schedule: Schedule | None = None,
+) -> NewBundle:
+    """Make a bundle, or make it anew with what a person has changed in its NAME.json.
+
+    Args:
+        name: of the bundle.
+        source: the folder of the data set; nothing is written there.
+        bundle_dir: receives the bundle, in a folder of its name.
+        root: the folder that holds our configs.
+        machine: where it will train.
+        modality: CT or MR, where it is known.
+        channel: which of several images of a case.
+        label_names: of the ids 1, 2, ..., where the data set has no file that tells them.
+        schedule: how long it is to train, where that was measured.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        FileExistsError: there is something else of that name.
+        ValueError: the name, the layout, or no case that can be used; or as `plan_bundle`.
+    """
+    folder = bundle_dir / name
+    _check_name(name, folder, source, root)
+    found = read_source(source)
+    scans, problems, channel = one_channel(found, channel)
+    names = _given_names(label_names) if label_names else found.label_names
+    memory = folder / "data" / CHECKED
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    facts, of_files = check_pairs(scans, max(names) + 1 if names else len(IDS), memory)
+    problems |= of_files
+    if facts:
+        of_spacings = wrong_spacings(facts)
+        problems |= of_spacings
+        facts = [fact for fact in facts if fact.case not in of_spacings]
+    if not facts:
+        raise ValueError(f"source {str(source)!r}: no case can be used: {_some(problems)}")
+    labels, notes = _read_labels(facts, names)
+    facts = [fact._replace(voxels=_counts(fact, labels.ids)) for fact in facts]
+    patient_of = {case.name: case.patient for case in found.cases}
+    good = {fact.case for fact in facts}
+    plan = plan_bundle(
+        facts,
+        machine,
+        patients=len({patient_of[case] for case in good}),
+        told=_told(found, channel),
+        modality=modality,
+        schedule=schedule,
+    )
+    notes += _unlabelled(found)
+    if _write_data(folder / "data", name, [scan for scan in scans if scan.case in good], labels, plan, patient_of):
+        notes.append(f"data/{splits.FILE} is yours, and stays")
+    kept = _write_dataset_file(folder, name, _dataset_file(name, source, channel, labels.names, plan, len(facts)))
+    for path, text in render_file(root, folder / f"{name}.json").items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        write_text(folder / path, text)
+    write_fingerprint(facts, labels.names, folder / "data")
+    made = NewBundle(folder, found.layout, len(facts), labels.names, plan, notes, problems, kept)
+    write_text(folder / "data/report.md", f"{report(made)}\n\n{summary(facts, labels.names)}")
+    return made
+
+
+def report(made: NewBundle) -> str:
+    """What was found and decided, a line each, in Markdown."""
+    labels = ", ".join(f"{i} {name}" for i, name in enumerate(made.label_names))
+    lines = [f"{made.cases} case(s): {made.layout}", f"labels: {labels}"]
+    lines += [f"{decision.what}: {decision.why}" for decision in made.plan.decisions]
+    lines += [f"{key} is yours, from {made.folder.name}.json" for key in made.kept]
+    parts = [f"# {made.folder.name}", "\n".join(f"- {line}" for line in lines)]
+    if made.notes:
+        parts.append("## Please note\n" + "\n".join(f"- {note}" for note in made.notes))
+    if made.problems:
+        told = [f"- {text}" for texts in made.problems.values() for text in texts]
+        parts.append(f"## Left out: {len(made.problems)} case(s)\n" + "\n".join(told))
+    return "\n\n".join(parts)
+
+
+def _check_name(name: str, folder: Path, source: Path, root: Path) -> None:
+    if not NAME.fullmatch(name):
+        raise ValueError(f"name is {name!r}, expected letters, digits, _, . and -")
+    if (root / "configs/datasets" / f"{name}.json").is_file():
+        raise ValueError(f"name is {name!r}, which is a bundle that comes with the package: choose another")
+    own = folder / f"{name}.json"
+    if own.is_file():
+        before = read_fragment(own).get("data", {}).get("source")
+        if before != os.path.abspath(source):
+            raise FileExistsError(f"{folder} is of the source {before!r}, got {str(source)!r}: choose another name")
+    elif folder.exists() and {path.name for path in folder.iterdir()} - {"data"}:
+        raise FileExistsError(f"{folder} is there already, and no bundle of `rep3d new`: choose another name")
+
+
+def _given_names(names: Sequence[str]) -> dict[int, str]:
+    if len({*names, "background"}) <= len(names) or not all(names):
+        raise ValueError(f"labels are {', '.join(names)}, expected a name for each of the ids 1, 2, ... once")
+    return dict(enumerate(["background", *names]))
+
+
+def _read_labels(facts: Sequence[CaseFacts], names: Mapping[int, str] | None) -> tuple[Labels, list[str]]:
+    """The labels, and what somebody should know of them.
+
+    Raises:
+        ValueError: nothing is labelled.
+    """
+    cases_with = np.array([np.array(fact.voxels) > 0 for fact in facts]).sum(axis=0)
+    ids = sorted(names) if names else [0, *(i for i in np.flatnonzero(cases_with).tolist() if i)]
+    if not cases_with[1:].any():
+        raise ValueError(f"all label maps are empty: {NO_LABELS}")
+    labels = Labels([(names or {0: "background"}).get(i, f"label {i}") for i in ids], ids)
+    notes = []
+    if not names:
+        notes.append("no file tells the labels' names: give them with --labels, in the order of their ids")
+    for i, name in zip(ids[1:], labels.names[1:], strict=True):
+        if cases_with[i] == 0:
+            notes.append(f"label {name!r} occurs in no case: nothing can be learned of it")
+        elif cases_with[i] == 1 and len(facts) > 1:
+            (case,) = (fact.case for fact in facts if fact.voxels[i])
+            notes.append(f"label {name!r} occurs in one case, {case}: it can be learned or judged, not both")
+    if labels.have_holes:
+        became = ", ".join(f"{old} becomes {new}" for new, old in enumerate(ids) if old != new)
+        notes.append(f"the label ids have holes, and a bundle's have none: {became}")
+    return labels, notes
+
+
+def _counts(fact: CaseFacts, ids: Sequence[int]) -> list[int]:
+    """Voxels of the bundle's ids."""
+    return [fact.voxels[i] for i in ids]
+
+
+def _told(source: Source, channel: str) -> tuple[str, ...]:
+    return (channel,) if channel in source.told else source.told
+
+
+def _unlabelled(source: Source) -> list[str]:
+    bare = [case.name for case in source.cases if case.label is None]
+    return [f"{len(bare)} image(s) have no label and train nothing, such as {bare[0]}"] if bare else []
+
+
+def _some(problems: Mapping[str, Sequence[str]]) -> str:
+    texts = [text for texts in problems.values() for text in texts]
+    more = f" and {len(texts) - SHOWN} more" if len(texts) > SHOWN else ""
+    return "; ".join(texts[:SHOWN]) + more
+
+
+# --- what is written
+
+
+def _write_data(
+    folder: Path, name: str, scans: Sequence[Scan], labels: Labels, plan: Plan, patient_of: Mapping[str, str]
+) -> bool:
+    """Write dataset.json and splits.json; whether the latter is a person's, and stays.
+
+    Raises:
+        ValueError: it names a case that there is no longer.
+    """
+    cases, memory = [scan.case for scan in scans], read_json(folder / DECIDED)
+    path = folder / splits.FILE
+    is_own = path.is_file() and read_fragment(path) != memory.get("splits")
+    if is_own:
+        splits.read_splits(path, cases)
+    training = []
+    for scan in scans:
+        label = _renumbered(scan, labels, folder / "labels") if labels.have_holes else scan.label
+        entry = {"image": os.path.abspath(scan.image), "label": os.path.abspath(str(label)), "case": scan.case}
+        training.append(entry)
+    names = {str(i): text for i, text in enumerate(labels.names)}
+    write_json(folder / FILE, {"name": name, "labels": names, "training": training})
+    if not is_own:
+        one = [{"train": cases, "val": []}]
+        folds = splits.make_folds(cases, plan.folds, patients=patient_of) if plan.folds > 1 else one
+        write_json(path, folds)
+        write_json(folder / DECIDED, {**memory, "splits": folds})
+    return is_own
+
+
+def _renumbered(scan: Scan, labels: Labels, folder: Path) -> Path:
+    """A copy of a label map whose ids have no holes, on the same grid."""
+    voxels, geometry = read_volume(str(scan.label))
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{scan.case}.nii.gz"
+    anew = np.searchsorted(labels.ids, voxels.astype(np.int64)).astype(np.uint8)
+    with whole_file(path) as temporary:
+        nib.save(label_image(anew, geometry), temporary)
+    return path
+
+
+def _dataset_file(
+    name: str, source: Path, channel: str, label_names: Sequence[str], plan: Plan, cases: int
+) -> dict[str, Any]:
+    """What NAME.json says, without what a person has changed there."""
+    validation = round(cases / plan.folds) if plan.folds > 1 else 0
+    without: dict[str, Any] = {} if plan.folds > 1 else {"validate": {"dataset": {"data": []}}}
+    organs = ", ".join(label_names[1:])
+    return {
+        "network": plan.network,
+        "recipe": list(plan.recipes),
+        "common": {
+            "label_names": list(label_names),
+            "spacing": list(plan.spacing),
+            "intensity_window": plan.intensity_window,
+            "patch_size": list(plan.patch_size),
+            "sw_batch_size": plan.sw_batch_size,
+        },
+        "train": {
+            "epochs": plan.epochs,
+            "val_interval": plan.val_interval,
+            "batch_size": plan.batch_size,
+            "learning_rate": plan.learning_rate,
+            "cache_num": plan.cache_num,
+            "num_workers": plan.num_workers,
+            **without,
+        },
+        "data": {
+            "layout": OWN,
+            "source": os.path.abspath(source),
+            "channel": channel,
+            "split": {"training": cases - validation, "validation": validation, "test": 0},
+            "folds": plan.folds,
+        },
+        "metadata": {
+            "name": name,
+            "task": f"Segmentation of {organs} in {plan.modality}",
+            "modality": plan.modality,
+            "data_source": "own data",
+        },
+    }
+
+
+def _write_dataset_file(folder: Path, name: str, decided: dict[str, Any]) -> list[str]:
+    """Write NAME.json; the keys that a person has changed since it was written last, and that stay so."""
+    path, memory = folder / f"{name}.json", folder / "data" / DECIDED
+    last = read_json(memory).get("dataset", {})
+    changes = _changes(read_fragment(path), last) if path.is_file() else {}
+    write_json(path, merge(decided, changes))
+    write_json(memory, {**read_json(memory), "dataset": decided})
+    return list(_keys(changes))
+
+
+def _changes(now: dict[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that are not as they were written last."""
+    found = {}
+    for key, value in now.items():
+        before = last.get(key)
+        if isinstance(value, dict) and isinstance(before, Mapping):
+            if nested := _changes(value, before):
+                found[key] = nested
+        elif value != before:
+            found[key] = value
+    return found
+
+
+def _keys(changes: Mapping[str, Any], prefix: str = "") -> list[str]:
+    return [
+        key
+        for name, value in changes.items()
+        for key in (_keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"])
+    ]

@@ -1,0 +1,299 @@
+"""What a bundle for a data set should look like, from the data set's fingerprint: each choice with its reason.
+
+Everything here is arithmetic on `rep3d.datasets.fingerprint.CaseFacts`; no file is opened.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+
+from rep3d.datasets.fingerprint import CaseFacts
+from rep3d.datasets.machine import Machine
+
+CT, MR = "CT", "MR"
+AIR = -200.0  # Hounsfield units: an image whose darkest percent lies below is a CT
+ANISOTROPIC = 3.0  # ratio of two spacings, from which on the larger is taken finer, as nnU-Net does it
+FINER = 10.0  # percentile of such a spacing
+TENFOLD = 10.0  # ratio of two spacings in all axes, of which one must be wrong
+WINDOW = (0.5, 99.5)  # percentiles of the labelled voxels
+FOLDS = 5
+DIVISOR = 16  # of the edges of a patch; twice as much is the least, so that no stage has a single voxel
+BATCH_SIZE = 2
+SPARE = 0.8  # of the memory: what a training may take
+VALIDATIONS = 20  # in a training
+CACHE = 0.25  # of the computer's memory
+
+
+class Decision(NamedTuple):
+    """Why something was chosen, in a line for people."""
+
+    what: str
+    why: str
+
+
+class Schedule(NamedTuple):
+    """How many epochs, how many of them between two validations, and why."""
+
+    epochs: int
+    val_interval: int
+    why: str
+
+
+class Budget(NamedTuple):
+    """A network, and what a training step takes: fixed bytes and those for each voxel of a batch.
+
+    Measured in float32 (`scripts/benchmark_network.py`; of `rep3d_tiny` the memory of a process): an upper bound for
+    half precision.
+    """
+
+    network: str
+    fixed: float
+    per_voxel: float
+    most_voxels: int  # of a patch, whatever the memory
+    learning_rate: float
+    epochs: int
+    num_workers: int
+    windows: int  # of inference at once
+
+
+SMALL = Budget("rep3d_tiny", 0.9e9, 2.2e3, 64 * 48 * 48, 0.002, 100, 0, 4)
+PAPER = Budget("rep3d", 1.5e9, 5.2e3, 128 * 128 * 128, 0.0001, 600, 2, 1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What goes into the data set's file, and the decisions behind it."""
+
+    network: str
+    recipes: Sequence[str]
+    modality: str
+    spacing: Sequence[float]
+    intensity_window: Sequence[float] | None
+    patch_size: Sequence[int]
+    sw_batch_size: int
+    batch_size: int
+    cache_num: int
+    epochs: int
+    val_interval: int  # 0 where nothing validates
+    learning_rate: float
+    num_workers: int
+    folds: int
+    decisions: Sequence[Decision]
+
+
+def plan_bundle(
+    facts: Sequence[CaseFacts],
+    machine: Machine,
+    *,
+    patients: int,
+    told: Sequence[str] = (),
+    modality: str | None = None,
+    schedule: Schedule | None = None,
+) -> Plan:
+    """Decide.
+
+    Args:
+        facts: of the good cases, at least one of which has something labelled.
+        machine: where it will train.
+        patients: how many the cases are of.
+        told: what the data set's own file calls its channels.
+        modality: CT or MR, where the user knows; MR stands for all that has no units.
+        schedule: how long it is to train, where that was measured.
+
+    Raises:
+        ValueError: some cases look like CT and others do not, or the memory is too small for any patch.
+    """
+    kind, of_kind = choose_modality(facts, told, modality)
+    spacing, of_spacing = choose_spacing(facts)
+    window, of_window = choose_window(facts, kind)
+    budget = PAPER if machine.has_gpu else SMALL
+    patch, batch, of_patch = choose_patch(facts, spacing, budget, machine)
+    epochs, val_interval, of_epochs = schedule or Schedule(
+        budget.epochs, budget.epochs // VALIDATIONS, "of 50 steps each; --hours 2 chooses them by time"
+    )
+    folds, of_folds = choose_folds(patients)
+    shape = median_shape(facts, spacing)
+    cached = min(len(facts), int(CACHE * machine.host_memory / (8 * math.prod(shape))))
+    decisions = [
+        of_kind,
+        Decision("orientation RAS", _orientations(facts)),
+        of_spacing,
+        of_window,
+        Decision(f"network {budget.network}", f"for {machine.told}"),
+        *of_patch,
+        of_folds,
+        Decision(f"{epochs} epochs", of_epochs),
+    ]
+    return Plan(
+        network=budget.network,
+        recipes=["automatic", "window" if window else "z_score"],
+        modality=kind,
+        spacing=spacing,
+        intensity_window=window,
+        patch_size=patch,
+        sw_batch_size=budget.windows,
+        batch_size=batch,
+        cache_num=cached,
+        epochs=epochs,
+        val_interval=val_interval if folds > 1 else 0,
+        learning_rate=budget.learning_rate,
+        num_workers=budget.num_workers,
+        folds=folds,
+        decisions=decisions,
+    )
+
+
+def choose_modality(facts: Sequence[CaseFacts], told: Sequence[str], modality: str | None) -> tuple[str, Decision]:
+    """CT, which has units, or MR, for all else.
+
+    Raises:
+        ValueError: some cases look like CT and others do not, and nobody says what they are.
+    """
+    if modality is not None:
+        return modality, Decision(f"modality {modality}", "you said so")
+    looks = {fact.case: fact.percentiles[0] < AIR for fact in facts}
+    ct, other = ([case for case, is_ct in looks.items() if is_ct == value] for value in (True, False))
+    if told:
+        kind = CT if any(re.search(r"\bct\b", name, re.IGNORECASE) for name in told) else MR
+        doubtful = other if kind == CT else ct
+        doubt = f"; {len(doubtful)} case(s) do not look so, such as {doubtful[0]}" if doubtful else ""
+        return kind, Decision(f"modality {kind}", f"the data set's file calls it {', '.join(told)}{doubt}")
+    if ct and other:
+        raise ValueError(
+            f"{len(ct)} case(s) have the air of CT, such as {ct[0]}, and {len(other)} have not, such as {other[0]}: "
+            "expected one modality, or --modality CT or MR for all"
+        )
+    if ct:
+        return CT, Decision(f"modality {CT}", f"in all cases voxels lie below {AIR:g}, as air in Hounsfield units does")
+    return MR, Decision(f"modality {MR}", f"in no case voxels lie below {AIR:g}, as air in CT would")
+
+
+def choose_spacing(facts: Sequence[CaseFacts]) -> tuple[list[float], Decision]:
+    """The median of each RAS axis; of an axis much coarser than another a finer one."""
+    spacings = np.array([ras_spacing(fact) for fact in facts])
+    chosen = np.median(spacings, axis=0)
+    why = f"median of {len(facts)} case(s)"
+    coarse = int(chosen.argmax())
+    if chosen[coarse] >= ANISOTROPIC * chosen.min() and len(facts) > 1:
+        chosen[coarse] = np.percentile(spacings[:, coarse], FINER)
+        axis = ("first", "second", "third")[coarse]
+        why += f"; the {axis} axis is anisotropic, so its {FINER:g}th percentile"
+    spread = spacings.max(axis=0) / spacings.min(axis=0)
+    if spread.max() >= ANISOTROPIC:
+        why += f"; they differ by up to {spread.max():.2g} times"
+    rounded = [float(f"{value:.4g}") for value in chosen]
+    return rounded, Decision(f"spacing {' x '.join(f'{value:.2f}' for value in rounded)} mm", why)
+
+
+def wrong_spacings(facts: Sequence[CaseFacts]) -> dict[str, list[str]]:
+    """The cases whose voxels are ten times as large or small as most, along all axes: their headers must be wrong.
+
+    Raises:
+        ValueError: half of them are, so that nobody knows which.
+    """
+    spacings = np.array([ras_spacing(fact) for fact in facts])
+    ratios = spacings / np.percentile(spacings, 50, axis=0, method="lower")
+    off = (ratios >= TENFOLD).all(axis=1) | (ratios <= 1 / TENFOLD).all(axis=1)
+    cases = [fact.case for fact, is_off in zip(facts, off, strict=True) if is_off]
+    if 2 * len(cases) >= len(facts):
+        good = next(fact.case for fact, is_off in zip(facts, off, strict=True) if not is_off)
+        raise ValueError(
+            f"the voxels of {cases[0]} and of {good} differ tenfold along all axes, and so do those of half of the "
+            "cases: the headers of some must be wrong"
+        )
+    return {case: [f"{case}: voxels ten times as large or small as those of most cases"] for case in cases}
+
+
+def choose_window(facts: Sequence[CaseFacts], modality: str) -> tuple[list[float] | None, Decision]:
+    """The intensities that become 0 and 1; None for the z-score."""
+    if modality != CT:
+        why = f"{modality} has no units; percentiles 0.05 to 99.95 before, so that no single voxel decides"
+        return None, Decision("intensity z-scored per case", why)
+    pooled = [value for fact in facts for value in fact.foreground_quantiles]
+    low, high = (math.floor(np.percentile(pooled, WINDOW[0])), math.ceil(np.percentile(pooled, WINDOW[1])))
+    window = [float(low), float(max(high, low + 1))]
+    why = f"percentiles {WINDOW[0]} and {WINDOW[1]} of the labelled voxels of all cases"
+    return window, Decision(f"intensity window {window[0]:g} to {window[1]:g} HU", why)
+
+
+def choose_patch(
+    facts: Sequence[CaseFacts], spacing: Sequence[float], budget: Budget, machine: Machine
+) -> tuple[list[int], int, list[Decision]]:
+    """Edges that the network takes, towards the median image; smaller where the memory asks for it. And the batch.
+
+    Raises:
+        ValueError: the memory is too small for the least patch.
+    """
+    shape = median_shape(facts, spacing)
+    least = 2 * DIVISOR
+    patch = [max(least, DIVISOR * math.ceil(n / DIVISOR)) for n in shape]
+    room = (SPARE * machine.memory - budget.fixed) / budget.per_voxel  # voxels of a batch
+    batch = BATCH_SIZE if room >= BATCH_SIZE * least**3 else 1
+    most = min(budget.most_voxels, int(room / batch))
+    if most < least**3:
+        needed = (budget.fixed + budget.per_voxel * least**3) / SPARE
+        raise ValueError(
+            f"{machine.told} is too small: a step of {budget.network} with the least patch, {_by([least] * 3)} voxels, "
+            f"takes {needed / 1e9:.1f} GB"
+        )
+    while math.prod(patch) > most:
+        larger = [axis for axis in range(3) if patch[axis] > least]
+        patch[max(larger, key=lambda axis: (patch[axis] / shape[axis], patch[axis]))] -= DIVISOR
+    takes = budget.fixed + budget.per_voxel * batch * math.prod(patch)
+    why = f"the median image has {_by(shape)} voxels then, and the network takes multiples of {DIVISOR} from {least}"
+    fits = f"a step then takes about {takes / 1e9:.1f} GB of {machine.memory / 1e9:.1f} GB"
+    return patch, batch, [Decision(f"patch size {_by(patch)}", why), Decision(f"batch size {batch}", fits)]
+
+
+def choose_folds(patients: int) -> tuple[int, Decision]:
+    """Five, or with few patients fewer; 1 for one, which leaves nothing to validate with."""
+    if patients == 1:
+        return 1, Decision("no validation", f"there is 1 patient, and 2 are needed, for {FOLDS} folds {FOLDS}")
+    folds = min(FOLDS, patients)
+    needed = (
+        f", and {FOLDS} folds need {FOLDS}"
+        if folds < FOLDS
+        else ", each of whom validates once; data/splits.json is yours to edit"
+    )
+    return folds, Decision(f"{folds} folds", f"there are {patients} patients{needed}")
+
+
+def median_shape(facts: Sequence[CaseFacts], spacing: Sequence[float]) -> list[int]:
+    """Voxels along the RAS axes after resampling."""
+    shapes = [
+        [
+            max(1, round(n * own / new))
+            for n, own, new in zip(_ras(fact, fact.shape), ras_spacing(fact), spacing, strict=True)
+        ]
+        for fact in facts
+    ]
+    return [int(n) for n in np.median(shapes, axis=0)]
+
+
+def ras_spacing(fact: CaseFacts) -> list[float]:
+    """Of a case, along the axes right, anterior, superior."""
+    return _ras(fact, fact.spacing)
+
+
+def _ras(fact: CaseFacts, values: Sequence[Any]) -> list[Any]:
+    """What belongs to the axes of the file, by the axes right, anterior, superior."""
+    axes = nib.orientations.axcodes2ornt(tuple(fact.orientation))[:, 0].astype(int)
+    found = dict(zip(axes.tolist(), values, strict=True))
+    return [found[axis] for axis in range(3)]
+
+
+def _orientations(facts: Sequence[CaseFacts]) -> str:
+    counts: Mapping[str, int] = Counter(fact.orientation for fact in facts)
+    return f"all are turned to it; they are {', '.join(f'{name} ({count})' for name, count in counts.items())}"
+
+
+def _by(sides: Sequence[int]) -> str:
+    return "x".join(map(str, sides))

@@ -1,0 +1,385 @@
+"""The cases of a folder of somebody's own, whatever its layout: which images and which label each has.
+
+Known are the Medical Segmentation Decathlon, versions 1 and 2 of nnU-Net, a folder of images beside one of labels, the
+label app's studies, and a folder for each patient, as BIDS has them. Nothing is opened but `dataset.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rep3d.data.cases import CHANNEL, SUFFIXES, case_name, case_names, file_name
+from rep3d.data.layouts import FILE, list_scans, read_dataset_json, what_else
+from rep3d.datasets.downloads import Scan
+from rep3d.files import read_json
+
+IMAGE = "image"  # the channel of data sets that name none
+IMAGE_FOLDERS = {"image", "images", "imgs", "scan", "scans", "volumes", "imagestr"}
+LABEL_FOLDERS = {"label", "labels", "mask", "masks", "seg", "segs", "segmentation", "segmentations", "gt", "labelstr"}
+FOLDERS = "images and labels, or imagesTr and labelsTr"
+LABEL_WORDS = {"seg", "dseg", "label", "labels", "mask", "segmentation", "gt", "annotation"}  # in a label's name
+BY_PATIENT = "files beside each other, or a folder for each patient"
+WORDS = re.compile("|".join((r"^([A-Za-z]+)[_\-. ]", r"[_\-. ]?([A-Za-z]+)$")))  # the first of a name and the last
+CHANNEL_NUMBER = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's, behind the name of a case
+APP_LABELS, APP_VERSIONS = "labels/final", "labels/versions"  # of the label app's studies
+APP_CONVERTED = ".rep3d/converted"  # images there that are none in NIfTI elsewhere
+NO_LABELS = "no image has a label: segment with `rep3d predict`, or draw labels in the label app"
+IDS = range(256)  # of labels: the label maps that bundles write have one byte
+
+
+class Case(NamedTuple):
+    """One case of a source.
+
+    Args:
+        name: its files in the bundle are named after it.
+        images: by the name of their channel.
+        label: None where it has none.
+        patient: all cases of a patient go into the same part of a split.
+    """
+
+    name: str
+    images: Mapping[str, Path]
+    label: Path | None
+    patient: str
+
+
+class Source(NamedTuple):
+    """A folder of cases.
+
+    Args:
+        layout: in words.
+        cases: at least one has a label.
+        channels: names of what a case has images of.
+        label_names: by id, the background among them; None where only the label maps tell the ids.
+        told: what the data set's own file calls its channels; empty where it has none.
+    """
+
+    layout: str
+    cases: list[Case]
+    channels: tuple[str, ...]
+    label_names: dict[int, str] | None = None
+    told: tuple[str, ...] = ()
+
+
+def read_source(folder: Path) -> Source:
+    """The cases of a folder.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it has none of the layouts, no label, a case twice, or labels that a bundle cannot learn.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"source {str(folder)!r} does not exist: give the folder of the data set")
+    if (folder / FILE).is_file():
+        source = _described(folder, read_dataset_json(folder))
+    elif (folder / APP_LABELS).is_dir():
+        source = _studies(folder)
+    elif pairs := _folder_pairs(folder):
+        names = " and ".join(path.name for path in pairs[0])
+        source = _side_by_side(folder, pairs, f"the folders {names}")
+    else:
+        source = _by_patient(folder)
+    if all(case.label is None for case in source.cases):
+        hint = f"; the name of a label begins or ends with one of {', '.join(sorted(LABEL_WORDS))}"
+        raise ValueError(f"source {str(folder)!r}: {NO_LABELS}{hint if source.layout == BY_PATIENT else ''}")
+    return source._replace(cases=_uniquely_named(source.cases))
+
+
+def one_channel(source: Source, channel: str | None) -> tuple[list[Scan], dict[str, list[str]], str]:
+    """The cases that have a label, with one image each; what is wrong, by case; and the channel.
+
+    Args:
+        source: of one or several channels.
+        channel: by name; None: the only one.
+
+    Raises:
+        ValueError: there is no such channel, or several.
+    """
+    if channel is None and len(source.channels) > 1:
+        raise ValueError(
+            f"a case has several images: {', '.join(source.channels)}; a bundle takes one channel so far: choose it "
+            f"with --channel {source.channels[0]}"
+        )
+    chosen = channel or source.channels[0]
+    if chosen not in source.channels:
+        raise ValueError(f"channel is {chosen!r}, expected one of {', '.join(source.channels)}")
+    scans, problems = [], {}
+    for case in source.cases:
+        if case.label is None:
+            continue
+        if chosen in case.images:
+            scans.append(Scan(case.name, case.images[chosen], case.label))
+        else:
+            problems[case.name] = [f"{case.label}: there is no image of the channel {chosen!r} beside this label"]
+    return scans, problems, chosen
+
+
+# --- data sets that describe themselves
+
+
+def _described(folder: Path, dataset: Mapping[str, Any]) -> Source:
+    told = _in_order(dataset.get("channel_names") or dataset.get("modality") or {})
+    channels = told or (IMAGE,)
+    if len(set(channels)) < len(channels):
+        channels = tuple(f"{name}_{i}" for i, name in enumerate(channels))
+    own = dataset.get("dataset")
+    if isinstance(dataset.get("training"), list):
+        entries = [*dataset["training"], *(dataset.get("validation") or [])]
+        layout, cases = "Decathlon", [_listed(folder, entry, channels) for entry in entries]
+        if any(CHANNEL in path.name for case in cases for path in case.images.values()):
+            layout = "nnU-Net, version 1"
+    elif isinstance(own, Mapping):
+        layout, cases = "nnU-Net, version 2", [_own(folder, name, entry, channels) for name, entry in own.items()]
+    elif (folder / "labelsTr").is_dir():
+        layout = "nnU-Net, version 2"
+        cases = _cases_of(list_scans(folder / "imagesTr"), list_scans(folder / "labelsTr"), channels)
+    else:
+        raise ValueError(f'{folder / FILE}: lists no "training", and there is no folder labelsTr beside it')
+    return Source(layout, cases, channels, read_label_names(folder / FILE, dataset.get("labels")), told)
+
+
+def _in_order(names: Any) -> tuple[str, ...]:
+    """The names of {"0": name, "1": name}; of another form none."""
+    if not isinstance(names, Mapping) or not all(str(key).isdecimal() for key in names):
+        return ()
+    return tuple(str(names[key]) for key in sorted(names, key=int))
+
+
+def _listed(folder: Path, entry: Any, channels: Sequence[str]) -> Case:
+    """A case of the list "training": images are listed, or as nnU-Net's version 1 does it, named without channel."""
+    if not isinstance(entry, Mapping) or not entry.get("image"):
+        raise ValueError(f'{folder / FILE}: lists {entry!r}, expected {{"image": path, "label": path}}')
+    listed = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
+    paths = [_within(folder, path) for path in listed]
+    name = str(entry.get("case") or case_name(paths[0]).removesuffix(CHANNEL))
+    if len(paths) == 1 and not paths[0].exists():
+        numbered = [_with_number(paths[0], number) for number in range(len(channels))]
+        paths = numbered if any(path.exists() for path in numbered) else paths
+    if len(paths) not in (1, len(channels)):
+        raise ValueError(f"{folder / FILE}: {name} has {len(paths)} images, expected {len(channels)}, one a channel")
+    label = entry.get("label")
+    images = dict(zip(channels, paths, strict=False))
+    return Case(name, images, None if label is None else _within(folder, label), str(entry.get("patient", name)))
+
+
+def _within(folder: Path, path: Any) -> Path:
+    if not isinstance(path, str):
+        raise ValueError(f"{folder / FILE}: lists {path!r}, expected a path")
+    return Path(os.path.normpath(folder / path))
+
+
+def _with_number(path: Path, number: int) -> Path:
+    name = case_name(path)
+    return path.with_name(f"{name}_{number:04d}{path.name.removeprefix(name)}")
+
+
+def _own(folder: Path, name: str, entry: Any, channels: Sequence[str]) -> Case:
+    """A case of nnU-Net's list of files that lie elsewhere."""
+    images = entry.get("images") if isinstance(entry, Mapping) else None
+    if not isinstance(images, list) or len(images) != len(channels) or "label" not in entry:
+        expected = f'{{"images": [{len(channels)} path(s)], "label": path}}'
+        raise ValueError(f'{folder / FILE}: {name!r} of "dataset" is {entry!r}, expected {expected}')
+    paths = [_within(folder, path) for path in images]
+    return Case(name, dict(zip(channels, paths, strict=True)), _within(folder, entry["label"]), name)
+
+
+def read_label_names(path: Path, labels: Any) -> dict[int, str] | None:
+    """The names of label ids, from {"1": name}, the Decathlon's way, or {name: 1}, that of nnU-Net's version 2.
+
+    Raises:
+        ValueError: they are none; or regions, or an ignore label, which bundles do not know yet.
+    """
+    if labels is None:
+        return None
+    if not isinstance(labels, Mapping):
+        raise ValueError(f'{path}: "labels" is {labels!r}, expected {{"1": name}} or {{name: 1}}')
+    pairs = [(key, value) if str(key).isdecimal() else (value, key) for key, value in labels.items()]
+    regions = [name for ids, name in pairs if isinstance(ids, list)]
+    if regions:
+        raise ValueError(
+            f'{path}: "labels" has the region {regions[0]!r}, of several ids; a bundle learns one id a label so far'
+        )
+    wrong = [f"{name}: {i}" for i, name in pairs if not str(i).isdecimal() or int(i) not in IDS]
+    if wrong:
+        raise ValueError(f'{path}: "labels" has {wrong[0]}, expected whole numbers from 0 to {IDS[-1]}')
+    names = {int(i): str(name).strip() for i, name in pairs}
+    if "ignore" in (name.lower() for name in names.values()):
+        raise ValueError(f'{path}: "labels" has the label "ignore"; a bundle learns from whole label maps so far')
+    if len(names) < len(pairs) or len({name.lower() for name in names.values()}) < len(names):
+        raise ValueError(f'{path}: "labels" has an id or a name twice: {dict(labels)}')
+    return {0: "background"} | dict(sorted(names.items()))
+
+
+# --- data sets that are told by their folders
+
+
+def _folder_pairs(folder: Path) -> list[tuple[Path, Path]]:
+    """The folders of images with those of their labels; of a folder that was split by hand, training and validation.
+
+    Raises:
+        ValueError: several folders may hold the images.
+    """
+    parts = [(folder / f"images{part}", folder / f"labels{part}") for part in ("Tr", "Val")]
+    if all(path.is_dir() for path in parts[0]):
+        return [pair for pair in parts if all(path.is_dir() for path in pair)]
+    below = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+    found = [[path for path in below if path.name.lower() in names] for names in (IMAGE_FOLDERS, LABEL_FOLDERS)]
+    if not all(found):
+        return []
+    for paths in found:
+        if len(paths) > 1:
+            raise ValueError(f"{paths[0]} or {paths[1]}? expected one folder each of {FOLDERS}")
+    return [(found[0][0], found[1][0])]
+
+
+def _side_by_side(folder: Path, pairs: Sequence[tuple[Path, Path]], layout: str) -> Source:
+    cases = [case for images, labels in pairs for case in _cases_of(list_scans(images), list_scans(labels))]
+    if not cases:
+        raise ValueError(
+            f"source {str(folder)!r}: {pairs[0][0]} holds no .nii.gz or .nii files{what_else(pairs[0][0])}"
+        )
+    return Source(layout, cases, _channels_of(cases))
+
+
+def _studies(folder: Path) -> Source:
+    """The label app's studies: the labels that were submitted last, with the names that the app kept with them.
+
+    Raises:
+        ValueError: the labels are of several models, whose ids mean different things.
+    """
+    labels = list_scans(folder / APP_LABELS)
+    cases = _cases_of([*list_scans(folder), *list_scans(folder / APP_CONVERTED)], labels)
+    names_of: dict[str, Path] = {}
+    for label in labels:
+        told = sorted((folder / APP_VERSIONS / case_name(label)).glob("[0-9]*[0-9].json"))
+        names = read_json(told[-1]).get("label_names") if told else None
+        if names:
+            names_of.setdefault(json.dumps(names, sort_keys=True), told[-1])
+    if len(names_of) > 1:
+        first, second = list(names_of.values())[:2]
+        raise ValueError(f"{first} and {second} tell different label names, expected labels of one model")
+    known = [read_label_names(path, json.loads(names)) for names, path in names_of.items()]
+    return Source("the label app's studies", cases, _channels_of(cases), known[0] if known else None)
+
+
+def _cases_of(images: Iterable[Path], labels: Iterable[Path], channels: Sequence[str] = ()) -> list[Case]:
+    """The cases of images and labels, paired by their names.
+
+    Args:
+        channels: names by nnU-Net's numbers; the numbers themselves where there are none.
+
+    Raises:
+        ValueError: two files are of one case.
+    """
+    label_of: dict[str, Path] = {}
+    for label in labels:
+        _put(label_of, case_name(label), label)
+    bare = {_without_word(name): name for name in label_of}
+    images_of: dict[str, dict[str, Path]] = {}
+    for image in images:
+        name, number = _numbered(case_name(image), label_of.keys() | bare.keys())
+        channel = IMAGE if number is None else f"{number:04d}"
+        if channels:
+            channel = channels[number or 0] if (number or 0) < len(channels) else channel
+        _put(images_of.setdefault(name if name in label_of else bare.get(name, name), {}), channel, image)
+    names = sorted(images_of.keys() | label_of.keys())
+    return [Case(name, images_of.get(name, {}), label_of.get(name), name) for name in names]
+
+
+def _numbered(name: str, labels: Iterable[str]) -> tuple[str, int | None]:
+    """The case of an image, and the number of its channel where it has one: its label goes without it."""
+    match = CHANNEL_NUMBER.match(name)
+    if name in labels or match is None or match[1] not in labels:
+        return name, None
+    return match[1], int(match[2])
+
+
+def _by_patient(folder: Path) -> Source:
+    """Cases whose label lies beside their image or in a folder of the same patient, and has a word for its kind."""
+    groups: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.name.endswith(SUFFIXES) and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            groups.setdefault(_group(path.relative_to(folder)), []).append(path)
+    if not groups:
+        raise ValueError(
+            f"source {str(folder)!r} holds no .nii.gz or .nii files, expected a dataset.json, the folders {FOLDERS}, "
+            f"or a folder a patient{what_else(folder)}"
+        )
+    cases = [_case_of_group(name, paths) for name, paths in groups.items()]
+    if all(len(case.images) == 1 for case in cases):  # whatever they are called
+        cases = [case._replace(images=dict.fromkeys([IMAGE], *case.images.values())) for case in cases]
+    return Source(BY_PATIENT, cases, _channels_of(cases))
+
+
+def _group(path: Path) -> str:
+    """What the files of one case have in common: BIDS' subject and session, else the folder, else the bare name."""
+    entities = [part for part in path.parts[:-1] if re.match(r"(sub|ses)-", part)]
+    if entities:
+        return "_".join(dict.fromkeys(entities))
+    if len(path.parts) > 1:
+        return path.parts[0]
+    return _without_word(_numbered_stem(case_name(path)))
+
+
+def _numbered_stem(name: str) -> str:
+    match = CHANNEL_NUMBER.match(name)
+    return match[1] if match else name
+
+
+def _case_of_group(name: str, paths: Sequence[Path]) -> Case:
+    labels = [path for path in paths if _is_label(case_name(path))]
+    if len(labels) > 1:
+        raise ValueError(f"case {name!r} has several label maps, expected one: {labels[0]}, {labels[1]}")
+    images: dict[str, Path] = {}
+    for path in paths:
+        if path not in labels:
+            _put(images, _kind(case_name(path), name), path)
+    return Case(name, images, labels[0] if labels else None, name.partition("_ses-")[0])
+
+
+def _is_label(name: str) -> bool:
+    return _without_word(name) != name
+
+
+def _without_word(name: str) -> str:
+    """A label's name without the word, at its beginning or its end, that tells its kind."""
+    for match in WORDS.finditer(name):
+        if (match[1] or match[2]).lower() in LABEL_WORDS:
+            return name[: match.start()] + name[match.end() :]
+    return name
+
+
+def _kind(name: str, group: str) -> str:
+    """The part of a file's name that is not its case's."""
+    return name.removeprefix(group).strip("_-. ") or IMAGE
+
+
+def _channels_of(cases: Sequence[Case]) -> tuple[str, ...]:
+    return tuple(sorted({channel for case in cases for channel in case.images}))
+
+
+def _put(found: dict[str, Path], name: str, path: Path) -> None:
+    if name in found:
+        raise ValueError(f"{found[name]} and {path} are both {name!r}, expected one file: rename one")
+    found[name] = path
+
+
+def _uniquely_named(cases: Sequence[Case]) -> list[Case]:
+    """The cases, with names that become file names and tell them apart.
+
+    Raises:
+        ValueError: two are of one name, and their images' paths do not tell them apart either.
+    """
+    names = [file_name(case.name) for case in cases]
+    if len(set(names)) < len(names):
+        names = list(map(file_name, case_names([{"image": str(path)} for path in map(_place, cases)])))
+    return [case._replace(name=name) for case, name in zip(cases, names, strict=True)]
+
+
+def _place(case: Case) -> Path:
+    return next(iter([*case.images.values(), Path(case.name)]))

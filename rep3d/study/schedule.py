@@ -1,0 +1,106 @@
+"""How long a bundle's training takes on this computer, and how many epochs end within a time."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+
+from rep3d.data.lists import load_datalist
+from rep3d.datasets.planning import VALIDATIONS, Schedule
+from rep3d.files import read_json
+from rep3d.study.run import BundleRun, initialize_here
+
+WARM_UP, TIMED = 3, 12  # steps
+VALIDATING = 0.2  # of the time
+CASES, VALIDATED = 8, 3  # that are looked at, of the training and of the validation part
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of a training.
+
+    Args:
+        start: before the first step.
+        epoch: of an epoch's steps, and of what follows them but for the validation.
+        validation: of all validation cases.
+    """
+
+    start: float
+    epoch: float
+    validation: float
+
+    def seconds(self, epochs: int, val_interval: int) -> float:
+        """Of a training of so many epochs, which is validated after its last one in any case."""
+        return self.start + epochs * self.epoch + math.ceil(epochs / val_interval) * self.validation
+
+    def schedule(self, limit: float) -> Schedule:
+        """As many epochs as end within a time, of which validations take a fifth at most.
+
+        Args:
+            limit: seconds.
+
+        Raises:
+            ValueError: not even one epoch ends within it.
+        """
+        if self.seconds(1, 1) > limit:
+            raise ValueError(f"{limit:.0f} s are too short: one epoch ends after {self.seconds(1, 1):.0f} s")
+        room = limit - self.start
+        most = VALIDATIONS if self.validation == 0 else int(VALIDATING * room / self.validation)
+        validations = max(1, min(VALIDATIONS, most))
+        epochs = max(1, int((room - validations * self.validation) / self.epoch))
+        interval = math.ceil(epochs / validations)
+        hours = self.seconds(epochs, interval) / 3600
+        told = f"an epoch took {self.epoch:.1f} s, a validation {self.validation:.1f} s"
+        return Schedule(epochs, interval, f"end within {limit / 3600:g} h: {told}; together {hours:.2f} h")
+
+
+def time_training(bundle: Path) -> Timing:
+    """Train a bundle of `rep3d new` for some steps on its own data, and validate some cases; all of it is thrown away.
+
+    Args:
+        bundle: its folder.
+    """
+    config = read_json(bundle / "configs/train.json")
+    training = load_datalist(bundle / "data", "training")
+    validation = load_datalist(bundle / "data", "validation") if config["val_interval"] else []
+    seen = training[:CASES]
+    share = len(training) / len(seen)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {
+            "ckpt_dir": f"{folder}/models",
+            "output_dir": f"{folder}/eval",
+            "train#dataset#data": seen,
+            "validate#dataset#data": validation[:VALIDATED],
+            "cache_num": round(config["cache_num"] / share),
+            "epochs": 1,
+            "val_interval": 1,
+            "steps_per_epoch": WARM_UP + TIMED,
+        }
+        began = time.perf_counter()
+        workflow = initialize_here(BundleRun(bundle, "training", ["train.json"], settings))
+        start = time.perf_counter() - began
+        engines = map(workflow.parser.get_parsed_content, ("train#trainer", "validate#evaluator"))
+        steps, cases = map(_ends, engines)
+        workflow.run()
+        ended = time.perf_counter()
+        workflow.finalize()
+    step = (steps[-1] - steps[WARM_UP - 1]) / TIMED
+    times = [steps[-1], *cases]  # the first case makes ready for the others
+    case = (times[-1] - times[-2]) if len(times) > 1 else 0.0
+    return Timing(
+        start=start * share if config["cache_num"] else start,
+        epoch=config["steps_per_epoch"] * step + ended - times[-1],
+        validation=case * len(validation),
+    )
+
+
+def _ends(engine: Engine) -> list[float]:
+    """Takes the times at which iterations end."""
+    times: list[float] = []
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: times.append(time.perf_counter()))
+    return times

@@ -1,0 +1,140 @@
+"""`rep3d train`, `evaluate` and `predict`: the line of `python -m monai.bundle` that each runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from bundle_helpers import ROOT
+
+from rep3d.commands import main, running
+
+KITS = str(ROOT / "bundles/kits")
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    """What would be run."""
+    found = []
+    monkeypatch.setattr(running, "run_line", found.append)
+    return found
+
+
+@pytest.fixture
+def type_words(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+    def type_them(*words):
+        monkeypatch.setattr(sys, "argv", ["rep3d", *words])
+        main()
+
+    return type_them
+
+
+def config(name):
+    return f"{KITS}/configs/{name}.json"
+
+
+def test_names_and_paths_arrive_as_typed(lines, type_words):
+    type_words("train", KITS, "--dataset_dir", "2024_01_05", "--epochs=1e3", "--train#dataset#data", "[1]", "--resume")
+    place = ["--bundle_root", KITS]
+    options = ["--dataset_dir", "2024_01_05", "--epochs", "1e3", "--train#dataset#data", "[1]", "--resume", "True"]
+    assert lines == [["run", "training", "--config_file", config("train"), *place, *options]]
+
+
+def test_evaluation_and_prediction(lines, type_words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "007").mkdir()
+    (tmp_path / "0123").touch()
+    type_words("evaluate", KITS, "--fold", "1", "--config_file", "['configs/networks/unet.json', '0123']")
+    type_words("predict", str(tmp_path / "007"), "--bundle", KITS, "--output", "0123")
+    overlays = [str(ROOT / "configs/networks/unet.json"), "0123"]
+    assert lines[0][3] == str([config("train"), config("evaluate"), *overlays])
+    assert lines[0][:2] == ["run", "evaluating"] and lines[0][-2:] == ["--fold", "1"]
+    assert lines[1] == [
+        *("run", "evaluating", "--config_file", config("inference"), "--bundle_root", KITS),
+        *("--dataset_dir", str(tmp_path / "007"), "--output_dir", "0123"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["predict", "absent", "--bundle", KITS], "scans is 'absent', expected a file or a folder that is there"),
+        (["predict", ".", "--bundle", KITS, "--dataset_dir", "x"], "dataset_dir is given twice"),
+        (["train", KITS, "--folds", "some"], "folds is 'some', expected all, or numbers such as 0,2"),
+        (["train", KITS, "--folds", "1", "--fold", "1"], "fold and folds exclude each other"),
+        (["train", KITS, "--config_file", "absent.json"], "config_file 'absent.json' does not exist, neither here nor"),
+        (["train", KITS, "--config_file", "[a.json]"], "config_file is '[a.json]', expected a path, or several as"),
+        (["train", "kitz"], "bundle is 'kitz', expected the folder of a bundle, or one of "),
+        (["trian"], "there is no command 'trian', did you mean 'train'?"),
+        (["compare", "a", "b", "--scor", "dice"], "unknown option '--scor', did you mean 'score'?"),
+    ],
+)
+def test_refused_before_anything_runs(words, said, lines, type_words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, OSError, SystemExit)) as refused:
+        type_words(*words)
+    assert str(refused.value).startswith(said) and not lines
+
+
+def test_a_word_too_many_starts_no_training(lines, type_words, capsys):
+    with pytest.raises(SystemExit) as refused:
+        type_words("train", KITS, "2")
+    assert refused.value.code == 2 and "Could not consume arg: 2" in capsys.readouterr().err and not lines
+
+
+def test_all_folds(lines, type_words, tmp_path):
+    pairs = [{"image": f"{i}.nii.gz", "label": f"l{i}.nii.gz"} for i in range(3)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": pairs}))
+    splits = [{"train": ["1", "2"], "val": ["0"]}, {"train": ["0", "2"], "val": ["1"]}]
+    (tmp_path / "splits.json").write_text(json.dumps(splits))
+    type_words("train", KITS, "--folds", "all", "--dataset_dir", str(tmp_path))
+    type_words("train", KITS, "--folds", "2,0")
+    assert [line[-2:] for line in lines] == [["--fold", number] for number in "0120"[:2] + "20"]
+    (tmp_path / "splits.json").unlink()
+    with pytest.raises(ValueError, match="has no folds: neither a splits.json nor"):
+        type_words("train", KITS, "--folds", "all", "--dataset_dir", str(tmp_path))
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": [pair | {"fold": 1} for pair in pairs]}))
+    type_words("train", KITS, "--folds", "all", "--dataset_dir", str(tmp_path))
+    assert [line[-1] for line in lines[4:]] == ["0", "1"]
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """A `python -m monai.bundle` that does what a test says."""
+    (tmp_path / "monai").mkdir()
+    (tmp_path / "monai/__init__.py").touch()
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    return lambda code: (tmp_path / "monai/bundle.py").write_text(textwrap.dedent(code))
+
+
+def test_the_line_is_printed_and_its_status_passed_on(stand_in, capfd):
+    stand_in("import sys; print(sys.argv[1:]); sys.exit(3 if sys.argv[1:] else 0)")
+    running.run_line([])
+    with pytest.raises(SystemExit) as ended:
+        running.run_line(["a b"])
+    assert ended.value.code == 3
+    assert capfd.readouterr().out.splitlines()[-2:] == ["python -m monai.bundle 'a b'", "['a b']"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_what_ends_the_command_ends_the_run(stand_in):
+    stand_in("import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(9)")
+    with pytest.raises(SystemExit) as ended:
+        running.run_line([])
+    assert ended.value.code == 128 + signal.SIGTERM
+
+
+def test_old_scripts_tell_the_new_command(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/compare.py", "a b", "--scor=x"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.stderr.splitlines() == [
+        "scripts/compare.py is now: rep3d compare 'a b' --scor=x",
+        "unknown option '--scor', did you mean 'score'?",
+    ]
+    assert done.returncode == 1

@@ -1,0 +1,279 @@
+"""`rep3d new`: from a folder of scans and labels to a bundle that trains."""
+
+import json
+import os
+import stat
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+from bundle_helpers import EVALUATE, INFERENCE, TRAIN, run
+
+from rep3d import installed
+from rep3d.commands import main
+from rep3d.data.lists import load_datalist
+from rep3d.datasets import own_bundle
+from rep3d.datasets.machine import Machine
+from rep3d.datasets.own_bundle import new_bundle, report
+
+LAPTOP = Machine(16e9, False, "a laptop", 16e9)
+AFFINE = np.diag([-1.0, -1.0, 2.0, 1.0])
+
+
+@pytest.fixture(autouse=True)
+def quick_fingerprint(monkeypatch, request):
+    """Pictures take a second each; one test looks at them."""
+    if request.node.name != "test_what_is_made":
+        monkeypatch.setattr(own_bundle, "write_fingerprint", lambda *_: None)
+
+
+def save(path, voxels, affine=AFFINE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+
+
+def make_source(folder, count=6, ids=(1, 2), shape=(20, 18, 12)):
+    """Images and labels in two folders; every id is a slab, brighter than the one before."""
+    for number in range(count):
+        label = np.zeros(shape, np.uint8)
+        for place, i in enumerate(ids):
+            label[4 + 4 * place : 8 + 4 * place, 5:15, 3:9] = i
+        noise = np.random.default_rng(number).normal(0, 5, shape)
+        save(folder / f"images/case{number}.nii.gz", (100 + 20.0 * label + noise).astype(np.float32))
+        save(folder / f"labels/case{number}.nii.gz", label)
+    return folder
+
+
+def make(tmp_path, source=None, name="mine", **told):
+    source = source or make_source(tmp_path / "source")
+    return new_bundle(name, source, tmp_path / "bundles", root=installed.root(), machine=LAPTOP, **told)
+
+
+def dataset_file(made):
+    return made.folder / f"{made.folder.name}.json"
+
+
+def change(path, edit):
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+
+
+def test_what_is_made(tmp_path):
+    source = make_source(tmp_path / "source")
+    before = {path: path.stat().st_mtime_ns for path in source.rglob("*")}
+    made = make(tmp_path, source, label_names=["bone", "marrow"])
+    assert {path: path.stat().st_mtime_ns for path in source.rglob("*")} == before
+    assert {path.name for path in made.folder.iterdir()} == {"mine.json", "configs", "docs", "data", "LICENSE"}
+    assert len(dataset_file(made).read_text().split()) < 120
+    parts = {part: load_datalist(made.folder / "data", part, 4) for part in ("training", "validation")}
+    images = [item["image"] for items in parts.values() for item in items]
+    assert sorted(images) == sorted(map(str, source.glob("images/*")))
+    assert {len(load_datalist(made.folder / "data", "validation", fold)) for fold in range(5)} == {1, 2}
+    text = report(made)
+    for said in (
+        "6 case(s): the folders images and labels",
+        "labels: 0 background, 1 bone, 2 marrow",
+        "orientation RAS: all are turned to it; they are LPS (6)",
+        "spacing 1.00 x 1.00 x 2.00 mm: median of 6 case(s)",
+        "patch size 32x32x32: the median image has 20x18x12 voxels then",
+    ):
+        assert said in text, text
+    assert text in (made.folder / "data/report.md").read_text()
+    assert (made.folder / "data/fingerprint.png").is_file() and (made.folder / "data/fingerprint.csv").is_file()
+    readme = (made.folder / "docs/README.md").read_text()
+    assert "5 folds, each of 5 training and 1 validation cases; there are no test cases." in readme
+    assert "Segmentation of bone, marrow in MR" in readme and "clipped at percentiles 0.05 and 99.95" in readme
+    assert "rep3d new" in readme and "prepare" not in readme and str(tmp_path) not in readme
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 3])
+def test_it_trains_scores_and_segments(count, tmp_path):
+    """One case, too, which nothing validates."""
+    made = make(tmp_path, make_source(tmp_path / "source", count))
+    data, out = made.folder / "data", tmp_path / "out"
+    told = {"steps_per_epoch": 2} | ({"val_interval": 0} if count == 1 else {})
+    run(made.folder, TRAIN, data, out, **told)
+    assert (out / "models/model.pt").is_file()
+    if count > 1:
+        run(made.folder, EVALUATE, data, out)
+        assert "label 2" in (out / "eval/summary.md").read_text()
+    run(made.folder, INFERENCE, tmp_path / "source/images", out)
+    assert len(list((out / "eval").glob("*_seg.nii.gz"))) == count
+
+
+def test_a_ct_keeps_its_units(tmp_path):
+    source = make_source(tmp_path / "source", 2)
+    for path in source.glob("images/*"):
+        image = nib.load(path)
+        voxels = image.get_fdata()
+        voxels[:, :4] = -1000
+        save(path, voxels.astype(np.int16), image.affine)
+    made = make(tmp_path, source)
+    low, high = json.loads(dataset_file(made).read_text())["common"]["intensity_window"]
+    assert 100 < low < 125 and 140 < high < 165
+    assert json.loads((made.folder / "configs/train.json").read_text())["intensity_window"] == [low, high]
+
+
+def test_what_a_person_changed_stays(tmp_path):
+    made = make(tmp_path)
+    change(dataset_file(made), lambda content: content["common"].update(spacing=[2.0, 2.0, 2.0]))
+    change(dataset_file(made), lambda content: content["train"].update(seed=7))
+    again = make(tmp_path, tmp_path / "source", label_names=["bone", "marrow"])
+    assert set(again.kept) == {"common.spacing", "train.seed"} and "common.spacing is yours" in report(again)
+    content = json.loads(dataset_file(made).read_text())
+    assert content["common"]["spacing"] == [2.0, 2.0, 2.0]
+    assert content["common"]["label_names"] == ["background", "bone", "marrow"]
+    train = json.loads((made.folder / "configs/train.json").read_text())
+    assert train["spacing"] == [2.0, 2.0, 2.0] and train["seed"] == 7
+    assert set(make(tmp_path, tmp_path / "source").kept) == {"common.spacing", "train.seed"}
+
+
+def test_splits_of_a_person_stay(tmp_path):
+    path = make(tmp_path).folder / "data/splits.json"
+    own = [{"train": ["case0", "case1"], "val": ["case2"]}]
+    path.write_text(json.dumps(own))
+    assert "data/splits.json is yours, and stays" in make(tmp_path, tmp_path / "source").notes
+    assert json.loads(path.read_text()) == own
+    for name in ("images", "labels"):
+        (tmp_path / f"source/{name}/case2.nii.gz").unlink()
+    with pytest.raises(ValueError, match="splits.json: fold 0 names 'case2' in val, but there is no such case"):
+        make(tmp_path, tmp_path / "source")
+
+
+def test_a_typing_mistake_in_the_file_is_named(tmp_path):
+    made = make(tmp_path)
+    change(dataset_file(made), lambda content: content["train"].update(epoch=3))
+    with pytest.raises(ValueError, match="mine.json: nothing uses the key 'epoch', did you mean 'epochs'"):
+        make(tmp_path, tmp_path / "source")
+
+
+@pytest.mark.parametrize("name", ["mine.json", "data/splits.json"])
+def test_a_file_that_is_no_json_is_named(name, tmp_path):
+    path = make(tmp_path).folder / name
+    path.write_text(path.read_text().rstrip()[:-1])
+    with pytest.raises(ValueError, match=f"{name}: no valid JSON"):
+        make(tmp_path, tmp_path / "source")
+
+
+def test_ids_with_holes(tmp_path):
+    made = make(tmp_path, make_source(tmp_path / "source", 3, ids=(2, 7)))
+    assert made.label_names == ["background", "label 2", "label 7"]
+    assert any("2 becomes 1, 7 becomes 2" in note for note in made.notes)
+    for item in load_datalist(made.folder / "data", "training"):
+        label, image = nib.load(item["label"]), nib.load(item["image"])
+        assert np.unique(label.dataobj).tolist() == [0, 1, 2] and np.allclose(label.affine, image.affine)
+        original = np.asarray(nib.load(tmp_path / "source/labels" / os.path.basename(item["image"])).dataobj)
+        assert np.array_equal(np.asarray(label.dataobj) == 2, original == 7)
+    assert np.unique(nib.load(tmp_path / "source/labels/case0.nii.gz").dataobj).tolist() == [0, 2, 7]
+
+
+def test_broken_files_are_left_out_and_named(tmp_path):
+    source = make_source(tmp_path / "source")
+    (source / "images/case1.nii.gz").write_bytes(b"none")
+    save(source / "labels/case2.nii.gz", np.ones((20, 18, 11), np.uint8))
+    save(source / "images/case3.nii.gz", np.zeros((20, 18, 12, 2), np.float32))
+    made = make(tmp_path, source)
+    assert made.cases == 3 and set(made.problems) == {"case1", "case2", "case3"}
+    text = report(made)
+    assert "Left out: 3 case(s)" in text and "case1.nii.gz: cannot be read" in text
+    assert {item["case"] for item in json.loads((made.folder / "data/dataset.json").read_text())["training"]} == {
+        *("case0", "case4", "case5")
+    }
+
+
+def test_labels_that_are_rare(tmp_path):
+    source = make_source(tmp_path / "source", 4)
+    for number in (1, 2, 3):
+        save(source / f"labels/case{number}.nii.gz", np.pad(np.ones((4, 4, 4), np.uint8), ((8, 8), (7, 7), (4, 4))))
+    made = make(tmp_path, source, label_names=["bone", "marrow", "nerve"])
+    assert "label 'marrow' occurs in one case, case0: it can be learned or judged, not both" in made.notes
+    assert "label 'nerve' occurs in no case: nothing can be learned of it" in made.notes
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [((20, 18, 1), "a single slice is no volume"), ((20, 18), "expected three dimensions")],
+)
+def test_slices(shape, said, tmp_path):
+    for name in ("images", "labels"):
+        save(tmp_path / f"source/{name}/a.nii.gz", np.ones(shape, np.uint8))
+    with pytest.raises(ValueError, match=f"no case can be used: .*{said}"):
+        make(tmp_path, tmp_path / "source")
+
+
+def test_empty_label_maps(tmp_path):
+    with pytest.raises(ValueError, match="all label maps are empty: no image has a label: segment with"):
+        make(tmp_path, make_source(tmp_path / "source", 2, ids=()))
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"name": "kits"}, "name is 'kits', which is a bundle that comes with the package: choose another"),
+        ({"name": "../mine"}, "name is '../mine', expected letters, digits"),
+        ({"label_names": ["bone", "bone"]}, "labels are bone, bone, expected a name for each of the ids 1, 2"),
+        ({"label_names": ["bone"]}, "no case can be used: .*expected whole numbers from 0 to 1"),
+        ({"channel": "T1"}, "channel is 'T1', expected one of image"),
+    ],
+)
+def test_what_is_refused(told, said, tmp_path):
+    with pytest.raises(ValueError, match=said):
+        make(tmp_path, **told)
+
+
+def test_names_that_exist_already(tmp_path):
+    made = make(tmp_path)
+    before = dataset_file(made).read_text()
+    with pytest.raises(FileExistsError, match="mine is of the source '.*source', got '.*other': choose another name"):
+        make(tmp_path, make_source(tmp_path / "other", 2))
+    assert dataset_file(made).read_text() == before
+    (tmp_path / "bundles/theirs/configs").mkdir(parents=True)
+    with pytest.raises(FileExistsError, match="theirs is there already, and no bundle of `rep3d new`"):
+        make(tmp_path, tmp_path / "source", name="theirs")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_a_source_that_nobody_can_write_to(tmp_path):
+    source = make_source(tmp_path / "source", 2, ids=(1, 3))
+    folders = [source, *(path for path in source.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        assert make(tmp_path, source).cases == 2
+    finally:
+        for folder in folders:
+            folder.chmod(stat.S_IRWXU)
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    make_source(tmp_path / "2024_01_05", 2)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "argv", ["rep3d", "new", "1e3", "--source", "2024_01_05", "--labels", "bone, 007"])
+    main()
+    shown = capsys.readouterr().out
+    assert "labels: 0 background, 1 bone, 2 007" in shown
+    assert shown.splitlines()[-3:] == [
+        "  rep3d train 1e3",
+        "or",
+        "  python -m monai.bundle run training --config_file bundles/1e3/configs/train.json --bundle_root bundles/1e3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--modality", "CR"], "modality is 'CR', expected one of CT, MR"),
+        (["--gpu_memory", "-1"], "gpu_memory is '-1', expected a number above 0"),
+        (["--hours", "two"], "hours is 'two', expected a number above 0"),
+        (["--hours", "2", "--gpu_memory", "24"], "hours are measured on this computer"),
+    ],
+)
+def test_options_that_are_refused(words, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "argv", ["rep3d", "new", "x", "--source", str(tmp_path), *words])
+    with pytest.raises(ValueError, match=said):
+        main()

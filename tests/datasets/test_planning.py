@@ -1,0 +1,119 @@
+"""What is decided for a data set, and the reasons that are given."""
+
+import math
+
+import numpy as np
+import pytest
+
+from rep3d.datasets.fingerprint import PERCENTILES, QUANTILES, CaseFacts
+from rep3d.datasets.machine import Machine, this_machine
+from rep3d.datasets.planning import PAPER, SMALL, choose_patch, choose_spacing, plan_bundle, wrong_spacings
+
+LAPTOP = Machine(16e9, False, "a laptop", 16e9)
+GPU = Machine(24e9, True, "a GPU of 24 GB", 64e9)
+
+
+def case(name="a", shape=(90, 80, 40), spacing=(1.0, 1.0, 1.0), orientation="RAS", darkest=0.0, labelled=(0.0, 100.0)):
+    percentiles = np.linspace(darkest, 300, len(PERCENTILES)).tolist()
+    quantiles = np.linspace(*labelled, len(QUANTILES)).tolist()
+    return CaseFacts(name, shape, spacing, orientation, percentiles, quantiles[:5], [1000, 10], name, quantiles)
+
+
+def reasons(facts, machine=LAPTOP, **told):
+    plan = plan_bundle(facts, machine, patients=len(facts), **told)
+    return plan, {decision.what: decision.why for decision in plan.decisions}
+
+
+def test_the_reason_of_an_anisotropic_spacing():
+    thicknesses = [3.0, 3.0, 5.0, 5.0, 5.0]
+    spacing, decision = choose_spacing([case(spacing=(0.8, 0.8, z)) for z in thicknesses])
+    assert spacing == [0.8, 0.8, np.percentile(thicknesses, 10)]
+    assert decision.what == "spacing 0.80 x 0.80 x 3.00 mm"
+    assert decision.why == "median of 5 case(s); the third axis is anisotropic, so its 10th percentile"
+
+
+def test_spacings_count_along_the_same_axes():
+    """A file's axes may lie anyhow."""
+    facts = [case(spacing=(0.8, 0.8, 3.0)), case(spacing=(3.0, 0.8, 0.8), orientation="SPL")]
+    spacing, _ = choose_spacing(facts)
+    assert spacing == [0.8, 0.8, 3.0]
+
+
+def test_headers_that_must_be_wrong():
+    facts = [case(str(i)) for i in range(4)] + [case("tenth", spacing=(0.1, 0.1, 0.1))]
+    assert list(wrong_spacings(facts)) == ["tenth"]
+    thin_slices = [case("thick", spacing=(0.8, 0.8, 8.0)), case("thin", spacing=(0.8, 0.8, 0.8))]
+    assert wrong_spacings(thin_slices) == {}
+    with pytest.raises(ValueError, match="the voxels of 10 and of 1 differ tenfold along all axes, and so do those of"):
+        wrong_spacings([case("1"), case("10", spacing=(10.0, 10.0, 10.0))])
+
+
+@pytest.mark.parametrize(
+    ("darkest", "told", "modality", "expected"),
+    [
+        (-1000.0, (), None, "in all cases voxels lie below -200"),
+        (0.0, (), None, "in no case voxels lie below -200"),
+        (-1000.0, ("CT",), None, "the data set's file calls it CT"),
+        (0.0, ("T1w", "MRI"), None, "the data set's file calls it T1w, MRI"),
+        (0.0, ("CT",), None, "the data set's file calls it CT; 1 case(s) do not look so, such as a"),
+        (-1000.0, ("CT",), "MR", "you said so"),
+    ],
+)
+def test_modality(darkest, told, modality, expected):
+    plan, why = reasons([case(darkest=darkest)], told=told, modality=modality)
+    assert why[f"modality {plan.modality}"].startswith(expected)
+    is_ct = plan.modality == "CT"
+    assert is_ct == (told == ("CT",) and modality is None or expected.startswith("in all"))
+    assert plan.recipes == ["automatic", "window" if is_ct else "z_score"]
+    assert (plan.intensity_window is not None) == is_ct
+
+
+def test_modalities_that_are_mixed():
+    with pytest.raises(
+        ValueError, match="1 case.s. have the air of CT, such as b, and 2 have not, such as a: expected"
+    ):
+        reasons([case("a"), case("b", darkest=-1000.0), case("c")])
+
+
+def test_the_window_is_that_of_all_labelled_voxels():
+    """Not the mean of the cases' windows."""
+    facts = [case("a", darkest=-1000.0, labelled=(-100.0, 100.0)), case("b", darkest=-1000.0, labelled=(100.0, 300.0))]
+    plan, why = reasons(facts)
+    assert plan.intensity_window == [-98.0, 298.0]
+    assert why["intensity window -98 to 298 HU"] == "percentiles 0.5 and 99.5 of the labelled voxels of all cases"
+
+
+@pytest.mark.parametrize("shape", [(90, 80, 40), (512, 512, 20), (10, 10, 10), (300, 300, 300), (31, 400, 33)])
+@pytest.mark.parametrize(("machine", "budget"), [(LAPTOP, SMALL), (GPU, PAPER)], ids=["laptop", "GPU"])
+def test_patches_that_networks_take_and_memory_holds(machine, budget, shape):
+    patch, batch, _ = choose_patch([case(shape=shape)], (1.0, 1.0, 1.0), budget, machine)
+    assert all(edge % 16 == 0 and edge >= 32 for edge in patch)
+    assert all(edge <= max(32, n + 15) for edge, n in zip(patch, shape, strict=True))
+    assert budget.fixed + budget.per_voxel * batch * math.prod(patch) <= machine.memory
+    assert math.prod(patch) <= max(budget.most_voxels, 32**3)
+
+
+def test_little_memory_takes_small_patches_and_less_is_refused():
+    facts = [case(shape=(200, 200, 200))]
+    patch, batch, _ = choose_patch(facts, (1.0, 1.0, 1.0), PAPER, Machine(2.1e9, True, "a GPU of 2.1 GB", 8e9))
+    assert (patch, batch) == ([32, 32, 32], 1)
+    with pytest.raises(ValueError, match="a GPU of 1 GB is too small: a step of rep3d with the least patch, 32x32x32"):
+        choose_patch(facts, (1.0, 1.0, 1.0), PAPER, Machine(1e9, True, "a GPU of 1 GB", 8e9))
+
+
+@pytest.mark.parametrize(
+    ("count", "folds", "said"),
+    [
+        (1, 1, "there is 1 patient, and 2 are needed, for 5 folds 5"),
+        (3, 3, "there are 3 patients, and 5 folds need 5"),
+        (40, 5, "there are 40 patients, each of whom validates once; data/splits.json is yours to edit"),
+    ],
+)
+def test_folds(count, folds, said):
+    plan, why = reasons([case(str(i)) for i in range(count)])
+    assert plan.folds == folds and said in why.values()
+
+
+def test_the_machine_at_hand():
+    assert this_machine(24.0) == Machine(24e9, True, "a GPU of 24 GB", this_machine().host_memory)
+    assert this_machine().memory > 1e8

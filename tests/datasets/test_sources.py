@@ -1,0 +1,315 @@
+"""The layouts in which people keep scans and labels."""
+
+import json
+import re
+
+import pytest
+
+from rep3d.datasets.sources import one_channel, read_label_names, read_source
+
+CASES = ("p1", "p2", "p3")
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def describe(folder, **content):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+def decathlon(folder):
+    touch(folder, *(f"{part}Tr/{case}.nii.gz" for part in ("images", "labels") for case in CASES))
+    pairs = [{"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"} for case in CASES]
+    describe(folder, labels={"0": "background", "1": "organ"}, modality={"0": "CT"}, training=pairs)
+
+
+def decathlon_with_validation(folder):
+    decathlon(folder)
+    content = json.loads((folder / "dataset.json").read_text())
+    describe(folder, **content | {"training": content["training"][:2], "validation": content["training"][2:]})
+
+
+def decathlon_in_folders(folder):
+    touch(folder, *(f"{case}/{name}.nii.gz" for name in ("image", "label") for case in CASES))
+    pairs = [{"image": f"{case}/image.nii.gz", "label": f"{case}/label.nii.gz"} for case in CASES]
+    describe(folder, labels={"0": "background", "1": "organ"}, modality={"0": "CT"}, training=pairs)
+
+
+def nnunet_1(folder):
+    decathlon(folder)
+    for case in CASES:
+        (folder / f"imagesTr/{case}.nii.gz").rename(folder / f"imagesTr/{case}_0000.nii.gz")
+
+
+def nnunet_2(folder):
+    touch(folder, *(f"imagesTr/{case}_0000.nii.gz" for case in CASES), *(f"labelsTr/{case}.nii.gz" for case in CASES))
+    described = {"channel_names": {"0": "CT"}, "file_ending": ".nii.gz", "numTraining": 3}
+    describe(folder, labels={"background": 0, "organ": 1}, **described)
+
+
+def nnunet_2_elsewhere(folder):
+    touch(folder, *(f"all/{case}.nii.gz" for case in CASES), *(f"all/{case}_truth.nii.gz" for case in CASES))
+    files = {case: {"images": [f"all/{case}.nii.gz"], "label": f"all/{case}_truth.nii.gz"} for case in CASES}
+    described = {"channel_names": {"0": "CT"}, "file_ending": ".nii.gz", "dataset": files}
+    describe(folder, labels={"background": 0, "organ": 1}, **described)
+
+
+def ours(folder):
+    touch(folder, *(f"{kind}Tr/{case}.nii.gz" for kind in ("images", "labels") for case in CASES[:2]))
+    touch(folder, *(f"{kind}Val/p3.nii.gz" for kind in ("images", "labels")))
+
+
+def two_folders(folder):
+    touch(folder, *(f"Images/{case}.nii" for case in CASES), *(f"masks/{case}_mask.nii.gz" for case in CASES))
+
+
+def numbered_images(folder):
+    touch(folder, *(f"images/{case}_0000.nii" for case in CASES), *(f"labels/{case}-seg.nii.gz" for case in CASES))
+
+
+def studies_of_the_app(folder):
+    touch(folder, *(f"{case}.nii.gz" for case in CASES), *(f"labels/final/{case}.nii.gz" for case in CASES))
+
+
+def one_folder(folder):
+    touch(folder, *(f"{case}.nii.gz" for case in CASES), *(f"{case}_seg.nii.gz" for case in CASES))
+
+
+def kits(folder):
+    touch(folder, *(f"{case}/{name}.nii.gz" for case in CASES for name in ("imaging", "segmentation")))
+
+
+def words_first(folder):
+    touch(folder, *(f"{case}/{name}.nii.gz" for case in CASES for name in (f"ct_{case}", "label_by_hand")))
+
+
+def other_names_for_each(folder):
+    touch(folder, *(f"{case}/{case}_{i}.nii" for i, case in enumerate(CASES)), *(f"{case}/mask.nii" for case in CASES))
+
+
+def bids(folder):
+    for case in CASES:
+        touch(
+            folder,
+            f"sub-{case}/anat/sub-{case}_T1w.nii.gz",
+            f"derivatives/truth/sub-{case}/anat/sub-{case}_dseg.nii.gz",
+        )
+
+
+DESCRIBED = [decathlon, decathlon_with_validation, decathlon_in_folders, nnunet_1, nnunet_2, nnunet_2_elsewhere]
+TOLD_BY_FOLDERS = [
+    *(
+        ours,
+        two_folders,
+        numbered_images,
+        studies_of_the_app,
+        one_folder,
+        kits,
+        words_first,
+        other_names_for_each,
+        bids,
+    ),
+]
+
+
+@pytest.mark.parametrize("layout", [*DESCRIBED, *TOLD_BY_FOLDERS], ids=lambda layout: layout.__name__)
+def test_layouts(layout, tmp_path):
+    layout(tmp_path)
+    source = read_source(tmp_path)
+    scans, problems, _ = one_channel(source, None)
+    assert not problems and len(scans) == len(source.cases) == 3
+    for scan, case in zip(sorted(scans), CASES, strict=True):
+        assert case in scan.case and scan.image != scan.label
+        assert scan.image.is_file() and scan.label.is_file() and case in str(scan.image) and case in str(scan.label)
+    described = layout in DESCRIBED
+    assert source.label_names == ({0: "background", 1: "organ"} if described else None)
+    assert source.told == (("CT",) if described else ())
+
+
+def test_sessions_of_a_patient(tmp_path):
+    for session in ("sub-1/ses-a", "sub-1/ses-b", "sub-2/ses-a"):
+        name = session.replace("/", "_")
+        touch(tmp_path, f"{session}/anat/{name}_T2w.nii.gz", f"{session}/anat/{name}_desc-manual_dseg.nii.gz")
+    patients = {case.name: case.patient for case in read_source(tmp_path).cases}
+    assert patients == {"sub-1_ses-a": "sub-1", "sub-1_ses-b": "sub-1", "sub-2_ses-a": "sub-2"}
+
+
+def keep_names(folder, case, version, names):
+    path = folder / f"labels/versions/{case}/{version}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"label_names": names, "user": "somebody"}))
+
+
+def test_label_names_that_the_app_kept(tmp_path):
+    studies_of_the_app(tmp_path)
+    touch(tmp_path, ".rep3d/converted/series.nii.gz", "labels/final/series.nii.gz", "labels/versions/p1/0001.nii.gz")
+    keep_names(tmp_path, "p1", "0001", {"spleen": 1})
+    keep_names(tmp_path, "p1", "0002", {"liver": 1, "tumor": 2})
+    keep_names(tmp_path, "series", "0001", {"liver": 1, "tumor": 2})
+    (tmp_path / "labels/versions/p1/0002.prompts.json").write_text("[]")
+    source = read_source(tmp_path)
+    assert source.label_names == {0: "background", 1: "liver", 2: "tumor"}
+    assert [scan.case for scan in one_channel(source, None)[0]] == [*CASES, "series"]
+    keep_names(tmp_path, "p2", "0001", {"vessel": 1})
+    with pytest.raises(
+        ValueError, match="p1/0002.json and .*p2/0001.json tell different label names, expected labels of"
+    ):
+        read_source(tmp_path)
+
+
+def brats(folder):
+    touch(folder, *(f"{case}/{case}_{kind}.nii.gz" for case in CASES for kind in ("flair", "t1", "seg")))
+
+
+def nnunet_of_two(folder):
+    nnunet_2(folder)
+    touch(folder, *(f"imagesTr/{case}_0001.nii.gz" for case in CASES))
+    described = {"channel_names": {"0": "flair", "1": "t1"}, "file_ending": ".nii.gz"}
+    describe(folder, labels={"background": 0, "organ": 1}, **described)
+
+
+def nnunet_1_of_two(folder):
+    nnunet_1(folder)
+    touch(folder, *(f"imagesTr/{case}_0001.nii.gz" for case in CASES))
+    content = json.loads((folder / "dataset.json").read_text())
+    describe(folder, **content | {"modality": {"0": "flair", "1": "t1"}})
+
+
+def listed_of_two(folder):
+    brats(folder)
+    pairs = [
+        {"image": [f"{case}/{case}_flair.nii.gz", f"{case}/{case}_t1.nii.gz"], "label": f"{case}/{case}_seg.nii.gz"}
+        for case in CASES
+    ]
+    describe(folder, labels={"0": "background", "1": "organ"}, modality={"0": "flair", "1": "t1"}, training=pairs)
+
+
+@pytest.mark.parametrize("layout", [brats, nnunet_of_two, nnunet_1_of_two, listed_of_two], ids=lambda f: f.__name__)
+def test_one_of_several_channels(layout, tmp_path):
+    layout(tmp_path)
+    source = read_source(tmp_path)
+    with pytest.raises(ValueError, match="several images: flair, t1; .* choose it with --channel flair"):
+        one_channel(source, None)
+    with pytest.raises(ValueError, match="channel is 't2', expected one of flair, t1"):
+        one_channel(source, "t2")
+    scans, problems, chosen = one_channel(source, "t1")
+    assert chosen == "t1" and not problems
+    assert all(scan.image.is_file() and scan.image.name.endswith(("_t1.nii.gz", "_0001.nii.gz")) for scan in scans)
+
+
+def test_a_missing_channel_is_named(tmp_path):
+    brats(tmp_path)
+    (tmp_path / "p2/p2_t1.nii.gz").unlink()
+    scans, problems, _ = one_channel(read_source(tmp_path), "t1")
+    assert [scan.case for scan in scans] == ["p1", "p3"]
+    assert problems["p2"] == [
+        f"{tmp_path / 'p2/p2_seg.nii.gz'}: there is no image of the channel 't1' beside this label"
+    ]
+
+
+def test_a_label_without_its_image(tmp_path):
+    two_folders(tmp_path)
+    (tmp_path / "Images/p2.nii").unlink()
+    scans, problems, _ = one_channel(read_source(tmp_path), None)
+    assert len(scans) == 2 and list(problems) == ["p2_mask"]
+
+
+def unlabelled(folder):
+    touch(folder, *(f"{case}/image.nii.gz" for case in CASES))
+
+
+def empty_labels(folder):
+    touch(folder, *(f"images/{case}.nii.gz" for case in CASES))
+    (folder / "labels").mkdir()
+
+
+@pytest.mark.parametrize("layout", [unlabelled, empty_labels], ids=lambda layout: layout.__name__)
+def test_without_labels_another_way_is_shown(layout, tmp_path):
+    layout(tmp_path)
+    with pytest.raises(ValueError, match="no image has a label: segment with `rep3d predict`, or draw labels in the"):
+        read_source(tmp_path)
+
+
+def two_labels(folder):
+    kits(folder)
+    touch(folder, "p2/second_mask.nii.gz")
+
+
+def two_places(folder):
+    two_folders(folder)
+    (folder / "scans").mkdir()
+
+
+def dicom(folder):
+    folder.mkdir(exist_ok=True)
+    (folder / "slice").write_bytes(b"\0" * 128 + b"DICM")
+
+
+def a_word_for_a_list(folder):
+    describe(folder, training=["imagesTr/p1.nii.gz"])
+
+
+def too_many_images(folder):
+    touch(folder, "a.nii", "b.nii", "l.nii")
+    describe(folder, modality={"0": "x"}, training=[{"image": ["a.nii", "b.nii"], "label": "l.nii"}])
+
+
+def nothing_listed(folder):
+    describe(folder, name="x")
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        (two_labels, "case 'p2' has several label maps, expected one: "),
+        (two_places, "Images or .*scans. expected one folder each"),
+        (dicom, "holds no .nii.gz or .nii files, .*DICOM is not read here"),
+        (lambda folder: folder.mkdir(exist_ok=True), "holds no .nii.gz or .nii files, expected a dataset.json, the"),
+        (a_word_for_a_list, "dataset.json: lists 'imagesTr/p1.nii.gz', expected {\"image\": path"),
+        (too_many_images, "dataset.json: a has 2 images, expected 1, one a channel"),
+        (nothing_listed, 'dataset.json: lists no "training", and there is no folder labelsTr'),
+    ],
+)
+def test_folders_that_are_refused(layout, said, tmp_path):
+    layout(tmp_path)
+    with pytest.raises(ValueError, match=said):
+        read_source(tmp_path)
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match="source .*absent' does not exist: give the folder of the data set"):
+        read_source(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (None, None),
+        ({"1": "liver", "0": "air"}, {0: "air", 1: "liver"}),
+        ({"background": 0, "tumor": 2, "liver": 1}, {0: "background", 1: "liver", 2: "tumor"}),
+        ({"3": "liver"}, {0: "background", 3: "liver"}),
+    ],
+)
+def test_label_names(labels, names, tmp_path):
+    assert read_label_names(tmp_path, labels) == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (["liver"], 'expected {"1": name} or {name: 1}'),
+        ({"background": 0, "whole": [1, 2]}, "has the region 'whole', of several ids"),
+        ({"background": 0, "liver": 1, "ignore": 2}, 'has the label "ignore"'),
+        ({"liver": 1, "spleen": 1}, "has an id or a name twice"),
+        ({"1": "Liver", "2": "liver"}, "has an id or a name twice"),
+        ({"liver": 1.5}, "has liver: 1.5, expected whole numbers from 0 to 255"),
+        ({"300": "liver"}, "has liver: 300, expected whole numbers from 0 to 255"),
+    ],
+)
+def test_label_names_that_are_refused(labels, said, tmp_path):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_label_names(tmp_path, labels)

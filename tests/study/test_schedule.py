@@ -1,0 +1,51 @@
+"""How many epochs end within a time."""
+
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from rep3d.commands import main
+from rep3d.study import schedule
+from rep3d.study.schedule import Timing
+
+
+@pytest.mark.parametrize(
+    "timing", [Timing(60, 30, 120), Timing(5, 0.1, 0), Timing(0, 100, 5000), Timing(600, 2, 1), Timing(0, 60, 400)]
+)
+@pytest.mark.parametrize("hours", [2, 10])
+def test_the_time_is_used_and_not_passed(timing, hours):
+    epochs, val_interval, why = timing.schedule(3600 * hours)
+    assert 0.9 * 3600 * hours <= timing.seconds(epochs, val_interval) <= 3600 * hours
+    assert 1 <= epochs / val_interval <= 20 and f"end within {hours} h" in why
+
+
+def test_a_training_is_its_steps_and_its_validations():
+    assert Timing(start=60, epoch=30, validation=7).seconds(10, 1) == 60 + 10 * 30 + 10 * 7
+    assert Timing(start=60, epoch=30, validation=7).seconds(10, 4) == 60 + 10 * 30 + 3 * 7
+
+
+def test_a_time_that_is_too_short():
+    with pytest.raises(ValueError, match="60 s are too short: one epoch ends after 100 s"):
+        Timing(10, 80, 10).schedule(60)
+
+
+@pytest.mark.slow
+def test_the_command_times_the_bundle_it_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(schedule, "WARM_UP", 1)
+    monkeypatch.setattr(schedule, "TIMED", 2)
+    for number in range(2):
+        label = np.zeros((20, 18, 12), np.uint8)
+        label[5:15, 5:15, 4:8] = 1
+        noise = np.random.default_rng(number).normal(0, 5, label.shape)
+        for name, voxels in (("images", 100 + 20.0 * label + noise), ("labels", label)):
+            (tmp_path / f"source/{name}").mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(voxels.astype(np.float32), np.eye(4)), tmp_path / f"source/{name}/{number}.nii")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "argv", ["rep3d", "new", "mine", "--source", "source", "--hours", "1.5"])
+    main()
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "epochs: end within 1.5 h" in line]
+    assert int(line.split()[1]) > 1 and "an epoch took" in line
+    assert not (tmp_path / "bundles/mine/models").exists()
