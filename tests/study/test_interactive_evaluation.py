@@ -13,11 +13,18 @@ import torch
 import train_deepedit
 from torch import nn
 
+from rep3d.interactive import channels
 from rep3d.study import interactive
 from rep3d.study.run import BundleRun
 
 # Of the channels image, previous mask, positive, negative, taken: what looks like a positive prompt and lies near it.
 WEIGHTS, BIAS = [0.0, 10.0, 20.0, -20.0, -20.0], -4.0
+
+
+@pytest.fixture(autouse=True)
+def reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompts reach through a whole blob, so that a network can segment it that sees each voxel by itself."""
+    monkeypatch.setattr(channels, "STEP", 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,7 @@ def test_methods_side_by_side(files: dict[str, str], tmp_path: Path, capsys: pyt
     script.main(**files, output_dir=str(tmp_path), part="all", labels="together", strips=1)
     table = rows(tmp_path)
     assert list(table) == ["method", "---", "ours", "graph_cut", "graph_cut_near", "region_growing"]
-    assert float(table["ours"][2]) > 0.95  # two clicks, two blobs
+    assert float(table["ours"][2]) > 0.9  # two clicks, two blobs
     assert capsys.readouterr().out.strip() in (tmp_path / "summary.md").read_text(encoding="utf-8")
     for name in ("clicks.csv", "summary.json", "clicks.png", "strips/ours_blobs_0_first + second.png"):
         assert (tmp_path / name).stat().st_size > 0
