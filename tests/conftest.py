@@ -1,4 +1,5 @@
 import functools
+import multiprocessing.util
 import os
 from collections import Counter
 
@@ -10,6 +11,8 @@ import torch
 from monai.bundle.config_item import ComponentLocator
 
 from rep3d import Rep3D
+
+multiprocessing.util.get_temp_dir()  # made here, not where the app keeps its temporary files while a test runs it
 
 TINY = {"feature_size": (4, 8, 8, 8), "hidden_size": 16, "kernel_size": 5}
 

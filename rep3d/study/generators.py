@@ -6,7 +6,6 @@ starting at 0 or at 1), beside the fixed prior and no mask at all.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from rep3d.evaluation.scores import read_scores, table
 from rep3d.files import read_record, write_json
 from rep3d.networks.lrbm import LRBM
 from rep3d.networks.rep3d import ChannelNorm, Rep3D
-from rep3d.study.run import BundleRun, run_here
+from rep3d.study.run import BundleRun, run_here, scratch_folder
 
 FORMS = ("positions-0", "positions-1", "channels-0", "channels-1", "fixed", "none")
 PATCH = (48, 64, 48)  # holds nearly every volume whole, in training and in scoring
@@ -97,7 +96,7 @@ def build_network(form: str, modulation: str, **arguments: Any) -> Rep3D:
 
 def run_cell(bundle: Path, dataset_dir: str, form: str, seed: int, steps: int) -> Cell:
     """Train on the training cases, and score the last weights on the validation cases."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         overrides = {
             "dataset_dir": dataset_dir,
             "ckpt_dir": folder,

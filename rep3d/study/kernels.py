@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import nn
 
 from rep3d.evaluation.kernel_pictures import show_masks, show_receptive_fields, show_updates
 from rep3d.evaluation.kernels import by_distance, effective_kernels, kernel_masks, receptive_fields
-from rep3d.study.run import BundleRun, initialize_here
+from rep3d.study.run import BundleRun, initialize_here, scratch_folder
 from rep3d.training.checkpoints import load_weights
 
 FORMS = ("none", "csla", "rep_optimizer", "fixed", "lrbm")  # of the block; "rep_optimizer" scales gradients of "none"
@@ -123,7 +122,7 @@ def _training(form: str, optimizer: str, steps: int) -> dict[str, Any]:
 
 def _update_sizes(bundle: Path, settings: dict[str, Any], steps: int) -> list[float]:
     """Mean |change| of the effective kernels' elements per step, over steps, blocks and channels, by distance."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         run = BundleRun(bundle, "training", ["train.json"], {**settings, "ckpt_dir": folder, "output_dir": folder})
         workflow = initialize_here(run)
         trainer = workflow.parser.get_parsed_content("train#trainer")

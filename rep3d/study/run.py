@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
+from rep3d.console.logs import end_log
 from rep3d.console.status import read_status
 from rep3d.training.cpu import SHARED_CORES
 
@@ -78,6 +80,16 @@ def run_here(run: BundleRun) -> ConfigWorkflow:
         workflow.run()
         workflow.finalize()
     return workflow
+
+
+@contextmanager
+def scratch_folder() -> Iterator[str]:
+    """A folder for runs in this process of which nothing is kept; with it ends the log that they write there."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            yield folder
+        finally:
+            end_log()
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from ignite.engine import Engine, Events
 from rep3d.data.lists import load_datalist
 from rep3d.datasets.planning import VALIDATIONS, Schedule
 from rep3d.files import read_json
-from rep3d.study.run import BundleRun, initialize_here
+from rep3d.study.run import BundleRun, initialize_here, scratch_folder
 
 WARM_UP, TIMED = 3, 12  # steps
 VALIDATING = 0.2  # of the time
@@ -70,7 +69,7 @@ def time_training(bundle: Path) -> Timing:
     validation = load_datalist(bundle / "data", "validation") if config["val_interval"] else []
     seen = training[:CASES]
     share = len(training) / len(seen)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         settings = {
             "ckpt_dir": f"{folder}/models",
             "output_dir": f"{folder}/eval",

@@ -1,7 +1,5 @@
 """A simulated user in front of networks that do as they are told."""
 
-import tempfile
-
 import pytest
 import torch
 from torch import nn
@@ -139,8 +137,7 @@ def test_the_seed_of_the_training_decides():
     assert torch.equal(inputs[0], inputs[1]) and not torch.equal(inputs[0], inputs[2])
 
 
-def test_workers_prompt_as_one_process_does(monkeypatch, tmp_path):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # what processes share outlives other tests' folders
+def test_workers_prompt_as_one_process_does():
     made = batch(prediction=True, taken=True)
     for seed in range(3):
         results = []

@@ -1,12 +1,15 @@
 import json
+import logging
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from rep3d.console.logs import RunLog, start_log
 from rep3d.console.status import StatusFile
 from rep3d.study import run as study
-from rep3d.study.run import BundleProcess, BundleRun, RunFailed, run_here, run_process
+from rep3d.study.run import BundleProcess, BundleRun, RunFailed, run_here, run_process, scratch_folder
 from rep3d.training.cpu import SHARED_CORES
 
 
@@ -51,6 +54,15 @@ def test_a_run_in_this_process(bundle, tmp_path):
     seen = workflow.parser.get_parsed_content("seen")
     assert (seen.sum, seen.ran) == (8, 1)
     assert sys.excepthook is hook and sys.path == path
+
+
+def test_the_log_of_a_run_ends_with_its_folder():
+    with scratch_folder() as folder:
+        start_log(folder, "training.log")
+        assert any(isinstance(handler, RunLog) for handler in logging.getLogger().handlers)
+    assert not Path(folder).exists()
+    logging.getLogger().warning("said afterwards")
+    assert not any(isinstance(handler, RunLog) for handler in logging.getLogger().handlers)
 
 
 def test_what_a_process_prints_goes_to_its_log(python, tmp_path):
