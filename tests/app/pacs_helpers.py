@@ -21,7 +21,7 @@ from programs import CLONE_NEWNET
 PLUGINS = Path("/usr/share/orthanc/plugins")
 LIVER = 6
 THRESHOLD = 0.87  # of the bundle's intensities: 186 HU
-SECONDS = 60  # to wait for what happens in the background
+SECONDS = 180  # to wait for what happens in the background
 KEPT_SECONDS = 0.2  # that the server takes a list of series for current: a tenth of what it does otherwise
 
 

@@ -16,6 +16,7 @@ import requests
 import torch
 from app_helpers import Server, small_bundle
 from bundle_helpers import small_network
+from pacs_helpers import until
 
 from monailabel_app.bundles import read_bundle
 from monailabel_app.main import Rep3DApp
@@ -207,7 +208,9 @@ def test_full_disk_of_a_server(material, studies, tmp_path):
         assert {path: path.read_bytes() for path in studies.rglob("*") if path.is_file()} == before
         limit_files(running.process, psutil.RLIM_INFINITY)
         assert submit().status_code == 200
-        lines = (running.app / "logs/audit.jsonl").read_text().removeprefix(audited).splitlines()
+        log = running.app / "logs/audit.jsonl"
+        until(lambda: log.read_text() != audited)  # a line is written after its answer
+        lines = log.read_text().removeprefix(audited).splitlines()
         assert json.loads(lines[-1])["status"] == 200 and all(json.loads(line)["path"] for line in lines)
 
 
