@@ -67,8 +67,8 @@ def expected_costs(call: Call) -> dict[str, float]:
         backward = cost.multiply_backward * multiplies
     kernels = 0 if call.keeps_kernel_spectrum else cost.fft_kernel
     padded = channels * math.prod(make_plan((depth, height, width), call.k).sizes)
-    bytes_of_float32 = 2 if call.dtype == torch.float64 else 1
-    fft = cost.fft_call + (cost.fft_map * batch + kernels) * padded * bytes_of_float32
+    float32_numbers = 2 if call.dtype == torch.float64 else 1
+    fft = cost.fft_call + (cost.fft_map * batch + kernels) * padded * float32_numbers
     if not call.training:
         return {"direct": direct, "fft": fft}
     return {
