@@ -248,10 +248,14 @@ def test_point_prompts(place, browser, tmp_path, model, label):
     bright[: len(bright) // 4] = False  # texts
     browser.click("//label[text()='Point Prompts']")
     Select(browser.find(f"//select[option[@value='{model}']]")).select_by_value(model)
-    browser.click(f"//tr[@class='clickable-row']/td[text()='{label}']")
-    until(
-        lambda: browser.click_on(before, bright) or browser.driver.find_elements("css selector", "svg.svg-layer circle")
-    )
+
+    def placed():
+        browser.click(f"//tr[@class='clickable-row']/td[text()='{label}']")  # again: it is forgotten when the list is redrawn
+        browser.click_on(before, bright)
+        time.sleep(2)  # two clicks in quick succession are a double click
+        return browser.driver.find_elements("css selector", "svg.svg-layer circle")
+
+    until(placed)
     browser.click("//button[@title='Run PointPrompts']")
     browser.text("Running Inference for Point Prompts - Successful")
     covered = np.abs(browser.picture() - before).max(2) > 40
