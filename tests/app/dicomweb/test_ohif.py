@@ -250,7 +250,7 @@ def test_point_prompts(place, browser, tmp_path, model, label):
     Select(browser.find(f"//select[option[@value='{model}']]")).select_by_value(model)
 
     def placed():
-        browser.click(f"//tr[@class='clickable-row']/td[text()='{label}']")  # again: it is forgotten when the list is redrawn
+        browser.click(f"//tr[@class='clickable-row']/td[text()='{label}']")  # a redrawn list forgets it
         browser.click_on(before, bright)
         time.sleep(2)  # two clicks in quick succession are a double click
         return browser.driver.find_elements("css selector", "svg.svg-layer circle")
