@@ -39,7 +39,7 @@ def test_beyond_the_scan_it_goes_on_mirrored(box):
     inside[part] = True
     values = torch.randn(2, 9, 9, 9, generator=torch.manual_seed(0))
     widths = [(0, 0), *((side.start, 9 - side.stop) for side in part)]
-    expected = np.pad(values[:, *part].numpy(), widths, mode="reflect")
+    expected = np.pad(values[(slice(None), *part)].numpy(), widths, mode="reflect")
     np.testing.assert_array_equal(mirrored(values, inside).numpy(), expected)
 
 
