@@ -23,6 +23,7 @@ class Bundle:
     version: str
     shipped_sha256: str = ""  # of the weights that its metadata says it ships with
     shipped_licence: str = ""  # likewise
+    takes_prompts: bool = False  # and segments what they show, not labels of its own
 
     @property
     def name(self) -> str:
@@ -69,7 +70,8 @@ def read_bundle(root: Path, *, prompts: bool = False) -> Bundle:
         labels = {name: int(index) for index, name in channels.items() if int(index) > 0}
         weights = metadata.get("weights")  # of other people's bundles it may be anything
         shipped = [weights.get(key, "") if isinstance(weights, dict) else "" for key in ("sha256", "licence")]
-        return Bundle(root, labels, metadata["description"], metadata["version"], *map(str, shipped))
+        sha256, licence = map(str, shipped)
+        return Bundle(root, labels, metadata["description"], metadata["version"], sha256, licence, prompts)
     except TakesPrompts:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

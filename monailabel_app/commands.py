@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monailabel_app.bundles import choose_bundles
+from monailabel_app.bundles import Bundle, choose_bundles, find_prompted
 from monailabel_app.models.versions import keep_shipped, list_versions, serve_version
 
 COMMANDS = ("versions", "serve_version")
@@ -36,10 +36,7 @@ def run_command(arguments: Sequence[str], bundles: Path) -> str:
     if arguments[0] == "serve_version":
         parser.add_argument("--version", type=int, required=True, help="its number, as `versions` tells it")
     options = parser.parse_args(arguments[1:])
-    chosen = choose_bundles(options.bundles, options.model)
-    if len(chosen) != 1:
-        raise ValueError(f"--model is {options.model!r}, expected one of {', '.join(chosen)}")
-    (bundle,) = chosen.values()
+    bundle = _find(options.bundles, options.model)
     keep_shipped(bundle)
     if arguments[0] == "versions":
         versions = list_versions(bundle)
@@ -48,6 +45,16 @@ def run_command(arguments: Sequence[str], bundles: Path) -> str:
         return version_table(versions)
     serve_version(bundle, options.version)
     return f"{bundle.name}: version {options.version} serves"
+
+
+def _find(bundles: Path, name: str) -> Bundle:
+    prompted = find_prompted(bundles)
+    if prompted is not None and name == prompted.name:
+        return prompted
+    chosen = choose_bundles(bundles, name)
+    if len(chosen) != 1:
+        raise ValueError(f"--model is {name!r}, expected one of {', '.join(chosen)}")
+    return next(iter(chosen.values()))
 
 
 def version_table(versions: Sequence[Mapping[str, Any]]) -> str:

@@ -26,6 +26,7 @@ from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.inference import BundleInference, serve_bundles
 from monailabel_app.models.prompted import PromptedModel, serve_prompts, tell_prompted
 from monailabel_app.models.retraining import BundleTraining
+from monailabel_app.models.retraining.phantoms import Phantoms
 from monailabel_app.models.turn import Turn
 from monailabel_app.models.versions import check_versions, keep_shipped
 from monailabel_app.models.warm_up import prepare_models
@@ -61,25 +62,29 @@ class Rep3DApp(MONAILabelApp):
         bundles = choose_bundles(settings.bundles, settings.models)
         in_pacs = studies.startswith(("http://", "https://"))
         studies_folder = settings.pacs_folder if in_pacs else Path(studies)
-        self._locks = own_folders(bundles.values(), studies_folder)
-        for bundle in bundles.values():
+        prompted = find_prompted(settings.bundles)
+        trained = [*bundles.values(), *([prompted] if prompted else [])]
+        self._locks = own_folders(trained, studies_folder)
+        for bundle in trained:
             keep_shipped(bundle)
         own_temporary_files()
         (folder / "logs").mkdir(exist_ok=True)
 
         pacs = connect(studies, settings.modalities, settings.search) if in_pacs else None
         store = StudiesFolder(studies_folder, PacsImages(pacs, studies_folder) if pacs else None)
-        synchronization = Synchronization(pacs, store, bundles, send=settings.send_labels) if pacs else None
+        synchronization = Synchronization(pacs, store, bundles, prompted, send=settings.send_labels) if pacs else None
         sessions = Sessions(folder / "sessions")
         turn = Turn()
         models = serve_bundles(bundles, turn)
-        network = PromptedNetwork(find_prompted(settings.bundles), turn)
+        network = PromptedNetwork(prompted, turn)
         interaction = InteractiveSessions(
             studies_folder / KNOWLEDGE / "interaction", network, store, sessions, settings.session_days * 86400
         )
         strategies = make_strategies(models) if environment.MONAI_LABEL_TASKS_STRATEGY else {}
-        served = list(bundles.values()) if environment.MONAI_LABEL_TASKS_TRAIN else []
-        trainers = {bundle.name: BundleTraining(bundle, settings.promotion, served) for bundle in served}
+        served, phantoms = list(bundles.values()), Phantoms(folder / "anatomy", settings.anatomy)
+        trainers = {bundle.name: BundleTraining(bundle, settings.promotion, served, phantoms) for bundle in trained}
+        if not environment.MONAI_LABEL_TASKS_TRAIN:
+            trainers = {}
         scoring = not in_pacs if settings.scoring is None else settings.scoring
         background = BackgroundWork(models, trainers, store, scoring=scoring)
 

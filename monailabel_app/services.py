@@ -75,6 +75,15 @@ class Services:
             raise RequestError(404, f"there is no model {name[:100]!r}, expected one of {', '.join(self.models)}")
         return self.models[name]
 
+    def weighted(self, name: str) -> Bundle:
+        """The bundle of that name, which segments by itself or follows prompts: it has weights and versions.
+
+        Raises:
+            RequestError: as `model`.
+        """
+        prompted = self.interaction.network.bundle
+        return prompted if prompted is not None and name == prompted.name else self.model(name).bundle
+
     def synchronize(self) -> None:
         """Make labels and the PACS, if there is one, the same.
 

@@ -96,6 +96,12 @@ class Settings:
         _promotion,
         "which new weights serve: `not worse` or `better` than those that serve, on validation cases, or `never`",
     )
+    anatomy: Path | None = _setting(
+        None,
+        _folder,
+        "data set of volumes (`scripts/draw_anatomy.py`) that trainings of the bundle that follows prompts mix in; "
+        "where not set, some are drawn into `APP/anatomy` at the first one",
+    )
     warm_up: bool = _setting("true", _switch, "run each network once at the start")
     scoring: bool | None = _setting(
         None,

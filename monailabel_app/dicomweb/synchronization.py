@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,13 +48,23 @@ class Synchronization:
         pacs: where segmentations are.
         studies: the images of that PACS, and their labels.
         bundles: whose labels are taken.
+        prompted: the bundle that follows prompts, whose labels have names of their users' own.
         send: whether labels go to the PACS.
     """
 
-    def __init__(self, pacs: Pacs, studies: StudiesFolder, bundles: Mapping[str, Bundle], *, send: bool) -> None:
+    def __init__(
+        self,
+        pacs: Pacs,
+        studies: StudiesFolder,
+        bundles: Mapping[str, Bundle],
+        prompted: Bundle | None = None,
+        *,
+        send: bool,
+    ) -> None:
         self._pacs = pacs
         self._studies = studies
         self._bundles = bundles
+        self._prompted = prompted
         self._send = send
         self._outcomes = Outcomes(studies.root / KNOWLEDGE / "segmentations")
         self._next_try: dict[str, float] = {}  # of what failed, by UID or by image and tag
@@ -157,7 +168,7 @@ class Synchronization:
 
     def _send_label(self, image_id: str, tag: str, stored: Collection[str]) -> None:
         info = self._studies.labels.info(image_id, tag)
-        bundle = self._bundles.get(info.get("model", ""))
+        bundle = self._bundle_of(info)
         if "segmentation" in info or bundle is None:
             return
         # The UID is known before it is there: it must not be sent twice, nor be taken in as somebody else's.
@@ -175,6 +186,12 @@ class Synchronization:
                 return
             self._pacs.store(segmentation)
         self._studies.labels.update(image_id, info["version"], {"segmentation": uid})
+
+    def _bundle_of(self, info: Mapping[str, Any]) -> Bundle | None:
+        """Whose label it is, with the labels that it has there."""
+        if self._prompted is not None and info.get("model") == self._prompted.name:
+            return replace(self._prompted, labels=info["label_names"])
+        return self._bundles.get(info.get("model", ""))
 
     def _make(self, image_id: str, number: int, bundle: Bundle, uid: str, *, is_proposal: bool) -> pydicom.Dataset:
         label: Any = nib.load(self._studies.labels.version(image_id, number).file)

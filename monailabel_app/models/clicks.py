@@ -44,6 +44,10 @@ class PromptedNetwork:
         """Whether it has weights."""
         return self.bundle is not None and self.bundle.weights.is_file()
 
+    def served(self) -> Bundle | None:
+        """The bundle, where it has weights."""
+        return self.bundle if self.is_valid() else None
+
     @property
     def licence(self) -> str:
         """Of the weights, in words."""

@@ -34,9 +34,14 @@ WINDOW_DEVICE = f"{WINDOWS}#sw_device"  # likewise
 # What trainings and evaluations run, and are told.
 TRAINING = "training"
 EVALUATING = "evaluating"
+COMPARING = "comparing"  # of bundles that take prompts
 DATASET_DIR = "dataset_dir"
 OUTPUT_DIR = "output_dir"
 CKPT_DIR = "ckpt_dir"
+PART = "part"
+MORE_DATA = "more_data"
+REPEATS = "repeats"
+EPOCH_LENGTH = "train#trainer#epoch_length"
 CHECKPOINT = "checkpoint"
 INIT_FROM = "init_from"
 RESUME = "resume"
@@ -48,14 +53,17 @@ NUM_WORKERS = "num_workers"
 _ALL = (BUNDLE_ROOT, DEVICE)
 _INFERENCE = (MAX_GRID_BYTES, IN_CHANNELS, PATCH_SIZE, SW_BATCH_SIZE, NETWORK, PREPROCESSING, INFERER, TO_NATIVE_GRID)
 _RUN = (*_ALL, DATASET_DIR, OUTPUT_DIR)
+_TRAIN = (*_RUN, TRAINING, CKPT_DIR, INIT_FROM, RESUME, EPOCHS, VAL_INTERVAL, VALIDATION_DATA, NUM_WORKERS)
 IDS: dict[tuple[str, ...], tuple[str, ...]] = {  # by the configs that are read together
     ("inference",): (*_ALL, *_INFERENCE, REFINEMENT, ROI_SIZE, OVERLAP),
-    ("train",): (*_RUN, TRAINING, CKPT_DIR, INIT_FROM, RESUME, EPOCHS, VAL_INTERVAL, VALIDATION_DATA, NUM_WORKERS),
+    ("train",): _TRAIN,
     ("train", "evaluate"): (*_RUN, EVALUATING, CHECKPOINT),
 }
 
 PROMPTED_IDS: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("inference",): (*_ALL, PATCH_SIZE, NETWORK, INFERER)
+    ("inference",): (*_ALL, PATCH_SIZE, NETWORK, INFERER),
+    ("train",): (*_TRAIN, MORE_DATA, REPEATS, EPOCH_LENGTH),
+    ("train", "evaluate"): (*_RUN, COMPARING, CHECKPOINT, PART),
 }  # of bundles that take prompts
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from monailabel_app.studies.volumes import admitted, read_grid, read_label
 from rep3d.io.segments import read_segments, without_background
 from rep3d.io.volumes import write_label_map
 
+MAX_SEGMENTS = 255  # of a label map
+LARGEST = "largest_structure"  # voxels, stored with a label
+
 
 def submit_label(
     datastore: StudiesFolder,
@@ -29,6 +33,7 @@ def submit_label(
     *,
     names: Sequence[str] = (),
     prompts: Sequence[object] = (),
+    prompted: Bundle | None = None,
     allow_empty: bool = False,
     uploaded: bool = True,
 ) -> str:
@@ -43,6 +48,8 @@ def submit_label(
         info: what to store with the version, such as who submitted it.
         names: of the segments with the voxel values 1, 2 and so on; the background, which has none, does not count.
         prompts: to be stored beside the label.
+        prompted: the bundle that follows prompts, where it serves. Where there are prompts, segments of which no other
+            bundle has all are its own, whatever their names.
         allow_empty: accept a map without any segment.
         uploaded: whether it waits among the uploads.
 
@@ -54,8 +61,12 @@ def submit_label(
     last = datastore.knowledge(image_id).get("model")
     candidates = sorted(bundles.values(), key=lambda bundle: bundle.name != last)
     segments = _segments(file, names)
-    bundle = candidates[0] if candidates and not segments else _bundle_with(candidates, list(segments))
-    ids = {name.casefold(): index for name, index in bundle.labels.items()}
+    fitting = candidates[0] if candidates and not segments else _fitting(candidates, segments)
+    if fitting is None and prompts and prompted is not None and 0 < len(segments) <= MAX_SEGMENTS:
+        fitting = replace(prompted, labels={name: number for number, name in enumerate(segments, 1)})
+    if fitting is None:
+        raise _unknown(candidates, list(segments))
+    ids = {name.casefold(): index for name, index in fitting.labels.items()}
     new_id = {value: ids[name.casefold()] for name, value in segments.items()}
     grid = read_grid(image)
     with admitted() if uploaded else nullcontext():
@@ -65,8 +76,9 @@ def submit_label(
         table[value] = index
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "label.nii.gz"
-        write_label_map(table[voxels.astype(np.uint8)], grid, path, labels=bundle.labels)
-        stored = {**info, "model": bundle.name, "label_names": bundle.labels}
+        label = table[voxels.astype(np.uint8)]
+        write_label_map(label, grid, path, labels=fitting.labels)
+        stored = {**info, "model": fitting.name, "label_names": fitting.labels, LARGEST: _largest(label)}
         return datastore.save_label(image_id, str(path), tag, stored, prompts)
 
 
@@ -88,6 +100,20 @@ def label_ids(
     return ids
 
 
+def largest_structure(
+    datastore: StudiesFolder, image_id: str, image: Path, label: Path, info: Mapping[str, Any]
+) -> int:
+    """Voxels of the largest structure in a label; kept with it, and read once where it is not.
+
+    Args and raises as `label_ids`.
+    """
+    if LARGEST in info:
+        return int(info[LARGEST])
+    largest = _largest(read_label(label, read_grid(image), range(256), allow_empty=True).astype(np.uint8))
+    datastore.update_label_info(image_id, "final", {LARGEST: largest})
+    return largest
+
+
 def bundles_with(ids: Iterable[int], bundles: Iterable[Bundle]) -> list[str]:
     """The names of the bundles that have all these ids."""
     return [bundle.name for bundle in bundles if set(ids) <= set(bundle.labels.values())]
@@ -101,9 +127,17 @@ def _segments(file: Path, names: Sequence[str]) -> dict[str, int]:
         return {name: number for number, name in enumerate(without_background(file, names), 1)}
 
 
-def _bundle_with(bundles: list[Bundle], names: list[str]) -> Bundle:
-    for bundle in bundles:
-        if {name.casefold() for name in names} <= {name.casefold() for name in bundle.labels}:
-            return bundle
+def _fitting(bundles: Sequence[Bundle], names: Iterable[str]) -> Bundle | None:
+    """The first that has all these labels."""
+    wanted = {name.casefold() for name in names}
+    return next((one for one in bundles if wanted <= {name.casefold() for name in one.labels}), None)
+
+
+def _unknown(bundles: Sequence[Bundle], names: list[str]) -> RequestError:
     known = "; ".join(f"{bundle.name}: {', '.join(bundle.labels)}" for bundle in bundles)
-    raise RequestError(400, f"no model has all the segments {names}. The models have {known}")
+    return RequestError(400, f"no model has all the segments {names}. The models have {known}")
+
+
+def _largest(label: np.ndarray) -> int:
+    """Voxels of the largest structure in a label map of uint8."""
+    return int(np.bincount(label.ravel(), minlength=2)[1:].max())

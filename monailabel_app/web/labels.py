@@ -37,6 +37,7 @@ def save_label(
             info,
             names=[segment.name for segment in parameters.label_info or []],
             prompts=prompts,
+            prompted=services.interaction.network.served(),
             allow_empty=parameters.allow_empty,
         )
     services.synchronize_soon()

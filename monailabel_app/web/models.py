@@ -27,8 +27,8 @@ def model_info(user: Admin, services: AppServices, model: str) -> dict[str, obje
 
 @router.get("/model/{model}")
 def download_model(user: Admin, services: AppServices, model: str) -> FileResponse:
-    path = services.model(model).get_path()
-    if path is None:
+    path = services.weighted(model).weights
+    if not path.is_file():
         raise RequestError(404, f"model {model!r} has no weights yet")
     return FileResponse(path, filename=f"{model}.pt")
 
@@ -49,10 +49,10 @@ def replace_model(
 @router.get("/model/{model}/versions")
 def model_versions(user: AnyUser, services: AppServices, model: str) -> list[dict[str, object]]:
     """Not of MONAI Label: every version of the weights, and which one serves."""
-    return list_versions(services.model(model).bundle)
+    return list_versions(services.weighted(model))
 
 
 @router.post("/model/{model}/versions/{number}")
 def serve_model_version(user: Admin, services: AppServices, model: str, number: int) -> dict[str, object]:
     """Not of MONAI Label: let a version of the weights serve."""
-    return serve_version(services.model(model).bundle, number)
+    return serve_version(services.weighted(model), number)

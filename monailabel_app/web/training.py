@@ -26,7 +26,7 @@ def train_all(user: Admin, services: AppServices, params: JSONParameters) -> dic
     services.synchronize()
     answers: dict[str, dict[str, object]] = {}
     refused: list[RequestError] = []
-    for name in services.bundles:
+    for name in services.trainers:
         own = params.get(name)
         try:
             options = check_parameters(TrainingParameters, own if isinstance(own, dict) else {})

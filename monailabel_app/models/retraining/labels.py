@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.submission import bundles_with, label_ids
+from monailabel_app.studies.submission import bundles_with, label_ids, largest_structure
 from monailabel_app.studies.volumes import read_grid
+from rep3d.interactive.cubes import MIN_VOXELS
 from rep3d.io.geometry import agreement_problem
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,8 @@ def find_labelled(
 ) -> tuple[dict[str, Item], dict[str, str]]:
     """The final labels in this bundle's ids, by image; of each the version that no later submission changes.
 
-    And why others are left out, but for those of other bundles.
+    A bundle that takes prompts learns from the labels of all bundles: to it each is a structure. And why others are
+    left out, but for those of other bundles.
 
     Args:
         served: all bundles of the app, to tell which one a label belongs to that was put there by hand.
@@ -34,7 +36,9 @@ def find_labelled(
         label, info = datastore.fixed_label(image_id, "final")
         try:
             image = datastore.image(image_id)
-            if "model" not in info:
+            if bundle.takes_prompts:
+                _check_size(largest_structure(datastore, image_id, image, label, info))
+            elif "model" not in info:
                 _check_ids(bundle, served, label_ids(datastore, image_id, image, label, info))
             elif info["model"] != bundle.name:
                 continue
@@ -52,6 +56,11 @@ def describe(left_out: Mapping[str, str]) -> str:
     """How many images are left out, and why the first of them."""
     first = "; ".join(f"{case}: {reason}" for case, reason in list(left_out.items())[:DESCRIBED])
     return f"left out {len(left_out)} image(s): {first}{'; ...' if len(left_out) > DESCRIBED else ''}"
+
+
+def _check_size(voxels: int) -> None:
+    if voxels < MIN_VOXELS:
+        raise RequestError(400, f"its label has no structure of at least {MIN_VOXELS} voxels")
 
 
 def _check_ids(bundle: Bundle, served: Sequence[Bundle], ids: Sequence[int]) -> None:

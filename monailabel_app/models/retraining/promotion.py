@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from monailabel_app.bundles import Bundle
 from monailabel_app.models.retraining.record import TrainingRecord
+from monailabel_app.models.retraining.scoring import Scores
 from monailabel_app.models.versions import add_version, keep_serving, serve_version, version_of
 from monailabel_app.tasks import Task
-from rep3d.evaluation.scores import read_scores, table
+
+MEASURES = ("dice", "phantoms")  # of `Scores`
+FORGOTTEN, EXACT = 0.01, 1e-9  # by which Dice of phantoms may fall, and what rounding adds
 
 
 def promote(
@@ -21,7 +22,7 @@ def promote(
     new: Path,
     record: TrainingRecord,
     promotion: str,
-    score: Callable[[Path, str], Path | None],
+    score: Callable[[Path, str], Scores | None],
 ) -> dict[str, Any]:
     """Keep new weights as a version, and let them serve if they may.
 
@@ -29,28 +30,38 @@ def promote(
         new: the weights.
         record: of their training.
         promotion: one of `settings.PROMOTION`.
-        score: evaluates weights, under a name, on the validation cases; the folder of the scores, or None where it was
-            stopped.
+        score: evaluates weights, under a name, on the validation cases; None where it was stopped.
 
     Returns:
-        {"version": number, "serving": whether it serves, "note": why, "dice": {"new": ..., "serving": ...}}
+        {"version": number, "serving": whether it serves, "note": why, "dice": {"new": ..., "serving": ...}}; of a
+        bundle that takes prompts also "phantoms", likewise.
     """
     keep_serving(bundle)
     kept = version_of(bundle, new)
     if kept and kept["serving"]:  # the server was killed right after this
-        return {key: kept.get(key) for key in ("version", "serving", "note", "dice")}
+        return {key: kept.get(key) for key in ("version", "serving", "note", *MEASURES) if key in kept}
     origin: dict[str, Any] = {"user": record.user, "cases": record.cases}
-    dice = _compare(task, bundle, new, score) if record.cases["validation"] else {"new": None, "serving": None}
+    scores = _compare(task, bundle, new, score) if record.cases["validation"] else {}
+    dice, phantoms = (_by_weights(scores, measure) for measure in MEASURES)
+    shown = {"dice": dice, **({"phantoms": phantoms} if bundle.takes_prompts else {})}
     if task.stopping.is_set():
         note = "kept, but does not serve: the scoring was stopped"
         number = add_version(bundle, new, {**origin, "note": note})
-        return {"version": number, "serving": False, "note": note, "dice": dice}
+        return {"version": number, "serving": False, "note": note, **shown}
     serves, note = may_serve(dice["new"], dice["serving"], bundle.weights.is_file(), promotion)
-    number = add_version(bundle, new, {**origin, "dice": dice, "note": note})
+    if serves and _forgets(phantoms["new"], phantoms["serving"]):
+        serves, note = (
+            False,
+            (
+                f"kept, but does not serve: Dice of phantoms {phantoms['new']:.4f}, of the serving weights "
+                f"{phantoms['serving']:.4f}: it has forgotten what it knew"
+            ),
+        )
+    number = add_version(bundle, new, {**origin, **shown, "note": note})
     if serves:
         serve_version(bundle, number)
     task.report(f"version {number}: {note}", dice=dice["new"])
-    return {"version": number, "serving": serves, "note": note, "dice": dice}
+    return {"version": number, "serving": serves, "note": note, **shown}
 
 
 def may_serve(new: float | None, serving: float | None, there_are_weights: bool, promotion: str) -> tuple[bool, str]:
@@ -67,16 +78,20 @@ def may_serve(new: float | None, serving: float | None, there_are_weights: bool,
     return False, f"kept, but does not serve: {compared}"
 
 
+def _forgets(new: float | None, serving: float | None) -> bool:
+    return new is not None and serving is not None and not new >= serving - FORGOTTEN - EXACT
+
+
 def _compare(
-    task: Task, bundle: Bundle, new: Path, score: Callable[[Path, str], Path | None]
-) -> dict[str, float | None]:
-    """The mean Dice of the new weights, and of those that serve if there are any."""
+    task: Task, bundle: Bundle, new: Path, score: Callable[[Path, str], Scores | None]
+) -> dict[str, Scores | None]:
+    """The scores of the new weights, and of those that serve if there are any."""
     task.report("scoring the new weights and those that serve")
-    dice = {"new": _mean_dice(score(new, "new")), "serving": None}
+    scores = {"new": score(new, "new")}
     if bundle.weights.is_file():
-        dice["serving"] = _mean_dice(score(bundle.weights, "serving"))
-    return dice
+        scores["serving"] = score(bundle.weights, "serving")
+    return scores
 
 
-def _mean_dice(scores: Path | None) -> float | None:
-    return None if scores is None else round(float(np.nanmean(table(read_scores(scores), "dice"))), 4)
+def _by_weights(scores: Mapping[str, Scores | None], measure: str) -> dict[str, float | None]:
+    return {name: getattr(scores.get(name), measure, None) for name in ("new", "serving")}

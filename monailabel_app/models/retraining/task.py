@@ -18,18 +18,25 @@ from monailabel_app.models import contract
 from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.models.retraining.dataset import write_dataset
 from monailabel_app.models.retraining.labels import Item, describe, find_labelled
+from monailabel_app.models.retraining.phantoms import Phantoms
 from monailabel_app.models.retraining.process import run_watched
 from monailabel_app.models.retraining.promotion import promote
 from monailabel_app.models.retraining.record import TrainingRecord, read_record, write_record
+from monailabel_app.models.retraining.scoring import Scores, read_clicking, read_segmenting, write_held_out
 from monailabel_app.models.versions import add_version
 from monailabel_app.settings import PROMOTION
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
 from rep3d.console.status import read_status
+from rep3d.data.lists import load_datalist
+from rep3d.evaluation.click_cases import ALL
 from rep3d.study.run import BundleRun
 from rep3d.training.checkpoints import read_weights, save_whole
 
 VALIDATIONS = 10  # of one training, at most
+EPOCH_LENGTH = (
+    24  # steps, of a bundle that takes prompts: the 50 epochs of MONAI Label are as many minutes on few cores
+)
 
 
 class BundleTraining(TrainTask):
@@ -39,13 +46,21 @@ class BundleTraining(TrainTask):
         bundle: what to train; it needs no weights yet.
         promotion: one of PROMOTION.
         served: all bundles of the app, to tell which one a label belongs to that was put there by hand.
+        phantoms: a bundle that takes prompts learns from them, too, and is judged by them; others need none.
     """
 
-    def __init__(self, bundle: Bundle, promotion: str = PROMOTION[0], served: Sequence[Bundle] = ()) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        promotion: str = PROMOTION[0],
+        served: Sequence[Bundle] = (),
+        phantoms: Phantoms | None = None,
+    ) -> None:
         super().__init__(bundle.description)
         self.bundle = bundle
         self.served = served or [bundle]
         self.promotion = promotion
+        self.phantoms = phantoms if bundle.takes_prompts else None
         self.folder = bundle.root / "models/retraining"
         self.models = self.folder / "models"
         self.status_file = self.models / "training.status.json"
@@ -83,6 +98,12 @@ class BundleTraining(TrainTask):
         """
         if options.device and options.device not in device_list():
             raise RequestError(400, f"params['device']: {options.device!r}, expected one of {device_list()}")
+        if self.phantoms is not None:
+            self.phantoms.check()
+            if not self.bundle.weights.is_file():
+                raise RequestError(
+                    400, f"model {self.bundle.name!r} has no weights to go on from, see docs/interactive.md"
+                )
         items, left_out = find_labelled(self.bundle, self.served, datastore)
         if not items:
             message = f"there is no submitted label for {self.bundle.name!r} to train on"
@@ -137,6 +158,8 @@ class BundleTraining(TrainTask):
             task.report(describe(record.left_out))
         if not record.cases["validation"]:
             task.report("there is no label to validate with: the new weights will not serve by themselves")
+        if self.phantoms is not None and not self.phantoms.draw(task, self.bundle, self.folder):
+            return None
         if self._finished_epochs() >= options.max_epochs:
             task.report("the training was finished already")
         elif not self._train(task, options, device, validated=bool(record.cases["validation"])):
@@ -145,8 +168,8 @@ class BundleTraining(TrainTask):
         if not new.is_file():  # the server was killed between the last checkpoint and it
             save_whole(read_weights(new.with_name("last.pt")), new)
 
-        def score(weights: Path, name: str) -> Path | None:
-            return self._score(task, weights, self.folder / f"scores_{name}", device)
+        def score(weights: Path, name: str) -> Scores | None:
+            return self._score(task, weights, self.folder / f"scores_{name}", device, record.cases["validation"])
 
         return promote(task, self.bundle, new, record, self.promotion, score)
 
@@ -162,16 +185,34 @@ class BundleTraining(TrainTask):
         }
         if not validated:
             overrides[contract.VALIDATION_DATA] = []
+        if self.phantoms is not None:
+            overrides |= self._mixed(self.phantoms)
         if options.pretrained and self.bundle.weights.is_file():
             overrides[contract.INIT_FROM] = self.bundle.weights
         run = self._bundle_run(contract.TRAINING, ["train.json"], device, overrides)
         return run_watched(task, run, self.folder, self.status_file)
 
-    def _score(self, task: Task, weights: Path, output: Path, device: str) -> Path | None:
-        """Evaluate weights on the validation cases; the output folder, or None where that was stopped."""
-        overrides = {contract.CHECKPOINT: weights, contract.OUTPUT_DIR: output}
-        run = self._bundle_run(contract.EVALUATING, ["train.json", "evaluate.json"], device, overrides)
-        return output if run_watched(task, run, self.folder, output / "evaluation.status.json") else None
+    def _mixed(self, phantoms: Phantoms) -> dict[str, Any]:
+        """As often a case of the users as a phantom."""
+        own, drawn = (len(load_datalist(folder, "training")) for folder in (self.folder / "data", phantoms.training))
+        return {
+            contract.MORE_DATA: [str(phantoms.training)],
+            contract.REPEATS: [max(1, round(drawn / own)), max(1, round(own / drawn))],
+            contract.EPOCH_LENGTH: EPOCH_LENGTH,
+        }
+
+    def _score(self, task: Task, weights: Path, output: Path, device: str, cases: Sequence[str]) -> Scores | None:
+        """Evaluate weights on the validation cases, and on phantoms; None where that was stopped."""
+        overrides: dict[str, Any] = {contract.CHECKPOINT: weights, contract.OUTPUT_DIR: output}
+        run_id = contract.EVALUATING
+        if self.phantoms is not None:
+            run_id, data = contract.COMPARING, self.folder / "held_out"
+            write_held_out(self.folder / "data", cases, self.phantoms.held_out(), data)
+            overrides |= {contract.DATASET_DIR: data, contract.PART: ALL}
+        run = self._bundle_run(run_id, ["train.json", "evaluate.json"], device, overrides)
+        if not run_watched(task, run, self.folder, output / "evaluation.status.json"):
+            return None
+        return read_segmenting(output) if self.phantoms is None else read_clicking(output)
 
     def _bundle_run(self, run_id: str, configs: list[str], device: str, overrides: Mapping[str, Any]) -> BundleRun:
         shared = {contract.DATASET_DIR: self.folder / "data", contract.DEVICE: device}
