@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,7 @@ class Case:
     path: Path
 
 
-def list_cases(dataset_dir: Path, part: str, fold: int = 0) -> list[Item]:
+def list_cases(dataset_dir: str | os.PathLike, part: str, fold: int = 0) -> list[Item]:
     """The pairs {"image": path, "label": path} of a part of a data set, see `rep3d.data.lists.load_datalist`.
 
     Args:
@@ -55,7 +56,7 @@ def list_cases(dataset_dir: Path, part: str, fold: int = 0) -> list[Item]:
     """
     if part != ALL:
         return load_datalist(dataset_dir, part, fold)
-    pairs = list_pairs(dataset_dir)
+    pairs = list_pairs(Path(dataset_dir))
     items = [item for one in PARTS for item in pairs[one]]
     if not items:
         raise ValueError(f"{dataset_dir} lists no image with a label")

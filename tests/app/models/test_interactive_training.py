@@ -73,7 +73,7 @@ def test_from_clicks_on_a_new_structure_to_a_new_version(material, studies, tmp_
         started = server.request("POST", f"/train/{MODEL}", json={"max_epochs": 1, "val_split": 0.3, "device": "cpu"})
         assert started.status_code == 200, started.text
         status = wait(server)
-        assert status["status"] == "DONE", status
+        assert status["status"] == "DONE", status["details"]
         result = status["result"]
         assert {"new", "serving"} == set(result["dice"]) == set(result["phantoms"])
         versions = server.request("GET", f"/model/{MODEL}/versions").json()
