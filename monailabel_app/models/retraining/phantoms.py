@@ -22,6 +22,7 @@ from rep3d.study.run import BundleRun
 TRAINING, HELD_OUT = 24, 6  # volumes
 SIZE = 96  # voxels along each axis
 SEEDS = {"training": 1_000_001, "held_out": 1_000_002}  # that nobody draws a data set with
+DRAW = f"{write_anatomy.__module__}.{write_anatomy.__name__}"
 CONFIG = "drawing.json"  # of the run that draws
 
 
@@ -63,16 +64,22 @@ class Phantoms:
             RequestError: 500, it failed.
         """
         counts = {"held_out": HELD_OUT} if self._given else {"training": TRAINING, "held_out": HELD_OUT}
-        return all(self._draw(task, bundle, folder, name, count) for name, count in counts.items())
-
-    def _draw(self, task: Task, bundle: Bundle, folder: Path, name: str, count: int) -> bool:
-        target = self._folder / name
-        if read_json(target / INDEX).get("numTraining") == count:
+        missing = {
+            name: {
+                "_target_": DRAW,
+                "folder": str(self._folder / name),
+                "cases": count,
+                "seed": SEEDS[name],
+                "size": SIZE,
+            }
+            for name, count in counts.items()
+            if read_json(self._folder / name / INDEX).get("numTraining") != count
+        }
+        if not missing:
             return True
-        task.report(f"drawing {count} volumes of procedural anatomy, once")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        volumes = {"_target_": f"{write_anatomy.__module__}.{write_anatomy.__name__}", "folder": str(target)}
-        config = {"volumes": {**volumes, "cases": count, "seed": SEEDS[name], "size": SIZE}, "drawing": ["@volumes"]}
-        write_json(folder / CONFIG, config)
-        run = BundleRun(bundle.root, "drawing", [folder / CONFIG])
+        task.report(f"drawing {sum(counts[name] for name in missing)} volumes of procedural anatomy, once")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONFIG, {**missing, "drawing": [f"@{name}" for name in missing]})
+        files = {"meta_file": bundle.config("metadata"), "logging_file": bundle.root / "configs/logging.conf"}
+        run = BundleRun(bundle.root, "drawing", [folder / CONFIG], files)
         return run_watched(task, run, folder, folder / "drawing.status.json")
