@@ -1,4 +1,4 @@
-"""Volumes of procedural anatomy: who learns from users' labels learns from them, too, so that nothing is forgotten.
+"""Volumes of procedural anatomy, drawn once in a run of their own: who learns from users' labels learns from them, too, so that nothing is forgotten.
 
 training/    with which it learns, where no other folder is given
 held_out/    by which it is judged, always the same
@@ -65,13 +65,7 @@ class Phantoms:
         """
         counts = {"held_out": HELD_OUT} if self._given else {"training": TRAINING, "held_out": HELD_OUT}
         missing = {
-            name: {
-                "_target_": DRAW,
-                "folder": str(self._folder / name),
-                "cases": count,
-                "seed": SEEDS[name],
-                "size": SIZE,
-            }
+            name: {"folder": str(self._folder / name), "cases": count, "seed": SEEDS[name], "size": SIZE}
             for name, count in counts.items()
             if read_json(self._folder / name / INDEX).get("numTraining") != count
         }
@@ -79,7 +73,8 @@ class Phantoms:
             return True
         task.report(f"drawing {sum(counts[name] for name in missing)} volumes of procedural anatomy, once")
         self._folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CONFIG, {**missing, "drawing": [f"@{name}" for name in missing]})
+        calls = {name: {"_target_": DRAW, **arguments} for name, arguments in missing.items()}
+        write_json(folder / CONFIG, {**calls, "drawing": [f"@{name}" for name in calls]})
         files = {"meta_file": bundle.config("metadata"), "logging_file": bundle.root / "configs/logging.conf"}
         run = BundleRun(bundle.root, "drawing", [folder / CONFIG], files)
         return run_watched(task, run, folder, folder / "drawing.status.json")

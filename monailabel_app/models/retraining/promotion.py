@@ -50,13 +50,8 @@ def promote(
         return {"version": number, "serving": False, "note": note, **shown}
     serves, note = may_serve(dice["new"], dice["serving"], bundle.weights.is_file(), promotion)
     if serves and _forgets(phantoms["new"], phantoms["serving"]):
-        serves, note = (
-            False,
-            (
-                f"kept, but does not serve: Dice of phantoms {phantoms['new']:.4f}, of the serving weights "
-                f"{phantoms['serving']:.4f}: it has forgotten what it knew"
-            ),
-        )
+        fallen = f"Dice of phantoms {phantoms['new']:.4f}, of the serving weights {phantoms['serving']:.4f}"
+        serves, note = False, f"kept, but does not serve: it has forgotten what it knew, {fallen}"
     number = add_version(bundle, new, {**origin, **shown, "note": note})
     if serves:
         serve_version(bundle, number)

@@ -34,9 +34,7 @@ from rep3d.study.run import BundleRun
 from rep3d.training.checkpoints import read_weights, save_whole
 
 VALIDATIONS = 10  # of one training, at most
-EPOCH_LENGTH = (
-    24  # steps, of a bundle that takes prompts: the 50 epochs of MONAI Label are as many minutes on few cores
-)
+EPOCH_LENGTH = 24  # steps, of a bundle that takes prompts: users wait for the end
 
 
 class BundleTraining(TrainTask):
