@@ -13,6 +13,7 @@ def test_defaults(tmp_path):
         models="all",
         bundles=tmp_path / "bundles",
         promotion="not worse",
+        anatomy=None,
         warm_up=True,
         scoring=None,
         api_keys=None,

@@ -1,4 +1,4 @@
-"""Volumes of procedural anatomy, drawn once in a run of their own: who learns from users' labels learns from them, too, so that nothing is forgotten.
+"""Volumes of procedural anatomy, drawn once: who learns from users' labels learns from them, too, to forget nothing.
 
 training/    with which it learns, where no other folder is given
 held_out/    by which it is judged, always the same

@@ -12,6 +12,7 @@ from app_helpers import Server, small_bundle
 from prompt_helpers import prompt_bundle, start_app
 
 from monailabel_app.bundles import read_bundle
+from monailabel_app.dicomweb.synchronization import Synchronization
 from monailabel_app.errors import RequestError
 from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.models.retraining import BundleTraining
@@ -161,3 +162,10 @@ def test_names_that_nobody_showed_stay_refused(studies, material, tmp_path):
     files = {"label": (file, label.read_bytes()), "params": (None, params)}
     answer = client.put(f"/datastore/label?image={file.removesuffix('.nii.gz')}", files=files)
     assert answer.status_code == 400 and "no model has all the segments" in answer.json()["detail"]
+
+
+def test_a_new_structure_has_its_own_names_in_the_pacs(bundle, studies):
+    synchronization = Synchronization(None, StudiesFolder(studies), {}, bundle, send=True)
+    found = synchronization._bundle_of({"model": MODEL, "label_names": {"atrium": 1}})
+    assert (found.name, found.labels) == (MODEL, {"atrium": 1})
+    assert synchronization._bundle_of({"model": "other"}) is None
