@@ -12,6 +12,7 @@ from app_helpers import Server, small_bundle
 from prompt_helpers import prompt_bundle, start_app
 
 from monailabel_app.bundles import read_bundle
+from monailabel_app.commands import run_command
 from monailabel_app.dicomweb.synchronization import Synchronization
 from monailabel_app.errors import RequestError
 from monailabel_app.models.parameters import TrainingParameters
@@ -20,7 +21,7 @@ from monailabel_app.models.retraining.phantoms import Phantoms
 from monailabel_app.models.retraining.promotion import promote
 from monailabel_app.models.retraining.record import TrainingRecord
 from monailabel_app.models.retraining.scoring import Scores
-from monailabel_app.models.versions import list_versions
+from monailabel_app.models.versions import add_version, list_versions
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
 
@@ -117,6 +118,13 @@ def test_who_forgets_does_not_serve(bundle, tmp_path, of_cases, of_phantoms, ser
     assert result["serving"] is serves and result["phantoms"]["serving"] == of_phantoms[1]
     assert ("forgotten" in result["note"]) == (of_cases[0] >= of_cases[1] and not serves)
     assert [(one["version"], one["serving"]) for one in list_versions(bundle)] == [(1, not serves), (2, serves)]
+
+
+def test_its_versions_on_the_command_line(bundle, tmp_path):
+    add_version(bundle, bundle.weights, {"user": "ann", "note": "the first"})
+    shown = run_command(["versions", "--model", MODEL], bundle.root.parent)
+    assert "the first" in shown and shown.count("\n") == 1
+    assert run_command(["serve_version", "--model", MODEL, "--version", "1"], bundle.root.parent).endswith("serves")
 
 
 def save(store, name, label, folder, **info):
