@@ -70,8 +70,12 @@ def draw_preview(
     _draw(panels[-1], scan.mean(FRONT, dtype=np.float32), _seen_from_the_front(ids, colors), None)
     panels[-1].set_title("from the front", fontsize=9)
     panels[-1].set_xlabel("right on the left", fontsize=8)
-    _add_legend(figure, [(f"{name}, {volumes[name]:.3g} ml", colors[labels[name]]) for name in shown], columns)
+    _add_legend(figure, [(f"{name}, {_millilitres(volumes[name])}", colors[labels[name]]) for name in shown], columns)
     return save_picture(figure, path)
+
+
+def _millilitres(volume: float) -> str:
+    return f"{volume:.0f} ml" if volume >= 100 else f"{volume:.3g} ml"
 
 
 def _colored(ids: np.ndarray, colors: Mapping[int, tuple[float, float, float]], opacity: float) -> np.ndarray:
