@@ -97,7 +97,9 @@ def test_volumes(done, scans, labels):
     for case, edges in (("a", SPACING), ("b", SPACING), ("ct", (2, 2, 3))):
         voxels = nib.load(done.folder / f"{case}_seg.nii.gz").get_fdata()
         expected = {f"{name} (ml)": (voxels == index).sum() * np.prod(edges) / 1000 for name, index in labels.items()}
-        assert {name: float(ml) for name, ml in rows[case].items() if name != "image"} == pytest.approx(expected, abs=1e-3)
+        assert {name: float(ml) for name, ml in rows[case].items() if name != "image"} == pytest.approx(
+            expected, abs=1e-3
+        )
 
 
 def test_names_and_colours_beside_nifti(done, labels):
@@ -143,6 +145,7 @@ def test_names_and_colours_inside_seg_nrrd(bundle, scans, done, labels, tmp_path
     assert "a_seg.seg.nrrd: not as rep3d wrote it, and so not replaced" in str(root_cause(failed.value))
 
 
+@pytest.mark.slow
 def test_a_second_run_does_what_is_missing(bundle, scans, tmp_path, caplog):
     one = tmp_path / "scans"
     one.mkdir()
@@ -158,7 +161,9 @@ def test_a_second_run_does_what_is_missing(bundle, scans, tmp_path, caplog):
     assert again["c_seg.nii.gz"] > first["c_seg.nii.gz"] and list(table(folder)) == ["a", "c"]
     (one / "a.nii.gz").touch()
     predict(bundle, one, tmp_path, refinement=[])
-    assert times(folder)["a_seg.nii.gz"] > first["a_seg.nii.gz"] and times(folder)["c_seg.nii.gz"] == again["c_seg.nii.gz"]
+    assert (
+        times(folder)["a_seg.nii.gz"] > first["a_seg.nii.gz"] and times(folder)["c_seg.nii.gz"] == again["c_seg.nii.gz"]
+    )
 
 
 @pytest.mark.parametrize("change", ["weights", "overlap"])

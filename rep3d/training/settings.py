@@ -47,5 +47,8 @@ def warn_of_other_settings(weights: str | os.PathLike | Sequence[str | os.PathLi
         others = [name for name, value in settings.items() if config is not None and config.get(name) != value]
         if others:
             logger.warning(
-                "%s was trained with other %s: lay %s over the config files", path, ", ".join(others), settings_beside(path)
+                "%s was trained with other %s: lay %s over the config files",
+                path,
+                ", ".join(others),
+                settings_beside(path),
             )
