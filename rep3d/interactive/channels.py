@@ -30,7 +30,7 @@ def input_channels(
     taken: torch.Tensor,
     grid: Grid,
 ) -> torch.Tensor:
-    """The five `CHANNELS` of a working grid, (5, *grid.shape) of float32.
+    """The five `CHANNELS` of a working grid, (5, *grid.shape) of float32; beyond the scan it goes on mirrored.
 
     Args:
         image: on the working grid, as `standardize` gives it.
@@ -40,7 +40,21 @@ def input_channels(
         grid: the working grid.
     """
     shown = focus(image, inside, mask, prompts, grid)
-    return torch.cat([shown[None], mask[None], prompt_channels(image, inside, prompts, grid), taken[None]])
+    channels = torch.cat([shown[None], mask[None], prompt_channels(image, inside, prompts, grid), taken[None]])
+    return mirrored(channels, inside)
+
+
+def mirrored(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """Values (..., *inside.shape) whose outside is replaced by reflections of the box `inside` in its outer voxels.
+
+    A network that meets nothing but anatomy need not learn what the edge of a scan looks like.
+    """
+    for axis, side in zip(range(-3, 0), bounds(inside) or (), strict=False):
+        count, last = values.shape[axis], side.stop - side.start - 1
+        if last + 1 < count:
+            steps = (torch.arange(count) - side.start) % (2 * last or 1)
+            values = values.index_select(axis, side.start + torch.minimum(steps, 2 * last - steps))
+    return values
 
 
 def standardize(image: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:

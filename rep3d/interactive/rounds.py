@@ -14,7 +14,7 @@ from monai.inferers import Inferer, SimpleInferer
 from monai.networks.utils import eval_mode
 from torch import nn
 
-from rep3d.interactive.channels import input_channels
+from rep3d.interactive.channels import input_channels, mirrored
 from rep3d.interactive.grid import Grid
 from rep3d.interactive.prompts import Prompt, draw
 from rep3d.interactive.users import correction, deepest_click, distorted, first_prompt, near_error
@@ -41,7 +41,8 @@ class SimulatedUser:
 
     Returns (as a call):
         inputs (B, 5, D, H, W), see `rep3d.interactive.CHANNELS`, and targets, float32: the truth (B, 1, D, H, W); in
-        training a second channel says where the error is that the newest prompt shows, see `CorrectionLoss`.
+        training a second channel says where the error is that the newest prompt shows, see `CorrectionLoss`. Beyond
+        the scan both go on mirrored.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class SimulatedUser:
         targets = batch["target"].float()
         if training:
             targets = torch.cat([targets, torch.stack(near)], dim=1)
+        targets = torch.stack([mirrored(target, case.inside) for target, case in zip(targets, cases, strict=True)])
         return channels, targets.to(device, non_blocking=non_blocking)
 
 

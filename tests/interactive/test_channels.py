@@ -1,5 +1,6 @@
 """What the network sees where little is to be seen, against slower ways to compute it."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from rep3d.interactive.channels import (
     STEP,
     _window,
     input_channels,
+    mirrored,
     prompt_channels,
     spread,
     standardize,
@@ -28,6 +30,32 @@ def test_a_constant_image_shows_nothing(value):
     empty = torch.zeros_like(inside)
     shown = input_channels(image, inside, empty, [point((20, 20, 20), scan.spacing)], empty, grid)[0]
     assert shown.abs().max() < 0.5
+
+
+@pytest.mark.parametrize("box", [(2, 7, 0, 9, 4, 9), (0, 1, 3, 8, 0, 2), (3, 5, 8, 9, 0, 9), (0, 9, 0, 9, 0, 9)])
+def test_beyond_the_scan_it_goes_on_mirrored(box):
+    inside = torch.zeros(9, 9, 9, dtype=torch.bool)
+    part = tuple(slice(*box[2 * axis : 2 * axis + 2]) for axis in range(3))
+    inside[part] = True
+    values = torch.randn(2, 9, 9, 9, generator=torch.manual_seed(0))
+    widths = [(0, 0), *((side.start, 9 - side.stop) for side in part)]
+    expected = np.pad(values[(slice(None), *part)].numpy(), widths, mode="reflect")
+    np.testing.assert_array_equal(mirrored(values, inside).numpy(), expected)
+
+
+def test_the_edge_of_a_scan_does_not_show():
+    """A scan that ends shows what the same scan shows that goes on symmetrically."""
+    grid = Grid.of_scan((24, 24, 24), (1.0, 1.0, 1.0))
+    half = torch.randn(24, 24, 12, generator=torch.manual_seed(0))
+    inside = torch.zeros(grid.shape, dtype=torch.bool)
+    inside[..., :12] = True
+    image = torch.cat([half, torch.zeros_like(half)], 2)
+    mask = (image > 0.5) & inside
+    channels = input_channels(
+        standardize(image, inside), inside, mask, [point((12, 12, 6), grid.spacing)], ~mask & inside, grid
+    )
+    torch.testing.assert_close(channels[..., 12:23], channels[..., :11].flip(-1), atol=0, rtol=0)
+    assert (channels.flatten(1).amax(1) - channels.flatten(1).amin(1) > 0)[[0, 1, 2, 4]].all()
 
 
 def test_distances_are_those_of_a_pool():

@@ -146,3 +146,14 @@ def test_workers_prompt_as_one_process_does():
             results.append(SimulatedUser(Prompted(), workers=workers)(made, "cpu"))
         for alone, side_by_side in zip(*results, strict=True):
             assert torch.equal(alone, side_by_side)
+
+
+def test_targets_go_on_beyond_the_scan_as_inputs_do():
+    made = batch()
+    made["inside"][:, :, 9:] = False  # the first label ends at this edge, the second one is cut by it
+    made["target"] &= made["inside"]
+    for clicks in (None, 2):
+        inputs, targets = SimulatedUser(Answers(nothing), clicks=clicks)(made)
+        for values in (inputs, targets):
+            torch.testing.assert_close(values[:, :, 9:], values[:, :, 1:8].flip(2), atol=0, rtol=0)
+        assert (targets[:, :1, :9] == made["target"][:, :, :9]).all() and targets[:, 0, 9:].any()
