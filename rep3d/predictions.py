@@ -215,7 +215,7 @@ def _is_nifti(path: Path) -> bool:
 
 
 def _scan_key(image: Path) -> str:
-    """Tells by place, size and time of its files whether a scan is the same as before; empty where it cannot be read."""
+    """Tells by place, size and time of its files whether a scan is the same; empty where it cannot be read."""
     if not is_series(image):
         return file_key(image) if image.is_file() else ""
     from rep3d.io.dicom import sorted_slices  # not before: it needs the extra "dicom"

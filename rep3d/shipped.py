@@ -39,7 +39,7 @@ def find_weights(bundle_root: str | os.PathLike, ckpt_dir: str | os.PathLike | N
 
 
 def settings_beside(weights: str | os.PathLike) -> Path:
-    """The file of what the training of `model.pt`, `last.pt` or an earlier `model_DATE.pt` was told; it may not be there.
+    """The file of what the training of a `model.pt`, `last.pt` or `model_DATE.pt` was told; it may not be there.
 
     It can be laid over the configs of a bundle.
     """

@@ -286,7 +286,7 @@ def _booleans(config: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
 
 
 def running_config() -> dict[str, Any] | None:
-    """The configuration of the running `monai.bundle` workflow, with what was typed, unresolved; None outside of one."""
+    """The unresolved configuration of the running `monai.bundle` workflow, with what was typed; None outside of one."""
     workflow = _running_workflow()
     return None if workflow is None else workflow.parser.config
 
