@@ -15,7 +15,7 @@ import monai.data
 import numpy as np
 from ignite.engine import Events
 from monai.data import MetaTensor
-from monai.engines import Evaluator
+from monai.engines import Evaluator, SupervisedEvaluator
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -62,7 +62,7 @@ class Prediction:
 
 
 def predict_each(
-    evaluator: Evaluator,
+    evaluator: SupervisedEvaluator,
     dataloader: DataLoader,
     output_dir: str | os.PathLike,
     *,

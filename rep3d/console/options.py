@@ -288,7 +288,8 @@ def _booleans(config: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
 def running_config() -> dict[str, Any] | None:
     """The unresolved configuration of the running `monai.bundle` workflow, with what was typed; None outside of one."""
     workflow = _running_workflow()
-    return None if workflow is None else workflow.parser.config
+    config: Any = None if workflow is None else workflow.parser.config
+    return config
 
 
 def _running_workflow() -> ConfigWorkflow | None:
