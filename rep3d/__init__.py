@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         interactive,
         io,
         locks,
+        predictions,
         training,
         transforms,
     )
@@ -50,6 +51,7 @@ __all__ = [
     "interactive",
     "io",
     "locks",
+    "predictions",
     "reparameterize",
     "training",
     "transforms",

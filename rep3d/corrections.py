@@ -6,7 +6,6 @@ import logging
 import math
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from rep3d.interactive.grid import Grid
 from rep3d.interactive.prompts import Prompt
 from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, geometry_note
 from rep3d.io.nifti import write_marked
+from rep3d.io.scans import read_scan
 from rep3d.io.volumes import read_volume, split_suffix
 
 logger = logging.getLogger(__name__)
@@ -132,17 +132,7 @@ def _existing(path: str | os.PathLike, name: str) -> Path:
 
 
 def _read_scan(path: Path) -> tuple[np.ndarray, Geometry]:
-    if path.is_dir():
-        from rep3d.io.dicom import convert_series, is_series  # not before: they need the extra "dicom"
-
-        if not is_series(path):
-            raise ValueError(f"image {str(path)!r} is a folder without a DICOM series, expected one, or a file")
-        with tempfile.TemporaryDirectory() as folder:
-            converted = Path(folder) / "series.nii"
-            convert_series(path, converted)
-            voxels, geometry = read_volume(converted)
-    else:
-        voxels, geometry = read_volume(path)
+    voxels, geometry = read_scan(path)
     problem = image_problem(voxels)
     if problem:
         raise VolumeError(path, problem)

@@ -23,8 +23,9 @@ from rep3d.console.errors import first_line
 from rep3d.console.logs import file_only
 from rep3d.console.progress import Progress, tell
 from rep3d.data.cases import case_names
-from rep3d.data.lists import load_inference_list
-from rep3d.io.nifti import is_label_map_of_ours
+from rep3d.data.scans import list_scans
+
+__all__ = ["Failure", "list_scans", "raise_failures", "run_each", "segment_each"]  # where configs call them
 
 logger = logging.getLogger(__name__)
 
@@ -41,28 +42,13 @@ class Failure:
         return f"{self.image}: {self.reason}"
 
 
-def list_scans(source: str | os.PathLike) -> list[dict[str, str]]:
-    """`rep3d.data.lists.load_inference_list` without the label maps that an earlier inference left among the scans.
-
-    Raises:
-        ValueError: no scan is left, or as `load_inference_list`.
-        FileNotFoundError: as `load_inference_list`.
-    """
-    items = load_inference_list(source)
-    scans = [item for item in items if not is_label_map_of_ours(item["image"])]
-    if not scans:
-        raise ValueError(f"dataset_dir {str(source)!r} holds only label maps of an earlier inference, expected scans")
-    if len(scans) < len(items):
-        logger.info("%d label map(s) of an earlier inference in %s are no scans", len(items) - len(scans), source)
-    return scans
-
-
 def segment_each(evaluator: Evaluator, dataloader: DataLoader, output_dir: str | os.PathLike) -> None:
     """Run the evaluator on every scan by itself; report those that fail, and go on.
 
     Args:
         evaluator: MONAI evaluator whose postprocessing saves its results.
-        dataloader: of items {"image": path} and their transform; an item reaches it with its name as "case".
+        dataloader: of items {"image": path} and their transform; an item reaches it with its name as "case". One with
+            a "problem" fails for that.
         output_dir: where the results go, to say so at the end.
 
     Raises:
@@ -74,7 +60,9 @@ def segment_each(evaluator: Evaluator, dataloader: DataLoader, output_dir: str |
     def remember() -> None:
         written.append(evaluator.state.output[0]["pred"].meta.get("saved_to", ""))  # type: ignore[index]
 
-    failures = run_each(evaluator, _named(dataloader), "Segmenting", remember)
+    items = dataloader.dataset.data  # type: ignore[attr-defined]
+    problems = {item["image"]: item["problem"] for item in items if "problem" in item}
+    failures = run_each(evaluator, _named(dataloader), "Segmenting", remember, problems)
     if len(written) == 1 and written[0]:
         logger.info("label map: %s", os.path.abspath(written[0]))
     elif written:

@@ -18,6 +18,8 @@ from rep3d.console.progress import Progress
 from rep3d.networks.input_sizes import divisor_of
 from rep3d.precision import check_layers, has_fast_bfloat16
 
+SAMPLED, BINS = 2**20, 256  # voxels and bins of a histogram
+
 
 class AutocastInferer(Inferer):
     """Runs an inferer under bfloat16 autocast where that is fast, and returns float32.
@@ -53,6 +55,9 @@ class LabelMapInferer(SlidingWindowInferer):
     the classes are as deep as one window, not as the image.
 
     Args:
+        body: gives of an image (C, D, H, W) where it shows something, (D, H, W) of bool, such as `above_lowest`.
+            Windows without any of it are left out, and a voxel that lies in no window is background; the labels of the
+            body stay what they were. None: all windows count.
         divisor: voxels, for all axes or for each: a window whose edge is no multiple of it is enlarged to the next. A
             network's own goes before it, see `rep3d.networks.input_sizes.divisor_of`.
         others: as of `monai.inferers.SlidingWindowInferer`: roi_size, sw_batch_size, overlap, mode, sigma_scale,
@@ -63,8 +68,15 @@ class LabelMapInferer(SlidingWindowInferer):
         ValueError: a divisor below 1, an overlap of 1 or more, more than 256 classes, or an output that is not finite.
     """
 
-    def __init__(self, *args: Any, divisor: int | Sequence[int] = 1, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        divisor: int | Sequence[int] = 1,
+        body: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
+        self.body = body
         if min(ensure_tuple(divisor)) < 1:
             raise ValueError(f"divisor must be at least 1, got {divisor!r}")
         if not all(0 <= overlap < 1 for overlap in ensure_tuple(self.overlap)):
@@ -92,17 +104,21 @@ class LabelMapInferer(SlidingWindowInferer):
         shape = image.shape[1:]
         missing = [max(r - n, 0) for r, n in zip(roi, shape, strict=True)]
         padding = [side for m in reversed(missing) for side in (m // 2, m - m // 2)]
+        body = None if self.body is None else F.pad(self.body(image), padding)
         if any(padding):
             mode = PytorchPadMode(self.padding_mode)
             image = F.pad(image.unsqueeze(0), padding, mode=mode, value=self.cval).squeeze(0)
         device = torch.device(self.device or image.device)
         importance = compute_importance_map(roi, self.mode, self.sigma_scale, device, torch.float32)
-        labels = torch.empty(image.shape[1:], dtype=torch.uint8, device=device)
+        labels = torch.zeros(image.shape[1:], dtype=torch.uint8, device=device)
         sums = torch.empty(0, device=device)  # of weighted logits, (classes, rows of one layer, H, W)
         layers = self._layers(image.shape[1:], roi)
-        ends = [layer[0][0].start for layer in layers[1:]] + [image.shape[1]]
+        starts = [layer[0][0].start for layer in layers]
+        ends = [*starts[1:], image.shape[1]]
+        if body is not None:
+            layers = [[window for window in layer if body[window].any()] for layer in layers]
         progress = Progress(sum(map(len, layers)) if self.progress else 0, "  windows", "window", leave=False)
-        for layer, end in zip(layers, ends, strict=True):
+        for layer, start, end in zip(layers, starts, ends, strict=True):
             for first in range(0, len(layer), self.sw_batch_size):
                 windows = layer[first : first + self.sw_batch_size]
                 batch = torch.stack([image[(slice(None), *window)] for window in windows])
@@ -117,8 +133,10 @@ class LabelMapInferer(SlidingWindowInferer):
                 for window, values in zip(windows, logits, strict=True):
                     sums[(slice(None), slice(None), *window[1:])] += values * importance
                 progress.update(len(windows))
-            done = end - layer[0][0].start
-            labels[layer[0][0].start : end] = sums[:, :done].argmax(0)
+            if not len(sums):  # no window had a body yet
+                continue
+            done = end - start
+            labels[start:end] = sums[:, :done].argmax(0)
             for rows in sums:
                 rows[: roi[0] - done] = rows[done:].clone()
                 rows[roi[0] - done :] = 0
@@ -132,6 +150,44 @@ class LabelMapInferer(SlidingWindowInferer):
         steps = [r if r == n else max(1, int(r * (1 - overlap))) for r, n, overlap in axes]
         windows = dense_patch_slices(shape, roi, steps)
         return [list(layer) for _, layer in groupby(windows, lambda window: window[0].start)]
+
+
+def above_lowest(image: torch.Tensor) -> torch.Tensor:
+    """The body in an image (C, D, H, W) whose air has its lowest value, (D, H, W): an intensity window cuts air off.
+
+    So have margins that a scanner or a crop filled up. What the body encloses, such as lungs, belongs to it.
+    """
+    return _with_enclosed((image > image.amin(dim=(1, 2, 3), keepdim=True)).any(0))
+
+
+def above_noise(image: torch.Tensor) -> torch.Tensor:
+    """The body in an image (C, D, H, W) without units, whose air is noise, (D, H, W), with what it encloses.
+
+    The threshold lies half way from the darkest voxel to where Otsu's method parts air and tissue: some air may stay.
+    """
+    return _with_enclosed(torch.stack([channel > _noise_threshold(channel) for channel in image]).any(0))
+
+
+def _noise_threshold(values: torch.Tensor) -> torch.Tensor:
+    """Half of Otsu's threshold, of voxels as far as their 99th percentile: few bright ones are no class."""
+    sample = values.flatten()[:: max(1, values.numel() // SAMPLED)].float()
+    low, high = sample.min(), sample.quantile(0.99)
+    counts = torch.histc(sample, BINS, low.item(), high.item())
+    tops = torch.linspace(low.item(), high.item(), BINS + 1, device=values.device)[1:]
+    below, weighted = counts.cumsum(0), (counts * tops).cumsum(0)
+    between = (weighted[-1] * below / below[-1] - weighted) ** 2 / (below * (below[-1] - below))
+    return low + (tops[between.nan_to_num(0, 0, 0).argmax()] - low) / 2
+
+
+def _with_enclosed(body: torch.Tensor) -> torch.Tensor:
+    """(D, H, W) with the voxels that have some of it on both sides along two axes."""
+    between = [_before(body, axis) & _before(body.flip(axis), axis).flip(axis) for axis in range(body.ndim)]
+    return torch.stack(between).sum(0) >= 2
+
+
+def _before(body: torch.Tensor, axis: int) -> torch.Tensor:
+    """Where some of a body is at a voxel or before it."""
+    return body.to(torch.uint8).cummax(axis).values.bool()
 
 
 def _float(output: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ from monai.engines import Workflow
 REMEDIES = {  # of those who find the folder taken, by owner
     "training": "wait for its end, or give another --ckpt_dir and another --output_dir",
     "evaluation": "wait for its end, or give another --output_dir",
+    "prediction": "wait for its end, or give another --output_dir",
     "deepedit": "wait for its end, or give another folder, --output FILE",
     "drawing": "wait for its end, or give another --output_dir",
     "demo": "wait for its end, or give another --output",

@@ -2,6 +2,7 @@
 
     models/model.pt            the bundle ships with it, or not; MONAI's own `load` reads it
     models/trained/model.pt    trained in the bundle's folder, on the command line or in the label app
+    models/trained/as_trained.json    what that training was told otherwise than the bundle's own, if anything
 
 Nothing here writes to the first.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
+AS_TRAINED = "as_trained"  # .json, beside trained weights: what their training was told otherwise than the bundle's own
 SHIPPED, TRAINED = "models/model.pt", "models/trained/model.pt"
 METADATA, NOTICE = "configs/metadata.json", "models/NOTICE"
 INCLUDED = ("configs", "docs", "LICENSE")  # of a bundle, beside its weights
@@ -34,6 +36,16 @@ def find_weights(bundle_root: str | os.PathLike, ckpt_dir: str | os.PathLike | N
     if own and shipped.is_file() and not any(folder.glob("[!.]*.pt")):  # one may be of a training that goes on
         return shipped
     return folder / trained.name
+
+
+def settings_beside(weights: str | os.PathLike) -> Path:
+    """The file of what the training of a `model.pt`, `last.pt` or `model_DATE.pt` was told; it may not be there.
+
+    It can be laid over the configs of a bundle.
+    """
+    weights = Path(weights)
+    _, _, date = weights.stem.partition("_")
+    return weights.with_name(f"{AS_TRAINED}_{date}.json" if date else f"{AS_TRAINED}.json")
 
 
 def weights_in_use(bundle_root: str | os.PathLike, ckpt_dir: str | os.PathLike) -> str:

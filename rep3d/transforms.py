@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -18,7 +19,8 @@ from scipy.ndimage import affine_transform
 from rep3d.console.errors import CaseError, describe
 from rep3d.data.notes import intensity_note, warn_once
 from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, check_geometry, plain_geometry
-from rep3d.io.nifti import read_geometry, write_marked
+from rep3d.io.scans import read_scan_geometry
+from rep3d.io.volumes import write_marked
 
 MAX_GRID_BYTES = 2**32  # of a volume that was resampled, in float32: a cube of one metre at 1 mm
 
@@ -222,11 +224,20 @@ class NamingCompose(Compose):
 
 
 class LabelMapWriter(NibabelWriter):
-    """`NibabelWriter` of label maps on the grid of their scan, the file of their metadata, with its own header.
+    """A writer for `SaveImaged` of label maps on the grid of their scan, that of their metadata; the suffix of the file
+    decides the format.
 
     A file is whole or not there. A volume of one channel keeps its three axes, also those of length 1, which MONAI
-    drops at the end. Its files carry a mark by which `rep3d.io.nifti.is_untouched` knows them, and replace no other.
+    drops at the end. Its files carry a mark by which `rep3d.io.volumes.is_untouched` knows them, and replace no other.
+
+    Args:
+        label_names: by id, the background first, for `.seg.nrrd`.
+        others: as of `monai.data.NibabelWriter`.
     """
+
+    def __init__(self, *args: Any, label_names: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.labels = {name: index for index, name in enumerate(label_names) if index > 0}
 
     def set_data_array(self, data_array: NdarrayOrTensor, *args: Any, **kwargs: Any) -> None:
         super().set_data_array(data_array, *args, **kwargs)
@@ -235,17 +246,17 @@ class LabelMapWriter(NibabelWriter):
 
     def set_metadata(self, meta_dict: Mapping | None, resample: bool = True, **options: Any) -> None:
         super().set_metadata(meta_dict, resample, **options)
-        self.scan = read_geometry((meta_dict or {})["filename_or_obj"])
+        self.scan = read_scan_geometry(Path((meta_dict or {})["filename_or_obj"]))
 
     def write(self, filename: str | os.PathLike, verbose: bool = False, **kwargs: Any) -> None:
         """Write the label map.
 
         Raises:
             VolumeError: it does not lie on its scan.
-            ValueError: as `rep3d.io.nifti.write_marked`.
+            ValueError: as `rep3d.io.volumes.write_marked`.
         """
         voxels = np.asarray(self.data_obj).astype(self.output_dtype)
         problem = agreement_problem(plain_geometry(voxels.shape, np.asarray(self.affine)), self.scan)
         if problem:
             raise VolumeError(filename, problem)
-        write_marked(voxels, self.scan, filename)
+        write_marked(voxels, self.scan, Path(filename), self.labels)

@@ -33,7 +33,8 @@ MEDNEXT = {  # the overlay of a small one, smaller
 }
 SHORT = {"epochs": 1, "train#trainer#epoch_length": 2, "val_interval": 1, "cache_num": 0, "num_workers": 0}
 CASES, TEST_CASES = 10, 2
-TRAINED = ["last.pt", "model.pt", "training.log", "training.status.json"]  # what a training leaves
+# What a training leaves that was told other sizes than the bundle's.
+TRAINED = ["as_trained.json", "last.pt", "model.pt", "training.log", "training.status.json"]
 
 
 def read(bundle: Path, name: str) -> dict:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.uid import BasicTextSRStorage, CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
 STORAGE = {"CT": CTImageStorage, "MR": MRImageStorage}
 BALL = 900  # HU, in air
@@ -45,3 +45,17 @@ def write_series(folder: Path, modality: str = "CT", *, slices: int = 12, study:
         paths.append(folder / f"{number:03d}.dcm")
         dataset.save_as(paths[-1], write_like_original=False)
     return paths
+
+
+def change_tags(paths: list[Path], **values: object) -> None:
+    """Give files other values of tags."""
+    for path in paths:
+        dataset = pydicom.dcmread(path)
+        for name, value in values.items():
+            setattr(dataset, name, value)
+        dataset.save_as(path)
+
+
+def make_report(paths: list[Path]) -> None:
+    """Turn files into what is no image."""
+    change_tags(paths, SOPClassUID=BasicTextSRStorage, Rows=None)

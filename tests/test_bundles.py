@@ -274,6 +274,9 @@ def test_verify_net_in_out(bundle):
 
 def test_training_leaves_its_files(trained):
     assert sorted(path.name for path in trained.models.iterdir()) == TRAINED
+    told = json.loads((trained.models / "as_trained.json").read_text(encoding="utf-8"))
+    assert set(told) == {"network_def", "patch_size"} and told["patch_size"] == SMALL["patch_size"]
+    assert told["network_def"]["kernel_size"] == SMALL["network_def#kernel_size"]
     status = read_status(trained.models / "training.status.json")
     assert (status.state, status.epoch, status.step, status.steps) == ("finished", 1, 2, 2)
     assert list(trained.folder.glob("eval/tensorboard/events*"))
@@ -367,7 +370,7 @@ def test_inference_writes_label_maps_on_the_images_own_grid(automatic, tmp_path)
         shutil.copy(item["image"], images)
     override = {"ckpt_dir": str(automatic.models)}
     run(automatic.bundle, INFERENCE, images, tmp_path, "evaluating", **override)
-    written = sorted(path.name for path in (tmp_path / "eval").iterdir() if path.name != "inference.log")
+    written = sorted(path.name for path in (tmp_path / "eval").glob("*_seg.nii.gz"))
     assert written == sorted(f"{suffixless(path)}_seg.nii.gz" for path in images.iterdir())
     for image in images.iterdir():
         path = tmp_path / "eval" / f"{suffixless(image)}_seg.nii.gz"
@@ -394,8 +397,8 @@ def test_inference_goes_on_after_bad_files(automatic_example, tmp_path, caplog):
     for name in ("flat", "holes", "nothing"):
         assert str(scans / f"{name}.nii.gz") in message
     assert "NaN" in message and "expected three dimensions" in message
-    written = sorted(path.name for path in (tmp_path / "eval").iterdir())
-    assert written == ["a_good_seg.nii.gz", "inference.log", "z_good_seg.nii.gz"]
+    written = sorted(path.name for path in (tmp_path / "eval").glob("*_seg*"))
+    assert written == [f"{case}_good_seg.{suffix}" for case in "az" for suffix in ("json", "nii.gz")]
     assert_label_map(tmp_path / "eval/z_good_seg.nii.gz", good, len(label_names(automatic_example.bundle)))
     shown = [record.getMessage() for record in caplog.records if record.name != file_only.name]
     assert "Traceback" not in "".join(shown)

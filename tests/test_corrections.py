@@ -166,7 +166,7 @@ def test_scans_that_cannot_be_used(scan, tmp_path):
     nib.save(nib.Nifti1Image(voxels, AFFINE), tmp_path / "nan.nii.gz")
     with pytest.raises(ValueError, match="nan.nii.gz: 1 voxel.* NaN"):
         segment(tmp_path / "nan.nii.gz", foreground=[list(CENTRE)])
-    with pytest.raises(ValueError, match="is a folder without a DICOM series"):
+    with pytest.raises(ValueError, match="it holds no DICOM file"):
         segment(tmp_path, foreground=[list(CENTRE)])
 
 

@@ -37,6 +37,7 @@ def test_public_names():
         "interactive",
         "io",
         "locks",
+        "predictions",
         "reparameterize",
         "training",
         "transforms",

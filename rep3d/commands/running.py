@@ -14,6 +14,8 @@ from fire.decorators import SetParseFn
 
 from rep3d import installed
 from rep3d.commands.bundle_folders import FOLDER, find_bundle
+from rep3d.files import read_json
+from rep3d.shipped import TRAINED, find_weights, settings_beside
 
 ALL = "all"
 
@@ -53,7 +55,7 @@ def evaluate(bundle: str, *, bundle_dir: str = FOLDER, config_file: str | None =
         options: any entry of the bundle's configuration, such as --dataset_dir DIR, --fold 1, --output_dir DIR.
     """
     folder = find_bundle(bundle, bundle_dir)
-    run_line(_command("evaluating", folder, ["train.json", "evaluate.json"], config_file, options))
+    run_line(_with_weights("evaluating", folder, ["train.json", "evaluate.json"], config_file, options))
 
 
 @SetParseFn(str)
@@ -62,28 +64,37 @@ def predict(
     *,
     bundle: str,
     output: str | None = None,
+    output_format: str | None = None,
+    preview: str | None = None,
     bundle_dir: str = FOLDER,
     config_file: str | None = None,
     **options: str,
 ) -> None:
-    """Segment a NIfTI file, a folder of them, or the test images of a data set.
+    """Segment a scan or a folder of scans: NIfTI, NRRD, DICOM series and studies, or the test images of a data set.
+
+    Each label map lies on the grid of its scan; beside it are the names and colours of the labels, and for a DICOM
+    series a DICOM Segmentation. volumes.csv has the millilitres of all labels. What the training of the weights was
+    told needs not be typed again. Run again, it segments what is missing.
 
     Args:
         scans: the file or folder.
         bundle: its folder, or its name.
         output: the folder of the label maps; by default `eval` in the bundle's.
+        output_format: nii.gz, nii, or seg.nrrd with the names and colours inside, for 3D Slicer; by default nii.gz.
+        preview: a picture of each scan as well, PNG: three planes and a projection.
         bundle_dir: the folder that holds your bundles.
         config_file: laid over the bundle's own; several as "['a.json','b.json']".
         options: any entry of the bundle's configuration, such as --checkpoint FILE, --device cpu.
     """
     if not Path(scans).exists():
         raise FileNotFoundError(f"scans is {scans!r}, expected a file or a folder that is there")
-    told = {"dataset_dir": scans, **({} if output is None else {"output_dir": output})}
+    given = {"dataset_dir": scans, "output_dir": output, "output_format": output_format, "preview": preview}
+    told = {name: value for name, value in given.items() if value is not None}
     twice = sorted(told.keys() & options.keys())
     if twice:
         raise ValueError(f"{twice[0]} is given twice: here it is the scans' place, or --output")
     folder = find_bundle(bundle, bundle_dir)
-    run_line(_command("evaluating", folder, ["inference.json"], config_file, told | options))
+    run_line(_with_weights("evaluating", folder, ["inference.json"], config_file, told | options))
 
 
 def training_of(bundle: Path, config_file: str | None = None, options: Mapping[str, str] | None = None) -> list[str]:
@@ -114,11 +125,36 @@ def run_line(arguments: Sequence[str]) -> None:
         raise SystemExit(status if status > 0 else 128 - status)
 
 
-def _command(
+def _with_weights(
     run_id: str, bundle: Path, files: Sequence[str], overlays: str | None, options: Mapping[str, str]
 ) -> list[str]:
-    """The arguments of `python -m monai.bundle`."""
-    paths = [str(bundle / "configs" / name) for name in files] + _overlays(overlays)
+    """The arguments of `python -m monai.bundle` for a run of trained weights, with what their training was told."""
+    weights = _paths("checkpoint", options["checkpoint"]) if "checkpoint" in options else [_weights_of(bundle, options)]
+    told = {path: read_json(path) for path in map(settings_beside, weights)}
+    first, *others = told.values()
+    if any(other != first for other in others):
+        raise ValueError(f"{' and '.join(map(str, told))} differ: expected checkpoints of equal settings")
+    return _command(run_id, bundle, files, overlays, options, [str(path) for path in told if first][:1])
+
+
+def _weights_of(bundle: Path, options: Mapping[str, str]) -> Path:
+    if "ckpt_dir" in options or options.get("fold", "0") == "0":
+        return find_weights(bundle, options.get("ckpt_dir"))
+    from rep3d.data.splits import fold_folder  # here, not above: it takes seconds
+
+    return find_weights(bundle, fold_folder(str(bundle / Path(TRAINED).parent), int(options["fold"])))
+
+
+def _command(
+    run_id: str,
+    bundle: Path,
+    files: Sequence[str],
+    overlays: str | None,
+    options: Mapping[str, str],
+    settings: Sequence[str] = (),
+) -> list[str]:
+    """The arguments of `python -m monai.bundle`; `settings` are files between the bundle's own and the overlays."""
+    paths = [*(str(bundle / "configs" / name) for name in files), *settings, *_overlays(overlays)]
     words = ["run", run_id, "--config_file", paths[0] if len(paths) == 1 else str(paths), "--bundle_root", str(bundle)]
     return words + [word for name, value in options.items() for word in (f"--{name}", value)]
 
@@ -127,11 +163,15 @@ def _overlays(files: str | None) -> list[str]:
     """Paths; one such as configs/networks/unet.json is that of the package, where there is no file of this name."""
     if files is None:
         return []
+    return [file if Path(file).is_file() else _of_the_package(file) for file in _paths("config_file", files)]
+
+
+def _paths(name: str, typed: str) -> list[str]:
+    """Raises ValueError: neither a path nor a list of paths."""
     try:
-        listed = [str(file) for file in ast.literal_eval(files)] if files.startswith("[") else [files]
+        return [str(file) for file in ast.literal_eval(typed)] if typed.startswith("[") else [typed]
     except (ValueError, SyntaxError):
-        raise ValueError(f"config_file is {files!r}, expected a path, or several as ['a.json','b.json']") from None
-    return [file if Path(file).is_file() else _of_the_package(file) for file in listed]
+        raise ValueError(f"{name} is {typed!r}, expected a path, or several as ['a.json','b.json']") from None
 
 
 def _of_the_package(file: str) -> str:

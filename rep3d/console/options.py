@@ -285,6 +285,13 @@ def _booleans(config: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
         yield from _booleans(value, name)
 
 
+def running_config() -> dict[str, Any] | None:
+    """The unresolved configuration of the running `monai.bundle` workflow, with what was typed; None outside of one."""
+    workflow = _running_workflow()
+    config: Any = None if workflow is None else workflow.parser.config
+    return config
+
+
 def _running_workflow() -> ConfigWorkflow | None:
     """The workflow whose `initialize` calls us; MONAI gives expressions no other way to it."""
     owners = (frame.f_locals.get("self") for frame in _frames())

@@ -109,7 +109,7 @@ def _load_row(
     intensities = _voxels(scan)
     predicted = _load_label(prediction, f"the prediction of {name}", scan, image)
     true = None if truth is None else _load_label(truth, f"the truth of {name}", scan, image)
-    index, count = _fullest_slice(predicted if true is None or not true.any() else true, axis)
+    index, count = fullest_slice(predicted if true is None or not true.any() else true, axis)
     title = f"{textwrap.fill(name, 20)}\nslice {index + 1} of {count}"
     if true is not None:
         title += f"\n{_dice_in_words(true, predicted, names)}"
@@ -145,7 +145,7 @@ def _load_label(path: str | Path, what: str, scan: Volume, image: str | Path) ->
     return ids
 
 
-def _fullest_slice(label: np.ndarray, axis: int) -> tuple[int, int]:
+def fullest_slice(label: np.ndarray, axis: int) -> tuple[int, int]:
     """The slice with most labelled voxels, the middle one where there are none, and how many there are."""
     counts = np.count_nonzero(label, axis=tuple(side for side in range(3) if side != axis))
     return int(counts.argmax()) if counts.any() else len(counts) // 2, len(counts)

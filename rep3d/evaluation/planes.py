@@ -48,7 +48,7 @@ def draw_planes(
     centre = np.clip(np.round(places[-1].mean(0)).astype(int), 0, np.array(voxels.shape) - 1)
     planes = list(reversed(PLANES.items()))
     extent = np.array(voxels.shape) * spacing  # millimetres
-    figure, panels = _panels([tuple(extent[list(_in_plane(axis))]) for _, axis in planes])
+    figure, panels = panels_of([tuple(extent[list(in_plane(axis))]) for _, axis in planes])
     for axes, (name, axis) in zip(panels, planes, strict=True):
         _draw_slice(axes, voxels, shown, axis, int(centre[axis]))
         for prompt, place in zip(prompts, places, strict=True):
@@ -59,16 +59,21 @@ def draw_planes(
     return save_picture(figure, path)
 
 
-def _panels(sizes: Sequence[tuple[float, float]]) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel for each of these millimetres across and up, of which each is as long in all panels."""
+def panels_of(sizes: Sequence[tuple[float, float]], below: float = BELOW) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each of these millimetres across and up, of which each is as long in all panels.
+
+    Args:
+        sizes: (across, up) of each panel.
+        below: inches under the panels, for a legend.
+    """
     inches = min(WIDTH / sum(across for across, _ in sizes), WIDTH / max(up for _, up in sizes))  # of a millimetre
     columns = [max(across * inches, LEAST_COLUMN) + GAP for across, _ in sizes]
-    width, height = sum(columns), max(up for _, up in sizes) * inches + ABOVE + BELOW
+    width, height = sum(columns), max(up for _, up in sizes) * inches + ABOVE + below
     figure = Figure((width, height), dpi=110)
     panels, left = [], 0.0
     for (across, up), column in zip(sizes, columns, strict=True):
         x = left + (column - across * inches) / 2
-        y = BELOW + (height - ABOVE - BELOW - up * inches) / 2
+        y = below + (height - ABOVE - below - up * inches) / 2
         panels.append(figure.add_axes((x / width, y / height, across * inches / width, up * inches / height)))
         left += column
     return figure, panels
@@ -98,7 +103,7 @@ def _draw_slice(axes: Axes, image: np.ndarray, mask: np.ndarray, axis: int, inde
 
 
 def _draw_prompt(axes: Axes, prompt: Prompt, place: np.ndarray, shape: Sequence[int], axis: int, index: int) -> None:
-    across, up = _in_plane(axis)
+    across, up = in_plane(axis)
     x, y = shape[across] - 1 - place[:, across], shape[up] - 1 - place[:, up]
     cut = place[:, axis].min() - 0.5 <= index <= place[:, axis].max() + 0.5
     colour = POSITIVE if prompt.positive else NEGATIVE
@@ -110,7 +115,7 @@ def _draw_prompt(axes: Axes, prompt: Prompt, place: np.ndarray, shape: Sequence[
         axes.plot(x, y, MARKERS[prompt.positive], color=colour, markeredgecolor="black", markersize=9 if cut else 5)
 
 
-def _in_plane(axis: int) -> tuple[int, int]:
+def in_plane(axis: int) -> tuple[int, int]:
     """The axes that go across the picture and up."""
     across, up = (other for other in range(3) if other != axis)
     return across, up

@@ -18,7 +18,8 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.uid import UID
 
-from rep3d.io.geometry import TOLERANCE, VolumeError, swap_lps
+from rep3d.io.dicom_files import is_dicom
+from rep3d.io.geometry import TOLERANCE, Geometry, VolumeError, plain_geometry, swap_lps
 from rep3d.io.itk import to_itk, write_itk
 
 SAME_PLACE = 0.01  # millimetres between slices that lie at one place
@@ -27,6 +28,7 @@ GRID = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing":
 OTHERS = [
     "SOPClassUID",
     "SeriesInstanceUID",
+    "SeriesNumber",
     "ImageType",
     "NumberOfFrames",
     "SamplesPerPixel",
@@ -35,10 +37,6 @@ OTHERS = [
     "ModalityLUTSequence",
 ]
 SUFFIXES = (".dcm", ".dicom", ".ima")  # a file of such a name is meant to be DICOM
-DIRECTORY = "DICOMDIR"
-PREAMBLE = 128  # bytes
-# How a file without preamble begins: with the group of the file's own header, or with the first of a data set.
-GROUPS = (b"\x02\x00", b"\x08\x00")
 DESCRIBED = 3  # files that are set aside, in a message
 
 Header = dict[str, Any]  # values by tag
@@ -63,38 +61,44 @@ def is_series(folder: Path) -> bool:
     Raises:
         OSError: the folder or a file cannot be read.
     """
-    return any(map(_begins_like_dicom, _files(folder)))
+    return any(map(is_dicom, _files(folder)))
 
 
-def sorted_slices(folder: Path) -> list[Path]:
+def sorted_slices(source: Path) -> list[Path]:
     """The files of a series from its first slice to its last; see `find_slices`."""
-    return find_slices(folder).slices
+    return find_slices(source).slices
 
 
-def find_slices(folder: Path) -> SeriesFiles:
-    """The slices of the one series of a folder, without its subfolders.
+def find_slices(source: Path) -> SeriesFiles:
+    """The slices of the one series of a folder, without its subfolders; or of the series that a file belongs to.
 
     Set aside are files that are no DICOM, and of other series what makes no slice (segmentations, reports) and
     localizers. Slice thickness and names are not looked at: what counts is where the slices lie.
+
+    Args:
+        source: the folder; or a file of it, which says which of several series there.
 
     Raises:
         VolumeError: no series, or two; a slice without a place or with several frames; slices of different size or
             orientation, at the same place, or at uneven distances.
     """
-    headers, set_aside = _read_headers(folder)
-    problems = {path: problem for path, header in headers.items() if (problem := _slice_problem(header))}
+    folder = source if source.is_dir() else source.parent
+    headers, set_aside = read_headers(folder)
+    if source != folder:
+        headers, set_aside = _of_one_series(source, headers), {}
+    problems = {path: problem for path, header in headers.items() if (problem := slice_problem(header))}
     slices = {path: header for path, header in headers.items() if path not in problems}
     if not slices:
         told = [f"{path.name}: {problem}" for path, problem in problems.items()] or ["it holds no DICOM file"]
         raise VolumeError(folder, told[0])
-    localizers = _localizers(slices)
-    slices = {path: header for path, header in slices.items() if path not in localizers}
+    aside = localizers(slices)
+    slices = {path: header for path, header in slices.items() if path not in aside}
     uid = _only_series(folder, slices)
     for path, problem in problems.items():
         if headers[path]["SeriesInstanceUID"] in (uid, ""):
             raise VolumeError(folder, f"{path.name}: {problem}")
     set_aside |= {path.name: f"of another series: {problem}" for path, problem in problems.items()}
-    set_aside |= {path.name: "a localizer" for path in localizers}
+    set_aside |= {path.name: "a localizer" for path in aside}
     try:
         if len(slices) < 2:
             raise VolumeError(folder, f"the DICOM series has {len(slices)} slice(s), expected at least two")
@@ -116,14 +120,20 @@ def _files(folder: Path) -> list[Path]:
         return sorted(Path(entry.path) for entry in entries if entry.name[0] != "." and entry.is_file())
 
 
-def _begins_like_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(PREAMBLE + 4)
-    return path.name.upper() != DIRECTORY and (start[PREAMBLE:] == b"DICM" or start.startswith(GROUPS))
+def _of_one_series(path: Path, headers: Mapping[Path, Header]) -> dict[Path, Header]:
+    """The headers of the series that a file belongs to."""
+    if path not in headers:
+        raise VolumeError(path, "no DICOM file")
+    uid = headers[path]["SeriesInstanceUID"]
+    return {other: header for other, header in headers.items() if header["SeriesInstanceUID"] == uid}
 
 
-def _read_headers(folder: Path) -> tuple[dict[Path, Header], dict[str, str]]:
-    """Of the DICOM files of a folder, and why others are none."""
+def read_headers(folder: Path) -> tuple[dict[Path, Header], dict[str, str]]:
+    """What the DICOM files of a folder tell of themselves, without its subfolders, and why others are none, by name.
+
+    Raises:
+        VolumeError: a header cannot be read, or a file is called as DICOM and is none.
+    """
     headers, others = {}, {}
     for path in _files(folder):
         if header := _header(path):
@@ -138,7 +148,7 @@ def _read_headers(folder: Path) -> tuple[dict[Path, Header], dict[str, str]]:
 def _header(path: Path) -> Header | None:
     """What a file tells of itself, an empty text for what it does not tell; None: it is no DICOM file."""
     try:
-        if not _begins_like_dicom(path):
+        if not is_dicom(path):
             return None
         dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*GRID, *OTHERS], force=True)
         header = {tag: dataset.get(tag) for tag in [*GRID, *OTHERS]}
@@ -149,7 +159,7 @@ def _header(path: Path) -> Header | None:
     return {tag: "" if value is None else value for tag, value in header.items()}
 
 
-def _slice_problem(header: Header) -> str:
+def slice_problem(header: Header) -> str:
     """Why a DICOM object is no slice of a volume, or an empty text."""
     if int(header["NumberOfFrames"] or 1) > 1:
         kind = UID(header["SOPClassUID"]).name or "the object"
@@ -172,7 +182,7 @@ def _slice_problem(header: Header) -> str:
     return ""
 
 
-def _localizers(slices: Mapping[Path, Header]) -> list[Path]:
+def localizers(slices: Mapping[Path, Header]) -> list[Path]:
     """The slices that show where the scan lies: of another series and orientation, and fewer than half as many."""
     counts = Counter(header["SeriesInstanceUID"] for header in slices.values())
     uid, most = counts.most_common(1)[0]
@@ -248,6 +258,28 @@ def read_grid_of_slices(slices: Sequence[Path]) -> np.ndarray:
     columns = (across * column_spacing, down * row_spacing, (end - origin) / (len(slices) - 1), origin)
     affine[:3] = np.stack(columns, axis=1)
     return swap_lps(affine)
+
+
+def read_series(source: Path) -> tuple[np.ndarray, Geometry]:
+    """The voxels (D, H, W) of a series in its own voxel order, and their geometry.
+
+    Raises:
+        VolumeError: as `find_slices`, or slices that cannot be decoded.
+    """
+    slices = find_slices(source).slices
+    voxels = _read_voxels(slices)
+    return voxels, plain_geometry(voxels.shape, read_grid_of_slices(slices), voxels.dtype)
+
+
+def read_series_geometry(source: Path) -> Geometry:
+    """The geometry of `read_series`, without the type of its voxels.
+
+    Raises:
+        VolumeError: as `find_slices`.
+    """
+    slices = find_slices(source).slices
+    first = pydicom.dcmread(slices[0], specific_tags=["Rows", "Columns"], force=True)
+    return plain_geometry((first.Columns, first.Rows, len(slices)), read_grid_of_slices(slices))
 
 
 def convert_series(folder: Path, target: Path) -> dict[str, str]:

@@ -37,6 +37,7 @@ GZIP_MAGIC = b"\x1f\x8b"
 SCANNER = 1  # the code of a qform or sform: both readers take it
 ORTHONORMAL = 1e-4  # ITK's tolerance for the axes of a sform
 MAX_OFFSET = 2**26  # bytes of header and extensions before the voxels
+CHANGED = "not as rep3d wrote it, and so not replaced: give another output_dir, or move it away"
 MARK = b"label map by rep3d "  # begins the description of label maps that we write
 
 
@@ -118,9 +119,7 @@ def write_marked(voxels: np.ndarray, geometry: Geometry, path: str | os.PathLike
         ValueError: the file is there already, and not as we wrote it.
     """
     if Path(path).exists() and not is_untouched(path):
-        raise ValueError(
-            f"{path}: not as rep3d wrote it, and so not replaced: give another output_dir, or move it away"
-        )
+        raise ValueError(f"{path}: {CHANGED}")
     volume = label_image(voxels, geometry)
     volume.header["descrip"] = mark(voxels)
     with whole_file(path) as temporary:

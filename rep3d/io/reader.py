@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from rep3d.io.geometry import geometry_note
-from rep3d.io.nifti import read_volume
+from rep3d.io.scans import read_scan
 
 
 class NiftiReader(ImageReader):
-    """Reads whole NIfTI files of one volume, with an affine in millimetres whatever the file's unit.
+    """Reads a scan of one volume as a whole, with an affine in millimetres whatever the file's unit.
+
+    That is a NIfTI file, after which it is named in the configs, a NRRD file, or a DICOM series.
 
     The metadata holds under "note" what `rep3d.io.geometry.geometry_note` says of the file.
     """
@@ -31,10 +34,10 @@ class NiftiReader(ImageReader):
         """The voxels (D, H, W) and MONAI's metadata.
 
         Raises:
-            VolumeError: see `rep3d.io.nifti.read_volume`.
+            VolumeError: see `rep3d.io.scans.read_scan`.
         """
         (path,) = img
-        voxels, geometry = read_volume(path)
+        voxels, geometry = read_scan(Path(path))
         return voxels, {
             MetaKeys.AFFINE: geometry.affine,
             MetaKeys.ORIGINAL_AFFINE: geometry.affine.copy(),

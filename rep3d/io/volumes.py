@@ -18,6 +18,8 @@ from rep3d.io.geometry import MAX_BYTES, Geometry, VolumeError
 NIFTI = (".nii.gz", ".nii")
 SUFFIXES = (*NIFTI, ".seg.nrrd", ".nrrd")  # the longer of two that fit comes first
 
+MARK = "rep3d_mark"  # the field of a NRRD header that holds `rep3d.io.nifti.mark`
+
 
 def split_suffix(name: str) -> tuple[str, str]:
     """A file name without its suffix, and the suffix.
@@ -92,18 +94,47 @@ def write_label_map(
             _write_nrrd(temporary, voxels, grid, segments, compress)
 
 
+def write_marked(voxels: np.ndarray, grid: Geometry, path: Path, labels: Mapping[str, int]) -> None:
+    """`write_label_map` of uint8, which replaces no file but a label map of ours that nobody has changed since.
+
+    Raises:
+        ValueError: there is another file; or as `write_label_map`.
+    """
+    if split_suffix(path.name)[1] in NIFTI:
+        nifti.write_marked(voxels, grid, path)
+        return
+    if path.exists() and not is_untouched(path):
+        raise ValueError(f"{path}: {nifti.CHANGED}")
+    with whole_file(path) as temporary:
+        _write_nrrd(temporary, voxels, grid, (labels, distinct_colors(labels)), True, nifti.mark(voxels).decode())
+
+
+def is_untouched(path: Path) -> bool:
+    """Whether a file is a label map as `write_marked` wrote it."""
+    try:
+        if split_suffix(path.name)[1] in NIFTI:
+            return nifti.is_untouched(path)
+        from rep3d.io import nrrd
+
+        return nrrd.read_header(path).fields.get(MARK) == nifti.mark(read_volume(path)[0]).decode()
+    except VolumeError:
+        return False
+
+
 def _write_nrrd(
     path: Path,
     voxels: np.ndarray,
     grid: Geometry,
     segments: tuple[Mapping[str, int], Mapping[str, Color]] | None,
     compress: bool,
+    mark: str | None = None,
 ) -> None:
     from rep3d.io import nrrd  # not before: it needs SimpleITK
     from rep3d.io.segments import segment_fields
 
     affine = grid.affine if grid.itk_affine is None else grid.itk_affine
     fields = segment_fields(*segments, voxels.shape) if segments else {}
+    fields |= {} if mark is None else {MARK: mark}
     nrrd.write_volume(path, voxels, affine, fields=fields, compress=compress)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 
@@ -22,6 +23,15 @@ def non_finite(weights: Weights) -> str:
     """Which tensors of a state dict hold NaN or infinite values, in words; empty where none does."""
     wrong = [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]
     return f"{len(wrong)} tensor(s) hold NaN or infinite values: {', '.join(wrong[:5])}" if wrong else ""
+
+
+def digest(weights: Weights) -> str:
+    """Tells a state dict from others, by the names, types, shapes and bytes of its tensors."""
+    found = hashlib.sha256()
+    for name, tensor in weights.items():
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        found.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def check_finite(weights: Weights, source: object) -> None:

@@ -9,6 +9,7 @@ from rep3d.training.gradient_scales import scale_gradients
 from rep3d.training.parameters import parameter_groups
 from rep3d.training.processes import handlers_of_rank, join_process_group, leave_process_group, local_device
 from rep3d.training.progress import TrainingProgress, key_metric, tell_results
+from rep3d.training.settings import told_otherwise
 from rep3d.training.tensorboard import write_dice, write_learning_rate
 from rep3d.training.validation import Validation
 
@@ -30,6 +31,7 @@ __all__ = [
     "parameter_groups",
     "scale_gradients",
     "tell_results",
+    "told_otherwise",
     "trained_on",
     "weights_in_use",
     "write_dice",

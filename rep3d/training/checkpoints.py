@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -28,8 +28,10 @@ from rep3d.format_number import check_format
 from rep3d.networks.ensemble import Ensemble
 from rep3d.networks.upkern import fitting_weights, is_smaller_kernel
 from rep3d.networks.weights import check_finite, differences, non_finite
+from rep3d.shipped import settings_beside
 from rep3d.training.finite_steps import FiniteSteps
 from rep3d.training.resuming import learning_settings, resume_learning
+from rep3d.training.settings import warn_of_other_settings, write_settings
 
 logger = logging.getLogger(__name__)
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -95,8 +97,10 @@ def load_weights(network: ModuleT, path: str | os.PathLike) -> ModuleT:
 def load_deployed(network: nn.Module, path: str | os.PathLike | Sequence[str | os.PathLike]) -> nn.Module:
     """The network in its deployed form and eval mode, with the weights of a training checkpoint.
 
-    With several checkpoints, such as those of the folds, an `Ensemble` of as many networks.
+    With several checkpoints, such as those of the folds, an `Ensemble` of as many networks. A warning says where the
+    running configuration is not what they were trained with.
     """
+    warn_of_other_settings(path)
     if isinstance(path, str | os.PathLike):
         return reparameterize(load_weights(network, path)).eval()
     if not path:
@@ -174,6 +178,7 @@ class Checkpoints:
             which is then preferred to `init_from`.
         init_from: weights to start from.
         keep_kernel_sums: of kernels that grow at that, see `rep3d.upkern`.
+        as_trained: what `rep3d.training.told_otherwise` found; it is left beside the weights.
         writes: whether this process writes: rank 0 only.
 
     Raises:
@@ -197,6 +202,7 @@ class Checkpoints:
         resume: bool | str = False,
         init_from: str | None = None,
         keep_kernel_sums: bool = False,
+        as_trained: Mapping[str, Any] | None = None,
         writes: bool = True,
     ) -> None:
         self.trainer, self.evaluator = trainer, evaluator
@@ -227,6 +233,7 @@ class Checkpoints:
                 raise ValueError(f"ckpt_dir {str(folder)!r} cannot be made: {error}") from None
             if not resume or self.new_validation:
                 trainer.add_event_handler(Events.STARTED, self._keep_previous)
+            trainer.add_event_handler(Events.STARTED, write_settings, as_trained or {}, self.folder / BEST)
             evaluator.add_event_handler(Events.COMPLETED, self._save_best)
             trainer.add_event_handler(Events.EPOCH_COMPLETED, self._save_last)
             trainer.add_event_handler(Events.COMPLETED, self._end)
@@ -321,6 +328,8 @@ class Checkpoints:
                 saved = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
                 kept = path.with_name(f"{path.stem}_{saved}{path.suffix}")
                 path.replace(kept)
+                if name == BEST and settings_beside(path).is_file():
+                    settings_beside(path).replace(settings_beside(kept))
                 logger.warning("%s is of an earlier training: kept as %s", path, kept)
 
 

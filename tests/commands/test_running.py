@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from bundle_helpers import ROOT
 
 from rep3d.commands import main, running
+from rep3d.shipped import settings_beside
 
 KITS = str(ROOT / "bundles/kits")
 
@@ -138,3 +140,64 @@ def test_old_scripts_tell_the_new_command(tmp_path):
         "unknown option '--scor', did you mean 'score'?",
     ]
     assert done.returncode == 1
+
+
+def write_weights(bundle, path, settings=None):
+    """A checkpoint that nobody reads here, and what its training was told."""
+    (bundle / path).parent.mkdir(parents=True, exist_ok=True)
+    (bundle / path).touch()
+    if settings is not None:
+        settings_beside(bundle / path).write_text(json.dumps(settings))
+
+
+@pytest.fixture
+def own(tmp_path):
+    shutil.copytree(ROOT / "bundles/kits/configs", tmp_path / "kits/configs")
+    return tmp_path / "kits"
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ("models/trained/model.pt", []),
+        ("models/trained/fold2/model.pt", ["--fold", "2"]),
+        ("elsewhere/model.pt", ["--ckpt_dir", "{own}/elsewhere"]),
+        ("models/trained/last.pt", ["--checkpoint", "{own}/models/trained/last.pt"]),
+        ("models/trained/model_20260101-101010.pt", ["--checkpoint", "{own}/models/trained/model_20260101-101010.pt"]),
+    ],
+)
+def test_what_the_training_was_told_is_not_typed_again(weights, words, own, lines, type_words):
+    """It lies between the bundle's own configs and what is typed."""
+    words = [word.format(own=own) for word in words]
+    write_weights(own, weights)
+    type_words("evaluate", str(own), *words)
+    write_weights(own, weights, {})
+    type_words("evaluate", str(own), *words)
+    write_weights(own, weights, {"patch_size": [32, 32, 32]})
+    overlay = str(ROOT / "configs/networks/unet.json")
+    type_words("evaluate", str(own), *words, "--config_file", overlay)
+    configs = [str(own / f"configs/{name}.json") for name in ("train", "evaluate")]
+    assert [line[3] for line in lines] == [
+        str(configs),
+        str(configs),
+        str([*configs, str(settings_beside(own / weights)), overlay]),
+    ]
+
+
+def test_prediction_with_the_settings_of_the_weights(own, lines, type_words, tmp_path):
+    write_weights(own, "models/trained/model.pt", {"spacing": [1, 1, 1]})
+    type_words("predict", str(tmp_path), "--bundle", str(own), "--preview", "--output_format", "seg.nrrd")
+    told = str(own / "models/trained/as_trained.json")
+    assert lines[0][3] == str([str(own / "configs/inference.json"), told])
+    assert lines[0][6:] == [
+        *("--dataset_dir", str(tmp_path), "--output_format", "seg.nrrd", "--preview", "True"),
+    ]
+
+
+def test_weights_of_different_settings_are_refused(own, lines, type_words, tmp_path):
+    for fold in "12":
+        write_weights(own, f"fold{fold}/model.pt", {"spacing": [1, 1, int(fold)]})
+    both = str([str(own / f"fold{fold}/model.pt") for fold in "12"])
+    with pytest.raises(ValueError, match="fold1/as_trained.json and .*fold2/as_trained.json differ"):
+        type_words("predict", str(tmp_path), "--bundle", str(own), "--checkpoint", both)
+    assert not lines

@@ -1,0 +1,96 @@
+"""What there is to segment: files and DICOM series of somebody's own, or the test images of a data set."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rep3d.data.cases import SUFFIXES, Item, case_names
+from rep3d.data.layouts import FILE
+from rep3d.data.layouts import list_scans as list_nifti
+from rep3d.data.lists import load_inference_list
+from rep3d.io.dicom_files import is_dicom
+from rep3d.io.nifti import is_label_map_of_ours
+from rep3d.io.scans import is_series
+from rep3d.io.volumes import split_suffix
+
+if TYPE_CHECKING:
+    from rep3d.io.dicom_study import Series
+
+logger = logging.getLogger(__name__)
+
+NRRD, LABEL_MAP = ".nrrd", ".seg.nrrd"
+EXPECTED = "expected files that end with .nii.gz, .nii or .nrrd, or DICOM series"
+
+
+def list_scans(source: str | os.PathLike) -> list[Item]:
+    """The scans {"image": path} to segment, some with a name as "case", or with a "problem": why they cannot be read.
+
+    Of a folder these are its NIfTI and NRRD files, and the DICOM series in it and in its subfolders; what is no scan
+    there, such as label maps that an earlier inference left and DICOM objects other than images, is logged.
+
+    Args:
+        source: a file; a folder; the folder of a DICOM series, or a file of it; or a data set, see
+            `rep3d.data.lists.load_inference_list`.
+
+    Raises:
+        ValueError: there is no scan, or two have one name.
+        FileNotFoundError: there is no such file or folder.
+    """
+    path = Path(source)
+    if path.is_dir() and not (path / FILE).is_file() and not (path / "imagesTr").is_dir():
+        items = _scans_of(path)
+    elif path.is_file() and not path.name.endswith(SUFFIXES):
+        items = [_item(path)]
+    else:
+        items = load_inference_list(path)
+    scans = [item for item in items if not is_label_map_of_ours(item["image"])]
+    if not scans:
+        raise ValueError(f"dataset_dir {str(source)!r} holds only label maps of an earlier inference, expected scans")
+    if len(scans) < len(items):
+        logger.info("%d label map(s) of an earlier inference in %s are no scans", len(items) - len(scans), source)
+    return scans
+
+
+def _item(path: Path) -> Item:
+    """Raises ValueError: the file is no scan."""
+    if _is_nrrd(path):
+        return {"image": str(path), "case": split_suffix(path.name)[0]}
+    if not is_series(path):
+        raise ValueError(f"dataset_dir {str(path)!r} is no scan: {EXPECTED}")
+    return {"image": str(path), "case": path.resolve().parent.name}
+
+
+def _scans_of(folder: Path) -> list[Item]:
+    """Raises ValueError: there are none, or two have one name."""
+    found, skipped = _study(folder)
+    for path, reason in skipped.items():
+        logger.warning("skipped %s: %s", path, reason)
+    items: list[Item] = [{"image": str(path)} for path in list_nifti(folder)]
+    items += [_item(path) for path in sorted(folder.glob("[!.]*")) if _is_nrrd(path)]
+    for series in found:
+        item = {"image": str(series.path), "case": series.name}
+        items.append({**item, "problem": series.problem} if series.problem else item)
+    if not items:
+        raise ValueError(f"dataset_dir {str(folder)!r} holds no scans: {EXPECTED}")
+    return [{**item, "case": name} for item, name in zip(items, case_names(items), strict=True)]
+
+
+def _is_nrrd(path: Path) -> bool:
+    name = path.name.lower()
+    return name.endswith(NRRD) and not name.endswith(LABEL_MAP)
+
+
+def _study(folder: Path) -> tuple[Sequence[Series], Mapping[str, str]]:
+    """The DICOM series below a folder, and what else is there; none where no file needs the extra "dicom"."""
+    try:
+        from rep3d.io.dicom_study import read_study
+    except ImportError:
+        if any(path.is_file() and is_dicom(path) for path in folder.rglob("*")):
+            raise
+        return [], {}
+    study = read_study(folder)
+    return study.series, study.skipped

@@ -1,0 +1,233 @@
+"""Scans to label maps: what is written beside each of them, and a run that goes on where an earlier one ended."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import monai.data
+import numpy as np
+from ignite.engine import Events
+from monai.data import MetaTensor
+from monai.engines import Evaluator, SupervisedEvaluator
+from torch import nn
+from torch.utils.data import DataLoader
+
+from rep3d.console.options import running_config
+from rep3d.data.cases import case_names
+from rep3d.data.memory import file_key
+from rep3d.evaluation.preview import draw_preview
+from rep3d.files import read_json, whole_file, write_csv, write_json
+from rep3d.format_number import check_format
+from rep3d.inference import segment_each
+from rep3d.io.colors import distinct_colors
+from rep3d.io.geometry import VolumeError
+from rep3d.io.scans import is_series, read_scan
+from rep3d.io.volumes import NIFTI, is_untouched, read_volume, split_suffix
+from rep3d.locks import FolderLocks
+from rep3d.networks.weights import digest
+
+logger = logging.getLogger(__name__)
+
+RECORD, VOLUMES = "predictions.json", "volumes.csv"
+FORMAT = 1  # of RECORD; the number rises with what this code would misread
+OUTPUT_FORMATS = ("nii.gz", "nii", "seg.nrrd")
+# Entries of a config that change no label map. What the weights are counts, not where they lie.
+PLACES = ("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "device", "traceback", "preview")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What is kept of a scan that was segmented.
+
+    Args:
+        image: the scan's path.
+        scan: tells the scan's files from others, see `_scan_key`.
+        made_with: tells the weights and settings from others, see `_settings_key`.
+        label_map: name of the file.
+        volumes: millilitres by label.
+    """
+
+    image: str
+    scan: str
+    made_with: str
+    label_map: str
+    volumes: dict[str, float]
+
+
+def predict_each(
+    evaluator: SupervisedEvaluator,
+    dataloader: DataLoader,
+    output_dir: str | os.PathLike,
+    *,
+    label_names: Sequence[str],
+    bundle_root: str | os.PathLike,
+    output_format: str = OUTPUT_FORMATS[0],
+    preview: bool = False,
+    window: Sequence[float] | None = None,
+) -> None:
+    """Segment every scan that no earlier run with the same weights and settings has; report those that fail, go on.
+
+    Beside the label maps there are then: of NIfTI a JSON file with the labels' names and colours, of a DICOM series a
+    DICOM Segmentation, with `preview` a PNG, and one table of all volumes, `volumes.csv`. All carry the name of the
+    label map.
+
+    Args:
+        evaluator, dataloader: as `rep3d.inference.segment_each`; the postprocessing saves label maps in `output_dir`.
+        output_dir: receives the files.
+        label_names: by id, the background first.
+        bundle_root: the bundle's folder, after which DICOM Segmentations name their model.
+        output_format: of the label maps, one of OUTPUT_FORMATS.
+        preview: draw a picture of each scan, too.
+        window: intensities that are black and white there; None: percentiles of each slice.
+
+    Raises:
+        ValueError: an unknown format; another run writes to the folder; newer code has written to it.
+        RuntimeError: after all scans, when some have failed. Names each with its reason.
+    """
+    if output_format not in OUTPUT_FORMATS:
+        raise ValueError(f"output_format is {output_format!r}, expected one of {', '.join(OUTPUT_FORMATS)}")
+    locks = FolderLocks([output_dir], "prediction")
+    try:
+        labels = {name: index for index, name in enumerate(label_names) if index > 0}
+        results = _Results(Path(output_dir), labels, Path(bundle_root).resolve().name, preview, window)
+        results.start(_settings_key(evaluator.network))
+        dataset: monai.data.Dataset = dataloader.dataset  # type: ignore[assignment]
+        named = [{**item, "case": case} for item, case in zip(dataset.data, case_names(dataset.data), strict=True)]
+        pending = [item for item in named if not results.is_done(item["case"], item["image"])]
+        if len(pending) < len(named):
+            told = f"{len(named) - len(pending)} of {len(named)} scan(s) were segmented by an earlier run"
+            logger.info("%s with the same weights and settings, see %s", told, results.folder / RECORD)
+        if pending:
+            todo = DataLoader(monai.data.Dataset(pending, dataset.transform), num_workers=dataloader.num_workers)
+            with evaluator.add_event_handler(Events.ITERATION_COMPLETED, results.add):
+                segment_each(evaluator, todo, output_dir)
+    finally:
+        locks.release()
+
+
+class _Results:
+    """The files of a folder of predictions, beside the label maps."""
+
+    def __init__(
+        self, folder: Path, labels: Mapping[str, int], model: str, preview: bool, window: Sequence[float] | None
+    ) -> None:
+        self.folder, self.labels, self.model, self.preview, self.window = folder, labels, model, preview, window
+        self.made_with = ""
+        self.cases: dict[str, Prediction] = {}
+
+    def start(self, made_with: str) -> None:
+        """Read what earlier runs have left."""
+        content = read_json(self.folder / RECORD)
+        check_format(content.get("format", 1), FORMAT, self.folder / RECORD)
+        self.made_with = made_with
+        self.cases = {case: Prediction(**kept) for case, kept in content.get("cases", {}).items()}
+
+    def is_done(self, case: str, image: str) -> bool:
+        """Whether an earlier run has left just what this one would. Draws the picture that it was not asked for."""
+        kept = self.cases.get(case)
+        if kept is None or kept.made_with != self.made_with or kept.scan != _scan_key(Path(image)):
+            return False
+        path = self.folder / kept.label_map
+        expected = [path] + [self._beside(path, ".json")] * _is_nifti(path)
+        if is_series(Path(image)) and any(kept.volumes.values()):
+            expected.append(self._beside(path, ".dcm"))
+        if not all(one.is_file() for one in expected) or not is_untouched(path):
+            return False
+        picture = self._beside(path, ".png")
+        if self.preview and not picture.is_file():
+            self._draw(Path(image), read_volume(path)[0], kept.volumes, picture)
+        return True
+
+    def add(self, evaluator: Evaluator) -> None:
+        """Write what belongs to the label map that was just saved."""
+        label: MetaTensor = evaluator.state.output[0]["pred"]  # type: ignore[index]
+        voxels = label[0].cpu().numpy().astype(np.uint8)
+        image, path = Path(label.meta["filename_or_obj"]), Path(label.meta["saved_to"])
+        voxel = abs(np.linalg.det(label.affine[:3, :3].double().cpu().numpy())) / 1000  # millilitres
+        counts = np.bincount(voxels.ravel(), minlength=256)
+        volumes = {name: round(float(counts[index] * voxel), 3) for name, index in self.labels.items()}
+        if _is_nifti(path):
+            self._describe(path, volumes)
+        if is_series(image):
+            self._write_segmentation(image, voxels, self._beside(path, ".dcm"))
+        if self.preview:
+            self._draw(image, voxels, volumes, self._beside(path, ".png"))
+        self.cases[label.meta["case"]] = Prediction(str(image), _scan_key(image), self.made_with, path.name, volumes)
+        self._write()
+
+    def _write(self) -> None:
+        """The table holds what was made with these weights and settings; the record comes last."""
+        rows = [
+            {"case": case, "image": kept.image, **{f"{name} (ml)": ml for name, ml in kept.volumes.items()}}
+            for case, kept in sorted(self.cases.items())
+            if kept.made_with == self.made_with and (self.folder / kept.label_map).is_file()
+        ]
+        write_csv(self.folder / VOLUMES, rows)
+        cases = {case: asdict(kept) for case, kept in self.cases.items()}
+        write_json(self.folder / RECORD, {"format": FORMAT, "cases": cases})
+
+    def _describe(self, path: Path, volumes: Mapping[str, float]) -> None:
+        colors = distinct_colors(self.labels)
+        labels = [
+            {"value": index, "name": name, "color": [round(255 * part) for part in colors[name]], "ml": volumes[name]}
+            for name, index in self.labels.items()
+        ]
+        made_by = {"bundle": self.model, "software": f"rep3d {version('rep3d')}"}
+        write_json(self._beside(path, ".json"), {"label_map": path.name, "labels": labels, **made_by})
+
+    def _write_segmentation(self, series: Path, voxels: np.ndarray, target: Path) -> None:
+        """As DICOM, or not at all: the log says why. One of an earlier run is replaced."""
+        import pydicom  # not before: they need the extra "dicom"
+
+        from rep3d.io.dicom import sorted_slices
+        from rep3d.io.dicom_seg import is_own_proposal, make_segmentation
+
+        if target.is_file():
+            if not is_own_proposal(pydicom.dcmread(target, stop_before_pixels=True)):
+                raise ValueError(f"{target}: not made by rep3d, and so not replaced: give another output_dir")
+            target.unlink()
+        try:
+            dataset = make_segmentation(sorted_slices(series), voxels, self.labels, self.model, is_proposal=True)
+        except VolumeError as error:
+            logger.warning("no DICOM segmentation of %s", error)
+            return
+        with whole_file(target) as temporary:
+            dataset.save_as(temporary)
+
+    def _draw(self, image: Path, voxels: np.ndarray, volumes: Mapping[str, float], picture: Path) -> None:
+        scan, geometry = read_scan(image)
+        draw_preview(scan, geometry.affine, voxels, self.labels, volumes, picture, window=self.window)
+
+    @staticmethod
+    def _beside(path: Path, suffix: str) -> Path:
+        return path.with_name(split_suffix(path.name)[0] + suffix)
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.endswith(NIFTI)
+
+
+def _scan_key(image: Path) -> str:
+    """Tells by place, size and time of its files whether a scan is the same; empty where it cannot be read."""
+    if not is_series(image):
+        return file_key(image) if image.is_file() else ""
+    from rep3d.io.dicom import sorted_slices  # not before: it needs the extra "dicom"
+
+    try:
+        return hashlib.sha256("\n".join(map(file_key, sorted_slices(image))).encode()).hexdigest()
+    except (VolumeError, OSError):
+        return ""
+
+
+def _settings_key(network: nn.Module) -> str:
+    """Tells by weights, configuration and version whether a label map would be the same."""
+    config = {name: value for name, value in (running_config() or {}).items() if name not in PLACES}
+    told = json.dumps([config, version("rep3d")], sort_keys=True, default=str)
+    return hashlib.sha256(f"{digest(network.state_dict())} {told}".encode()).hexdigest()

@@ -1,0 +1,88 @@
+"""What `rep3d predict` takes for scans."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from rep3d.data.scans import list_scans
+from rep3d.io.geometry import plain_geometry
+from rep3d.io.nifti import write_marked
+
+dicom = pytest.mark.skipif(importlib.util.find_spec("highdicom") is None, reason="needs the extra `dicom`")
+
+
+def write_nifti(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.zeros((3, 4, 5), np.float32), np.eye(4)), path)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    """A folder of all kinds of files."""
+    write_nifti(tmp_path / "a.nii.gz")
+    write_nifti(tmp_path / ".hidden.nii.gz")
+    write_marked(np.ones((3, 4, 5), np.uint8), plain_geometry((3, 4, 5), np.eye(4)), tmp_path / "a_seg.nii.gz")
+    (tmp_path / "b.nrrd").touch()
+    (tmp_path / "b.seg.nrrd").touch()
+    (tmp_path / "notes.txt").write_text("hello")
+    return tmp_path
+
+
+def cases(source):
+    return {item["case"]: item["image"] for item in list_scans(source)}
+
+
+def test_files_of_a_folder(scans):
+    assert cases(scans) == {"a": str(scans / "a.nii.gz"), "b": str(scans / "b.nrrd")}
+
+
+@dicom
+def test_series_below_a_folder(scans, caplog):
+    from dicom_helpers import write_series
+
+    write_series(scans / "study/ct", slices=3)
+    paths = write_series(scans / "study/cut", slices=3)
+    paths[1].write_bytes(b"")
+    items = list_scans(scans)
+    assert [item["case"] for item in items] == ["a", "b", "ct", "cut"]
+    assert items[3]["problem"] == "001.dcm: no DICOM file" and "problem" not in items[2]
+    assert cases(scans / "study/ct") == {"ct": str(scans / "study/ct")}
+    assert cases(scans / "study/ct/000.dcm") == {"ct": str(scans / "study/ct/000.dcm")}
+
+
+@dicom
+def test_objects_that_are_no_scans_are_logged(tmp_path, caplog):
+    from dicom_helpers import make_report, write_series
+
+    paths = write_series(tmp_path / "reports", slices=1)
+    make_report(paths)
+    with pytest.raises(ValueError, match="holds no scans: expected files that end with .* or DICOM series"):
+        list_scans(tmp_path)
+    assert f"skipped {paths[0]}: Basic Text SR Storage" in caplog.text
+
+
+def test_without_the_extra(scans, monkeypatch):
+    """A folder of NIfTI needs no pydicom; DICOM there does."""
+    monkeypatch.setitem(sys.modules, "rep3d.io.dicom_study", None)
+    assert list(cases(scans)) == ["a", "b"]
+    (scans / "slice").write_bytes(bytes(128) + b"DICM")
+    with pytest.raises(ImportError):
+        list_scans(scans)
+
+
+@pytest.mark.parametrize("name", ["b.seg.nrrd", "notes.txt", "nothing"])
+def test_refused(name, scans):
+    (scans / "nothing").mkdir()
+    with pytest.raises(ValueError, match=f"dataset_dir '.*{name}' (is no scan|holds no scans): expected files"):
+        list_scans(scans / name)
+
+
+def test_one_name_for_two_scans(scans):
+    """Their label maps are two files."""
+    write_nifti(scans / "b.nii")
+    found = cases(scans)
+    assert {Path(image).name for image in found.values()} == {"a.nii.gz", "b.nii", "b.nrrd"} and len(found) == 3

@@ -1,0 +1,191 @@
+"""`rep3d predict`: what lies beside the label maps, and what a second run does."""
+
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from bundle_helpers import INFERENCE, run, small_bundle
+
+from rep3d.console.errors import root_cause
+from rep3d.io import volumes
+from rep3d.io.colors import distinct_colors
+from rep3d.io.geometry import plain_geometry
+
+pytest.importorskip("highdicom")
+from dicom_helpers import write_series  # noqa: E402
+
+SHAPE, SPACING = (40, 34, 12), (1.5, 2.0, 3.0)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return small_bundle(tmp_path_factory.mktemp("bundle"), "kits")
+
+
+@pytest.fixture(scope="module")
+def labels(bundle):
+    names = json.loads((bundle / "configs/inference.json").read_text())["label_names"]
+    return {name: index for index, name in enumerate(names) if index}
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """One in NIfTI, one in NRRD, a DICOM series, and one of which a slice is damaged."""
+    folder = tmp_path_factory.mktemp("scans")
+    voxels = np.full(SHAPE, -1000, np.int16)
+    voxels[5:30, 6:28, 2:] = np.random.default_rng(0).integers(-100, 200, (25, 22, 10))
+    affine = np.diag([-SPACING[0], SPACING[1], SPACING[2], 1])
+    nib.save(nib.Nifti1Image(voxels, affine), folder / "a.nii.gz")
+    volumes.write_label_map(voxels, plain_geometry(SHAPE, affine), folder / "b.nrrd", labels={}, dtype="int16")
+    write_series(folder / "study/ct", slices=6)
+    write_series(folder / "study/cut", slices=6)[2].write_bytes(b"")
+    return folder
+
+
+def predict(bundle, scans, folder, **options):
+    run(bundle, INFERENCE, scans, folder, "evaluating", ckpt_dir=str(bundle / "models/trained"), **options)
+    return folder / "eval"
+
+
+@pytest.fixture(scope="module")
+def done(bundle, scans, tmp_path_factory):
+    """All scans, of which one cannot be read."""
+    folder = tmp_path_factory.mktemp("done")
+    with pytest.raises(RuntimeError) as failed:
+        predict(bundle, scans, folder, preview=True)
+    return SimpleNamespace(folder=folder / "eval", said=str(root_cause(failed.value)))
+
+
+def table(folder):
+    with (folder / "volumes.csv").open(newline="", encoding="utf-8") as file:
+        return {row.pop("case"): row for row in csv.DictReader(file)}
+
+
+def times(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in folder.glob("*_seg*")}
+
+
+def test_all_but_the_damaged_one(done, scans):
+    assert done.said.splitlines() == [
+        "1 of 4 case(s) could not be segmented:",
+        f"  {scans / 'study/cut'}: 002.dcm: no DICOM file",
+    ]
+    beside = [f"{case}_seg{suffix}" for case in ("a", "b", "ct") for suffix in (".json", ".nii.gz", ".png")]
+    written = [*beside, "ct_seg.dcm", "inference.log", "predictions.json", "volumes.csv"]
+    assert sorted(path.name for path in done.folder.iterdir()) == sorted(written)
+    for picture in done.folder.glob("*.png"):
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_label_maps_lie_on_their_scans(done, scans):
+    for case, image in (("a", scans / "a.nii.gz"), ("b", scans / "b.nrrd")):
+        label, scan = (volumes.read_geometry(path) for path in (done.folder / f"{case}_seg.nii.gz", image))
+        assert label.shape == scan.shape and np.allclose(label.affine, scan.affine)
+    voxels = [volumes.read_volume(done.folder / f"{case}_seg.nii.gz")[0] for case in "ab"]
+    np.testing.assert_array_equal(*voxels)
+    assert len(np.unique(voxels[0])) > 1
+
+
+def test_volumes(done, scans, labels):
+    rows = table(done.folder)
+    assert list(rows) == ["a", "b", "ct"] and rows["ct"]["image"] == str(scans / "study/ct")
+    for case, edges in (("a", SPACING), ("b", SPACING), ("ct", (2, 2, 3))):
+        voxels = nib.load(done.folder / f"{case}_seg.nii.gz").get_fdata()
+        expected = {f"{name} (ml)": (voxels == index).sum() * np.prod(edges) / 1000 for name, index in labels.items()}
+        assert {name: float(ml) for name, ml in rows[case].items() if name != "image"} == pytest.approx(
+            expected, abs=1e-3
+        )
+
+
+def test_names_and_colours_beside_nifti(done, labels):
+    told = json.loads((done.folder / "a_seg.json").read_text())
+    assert told["label_map"] == "a_seg.nii.gz" and told["bundle"] == "kits"
+    assert {label["name"]: label["value"] for label in told["labels"]} == labels
+    assert all(0 <= part <= 255 for label in told["labels"] for part in label["color"])
+
+
+def test_dicom_segmentation(done, scans, labels):
+    import pydicom
+
+    from rep3d.io.dicom import sorted_slices
+    from rep3d.io.dicom_seg import is_own_proposal, read_segmentation
+
+    dataset = pydicom.dcmread(done.folder / "ct_seg.dcm")
+    found, affine, segments = read_segmentation(dataset, sorted_slices(scans / "study/ct"))
+    written = nib.load(done.folder / "ct_seg.nii.gz")
+    back = np.zeros_like(found)
+    for name, number in segments.items():
+        back[found == number] = labels[name]
+    np.testing.assert_array_equal(back, np.asarray(written.dataobj))
+    assert np.allclose(affine, written.affine, atol=1e-3) and is_own_proposal(dataset)
+
+
+def test_names_and_colours_inside_seg_nrrd(bundle, scans, done, labels, tmp_path):
+    from rep3d.io.nrrd import read_header
+    from rep3d.io.segments import read_segments
+
+    path = predict(bundle, scans / "a.nii.gz", tmp_path, output_format="seg.nrrd") / "a_seg.seg.nrrd"
+    nifti = done.folder / "a_seg.nii.gz"
+    np.testing.assert_array_equal(volumes.read_volume(path)[0], volumes.read_volume(nifti)[0])
+    assert np.allclose(volumes.read_geometry(path).affine, volumes.read_geometry(nifti).affine)
+    assert read_segments(path) == labels
+    color = read_header(path).fields["Segment0_Color"].split()
+    assert [float(part) for part in color] == pytest.approx(distinct_colors(labels)[next(iter(labels))], abs=1e-5)
+    assert not path.with_name("a_seg.json").exists() and volumes.is_untouched(path)
+    voxels, geometry = volumes.read_volume(path)
+    volumes.write_label_map(1 - voxels.clip(0, 1), geometry, path, labels=labels)  # as somebody else saves it
+    assert not volumes.is_untouched(path)
+    with pytest.raises(RuntimeError) as failed:
+        predict(bundle, scans / "a.nii.gz", tmp_path, output_format="seg.nrrd")
+    assert "a_seg.seg.nrrd: not as rep3d wrote it, and so not replaced" in str(root_cause(failed.value))
+
+
+@pytest.mark.slow
+def test_a_second_run_does_what_is_missing(bundle, scans, tmp_path, caplog):
+    one = tmp_path / "scans"
+    one.mkdir()
+    for name in "ac":
+        (one / f"{name}.nii.gz").write_bytes((scans / "a.nii.gz").read_bytes())
+    folder = predict(bundle, one, tmp_path)
+    first = times(folder)
+    (folder / "c_seg.nii.gz").unlink()
+    predict(bundle, one, tmp_path, preview=True)
+    assert "1 of 2 scan(s) were segmented by an earlier run with the same weights and settings" in caplog.text
+    again = times(folder)
+    assert again["a_seg.nii.gz"] == first["a_seg.nii.gz"] and (folder / "a_seg.png").is_file()
+    assert again["c_seg.nii.gz"] > first["c_seg.nii.gz"] and list(table(folder)) == ["a", "c"]
+    (one / "a.nii.gz").touch()
+    predict(bundle, one, tmp_path, refinement=[])
+    assert (
+        times(folder)["a_seg.nii.gz"] > first["a_seg.nii.gz"] and times(folder)["c_seg.nii.gz"] == again["c_seg.nii.gz"]
+    )
+
+
+@pytest.mark.parametrize("change", ["weights", "overlap"])
+def test_other_weights_and_settings_start_anew(change, bundle, scans, tmp_path):
+    folder = predict(bundle, scans / "a.nii.gz", tmp_path)
+    first, options = times(folder), {"sliding_window#inferer#overlap": 0.25}
+    if change == "weights":
+        weights = torch.load(bundle / "models/model.pt")
+        weights[next(iter(weights))] += 0.1
+        torch.save(weights, tmp_path / "other.pt")
+        options = {"checkpoint": str(tmp_path / "other.pt")}
+    predict(bundle, scans / "a.nii.gz", tmp_path, **options)
+    assert times(folder)["a_seg.nii.gz"] > first["a_seg.nii.gz"] and list(table(folder)) == ["a"]
+
+
+def test_refused(bundle, scans, tmp_path):
+    with pytest.raises(RuntimeError) as refused:
+        predict(bundle, scans / "a.nii.gz", tmp_path, output_format="mha")
+    told = "output_format is 'mha', expected one of nii.gz, nii, seg.nrrd"
+    assert str(root_cause(refused.value)) == told
+    (tmp_path / "eval/predictions.json").write_text('{"format": 2}')
+    with pytest.raises(RuntimeError) as refused:
+        predict(bundle, scans / "a.nii.gz", tmp_path)
+    assert "the format is 2, expected a number up to 1" in str(root_cause(refused.value))
+    assert not list((tmp_path / "eval").glob("*_seg*"))
