@@ -22,7 +22,7 @@ import rep3d
 from rep3d.console.errors import first_line
 from rep3d.console.logs import file_only
 from rep3d.console.progress import Progress, tell
-from rep3d.data.cases import case_names
+from rep3d.data.cases import ONE_CHANNEL, Item, case_names, first_file
 from rep3d.data.lists import load_inference_list
 from rep3d.io.nifti import is_label_map_of_ours
 
@@ -41,15 +41,15 @@ class Failure:
         return f"{self.image}: {self.reason}"
 
 
-def list_scans(source: str | os.PathLike) -> list[dict[str, str]]:
+def list_scans(source: str | os.PathLike, channel_names: Sequence[str] = ONE_CHANNEL) -> list[Item]:
     """`rep3d.data.lists.load_inference_list` without the label maps that an earlier inference left among the scans.
 
     Raises:
         ValueError: no scan is left, or as `load_inference_list`.
         FileNotFoundError: as `load_inference_list`.
     """
-    items = load_inference_list(source)
-    scans = [item for item in items if not is_label_map_of_ours(item["image"])]
+    items = load_inference_list(source, channel_names)
+    scans = [item for item in items if not is_label_map_of_ours(first_file(item))]
     if not scans:
         raise ValueError(f"dataset_dir {str(source)!r} holds only label maps of an earlier inference, expected scans")
     if len(scans) < len(items):
@@ -161,7 +161,7 @@ class _Cases(Dataset):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> tuple[str, Any]:
-        image = str(self.dataset.data[index]["image"])  # type: ignore[attr-defined]
+        image = first_file(self.dataset.data[index])  # type: ignore[attr-defined]
         if image in self.problems:
             return image, Failure(image, self.problems[image])
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ import nibabel as nib
 import numpy as np
 
 from rep3d.data import splits
-from rep3d.data.layouts import FILE
+from rep3d.data.layouts import FILE, one_or_all
 from rep3d.datasets.bundle_readme import OWN
 from rep3d.datasets.downloads import Scan
 from rep3d.datasets.fingerprint import CaseFacts, summary, write_fingerprint
@@ -27,7 +28,7 @@ from rep3d.datasets.machine import Machine
 from rep3d.datasets.planning import Plan, Schedule, plan_bundle, wrong_spacings
 from rep3d.datasets.preparation import CHECKED, check_pairs
 from rep3d.datasets.rendering import merge, read_fragment, render_file
-from rep3d.datasets.sources import IDS, NO_LABELS, Source, one_channel, read_source
+from rep3d.datasets.sources import IDS, NO_LABELS, Source, choose_channels, read_source
 from rep3d.files import read_json, whole_file, write_json, write_text
 from rep3d.io.nifti import label_image, read_volume
 
@@ -42,6 +43,7 @@ class NewBundle(NamedTuple):
     folder: Path
     layout: str
     cases: int
+    channel_names: Sequence[str]
     label_names: Sequence[str]
     plan: Plan
     notes: Sequence[str]  # what somebody should know
@@ -74,7 +76,7 @@ def new_bundle(
     root: Path,
     machine: Machine,
     modality: str | None = None,
-    channel: str | None = None,
+    channels: Sequence[str] = (),
     label_names: Sequence[str] | None = None,
     schedule: Schedule | None = None,
 ) -> NewBundle:
@@ -87,7 +89,7 @@ def new_bundle(
         root: the folder that holds our configs.
         machine: where it will train.
         modality: CT or MR, where it is known.
-        channel: which of several images of a case.
+        channels: which of several images of a case; without, all of them.
         label_names: of the ids 1, 2, ..., where the data set has no file that tells them.
         schedule: how long it is to train, where that was measured.
 
@@ -99,12 +101,16 @@ def new_bundle(
     folder = bundle_dir / name
     _check_name(name, folder, source, root)
     found = read_source(source)
-    scans, problems, channel = one_channel(found, channel)
+    scans, problems = choose_channels(found, channels)
     names = _given_names(label_names) if label_names else found.label_names
     memory = folder / "data" / CHECKED
     memory.parent.mkdir(parents=True, exist_ok=True)
-    facts, of_files = check_pairs(scans, max(names) + 1 if names else len(IDS), memory)
+    facts, of_files = check_pairs(scans, max(names) + 1 if names else len(IDS), memory, None)
     problems |= of_files
+    channel_names = _channel_names(facts, channels or found.channels, bool(found.told))
+    of_channels = _other_channels(facts, channel_names, {scan.case: scan.images[0] for scan in scans})
+    problems |= of_channels
+    facts = [fact for fact in facts if fact.case not in of_channels]
     if facts:
         of_spacings = wrong_spacings(facts)
         problems |= of_spacings
@@ -119,19 +125,19 @@ def new_bundle(
         facts,
         machine,
         patients=len({patient_of[case] for case in good}),
-        told=_told(found, channel),
+        told=_told(found, channel_names),
         modality=modality,
         schedule=schedule,
     )
     notes += _unlabelled(found)
     if _write_data(folder / "data", name, [scan for scan in scans if scan.case in good], labels, plan, patient_of):
         notes.append(f"data/{splits.FILE} is yours, and stays")
-    kept = _write_dataset_file(folder, name, _dataset_file(name, source, channel, labels.names, plan, len(facts)))
+    kept = _write_dataset_file(folder, name, _dataset_file(name, source, channel_names, labels.names, plan, len(facts)))
     for path, text in render_file(root, folder / f"{name}.json").items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         write_text(folder / path, text)
     write_fingerprint(facts, labels.names, folder / "data")
-    made = NewBundle(folder, found.layout, len(facts), labels.names, plan, notes, problems, kept)
+    made = NewBundle(folder, found.layout, len(facts), channel_names, labels.names, plan, notes, problems, kept)
     write_text(folder / "data/report.md", f"{report(made)}\n\n{summary(facts, labels.names)}")
     return made
 
@@ -140,6 +146,8 @@ def report(made: NewBundle) -> str:
     """What was found and decided, a line each, in Markdown."""
     labels = ", ".join(f"{i} {name}" for i, name in enumerate(made.label_names))
     lines = [f"{made.cases} case(s): {made.layout}", f"labels: {labels}"]
+    if len(made.channel_names) > 1:
+        lines.append(f"channels: {', '.join(f'{i} {name}' for i, name in enumerate(made.channel_names))}")
     lines += [f"{decision.what}: {decision.why}" for decision in made.plan.decisions]
     lines += [f"{key} is yours, from {made.folder.name}.json" for key in made.kept]
     parts = [f"# {made.folder.name}", "\n".join(f"- {line}" for line in lines)]
@@ -202,8 +210,31 @@ def _counts(fact: CaseFacts, ids: Sequence[int]) -> list[int]:
     return [fact.voxels[i] for i in ids]
 
 
-def _told(source: Source, channel: str) -> tuple[str, ...]:
-    return (channel,) if channel in source.told else source.told
+def _channel_names(facts: Sequence[CaseFacts], known: Sequence[str], is_told: bool) -> Sequence[str]:
+    """The names of the channels. Where nobody tells them, most files say how many there are."""
+    counts = Counter(fact.channels for fact in facts)
+    if is_told or len(known) > 1 or not counts:
+        return known
+    ((count, _),) = counts.most_common(1)
+    return known if count == len(known) else [f"channel {i}" for i in range(count)]
+
+
+def _other_channels(
+    facts: Sequence[CaseFacts], names: Sequence[str], image_of: Mapping[str, Path]
+) -> dict[str, list[str]]:
+    """The cases that have more or fewer channels."""
+    expected = f"expected {len(names)}: {', '.join(names)}"
+    return {
+        fact.case: [f"{image_of[fact.case]}: {fact.channels} channel(s) of an image, {expected}"]
+        for fact in facts
+        if fact.channels != len(names)
+    }
+
+
+def _told(source: Source, channel_names: Sequence[str]) -> Sequence[str]:
+    """What the data set's own file says of the modality."""
+    named = set(channel_names) <= set(source.told)
+    return channel_names if named or (source.told and len(channel_names) > 1) else source.told
 
 
 def _unlabelled(source: Source) -> list[str]:
@@ -236,7 +267,8 @@ def _write_data(
     training = []
     for scan in scans:
         label = _renumbered(scan, labels, folder / "labels") if labels.have_holes else scan.label
-        entry = {"image": os.path.abspath(scan.image), "label": os.path.abspath(str(label)), "case": scan.case}
+        image = one_or_all(list(map(os.path.abspath, scan.images)))
+        entry = {"image": image, "label": os.path.abspath(str(label)), "case": scan.case}
         training.append(entry)
     names = {str(i): text for i, text in enumerate(labels.names)}
     write_json(folder / FILE, {"name": name, "labels": names, "training": training})
@@ -260,7 +292,7 @@ def _renumbered(scan: Scan, labels: Labels, folder: Path) -> Path:
 
 
 def _dataset_file(
-    name: str, source: Path, channel: str, label_names: Sequence[str], plan: Plan, cases: int
+    name: str, source: Path, channel_names: Sequence[str], label_names: Sequence[str], plan: Plan, cases: int
 ) -> dict[str, Any]:
     """What NAME.json says, without what a person has changed there."""
     validation = round(cases / plan.folds) if plan.folds > 1 else 0
@@ -270,6 +302,7 @@ def _dataset_file(
         "network": plan.network,
         "recipe": list(plan.recipes),
         "common": {
+            **({"channel_names": list(channel_names)} if len(channel_names) > 1 else {}),
             "label_names": list(label_names),
             "spacing": list(plan.spacing),
             "intensity_window": plan.intensity_window,
@@ -288,7 +321,7 @@ def _dataset_file(
         "data": {
             "layout": OWN,
             "source": os.path.abspath(source),
-            "channel": channel,
+            "channel": ",".join(channel_names),
             "split": {"training": cases - validation, "validation": validation, "test": 0},
             "folds": plan.folds,
         },

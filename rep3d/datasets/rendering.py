@@ -14,6 +14,7 @@ from typing import Any
 
 from rep3d.console.nearest import nearest
 from rep3d.console.options import option_ids, plain_values, references, undefined_ids, unused_ids
+from rep3d.data.cases import ONE_CHANNEL
 from rep3d.datasets.bundle_readme import COMPUTED, OF_WEIGHTS, OPTIONAL, computed_fields
 from rep3d.installed import licence_text
 
@@ -145,18 +146,21 @@ def metadata(base: Config, dataset: Config, weights: Config | None) -> Config:
     """
     facts = dict(dataset["metadata"])
     labels = dict(enumerate(dataset["common"].get("label_names", [])))
+    channel_names = dataset["common"].get("channel_names", ONE_CHANNEL)
     modality, value_range = facts.pop("modality"), facts.pop("value_range")
     tensor = {
         "type": "image",
-        "format": "magnitude" if modality == "MR" else "hounsfield",
+        "format": "hounsfield" if modality == "CT" else "magnitude",
         "modality": modality,
-        "num_channels": 1,
+        "num_channels": len(channel_names),
         "spatial_shape": dataset["common"]["patch_size"],
         "dtype": "float32",
         "value_range": value_range,
         "is_patch_data": True,
-        "channel_def": {"0": "image"},
+        "channel_def": {str(i): name for i, name in enumerate(channel_names)},
     }
+    if len(channel_names) > 1:
+        facts["image_classes"] = f"{len(channel_names)} channels: {', '.join(channel_names)}"
     channels = {str(i): name for i, name in labels.items()}
     output = {"format": "segmentation", "num_channels": len(labels), "value_range": [], "channel_def": channels}
     label_text = ", ".join(f"{i} {name}" for i, name in labels.items())

@@ -37,7 +37,7 @@ class Case(NamedTuple):
 
     Args:
         name: its files in the bundle are named after it.
-        images: by the name of their channel.
+        images: by the name of their channel; one file may hold all.
         label: None where it has none.
         patient: all cases of a patient go into the same part of a split.
     """
@@ -90,33 +90,40 @@ def read_source(folder: Path) -> Source:
     return source._replace(cases=_uniquely_named(source.cases))
 
 
-def one_channel(source: Source, channel: str | None) -> tuple[list[Scan], dict[str, list[str]], str]:
-    """The cases that have a label, with one image each; what is wrong, by case; and the channel.
+def choose_channels(source: Source, chosen: Sequence[str] = ()) -> tuple[list[Scan], dict[str, list[str]]]:
+    """The cases that have a label, with the files of their channels; and what is wrong, by case.
 
     Args:
         source: of one or several channels.
-        channel: by name; None: the only one.
+        chosen: some of its channels; without, all.
 
     Raises:
-        ValueError: there is no such channel, or several.
+        ValueError: there is no such channel, or it stands there twice.
     """
-    if channel is None and len(source.channels) > 1:
-        raise ValueError(
-            f"a case has several images: {', '.join(source.channels)}; a bundle takes one channel so far: choose it "
-            f"with --channel {source.channels[0]}"
-        )
-    chosen = channel or source.channels[0]
-    if chosen not in source.channels:
-        raise ValueError(f"channel is {chosen!r}, expected one of {', '.join(source.channels)}")
+    unknown = [name for name in chosen if name not in source.channels]
+    if unknown or len(set(chosen)) < len(chosen):
+        raise ValueError(f"channel is {','.join(chosen)!r}, expected some of {', '.join(source.channels)}")
     scans, problems = [], {}
     for case in source.cases:
         if case.label is None:
             continue
-        if chosen in case.images:
-            scans.append(Scan(case.name, case.images[chosen], case.label))
+        problem = _channel_problem(case, chosen or source.channels)
+        if problem:
+            problems[case.name] = [problem]
         else:
-            problems[case.name] = [f"{case.label}: there is no image of the channel {chosen!r} beside this label"]
-    return scans, problems, chosen
+            files = dict.fromkeys(case.images[name] for name in chosen or source.channels)
+            scans.append(Scan(case.name, list(files), case.label))
+    return scans, problems
+
+
+def _channel_problem(case: Case, channels: Sequence[str]) -> str:
+    """Why a case does not have these channels by themselves, or an empty text."""
+    for name in channels:
+        if name not in case.images:
+            return f"{case.label}: there is no image of the channel {name!r} beside this label"
+    files = [case.images[name] for name in channels]
+    others = [name for name, path in case.images.items() if name not in channels and path in files]
+    return f"{files[0]}: holds the channel {others[0]!r} as well: take all, or split the file" if others else ""
 
 
 # --- data sets that describe themselves
@@ -163,7 +170,7 @@ def _listed(folder: Path, entry: Any, channels: Sequence[str]) -> Case:
     if len(paths) not in (1, len(channels)):
         raise ValueError(f"{folder / FILE}: {name} has {len(paths)} images, expected {len(channels)}, one a channel")
     label = entry.get("label")
-    images = dict(zip(channels, paths, strict=False))
+    images = dict(zip(channels, paths if len(paths) > 1 else paths * len(channels), strict=True))
     return Case(name, images, None if label is None else _within(folder, label), str(entry.get("patient", name)))
 
 

@@ -22,7 +22,7 @@ from monai.engines import Workflow
 from monai.metrics.utils import get_edge_surface_distance
 
 from rep3d.console.tables import markdown_table
-from rep3d.data.cases import Item, case_name, case_names
+from rep3d.data.cases import Item, case_name, case_names, first_file
 from rep3d.files import write_csv, write_text
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,7 @@ class CaseScores:
         self.names = dict(enumerate(label_names))
         del self.names[0]
         self.case_of = {
-            str(Path(item["image"]).expanduser()): case for item, case in zip(items, case_names(items), strict=True)
+            str(Path(first_file(item)).expanduser()): case for item, case in zip(items, case_names(items), strict=True)
         }
         self.trained_on = trained_on
         self.rows: list[dict[str, object]] = []

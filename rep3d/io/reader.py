@@ -10,12 +10,14 @@ import numpy as np
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
-from rep3d.io.geometry import geometry_note
-from rep3d.io.nifti import read_volume
+from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, geometry_note
+from rep3d.io.nifti import read_channels, read_volume
 
 
 class NiftiReader(ImageReader):
-    """Reads whole NIfTI files of one volume, with an affine in millimetres whatever the file's unit.
+    """Reads whole NIfTI files, with an affine in millimetres whatever the file's unit.
+
+    The channels of an image are the volumes of one file, or lie in files of one volume each.
 
     The metadata holds under "note" what `rep3d.io.geometry.geometry_note` says of the file.
     """
@@ -28,18 +30,30 @@ class NiftiReader(ImageReader):
         return ensure_tuple(data)
 
     def get_data(self, img: tuple[str | os.PathLike, ...]) -> tuple[np.ndarray, dict]:
-        """The voxels (D, H, W) and MONAI's metadata.
+        """The voxels, (D, H, W) of one volume and (C, D, H, W) of several, and MONAI's metadata.
 
         Raises:
-            VolumeError: see `rep3d.io.nifti.read_volume`.
+            VolumeError: see `rep3d.io.nifti.read_volume`; or a file lies elsewhere than the first.
         """
-        (path,) = img
-        voxels, geometry = read_volume(path)
-        return voxels, {
+        first, *others = img
+        voxels, geometry = read_volume(first) if others else read_channels(first)
+        if others:
+            voxels = np.stack([voxels, *(_read_beside(path, first, geometry) for path in others)])
+        has_channels = len(voxels) > 1
+        return voxels if has_channels else voxels[0], {
             MetaKeys.AFFINE: geometry.affine,
             MetaKeys.ORIGINAL_AFFINE: geometry.affine.copy(),
             MetaKeys.SPATIAL_SHAPE: np.array(geometry.shape),
             MetaKeys.SPACE: SpaceKeys.RAS,
-            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),  # there is no axis of channels
+            MetaKeys.ORIGINAL_CHANNEL_DIM: 0 if has_channels else float("nan"),  # there is no such axis
             "note": geometry_note(geometry),
         }
+
+
+def _read_beside(path: str | os.PathLike, first: str | os.PathLike, place: Geometry) -> np.ndarray:
+    """The voxels of another channel."""
+    voxels, geometry = read_volume(path)
+    problem = agreement_problem(geometry, place)
+    if problem:
+        raise VolumeError(path, f"{problem} {first}")
+    return voxels

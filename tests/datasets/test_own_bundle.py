@@ -216,7 +216,7 @@ def test_empty_label_maps(tmp_path):
         ({"name": "../mine"}, "name is '../mine', expected letters, digits"),
         ({"label_names": ["bone", "bone"]}, "labels are bone, bone, expected a name for each of the ids 1, 2"),
         ({"label_names": ["bone"]}, "no case can be used: .*expected whole numbers from 0 to 1"),
-        ({"channel": "T1"}, "channel is 'T1', expected one of image"),
+        ({"channels": ["T1"]}, "channel is 'T1', expected some of image"),
     ],
 )
 def test_what_is_refused(told, said, tmp_path):
