@@ -71,8 +71,8 @@ def case_names(items: Sequence[Mapping[str, Any]]) -> list[str]:
         first, *others = clashing
         second = next(i for i in others if file_name(names[i]) == file_name(names[first]))
         raise ValueError(
-            f"{first_file(items[first])} and {first_file(items[second])} are both case {names[first]!r}, expected a name "
-            "of its own for each: rename one"
+            f"{first_file(items[first])} and {first_file(items[second])} are both case {names[first]!r}, expected a "
+            "name of its own for each: rename one"
         )
     return names
 
