@@ -210,7 +210,17 @@ def foreground(image: NdarrayOrTensor) -> NdarrayOrTensor:
 
 
 class CropByPosNegLabeld(RandCropByPosNegLabeld):
-    """`RandCropByPosNegLabeld` that crops anywhere in an image that is nowhere above `image_threshold`."""
+    """`RandCropByPosNegLabeld` that crops anywhere in an image that is nowhere above `image_threshold`.
+
+    Args:
+        ignored_label: id of voxels that nobody judged: no crop has its centre there, unless all are; None: there are
+            none.
+        others: as of `RandCropByPosNegLabeld`.
+    """
+
+    def __init__(self, *args: Any, ignored_label: int | None = None, **others: Any) -> None:
+        super().__init__(*args, **others)
+        self.ignored_label = ignored_label
 
     def randomize(
         self,
@@ -221,6 +231,12 @@ class CropByPosNegLabeld(RandCropByPosNegLabeld):
     ) -> None:
         if image is not None and not (image > self.cropper.image_threshold).any():
             image = None
+        if self.ignored_label is not None and label is not None:
+            judged = label != self.ignored_label
+            label = label * judged
+            if judged.any():
+                lowest = self.cropper.image_threshold
+                image = torch.where(judged, label.new_tensor(lowest + 1) if image is None else image, lowest)
         super().randomize(label, fg_indices, bg_indices, image)
 
 

@@ -44,7 +44,9 @@ class CaseFacts(NamedTuple):
         return len(self.percentiles)
 
 
-def examine(case: str, images: Sequence[str], label: str, classes: int) -> tuple[CaseFacts, list[str]]:
+def examine(
+    case: str, images: Sequence[str], label: str, classes: int, ignored: int | None = None
+) -> tuple[CaseFacts, list[str]]:
     """The facts of a pair whose headers agree, and what is wrong with its voxels and spacing.
 
     Args:
@@ -52,6 +54,7 @@ def examine(case: str, images: Sequence[str], label: str, classes: int) -> tuple
         images: the image's file, or that of each channel.
         label: the label map's file.
         classes: label ids are 0 to classes - 1.
+        ignored: the one that is no label, of voxels that nobody has judged.
 
     Raises:
         VolumeError: the voxels cannot be read.
@@ -65,7 +68,7 @@ def examine(case: str, images: Sequence[str], label: str, classes: int) -> tuple
     if min(shape) < 2:
         problems.append((image, f"shape {shape}, a single slice is no volume"))
     voxels_of = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    foreground = intensities[:, ids > 0]
+    foreground = intensities[:, (ids > 0) & (ids != ignored)]
     facts = CaseFacts(
         case,
         shape=[int(n) for n in shape],

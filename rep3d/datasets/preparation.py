@@ -21,6 +21,7 @@ from rep3d.data.cases import ONE_CHANNEL, Item, image_files
 from rep3d.data.checks import check_pair
 from rep3d.data.layouts import one_or_all
 from rep3d.data.notes import warn_once
+from rep3d.data.regions import count_ids
 from rep3d.datasets.downloads import Scan, find_scans
 from rep3d.datasets.fingerprint import CaseFacts, examine, summary
 from rep3d.files import read_json, write_json
@@ -65,13 +66,15 @@ def prepare(
         raise ValueError(
             f"{dataset['metadata']['name']} has no download to prepare: it trains on any folder in Decathlon layout"
         )
-    data, classes = dataset["data"], len(dataset["common"]["label_names"])
-    channel_names = dataset["common"].get("channel_names", ONE_CHANNEL)
+    data, common = dataset["data"], dataset["common"]
+    ignored = common.get("ignored_label")
+    classes = count_ids(common["label_names"], ignored)
+    channel_names = common.get("channel_names", ONE_CHANNEL)
     source, folder = _folders(source, output_dir)
     scans, problems = find_scans(source, data)
     pairs = [scan for scan in scans if scan.label is not None]
     folder.mkdir(parents=True, exist_ok=True)
-    facts, found = check_pairs(pairs, classes, folder / CHECKED, channel_names)
+    facts, found = check_pairs(pairs, classes, folder / CHECKED, channel_names, ignored)
     problems = {case: problems.get(case, []) + found.get(case, []) for case in [*problems, *found]}
     path = folder / splits.FILE
     is_kept = path.is_file() and not new_splits
@@ -115,21 +118,26 @@ def report(result: Preparation, label_names: Sequence[str]) -> str:
 
 
 def check_pairs(
-    pairs: Sequence[Scan], classes: int, memory: Path, channel_names: Sequence[str] | None
+    pairs: Sequence[Scan],
+    classes: int,
+    memory: Path,
+    channel_names: Sequence[str] | None,
+    ignored: int | None = None,
 ) -> tuple[list[CaseFacts], dict[str, list[str]]]:
     """Facts of the good pairs, and the problems of the others; `memory` keeps both while the files stay the same.
 
     Args:
         channel_names: of an image; None: as many as it has.
+        ignored: as of `rep3d.datasets.fingerprint.examine`.
     """
     seen = read_json(memory)
     facts, problems = [], {}
     try:
         for scan in track(pairs, "Checking", "case"):
-            key = _stamp(scan, classes, channel_names)
+            key = _stamp(scan, classes, channel_names, ignored)
             entry = seen.get(scan.case)
             if entry is None or entry["key"] != key:
-                entry = seen[scan.case] = {"key": key, **_check(scan, classes, channel_names)}
+                entry = seen[scan.case] = {"key": key, **_check(scan, classes, channel_names, ignored)}
             if entry["problems"]:
                 problems[scan.case] = entry["problems"]
             else:
@@ -170,11 +178,11 @@ def _write_splits(
     return usable
 
 
-def _check(scan: Scan, classes: int, channel_names: Sequence[str] | None) -> dict[str, Any]:
+def _check(scan: Scan, classes: int, channel_names: Sequence[str] | None, ignored: int | None) -> dict[str, Any]:
     images, label = list(map(str, scan.images)), str(scan.label)
     try:
         warn_once(images[0], check_pair({"image": images, "label": label}, channel_names))
-        facts, problems = examine(scan.case, images, label, classes)
+        facts, problems = examine(scan.case, images, label, classes, ignored)
     except ValueError as error:
         return {"problems": [str(error)], "facts": None}
     return {"problems": problems, "facts": facts._asdict()}
@@ -186,9 +194,9 @@ def _twins(facts: Sequence[CaseFacts]) -> list[tuple[str, str]]:
     return [(fact.case, first[fact.digest]) for fact in facts if first.setdefault(fact.digest, fact.case) != fact.case]
 
 
-def _stamp(scan: Scan, classes: int, channel_names: Sequence[str] | None) -> str:
+def _stamp(scan: Scan, classes: int, channel_names: Sequence[str] | None, ignored: int | None) -> str:
     stats = [path.stat() for path in (*scan.images, scan.label) if path is not None and path.exists()]
-    rule = [str(FACTS), *map(str, scan.images), str(classes), ",".join(channel_names or [])]
+    rule = [str(FACTS), *map(str, scan.images), str(classes), str(ignored), ",".join(channel_names or [])]
     return "|".join([*rule, *(f"{stat.st_size}.{stat.st_mtime_ns}" for stat in stats)])
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from rep3d.data.cases import CHANNEL, SUFFIXES, case_name, case_names, file_name
 from rep3d.data.layouts import FILE, list_scans, read_dataset_json, what_else
+from rep3d.data.regions import IGNORE
 from rep3d.datasets.downloads import Scan
 from rep3d.files import read_json
 
@@ -48,6 +49,22 @@ class Case(NamedTuple):
     patient: str
 
 
+class ToldLabels(NamedTuple):
+    """What a data set's own file tells of its labels.
+
+    Args:
+        names: by id, the background among them.
+        regions: unions of ids, by name; None where each label is one by itself.
+        class_order: for each region the id that label maps show it by.
+        ignored: the id of voxels that nobody has judged.
+    """
+
+    names: dict[int, str]
+    regions: dict[str, list[int]] | None = None
+    class_order: list[int] | None = None
+    ignored: int | None = None
+
+
 class Source(NamedTuple):
     """A folder of cases.
 
@@ -55,14 +72,14 @@ class Source(NamedTuple):
         layout: in words.
         cases: at least one has a label.
         channels: names of what a case has images of.
-        label_names: by id, the background among them; None where only the label maps tell the ids.
+        labels: None where only the label maps tell the ids.
         told: what the data set's own file calls its channels; empty where it has none.
     """
 
     layout: str
     cases: list[Case]
     channels: tuple[str, ...]
-    label_names: dict[int, str] | None = None
+    labels: ToldLabels | None = None
     told: tuple[str, ...] = ()
 
 
@@ -147,7 +164,8 @@ def _described(folder: Path, dataset: Mapping[str, Any]) -> Source:
         cases = _cases_of(list_scans(folder / "imagesTr"), list_scans(folder / "labelsTr"), channels)
     else:
         raise ValueError(f'{folder / FILE}: lists no "training", and there is no folder labelsTr beside it')
-    return Source(layout, cases, channels, read_label_names(folder / FILE, dataset.get("labels")), told)
+    labels = read_labels(folder / FILE, dataset.get("labels"), dataset.get("regions_class_order"))
+    return Source(layout, cases, channels, labels, told)
 
 
 def _in_order(names: Any) -> tuple[str, ...]:
@@ -195,31 +213,53 @@ def _own(folder: Path, name: str, entry: Any, channels: Sequence[str]) -> Case:
     return Case(name, dict(zip(channels, paths, strict=True)), _within(folder, entry["label"]), name)
 
 
-def read_label_names(path: Path, labels: Any) -> dict[int, str] | None:
-    """The names of label ids, from {"1": name}, the Decathlon's way, or {name: 1}, that of nnU-Net's version 2.
+def read_labels(path: Path, labels: Any, class_order: Any = None) -> ToldLabels | None:
+    """What {"1": name}, the Decathlon's way, or {name: 1}, that of nnU-Net's version 2, tells of labels.
+
+    In the latter way several ids, {name: [1, 2]}, are a region, and "ignore" is the label of voxels nobody has judged.
+
+    Args:
+        path: of the file, for messages.
+        labels: None: nothing is told.
+        class_order: of regions, nnU-Net's "regions_class_order".
 
     Raises:
-        ValueError: they are none; or regions, or an ignore label, which bundles do not know yet.
+        ValueError: they are neither; or regions without an order, or one by which they cannot be told apart.
     """
     if labels is None:
         return None
     if not isinstance(labels, Mapping):
         raise ValueError(f'{path}: "labels" is {labels!r}, expected {{"1": name}} or {{name: 1}}')
     pairs = [(key, value) if str(key).isdecimal() else (value, key) for key, value in labels.items()]
-    regions = [name for ids, name in pairs if isinstance(ids, list)]
-    if regions:
-        raise ValueError(
-            f'{path}: "labels" has the region {regions[0]!r}, of several ids; a bundle learns one id a label so far'
-        )
-    wrong = [f"{name}: {i}" for i, name in pairs if not str(i).isdecimal() or int(i) not in IDS]
+    named = [(ids if isinstance(ids, list) else [ids], str(name).strip()) for ids, name in pairs]
+    wrong = [f"{name}: {i}" for ids, name in named for i in ids if not str(i).isdecimal() or int(i) not in IDS]
     if wrong:
         raise ValueError(f'{path}: "labels" has {wrong[0]}, expected whole numbers from 0 to {IDS[-1]}')
-    names = {int(i): str(name).strip() for i, name in pairs}
-    if "ignore" in (name.lower() for name in names.values()):
-        raise ValueError(f'{path}: "labels" has the label "ignore"; a bundle learns from whole label maps so far')
-    if len(names) < len(pairs) or len({name.lower() for name in names.values()}) < len(names):
+    ids_of = {name: [int(i) for i in ids] for ids, name in named}
+    single = [ids[0] for ids in ids_of.values() if len(ids) == 1]
+    if len({name.lower() for name in ids_of}) < len(named) or len(set(single)) < len(single):
         raise ValueError(f'{path}: "labels" has an id or a name twice: {dict(labels)}')
-    return {0: "background"} | dict(sorted(names.items()))
+    ignored = [ids_of.pop(name) for name in list(ids_of) if name.lower() == IGNORE]
+    if any(len(ids) != 1 or ids == [0] or ids[0] in sum(ids_of.values(), []) for ids in ignored):
+        raise ValueError(f'{path}: "labels" has {IGNORE}: {ignored[0]}, expected an id of its own')
+    names = {ids[0]: name for name, ids in ids_of.items() if len(ids) == 1}
+    found = ToldLabels({0: "background"} | dict(sorted(names.items())), ignored=ignored[0][0] if ignored else None)
+    if all(len(ids) == 1 for ids in ids_of.values()):
+        return found
+    return _with_regions(path, found, {name: ids for name, ids in ids_of.items() if ids != [0]}, class_order)
+
+
+def _with_regions(path: Path, labels: ToldLabels, regions: dict[str, list[int]], class_order: Any) -> ToldLabels:
+    """The labels with regions; an id that has no name by itself is called after its number."""
+    if not isinstance(class_order, list) or not all(isinstance(i, int) for i in class_order):
+        raise ValueError(
+            f'{path}: "labels" has regions, and "regions_class_order" is {class_order!r}, expected an id for each'
+        )
+    ids = sorted({i for of_region in regions.values() for i in of_region})
+    if not set(class_order) <= set(ids):
+        raise ValueError(f'{path}: "regions_class_order" is {class_order!r}, expected ids of its regions: {ids}')
+    names = {0: labels.names[0]} | {i: labels.names.get(i, f"label {i}") for i in ids}
+    return labels._replace(names=names, regions=regions, class_order=class_order)
 
 
 # --- data sets that are told by their folders
@@ -270,7 +310,7 @@ def _studies(folder: Path) -> Source:
     if len(names_of) > 1:
         first, second = list(names_of.values())[:2]
         raise ValueError(f"{first} and {second} tell different label names, expected labels of one model")
-    known = [read_label_names(path, json.loads(names)) for names, path in names_of.items()]
+    known = [read_labels(path, json.loads(names)) for names, path in names_of.items()]
     return Source("the label app's studies", cases, _channels_of(cases), known[0] if known else None)
 
 

@@ -160,7 +160,7 @@ def test_a_file_that_is_no_json_is_named(name, tmp_path):
 
 def test_ids_with_holes(tmp_path):
     made = make(tmp_path, make_source(tmp_path / "source", 3, ids=(2, 7)))
-    assert made.label_names == ["background", "label 2", "label 7"]
+    assert made.labels.names == ["background", "label 2", "label 7"]
     assert any("2 becomes 1, 7 becomes 2" in note for note in made.notes)
     for item in load_datalist(made.folder / "data", "training"):
         label, image = nib.load(item["label"]), nib.load(item["image"])

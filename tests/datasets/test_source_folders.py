@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from rep3d.datasets.sources import choose_channels, read_label_names, read_source
+from rep3d.datasets.sources import ToldLabels, choose_channels, read_labels, read_source
 
 CASES = ("p1", "p2", "p3")
 
@@ -127,7 +127,7 @@ def test_layouts(layout, tmp_path):
         assert case in scan.case and image != scan.label
         assert image.is_file() and scan.label.is_file() and case in str(image) and case in str(scan.label)
     described = layout in DESCRIBED
-    assert source.label_names == ({0: "background", 1: "organ"} if described else None)
+    assert source.labels == (ToldLabels({0: "background", 1: "organ"}) if described else None)
     assert source.told == (("CT",) if described else ())
 
 
@@ -153,7 +153,7 @@ def test_label_names_that_the_app_kept(tmp_path):
     keep_names(tmp_path, "series", "0001", {"liver": 1, "tumor": 2})
     (tmp_path / "labels/versions/p1/0002.prompts.json").write_text("[]")
     source = read_source(tmp_path)
-    assert source.label_names == {0: "background", 1: "liver", 2: "tumor"}
+    assert source.labels == ToldLabels({0: "background", 1: "liver", 2: "tumor"})
     assert [scan.case for scan in choose_channels(source)[0]] == [*CASES, "series"]
     keep_names(tmp_path, "p2", "0001", {"vessel": 1})
     with pytest.raises(
@@ -296,21 +296,32 @@ def test_no_folder(tmp_path):
     ("labels", "names"),
     [
         (None, None),
-        ({"1": "liver", "0": "air"}, {0: "air", 1: "liver"}),
-        ({"background": 0, "tumor": 2, "liver": 1}, {0: "background", 1: "liver", 2: "tumor"}),
-        ({"3": "liver"}, {0: "background", 3: "liver"}),
+        ({"1": "liver", "0": "air"}, ToldLabels({0: "air", 1: "liver"})),
+        ({"background": 0, "tumor": 2, "liver": 1}, ToldLabels({0: "background", 1: "liver", 2: "tumor"})),
+        ({"3": "liver"}, ToldLabels({0: "background", 3: "liver"})),
+        ({"background": 0, "liver": 1, "Ignore": 4}, ToldLabels({0: "background", 1: "liver"}, ignored=4)),
+        (
+            {"background": 0, "whole": [1, 2, 4], "core": [2, 4], "enhancing": 4},
+            ToldLabels(
+                {0: "background", 1: "label 1", 2: "label 2", 4: "enhancing"},
+                {"whole": [1, 2, 4], "core": [2, 4], "enhancing": [4]},
+                [1, 2, 4],
+            ),
+        ),
     ],
 )
-def test_label_names(labels, names, tmp_path):
-    assert read_label_names(tmp_path, labels) == names
+def test_labels(labels, names, tmp_path):
+    assert read_labels(tmp_path, labels, [1, 2, 4]) == names
 
 
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
         (["liver"], 'expected {"1": name} or {name: 1}'),
-        ({"background": 0, "whole": [1, 2]}, "has the region 'whole', of several ids"),
-        ({"background": 0, "liver": 1, "ignore": 2}, 'has the label "ignore"'),
+        ({"background": 0, "whole": [1, 2]}, 'has regions, and "regions_class_order" is None, expected an id for each'),
+        ({"background": 0, "liver": 1, "ignore": 1}, "has an id or a name twice"),
+        ({"background": 0, "liver": 1, "ignore": [1, 2]}, "has ignore: [1, 2], expected an id of its own"),
+        ({"background": 0, "whole": [1, 2], "ignore": 2}, "has ignore: [2], expected an id of its own"),
         ({"liver": 1, "spleen": 1}, "has an id or a name twice"),
         ({"1": "Liver", "2": "liver"}, "has an id or a name twice"),
         ({"liver": 1.5}, "has liver: 1.5, expected whole numbers from 0 to 255"),
@@ -319,4 +330,4 @@ def test_label_names(labels, names, tmp_path):
 )
 def test_label_names_that_are_refused(labels, said, tmp_path):
     with pytest.raises(ValueError, match=re.escape(said)):
-        read_label_names(tmp_path, labels)
+        read_labels(tmp_path, labels)
