@@ -21,7 +21,7 @@ from monai.transforms import (
     RandCropByPosNegLabeld,
     ScaleIntensityRange,
 )
-from monai.utils import convert_to_dst_type
+from monai.utils import convert_to_dst_type, convert_to_tensor
 from scipy.ndimage import affine_transform
 
 from rep3d.console.errors import CaseError, describe
@@ -277,7 +277,7 @@ class NormalizeChannelsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            channels = zip(self.transforms, d[key].as_tensor(), strict=True)
+            channels = zip(self.transforms, convert_to_tensor(d[key]), strict=True)
             voxels = torch.stack([transform(channel[None])[0] for transform, channel in channels])
             d[key] = convert_to_dst_type(voxels, d[key], dtype=torch.float32)[0]
         return d

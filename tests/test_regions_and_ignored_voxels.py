@@ -8,10 +8,13 @@ import pytest
 import torch
 from bundle_helpers import EVALUATE, INFERENCE, TRAIN, run
 from channel_helpers import SHAPE, describe, make, save
-from monai.handlers import MeanDice
-from monai.losses import DiceCELoss
+from monai.losses import DiceCELoss, DiceLoss
+from monai.metrics import DiceMetric
+from torch.nn import BCEWithLogitsLoss
 
 from monailabel_app.bundles import read_bundle
+from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.submission import submit_label
 from rep3d.data.regions import check_judging, paint, region_masks
 from rep3d.datasets import own_bundle
 from rep3d.datasets.own_bundle import report
@@ -90,9 +93,9 @@ def test_without_options_it_is_monais_loss(labels, logits):
     assert torch.allclose(JudgedDiceCELoss()(logits, labels), expected)
 
 
-def test_of_regions_it_is_monais_loss_of_their_masks(labels, logits):
+def test_of_regions_it_is_dice_and_binary_cross_entropy_of_their_masks(labels, logits):
     masks = region_masks(labels, list(TUMOR.values())).float()
-    expected = DiceCELoss(sigmoid=True)(logits[:, :3], masks)
+    expected = DiceLoss(sigmoid=True)(logits[:, :3], masks) + BCEWithLogitsLoss()(logits[:, :3], masks)
     assert torch.allclose(JudgedDiceCELoss(regions=TUMOR)(logits[:, :3], labels), expected)
 
 
@@ -130,11 +133,9 @@ def test_crops_are_centred_on_what_was_judged():
 def test_metric_and_scores(regions, labels):
     truth, prediction = labels[0].clone(), labels[1].clone()
     truth[:, :2] = IGNORED
-    metric = MeanDice(
-        include_background=True, num_classes=None, output_transform=ScoredMasks(NAMES, regions, IGNORED)
-    )._metric_fn
+    metric = DiceMetric(include_background=True, reduction="none", num_classes=None)  # as in configs/base/judging.json
     metric(*ScoredMasks(NAMES, regions, IGNORED)([{"pred": prediction, "label": truth}]))
-    found = metric.aggregate("none")[0] if isinstance(metric.aggregate("none"), tuple) else metric.aggregate("none")
+    found = metric.aggregate()
     scored = regions or {name: [i] for i, name in enumerate(NAMES) if i}
     scores = score_regions(prediction[0].numpy(), truth[0].numpy(), scored, (1, 1, 1), IGNORED)
     for name, ids in scored.items():
@@ -185,6 +186,20 @@ def test_ids_with_holes(tmp_path, no_pictures):
     pred = json.loads((made.folder / "configs/metadata.json").read_text())["network_data_format"]["outputs"]["pred"]
     assert list(pred["channel_def"].values()) == ["whole", "core", "enhancing"] and pred["num_channels"] == 3
     assert read_bundle(made.folder).labels == {"label 1": 1, "label 2": 2, "enhancing": 3, "ignore": 4}
+
+
+def test_the_app_takes_what_nobody_judged(tmp_path, no_pictures):
+    """Drawn as a segment of the name "ignore"; a retraining of the bundle lets it count neither way."""
+    bundle = read_bundle(make(tmp_path, tumors(tmp_path / "source", ignored=IGNORED)).folder)
+    save(tmp_path / "studies/a.nii.gz", np.ones(SHAPE, np.float32))
+    drawn = np.zeros(SHAPE, np.uint8)
+    drawn[:4], drawn[8:12] = 1, 2
+    save(tmp_path / "label.nii.gz", drawn)
+    studies = StudiesFolder(tmp_path / "studies")
+    bundles, names = {bundle.name: bundle}, ["ignore", "label 2"]
+    submit_label(studies, bundles, "a", tmp_path / "label.nii.gz", "final", {}, names=names, uploaded=False)
+    kept = np.asarray(nib.load(studies.fixed_label("a", "final")[0]).dataobj)
+    assert (kept[:4] == IGNORED).all() and (kept[8:12] == 2).all() and np.unique(kept).tolist() == [0, 2, IGNORED]
 
 
 def test_an_order_that_cannot_be_is_refused_before_anything_is_written(tmp_path, no_pictures):

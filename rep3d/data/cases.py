@@ -33,6 +33,18 @@ def first_file(item: Mapping[str, Any]) -> str:
     return image_files(item)[0]
 
 
+def only_file(item: Mapping[str, Any]) -> str:
+    """The file of an item's image where it is one file.
+
+    Raises:
+        ValueError: it has several, one for each channel.
+    """
+    first, *others = image_files(item)
+    if others:
+        raise ValueError(f"{first}: one of {len(others) + 1} channels, expected an image in one file")
+    return first
+
+
 def case_name(path: str | os.PathLike) -> str:
     """The file's name without suffix."""
     name = Path(path).name

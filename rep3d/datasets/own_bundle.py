@@ -129,9 +129,10 @@ def new_bundle(
     facts, of_files = check_pairs(scans, _count_ids(told), memory, None, told and told.ignored)
     problems |= of_files
     channel_names = _channel_names(facts, channels or found.channels, bool(found.told))
-    of_channels = _other_channels(facts, channel_names, {scan.case: scan.images[0] for scan in scans})
-    problems |= of_channels
-    facts = [fact for fact in facts if fact.case not in of_channels]
+    others = _other_channels(facts, channel_names, {scan.case: scan.images[0] for scan in scans})
+    others |= _other_labels(facts, told, {scan.case: scan.label for scan in scans})
+    problems |= others
+    facts = [fact for fact in facts if fact.case not in others]
     if facts:
         of_spacings = wrong_spacings(facts)
         problems |= of_spacings
@@ -272,6 +273,18 @@ def _other_channels(
         for fact in facts
         if fact.channels != len(names)
     }
+
+
+def _other_labels(
+    facts: Sequence[CaseFacts], told: ToldLabels | None, label_of: Mapping[str, Path | None]
+) -> dict[str, list[str]]:
+    """The cases with ids that no label has, where the data set's file tells the labels."""
+    if told is None:
+        return {}
+    known = {*told.names, told.ignored}
+    wrong = {fact.case: [i for i, n in enumerate(fact.voxels) if n and i not in known] for fact in facts}
+    expected = f"expected those of {', '.join(told.names.values())}"
+    return {case: [f"{label_of[case]}: label value(s) {ids}, {expected}"] for case, ids in wrong.items() if ids}
 
 
 def _told(source: Source, channel_names: Sequence[str]) -> Sequence[str]:

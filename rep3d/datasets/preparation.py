@@ -121,7 +121,7 @@ def check_pairs(
     pairs: Sequence[Scan],
     classes: int,
     memory: Path,
-    channel_names: Sequence[str] | None,
+    channel_names: Sequence[str] | None = ONE_CHANNEL,
     ignored: int | None = None,
 ) -> tuple[list[CaseFacts], dict[str, list[str]]]:
     """Facts of the good pairs, and the problems of the others; `memory` keeps both while the files stay the same.

@@ -170,6 +170,18 @@ def test_ids_with_holes(tmp_path):
     assert np.unique(nib.load(tmp_path / "source/labels/case0.nii.gz").dataobj).tolist() == [0, 2, 7]
 
 
+def test_ids_that_no_label_has(tmp_path):
+    source = make_source(tmp_path / "source", 3, ids=(1, 3))
+    label = np.asarray(nib.load(source / "labels/case1.nii.gz").dataobj).copy()
+    label[0, 0, 0] = 2
+    save(source / "labels/case1.nii.gz", label)
+    pairs = [{"image": f"images/case{i}.nii.gz", "label": f"labels/case{i}.nii.gz"} for i in range(3)]
+    labels = {"0": "background", "1": "bone", "3": "marrow"}
+    (source / "dataset.json").write_text(json.dumps({"labels": labels, "training": pairs}))
+    made = make(tmp_path, source)
+    assert list(made.problems) == ["case1"] and "case1.nii.gz: label value(s) [2], expected those of" in report(made)
+
+
 def test_broken_files_are_left_out_and_named(tmp_path):
     source = make_source(tmp_path / "source")
     (source / "images/case1.nii.gz").write_bytes(b"none")
