@@ -270,7 +270,7 @@ class NormalizeChannelsd(MapTransform):
         self.transforms = [
             Compose([ClipIntensityPercentiles(*Z_SCORE_PERCENTILES), NormalizeIntensity()])
             if window is None
-            else ScaleIntensityRange(*window, 0.0, 1.0, clip=True)
+            else ScaleIntensityRange(window[0], window[1], 0.0, 1.0, clip=True)
             for window in windows
         ]
 

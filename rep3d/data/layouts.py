@@ -133,7 +133,7 @@ def _entry(entry: object, folder: Path, where: str) -> Entry:
         value = entry.get(key)
         if value is None and key == "label":
             continue
-        listed = value if isinstance(value, list) and value else [value]
+        listed: list[Any] = value if isinstance(value, list) and value else [value]
         if not all(isinstance(path, str) and path for path in listed):
             raise ValueError(f'{where}: "{key}" is {value!r}, expected a path')
         if key == "label" and len(listed) > 1:

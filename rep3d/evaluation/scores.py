@@ -80,10 +80,8 @@ def score_regions(
             f"prediction has the shape {prediction.shape}, truth {truth.shape}: expected the same three axes"
         )
     judged = truth != ignored_label
-    masks = {
-        name: [np.isin(labels, list(ids)) & judged for labels in (prediction, truth)] for name, ids in regions.items()
-    }
-    return {name: _score(*of_region, spacing) for name, of_region in masks.items()}
+    mask = lambda labels, ids: np.isin(labels, list(ids)) & judged  # noqa: E731
+    return {name: _score(mask(prediction, ids), mask(truth, ids), spacing) for name, ids in regions.items()}
 
 
 def _score(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> Score:

@@ -241,7 +241,9 @@ def _geometry(path: str | os.PathLike, affine: np.ndarray, proxy: ArrayProxy, to
 def _spatial(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     """Without the axes of time and so on; and how many volumes they hold, where one of them counts them."""
     lengths = [n for n in shape[3:] if n != 1]
-    return (shape, 1) if len(lengths) > 1 else (shape[:3], *lengths, 1)[:2]
+    if len(lengths) > 1:
+        return shape, 1
+    return shape[:3], lengths[0] if lengths else 1
 
 
 def _itk_affine(told: Any) -> np.ndarray | None:
