@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rep3d.shipped import SHIPPED, TRAINED, find_weights
 
@@ -66,8 +68,7 @@ def read_bundle(root: Path, *, prompts: bool = False) -> Bundle:
             raise TakesPrompts(f"{root.name} is no model for automatic segmentation: it takes prompts, such as points")
         if prompts and not metadata.get("prompts"):
             raise ValueError("it takes no prompts")
-        channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-        labels = {name: int(index) for index, name in channels.items() if int(index) > 0}
+        labels = _labels(metadata)
         weights = metadata.get("weights")  # of other people's bundles it may be anything
         shipped = [weights.get(key, "") if isinstance(weights, dict) else "" for key in ("sha256", "licence")]
         sha256, licence = map(str, shipped)
@@ -76,6 +77,14 @@ def read_bundle(root: Path, *, prompts: bool = False) -> Bundle:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: no metadata of a segmentation bundle ({error!r})") from error
+
+
+def _labels(metadata: Mapping[str, Any]) -> dict[str, int]:
+    """The ids of label maps by name: the network's channels, unless these are regions, or voxels may be ignored."""
+    if isinstance(metadata.get("label_map"), dict):
+        return {name: int(index) for name, index in metadata["label_map"].items()}
+    channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    return {name: int(index) for index, name in channels.items() if int(index) > 0}
 
 
 def choose_bundles(folder: Path, models: str) -> dict[str, Bundle]:

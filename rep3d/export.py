@@ -49,7 +49,7 @@ def pack_bundle(bundle: str | os.PathLike, weights: str | os.PathLike, archive: 
             (shutil.copytree if (source / name).is_dir() else shutil.copy)(source / name, copy / name)
         model = copy / SHIPPED
         _pack_weights(source, weights, copy)
-        image = torch.zeros(1, parser["in_channels"], *parser["patch_size"])
+        image = torch.zeros(1, parser.get_parsed_content("in_channels"), *parser["patch_size"])
         _export_onnx(deployed, image, model.with_suffix(".onnx"))
         ckpt_export(
             net_id="network_def",

@@ -22,7 +22,7 @@ import rep3d
 from rep3d.console.errors import first_line
 from rep3d.console.logs import file_only
 from rep3d.console.progress import Progress, tell
-from rep3d.data.cases import case_names
+from rep3d.data.cases import case_names, first_file
 from rep3d.data.scans import list_scans
 
 __all__ = ["Failure", "list_scans", "raise_failures", "run_each", "segment_each"]  # where configs call them
@@ -61,7 +61,7 @@ def segment_each(evaluator: Evaluator, dataloader: DataLoader, output_dir: str |
         written.append(evaluator.state.output[0]["pred"].meta.get("saved_to", ""))  # type: ignore[index]
 
     items = dataloader.dataset.data  # type: ignore[attr-defined]
-    problems = {item["image"]: item["problem"] for item in items if "problem" in item}
+    problems = {first_file(item): item["problem"] for item in items if "problem" in item}
     failures = run_each(evaluator, _named(dataloader), "Segmenting", remember, problems)
     if len(written) == 1 and written[0]:
         logger.info("label map: %s", os.path.abspath(written[0]))
@@ -149,7 +149,7 @@ class _Cases(Dataset):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> tuple[str, Any]:
-        image = str(self.dataset.data[index]["image"])  # type: ignore[attr-defined]
+        image = first_file(self.dataset.data[index])  # type: ignore[attr-defined]
         if image in self.problems:
             return image, Failure(image, self.problems[image])
         try:

@@ -15,6 +15,7 @@ from monai.utils import PytorchPadMode, convert_to_dst_type, ensure_tuple, ensur
 from torch import nn
 
 from rep3d.console.progress import Progress
+from rep3d.data.regions import paint
 from rep3d.networks.input_sizes import divisor_of
 from rep3d.precision import check_layers, has_fast_bfloat16
 
@@ -50,7 +51,8 @@ class AutocastInferer(Inferer):
 class LabelMapInferer(SlidingWindowInferer):
     """`SlidingWindowInferer` that returns the label map, (B, C, D, H, W) -> (B, 1, D, H, W) of uint8.
 
-    The label is the class with the largest sum of weighted logits, as from the argmax of `SlidingWindowInferer`.
+    The label is the class with the largest sum of weighted logits, as from the argmax of `SlidingWindowInferer`. A
+    region is where its sum is above 0, which is a probability above one half.
     Windows go along the first axis; rows that no later window reaches turn into labels at once, so the float maps of
     the classes are as deep as one window, not as the image.
 
@@ -58,6 +60,8 @@ class LabelMapInferer(SlidingWindowInferer):
         body: gives of an image (C, D, H, W) where it shows something, (D, H, W) of bool, such as `above_lowest`.
             Windows without any of it are left out, and a voxel that lies in no window is background; the labels of the
             body stay what they were. None: all windows count.
+        class_order: of a network of regions, the id that each paints in a label map, one after another; None: the
+            channels are labels. See `rep3d.data.regions`.
         divisor: voxels, for all axes or for each: a window whose edge is no multiple of it is enlarged to the next. A
             network's own goes before it, see `rep3d.networks.input_sizes.divisor_of`.
         others: as of `monai.inferers.SlidingWindowInferer`: roi_size, sw_batch_size, overlap, mode, sigma_scale,
@@ -73,6 +77,7 @@ class LabelMapInferer(SlidingWindowInferer):
         *args: Any,
         divisor: int | Sequence[int] = 1,
         body: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        class_order: Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -82,6 +87,7 @@ class LabelMapInferer(SlidingWindowInferer):
         if not all(0 <= overlap < 1 for overlap in ensure_tuple(self.overlap)):
             raise ValueError(f"overlap must be >= 0 and < 1, got {self.overlap!r}.")  # in MONAI's words
         self.divisor = divisor
+        self.class_order = class_order
 
     @torch.no_grad()  # no gradient flows through labels
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -136,13 +142,17 @@ class LabelMapInferer(SlidingWindowInferer):
             if not len(sums):  # no window had a body yet
                 continue
             done = end - start
-            labels[start:end] = sums[:, :done].argmax(0)
+            labels[start:end] = self._labels(sums[:, :done])
             for rows in sums:
                 rows[: roi[0] - done] = rows[done:].clone()
                 rows[roi[0] - done :] = 0
         progress.close()
         inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, shape, strict=True))
         return labels[inside].unsqueeze(0)
+
+    def _labels(self, sums: torch.Tensor) -> torch.Tensor:
+        """(K, D, H, W) -> (D, H, W)."""
+        return sums.argmax(0) if self.class_order is None else paint(sums > 0, self.class_order)
 
     def _layers(self, shape: Sequence[int], roi: Sequence[int]) -> list[list[tuple[slice, ...]]]:
         """The windows by their position on the first axis."""

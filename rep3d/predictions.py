@@ -20,15 +20,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from rep3d.console.options import running_config
-from rep3d.data.cases import case_names
+from rep3d.data.cases import ONE_CHANNEL, case_names, image_files
 from rep3d.data.memory import file_key
+from rep3d.data.notes import Window, channel_windows
 from rep3d.evaluation.preview import draw_preview
 from rep3d.files import read_json, whole_file, write_csv, write_json
 from rep3d.format_number import check_format
 from rep3d.inference import segment_each
 from rep3d.io.colors import distinct_colors
 from rep3d.io.geometry import VolumeError
-from rep3d.io.scans import is_series, read_scan
+from rep3d.io.scans import is_series, read_channels
 from rep3d.io.volumes import NIFTI, is_untouched, read_volume, split_suffix
 from rep3d.locks import FolderLocks
 from rep3d.networks.weights import digest
@@ -47,7 +48,7 @@ class Prediction:
     """What is kept of a scan that was segmented.
 
     Args:
-        image: the scan's path.
+        image: the scan's path; of several files that of the first channel.
         scan: tells the scan's files from others, see `_scan_key`.
         made_with: tells the weights and settings from others, see `_settings_key`.
         label_map: name of the file.
@@ -70,7 +71,8 @@ def predict_each(
     bundle_root: str | os.PathLike,
     output_format: str = OUTPUT_FORMATS[0],
     preview: bool = False,
-    window: Sequence[float] | None = None,
+    window: Window = None,
+    channel_names: Sequence[str] = ONE_CHANNEL,
 ) -> None:
     """Segment every scan that no earlier run with the same weights and settings has; report those that fail, go on.
 
@@ -84,8 +86,10 @@ def predict_each(
         label_names: by id, the background first.
         bundle_root: the bundle's folder, after which DICOM Segmentations name their model.
         output_format: of the label maps, one of OUTPUT_FORMATS.
-        preview: draw a picture of each scan, too.
-        window: intensities that are black and white there; None: percentiles of each slice.
+        preview: draw a picture of each scan, of its first channel, too.
+        window: intensities that are black and white there, see `rep3d.data.notes.channel_windows`; None: percentiles
+            of each slice.
+        channel_names: of a scan.
 
     Raises:
         ValueError: an unknown format; another run writes to the folder; newer code has written to it.
@@ -96,11 +100,12 @@ def predict_each(
     locks = FolderLocks([output_dir], "prediction")
     try:
         labels = {name: index for index, name in enumerate(label_names) if index > 0}
-        results = _Results(Path(output_dir), labels, Path(bundle_root).resolve().name, preview, window)
-        results.start(_settings_key(evaluator.network))
+        shown, *_ = channel_windows(window, len(channel_names))
+        results = _Results(Path(output_dir), labels, Path(bundle_root).resolve().name, preview, shown)
         dataset: monai.data.Dataset = dataloader.dataset  # type: ignore[assignment]
         named = [{**item, "case": case} for item, case in zip(dataset.data, case_names(dataset.data), strict=True)]
-        pending = [item for item in named if not results.is_done(item["case"], item["image"])]
+        results.start(_settings_key(evaluator.network), {item["case"]: image_files(item) for item in named})
+        pending = [item for item in named if not results.is_done(item["case"])]
         if len(pending) < len(named):
             told = f"{len(named) - len(pending)} of {len(named)} scan(s) were segmented by an earlier run"
             logger.info("%s with the same weights and settings, see %s", told, results.folder / RECORD)
@@ -120,36 +125,44 @@ class _Results:
     ) -> None:
         self.folder, self.labels, self.model, self.preview, self.window = folder, labels, model, preview, window
         self.made_with = ""
+        self.scans: Mapping[str, Sequence[str]] = {}
         self.cases: dict[str, Prediction] = {}
 
-    def start(self, made_with: str) -> None:
-        """Read what earlier runs have left."""
+    def start(self, made_with: str, scans: Mapping[str, Sequence[str]]) -> None:
+        """Read what earlier runs have left.
+
+        Args:
+            made_with: as of `Prediction`.
+            scans: the files of each case.
+        """
         content = read_json(self.folder / RECORD)
         check_format(content.get("format", 1), FORMAT, self.folder / RECORD)
-        self.made_with = made_with
+        self.made_with, self.scans = made_with, scans
         self.cases = {case: Prediction(**kept) for case, kept in content.get("cases", {}).items()}
 
-    def is_done(self, case: str, image: str) -> bool:
+    def is_done(self, case: str) -> bool:
         """Whether an earlier run has left just what this one would. Draws the picture that it was not asked for."""
         kept = self.cases.get(case)
-        if kept is None or kept.made_with != self.made_with or kept.scan != _scan_key(Path(image)):
+        if kept is None or kept.made_with != self.made_with or kept.scan != _scan_key(self.scans[case]):
             return False
+        image = Path(self.scans[case][0])
         path = self.folder / kept.label_map
         expected = [path] + [self._beside(path, ".json")] * _is_nifti(path)
-        if is_series(Path(image)) and any(kept.volumes.values()):
+        if is_series(image) and any(kept.volumes.values()):
             expected.append(self._beside(path, ".dcm"))
         if not all(one.is_file() for one in expected) or not is_untouched(path):
             return False
         picture = self._beside(path, ".png")
         if self.preview and not picture.is_file():
-            self._draw(Path(image), read_volume(path)[0], kept.volumes, picture)
+            self._draw(image, read_volume(path)[0], kept.volumes, picture)
         return True
 
     def add(self, evaluator: Evaluator) -> None:
         """Write what belongs to the label map that was just saved."""
         label: MetaTensor = evaluator.state.output[0]["pred"]  # type: ignore[index]
         voxels = label[0].cpu().numpy().astype(np.uint8)
-        image, path = Path(label.meta["filename_or_obj"]), Path(label.meta["saved_to"])
+        case, path = label.meta["case"], Path(label.meta["saved_to"])
+        image = Path(self.scans[case][0])
         voxel = abs(np.linalg.det(label.affine[:3, :3].double().cpu().numpy())) / 1000  # millilitres
         counts = np.bincount(voxels.ravel(), minlength=256)
         volumes = {name: round(float(counts[index] * voxel), 3) for name, index in self.labels.items()}
@@ -159,7 +172,8 @@ class _Results:
             self._write_segmentation(image, voxels, self._beside(path, ".dcm"))
         if self.preview:
             self._draw(image, voxels, volumes, self._beside(path, ".png"))
-        self.cases[label.meta["case"]] = Prediction(str(image), _scan_key(image), self.made_with, path.name, volumes)
+        key = _scan_key(self.scans[case])
+        self.cases[case] = Prediction(str(image), key, self.made_with, path.name, volumes)
         self._write()
 
     def _write(self) -> None:
@@ -202,7 +216,7 @@ class _Results:
             dataset.save_as(temporary)
 
     def _draw(self, image: Path, voxels: np.ndarray, volumes: Mapping[str, float], picture: Path) -> None:
-        scan, geometry = read_scan(image)
+        (scan, *_), geometry = read_channels(image)
         draw_preview(scan, geometry.affine, voxels, self.labels, volumes, picture, window=self.window)
 
     @staticmethod
@@ -214,16 +228,19 @@ def _is_nifti(path: Path) -> bool:
     return path.name.endswith(NIFTI)
 
 
-def _scan_key(image: Path) -> str:
+def _scan_key(scan: Sequence[str]) -> str:
     """Tells by place, size and time of its files whether a scan is the same; empty where it cannot be read."""
-    if not is_series(image):
-        return file_key(image) if image.is_file() else ""
-    from rep3d.io.dicom import sorted_slices  # not before: it needs the extra "dicom"
-
     try:
-        return hashlib.sha256("\n".join(map(file_key, sorted_slices(image))).encode()).hexdigest()
+        keys = [file_key(file) for path in map(Path, scan) for file in (_slices(path) if is_series(path) else [path])]
     except (VolumeError, OSError):
         return ""
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
+
+
+def _slices(series: Path) -> list[Path]:
+    from rep3d.io.dicom import sorted_slices  # not before: it needs the extra "dicom"
+
+    return sorted_slices(series)
 
 
 def _settings_key(network: nn.Module) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +14,59 @@ import numpy as np
 import torch
 from monai.config import KeysCollection, NdarrayOrTensor
 from monai.data import MetaTensor, NibabelWriter
-from monai.transforms import Compose, MapTransform, RandCropByPosNegLabeld
+from monai.transforms import (
+    ClipIntensityPercentiles,
+    Compose,
+    MapTransform,
+    NormalizeIntensity,
+    RandCropByPosNegLabeld,
+    ScaleIntensityRange,
+)
+from monai.utils import convert_to_dst_type, convert_to_tensor
 from scipy.ndimage import affine_transform
 
 from rep3d.console.errors import CaseError, describe
-from rep3d.data.notes import intensity_note, warn_once
+from rep3d.data.cases import ONE_CHANNEL, first_file
+from rep3d.data.notes import Window, channel_windows, image_note, warn_once
 from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, check_geometry, plain_geometry
 from rep3d.io.scans import read_scan_geometry
 from rep3d.io.volumes import write_marked
 
+Z_SCORE_PERCENTILES = (0.05, 99.95)  # between which voxels count: no single one decides
 MAX_GRID_BYTES = 2**32  # of a volume that was resampled, in float32: a cube of one metre at 1 mm
 
 
 class CheckVolumed(MapTransform):
-    """Passes volumes of shape (1, D, H, W) on that a network can take, and raises for others.
+    """Passes volumes on that a network can take, images (C, D, H, W) and label maps (1, D, H, W); raises for others.
 
     What is odd about the image and yet no reason to raise is logged once, and added to "note" in its metadata.
 
     Args:
         keys: the image; then label maps on its grid, which get its very affine.
         window: the intensities that will be mapped to 0 and 1; None: the z-score is taken. See
-            `rep3d.data.notes.intensity_note`.
+            `rep3d.data.notes.channel_windows`.
         spacing: millimetres of the RAS grid that the volumes will be resampled to; None: they will not be.
-        max_bytes: of one volume in float32 on that grid.
+        max_bytes: of one image in float32 on that grid.
+        channel_names: of an image.
 
     Raises:
-        ValueError: names the file: not three spatial dimensions, NaN or infinite voxels, or a singular affine; a label
-            map that does not lie on its image; or a volume of one voxel or too many of them on the grid of `spacing`.
+        ValueError: names the file: other channels, not three spatial dimensions, NaN or infinite voxels, or a singular
+            affine; a label map that does not lie on its image; or a volume of one voxel or too many of them on the
+            grid of `spacing`.
     """
 
     def __init__(
         self,
         keys: KeysCollection,
-        window: Sequence[float] | None = None,
+        window: Window = None,
         spacing: Sequence[float] | None = None,
         max_bytes: int = MAX_GRID_BYTES,
         allow_missing_keys: bool = False,
+        channel_names: Sequence[str] = ONE_CHANNEL,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.window = window
+        self.windows = channel_windows(window, len(channel_names))
+        self.channel_names = channel_names
         self.spacing = spacing
         self.max_bytes = max_bytes
 
@@ -61,7 +76,7 @@ class CheckVolumed(MapTransform):
         for key in self.key_iterator(d):
             volume = d[key]
             name = volume.meta.get("filename_or_obj", key)
-            geometry = _checked(name, volume)
+            geometry = _checked(name, volume, self.channel_names if first is None else ONE_CHANNEL)
             if first is None:
                 first = volume, geometry
                 continue
@@ -77,18 +92,22 @@ class CheckVolumed(MapTransform):
         name = volume.meta.get("filename_or_obj", self.keys[0])
         if self.spacing is not None:
             check_resampled(name, geometry, self.spacing, self.max_bytes)
-        notes = (volume.meta.get("note", ""), intensity_note(volume.as_tensor().cpu().numpy(), self.window))
+        notes = (volume.meta.get("note", ""), image_note(volume.as_tensor().cpu().numpy(), self.windows))
         for note in notes:
             warn_once(name, note)
         volume.meta["note"] = "; ".join(filter(None, notes))
 
 
-def _checked(name: str, volume: MetaTensor) -> Geometry:
-    if volume.ndim != 4 or volume.shape[0] != 1:
+def _checked(name: str, volume: MetaTensor, channel_names: Sequence[str]) -> Geometry:
+    channels = len(channel_names)
+    if volume.ndim != 4 or channels == 1 < volume.shape[0]:
         raise VolumeError(name, f"shape {tuple(volume.shape)}, expected one channel and three dimensions")
+    if volume.shape[0] != channels:
+        told = f"{channels} in one file of four dimensions: {', '.join(channel_names)}"
+        raise VolumeError(name, f"{volume.shape[0]} channel(s), expected {told}")
     if not torch.isfinite(volume.as_tensor()).all():
         raise VolumeError(name, "some voxels are NaN or infinite")
-    geometry = plain_geometry(volume.shape[1:], volume.affine.cpu().numpy())
+    geometry = replace(plain_geometry(volume.shape[1:], volume.affine.cpu().numpy()), channels=channels)
     check_geometry(name, geometry)
     return geometry
 
@@ -109,7 +128,7 @@ def check_resampled(name: str, geometry: Geometry, spacing: Sequence[float], max
     shape = [1, 1, 1]
     for axis, n, size in zip(axes, geometry.shape, sizes, strict=True):
         shape[axis] = round((n - 1) * size / spacing[axis]) + 1
-    nbytes = 4 * math.prod(shape)
+    nbytes = 4 * geometry.channels * math.prod(shape)
     if 1 < math.prod(shape) and nbytes <= max_bytes:
         return
     raise VolumeError(
@@ -193,7 +212,17 @@ def foreground(image: NdarrayOrTensor) -> NdarrayOrTensor:
 
 
 class CropByPosNegLabeld(RandCropByPosNegLabeld):
-    """`RandCropByPosNegLabeld` that crops anywhere in an image that is nowhere above `image_threshold`."""
+    """`RandCropByPosNegLabeld` that crops anywhere in an image that is nowhere above `image_threshold`.
+
+    Args:
+        ignored_label: id of voxels that nobody judged: no crop has its centre there, unless all are; None: there are
+            none.
+        others: as of `RandCropByPosNegLabeld`.
+    """
+
+    def __init__(self, *args: Any, ignored_label: int | None = None, **others: Any) -> None:
+        super().__init__(*args, **others)
+        self.ignored_label = ignored_label
 
     def randomize(
         self,
@@ -204,6 +233,12 @@ class CropByPosNegLabeld(RandCropByPosNegLabeld):
     ) -> None:
         if image is not None and not (image > self.cropper.image_threshold).any():
             image = None
+        if self.ignored_label is not None and label is not None:
+            judged = label != self.ignored_label
+            label = label * judged
+            if judged.any():
+                lowest = self.cropper.image_threshold
+                image = torch.where(judged, label.new_tensor(lowest + 1) if image is None else image, lowest)
         super().randomize(label, fg_indices, bg_indices, image)
 
 
@@ -218,9 +253,36 @@ class NamingCompose(Compose):
         try:
             return super().__call__(data, *args, **kwargs)
         except Exception as error:
-            image = data["image"]
-            name = getattr(image, "meta", {}).get("filename_or_obj", image if isinstance(image, str) else "image")
+            name = getattr(data["image"], "meta", {}).get("filename_or_obj") or first_file(data)
             raise CaseError(f"{name}: {describe(error).removeprefix(f'{name}: ')}") from error
+
+
+class NormalizeChannelsd(MapTransform):
+    """Maps each channel's own window to 0 and 1, with clip, or takes its z-score, see `Z_SCORE_PERCENTILES`.
+
+    Args:
+        keys: images (C, D, H, W).
+        windows: [lowest, highest], or None for the z-score, of each channel.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, windows: Sequence[Sequence[float] | None], allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transforms = [
+            Compose([ClipIntensityPercentiles(*Z_SCORE_PERCENTILES), NormalizeIntensity()])
+            if window is None
+            else ScaleIntensityRange(window[0], window[1], 0.0, 1.0, clip=True)
+            for window in windows
+        ]
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            channels = zip(self.transforms, convert_to_tensor(d[key]), strict=True)
+            voxels = torch.stack([transform(channel[None])[0] for transform, channel in channels])
+            d[key] = convert_to_dst_type(voxels, d[key], dtype=torch.float32)[0]
+        return d
 
 
 class LabelMapWriter(NibabelWriter):

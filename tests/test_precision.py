@@ -107,7 +107,7 @@ def layers_of(bundle: Path) -> dict:
     parser.read_config(str(bundle / "configs/train.json"))
     with torch.device("meta"):
         network = parser.get_parsed_content("network_def")
-        x = torch.empty(1, parser["in_channels"], *parser["patch_size"])
+        x = torch.empty(1, parser.get_parsed_content("in_channels"), *parser["patch_size"])
     found = {}
 
     def note(layer, inputs):

@@ -92,7 +92,7 @@ def refusal(script, copy, capsys):
         (
             "kits",
             lambda c: c.update(recipe="papers"),
-            "recipe is 'papers', expected one of automatic, paper, window, z_score, did you mean",
+            "recipe is 'papers', expected one of automatic, channels, paper, window, z_score, did you mean",
         ),
         ("msd_hippocampus", lambda c: c["common"].pop("preprocessing"), "lacks the key 'preprocessing"),
         (

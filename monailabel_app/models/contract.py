@@ -28,6 +28,7 @@ WINDOWS = "sliding_window#inferer"
 ROI_SIZE = f"{WINDOWS}#roi_size"
 OVERLAP = f"{WINDOWS}#overlap"
 PROGRESS = f"{WINDOWS}#progress"
+CLASS_ORDER = f"{WINDOWS}#class_order"  # of a network of regions; other people's bundles may lack it
 STITCHING_DEVICE = f"{WINDOWS}#device"  # not in the configs: the image's device
 WINDOW_DEVICE = f"{WINDOWS}#sw_device"  # likewise
 

@@ -50,6 +50,11 @@ class InferenceConfig:
     def sw_batch_size(self) -> int:
         return self._get(contract.SW_BATCH_SIZE)
 
+    @property
+    def has_regions(self) -> bool:
+        """Whether the network's channels are regions, by sigmoid, and no labels, by softmax."""
+        return self._get(contract.CLASS_ORDER, default=None) is not None
+
     def window_size(self, network: Callable[..., Any], shape: Sequence[int]) -> tuple[int, ...]:
         """The edges, in voxels, of the windows that a network gets of an image of a shape."""
         return self._get(contract.WINDOWS).window_size(network, shape)

@@ -28,7 +28,7 @@ from monailabel_app.bundles import read_bundle
 from monailabel_app.models.active_learning import RANKINGS
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.uncertainty import VERSIONS, ImageScores, disagreement, score_image
-from rep3d.data.cases import item_name
+from rep3d.data.cases import item_name, only_file
 from rep3d.data.lists import load_datalist
 from rep3d.evaluation.scores import means, read_scores, table
 from rep3d.files import copy_whole, read_json, write_json
@@ -184,7 +184,7 @@ class Simulation:
         copy_whole(weights, self.model.bundle.own_weights)
         missing = [case for case in cases if case not in known]
         for case in tqdm(missing, desc="Scoring", leave=False):
-            scores = score_image(self.model, Path(self.pool[case]["image"]))
+            scores = score_image(self.model, Path(only_file(self.pool[case])))
             known[case] = {"entropy": scores.entropy, "features": scores.features}
         write_json(path, known)
         return {case: ImageScores(**scores) for case, scores in known.items()}
@@ -194,7 +194,7 @@ class Simulation:
         if len(versions) < 2:
             return {case: ImageScores() for case in cases}
         return {
-            case: ImageScores(disagreement=disagreement(self.model, Path(self.pool[case]["image"]), versions))
+            case: ImageScores(disagreement=disagreement(self.model, Path(only_file(self.pool[case])), versions))
             for case in tqdm(cases, desc="Comparing", leave=False)
         }
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -65,7 +66,8 @@ def score_image(model: BundleInference, image: Path, is_stopping: Callable[[], b
         windows = (window.to(config.device) for window in _windows(x, config.window_size(network, x.shape[1:])))
         with model.turn.line(Priority.SCORING) as take, torch.inference_mode(), _autocast(config.device):
             my_turn = _until_stopped(take, is_stopping)
-            return _score(windows, InTurns(network, my_turn), InTurns(encoder, my_turn))
+            turns = InTurns(network, my_turn), InTurns(encoder, my_turn)
+            return _score(windows, *turns, has_regions=config.has_regions)
 
     return with_less_memory(TO_SCORE, score, model.networks.free_memory)
 
@@ -97,19 +99,26 @@ def disagreement(
     return 1 - sum(dices) / len(dices)
 
 
-def _score(windows: Iterator[torch.Tensor], network: Network, encoder: Network) -> ImageScores:
+def _score(windows: Iterator[torch.Tensor], network: Network, encoder: Network, *, has_regions: bool) -> ImageScores:
+    activate = torch.sigmoid if has_regions else partial(torch.softmax, dim=1)
     generator = torch.Generator().manual_seed(0)
     unsure, weight, features = 0.0, 0.0, []
     for window in windows:
-        changed = [network(change(window, generator)).float().softmax(1) for change in CHANGES]
+        changed = [activate(network(change(window, generator)).float()) for change in CHANGES]
         mean = torch.stack(changed).mean(0)
-        entropy = -(mean * mean.clamp(min=1e-9).log()).sum(1) / math.log(mean.shape[1])
-        foreground = 1 - mean[:, 0]
+        entropy = _entropy(torch.stack([mean, 1 - mean], 1)).mean(1) if has_regions else _entropy(mean)
+        foreground = mean.amax(1) if has_regions else 1 - mean[:, 0]
         unsure += float((entropy * foreground).sum())
         weight += float(foreground.sum())
         features.append(encoder(window)[0].cpu())
     mean_features = torch.stack(features).mean(0)
     return ImageScores(unsure / max(weight, 1e-9), [round(float(value), 5) for value in mean_features])
+
+
+def _entropy(probabilities: torch.Tensor) -> torch.Tensor:
+    """Of the classes along the second axis, from 0 to 1."""
+    logs = probabilities.clamp(min=1e-9).log()
+    return -(probabilities * logs).sum(1) / math.log(probabilities.shape[1])
 
 
 def _windows(x: torch.Tensor, size: Sequence[int]) -> Iterator[torch.Tensor]:

@@ -35,13 +35,13 @@ def split_suffix(name: str) -> tuple[str, str]:
 
 
 def read_grid(path: Path) -> Geometry:
-    """Where the voxels of a NIfTI or NRRD file lie, from its header.
+    """Where the voxels of a NIfTI or NRRD file lie, from its header. An image may have several channels.
 
     Raises:
         RequestError: unreadable, or refused by `rep3d.io`; 413, too large. Says nothing of the path.
     """
     with refusals():
-        grid = volumes.read_geometry(path, MAX_BYTES)
+        grid = volumes.read_geometry(path, MAX_BYTES, several=True)
     if max(grid.shape) > MAX_EDGE:
         raise RequestError(413, f"the shape is {grid.shape}: at most {MAX_EDGE} an axis")
     return grid
@@ -51,13 +51,17 @@ def read_voxels(path: Path) -> np.ndarray:
     """The voxels (D, H, W) of a file whose grid has been checked.
 
     Raises:
-        RequestError: they cannot be read as a whole, or some are NaN or infinite.
+        RequestError: several channels, or they cannot be read as a whole, or some are NaN or infinite.
     """
     with refusals():
         voxels, _ = volumes.read_volume(path, MAX_BYTES)
+    _check_finite(voxels)
+    return voxels
+
+
+def _check_finite(voxels: np.ndarray) -> None:
     if not all(np.isfinite(piece).all() for piece in voxels.T):  # piece by piece: as few bytes more as may be
         raise RequestError(400, "some voxels are NaN or infinite")
-    return voxels
 
 
 def image_note(path: Path) -> str:
@@ -94,7 +98,10 @@ def check_image(path: Path) -> None:
     """Raise RequestError unless the file holds an image that a network can take."""
     with time_limit(MAX_SECONDS):
         read_grid(path)
-        read_voxels(path)
+        with refusals():
+            channels, _ = volumes.read_channels(path, MAX_BYTES)
+        for voxels in channels:
+            _check_finite(voxels)
 
 
 def read_label(path: Path, image: Geometry, values: Iterable[int], allow_empty: bool = False) -> np.ndarray:

@@ -40,7 +40,7 @@ def new(
         bundle_dir: the folder that holds your bundles.
         labels: names of the label ids 1, 2, ... such as "liver,tumor", where the data set has no dataset.json.
         modality: CT, or MR for all that has no units, where it is told wrong.
-        channel: which of several images of a case, such as T1w.
+        channel: which of several images of a case, such as T1w, or T1w,FLAIR; all of them without.
         gpu_memory: GB of the GPU that it will train on, where it is not this computer's.
         hours: that the training of one fold may take on this computer; some steps are timed.
     """
@@ -60,7 +60,7 @@ def new(
         root=installed.root(),
         machine=this_machine(None if gpu_memory is None else _positive("gpu_memory", gpu_memory)),
         modality=modality,
-        channel=channel,
+        channels=() if channel is None else channel.split(","),
         label_names=None if labels is None else [label.strip() for label in labels.split(",")],
     )
     limit = None if hours is None else 3600 * _positive("hours", hours)

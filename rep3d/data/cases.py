@@ -17,7 +17,32 @@ from typing import Any
 SUFFIXES = (".nii.gz", ".nii")
 CHANNEL = "_0000"  # ends the names of nnU-Net's images
 
-Item = dict[str, str]
+ONE_CHANNEL = ("image",)  # names of the channels of images that have one
+
+Item = dict[str, Any]  # "image": a path, or one for each channel; "label" and "case", where it has them: texts
+
+
+def image_files(item: Mapping[str, Any]) -> list[str]:
+    """The files of an item's image: one with all its channels, or one for each."""
+    image = item["image"]
+    return [str(path) for path in image] if isinstance(image, list | tuple) else [str(image)]
+
+
+def first_file(item: Mapping[str, Any]) -> str:
+    """The file that an item's image is known by: the only one, or that of the first channel."""
+    return image_files(item)[0]
+
+
+def only_file(item: Mapping[str, Any]) -> str:
+    """The file of an item's image where it is one file.
+
+    Raises:
+        ValueError: it has several, one for each channel.
+    """
+    first, *others = image_files(item)
+    if others:
+        raise ValueError(f"{first}: one of {len(others) + 1} channels, expected an image in one file")
+    return first
 
 
 def case_name(path: str | os.PathLike) -> str:
@@ -28,7 +53,7 @@ def case_name(path: str | os.PathLike) -> str:
 
 def item_name(item: Mapping[str, Any]) -> str:
     """The name that an item has by itself: its "case", or that of its image's file."""
-    return item.get("case") or case_name(item["image"])
+    return item.get("case") or case_name(first_file(item))
 
 
 def case_names(items: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -40,13 +65,13 @@ def case_names(items: Sequence[Mapping[str, Any]]) -> list[str]:
     Raises:
         ValueError: an image is listed twice, or two of them cannot be told apart. Names both.
     """
-    for image, count in Counter(os.path.abspath(item["image"]) for item in items).items():
+    for image, count in Counter(os.path.abspath(path) for item in items for path in image_files(item)).items():
         if count > 1:
             raise ValueError(f"{image} is listed {count} times, expected every image once")
     plain = [_without_suffix(item) for item in items]
     same = Counter(plain)
     paths = [
-        Path(os.path.abspath(item["image"])) if same[path] > 1 else path
+        Path(os.path.abspath(first_file(item))) if same[path] > 1 else path
         for item, path in zip(items, plain, strict=True)
     ]
     names = [item.get("case") or path.name for item, path in zip(items, paths, strict=True)]
@@ -58,8 +83,8 @@ def case_names(items: Sequence[Mapping[str, Any]]) -> list[str]:
         first, *others = clashing
         second = next(i for i in others if file_name(names[i]) == file_name(names[first]))
         raise ValueError(
-            f"{items[first]['image']} and {items[second]['image']} are both case {names[first]!r}, expected a name of "
-            "its own for each: rename one"
+            f"{first_file(items[first])} and {first_file(items[second])} are both case {names[first]!r}, expected a "
+            "name of its own for each: rename one"
         )
     return names
 
@@ -72,7 +97,7 @@ def name_cases(items: Sequence[Item]) -> list[Item]:
     """
     names = case_names(items)
     bare = [{key: value for key, value in item.items() if key != "case"} for item in items]
-    if names == [case_name(item["image"]) for item in items]:
+    if names == [case_name(first_file(item)) for item in items]:
         return bare
     return [{**item, "case": name} for item, name in zip(bare, names, strict=True)]
 
@@ -101,10 +126,10 @@ def output_name(meta: Mapping[str, Any] | None, saver: object = None) -> dict[st
 
 
 def _without_suffix(item: Mapping[str, Any]) -> Path:
-    """The image's path without suffix, and without a channel number that its label lacks."""
-    path = Path(os.path.abspath(item["image"]))
+    """The image's path without suffix, and without a channel number that its label or its other channels lack."""
+    path = Path(os.path.abspath(first_file(item)))
     name = case_name(path)
-    if "label" in item and name == case_name(item["label"]) + CHANNEL:
+    if len(image_files(item)) > 1 or "label" in item and name == case_name(item["label"]) + CHANNEL:
         name = name.removesuffix(CHANNEL)
     return path.with_name(name)
 

@@ -1,7 +1,8 @@
 """What a data set lists: pairs of image and label by part, from its `dataset.json` or from its folders.
 
-`dataset.json` is read as the Decathlon writes it, as MONAI does (an image as a list of one path, "fold", "testing")
-and as version 2 of nnU-Net does for one channel: it lists nothing, and the folders `imagesTr labelsTr` count.
+`dataset.json` is read as the Decathlon writes it, as MONAI does (an image as a list of paths, "fold", "testing") and as
+version 2 of nnU-Net does: it lists nothing, and the folders `imagesTr labelsTr` count. An image of several channels is
+one file of four dimensions, or a file for each: `NAME_0000 NAME_0001` belong to the label `NAME`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rep3d.data.cases import CHANNEL, SUFFIXES, case_name, name_cases
+from rep3d.data.cases import SUFFIXES, Item, case_name, first_file, image_files, name_cases
 from rep3d.io.nifti import is_label_map_of_ours
 
 FILE = "dataset.json"
@@ -27,8 +28,9 @@ DICOM = (
 SEGMENT = "images without labels are segmented with --config_file configs/inference.json"
 LOOKED_AT = 100  # files of a folder, to find DICOM among them
 FORMS = '"path" or {"image": path, "label": path}'
+NUMBER = re.compile(r"(.+)_(\d{4})")  # nnU-Net's, of a channel, behind the name of a case
 
-Entry = dict[str, Any]  # "image", and where it has them "label" and "case", texts, and "fold", a number
+Entry = Item  # with a number "fold" where it has one
 
 
 def list_pairs(folder: Path) -> dict[str, list[Entry]]:
@@ -48,7 +50,7 @@ def list_pairs(folder: Path) -> dict[str, list[Entry]]:
         _refuse_repeats(folder / FILE, pairs)
     elif (folder / "imagesTr").is_dir():
         pair_of = {part: _folder_pairs(folder, part) for part in PARTS}
-        _by_case((case, Path(pair["image"])) for part in PARTS for case, pair in pair_of[part].items())
+        _by_case((case, Path(first_file(pair))) for part in PARTS for case, pair in pair_of[part].items())
         pairs = {part: list(pair_of[part].values()) for part in PARTS}
     else:
         raise FileNotFoundError(
@@ -129,15 +131,14 @@ def _entry(entry: object, folder: Path, where: str) -> Entry:
     found: Entry = {}
     for key in ("image", "label"):
         value = entry.get(key)
-        if isinstance(value, list) and len(value) > 1:
-            raise ValueError(f'{where}: "{key}" is a list of {len(value)} paths, expected one: images of one channel')
-        if isinstance(value, list) and value:
-            value = value[0]
         if value is None and key == "label":
             continue
-        if not isinstance(value, str) or not value:
+        listed: list[Any] = value if isinstance(value, list) and value else [value]
+        if not all(isinstance(path, str) and path for path in listed):
             raise ValueError(f'{where}: "{key}" is {value!r}, expected a path')
-        found[key] = str(folder / value)
+        if key == "label" and len(listed) > 1:
+            raise ValueError(f'{where}: "{key}" is a list of {len(listed)} paths, expected one label map')
+        found[key] = one_or_all([str(folder / path) for path in listed])
     for key, kind, expected in (("case", str, "a name"), ("fold", int, "a whole number")):
         if key in entry:
             if not isinstance(entry[key], kind) or entry[key] == "":
@@ -148,45 +149,80 @@ def _entry(entry: object, folder: Path, where: str) -> Entry:
 
 def _nnunet_lists(folder: Path, dataset: Mapping[str, Any]) -> dict[str, list[Entry]]:
     channels, ending = dataset.get("channel_names"), dataset.get("file_ending")
-    if not isinstance(channels, dict) or len(channels) != 1:
-        raise ValueError(f'{folder / FILE}: "channel_names" is {channels!r}, expected one channel')
+    if not isinstance(channels, dict) or not channels:
+        raise ValueError(f'{folder / FILE}: "channel_names" is {channels!r}, expected {{"0": name}}')
     if ending not in SUFFIXES:
         raise ValueError(f'{folder / FILE}: "file_ending" is {ending!r}, expected one of {", ".join(SUFFIXES)}')
-    training, test = (list(_folder_pairs(folder, part).values()) for part in ("training", "test"))
-    scans = list_scans(folder / "imagesTs")
-    images = [{"image": str(scan), "case": case_name(scan).removesuffix(CHANNEL)} for scan in scans]
+    training, test = (list(_folder_pairs(folder, part, len(channels)).values()) for part in ("training", "test"))
+    images = group_channels(list_scans(folder / "imagesTs"), list(map(str, channels.values())))
     return {"training": training, "validation": [], "test": test or images}
 
 
-def _folder_pairs(folder: Path, part: str) -> dict[str, Entry]:
-    """The pairs of one part of the folder layout by case; none of a validation or test part without labels."""
+def group_channels(scans: Sequence[Path], channel_names: Sequence[str]) -> list[Item]:
+    """The images of files: `a_0000 a_0001`, or by the names of the channels `a_T1w a_T2w`, are the image of case `a`.
+
+    A file of another name is one by itself. Where a channel is missing, its path is listed all the same: whoever reads
+    it names it.
+    """
+    endings = ([f"_{number:04d}" for number in range(len(channel_names))], [f"_{name}" for name in channel_names])
+    found: dict[str, Item] = {}
+    for scan in scans:
+        name = case_name(scan)
+        fitting = [(known, ending) for known in endings for ending in known if name.endswith(ending)]
+        item: Item = {"image": str(scan)}
+        if fitting:
+            (known, ending), *_ = fitting
+            case, suffix = name.removesuffix(ending), scan.name.removeprefix(name)
+            item = {"image": one_or_all([str(scan.with_name(f"{case}{one}{suffix}")) for one in known]), "case": case}
+        found[first_file(item)] = item
+    return list(found.values())
+
+
+def one_or_all(paths: list[str]) -> str | list[str]:
+    """The form of an item's "image": a path, or the list of those of its channels."""
+    return paths[0] if len(paths) == 1 else paths
+
+
+def _folder_pairs(folder: Path, part: str, channels: int = 1) -> dict[str, Entry]:
+    """The pairs of one part of the folder layout by case; none of a validation or test part without labels.
+
+    Args:
+        channels: of an image, where that is known: as many as the numbers tell otherwise.
+    """
     suffix = FOLDER_SUFFIXES[part]
     images, labels = (list_scans(folder / f"{kind}{suffix}") for kind in ("images", "labels"))
     if part != "training" and not (folder / f"labels{suffix}").is_dir():
         return {}
     label_of = _by_case((case_name(label), label) for label in labels)
-    image_of = _by_case((_case_of_image(image, label_of), image) for image in images)
-    image_of = {case: image for case, image in image_of.items() if case in label_of or not is_label_map_of_ours(image)}
-    missing = [image.name for case, image in image_of.items() if case not in label_of]
+    numbers = {image: _case_and_number(image, label_of) for image in images}
+    count = max([channels, *(number + 1 for _, number in numbers.values() if number is not None)])
+    image_of: dict[str, list[str]] = {}
+    for image, (case, number) in numbers.items():
+        if case not in label_of and is_label_map_of_ours(image):
+            continue
+        files = [str(image)] if number is None else _numbered(image, case, count)
+        if image_of.setdefault(case, files) != files:
+            raise ValueError(f"{image_of[case][0]} and {image} are both case {case!r}, expected one file: rename one")
+    missing = [Path(first).name for case, (first, *_) in image_of.items() if case not in label_of]
     if missing:
         told = f"the label of {missing[0]} and {len(missing) - 1} other image(s)"
         raise ValueError(f"{folder / f'labels{suffix}'} lacks {told}; {SEGMENT}")
-    return {case: {"image": str(image), "label": str(label_of[case])} for case, image in image_of.items()}
+    return {case: {"image": one_or_all(files), "label": str(label_of[case])} for case, files in image_of.items()}
 
 
-def _case_of_image(image: Path, label_of: Mapping[str, Path]) -> str:
-    """The case whose label belongs to an image.
-
-    Raises:
-        ValueError: the image is another channel of a case.
-    """
+def _case_and_number(image: Path, label_of: Mapping[str, Path]) -> tuple[str, int | None]:
+    """The case whose label belongs to an image; and its channel, where its name has a number that the label's lacks."""
     name = case_name(image)
-    bare = re.sub(r"_\d{4}$", "", name)
-    if name in label_of or bare not in label_of:
-        return name
-    if name != bare + CHANNEL:
-        raise ValueError(f"{image} is another channel of case {bare!r}, expected images of one channel, {CHANNEL}")
-    return bare
+    numbered = NUMBER.fullmatch(name)
+    if name in label_of or numbered is None or numbered[1] not in label_of:
+        return name, None
+    return numbered[1], int(numbered[2])
+
+
+def _numbered(image: Path, case: str, count: int) -> list[str]:
+    """The files of a case's channels, whether they are there or not."""
+    suffix = image.name.removeprefix(case_name(image))
+    return [str(image.with_name(f"{case}_{number:04d}{suffix}")) for number in range(count)]
 
 
 def _by_case(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
@@ -207,7 +243,7 @@ def _refuse_repeats(path: Path, pairs: Mapping[str, Sequence[Entry]]) -> None:
     """Raise ValueError where an image or a label is listed twice."""
     part_of: dict[str, str] = {}
     for part in PARTS:
-        for file in (os.path.normpath(entry[key]) for entry in pairs[part] for key in ("image", "label")):
+        for file in (os.path.normpath(path) for pair in pairs[part] for path in (*image_files(pair), pair["label"])):
             if file in part_of:
                 raise ValueError(f'{path}: {file} stands in "{part_of[file]}" and in "{part}", expected it once')
             part_of[file] = part

@@ -1,9 +1,10 @@
 """No image both trains and judges: between the parts of a training, and between it and the weights it goes on from.
 
-An image is known by its voxels: its digest depends neither on the file's name, header and compression nor on the type
-and order of the voxels. Weights carry the digests of the images that they were trained on in the `_metadata` of their
-state dict, which PyTorch saves with it and ignores when it loads weights. An equal name only gives a warning: many data
-sets have a `case_0`. Names are hashed as well, because weights are passed on and names may be of patients.
+An image is known by the voxels of its first channel: its digest depends neither on the file's name, header and
+compression nor on the type and order of the voxels. Weights carry the digests of the images that they were trained on
+in the `_metadata` of their state dict, which PyTorch saves with it and ignores when it loads weights. An equal name
+only gives a warning: many data sets have a `case_0`. Names are hashed as well, because weights are passed on and names
+may be of patients.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import nibabel as nib
 import numpy as np
 
 from rep3d.console.progress import track
-from rep3d.data.cases import Item, case_names
+from rep3d.data.cases import Item, case_names, first_file
 from rep3d.data.memory import file_key, read_memory, write_memory
-from rep3d.io.nifti import read_volume
+from rep3d.io.nifti import read_channels
 
 logger = logging.getLogger(__name__)
 
@@ -140,12 +141,12 @@ def _hashed(name: str) -> str:
 
 
 def _path(item: Item) -> str:
-    return os.path.abspath(item["image"])
+    return os.path.abspath(first_file(item))
 
 
 def _digest(path: str) -> str:
     try:
-        voxels, geometry = read_volume(path)
+        (voxels, *_), geometry = read_channels(path)
     except ValueError:
         return ""
     if np.unique(voxels.ravel(order="K")[:: 1 + voxels.size // SAMPLES]).size < FEWEST_VALUES:

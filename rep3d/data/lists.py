@@ -17,8 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
-from rep3d.data.cases import SUFFIXES, Item, item_name, name_cases
-from rep3d.data.layouts import DICOM, PARTS, SEGMENT, is_dicom, list_pairs, list_scans, read_lists, what_else
+from rep3d.data.cases import ONE_CHANNEL, SUFFIXES, Item, first_file, image_files, item_name, name_cases
+from rep3d.data.layouts import (
+    DICOM,
+    PARTS,
+    SEGMENT,
+    group_channels,
+    is_dicom,
+    list_pairs,
+    list_scans,
+    read_lists,
+    what_else,
+)
 from rep3d.data.layouts import FILE as DATASET_FILE
 from rep3d.data.leakage import some
 from rep3d.data.splits import FILE as SPLITS_FILE
@@ -34,7 +44,7 @@ Parts = dict[str, list[Item]]
 
 
 def load_datalist(dataset_dir: str | os.PathLike, part: str, fold: int = 0) -> list[Item]:
-    """The pairs {"image": path, "label": path} of one part of a data set.
+    """The pairs {"image": path, "label": path} of one part of a data set; of several files of an image all paths.
 
     Where the names of the image files do not tell the data set's cases apart, a pair has its name as "case".
 
@@ -97,12 +107,19 @@ def count_folds(dataset_dir: str | os.PathLike) -> int:
     return max(folds) + 1
 
 
-def load_inference_list(source: str | os.PathLike) -> list[Item]:
+def load_inference_list(source: str | os.PathLike, channel_names: Sequence[str] = ONE_CHANNEL) -> list[Item]:
     """The images {"image": path} to segment: one file, a folder of scans, or the test images of a data set.
+
+    Of images of several channels these are files of four dimensions, or of one channel each, see
+    `rep3d.data.layouts.group_channels`: one of them stands for all.
 
     Of a Decathlon set these are the "test" images of its `dataset.json`, or the test part of its split. Where the names
     of the files do not tell the cases apart, an image has its name as "case", which is that of its pair where it has
     a label.
+
+    Args:
+        source: the file or folder.
+        channel_names: of an image.
 
     Raises:
         ValueError: a folder without NIfTI files, or a file of another kind.
@@ -115,16 +132,17 @@ def load_inference_list(source: str | os.PathLike) -> list[Item]:
                 f"dataset_dir {str(path)!r} is no NIfTI file: expected a name that ends with .nii.gz or .nii"
                 + (f"; {DICOM}" if is_dicom(path) else "")
             )
-        return [{"image": str(path)}]
+        return list_images([path], channel_names)
     folder = _existing_folder(source)
     if (folder / DATASET_FILE).is_file():
         listed = read_lists(folder)["test"]
         _tell_missing(listed, folder, "test")
         listed = listed or load_datalist(folder, "test")
     elif (folder / "imagesTr").is_dir():
-        listed = _images(folder / "imagesTs") or _images(folder / "imagesVal")
+        scans = list_scans(folder / "imagesTs") or list_scans(folder / "imagesVal")
+        listed = list_images(scans, channel_names)
     else:
-        listed = _images(folder)
+        listed = list_images(list_scans(folder), channel_names)
     if not listed:
         expected = f"expected files that end with .nii.gz or .nii{what_else(folder)}"
         raise ValueError(f"dataset_dir {str(folder)!r} holds no scans: {expected}")
@@ -133,25 +151,27 @@ def load_inference_list(source: str | os.PathLike) -> list[Item]:
 
 def _tell_missing(items: Sequence[Item], folder: Path, part: str) -> None:
     """Say which files of a list are none: whoever reads them knows no list."""
-    missing = [
-        item[key] for item in items for key in ("image", "label") if key in item and not Path(item[key]).is_file()
-    ]
+    files = [path for item in items for path in (*image_files(item), item.get("label"))]
+    missing = [path for path in files if path is not None and not Path(path).is_file()]
     if missing:
         logger.warning(
             "the %s list of %s names %d file(s) that are none: %s", part, folder, len(missing), some(missing)
         )
 
 
-def _images(folder: Path) -> list[Item]:
-    return [{"image": str(image)} for image in list_scans(folder)]
+def list_images(scans: Sequence[Path], channel_names: Sequence[str]) -> list[Item]:
+    """The images of files; of several channels see `rep3d.data.layouts.group_channels`."""
+    if len(channel_names) > 1:
+        return group_channels(scans, channel_names)
+    return [{"image": str(scan)} for scan in scans]
 
 
 def _named_as_pairs(folder: Path, listed: Iterable[Item]) -> list[Item]:
     """Images to segment, those that have a label with the name of their pair: scores and label maps go by one name."""
     name_of: dict[str, str] = {}
     if (folder / DATASET_FILE).is_file() or (folder / "imagesTr").is_dir():
-        name_of = {pair["image"]: item_name(pair) for pairs in list_pairs(folder).values() for pair in pairs}
-    named = [(item["image"], name_of.get(item["image"], item.get("case"))) for item in listed]
+        name_of = {first_file(pair): item_name(pair) for pairs in list_pairs(folder).values() for pair in pairs}
+    named = [(item["image"], name_of.get(first_file(item), item.get("case"))) for item in listed]
     return [{"image": image, "case": case} if case else {"image": image} for image, case in named]
 
 
@@ -162,7 +182,7 @@ def random_split(
 
     The order of the argument does not matter, and every part has at least one item where there are enough.
     """
-    shuffled = sorted(items, key=lambda item: item["image"])
+    shuffled = sorted(items, key=first_file)
     random.Random(seed).shuffle(shuffled)
     count, parts = len(shuffled), len(fractions)
     ends = np.cumsum([max(1, round(fraction * count)) for fraction in fractions[:-1]])

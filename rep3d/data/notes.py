@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,8 @@ NARROW = 0.05  # of the window: an image of a smaller range is said
 ONE_VOXEL = 0.5  # of the variance: a voxel that makes up more is said
 SAMPLES = 1_000_000  # voxels of an image that the window is held against
 
+Window = Sequence[float] | Sequence[Sequence[float] | None] | None
+
 _said: set[str] = set()
 
 
@@ -23,6 +27,32 @@ def warn_once(path: str, note: str) -> None:
     if note and text not in _said:
         _said.add(text)
         logger.warning("%s", text)
+
+
+def channel_windows(window: Window, channels: int) -> list[Any]:
+    """The window of each channel: (lowest, highest) or None.
+
+    Args:
+        window: that of all channels; None, the z-score of each; or a list with either for each channel.
+
+    Raises:
+        ValueError: a list of another length.
+    """
+    if window is None or all(isinstance(value, Real) for value in window):
+        return [window] * channels
+    if len(window) != channels:
+        raise ValueError(
+            f"intensity_window is {window!r}, expected [lowest, highest] or null for {channels} channel(s)"
+        )
+    return list(window)
+
+
+def image_note(channels: np.ndarray, windows: Sequence[Any]) -> str:
+    """What `intensity_note` says of the channels (C, D, H, W) of an image, of which each has its window."""
+    found = [intensity_note(voxels, window) for voxels, window in zip(channels, windows, strict=True)]
+    if len(found) > 1:
+        found = [f"channel {i}: {note}" if note else "" for i, note in enumerate(found)]
+    return "; ".join(filter(None, found))
 
 
 def intensity_note(voxels: np.ndarray, window: Sequence[float] | None) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rep3d.data.cases import SUFFIXES, Item, case_names
+from rep3d.data.cases import ONE_CHANNEL, SUFFIXES, Item, case_names, first_file
 from rep3d.data.layouts import FILE
 from rep3d.data.layouts import list_scans as list_nifti
-from rep3d.data.lists import load_inference_list
+from rep3d.data.lists import list_images, load_inference_list
 from rep3d.io.dicom_files import is_dicom
 from rep3d.io.nifti import is_label_map_of_ours
 from rep3d.io.scans import is_series
@@ -26,7 +26,7 @@ NRRD, LABEL_MAP = ".nrrd", ".seg.nrrd"
 EXPECTED = "expected files that end with .nii.gz, .nii or .nrrd, or DICOM series"
 
 
-def list_scans(source: str | os.PathLike) -> list[Item]:
+def list_scans(source: str | os.PathLike, channel_names: Sequence[str] = ONE_CHANNEL) -> list[Item]:
     """The scans {"image": path} to segment, some with a name as "case", or with a "problem": why they cannot be read.
 
     Of a folder these are its NIfTI and NRRD files, and the DICOM series in it and in its subfolders; what is no scan
@@ -35,6 +35,7 @@ def list_scans(source: str | os.PathLike) -> list[Item]:
     Args:
         source: a file; a folder; the folder of a DICOM series, or a file of it; or a data set, see
             `rep3d.data.lists.load_inference_list`.
+        channel_names: of an image. Several may lie in one NIfTI file each.
 
     Raises:
         ValueError: there is no scan, or two have one name.
@@ -42,12 +43,12 @@ def list_scans(source: str | os.PathLike) -> list[Item]:
     """
     path = Path(source)
     if path.is_dir() and not (path / FILE).is_file() and not (path / "imagesTr").is_dir():
-        items = _scans_of(path)
+        items = _scans_of(path, channel_names)
     elif path.is_file() and not path.name.endswith(SUFFIXES):
         items = [_item(path)]
     else:
-        items = load_inference_list(path)
-    scans = [item for item in items if not is_label_map_of_ours(item["image"])]
+        items = load_inference_list(path, channel_names)
+    scans = [item for item in items if not is_label_map_of_ours(first_file(item))]
     if not scans:
         raise ValueError(f"dataset_dir {str(source)!r} holds only label maps of an earlier inference, expected scans")
     if len(scans) < len(items):
@@ -64,12 +65,12 @@ def _item(path: Path) -> Item:
     return {"image": str(path), "case": path.resolve().parent.name}
 
 
-def _scans_of(folder: Path) -> list[Item]:
+def _scans_of(folder: Path, channel_names: Sequence[str]) -> list[Item]:
     """Raises ValueError: there are none, or two have one name."""
     found, skipped = _study(folder)
     for path, reason in skipped.items():
         logger.warning("skipped %s: %s", path, reason)
-    items: list[Item] = [{"image": str(path)} for path in list_nifti(folder)]
+    items = list_images(list_nifti(folder), channel_names)
     items += [_item(path) for path in sorted(folder.glob("[!.]*")) if _is_nrrd(path)]
     for series in found:
         item = {"image": str(series.path), "case": series.name}

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rep3d.data.cases import SUFFIXES, Item, file_name, item_name
+from rep3d.data.cases import SUFFIXES, Item, file_name, first_file, item_name
 from rep3d.data.lists import load_datalist
 
 logger = logging.getLogger(__name__)
@@ -84,8 +84,8 @@ def _add_predictions(items: Sequence[Item], folder: Path) -> None:
         if path is None:
             continue
         if path in found:
-            raise ValueError(f"{path}: of {found[path]} or of {item['image']}? expected one case of that name")
-        found[path] = item["image"]
+            raise ValueError(f"{path}: of {found[path]} or of {first_file(item)}? expected one case of that name")
+        found[path] = first_file(item)
         item["prediction"] = str(path)
     if not found:
         raise ValueError(

@@ -129,12 +129,18 @@ def _transform_in_words(kind: str, value: Callable[[str], Any], unit: str) -> st
             return f"window {value('a_min'):g} to {value('a_max'):g}{unit} to {value('b_min'):g}-{value('b_max'):g}"
         case "NormalizeIntensityd":
             return "intensity z-scored per case"
+        case "NormalizeChannelsd":
+            return "; ".join(f"channel {c} {_window_in_words(window)}" for c, window in enumerate(value("windows")))
         case "ClipIntensityPercentilesd":
             return f"clipped at percentiles {value('lower'):g} and {value('upper'):g}"
         case "CropForegroundd":
             return "foreground crop"
         case _:
             return kind.removesuffix("d")
+
+
+def _window_in_words(window: Sequence[float] | None) -> str:
+    return "z-scored per case" if window is None else f"window {window[0]:g} to {window[1]:g} to 0-1"
 
 
 def _values(parser: ConfigParser, transform: str) -> Callable[[str], Any]:

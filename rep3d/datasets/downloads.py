@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rep3d.data.cases import case_name, case_names, file_name
+from rep3d.data.cases import Item, case_name, case_names, file_name, image_files
 from rep3d.data.layouts import list_pairs, list_scans, read_dataset_json, read_lists
 
 AMOS_FIRST_MRI = 500  # AMOS22: smaller ids are CT
@@ -16,7 +16,7 @@ KITS_LABELS = ("segmentation.nii.gz", "aggregated_MAJ_seg.nii.gz")  # of KiTS23 
 
 class Scan(NamedTuple):
     case: str  # which its files in the output are named after
-    image: Path
+    images: Sequence[Path]  # one with all channels, or one for each
     label: Path | None  # None: to be segmented
 
 
@@ -44,9 +44,9 @@ def _refuse_equal_names(scans: Sequence[Scan]) -> None:
     """Raise ValueError where two scans, with or without labels, are of one name. Names both."""
     image_of: dict[tuple[str, bool], Path] = {}
     for scan in scans:
-        image = image_of.setdefault((scan.case, scan.label is None), scan.image)
-        if image != scan.image:
-            raise ValueError(f"{image} and {scan.image} are both case {scan.case!r}: rename one")
+        image = image_of.setdefault((scan.case, scan.label is None), scan.images[0])
+        if image != scan.images[0]:
+            raise ValueError(f"{image} and {scan.images[0]} are both case {scan.case!r}: rename one")
 
 
 def amos_scans(source: Path, data: Mapping[str, Any]) -> Found:
@@ -63,7 +63,7 @@ def amos_scans(source: Path, data: Mapping[str, Any]) -> Found:
                 if part == "Tr" and case not in labels:
                     problems[case] = [f"{image}: no label of this name in {source / 'labelsTr'}"]
                 # The paper splits the 200 CT of imagesTr; the other images are for inference.
-                scans.append(Scan(case, image, labels.get(case) if part == "Tr" else None))
+                scans.append(Scan(case, [image], labels.get(case) if part == "Tr" else None))
     return scans, problems
 
 
@@ -77,7 +77,7 @@ def kits_scans(source: Path, data: Mapping[str, Any]) -> Found:
             problems[folder.name] = [f"{image}: no such file, the images are downloaded apart from the segmentations"]
         elif label is None:
             problems[folder.name] = [f"{folder}: no segmentation, expected one of {KITS_LABELS}"]
-        scans.append(Scan(folder.name, image, label))
+        scans.append(Scan(folder.name, [image], label))
     return scans, problems
 
 
@@ -95,11 +95,15 @@ def decathlon_scans(source: Path, data: Mapping[str, Any]) -> Found:
         )
     listed, images = list_pairs(source), read_lists(source)["test"]
     pairs = [*listed["training"], *listed["validation"]]
-    scans = [Scan(file_name(case), Path(pair["image"]), Path(pair["label"])) for case, pair in _named(pairs)]
-    return scans + [Scan(file_name(case), Path(image["image"]), None) for case, image in _named(images)], {}
+    scans = [Scan(file_name(case), _paths(pair), Path(pair["label"])) for case, pair in _named(pairs)]
+    return scans + [Scan(file_name(case), _paths(image), None) for case, image in _named(images)], {}
 
 
-def _named(items: Sequence[dict[str, Any]]) -> Iterable[tuple[str, dict[str, Any]]]:
+def _paths(item: Item) -> list[Path]:
+    return list(map(Path, image_files(item)))
+
+
+def _named(items: Sequence[Item]) -> Iterable[tuple[str, Item]]:
     return zip(case_names(items), items, strict=True)
 
 

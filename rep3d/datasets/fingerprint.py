@@ -19,9 +19,10 @@ from rep3d.console.tables import markdown_table
 from rep3d.data.checks import image_problem, label_problem
 from rep3d.files import whole_file, write_csv
 from rep3d.io.geometry import Geometry
-from rep3d.io.nifti import read_volume
+from rep3d.io.nifti import read_channels, read_volume
 
 PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
+MEDIAN = 50.0  # of several channels the picture shows this one alone
 QUANTILES = tuple(np.linspace(0, 100, 201).tolist())  # percentiles that tell a distribution
 SAMPLES = 10_000_000  # voxels of an image that percentiles look at
 SPACING_TOLERANCE = 1e-2  # millimetres
@@ -32,20 +33,34 @@ class CaseFacts(NamedTuple):
     shape: Sequence[int]
     spacing: Sequence[float]  # millimetres
     orientation: str  # such as "RAS"
-    percentiles: Sequence[float]  # of all voxels, see PERCENTILES
-    foreground_percentiles: Sequence[float]  # of the labelled voxels; empty where nothing is labelled
+    percentiles: Sequence[Sequence[float]]  # of all voxels of each channel, see PERCENTILES
+    foreground_percentiles: Sequence[Sequence[float]]  # of the labelled voxels; empty where nothing is labelled
     voxels: Sequence[int]  # of each label id
     digest: str  # of the image's voxels
-    foreground_quantiles: Sequence[float]  # of the labelled voxels, see QUANTILES; empty where nothing is labelled
+    foreground_quantiles: Sequence[Sequence[float]]  # of the labelled voxels, see QUANTILES
+
+    @property
+    def channels(self) -> int:
+        return len(self.percentiles)
 
 
-def examine(case: str, image: str, label: str, classes: int) -> tuple[CaseFacts, list[str]]:
+def examine(
+    case: str, images: Sequence[str], label: str, classes: int, ignored: int | None = None
+) -> tuple[CaseFacts, list[str]]:
     """The facts of a pair whose headers agree, and what is wrong with its voxels and spacing.
+
+    Args:
+        case: its name.
+        images: the image's file, or that of each channel.
+        label: the label map's file.
+        classes: label ids are 0 to classes - 1.
+        ignored: the one that is no label, of voxels that nobody has judged.
 
     Raises:
         VolumeError: the voxels cannot be read.
     """
-    (intensities, geometry), (ids, _) = read_volume(image), read_volume(label)
+    image, (ids, _) = images[0], read_volume(label)
+    intensities, geometry = _read_image(images)
     shape, affine = geometry.shape, geometry.affine
     values, counts = np.unique(ids, return_counts=True)
     problems = [(image, image_problem(intensities)), (label, label_problem(values, classes))]
@@ -53,19 +68,27 @@ def examine(case: str, image: str, label: str, classes: int) -> tuple[CaseFacts,
     if min(shape) < 2:
         problems.append((image, f"shape {shape}, a single slice is no volume"))
     voxels_of = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    foreground = intensities[ids > 0]
+    foreground = intensities[:, (ids > 0) & (ids != ignored)]
     facts = CaseFacts(
         case,
         shape=[int(n) for n in shape],
         spacing=[round(float(s), 4) for s in nib.affines.voxel_sizes(affine)],
         orientation="".join(nib.aff2axcodes(affine)),
-        percentiles=_percentiles(intensities),
-        foreground_percentiles=_percentiles(foreground) if foreground.size else [],
+        percentiles=[_percentiles(channel) for channel in intensities],
+        foreground_percentiles=[_percentiles(channel) for channel in foreground if channel.size],
         voxels=[int(voxels_of.get(i, 0)) for i in range(classes)],
-        foreground_quantiles=_percentiles(foreground, QUANTILES) if foreground.size else [],
+        foreground_quantiles=[_percentiles(channel, QUANTILES) for channel in foreground if channel.size],
         digest=hashlib.sha256(np.ascontiguousarray(intensities.T).data).hexdigest(),  # NIfTI's order: no copy
     )
     return facts, [f"{path}: {problem}" for path, problem in problems if problem]
+
+
+def _read_image(files: Sequence[str]) -> tuple[np.ndarray, Geometry]:
+    """The voxels (C, D, H, W) of one file with all channels, or of one for each."""
+    voxels, geometry = read_channels(files[0])
+    return (
+        voxels if len(files) == 1 else np.concatenate([voxels, *(read_channels(path)[0] for path in files[1:])])
+    ), geometry
 
 
 def _percentiles(values: np.ndarray, which: Sequence[float] = PERCENTILES) -> list[float]:
@@ -95,10 +118,16 @@ def _row(fact: CaseFacts, label_names: Sequence[str]) -> dict[str, object]:
     row: dict[str, object] = {"case": fact.case, "orientation": fact.orientation}
     row |= {f"voxels along axis {axis}": n for axis, n in enumerate(fact.shape)}
     row |= {f"spacing of axis {axis} (mm)": s for axis, s in enumerate(fact.spacing)}
-    row |= {f"percentile {p}": v for p, v in zip(PERCENTILES, fact.percentiles, strict=True)}
-    foreground: Sequence[object] = fact.foreground_percentiles or [""] * len(PERCENTILES)
-    row |= {f"foreground percentile {p}": v for p, v in zip(PERCENTILES, foreground, strict=True)}
+    for c, told in _channels(fact.channels):
+        foreground = fact.foreground_percentiles[c] if fact.foreground_percentiles else [""] * len(PERCENTILES)
+        row |= {f"{told}percentile {p}": v for p, v in zip(PERCENTILES, fact.percentiles[c], strict=True)}
+        row |= {f"{told}foreground percentile {p}": v for p, v in zip(PERCENTILES, foreground, strict=True)}
     return row | {f"voxels of {name}": n for name, n in zip(label_names, fact.voxels, strict=True)}
+
+
+def _channels(count: int) -> list[tuple[int, str]]:
+    """The channels, and what stands before the facts of each: nothing of a single one."""
+    return [(c, f"channel {c}, " if count > 1 else "") for c in range(count)]
 
 
 def summary(facts: Sequence[CaseFacts], label_names: Sequence[str]) -> str:
@@ -106,7 +135,9 @@ def summary(facts: Sequence[CaseFacts], label_names: Sequence[str]) -> str:
     values: dict[str, list[float]] = {}
     values |= {f"voxels along axis {axis}": [fact.shape[axis] for fact in facts] for axis in range(3)}
     values |= {f"spacing of axis {axis} (mm)": [fact.spacing[axis] for fact in facts] for axis in range(3)}
-    values |= {f"intensity, percentile {p}": [f.percentiles[i] for f in facts] for i, p in enumerate(PERCENTILES)}
+    for c, told in _channels(facts[0].channels):
+        for i, p in enumerate(PERCENTILES):
+            values[f"{told}intensity, percentile {p}"] = [fact.percentiles[c][i] for fact in facts]
     ranges = [[name, *(f"{f(of_cases):g}" for f in (np.median, min, max))] for name, of_cases in values.items()]
     volumes, labels = _volumes(facts), []
     for i, name in enumerate(label_names[1:], 1):
@@ -134,8 +165,10 @@ def _plot(facts: Sequence[CaseFacts], label_names: Sequence[str], path: Path) ->
     spacings.set_xticks([1, 2, 3], axes)
     spacings.set(title="Spacing", ylabel="mm")
     labelled = [fact.foreground_percentiles for fact in facts if fact.foreground_percentiles]
-    for i, p in enumerate(PERCENTILES):
-        intensities.plot(sorted(percentiles[i] for percentiles in labelled), label=f"percentile {p}")
+    for c, told in _channels(facts[0].channels):
+        for i, p in enumerate(PERCENTILES):
+            if not told or p == MEDIAN:
+                intensities.plot(sorted(of_case[c][i] for of_case in labelled), label=f"{told}percentile {p}")
     intensities.set(title="Intensity of the labelled voxels", xlabel="case, sorted for each line", yscale="symlog")
     intensities.legend(fontsize="small")
     of_label = [column[column > 0] for column in _volumes(facts).T[1:]]

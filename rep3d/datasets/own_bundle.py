@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,8 @@ import nibabel as nib
 import numpy as np
 
 from rep3d.data import splits
-from rep3d.data.layouts import FILE
+from rep3d.data.layouts import FILE, one_or_all
+from rep3d.data.regions import IGNORE, check_judging
 from rep3d.datasets.bundle_readme import OWN
 from rep3d.datasets.downloads import Scan
 from rep3d.datasets.fingerprint import CaseFacts, summary, write_fingerprint
@@ -27,7 +29,7 @@ from rep3d.datasets.machine import Machine
 from rep3d.datasets.planning import Plan, Schedule, plan_bundle, wrong_spacings
 from rep3d.datasets.preparation import CHECKED, check_pairs
 from rep3d.datasets.rendering import merge, read_fragment, render_file
-from rep3d.datasets.sources import IDS, NO_LABELS, Source, one_channel, read_source
+from rep3d.datasets.sources import IDS, NO_LABELS, Source, ToldLabels, choose_channels, read_source
 from rep3d.files import read_json, whole_file, write_json, write_text
 from rep3d.io.nifti import label_image, read_volume
 
@@ -42,7 +44,8 @@ class NewBundle(NamedTuple):
     folder: Path
     layout: str
     cases: int
-    label_names: Sequence[str]
+    channel_names: Sequence[str]
+    labels: Labels
     plan: Plan
     notes: Sequence[str]  # what somebody should know
     problems: Mapping[str, Sequence[str]]  # by case; these were left out
@@ -55,15 +58,35 @@ class Labels(NamedTuple):
     Args:
         names: of the ids 0, 1, ... of the bundle.
         ids: those of the label maps, in the same order.
+        regions: unions of them, by name.
+        class_order: for each region the id that label maps show it by.
+        ignored: the id of voxels that nobody has judged.
     """
 
     names: list[str]
     ids: list[int]
+    regions: dict[str, list[int]] | None = None
+    class_order: list[int] | None = None
+    ignored: int | None = None
+
+    @property
+    def all_ids(self) -> list[int]:
+        """Of the label maps, in the order of the bundle's; that of voxels that nobody has judged comes last."""
+        return self.ids if self.ignored is None else [*self.ids, self.ignored]
 
     @property
     def have_holes(self) -> bool:
         """Whether the label maps are to be numbered anew."""
-        return self.ids != list(range(len(self.ids)))
+        return self.all_ids != list(range(len(self.all_ids)))
+
+    def options(self) -> dict[str, Any]:
+        """Those of the data set's file, in the bundle's ids."""
+        new = {old: i for i, old in enumerate(self.ids)}
+        found: dict[str, Any] = {}
+        if self.regions is not None and self.class_order is not None:
+            found["regions"] = {name: [new[i] for i in ids] for name, ids in self.regions.items()}
+            found["regions_class_order"] = [new[i] for i in self.class_order]
+        return found if self.ignored is None else found | {"ignored_label": len(self.ids)}
 
 
 def new_bundle(
@@ -74,7 +97,7 @@ def new_bundle(
     root: Path,
     machine: Machine,
     modality: str | None = None,
-    channel: str | None = None,
+    channels: Sequence[str] = (),
     label_names: Sequence[str] | None = None,
     schedule: Schedule | None = None,
 ) -> NewBundle:
@@ -87,7 +110,7 @@ def new_bundle(
         root: the folder that holds our configs.
         machine: where it will train.
         modality: CT or MR, where it is known.
-        channel: which of several images of a case.
+        channels: which of several images of a case; without, all of them.
         label_names: of the ids 1, 2, ..., where the data set has no file that tells them.
         schedule: how long it is to train, where that was measured.
 
@@ -99,19 +122,29 @@ def new_bundle(
     folder = bundle_dir / name
     _check_name(name, folder, source, root)
     found = read_source(source)
-    scans, problems, channel = one_channel(found, channel)
-    names = _given_names(label_names) if label_names else found.label_names
+    scans, problems = choose_channels(found, channels)
+    told = _with_names(found.labels, label_names) if label_names else found.labels
     memory = folder / "data" / CHECKED
     memory.parent.mkdir(parents=True, exist_ok=True)
-    facts, of_files = check_pairs(scans, max(names) + 1 if names else len(IDS), memory)
+    facts, of_files = check_pairs(scans, _count_ids(told), memory, None, told and told.ignored)
     problems |= of_files
+    channel_names = _channel_names(facts, channels or found.channels, bool(found.told))
+    others = _other_channels(facts, channel_names, {scan.case: scan.images[0] for scan in scans})
+    others |= _other_labels(facts, told, {scan.case: scan.label for scan in scans})
+    problems |= others
+    facts = [fact for fact in facts if fact.case not in others]
     if facts:
         of_spacings = wrong_spacings(facts)
         problems |= of_spacings
         facts = [fact for fact in facts if fact.case not in of_spacings]
     if not facts:
         raise ValueError(f"source {str(source)!r}: no case can be used: {_some(problems)}")
-    labels, notes = _read_labels(facts, names)
+    labels, notes = _read_labels(facts, told)
+    options = labels.options()
+    try:
+        check_judging(labels.names, *map(options.get, ("regions", "regions_class_order", "ignored_label")))
+    except ValueError as error:
+        raise ValueError(f"{source / FILE}: {error}") from None
     facts = [fact._replace(voxels=_counts(fact, labels.ids)) for fact in facts]
     patient_of = {case.name: case.patient for case in found.cases}
     good = {fact.case for fact in facts}
@@ -119,27 +152,33 @@ def new_bundle(
         facts,
         machine,
         patients=len({patient_of[case] for case in good}),
-        told=_told(found, channel),
+        told=_told(found, channel_names),
         modality=modality,
         schedule=schedule,
     )
     notes += _unlabelled(found)
     if _write_data(folder / "data", name, [scan for scan in scans if scan.case in good], labels, plan, patient_of):
         notes.append(f"data/{splits.FILE} is yours, and stays")
-    kept = _write_dataset_file(folder, name, _dataset_file(name, source, channel, labels.names, plan, len(facts)))
+    kept = _write_dataset_file(folder, name, _dataset_file(name, source, channel_names, labels, plan, len(facts)))
     for path, text in render_file(root, folder / f"{name}.json").items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         write_text(folder / path, text)
     write_fingerprint(facts, labels.names, folder / "data")
-    made = NewBundle(folder, found.layout, len(facts), labels.names, plan, notes, problems, kept)
+    made = NewBundle(folder, found.layout, len(facts), channel_names, labels, plan, notes, problems, kept)
     write_text(folder / "data/report.md", f"{report(made)}\n\n{summary(facts, labels.names)}")
     return made
 
 
 def report(made: NewBundle) -> str:
     """What was found and decided, a line each, in Markdown."""
-    labels = ", ".join(f"{i} {name}" for i, name in enumerate(made.label_names))
+    named, options = dict(enumerate(made.labels.names)), made.labels.options()
+    if "ignored_label" in options:
+        named[options["ignored_label"]] = f"{IGNORE}: counts neither way"
+    labels = ", ".join(f"{i} {name}" for i, name in named.items())
     lines = [f"{made.cases} case(s): {made.layout}", f"labels: {labels}"]
+    lines += [f"region {name}: {', '.join(named[i] for i in ids)}" for name, ids in options.get("regions", {}).items()]
+    if len(made.channel_names) > 1:
+        lines.append(f"channels: {', '.join(f'{i} {name}' for i, name in enumerate(made.channel_names))}")
     lines += [f"{decision.what}: {decision.why}" for decision in made.plan.decisions]
     lines += [f"{key} is yours, from {made.folder.name}.json" for key in made.kept]
     parts = [f"# {made.folder.name}", "\n".join(f"- {line}" for line in lines)]
@@ -165,25 +204,38 @@ def _check_name(name: str, folder: Path, source: Path, root: Path) -> None:
         raise FileExistsError(f"{folder} is there already, and no bundle of `rep3d new`: choose another name")
 
 
-def _given_names(names: Sequence[str]) -> dict[int, str]:
+def _with_names(told: ToldLabels | None, names: Sequence[str]) -> ToldLabels:
+    """What the data set's file tells of its labels, with the names that the user gives."""
     if len({*names, "background"}) <= len(names) or not all(names):
         raise ValueError(f"labels are {', '.join(names)}, expected a name for each of the ids 1, 2, ... once")
-    return dict(enumerate(["background", *names]))
+    given = ToldLabels(dict(enumerate(["background", *names])), *(told or ToldLabels({}))[1:])
+    needed = {i for ids in (given.regions or {}).values() for i in ids}
+    if not needed <= given.names.keys() or given.ignored in given.names:
+        raise ValueError(f"labels are {', '.join(names)}, expected names of the ids {sorted(needed)} of the regions")
+    return given
 
 
-def _read_labels(facts: Sequence[CaseFacts], names: Mapping[int, str] | None) -> tuple[Labels, list[str]]:
+def _count_ids(told: ToldLabels | None) -> int:
+    """How many ids label maps may hold, from 0."""
+    return len(IDS) if told is None else max([*told.names, told.ignored or 0]) + 1
+
+
+def _read_labels(facts: Sequence[CaseFacts], told: ToldLabels | None) -> tuple[Labels, list[str]]:
     """The labels, and what somebody should know of them.
 
     Raises:
         ValueError: nothing is labelled.
     """
     cases_with = np.array([np.array(fact.voxels) > 0 for fact in facts]).sum(axis=0)
-    ids = sorted(names) if names else [0, *(i for i in np.flatnonzero(cases_with).tolist() if i)]
-    if not cases_with[1:].any():
+    ids = sorted(told.names) if told else [0, *(i for i in np.flatnonzero(cases_with).tolist() if i)]
+    if not cases_with[ids[1:]].any():
         raise ValueError(f"all label maps are empty: {NO_LABELS}")
-    labels = Labels([(names or {0: "background"}).get(i, f"label {i}") for i in ids], ids)
+    if told:
+        labels = Labels([told.names[i] for i in ids], ids, *told[1:])
+    else:
+        labels = Labels(["background", *(f"label {i}" for i in ids[1:])], ids)
     notes = []
-    if not names:
+    if not told:
         notes.append("no file tells the labels' names: give them with --labels, in the order of their ids")
     for i, name in zip(ids[1:], labels.names[1:], strict=True):
         if cases_with[i] == 0:
@@ -192,7 +244,7 @@ def _read_labels(facts: Sequence[CaseFacts], names: Mapping[int, str] | None) ->
             (case,) = (fact.case for fact in facts if fact.voxels[i])
             notes.append(f"label {name!r} occurs in one case, {case}: it can be learned or judged, not both")
     if labels.have_holes:
-        became = ", ".join(f"{old} becomes {new}" for new, old in enumerate(ids) if old != new)
+        became = ", ".join(f"{old} becomes {new}" for new, old in enumerate(labels.all_ids) if old != new)
         notes.append(f"the label ids have holes, and a bundle's have none: {became}")
     return labels, notes
 
@@ -202,8 +254,43 @@ def _counts(fact: CaseFacts, ids: Sequence[int]) -> list[int]:
     return [fact.voxels[i] for i in ids]
 
 
-def _told(source: Source, channel: str) -> tuple[str, ...]:
-    return (channel,) if channel in source.told else source.told
+def _channel_names(facts: Sequence[CaseFacts], known: Sequence[str], is_told: bool) -> Sequence[str]:
+    """The names of the channels. Where nobody tells them, most files say how many there are."""
+    counts = Counter(fact.channels for fact in facts)
+    if is_told or len(known) > 1 or not counts:
+        return known
+    ((count, _),) = counts.most_common(1)
+    return known if count == len(known) else [f"channel {i}" for i in range(count)]
+
+
+def _other_channels(
+    facts: Sequence[CaseFacts], names: Sequence[str], image_of: Mapping[str, Path]
+) -> dict[str, list[str]]:
+    """The cases that have more or fewer channels."""
+    expected = f"expected {len(names)}: {', '.join(names)}"
+    return {
+        fact.case: [f"{image_of[fact.case]}: {fact.channels} channel(s) of an image, {expected}"]
+        for fact in facts
+        if fact.channels != len(names)
+    }
+
+
+def _other_labels(
+    facts: Sequence[CaseFacts], told: ToldLabels | None, label_of: Mapping[str, Path | None]
+) -> dict[str, list[str]]:
+    """The cases with ids that no label has, where the data set's file tells the labels."""
+    if told is None:
+        return {}
+    known = {*told.names, told.ignored}
+    wrong = {fact.case: [i for i, n in enumerate(fact.voxels) if n and i not in known] for fact in facts}
+    expected = f"expected those of {', '.join(told.names.values())}"
+    return {case: [f"{label_of[case]}: label value(s) {ids}, {expected}"] for case, ids in wrong.items() if ids}
+
+
+def _told(source: Source, channel_names: Sequence[str]) -> Sequence[str]:
+    """What the data set's own file says of the modality."""
+    named = set(channel_names) <= set(source.told)
+    return channel_names if named or (source.told and len(channel_names) > 1) else source.told
 
 
 def _unlabelled(source: Source) -> list[str]:
@@ -236,9 +323,10 @@ def _write_data(
     training = []
     for scan in scans:
         label = _renumbered(scan, labels, folder / "labels") if labels.have_holes else scan.label
-        entry = {"image": os.path.abspath(scan.image), "label": os.path.abspath(str(label)), "case": scan.case}
+        image = one_or_all(list(map(os.path.abspath, scan.images)))
+        entry = {"image": image, "label": os.path.abspath(str(label)), "case": scan.case}
         training.append(entry)
-    names = {str(i): text for i, text in enumerate(labels.names)}
+    names = {str(i): text for i, text in enumerate([*labels.names, *([] if labels.ignored is None else [IGNORE])])}
     write_json(folder / FILE, {"name": name, "labels": names, "training": training})
     if not is_own:
         one = [{"train": cases, "val": []}]
@@ -253,24 +341,27 @@ def _renumbered(scan: Scan, labels: Labels, folder: Path) -> Path:
     voxels, geometry = read_volume(str(scan.label))
     folder.mkdir(exist_ok=True)
     path = folder / f"{scan.case}.nii.gz"
-    anew = np.searchsorted(labels.ids, voxels.astype(np.int64)).astype(np.uint8)
+    table = np.zeros(len(IDS), np.uint8)
+    table[labels.all_ids] = range(len(labels.all_ids))
     with whole_file(path) as temporary:
-        nib.save(label_image(anew, geometry), temporary)
+        nib.save(label_image(table[voxels.astype(np.uint8)], geometry), temporary)
     return path
 
 
 def _dataset_file(
-    name: str, source: Path, channel: str, label_names: Sequence[str], plan: Plan, cases: int
+    name: str, source: Path, channel_names: Sequence[str], labels: Labels, plan: Plan, cases: int
 ) -> dict[str, Any]:
     """What NAME.json says, without what a person has changed there."""
     validation = round(cases / plan.folds) if plan.folds > 1 else 0
     without: dict[str, Any] = {} if plan.folds > 1 else {"validate": {"dataset": {"data": []}}}
-    organs = ", ".join(label_names[1:])
+    organs = ", ".join(labels.regions or labels.names[1:])
     return {
         "network": plan.network,
         "recipe": list(plan.recipes),
         "common": {
-            "label_names": list(label_names),
+            **({"channel_names": list(channel_names)} if len(channel_names) > 1 else {}),
+            "label_names": list(labels.names),
+            **labels.options(),
             "spacing": list(plan.spacing),
             "intensity_window": plan.intensity_window,
             "patch_size": list(plan.patch_size),
@@ -288,7 +379,7 @@ def _dataset_file(
         "data": {
             "layout": OWN,
             "source": os.path.abspath(source),
-            "channel": channel,
+            "channel": ",".join(channel_names),
             "split": {"training": cases - validation, "validation": validation, "test": 0},
             "folds": plan.folds,
         },

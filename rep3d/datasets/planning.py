@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 
+from rep3d.data.notes import Window
 from rep3d.datasets.fingerprint import CaseFacts
 from rep3d.datasets.machine import Machine
 
@@ -76,7 +77,7 @@ class Plan:
     recipes: Sequence[str]
     modality: str
     spacing: Sequence[float]
-    intensity_window: Sequence[float] | None
+    intensity_window: Window
     patch_size: Sequence[int]
     sw_batch_size: int
     batch_size: int
@@ -104,16 +105,15 @@ def plan_bundle(
         facts: of the good cases, at least one of which has something labelled.
         machine: where it will train.
         patients: how many the cases are of.
-        told: what the data set's own file calls its channels.
+        told: what the data set's own file calls its channels; of several one name each.
         modality: CT or MR, where the user knows; MR stands for all that has no units.
         schedule: how long it is to train, where that was measured.
 
     Raises:
         ValueError: some cases look like CT and others do not, or the memory is too small for any patch.
     """
-    kind, of_kind = choose_modality(facts, told, modality)
     spacing, of_spacing = choose_spacing(facts)
-    window, of_window = choose_window(facts, kind)
+    kind, window, recipe, of_intensities = choose_intensities(facts, told, modality)
     budget = PAPER if machine.has_gpu else SMALL
     patch, batch, of_patch = choose_patch(facts, spacing, budget, machine)
     epochs, val_interval, of_epochs = schedule or Schedule(
@@ -121,12 +121,12 @@ def plan_bundle(
     )
     folds, of_folds = choose_folds(patients)
     shape = median_shape(facts, spacing)
-    cached = min(len(facts), int(CACHE * machine.host_memory / (8 * math.prod(shape))))
+    case_bytes = 4 * (facts[0].channels + 1) * math.prod(shape)  # with the label map
+    cached = min(len(facts), int(CACHE * machine.host_memory / case_bytes))
     decisions = [
-        of_kind,
+        *of_intensities,
         Decision("orientation RAS", _orientations(facts)),
         of_spacing,
-        of_window,
         Decision(f"network {budget.network}", f"for {machine.told}"),
         *of_patch,
         of_folds,
@@ -134,7 +134,7 @@ def plan_bundle(
     ]
     return Plan(
         network=budget.network,
-        recipes=["automatic", "window" if window else "z_score"],
+        recipes=["automatic", recipe],
         modality=kind,
         spacing=spacing,
         intensity_window=window,
@@ -151,7 +151,34 @@ def plan_bundle(
     )
 
 
-def choose_modality(facts: Sequence[CaseFacts], told: Sequence[str], modality: str | None) -> tuple[str, Decision]:
+def choose_intensities(
+    facts: Sequence[CaseFacts], told: Sequence[str], modality: str | None
+) -> tuple[str, Window, str, list[Decision]]:
+    """The modalities, the windows as `rep3d.data.notes.channel_windows` takes them, the recipe, and why.
+
+    Raises:
+        ValueError: as `choose_modality`.
+    """
+    count = facts[0].channels
+    kinds, windows, decisions = [], [], []
+    for channel in range(count):
+        kind, of_kind = choose_modality(facts, told[channel : channel + 1] if count > 1 else told, modality, channel)
+        window, of_window = choose_window(facts, kind, channel)
+        kinds.append(kind)
+        windows.append(window)
+        prefix = f"channel {channel}, " if count > 1 else ""
+        decisions += [Decision(f"{prefix}{one.what}", one.why) for one in (of_kind, of_window)]
+    modalities = " and ".join(dict.fromkeys(kinds))
+    if not any(windows):
+        return modalities, None, "z_score", decisions
+    if count == 1:
+        return modalities, windows[0], "window", decisions
+    return modalities, windows, "channels", decisions
+
+
+def choose_modality(
+    facts: Sequence[CaseFacts], told: Sequence[str], modality: str | None, channel: int = 0
+) -> tuple[str, Decision]:
     """CT, which has units, or MR, for all else.
 
     Raises:
@@ -159,7 +186,7 @@ def choose_modality(facts: Sequence[CaseFacts], told: Sequence[str], modality: s
     """
     if modality is not None:
         return modality, Decision(f"modality {modality}", "you said so")
-    looks = {fact.case: fact.percentiles[0] < AIR for fact in facts}
+    looks = {fact.case: fact.percentiles[channel][0] < AIR for fact in facts}
     ct, other = ([case for case, is_ct in looks.items() if is_ct == value] for value in (True, False))
     if told:
         kind = CT if any(re.search(r"\bct\b", name, re.IGNORECASE) for name in told) else MR
@@ -212,12 +239,13 @@ def wrong_spacings(facts: Sequence[CaseFacts]) -> dict[str, list[str]]:
     return {case: [f"{case}: voxels ten times as large or small as those of most cases"] for case in cases}
 
 
-def choose_window(facts: Sequence[CaseFacts], modality: str) -> tuple[list[float] | None, Decision]:
+def choose_window(facts: Sequence[CaseFacts], modality: str, channel: int = 0) -> tuple[list[float] | None, Decision]:
     """The intensities that become 0 and 1; None for the z-score."""
     if modality != CT:
         why = f"{modality} has no units; percentiles 0.05 to 99.95 before, so that no single voxel decides"
         return None, Decision("intensity z-scored per case", why)
-    pooled = [value for fact in facts for value in fact.foreground_quantiles]
+    labelled = [fact.foreground_quantiles[channel] for fact in facts if fact.foreground_quantiles]
+    pooled = [value for of_case in labelled for value in of_case]
     low, high = (math.floor(np.percentile(pooled, WINDOW[0])), math.ceil(np.percentile(pooled, WINDOW[1])))
     window = [float(low), float(max(high, low + 1))]
     why = f"percentiles {WINDOW[0]} and {WINDOW[1]} of the labelled voxels of all cases"

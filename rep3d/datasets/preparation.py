@@ -17,8 +17,11 @@ from typing import Any, NamedTuple
 
 from rep3d.console.progress import track
 from rep3d.data import splits
+from rep3d.data.cases import ONE_CHANNEL, Item, image_files
 from rep3d.data.checks import check_pair
+from rep3d.data.layouts import one_or_all
 from rep3d.data.notes import warn_once
+from rep3d.data.regions import count_ids
 from rep3d.datasets.downloads import Scan, find_scans
 from rep3d.datasets.fingerprint import CaseFacts, examine, summary
 from rep3d.files import read_json, write_json
@@ -26,7 +29,7 @@ from rep3d.files import read_json, write_json
 logger = logging.getLogger(__name__)
 
 CHECKED = "checked.json"
-FACTS = 2  # the edition of what is kept there of a case
+FACTS = 3  # the edition of what is kept there of a case
 
 
 class Preparation(NamedTuple):
@@ -63,12 +66,15 @@ def prepare(
         raise ValueError(
             f"{dataset['metadata']['name']} has no download to prepare: it trains on any folder in Decathlon layout"
         )
-    data, classes = dataset["data"], len(dataset["common"]["label_names"])
+    data, common = dataset["data"], dataset["common"]
+    ignored = common.get("ignored_label")
+    classes = count_ids(common["label_names"], ignored)
+    channel_names = common.get("channel_names", ONE_CHANNEL)
     source, folder = _folders(source, output_dir)
     scans, problems = find_scans(source, data)
     pairs = [scan for scan in scans if scan.label is not None]
     folder.mkdir(parents=True, exist_ok=True)
-    facts, found = check_pairs(pairs, classes, folder / CHECKED)
+    facts, found = check_pairs(pairs, classes, folder / CHECKED, channel_names, ignored)
     problems = {case: problems.get(case, []) + found.get(case, []) for case in [*problems, *found]}
     path = folder / splits.FILE
     is_kept = path.is_file() and not new_splits
@@ -111,16 +117,27 @@ def report(result: Preparation, label_names: Sequence[str]) -> str:
     return "\n\n".join(parts)
 
 
-def check_pairs(pairs: Sequence[Scan], classes: int, memory: Path) -> tuple[list[CaseFacts], dict[str, list[str]]]:
-    """Facts of the good pairs, and the problems of the others; `memory` keeps both while the files stay the same."""
+def check_pairs(
+    pairs: Sequence[Scan],
+    classes: int,
+    memory: Path,
+    channel_names: Sequence[str] | None = ONE_CHANNEL,
+    ignored: int | None = None,
+) -> tuple[list[CaseFacts], dict[str, list[str]]]:
+    """Facts of the good pairs, and the problems of the others; `memory` keeps both while the files stay the same.
+
+    Args:
+        channel_names: of an image; None: as many as it has.
+        ignored: as of `rep3d.datasets.fingerprint.examine`.
+    """
     seen = read_json(memory)
     facts, problems = [], {}
     try:
         for scan in track(pairs, "Checking", "case"):
-            key = _stamp(scan, classes)
+            key = _stamp(scan, classes, channel_names, ignored)
             entry = seen.get(scan.case)
             if entry is None or entry["key"] != key:
-                entry = seen[scan.case] = {"key": key, **_check(scan, classes)}
+                entry = seen[scan.case] = {"key": key, **_check(scan, classes, channel_names, ignored)}
             if entry["problems"]:
                 problems[scan.case] = entry["problems"]
             else:
@@ -161,10 +178,11 @@ def _write_splits(
     return usable
 
 
-def _check(scan: Scan, classes: int) -> dict[str, Any]:
+def _check(scan: Scan, classes: int, channel_names: Sequence[str] | None, ignored: int | None) -> dict[str, Any]:
+    images, label = list(map(str, scan.images)), str(scan.label)
     try:
-        warn_once(str(scan.image), check_pair({"image": str(scan.image), "label": str(scan.label)}))
-        facts, problems = examine(scan.case, str(scan.image), str(scan.label), classes)
+        warn_once(images[0], check_pair({"image": images, "label": label}, channel_names))
+        facts, problems = examine(scan.case, images, label, classes, ignored)
     except ValueError as error:
         return {"problems": [str(error)], "facts": None}
     return {"problems": problems, "facts": facts._asdict()}
@@ -176,11 +194,10 @@ def _twins(facts: Sequence[CaseFacts]) -> list[tuple[str, str]]:
     return [(fact.case, first[fact.digest]) for fact in facts if first.setdefault(fact.digest, fact.case) != fact.case]
 
 
-def _stamp(scan: Scan, classes: int) -> str:
-    stats = [path.stat() for path in (scan.image, scan.label) if path is not None and path.exists()]
-    return "|".join(
-        [str(FACTS), str(scan.image), str(classes), *(f"{stat.st_size}.{stat.st_mtime_ns}" for stat in stats)]
-    )
+def _stamp(scan: Scan, classes: int, channel_names: Sequence[str] | None, ignored: int | None) -> str:
+    stats = [path.stat() for path in (*scan.images, scan.label) if path is not None and path.exists()]
+    rule = [str(FACTS), *map(str, scan.images), str(classes), str(ignored), ",".join(channel_names or [])]
+    return "|".join([*rule, *(f"{stat.st_size}.{stat.st_mtime_ns}" for stat in stats)])
 
 
 # --- output
@@ -188,15 +205,20 @@ def _stamp(scan: Scan, classes: int) -> str:
 
 def link_scan(scan: Scan, folder: Path) -> None:
     """Put the scan into imagesTr and labelsTr, or without a label into imagesTs, under the name of its case."""
-    for name, path in link_names(scan).items():
+    names = link_names(scan)
+    for name, path in zip(image_files(names), scan.images, strict=True):
         link(path, folder / name)
+    if scan.label is not None:
+        link(scan.label, folder / names["label"])
 
 
-def link_names(scan: Scan) -> dict[str, Path]:
-    """Path in the output folder -> linked file: the image, then the label."""
+def link_names(scan: Scan) -> Item:
+    """The item of `dataset.json` with the paths in the output folder; without a label only the image's."""
     part = "Ts" if scan.label is None else "Tr"
-    files = {"images": scan.image, "labels": scan.label}
-    return {f"{kind}{part}/{scan.case}{_suffix(path)}": path for kind, path in files.items() if path is not None}
+    numbers = [f"_{i:04d}" for i in range(len(scan.images))] if len(scan.images) > 1 else [""]
+    images = zip(numbers, scan.images, strict=True)
+    item = {"image": one_or_all([f"images{part}/{scan.case}{number}{_suffix(path)}" for number, path in images])}
+    return item if scan.label is None else item | {"label": f"labels{part}/{scan.case}{_suffix(scan.label)}"}
 
 
 def _suffix(path: Path) -> str:
@@ -223,15 +245,21 @@ def link(source: Path, target: Path) -> None:
 def dataset_json(dataset: Mapping[str, Any], scans: Sequence[Scan]) -> dict[str, Any]:
     """In the Decathlon's layout."""
     pairs = [scan for scan in scans if scan.label is not None]
+    bare = [(scan, link_names(scan)) for scan in scans if scan.label is None]
     return {
         "name": dataset["metadata"]["name"],
         "description": dataset["metadata"]["task"],
         "reference": dataset["metadata"]["data_source"],
         "licence": dataset["readme"]["licence"],
-        "modality": {"0": dataset["metadata"]["modality"]},
+        "modality": {str(i): name for i, name in enumerate(_modalities(dataset))},
         "labels": {str(i): name for i, name in enumerate(dataset["common"]["label_names"])},
         "numTraining": len(pairs),
         "numTest": len(scans) - len(pairs),
-        "training": [dict(zip(("image", "label"), link_names(scan), strict=True)) for scan in pairs],
-        "test": [name for scan in scans if scan.label is None for name in link_names(scan)],
+        "training": [link_names(scan) for scan in pairs],
+        "test": [names if len(scan.images) > 1 else names["image"] for scan, names in bare],
     }
+
+
+def _modalities(dataset: Mapping[str, Any]) -> Sequence[str]:
+    """The names of the channels; of a single one its modality."""
+    return dataset["common"].get("channel_names", [dataset["metadata"]["modality"]])

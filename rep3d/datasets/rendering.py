@@ -14,6 +14,8 @@ from typing import Any
 
 from rep3d.console.nearest import nearest
 from rep3d.console.options import option_ids, plain_values, references, undefined_ids, unused_ids
+from rep3d.data.cases import ONE_CHANNEL
+from rep3d.data.regions import IGNORE, check_judging
 from rep3d.datasets.bundle_readme import COMPUTED, OF_WEIGHTS, OPTIONAL, computed_fields
 from rep3d.installed import licence_text
 
@@ -145,24 +147,35 @@ def metadata(base: Config, dataset: Config, weights: Config | None) -> Config:
     """
     facts = dict(dataset["metadata"])
     labels = dict(enumerate(dataset["common"].get("label_names", [])))
+    channel_names = dataset["common"].get("channel_names", ONE_CHANNEL)
     modality, value_range = facts.pop("modality"), facts.pop("value_range")
     tensor = {
         "type": "image",
-        "format": "magnitude" if modality == "MR" else "hounsfield",
+        "format": "hounsfield" if modality == "CT" else "magnitude",
         "modality": modality,
-        "num_channels": 1,
+        "num_channels": len(channel_names),
         "spatial_shape": dataset["common"]["patch_size"],
         "dtype": "float32",
         "value_range": value_range,
         "is_patch_data": True,
-        "channel_def": {"0": "image"},
+        "channel_def": {str(i): name for i, name in enumerate(channel_names)},
     }
-    channels = {str(i): name for i, name in labels.items()}
-    output = {"format": "segmentation", "num_channels": len(labels), "value_range": [], "channel_def": channels}
-    label_text = ", ".join(f"{i} {name}" for i, name in labels.items())
+    if len(channel_names) > 1:
+        facts["image_classes"] = f"{len(channel_names)} channels: {', '.join(channel_names)}"
+    regions, ignored = (dataset["common"].get(name) for name in ("regions", "ignored_label"))
+    outputs = list(labels.values() if regions is None else regions)
+    channels = {str(i): name for i, name in enumerate(outputs)}
+    output = {"format": "segmentation", "num_channels": len(outputs), "value_range": [], "channel_def": channels}
+    if ignored is not None:
+        labels[ignored] = IGNORE
+    if regions is not None or ignored is not None:  # then the network's channels are not the ids of label maps
+        facts["label_map"] = {name: i for i, name in labels.items() if i > 0}
+    label_text, output_text = (
+        ", ".join(f"{i} {name}" for i, name in named) for named in (labels.items(), enumerate(outputs))
+    )
     return base | facts | {
         "label_classes": f"one channel of label ids: {label_text}",
-        "pred_classes": f"{len(labels)} channels of logits: {label_text}",
+        "pred_classes": f"{len(outputs)} channels of logits: {output_text}",
         "eval_metrics": {},
         "network_data_format": {"inputs": {"image": tensor}, "outputs": {"pred": merge(tensor, output)}},
         **({} if weights is None else {"weights": weights}),
@@ -203,6 +216,8 @@ def _main_configs(folder: Path, path: Path, dataset: Config) -> dict[str, Config
     train = merge(common, network, read_fragment(folder / "base/train.json"))
     if variant:
         train = merge(train, read_fragment(folder / variant / "train.json"))
+    if judging := _judging(folder, path, dataset["common"]):
+        common, train = merge(common, judging["common"]), merge(train, judging["common"], judging["train"])
     inference = merge(common, network, read_fragment(folder / (variant or "base") / "inference.json"))
     configs = {
         "train": merge(train, dataset["common"], dataset["train"]),
@@ -212,6 +227,22 @@ def _main_configs(folder: Path, path: Path, dataset: Config) -> dict[str, Config
     for config in configs.values():
         config |= {"known_ids": list(option_ids(config)), "known_values": plain_values(config)}
     return configs
+
+
+def _judging(folder: Path, path: Path, common: Config) -> Config:
+    """What a bundle of regions, or with a label that is ignored, has beside others; nothing for these.
+
+    Raises:
+        ValueError: names the file: the options do not fit its labels.
+    """
+    told = [common.get(name) for name in ("regions", "regions_class_order", "ignored_label")]
+    if told == [None] * 3:
+        return {}
+    try:
+        check_judging(common["label_names"], *told)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return read_fragment(folder / "base/judging.json")
 
 
 def _check_keys(path: Path, prefix: str, content: Config, required: set[str], optional: Iterable[str] = ()) -> None:

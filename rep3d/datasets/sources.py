@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from rep3d.data.cases import CHANNEL, SUFFIXES, case_name, case_names, file_name
 from rep3d.data.layouts import FILE, list_scans, read_dataset_json, what_else
+from rep3d.data.regions import IGNORE
 from rep3d.datasets.downloads import Scan
 from rep3d.files import read_json
 
@@ -37,7 +38,7 @@ class Case(NamedTuple):
 
     Args:
         name: its files in the bundle are named after it.
-        images: by the name of their channel.
+        images: by the name of their channel; one file may hold all.
         label: None where it has none.
         patient: all cases of a patient go into the same part of a split.
     """
@@ -48,6 +49,22 @@ class Case(NamedTuple):
     patient: str
 
 
+class ToldLabels(NamedTuple):
+    """What a data set's own file tells of its labels.
+
+    Args:
+        names: by id, the background among them.
+        regions: unions of ids, by name; None where each label is one by itself.
+        class_order: for each region the id that label maps show it by.
+        ignored: the id of voxels that nobody has judged.
+    """
+
+    names: dict[int, str]
+    regions: dict[str, list[int]] | None = None
+    class_order: list[int] | None = None
+    ignored: int | None = None
+
+
 class Source(NamedTuple):
     """A folder of cases.
 
@@ -55,14 +72,14 @@ class Source(NamedTuple):
         layout: in words.
         cases: at least one has a label.
         channels: names of what a case has images of.
-        label_names: by id, the background among them; None where only the label maps tell the ids.
+        labels: None where only the label maps tell the ids.
         told: what the data set's own file calls its channels; empty where it has none.
     """
 
     layout: str
     cases: list[Case]
     channels: tuple[str, ...]
-    label_names: dict[int, str] | None = None
+    labels: ToldLabels | None = None
     told: tuple[str, ...] = ()
 
 
@@ -90,33 +107,40 @@ def read_source(folder: Path) -> Source:
     return source._replace(cases=_uniquely_named(source.cases))
 
 
-def one_channel(source: Source, channel: str | None) -> tuple[list[Scan], dict[str, list[str]], str]:
-    """The cases that have a label, with one image each; what is wrong, by case; and the channel.
+def choose_channels(source: Source, chosen: Sequence[str] = ()) -> tuple[list[Scan], dict[str, list[str]]]:
+    """The cases that have a label, with the files of their channels; and what is wrong, by case.
 
     Args:
         source: of one or several channels.
-        channel: by name; None: the only one.
+        chosen: some of its channels; without, all.
 
     Raises:
-        ValueError: there is no such channel, or several.
+        ValueError: there is no such channel, or it stands there twice.
     """
-    if channel is None and len(source.channels) > 1:
-        raise ValueError(
-            f"a case has several images: {', '.join(source.channels)}; a bundle takes one channel so far: choose it "
-            f"with --channel {source.channels[0]}"
-        )
-    chosen = channel or source.channels[0]
-    if chosen not in source.channels:
-        raise ValueError(f"channel is {chosen!r}, expected one of {', '.join(source.channels)}")
+    unknown = [name for name in chosen if name not in source.channels]
+    if unknown or len(set(chosen)) < len(chosen):
+        raise ValueError(f"channel is {','.join(chosen)!r}, expected some of {', '.join(source.channels)}")
     scans, problems = [], {}
     for case in source.cases:
         if case.label is None:
             continue
-        if chosen in case.images:
-            scans.append(Scan(case.name, case.images[chosen], case.label))
+        problem = _channel_problem(case, chosen or source.channels)
+        if problem:
+            problems[case.name] = [problem]
         else:
-            problems[case.name] = [f"{case.label}: there is no image of the channel {chosen!r} beside this label"]
-    return scans, problems, chosen
+            files = dict.fromkeys(case.images[name] for name in chosen or source.channels)
+            scans.append(Scan(case.name, list(files), case.label))
+    return scans, problems
+
+
+def _channel_problem(case: Case, channels: Sequence[str]) -> str:
+    """Why a case does not have these channels by themselves, or an empty text."""
+    for name in channels:
+        if name not in case.images:
+            return f"{case.label}: there is no image of the channel {name!r} beside this label"
+    files = [case.images[name] for name in channels]
+    others = [name for name, path in case.images.items() if name not in channels and path in files]
+    return f"{files[0]}: holds the channel {others[0]!r} as well: take all, or split the file" if others else ""
 
 
 # --- data sets that describe themselves
@@ -140,7 +164,8 @@ def _described(folder: Path, dataset: Mapping[str, Any]) -> Source:
         cases = _cases_of(list_scans(folder / "imagesTr"), list_scans(folder / "labelsTr"), channels)
     else:
         raise ValueError(f'{folder / FILE}: lists no "training", and there is no folder labelsTr beside it')
-    return Source(layout, cases, channels, read_label_names(folder / FILE, dataset.get("labels")), told)
+    labels = read_labels(folder / FILE, dataset.get("labels"), dataset.get("regions_class_order"))
+    return Source(layout, cases, channels, labels, told)
 
 
 def _in_order(names: Any) -> tuple[str, ...]:
@@ -163,7 +188,7 @@ def _listed(folder: Path, entry: Any, channels: Sequence[str]) -> Case:
     if len(paths) not in (1, len(channels)):
         raise ValueError(f"{folder / FILE}: {name} has {len(paths)} images, expected {len(channels)}, one a channel")
     label = entry.get("label")
-    images = dict(zip(channels, paths, strict=False))
+    images = dict(zip(channels, paths if len(paths) > 1 else paths * len(channels), strict=True))
     return Case(name, images, None if label is None else _within(folder, label), str(entry.get("patient", name)))
 
 
@@ -188,31 +213,53 @@ def _own(folder: Path, name: str, entry: Any, channels: Sequence[str]) -> Case:
     return Case(name, dict(zip(channels, paths, strict=True)), _within(folder, entry["label"]), name)
 
 
-def read_label_names(path: Path, labels: Any) -> dict[int, str] | None:
-    """The names of label ids, from {"1": name}, the Decathlon's way, or {name: 1}, that of nnU-Net's version 2.
+def read_labels(path: Path, labels: Any, class_order: Any = None) -> ToldLabels | None:
+    """What {"1": name}, the Decathlon's way, or {name: 1}, that of nnU-Net's version 2, tells of labels.
+
+    In the latter way several ids, {name: [1, 2]}, are a region, and "ignore" is the label of voxels nobody has judged.
+
+    Args:
+        path: of the file, for messages.
+        labels: None: nothing is told.
+        class_order: of regions, nnU-Net's "regions_class_order".
 
     Raises:
-        ValueError: they are none; or regions, or an ignore label, which bundles do not know yet.
+        ValueError: they are neither; or regions without an order, or one by which they cannot be told apart.
     """
     if labels is None:
         return None
     if not isinstance(labels, Mapping):
         raise ValueError(f'{path}: "labels" is {labels!r}, expected {{"1": name}} or {{name: 1}}')
     pairs = [(key, value) if str(key).isdecimal() else (value, key) for key, value in labels.items()]
-    regions = [name for ids, name in pairs if isinstance(ids, list)]
-    if regions:
-        raise ValueError(
-            f'{path}: "labels" has the region {regions[0]!r}, of several ids; a bundle learns one id a label so far'
-        )
-    wrong = [f"{name}: {i}" for i, name in pairs if not str(i).isdecimal() or int(i) not in IDS]
+    named = [(ids if isinstance(ids, list) else [ids], str(name).strip()) for ids, name in pairs]
+    wrong = [f"{name}: {i}" for ids, name in named for i in ids if not str(i).isdecimal() or int(i) not in IDS]
     if wrong:
         raise ValueError(f'{path}: "labels" has {wrong[0]}, expected whole numbers from 0 to {IDS[-1]}')
-    names = {int(i): str(name).strip() for i, name in pairs}
-    if "ignore" in (name.lower() for name in names.values()):
-        raise ValueError(f'{path}: "labels" has the label "ignore"; a bundle learns from whole label maps so far')
-    if len(names) < len(pairs) or len({name.lower() for name in names.values()}) < len(names):
+    ids_of = {name: [int(i) for i in ids] for ids, name in named}
+    single = [ids[0] for ids in ids_of.values() if len(ids) == 1]
+    if len({name.lower() for name in ids_of}) < len(named) or len(set(single)) < len(single):
         raise ValueError(f'{path}: "labels" has an id or a name twice: {dict(labels)}')
-    return {0: "background"} | dict(sorted(names.items()))
+    ignored = [ids_of.pop(name) for name in list(ids_of) if name.lower() == IGNORE]
+    if any(len(ids) != 1 or ids == [0] or ids[0] in sum(ids_of.values(), []) for ids in ignored):
+        raise ValueError(f'{path}: "labels" has {IGNORE}: {ignored[0]}, expected an id of its own')
+    names = {ids[0]: name for name, ids in ids_of.items() if len(ids) == 1}
+    found = ToldLabels({0: "background"} | dict(sorted(names.items())), ignored=ignored[0][0] if ignored else None)
+    if all(len(ids) == 1 for ids in ids_of.values()):
+        return found
+    return _with_regions(path, found, {name: ids for name, ids in ids_of.items() if ids != [0]}, class_order)
+
+
+def _with_regions(path: Path, labels: ToldLabels, regions: dict[str, list[int]], class_order: Any) -> ToldLabels:
+    """The labels with regions; an id that has no name by itself is called after its number."""
+    if not isinstance(class_order, list) or not all(isinstance(i, int) for i in class_order):
+        raise ValueError(
+            f'{path}: "labels" has regions, and "regions_class_order" is {class_order!r}, expected an id for each'
+        )
+    ids = sorted({i for of_region in regions.values() for i in of_region})
+    if not set(class_order) <= set(ids):
+        raise ValueError(f'{path}: "regions_class_order" is {class_order!r}, expected ids of its regions: {ids}')
+    names = {0: labels.names[0]} | {i: labels.names.get(i, f"label {i}") for i in ids}
+    return labels._replace(names=names, regions=regions, class_order=class_order)
 
 
 # --- data sets that are told by their folders
@@ -263,7 +310,7 @@ def _studies(folder: Path) -> Source:
     if len(names_of) > 1:
         first, second = list(names_of.values())[:2]
         raise ValueError(f"{first} and {second} tell different label names, expected labels of one model")
-    known = [read_label_names(path, json.loads(names)) for names, path in names_of.items()]
+    known = [read_labels(path, json.loads(names)) for names, path in names_of.items()]
     return Source("the label app's studies", cases, _channels_of(cases), known[0] if known else None)
 
 

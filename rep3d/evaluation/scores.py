@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -22,7 +23,8 @@ from monai.engines import Workflow
 from monai.metrics.utils import get_edge_surface_distance
 
 from rep3d.console.tables import markdown_table
-from rep3d.data.cases import Item, case_name, case_names
+from rep3d.data.cases import Item, case_name, case_names, first_file
+from rep3d.data.regions import Regions, scored_regions
 from rep3d.files import write_csv, write_text
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ SURFACE_TOLERANCE = 2.0  # millimetres
 PERCENTILE = 95  # of the Hausdorff distance
 COLUMNS = ("dice", "hd95_mm", "surface_dice", "volume_error_ml", "truth_ml")
 Score = dict[str, float]
+Name = TypeVar("Name", int, str)
 
 
 def score_label_map(
@@ -51,11 +54,34 @@ def score_label_map(
     Raises:
         ValueError: the shapes differ or are not three-dimensional.
     """
+    return score_regions(prediction, truth, {label: [label] for label in labels}, spacing)
+
+
+def score_regions(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    regions: Mapping[Name, Sequence[int]],
+    spacing: Sequence[float],
+    ignored_label: int | None = None,
+) -> dict[Name, Score]:
+    """Scores of unions of labels, as of `score_label_map`.
+
+    Args:
+        prediction, truth: label ids of one grid, (D, H, W).
+        regions: the ids of each.
+        spacing: millimetres between voxels along each axis.
+        ignored_label: id in the truth of voxels that nobody judged: there both are taken for background.
+
+    Raises:
+        ValueError: the shapes differ or are not three-dimensional.
+    """
     if prediction.shape != truth.shape or prediction.ndim != 3:
         raise ValueError(
             f"prediction has the shape {prediction.shape}, truth {truth.shape}: expected the same three axes"
         )
-    return {label: _score(prediction == label, truth == label, spacing) for label in labels}
+    judged = truth != ignored_label
+    mask = lambda labels, ids: np.isin(labels, list(ids)) & judged  # noqa: E731
+    return {name: _score(mask(prediction, ids), mask(truth, ids), spacing) for name, ids in regions.items()}
 
 
 def _score(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> Score:
@@ -116,6 +142,8 @@ class CaseScores:
     Args:
         folder: receives the files. The evaluation of several processes leaves one of each, with all cases.
         label_names: of the ids 0, 1, ...; 0 is the background and not scored.
+        regions: ids by name, which are scored in place of the labels; None: each label by itself.
+        ignored_label: id of voxels that nobody judged, which count neither way; None: all count.
         items: the evaluator's data, {"image": path}, to name the cases by; without, by their files.
         trained_on: cases that the weights were trained on, which the summary says.
 
@@ -129,12 +157,14 @@ class CaseScores:
         label_names: Sequence[str],
         items: Sequence[Item] = (),
         trained_on: Sequence[str] = (),
+        regions: Regions | None = None,
+        ignored_label: int | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self.names = dict(enumerate(label_names))
-        del self.names[0]
+        self.regions = scored_regions(label_names, regions)
+        self.ignored_label = ignored_label
         self.case_of = {
-            str(Path(item["image"]).expanduser()): case for item, case in zip(items, case_names(items), strict=True)
+            str(Path(first_file(item)).expanduser()): case for item, case in zip(items, case_names(items), strict=True)
         }
         self.trained_on = trained_on
         self.rows: list[dict[str, object]] = []
@@ -149,8 +179,8 @@ class CaseScores:
             spacing = nib.affines.voxel_sizes(np.asarray(item["label"].affine))
             image = item["image"].meta["filename_or_obj"]
             case = self.case_of[image] if self.case_of else case_name(image)
-            for label, score in score_label_map(prediction, truth, list(self.names), spacing).items():
-                self.rows.append({"case": case, "label": self.names[label], **score})
+            scores = score_regions(prediction, truth, self.regions, spacing, self.ignored_label)
+            self.rows += [{"case": case, "label": name, **score} for name, score in scores.items()]
 
     def write(self, failures: Sequence[str] = ()) -> list[str]:
         """Leave the files, unless no case has scores.

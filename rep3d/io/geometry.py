@@ -51,6 +51,7 @@ class Geometry:
         itk_affine: the same as ITK sees it; None where ITK refuses the header.
         dtype: of the voxels as they will be in memory.
         header: of a NIfTI file, as it is there.
+        channels: volumes on this grid in the file.
     """
 
     shape: tuple[int, ...]
@@ -58,11 +59,12 @@ class Geometry:
     itk_affine: np.ndarray | None
     dtype: np.dtype
     header: Any = None
+    channels: int = 1
 
     @property
     def nbytes(self) -> int:
         """Of the voxels in memory."""
-        return math.prod(self.shape) * self.dtype.itemsize
+        return self.channels * math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def dispute(self) -> float:

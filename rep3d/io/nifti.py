@@ -41,16 +41,18 @@ CHANGED = "not as rep3d wrote it, and so not replaced: give another output_dir, 
 MARK = b"label map by rep3d "  # begins the description of label maps that we write
 
 
-def read_geometry(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> Geometry:
-    """The geometry of a NIfTI file that holds one volume, from its header.
+def read_geometry(path: str | os.PathLike, max_bytes: int = MAX_BYTES, *, several: bool = False) -> Geometry:
+    """The geometry of a NIfTI file, from its header.
 
     Args:
         max_bytes: at most, of the voxels in memory.
+        several: whether the file may hold several volumes, the channels of an image.
 
     Raises:
-        VolumeError: missing, unreadable, of an unknown unit, CIFTI, or refused by `check_geometry`.
+        VolumeError: missing, unreadable, of an unknown unit, CIFTI, of several volumes where it may not be, or refused
+            by `check_geometry`.
     """
-    return _open(path, max_bytes)[1]
+    return _open(path, max_bytes, several)[1]
 
 
 def read_volume(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> tuple[np.ndarray, Geometry]:
@@ -61,8 +63,21 @@ def read_volume(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> tuple[np
     Raises:
         VolumeError: as of `read_geometry`; or the file is damaged, cut, or longer than its header says.
     """
-    proxy, geometry = _open(path, max_bytes)
-    content = np.empty(math.prod(geometry.shape) * proxy.dtype.itemsize, np.uint8)
+    voxels, geometry = _read(path, *_open(path, max_bytes))
+    return voxels[0], geometry
+
+
+def read_channels(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> tuple[np.ndarray, Geometry]:
+    """The voxels (C, D, H, W) of a NIfTI file of three or four dimensions, and their geometry.
+
+    Raises:
+        VolumeError: as of `read_volume`.
+    """
+    return _read(path, *_open(path, max_bytes, several=True))
+
+
+def _read(path: str | os.PathLike, proxy: ArrayProxy, geometry: Geometry) -> tuple[np.ndarray, Geometry]:
+    content = np.empty(geometry.channels * math.prod(geometry.shape) * proxy.dtype.itemsize, np.uint8)
     try:
         with _unpacked(path) as file:
             fill(np.empty(proxy.offset, np.uint8), file)
@@ -76,8 +91,8 @@ def read_volume(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> tuple[np
         )
     if rest:
         raise VolumeError(path, f"the file goes on after the {content.size} bytes of voxels that its header tells of")
-    stored = content.view(proxy.dtype).reshape(geometry.shape, order="F")
-    voxels = stored.astype(geometry.dtype, copy=False)
+    stored = content.view(proxy.dtype).reshape((*geometry.shape, geometry.channels), order="F")
+    voxels = np.moveaxis(stored, -1, 0).astype(geometry.dtype, copy=False)
     if (proxy.slope, proxy.inter) != (1, 0):  # in place: nibabel's own takes twice the memory
         voxels *= proxy.slope
         voxels += proxy.inter
@@ -146,7 +161,7 @@ def _description(path: str | os.PathLike) -> bytes:
         return b""
 
 
-def _open(path: str | os.PathLike, max_bytes: int) -> tuple[ArrayProxy, Geometry]:
+def _open(path: str | os.PathLike, max_bytes: int, several: bool = False) -> tuple[ArrayProxy, Geometry]:
     """How the voxels of a file are stored, and its geometry, from its header.
 
     nibabel opens no file, and extensions are not read: they tell their own lengths, which may be anything.
@@ -167,6 +182,8 @@ def _open(path: str | os.PathLike, max_bytes: int) -> tuple[ArrayProxy, Geometry
         raise VolumeError(path, f"vox_offset is {proxy.offset}, expected at most {MAX_OFFSET} bytes before the voxels")
     geometry = _geometry(path, affine, proxy, told)
     check_geometry(path, geometry, max_bytes)
+    if geometry.channels < 1 or geometry.channels > 1 and not several:
+        raise VolumeError(path, f"shape {(*geometry.shape, geometry.channels)}, expected three dimensions")
     return proxy, geometry
 
 
@@ -209,18 +226,23 @@ def _geometry(path: str | os.PathLike, affine: np.ndarray, proxy: ArrayProxy, to
     to_mm = np.diag([MILLIMETRES[unit]] * 3 + [1.0])
     itk_affine = _itk_affine(told)
     scaled = proxy.dtype.kind in "biuf" and (proxy.slope, proxy.inter) != (1, 0)
+    shape, channels = _spatial(proxy.shape)
     return Geometry(
-        _spatial(proxy.shape),
+        shape,
         to_mm @ np.asarray(affine, dtype=np.float64),
         None if itk_affine is None else to_mm @ itk_affine,
         np.dtype(np.float64) if scaled else proxy.dtype.newbyteorder("="),
         told,
+        channels,
     )
 
 
-def _spatial(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Without the axes of time and so on, where they hold one volume."""
-    return shape[:3] if set(shape[3:]) <= {1} else shape
+def _spatial(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """Without the axes of time and so on; and how many volumes they hold, where one of them counts them."""
+    lengths = [n for n in shape[3:] if n != 1]
+    if len(lengths) > 1:
+        return shape, 1
+    return shape[:3], lengths[0] if lengths else 1
 
 
 def _itk_affine(told: Any) -> np.ndarray | None:

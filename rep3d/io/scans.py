@@ -31,14 +31,26 @@ def read_scan(path: Path) -> tuple[np.ndarray, Geometry]:
     return read_series(path)
 
 
+def read_channels(path: Path) -> tuple[np.ndarray, Geometry]:
+    """The voxels (C, D, H, W) of a scan and their geometry; a NIfTI file alone may hold several channels.
+
+    Raises:
+        VolumeError: as `read_scan`.
+    """
+    if not is_series(path):
+        return volumes.read_channels(path)
+    voxels, geometry = read_scan(path)
+    return voxels[None], geometry
+
+
 def read_scan_geometry(path: Path) -> Geometry:
-    """The geometry of a scan, from its header or those of its slices.
+    """The geometry of a scan of one channel or several, from its header or those of its slices.
 
     Raises:
         VolumeError: as `read_scan`, as far as headers tell.
     """
     if not is_series(path):
-        return volumes.read_geometry(path)
+        return volumes.read_geometry(path, several=True)
     from rep3d.io.dicom import read_series_geometry
 
     return read_series_geometry(path)

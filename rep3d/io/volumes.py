@@ -33,17 +33,20 @@ def split_suffix(name: str) -> tuple[str, str]:
     return name[: -len(suffix)], suffix
 
 
-def read_geometry(path: Path, max_bytes: int = MAX_BYTES) -> Geometry:
-    """The geometry of a file that holds one volume, from its header.
+def read_geometry(path: Path, max_bytes: int = MAX_BYTES, *, several: bool = False) -> Geometry:
+    """The geometry of a file, from its header.
 
     Args:
         max_bytes: at most, of the voxels in memory.
+        several: whether a NIfTI file may hold several volumes, the channels of an image.
 
     Raises:
         VolumeError: see `rep3d.io.nifti.read_geometry` and `rep3d.io.nrrd.read_geometry`.
     """
     form = _format(path)
     with _refusals(path):
+        if several and form is nifti:
+            return nifti.read_geometry(path, max_bytes, several=True)
         return form.read_geometry(path, max_bytes)
 
 
@@ -56,6 +59,19 @@ def read_volume(path: Path, max_bytes: int = MAX_BYTES) -> tuple[np.ndarray, Geo
     form = _format(path)
     with _refusals(path):
         return form.read_volume(path, max_bytes)
+
+
+def read_channels(path: Path, max_bytes: int = MAX_BYTES) -> tuple[np.ndarray, Geometry]:
+    """The voxels (C, D, H, W) of a whole file and their geometry; NIfTI alone may hold several volumes.
+
+    Raises:
+        VolumeError: as of `read_volume`.
+    """
+    if _format(path) is nifti:
+        with _refusals(path):
+            return nifti.read_channels(path, max_bytes)
+    voxels, geometry = read_volume(path, max_bytes)
+    return voxels[None], geometry
 
 
 def write_label_map(

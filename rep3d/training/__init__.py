@@ -6,6 +6,7 @@ from rep3d.training.checkpoints import Checkpoints, is_better, load_deployed, tr
 from rep3d.training.cpu import keep_freed_memory
 from rep3d.training.finite_steps import FiniteSteps
 from rep3d.training.gradient_scales import scale_gradients
+from rep3d.training.judging import JudgedDiceCELoss, ScoredMasks
 from rep3d.training.parameters import parameter_groups
 from rep3d.training.processes import handlers_of_rank, join_process_group, leave_process_group, local_device
 from rep3d.training.progress import TrainingProgress, key_metric, tell_results
@@ -16,6 +17,8 @@ from rep3d.training.validation import Validation
 __all__ = [
     "Checkpoints",
     "FiniteSteps",
+    "JudgedDiceCELoss",
+    "ScoredMasks",
     "TrainingProgress",
     "Validation",
     "check_ckpt_dir",

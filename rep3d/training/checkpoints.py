@@ -20,7 +20,7 @@ from ignite.engine import Events
 from monai.engines import Workflow
 from torch import nn
 
-from rep3d.data.cases import Item, case_names
+from rep3d.data.cases import Item, case_names, first_file
 from rep3d.data.leakage import TrainingCases, image_digests, some, trained_images
 from rep3d.deploy import reparameterize
 from rep3d.files import whole_file
@@ -122,8 +122,8 @@ def trained_on(
     """
     paths = [path] if isinstance(path, str | os.PathLike) else path
     known = {digest for one in paths for digest in trained_images(read_weights(one))}
-    digests = image_digests([item["image"] for item in items], memory) if known else {}
-    seen = [name for item, name in zip(items, case_names(items), strict=True) if digests.get(item["image"]) in known]
+    digests = image_digests(map(first_file, items), memory) if known else {}
+    seen = [name for item, name in zip(items, case_names(items), strict=True) if digests.get(first_file(item)) in known]
     if seen:
         logger.warning("%s was trained on %d of the %d case(s): %s", path, len(seen), len(items), some(seen))
     return seen

@@ -1,4 +1,5 @@
 import os
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -198,13 +199,14 @@ def test_many_problems_are_cut_short(tmp_path):
 @pytest.fixture
 def reads(monkeypatch):
     """Paths whose voxels were read."""
-    read, paths = checks.read_volume, []
+    paths = []
 
-    def counting(path):
+    def counting(read, path):
         paths.append(Path(path).name)
         return read(path)
 
-    monkeypatch.setattr(checks, "read_volume", counting)
+    for name in ("read_volume", "read_channels"):
+        monkeypatch.setattr(checks, name, partial(counting, getattr(checks, name)))
     return paths
 
 

@@ -69,14 +69,14 @@ def test_lists_that_are_plain(content, encoding, tmp_path):
         ({"training": [*PAIRS, {"image": "x.nii", "label": None}]}, '"training" lists .*x.nii without a label'),
         ({"training": [*PAIRS, {"label": "x.nii"}]}, '"image" is None, expected a path'),
         (
-            {"training": [{"image": ["a_0000.nii", "a_0001.nii"], "label": "a.nii"}]},
-            "list of 2 paths, expected one: .*channel",
+            {"training": [{"image": "a.nii", "label": ["a_0000.nii", "a_0001.nii"]}]},
+            '"label" is a list of 2 paths, expected one label map',
         ),
         ({"training": [{"image": 7, "label": "a.nii"}]}, '"image" is 7, expected a path'),
         ({"training": {"a": "b"}}, '"training" is a dict, expected a list'),
         ({"training": [{**PAIRS[0], "fold": "x"}]}, "\"fold\" is 'x', expected a whole number"),
         ({"training": [{**PAIRS[0], "case": ""}]}, "\"case\" is '', expected a name"),
-        ({**NNUNET, "channel_names": {"0": "T1", "1": "T2"}}, '"channel_names" is .*T2.*expected one channel'),
+        ({**NNUNET, "channel_names": ["T1", "T2"]}, '"channel_names" is .*T2.*expected {"0": name}'),
         ({**NNUNET, "file_ending": ".mha"}, "\"file_ending\" is '.mha', expected one of .nii.gz, .nii"),
     ],
 )
@@ -128,8 +128,25 @@ def test_scores_and_label_maps_go_by_one_name(tmp_path):
 def test_nnunet_with_two_channels(tmp_path):
     write(tmp_path, NNUNET)
     touch(tmp_path, "imagesTr/c0_0000.nii.gz", "imagesTr/c0_0001.nii.gz", "labelsTr/c0.nii.gz")
-    with pytest.raises(ValueError, match="c0_0001.nii.gz is another channel of case 'c0'"):
-        load_datalist(tmp_path, "training")
+    touch(tmp_path, "imagesTr/c1_0001.nii.gz", "labelsTr/c1.nii.gz", "imagesTr/c2_0000.nii.gz", "labelsTr/c2.nii.gz")
+    items = [item for part in ("training", "validation", "test") for item in load_datalist(tmp_path, part)]
+    assert sorted(item["case"] for item in items) == ["c0", "c1", "c2"]
+    for item in items:  # also where one is missing: whoever reads it names it
+        expected = [str(tmp_path / f"imagesTr/{item['case']}_{number:04d}.nii.gz") for number in (0, 1)]
+        assert item["image"] == expected
+
+
+def test_channels_of_scans_to_segment(tmp_path):
+    touch(tmp_path, "a_0000.nii.gz", "a_0001.nii.gz", "b_T1w.nii", "b_T2w.nii", "whole.nii.gz")
+    named = {item.get("case"): item["image"] for item in load_inference_list(tmp_path, ["T1w", "T2w"])}
+    assert named == {
+        "a": [str(tmp_path / "a_0000.nii.gz"), str(tmp_path / "a_0001.nii.gz")],
+        "b": [str(tmp_path / "b_T1w.nii"), str(tmp_path / "b_T2w.nii")],
+        "whole": str(tmp_path / "whole.nii.gz"),
+    }
+    (one,) = load_inference_list(tmp_path / "a_0001.nii.gz", ["T1w", "T2w"])
+    assert one["image"] == named["a"]
+    assert len(load_inference_list(tmp_path)) == 5  # of a bundle with one channel each is an image
 
 
 # --- one case, one place

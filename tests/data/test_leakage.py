@@ -73,7 +73,7 @@ def test_images_of_few_values_are_no_twins(values, tmp_path):
 def test_digests_are_remembered(tmp_path, monkeypatch):
     image, memory = save(tmp_path / "a.nii")["image"], tmp_path / "new folder/digests.json"
     first = image_digests([image], memory)
-    monkeypatch.setattr("rep3d.data.leakage.read_volume", lambda path: 1 / 0)
+    monkeypatch.setattr("rep3d.data.leakage.read_channels", lambda path: 1 / 0)
     assert image_digests([image], memory) == first
     save(tmp_path / "a.nii", 1, dtype=np.float32)
     with pytest.raises(ZeroDivisionError):

@@ -160,7 +160,7 @@ def test_a_file_that_is_no_json_is_named(name, tmp_path):
 
 def test_ids_with_holes(tmp_path):
     made = make(tmp_path, make_source(tmp_path / "source", 3, ids=(2, 7)))
-    assert made.label_names == ["background", "label 2", "label 7"]
+    assert made.labels.names == ["background", "label 2", "label 7"]
     assert any("2 becomes 1, 7 becomes 2" in note for note in made.notes)
     for item in load_datalist(made.folder / "data", "training"):
         label, image = nib.load(item["label"]), nib.load(item["image"])
@@ -168,6 +168,18 @@ def test_ids_with_holes(tmp_path):
         original = np.asarray(nib.load(tmp_path / "source/labels" / os.path.basename(item["image"])).dataobj)
         assert np.array_equal(np.asarray(label.dataobj) == 2, original == 7)
     assert np.unique(nib.load(tmp_path / "source/labels/case0.nii.gz").dataobj).tolist() == [0, 2, 7]
+
+
+def test_ids_that_no_label_has(tmp_path):
+    source = make_source(tmp_path / "source", 3, ids=(1, 3))
+    label = np.asarray(nib.load(source / "labels/case1.nii.gz").dataobj).copy()
+    label[0, 0, 0] = 2
+    save(source / "labels/case1.nii.gz", label)
+    pairs = [{"image": f"images/case{i}.nii.gz", "label": f"labels/case{i}.nii.gz"} for i in range(3)]
+    labels = {"0": "background", "1": "bone", "3": "marrow"}
+    (source / "dataset.json").write_text(json.dumps({"labels": labels, "training": pairs}))
+    made = make(tmp_path, source)
+    assert list(made.problems) == ["case1"] and "case1.nii.gz: label value(s) [2], expected those of" in report(made)
 
 
 def test_broken_files_are_left_out_and_named(tmp_path):
@@ -216,7 +228,7 @@ def test_empty_label_maps(tmp_path):
         ({"name": "../mine"}, "name is '../mine', expected letters, digits"),
         ({"label_names": ["bone", "bone"]}, "labels are bone, bone, expected a name for each of the ids 1, 2"),
         ({"label_names": ["bone"]}, "no case can be used: .*expected whole numbers from 0 to 1"),
-        ({"channel": "T1"}, "channel is 'T1', expected one of image"),
+        ({"channels": ["T1"]}, "channel is 'T1', expected some of image"),
     ],
 )
 def test_what_is_refused(told, said, tmp_path):

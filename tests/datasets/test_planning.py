@@ -16,7 +16,7 @@ GPU = Machine(24e9, True, "a GPU of 24 GB", 64e9)
 def case(name="a", shape=(90, 80, 40), spacing=(1.0, 1.0, 1.0), orientation="RAS", darkest=0.0, labelled=(0.0, 100.0)):
     percentiles = np.linspace(darkest, 300, len(PERCENTILES)).tolist()
     quantiles = np.linspace(*labelled, len(QUANTILES)).tolist()
-    return CaseFacts(name, shape, spacing, orientation, percentiles, quantiles[:5], [1000, 10], name, quantiles)
+    return CaseFacts(name, shape, spacing, orientation, [percentiles], [quantiles[:5]], [1000, 10], name, [quantiles])
 
 
 def reasons(facts, machine=LAPTOP, **told):

@@ -280,8 +280,8 @@ def test_facts(tmp_path):
     fact = facts["scan_002"]
     assert (fact.shape, fact.spacing, fact.orientation) == ([9, 8, 7], [1.5, 1.5, 3.0], "LPS")
     assert fact.voxels == [int((label == i).sum()) for i in range(3)]
-    np.testing.assert_allclose(fact.percentiles, np.percentile(image, PERCENTILES), atol=1e-3)
-    np.testing.assert_allclose(fact.foreground_percentiles, np.percentile(image[label > 0], PERCENTILES), atol=1e-3)
+    np.testing.assert_allclose(fact.percentiles[0], np.percentile(image, PERCENTILES), atol=1e-3)
+    np.testing.assert_allclose(fact.foreground_percentiles[0], np.percentile(image[label > 0], PERCENTILES), atol=1e-3)
     text = summary(list(facts.values()), ["background", "anterior", "posterior"])
     assert "| spacing of axis 2 (mm) | 3 | 3 | 3 |" in text and "| anterior | 10 of 10 |" in text
 
@@ -420,7 +420,7 @@ def test_a_bundle_for_data_of_any_kind_has_nothing_to_prepare(tmp_path):
 
 def pair(folder):
     save_pair(folder / "a.nii", folder / "label.nii", 2, 0)
-    return Scan("a", folder / "a.nii", folder / "label.nii")
+    return Scan("a", [folder / "a.nii"], folder / "label.nii")
 
 
 def voxels_of(scan, folder, classes=3):
@@ -432,10 +432,10 @@ def voxels_of(scan, folder, classes=3):
 @pytest.mark.parametrize("shape, later", [((9, 8, 7), 1), ((9, 8, 6), 0)], ids=["of its size", "of its time"])
 def test_another_file_is_checked_again(shape, later, tmp_path):
     scan = pair(tmp_path)
-    before, stats = voxels_of(scan, tmp_path), [path.stat() for path in scan[1:]]
-    save(scan.image, np.zeros(shape, np.int16))
+    before, stats = voxels_of(scan, tmp_path), [path.stat() for path in (*scan.images, scan.label)]
+    save(scan.images[0], np.zeros(shape, np.int16))
     save(scan.label, np.full(shape, 2, np.uint8))
-    for path, stat in zip(scan[1:], stats, strict=True):
+    for path, stat in zip((*scan.images, scan.label), stats, strict=True):
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + later))
     assert voxels_of(scan, tmp_path) == [0, 0, np.prod(shape)] != before
 
@@ -452,10 +452,10 @@ def test_a_label_of_its_own_time_is_checked_again(tmp_path):
 def test_an_image_of_another_folder_is_checked(tmp_path):
     scan = pair(tmp_path)
     facts = check_pairs([scan], 3, tmp_path / "checked.json")[0]
-    other = scan._replace(image=tmp_path / "other/a.nii")
-    stat = scan.image.stat()
-    save(other.image, np.zeros((9, 8, 7), np.int16))
-    os.utime(other.image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other = scan._replace(images=[tmp_path / "other/a.nii"])
+    stat = scan.images[0].stat()
+    save(other.images[0], np.zeros((9, 8, 7), np.int16))
+    os.utime(other.images[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert check_pairs([other], 3, tmp_path / "checked.json")[0][0].digest != facts[0].digest
 
 

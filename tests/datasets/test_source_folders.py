@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from rep3d.datasets.sources import one_channel, read_label_names, read_source
+from rep3d.datasets.sources import ToldLabels, choose_channels, read_labels, read_source
 
 CASES = ("p1", "p2", "p3")
 
@@ -120,13 +120,14 @@ TOLD_BY_FOLDERS = [
 def test_layouts(layout, tmp_path):
     layout(tmp_path)
     source = read_source(tmp_path)
-    scans, problems, _ = one_channel(source, None)
+    scans, problems = choose_channels(source)
     assert not problems and len(scans) == len(source.cases) == 3
     for scan, case in zip(sorted(scans), CASES, strict=True):
-        assert case in scan.case and scan.image != scan.label
-        assert scan.image.is_file() and scan.label.is_file() and case in str(scan.image) and case in str(scan.label)
+        (image,) = scan.images
+        assert case in scan.case and image != scan.label
+        assert image.is_file() and scan.label.is_file() and case in str(image) and case in str(scan.label)
     described = layout in DESCRIBED
-    assert source.label_names == ({0: "background", 1: "organ"} if described else None)
+    assert source.labels == (ToldLabels({0: "background", 1: "organ"}) if described else None)
     assert source.told == (("CT",) if described else ())
 
 
@@ -152,8 +153,8 @@ def test_label_names_that_the_app_kept(tmp_path):
     keep_names(tmp_path, "series", "0001", {"liver": 1, "tumor": 2})
     (tmp_path / "labels/versions/p1/0002.prompts.json").write_text("[]")
     source = read_source(tmp_path)
-    assert source.label_names == {0: "background", 1: "liver", 2: "tumor"}
-    assert [scan.case for scan in one_channel(source, None)[0]] == [*CASES, "series"]
+    assert source.labels == ToldLabels({0: "background", 1: "liver", 2: "tumor"})
+    assert [scan.case for scan in choose_channels(source)[0]] == [*CASES, "series"]
     keep_names(tmp_path, "p2", "0001", {"vessel": 1})
     with pytest.raises(
         ValueError, match="p1/0002.json and .*p2/0001.json tell different label names, expected labels of"
@@ -189,22 +190,28 @@ def listed_of_two(folder):
 
 
 @pytest.mark.parametrize("layout", [brats, nnunet_of_two, nnunet_1_of_two, listed_of_two], ids=lambda f: f.__name__)
-def test_one_of_several_channels(layout, tmp_path):
+def test_several_channels(layout, tmp_path):
     layout(tmp_path)
     source = read_source(tmp_path)
-    with pytest.raises(ValueError, match="several images: flair, t1; .* choose it with --channel flair"):
-        one_channel(source, None)
-    with pytest.raises(ValueError, match="channel is 't2', expected one of flair, t1"):
-        one_channel(source, "t2")
-    scans, problems, chosen = one_channel(source, "t1")
-    assert chosen == "t1" and not problems
-    assert all(scan.image.is_file() and scan.image.name.endswith(("_t1.nii.gz", "_0001.nii.gz")) for scan in scans)
+    scans, problems = choose_channels(source)
+    assert source.channels == ("flair", "t1") and not problems and len(scans) == len(CASES)
+    for flair, t1 in (scan.images for scan in scans):
+        assert flair.name.endswith(("_flair.nii.gz", "_0000.nii.gz")) and t1.name.endswith(
+            ("_t1.nii.gz", "_0001.nii.gz")
+        )
+    with pytest.raises(ValueError, match="channel is 't2', expected some of flair, t1"):
+        choose_channels(source, ["t2"])
+    scans, problems = choose_channels(source, ["t1"])
+    assert not problems and all(len(scan.images) == 1 for scan in scans)
+    assert all(
+        scan.images[0].is_file() and scan.images[0].name.endswith(("_t1.nii.gz", "_0001.nii.gz")) for scan in scans
+    )
 
 
 def test_a_missing_channel_is_named(tmp_path):
     brats(tmp_path)
     (tmp_path / "p2/p2_t1.nii.gz").unlink()
-    scans, problems, _ = one_channel(read_source(tmp_path), "t1")
+    scans, problems = choose_channels(read_source(tmp_path))
     assert [scan.case for scan in scans] == ["p1", "p3"]
     assert problems["p2"] == [
         f"{tmp_path / 'p2/p2_seg.nii.gz'}: there is no image of the channel 't1' beside this label"
@@ -214,7 +221,7 @@ def test_a_missing_channel_is_named(tmp_path):
 def test_a_label_without_its_image(tmp_path):
     two_folders(tmp_path)
     (tmp_path / "Images/p2.nii").unlink()
-    scans, problems, _ = one_channel(read_source(tmp_path), None)
+    scans, problems = choose_channels(read_source(tmp_path))
     assert len(scans) == 2 and list(problems) == ["p2_mask"]
 
 
@@ -289,21 +296,32 @@ def test_no_folder(tmp_path):
     ("labels", "names"),
     [
         (None, None),
-        ({"1": "liver", "0": "air"}, {0: "air", 1: "liver"}),
-        ({"background": 0, "tumor": 2, "liver": 1}, {0: "background", 1: "liver", 2: "tumor"}),
-        ({"3": "liver"}, {0: "background", 3: "liver"}),
+        ({"1": "liver", "0": "air"}, ToldLabels({0: "air", 1: "liver"})),
+        ({"background": 0, "tumor": 2, "liver": 1}, ToldLabels({0: "background", 1: "liver", 2: "tumor"})),
+        ({"3": "liver"}, ToldLabels({0: "background", 3: "liver"})),
+        ({"background": 0, "liver": 1, "Ignore": 4}, ToldLabels({0: "background", 1: "liver"}, ignored=4)),
+        (
+            {"background": 0, "whole": [1, 2, 4], "core": [2, 4], "enhancing": 4},
+            ToldLabels(
+                {0: "background", 1: "label 1", 2: "label 2", 4: "enhancing"},
+                {"whole": [1, 2, 4], "core": [2, 4], "enhancing": [4]},
+                [1, 2, 4],
+            ),
+        ),
     ],
 )
-def test_label_names(labels, names, tmp_path):
-    assert read_label_names(tmp_path, labels) == names
+def test_labels(labels, names, tmp_path):
+    assert read_labels(tmp_path, labels, [1, 2, 4]) == names
 
 
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
         (["liver"], 'expected {"1": name} or {name: 1}'),
-        ({"background": 0, "whole": [1, 2]}, "has the region 'whole', of several ids"),
-        ({"background": 0, "liver": 1, "ignore": 2}, 'has the label "ignore"'),
+        ({"background": 0, "whole": [1, 2]}, 'has regions, and "regions_class_order" is None, expected an id for each'),
+        ({"background": 0, "liver": 1, "ignore": 1}, "has an id or a name twice"),
+        ({"background": 0, "liver": 1, "ignore": [1, 2]}, "has ignore: [1, 2], expected an id of its own"),
+        ({"background": 0, "whole": [1, 2], "ignore": 2}, "has ignore: [2], expected an id of its own"),
         ({"liver": 1, "spleen": 1}, "has an id or a name twice"),
         ({"1": "Liver", "2": "liver"}, "has an id or a name twice"),
         ({"liver": 1.5}, "has liver: 1.5, expected whole numbers from 0 to 255"),
@@ -312,4 +330,4 @@ def test_label_names(labels, names, tmp_path):
 )
 def test_label_names_that_are_refused(labels, said, tmp_path):
     with pytest.raises(ValueError, match=re.escape(said)):
-        read_label_names(tmp_path, labels)
+        read_labels(tmp_path, labels)

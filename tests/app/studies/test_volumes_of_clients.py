@@ -42,7 +42,7 @@ def test_unknown_suffix():
     ("shape", "value", "message"),
     [
         ((4, 4), 0, "expected three dimensions"),
-        ((4, 4, 4, 2), 0, "expected three dimensions"),
+        ((4, 4, 4, 2, 3), 0, "expected three dimensions"),
         ((2, 2, 5000), 0, "at most"),
         ((2, 2, 2), np.nan, "NaN or infinite"),
         ((2, 2, 2), np.inf, "NaN or infinite"),
