@@ -518,7 +518,7 @@ def typed(words: list[str], dataset: Path, **settings) -> list[str]:
 
 @pytest.mark.slow
 def test_readme_commands_in_the_bundles_folder(checkout, tmp_path):
-    training, evaluation, inference, _ = readme_commands(checkout.bundle, "python")
+    training, evaluation, inference = readme_commands(checkout.bundle, "python")
     place = {"cwd": checkout.bundle, "environment": ENVIRONMENT, "output": tmp_path / "printed.txt"}
     programs.execute(typed(training, checkout.dataset, **SMALL, **SHORT), **place)
     assert (checkout.bundle / "models/trained/model.pt").is_file()
