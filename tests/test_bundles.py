@@ -512,7 +512,7 @@ def checkout(tmp_path_factory):
 
 def typed(words: list[str], dataset: Path, **settings) -> list[str]:
     """A README command with this interpreter and data set, and the small network."""
-    words = [str(dataset) if word == "DIR" else word for word in words]
+    words = [str(dataset) if word in ("DIR", "SCANS") else word for word in words]
     return [sys.executable, *words[1:], *options(**settings)]
 
 
