@@ -128,7 +128,8 @@ def test_the_answer_is_remembered(slicer):
     slicer.add("cyst")
     slicer.points["cyst"]["foreground"].append(FIRST)
     slicer.update("interactive", "cyst")
-    assert slicer.update("interactive", "cyst")["latencies"]["infer"] < 0.05
+    again = [slicer.update("interactive", "cyst")["latencies"]["infer"] for _ in range(3)]
+    assert min(again) < 0.05  # seconds, once the machine is not busy with something else
 
 
 def test_a_segment_without_prompts_is_not_emptied(slicer):
