@@ -6,7 +6,7 @@ logger = griffe.get_logger("docstrings")
 
 
 class PublicDocstrings(griffe.Extension):
-    """Looks at what the package and its rooms export, and at the public methods of exported classes."""
+    """Looks at the functions and classes that the package and its rooms export."""
 
     def on_package(self, *, pkg: griffe.Module, **_: object) -> None:
         """Warn of each that lacks one."""

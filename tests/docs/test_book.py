@@ -84,6 +84,7 @@ def test_lists_as_github_reads_them(build):
 
 def test_a_missing_docstring_ends_the_build(build, tmp_path):
     pytest.importorskip("mkdocstrings")
+
     def built(docstring):
         code = f'"""A package."""\n\n__all__ = ["one"]\n\n\ndef one() -> None:\n    {docstring}\n    return None\n'
         (tmp_path / "knees.py").write_text(code, encoding="utf-8")

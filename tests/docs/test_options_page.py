@@ -77,12 +77,12 @@ def test_values_by_bundle():
     of_all, _ = PAGE.split(OF_INTERACTIVE)
     (header,) = re.findall(r"^\| (bundle \|.*) \|$", of_all, re.MULTILINE)
     names = CODE.findall(header)
-    by_bundle = {first for first, default, _ in rows(of_all, "option | default | what it does") if default == "by bundle"}
+    by_bundle = {
+        first for first, default, _ in rows(of_all, "option | default | what it does") if default == "by bundle"
+    }
     assert by_bundle - {"`label_names`"} == {f"`{name}`" for name in names}
     told = {CODE.findall(bundle)[0]: values for bundle, *values in rows(of_all, header)}
-    assert told == {
-        bundle.name: [json.dumps(read(bundle, "train")[name]) for name in names] for bundle in AUTOMATIC
-    }
+    assert told == {bundle.name: [json.dumps(read(bundle, "train")[name]) for name in names] for bundle in AUTOMATIC}
 
 
 def test_values_of_own_bundles(own):
