@@ -10,8 +10,10 @@ ONLY ?=
 STUDIES ?=
 
 INSTALL = .venv/bin/python -m pip install $(CONSTRAINTS)
+# Strict, see mkdocs.yml. The variable keeps the theme from advertising its successor.
+BOOK = NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 
-.PHONY: help demo label-demo test quick mutants check render clean
+.PHONY: help demo label-demo test quick mutants docs check render clean
 
 help:
 	@echo 'make demo    train and segment on this computer; your own data: make demo DATA="my folder"'
@@ -19,7 +21,8 @@ help:
 	@echo 'make test    run the tests'
 	@echo 'make quick   run those that take no more than a few seconds each'
 	@echo 'make mutants  does a test fail for every small change to the core? takes hours, and goes on where it stopped'
-	@echo 'make check   formatter, linter, type checker, layers, and that bundles/ is what configs/ renders to'
+	@echo 'make check   formatter, linter, type checker, layers, docs, and that bundles/ is what configs/ renders to'
+	@echo 'make docs    write the documentation as one book to site/'
 	@echo 'make render  write bundles/ from configs/'
 	@echo 'make clean   remove .venv and runs'
 
@@ -41,18 +44,23 @@ mutants: .venv/.all
 	.venv/bin/mutmut run $(ONLY)
 	.venv/bin/python scripts/mutants.py
 
+docs: .venv/.dev
+	$(BOOK)
+	@echo 'the book: site/index.html'
+
 check: .venv/.dev
 	.venv/bin/ruff format --check
 	.venv/bin/ruff check
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python scripts/render_bundles.py --check
+	$(BOOK)
 
 render: .venv/.core
 	.venv/bin/python scripts/render_bundles.py
 
 clean:
-	rm -rf .venv runs mutants
+	rm -rf .venv runs mutants site
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -65,11 +73,11 @@ clean:
 	touch $@
 
 .venv/.dev:
-	$(INSTALL) -e ".[dev]"
+	$(INSTALL) -e ".[dev,docs]"
 	touch $@
 
 # monailabel needs sam2, which is built from source and asks for torch: isolated, its build would download another one.
 .venv/.all:
 	$(INSTALL) torch setuptools
-	$(INSTALL) --no-build-isolation -e ".[label,export,refine,baselines,test,dev]"
+	$(INSTALL) --no-build-isolation -e ".[label,export,refine,baselines,test,dev,docs]"
 	touch $@

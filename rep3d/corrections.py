@@ -109,9 +109,10 @@ class ScanCorrector:
     """`correct_scan` as the `evaluator` of a bundle, with whose `run` MONAI's tools start an inference.
 
     Args:
-        network, inferer: as `correct_scan`.
+        network: as of `correct_scan`.
+        inferer: likewise.
         dataset: items {"image": path, "previous": path or None, "taken": path or None}.
-        options: others of `correct_scan`.
+        **options: others of `correct_scan`.
     """
 
     def __init__(

@@ -64,7 +64,7 @@ class LabelMapInferer(SlidingWindowInferer):
             channels are labels. See `rep3d.data.regions`.
         divisor: voxels, for all axes or for each: a window whose edge is no multiple of it is enlarged to the next. A
             network's own goes before it, see `rep3d.networks.input_sizes.divisor_of`.
-        others: as of `monai.inferers.SlidingWindowInferer`: roi_size, sw_batch_size, overlap, mode, sigma_scale,
+        **kwargs: as of `monai.inferers.SlidingWindowInferer`: roi_size, sw_batch_size, overlap, mode, sigma_scale,
             padding_mode, cval, sw_device, device and progress: a bar in a terminal, elsewhere a line in the log now and
             then.
 

@@ -134,8 +134,13 @@ def free_port() -> int:
 
 def readme_commands(bundle: Path, program: str) -> list[list[str]]:
     """The commands of a bundle's README, each as its words."""
-    text = (bundle / "docs/README.md").read_text(encoding="utf-8")
-    return [shlex.split(line) for line in text.splitlines() if line.startswith(f"{program} ")]
+    return page_commands(bundle / "docs/README.md", program)
+
+
+def page_commands(page: Path, program: str) -> list[list[str]]:
+    """The commands of a page, each as its words."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return [shlex.split(line) for line in lines if line.startswith(f"{program} ")]
 
 
 def options(**settings) -> list[str]:

@@ -515,13 +515,13 @@ def checkout(tmp_path_factory):
 
 def typed(words: list[str], dataset: Path, **settings) -> list[str]:
     """A README command with this interpreter and data set, and the small network."""
-    words = [str(dataset) if word == "DIR" else word for word in words]
+    words = [str(dataset) if word in ("DIR", "SCANS") else word for word in words]
     return [sys.executable, *words[1:], *options(**settings)]
 
 
 @pytest.mark.slow
 def test_readme_commands_in_the_bundles_folder(checkout, tmp_path):
-    training, evaluation, inference, _ = readme_commands(checkout.bundle, "python")
+    training, evaluation, inference = readme_commands(checkout.bundle, "python")
     place = {"cwd": checkout.bundle, "environment": ENVIRONMENT, "output": tmp_path / "printed.txt"}
     programs.execute(typed(training, checkout.dataset, **SMALL, **SHORT), **place)
     assert (checkout.bundle / "models/trained/model.pt").is_file()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from bundle_helpers import ROOT, SHORT, SMALL, TRAINED, free_port, make_dataset, options, readme_commands, small_network
+from bundle_helpers import ROOT, SHORT, SMALL, TRAINED, free_port, make_dataset, options, page_commands, small_network
 from programs import start
 
 from rep3d.data.lists import load_datalist
@@ -111,9 +111,9 @@ def test_what_only_one_process_does(dataset, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers in /proc")
-def test_the_readmes_command_resumes_after_a_worker_was_killed(dataset, tmp_path):
+def test_the_pages_command_resumes_after_a_worker_was_killed(dataset, tmp_path):
     """With `torchrun` itself, whose processes also end as Python ends."""
-    _, *words = readme_commands(BUNDLE, "torchrun")[0]
+    _, *words = page_commands(ROOT / "docs/bundles.md", "torchrun")[0]
     words = [str(dataset) if word == "DIR" else word for word in words]
     settings = {**SMALL, **SHORT, "epochs": 3, "train#trainer#epoch_length": 4}
     del settings["device"]

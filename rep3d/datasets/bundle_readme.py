@@ -8,7 +8,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-COMPUTED = {"weights", "network", "grid", "labels", "split", "prepare", "folds", "preprocessing", "gradient_clipping"}
+COMPUTED = {"weights", "network", "grid", "labels", "split", "prepare", "folds", "preprocessing"}
 OF_WEIGHTS = {"our_dice"}  # computed too, where weights ship
 OPTIONAL = {"split_note"}  # of a data set's "readme": what follows the sentence on its split
 OWN = "own"  # the layout of data sets that `rep3d new` reads
@@ -39,7 +39,6 @@ def computed_fields(
         "weights": weights_in_words(weights),
         "network": network_in_words(train["network_def"]),
         "grid": _by(train["patch_size"]),
-        "gradient_clipping": f"{train['gradient_clipping']:g}",
     }
     if "variant" in dataset:
         return of_weights | trained

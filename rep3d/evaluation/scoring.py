@@ -32,7 +32,10 @@ def score_each(
         evaluator: MONAI evaluator with `scores` among its handlers.
         dataloader: of items {"image": path, "label": path} and their transform.
         scores: what collects and writes the scores.
-        classes, memory, window, channel_names: as of `rep3d.data.checks.check_datalist`.
+        classes: as of `rep3d.data.check_datalist`.
+        memory: likewise.
+        window: likewise.
+        channel_names: likewise.
 
     Raises:
         RuntimeError: after all cases, when some have failed. Names each with its reason.

@@ -44,7 +44,8 @@ class MedNeXtV2(MedNeXt):
         out_channels: classes, background included.
         size: depths and expansion ratios (paper: those of MedNeXt L).
         init_filters: channels at the full size (paper: 32, and 64 for the wide one).
-        deep_supervision, use_checkpoint: as of `MedNeXt`.
+        deep_supervision: as of `MedNeXt`.
+        use_checkpoint: as of `MedNeXt`.
 
     Raises:
         ValueError: an argument out of its range.

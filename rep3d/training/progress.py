@@ -141,7 +141,9 @@ def tell_results(evaluator: Workflow, ckpt_dir: str, output_dir: str, rank: int 
 
     Args:
         evaluator: of the validation.
-        ckpt_dir, output_dir: where the training wrote its weights and its logs.
+        ckpt_dir: where the training wrote its weights.
+        output_dir: where it wrote its logs.
+        rank: of this process.
     """
     if rank != 0:
         return
