@@ -26,6 +26,7 @@ class Bundle:
     shipped_sha256: str = ""  # of the weights that its metadata says it ships with
     shipped_licence: str = ""  # likewise
     takes_prompts: bool = False  # and segments what they show, not labels of its own
+    channels: int = 1  # of an image
 
     @property
     def name(self) -> str:
@@ -72,7 +73,8 @@ def read_bundle(root: Path, *, prompts: bool = False) -> Bundle:
         weights = metadata.get("weights")  # of other people's bundles it may be anything
         shipped = [weights.get(key, "") if isinstance(weights, dict) else "" for key in ("sha256", "licence")]
         sha256, licence = map(str, shipped)
-        return Bundle(root, labels, metadata["description"], metadata["version"], sha256, licence, prompts)
+        channels = 1 if prompts else _channels(metadata)
+        return Bundle(root, labels, metadata["description"], metadata["version"], sha256, licence, prompts, channels)
     except TakesPrompts:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -85,6 +87,12 @@ def _labels(metadata: Mapping[str, Any]) -> dict[str, int]:
         return {name: int(index) for name, index in metadata["label_map"].items()}
     channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
     return {name: int(index) for index, name in channels.items() if int(index) > 0}
+
+
+def _channels(metadata: Mapping[str, Any]) -> int:
+    """Of an image; one where other people's bundles do not say."""
+    inputs = metadata["network_data_format"].get("inputs", {})
+    return int(inputs.get("image", {}).get("num_channels", 1))
 
 
 def choose_bundles(folder: Path, models: str) -> dict[str, Bundle]:

@@ -81,7 +81,8 @@ def predict_each(
     label map.
 
     Args:
-        evaluator, dataloader: as `rep3d.inference.segment_each`; the postprocessing saves label maps in `output_dir`.
+        evaluator: as of `rep3d.inference.segment_each`; its postprocessing saves label maps in `output_dir`.
+        dataloader: likewise.
         output_dir: receives the files.
         label_names: by id, the background first.
         bundle_root: the bundle's folder, after which DICOM Segmentations name their model.

@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from rep3d.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +50,15 @@ def settings_beside(weights: str | os.PathLike) -> Path:
     weights = Path(weights)
     _, _, date = weights.stem.partition("_")
     return weights.with_name(f"{AS_TRAINED}_{date}.json" if date else f"{AS_TRAINED}.json")
+
+
+def write_settings(settings: Mapping[str, Any], weights: Path) -> None:
+    """Leave what a training was told beside its weights, or nothing where it was told nothing."""
+    path = settings_beside(weights)
+    if settings:
+        write_json(path, settings)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def weights_in_use(bundle_root: str | os.PathLike, ckpt_dir: str | os.PathLike) -> str:

@@ -217,7 +217,7 @@ class CropByPosNegLabeld(RandCropByPosNegLabeld):
     Args:
         ignored_label: id of voxels that nobody judged: no crop has its centre there, unless all are; None: there are
             none.
-        others: as of `RandCropByPosNegLabeld`.
+        **others: as of `RandCropByPosNegLabeld`.
     """
 
     def __init__(self, *args: Any, ignored_label: int | None = None, **others: Any) -> None:
@@ -294,7 +294,7 @@ class LabelMapWriter(NibabelWriter):
 
     Args:
         label_names: by id, the background first, for `.seg.nrrd`.
-        others: as of `monai.data.NibabelWriter`.
+        **kwargs: as of `monai.data.NibabelWriter`.
     """
 
     def __init__(self, *args: Any, label_names: Sequence[str] = (), **kwargs: Any) -> None:

@@ -3,7 +3,7 @@
     models/trained/model.pt              the weights that serve
     models/model.pt                      serve until there are others; a bundle ships with them, nothing writes there
     models/versions/0001/model.pt        a version
-    models/versions/0001/version.json    number, time, user, origin, data, scores, note
+    models/versions/0001/version.json    number, time, user, origin, data, scores, note; what its training was told
     models/versions/.format              FORMAT
 
 See `monailabel_app.history`.
@@ -23,12 +23,14 @@ from filelock import FileLock
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.history import History, digest
-from rep3d.files import copy_whole
+from rep3d.files import copy_whole, read_json
 from rep3d.format_number import check_folder, mark_folder
+from rep3d.shipped import settings_beside, write_settings
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "models/versions"
+SETTINGS = "settings"  # of a version's info, see `rep3d.shipped.write_settings`
 FORMAT = 2  # the number rises with what older code would misread: 1 kept what serves in models/model.pt
 
 
@@ -89,11 +91,13 @@ def keep_shipped(bundle: Bundle) -> None:
 def keep_serving(bundle: Bundle) -> None:
     """Make a version of the weights that serve, where they are not one yet."""
     if bundle.weights.is_file():
-        add_version(bundle, bundle.weights, {"user": None, "note": "was there before the app kept versions"})
+        told = read_json(settings_beside(bundle.weights))
+        note = {"user": None, "note": "was there before the app kept versions"}
+        add_version(bundle, bundle.weights, {**note, SETTINGS: told} if told else note)
 
 
 def serve_version(bundle: Bundle, number: int) -> dict[str, Any]:
-    """Let a version serve from the next request on.
+    """Let a version serve from the next request on; beside it lies again what its training was told.
 
     Raises:
         RequestError: 404, there is no such version.
@@ -105,6 +109,7 @@ def serve_version(bundle: Bundle, number: int) -> dict[str, Any]:
         keep_serving(bundle)
         bundle.own_weights.parent.mkdir(exist_ok=True)
         copy_whole(version.file, bundle.own_weights)
+        write_settings(version.info.get(SETTINGS, {}), bundle.own_weights)
     return {**version.info, "serving": True}
 
 

@@ -28,10 +28,10 @@ from rep3d.format_number import check_format
 from rep3d.networks.ensemble import Ensemble
 from rep3d.networks.upkern import fitting_weights, is_smaller_kernel
 from rep3d.networks.weights import check_finite, differences, non_finite
-from rep3d.shipped import settings_beside
+from rep3d.shipped import settings_beside, write_settings
 from rep3d.training.finite_steps import FiniteSteps
 from rep3d.training.resuming import learning_settings, resume_learning
-from rep3d.training.settings import warn_of_other_settings, write_settings
+from rep3d.training.settings import warn_of_other_settings
 
 logger = logging.getLogger(__name__)
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

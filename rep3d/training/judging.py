@@ -20,7 +20,7 @@ class JudgedDiceCELoss(DiceCELoss):
     Args:
         regions: ids by name, the order of the network's channels; None: each label by itself.
         ignored_label: id of the voxels that count neither way; None: all count.
-        others: as of `DiceCELoss`, but that it activates the logits and turns ids into masks itself.
+        **others: as of `DiceCELoss`, but that it activates the logits and turns ids into masks itself.
     """
 
     def __init__(self, regions: Regions | None = None, ignored_label: int | None = None, **others: Any) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rep3d.console.options import PATHS, running_config
-from rep3d.files import read_json, write_json
+from rep3d.files import read_json
 from rep3d.shipped import settings_beside
 
 logger = logging.getLogger(__name__)
@@ -28,15 +28,6 @@ def told_otherwise(bundle_root: str | os.PathLike) -> dict[str, Any]:
     train, inference = (read_json(Path(bundle_root) / "configs" / f"{name}.json") for name in ("train", "inference"))
     shared = [name for name in inference if name in train and inference[name] == train[name] and name not in OF_A_RUN]
     return {name: config[name] for name in shared if name in config and config[name] != train[name]}
-
-
-def write_settings(settings: Mapping[str, Any], weights: Path) -> None:
-    """Leave what a training was told beside its weights, or nothing where it was told nothing."""
-    path = settings_beside(weights)
-    if settings:
-        write_json(path, settings)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def warn_of_other_settings(weights: str | os.PathLike | Sequence[str | os.PathLike]) -> None:

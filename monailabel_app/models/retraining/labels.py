@@ -10,6 +10,7 @@ from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.submission import bundles_with, label_ids, largest_structure
 from monailabel_app.studies.volumes import read_grid
+from rep3d.data.regions import IGNORE
 from rep3d.interactive.cubes import MIN_VOXELS
 from rep3d.io.geometry import agreement_problem
 
@@ -38,11 +39,17 @@ def find_labelled(
             image = datastore.image(image_id)
             if bundle.takes_prompts:
                 _check_size(largest_structure(datastore, image_id, image, label, info))
+                unjudged = _unjudged_ids(info, served)
+                if unjudged and not unjudged.isdisjoint(label_ids(datastore, image_id, image, label, info)):
+                    raise RequestError(400, "its label has voxels that nobody has judged")
             elif "model" not in info:
                 _check_ids(bundle, served, label_ids(datastore, image_id, image, label, info))
             elif info["model"] != bundle.name:
                 continue
-            problem = agreement_problem(read_grid(label), read_grid(image))  # a series may have grown since
+            grid = read_grid(image)
+            if grid.channels != bundle.channels:
+                raise RequestError(400, f"it has {grid.channels} channel(s), expected {bundle.channels}")
+            problem = agreement_problem(read_grid(label), grid)  # a series may have grown since
             if problem:
                 raise RequestError(400, f"its label's {problem}")
             items[image_id] = {"image": str(image), "label": str(label)}
@@ -61,6 +68,12 @@ def describe(left_out: Mapping[str, str]) -> str:
 def _check_size(voxels: int) -> None:
     if voxels < MIN_VOXELS:
         raise RequestError(400, f"its label has no structure of at least {MIN_VOXELS} voxels")
+
+
+def _unjudged_ids(info: Mapping[str, Any], served: Sequence[Bundle]) -> set[int]:
+    """The ids of voxels that nobody has judged; of a label that was put there by hand, those of all bundles."""
+    named = [info["label_names"]] if "label_names" in info else [bundle.labels for bundle in served]
+    return {labels[IGNORE] for labels in named if IGNORE in labels}
 
 
 def _check_ids(bundle: Bundle, served: Sequence[Bundle], ids: Sequence[int]) -> None:
