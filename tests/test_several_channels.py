@@ -181,9 +181,17 @@ def test_it_trains_scores_and_segments(layout, tmp_path):
             run(made.folder, INFERENCE, scans, out)
         assert re.match(r"1 of 3 case\(s\) .*\n.*c1_0001.nii.gz: no such file", str(root_cause(raised.value)))
         scans = scans / "c0_0001.nii.gz"
-    run(made.folder, INFERENCE, scans, out)
+    run(made.folder, INFERENCE, scans, out, preview=True)
     written = nib.load(out / "eval/c0_seg.nii.gz")
     assert written.shape == SHAPE and np.allclose(written.affine, AFFINE)
+    assert (out / "eval/c0_seg.png").read_bytes().startswith(b"\x89PNG")
+    first = (out / "eval/c0_seg.nii.gz").stat().st_mtime_ns
+    run(made.folder, INFERENCE, scans, out, preview=True)
+    assert (out / "eval/c0_seg.nii.gz").stat().st_mtime_ns == first
+    if layout is in_one_each:
+        scans.touch()  # the second channel
+        run(made.folder, INFERENCE, scans, out, preview=True)
+        assert (out / "eval/c0_seg.nii.gz").stat().st_mtime_ns > first
 
 
 def test_prepare_links_all_channels(tmp_path):

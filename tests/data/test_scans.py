@@ -40,6 +40,21 @@ def test_files_of_a_folder(scans):
     assert cases(scans) == {"a": str(scans / "a.nii.gz"), "b": str(scans / "b.nrrd")}
 
 
+def test_scans_of_several_channels(tmp_path):
+    """A case of which a channel is missing is one all the same: it is named when it is read."""
+    for name in ("a_T1w", "a_FLAIR", "b_0001", "c"):
+        write_nifti(tmp_path / f"{name}.nii.gz")
+    write_marked(np.ones((3, 4, 5), np.uint8), plain_geometry((3, 4, 5), np.eye(4)), tmp_path / "a_seg.nii.gz")
+    found = {item["case"]: item["image"] for item in list_scans(tmp_path, ["T1w", "FLAIR"])}
+    assert found == {
+        "a": [str(tmp_path / f"a_{name}.nii.gz") for name in ("T1w", "FLAIR")],
+        "b": [str(tmp_path / f"b_000{number}.nii.gz") for number in range(2)],
+        "c": str(tmp_path / "c.nii.gz"),
+    }
+    alone = list_scans(tmp_path / "a_FLAIR.nii.gz", ["T1w", "FLAIR"])
+    assert [(item["case"], item["image"]) for item in alone] == [("a", found["a"])]
+
+
 @dicom
 def test_series_below_a_folder(scans, caplog):
     from dicom_helpers import write_series

@@ -1,15 +1,19 @@
 """The app serves a bundle of several channels from studies that hold files of four dimensions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from bundle_helpers import small_network
-from channel_helpers import NAMES, SHAPE, case, in_one_file, make, save
+from channel_helpers import AFFINE, NAMES, SHAPE, case, in_one_file, make, save
+from prompt_helpers import prompt_bundle
 
 from monailabel_app.bundles import read_bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.models.inference import serve_bundles
 from monailabel_app.models.retraining.dataset import write_dataset
+from monailabel_app.models.retraining.labels import find_labelled
 from monailabel_app.models.uncertainty import score_image
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.submission import submit_label
@@ -61,3 +65,27 @@ def test_a_submitted_label_trains(bundle, studies, tmp_path):
     folder.mkdir()
     write_dataset(bundle, {"both": item}, 0.2, folder, tmp_path / "digests.json")
     check_datalist(load_datalist(folder, "training"), 2, channel_names=NAMES)
+
+
+def test_who_does_not_learn_from_what(bundle, studies, tmp_path):
+    """A network learns in images of its channels; `interactive` from no label with voxels that nobody judged, also from
+    those that were put there by hand: to it they were a structure."""
+    prompted = read_bundle(prompt_bundle(tmp_path / "prompts"), prompts=True)
+    served = replace(bundle, labels={"organ": 1, "ignore": 2})
+    whole = case(7)[0]
+    half = np.where(np.arange(SHAPE[2]) < 5, whole, 2).astype(np.uint8)
+
+    def found(by, label, *images):
+        for image in images:
+            save(tmp_path / "label.nii.gz", label)
+            submit_label(studies, {bundle.name: served}, image, tmp_path / "label.nii.gz", "final", {}, uploaded=False)
+        items, left_out = find_labelled(by, [served], studies)
+        return list(items), left_out
+
+    assert found(bundle, half, "both", "one") == (["both"], {"one": "it has 1 channel(s), expected 2"})
+    unjudged = "its label has voxels that nobody has judged"
+    assert found(prompted, half) == ([], {"both": unjudged, "one": unjudged})
+    assert found(prompted, whole, "both", "one") == (["one"], {"both": "it has 2 channel(s), expected 1"})
+    save(studies.root / "third.nii.gz", case(8)[1][..., 0])
+    save(studies.root / "labels/final/third.nii.gz", half, AFFINE)
+    assert found(prompted, whole)[1]["third"] == unjudged

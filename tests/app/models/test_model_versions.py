@@ -21,6 +21,8 @@ from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.uploads import serve_upload
 from monailabel_app.models.versions import add_version, keep_serving, list_versions, serve_version
 from rep3d import reparameterize
+from rep3d.files import read_json
+from rep3d.shipped import settings_beside
 from rep3d.training.checkpoints import read_weights
 
 MODEL = "msd_hippocampus"
@@ -63,6 +65,21 @@ def test_an_upload_serves(bundle, network, tmp_path):
     assert sent.keys() == serving.keys() and all(torch.equal(sent[name], serving[name]) for name in sent)
     serve_version(bundle, 1)
     assert bundle.weights.read_bytes() == before
+
+
+def test_what_a_training_was_told_serves_with_its_weights(bundle, network, tmp_path):
+    """Trained on the command line with other settings, replaced in the app, rolled back."""
+    told = settings_beside(bundle.own_weights)
+    bundle.own_weights.parent.mkdir(exist_ok=True)
+    bundle.own_weights.write_bytes(voting_for(network, 1))
+    told.write_text('{"spacing": [2.0, 2.0, 2.0]}', encoding="utf-8")
+    (tmp_path / "new.pt").write_bytes(voting_for(network, 2))
+    keep_serving(bundle)
+    number = add_version(bundle, tmp_path / "new.pt", {"user": "ann"})
+    serve_version(bundle, number)
+    assert not told.exists()
+    serve_version(bundle, number - 1)
+    assert read_json(told) == {"spacing": [2.0, 2.0, 2.0]}
 
 
 def test_first_weights_of_a_model(tmp_path):
