@@ -14,8 +14,10 @@ from rep3d.networks.weights import check_finite
 from rep3d.shipped import SHIPPED
 from rep3d.training.checkpoints import load_weights, read_weights, save_whole
 
+OUTPUT_BIAS = "out.conv.conv.bias"  # of MONAI's UnetOutBlock in our networks
 
-def ship_weights(bundle: str | os.PathLike, weights: str | os.PathLike) -> dict[str, Any]:
+
+def ship_weights(bundle: str | os.PathLike, weights: str | os.PathLike, logit_shift: float = 0.0) -> dict[str, Any]:
     """Write a bundle's `models/model.pt`, and return the `file_facts` of it.
 
     Its parameters are in half precision; every loader copies them into a network's float32. What else a state dict
@@ -25,10 +27,13 @@ def ship_weights(bundle: str | os.PathLike, weights: str | os.PathLike) -> dict[
     Args:
         bundle: the bundle's folder.
         weights: a `model.pt` of its network.
+        logit_shift: is added to the one logit of such a network. One above 0 makes the structure larger: Dice is best
+            from a probability below one half on where answers are uncertain.
 
     Raises:
         FileNotFoundError: no bundle or no weights there.
-        ValueError: the weights are of another network, or one is too large for half precision.
+        ValueError: the weights are of another network, or one is too large for half precision; a shift for a network
+            of several logits.
     """
     shipped, config = Path(bundle) / SHIPPED, Path(bundle) / "configs/inference.json"
     if not config.is_file():
@@ -37,6 +42,10 @@ def ship_weights(bundle: str | os.PathLike, weights: str | os.PathLike) -> dict[
     parser.read_config(config)
     network = load_weights(parser.get_parsed_content("network_def"), weights)
     content: Any = read_weights(weights)  # changed in place, which keeps its metadata
+    if logit_shift:
+        if content[OUTPUT_BIAS].numel() != 1:
+            raise ValueError(f"logit_shift is {logit_shift}, expected 0 for {len(content[OUTPUT_BIAS])} logits")
+        content[OUTPUT_BIAS] += logit_shift
     for name, _ in network.named_parameters():
         content[name] = content[name].half()
     check_finite(content, f"{weights} in half precision")

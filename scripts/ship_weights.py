@@ -23,13 +23,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @SetParseFn(str, "bundle", "weights", "scores", "root")  # a folder may be called 2024_01_05
-def main(bundle: str, weights: str = "", scores: str = "", root: str | Path = ROOT) -> None:
+def main(bundle: str, weights: str = "", scores: str = "", logit_shift: float = 0.0, root: str | Path = ROOT) -> None:
     """Update configs/weights/BUNDLE.json, which `make render` takes to the bundle.
 
     Args:
         bundle: its name.
         weights: a model.pt of its training.
         scores: the folder of its evaluation.
+        logit_shift: with weights: is added to the network's one logit, see rep3d.shipping.
         root: the folder that holds configs and bundles.
     """
     if not weights and not scores:
@@ -37,7 +38,7 @@ def main(bundle: str, weights: str = "", scores: str = "", root: str | Path = RO
     path = Path(root) / "configs/weights" / f"{bundle}.json"
     facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if weights:
-        facts |= ship_weights(Path(root) / "bundles" / bundle, weights)
+        facts |= ship_weights(Path(root) / "bundles" / bundle, weights, logit_shift)
     if scores:
         cases = read_scores(scores)
         labels = next(iter(cases.values()))

@@ -68,6 +68,23 @@ def test_mask_lies_on_the_scan(scan, caplog):
     assert "working grid of 32 voxels" in caplog.text
 
 
+def test_background_corrects_what_foreground_found(scan):
+    """As the simulated user of a training gives it: to networks, a negative prompt without a mask means nothing."""
+    asked = []
+
+    class Seen(AlikeNetwork):
+        def forward(self, channels: torch.Tensor) -> torch.Tensor:
+            asked.append(channels[0].amax((1, 2, 3)) > 0)
+            return super().forward(channels)
+
+    background = [[2, 2, 1]]
+    correct_scan(
+        Seen(), SimpleInferer(), scan, scan.parent / "eval", foreground=[list(CENTRE)], background=background, size=32
+    )
+    _, masks, _, negatives, _ = torch.stack(asked).T
+    assert not negatives[0] and negatives[-1] and not (negatives & ~masks).any()
+
+
 def test_positions_of_slicer(scan, tmp_path):
     by_voxel = voxels_of(segment(scan, foreground=[list(CENTRE)]))
     ras = nib.affines.apply_affine(AFFINE, CENTRE).tolist()

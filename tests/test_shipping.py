@@ -86,7 +86,21 @@ def test_too_large_for_half_precision(value, bundle, shipped, tmp_path):
     assert shipped.read_bytes() == before
 
 
+def test_a_shift_of_the_logit(tmp_path):
+    folder = small_bundle(tmp_path / "bundles", "interactive", weights=False)
+    network = small_network(folder)
+    torch.save(network.state_dict(), tmp_path / "trained.pt")
+    ship_weights(folder, tmp_path / "trained.pt", logit_shift=0.3)
+    shifted, x = small_network(folder), torch.randn(1, 5, 32, 32, 32)
+    shifted.load_state_dict(read_weights(folder / "models/model.pt"))
+    with torch.no_grad():
+        difference = shifted.eval()(x) - network.eval()(x)
+    torch.testing.assert_close(difference, torch.full_like(difference, 0.3), atol=0.02, rtol=0)
+
+
 def test_wrong_arguments(bundle, tmp_path):
+    with pytest.raises(ValueError, match="logit_shift is 0.3, expected 0 for"):
+        ship_weights(bundle, tmp_path / "trained.pt", logit_shift=0.3)
     torch.save({"x": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="other.pt: the weights are of another network"):
         ship_weights(bundle, tmp_path / "other.pt")

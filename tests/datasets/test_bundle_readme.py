@@ -80,6 +80,7 @@ def test_a_data_set_without_folds():
 
 
 def test_a_variant_has_a_readme_of_its_own(copy):
-    text = rendered(copy, "datasets/interactive", lambda c: c["common"].update(patch_size=[80] * 3), "interactive")
-    assert "a working grid of 80x80x80\n" in text and "depthwise convolutions" in text and "--foreground" in text
+    text = rendered(copy, "datasets/interactive", lambda c: c["train"].update(patch_size=[80] * 3), "interactive")
+    assert "64x64x64 voxels (80x80x80 in training)" in text
+    assert "depthwise convolutions" in text and "--foreground" in text
     assert "refine.json" not in text
