@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
