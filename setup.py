@@ -7,8 +7,8 @@ from setuptools import find_namespace_packages, find_packages, setup
 CONFIGS = ["configs", *(f"configs.{name}" for name in find_namespace_packages("configs"))]
 BUNDLES = [f"bundles.{path.parents[1].name}" for path in Path("bundles").glob("*/configs/metadata.json")]
 MODELS = [f"{name}.models" for name in BUNDLES if Path(*name.split("."), "models").is_dir()]
-# Of models what ships, see .gitignore; a checkout may hold weights of somebody's own.
-SHIPPED = {"bundles.msd_hippocampus.models": ["NOTICE", "model.pt"]}
+# Of models what ships; a checkout may hold weights of somebody's own.
+SHIPPED = {f"bundles.{path.stem}.models": ["NOTICE", "model.pt"] for path in Path("configs/weights").glob("*.json")}
 FILES = {
     **{name: ["*"] for name in CONFIGS},
     **{name: ["LICENSE"] for name in ["bundles", *BUNDLES]},

@@ -154,7 +154,7 @@ def test_metadata(bundle):
     assert metadata["version"] in metadata["changelog"]
     for tensor in (image_format(bundle), metadata["network_data_format"]["outputs"]["pred"]):
         assert list(tensor["channel_def"]) == [str(i) for i in range(tensor["num_channels"])]
-    assert image_format(bundle)["spatial_shape"] == read(bundle, "train")["patch_size"]
+    assert image_format(bundle)["spatial_shape"] == read(bundle, "inference")["patch_size"]
 
 
 @each_automatic

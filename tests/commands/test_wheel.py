@@ -21,7 +21,7 @@ USE = """
 import sys
 from rep3d import commands, installed
 print(commands.__file__)
-for words in (["bundles"], ["bundles", "kits"]):
+for words in (["bundles"], ["bundles", "kits"], ["bundles", "interactive"]):
     sys.argv = ["rep3d", *words]
     commands.main()
 """
@@ -44,6 +44,12 @@ def checkout(tmp_path_factory):
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("models", "eval", "__pycache__"))
         else:
             shutil.copy(ROOT / name, copy)
+    for facts in (ROOT / "configs/weights").glob("*.json"):
+        shutil.copytree(
+            ROOT / f"bundles/{facts.stem}/models",
+            copy / f"bundles/{facts.stem}/models",
+            ignore=shutil.ignore_patterns("trained"),
+        )
     (copy / "bundles/kits/models").mkdir()
     (copy / "bundles/kits/models/model.pt").write_text("somebody's own")
     return copy
@@ -80,8 +86,8 @@ def test_the_wheel(install, tmp_path):
     printed = python("-c", USE + LICENCE, cwd=tmp_path / "empty", PYTHONPATH=str(packages))
     assert printed.startswith(str(packages)) and "| kits |" in printed
     assert printed.endswith((ROOT / "LICENSE").read_text() + "\n")
-    written, committed = tmp_path / "empty/bundles/kits/configs", ROOT / "bundles/kits/configs"
-    assert (written / "train.json").read_text() == (committed / "train.json").read_text()
+    for path in ("kits/configs/train.json", "interactive/models/model.pt", "interactive/models/NOTICE"):
+        assert (tmp_path / "empty/bundles" / path).read_bytes() == (ROOT / "bundles" / path).read_bytes()
 
 
 def test_an_editable_install(install, checkout, tmp_path):
