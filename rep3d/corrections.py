@@ -83,24 +83,18 @@ def correct_scan(
     started = time.perf_counter()
     spacing = _spacing(geometry)
     scan = torch.from_numpy(voxels)
-    mask, given = masks[0], 0
     with torch.inference_mode():
-        for positive in (True, False):  # a network learns negative prompts as corrections of what was found
-            new = sum(prompt.positive == positive for prompt in prompts)
-            if new:
-                given += new
-                answer = correct(
-                    lambda channels: inferer(channels.to(device), network),
-                    scan,
-                    spacing,
-                    prompts[:given],
-                    new=new,
-                    previous=mask,
-                    taken=masks[1],
-                    size=size,
-                    tiles=sys.maxsize,
-                )
-                mask = answer.mask
+        answer = correct(
+            lambda channels: inferer(channels.to(device), network),
+            scan,
+            spacing,
+            prompts,
+            new=len(prompts),
+            previous=masks[0],
+            taken=masks[1],
+            size=size,
+            tiles=sys.maxsize,
+        )
     _tell(answer, spacing, time.perf_counter() - started)
     target = Path(output_dir) / f"{_name(path)}_seg.nii.gz"
     target.parent.mkdir(parents=True, exist_ok=True)

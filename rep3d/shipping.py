@@ -32,8 +32,8 @@ def ship_weights(bundle: str | os.PathLike, weights: str | os.PathLike, logit_sh
 
     Raises:
         FileNotFoundError: no bundle or no weights there.
-        ValueError: the weights are of another network, or one is too large for half precision; a shift for a network
-            of several logits.
+        ValueError: the weights are of another network, or one is too large for half precision; a shift of what is not
+            one logit.
     """
     shipped, config = Path(bundle) / SHIPPED, Path(bundle) / "configs/inference.json"
     if not config.is_file():
@@ -43,8 +43,8 @@ def ship_weights(bundle: str | os.PathLike, weights: str | os.PathLike, logit_sh
     network = load_weights(parser.get_parsed_content("network_def"), weights)
     content: Any = read_weights(weights)  # changed in place, which keeps its metadata
     if logit_shift:
-        if content[OUTPUT_BIAS].numel() != 1:
-            raise ValueError(f"logit_shift is {logit_shift}, expected 0 for {len(content[OUTPUT_BIAS])} logits")
+        if OUTPUT_BIAS not in content or content[OUTPUT_BIAS].numel() != 1:
+            raise ValueError(f"logit_shift is {logit_shift}, expected 0: {weights} has no {OUTPUT_BIAS} of one logit")
         content[OUTPUT_BIAS] += logit_shift
     for name, _ in network.named_parameters():
         content[name] = content[name].half()

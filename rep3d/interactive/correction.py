@@ -260,10 +260,15 @@ def _look(
     """The working grid that holds the whole change, on it the mask and the region that may change, and the logits."""
     crop = _crop(grid, prompts[-new:])
     centre = _middle(*_joint_bounds(prompts[-new:]))
+    positive = [prompt for prompt in prompts if prompt.positive]
+    mixed = len({prompt.positive for prompt in prompts[-new:]}) > 1
     while True:
         before = resample(previous, scan, grid) >= 0.5
         locked = resample(taken, scan, grid) >= 0.5
-        logits = _answer(network, _channels(image, scan, grid, before, prompts, locked))
+        shown = before
+        if mixed and not before.any():  # a network learns negative prompts as corrections of what the others show
+            shown = (_answer(network, _channels(image, scan, grid, before, positive, locked)) > 0) & ~locked
+        logits = _answer(network, _channels(image, scan, grid, shown, prompts, locked))
         after = (logits > 0) & covered(scan, grid) & ~locked
         region = _reached(after != before, grid, crop)
         spacing, coarsest = grid.spacing[0], _coarsest(scan, grid.shape[0])
