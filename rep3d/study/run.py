@@ -167,7 +167,7 @@ class BundleProcess:
         status = read_status(self.status_file) if self.status_file else None
         if status is not None and status.state == "failed":
             return f": {status.reason}"
-        return f": {_last_line(self.log)}" if self.log else ", see above"
+        return f": {last_line(self.log)}" if self.log else ", see above"
 
 
 def run_process(run: BundleRun) -> None:
@@ -183,7 +183,7 @@ def run_process(run: BundleRun) -> None:
         process.stop()
 
 
-def _last_line(log: Path) -> str:
+def last_line(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LOG_BYTES))
         text = file.read().decode("utf-8", errors="replace")

@@ -1,0 +1,135 @@
+"""Programs of both systems: run with a log, timed, and stopped with all that they have started; Linux and macOS."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rep3d.files import read_json, write_json
+from rep3d.study.run import RunFailed, last_line
+
+NNUNET = "nnunetv2==2.8.1"
+PROGRAM = Path(__file__).with_name("program.py")
+VERSIONS = "from importlib.metadata import version; print(version('nnunetv2'), version('torch'))"
+
+
+def run_logged(words: Sequence[object], log: Path, environment: Mapping[str, str] | None = None) -> float:
+    """Run a program to its end; the seconds that it took.
+
+    Args:
+        words: the program and its arguments.
+        log: takes all that it prints, after what stands there.
+        environment: variables beside those of this process.
+
+    Raises:
+        RunFailed: it failed; the message has the last line that it printed.
+    """
+    command = [str(word) for word in words]
+    began = time.monotonic()
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,  # a group, with the processes that it starts in turn
+        )
+    try:
+        status = process.wait()
+    finally:
+        with suppress(ProcessLookupError):  # nobody is left
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+    if status != 0:
+        raise RunFailed(f"{' '.join(command)} failed: {last_line(log)} (all of it stands in {log})")
+    return time.monotonic() - began
+
+
+@dataclass(frozen=True)
+class NnUNet:
+    """nnU-Net in an environment of its own.
+
+    Args:
+        python: of that environment.
+        version: of nnU-Net.
+        torch: version there.
+    """
+
+    python: Path
+    version: str
+    torch: str
+
+    def run(self, words: Sequence[object], log: Path, folder: Path, results: Path, workers: int | None = None) -> float:
+        """Run its Python.
+
+        Args:
+            words: the arguments.
+            log: as of `run_logged`.
+            folder: holds its raw and its preprocessed data.
+            results: its trainings.
+            workers: processes that augment; None: as many as nnU-Net likes.
+        """
+        places = {
+            "nnUNet_raw": folder / "nnUNet_raw",
+            "nnUNet_preprocessed": folder / "nnUNet_preprocessed",
+            "nnUNet_results": results,
+        }
+        environment = {name: str(path.resolve()) for name, path in places.items()}
+        if workers is not None:
+            environment["nnUNet_n_proc_DA"] = str(workers)
+        return run_logged([self.python, *words], log, environment)
+
+    def call(
+        self, command: str, settings: Mapping[str, Any], cell: Path, folder: Path, workers: int | None = None
+    ) -> tuple[dict[str, Any], float]:
+        """Run a command of `program.py`; what it found, and the seconds of the process.
+
+        Args:
+            command: measure, train or predict.
+            settings: its arguments.
+            cell: receives settings, result and log, and the trainings of this command.
+            folder: as of `run`.
+            workers: likewise.
+        """
+        told, found = cell / f"{command}_settings.json", cell / f"{command}.json"
+        found.unlink(missing_ok=True)
+        write_json(told, settings)
+        results = cell / "nnUNet_results" / command  # apart: the end of any training removes what another resumes from
+        seconds = self.run([PROGRAM, command, told, found], cell / "log.txt", folder, results, workers)
+        return read_json(found), seconds
+
+
+def find_nnunet(python: Path) -> NnUNet:
+    """nnU-Net by the Python of its environment.
+
+    Raises:
+        ValueError: it cannot be run, or has no nnU-Net.
+    """
+    try:
+        told = subprocess.run([python, "-c", VERSIONS], check=True, capture_output=True, text=True).stdout
+        return NnUNet(python, *told.split())
+    except (OSError, subprocess.CalledProcessError, TypeError):
+        raise ValueError(f"nnunet_python is {str(python)!r}, expected a Python that has {NNUNET}") from None
+
+
+def install_nnunet(folder: Path) -> NnUNet:
+    """nnU-Net in a virtual environment, which is made where it is missing, with the version of torch that runs here."""
+    python = folder / "bin/python"
+    with suppress(ValueError):
+        return find_nnunet(python)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "install.txt"
+    run_logged([sys.executable, "-m", "venv", folder], log)
+    # At once: its other requirements must fit that torch.
+    run_logged([python, "-m", "pip", "install", NNUNET, f"torch=={torch.__version__.partition('+')[0]}"], log)
+    return find_nnunet(python)

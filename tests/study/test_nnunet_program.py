@@ -1,0 +1,106 @@
+"""What runs in nnU-Net's environment, with a trainer that counts."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rep3d.study.nnunet import programs
+
+
+class Trainer:
+    """The doors of `nnUNetTrainer` that the program uses."""
+
+    def __init__(self, folder):
+        self.output_folder_base, self.output_folder = str(folder), str(folder / "fold_0")
+        self.num_epochs, self.num_iterations_per_epoch, self.current_epoch = 1000, 250, 0
+        self.steps, self.ended, self.dataloader_train = [], False, iter(lambda: "batch", None)
+        Path(self.output_folder).mkdir(exist_ok=True)
+
+    def on_train_start(self):
+        self.steps.clear()
+
+    def on_epoch_start(self):
+        pass
+
+    def on_train_epoch_start(self):
+        self.rate = (1 - self.current_epoch / self.num_epochs) ** 0.9  # as nnU-Net's schedule
+
+    def train_step(self, batch):
+        if self.current_epoch == getattr(self, "breaks_at", None):
+            raise KeyboardInterrupt
+        self.steps.append(self.rate)
+        return {"loss": 1.0}
+
+    def on_train_epoch_end(self, outputs):
+        assert len(outputs) == 1
+
+    def on_train_end(self):
+        self.ended = True
+
+    def save_checkpoint(self, path):
+        Path(path).write_text(str(self.current_epoch + 1))
+
+    def load_checkpoint(self, path):
+        self.current_epoch = int(Path(path).read_text())
+
+
+@pytest.fixture
+def program(monkeypatch, tmp_path):
+    predicting, training = ModuleType("predicting"), ModuleType("training")
+    made = []
+
+    def get_trainer(dataset, configuration, fold, device, continue_training=False):
+        assert (dataset, configuration, fold) == ("Dataset001_x", "3d_fullres", 0)
+        made.append(Trainer(tmp_path))
+        return made[-1]
+
+    predicting.nnUNetPredictor, training.get_trainer_from_args = object, get_trainer
+    monkeypatch.setitem(sys.modules, "nnunetv2.inference.predict_from_raw_data", predicting)
+    monkeypatch.setitem(sys.modules, "nnunetv2.run.run_training", training)
+    for name in ("nnunetv2", "nnunetv2.inference", "nnunetv2.run"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    spec = importlib.util.spec_from_file_location("nnunet_program", programs.PROGRAM)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.made, module.make = made, get_trainer
+    return module
+
+
+def test_the_learning_rate_reaches_its_end(program):
+    program.train("Dataset001_x", 40, resume=False)
+    (trainer,) = program.made
+    assert trainer.ended and len(trainer.steps) == 40
+    assert trainer.steps[0] == 1 and trainer.steps[-1] == pytest.approx((1 / 40) ** 0.9)
+    assert trainer.steps == sorted(trainer.steps, reverse=True)
+
+
+def test_an_interrupted_training_goes_on(program, monkeypatch, tmp_path):
+    monkeypatch.setattr(Trainer, "breaks_at", 60, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        program.train("Dataset001_x", 100, resume=True)
+    monkeypatch.delattr(Trainer, "breaks_at")
+    program.train("Dataset001_x", 100, resume=True)
+    first, second = program.made
+    assert len(first.steps) == 60 and len(second.steps) == 50  # from the last checkpoint, of step 50
+    assert second.steps[0] == pytest.approx(0.5**0.9)
+    program.train("Dataset001_x", 100, resume=False)
+    assert len(program.made[-1].steps) == 100
+
+
+def test_steps_are_timed_without_the_first(program, monkeypatch):
+    clock = iter([100.0, 101.0, 102.0, *(102.0 + 2 * i for i in range(1, 11))])
+    monkeypatch.setattr(program.time, "perf_counter", lambda: next(clock))
+    assert program.measure("Dataset001_x") == {"seconds_per_step": 2.0}
+    assert program.made[0].disable_checkpointing
+
+
+def test_settings_and_result_are_files(program, monkeypatch, tmp_path):
+    (tmp_path / "told.json").write_text(json.dumps({"dataset": "Dataset001_x", "steps": 2, "resume": False}))
+    words = ["program.py", "train", str(tmp_path / "told.json"), str(tmp_path / "found.json")]
+    monkeypatch.setattr(sys, "argv", words)
+    program.main()
+    assert json.loads((tmp_path / "found.json").read_text()) == {"model": str(tmp_path)}
