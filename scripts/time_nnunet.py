@@ -10,7 +10,7 @@ from pathlib import Path
 from fire.decorators import SetParseFn
 
 from rep3d.console.commands import run_command
-from rep3d.study.nnunet.programs import find_nnunet, install_nnunet
+from rep3d.study.nnunet.environment import find_nnunet, install_nnunet
 from rep3d.study.nnunet.timing import time_scan
 
 

@@ -10,10 +10,11 @@ import compare_nnunet
 import nibabel as nib
 import numpy as np
 import pytest
+import time_nnunet
 
 from rep3d.study.nnunet import cells
 from rep3d.study.nnunet.folds import DATASET, Fold, Split, fitting_patch
-from rep3d.study.nnunet.programs import run_logged
+from rep3d.study.nnunet.environment import run_logged
 from rep3d.study.run import RunFailed
 
 FAKE = """
@@ -52,6 +53,8 @@ elif words[0] != "rep3d":
         found["seconds_per_step"] = {"0": 3.0, "1": 1.5, "2": 2.0}[os.environ["nnUNet_n_proc_DA"]]
     elif command == "train":
         found["model"] = "weights"
+    elif command == "time_windows":
+        found = {"plain": 1.5, "mirrored": 12.0, "windows": 40, "patch_size": [96, 160, 160]}
     else:
         output, images = Path(settings["output"]), Path(settings["images"])
         output.mkdir()
@@ -128,9 +131,9 @@ def test_equal_time(comparison, capsys):
     text = capsys.readouterr().out
     assert "## Atrium, 30 minutes, fold(s) 0 of 2" in text and "dice of 5 common case(s)" in text
     assert "| rep3d | 1.000 | 1.000 |" in text and "rep3d - nnunet, mean of the cases' differences: +0." in text
-    assert (comparison.output / "Atrium_2_30_minutes.png").stat().st_size > 1000
+    assert (comparison.output / "Atrium_2_folds_30_minutes.png").stat().st_size > 1000
     rows = list(csv.DictReader((comparison.output / "cases.csv").open()))
-    assert len(rows) == 10 and {row["dice"] for row in rows if row["system"] == "rep3d"} == {"1"}
+    assert len(rows) == 10 and {float(row["dice"]) for row in rows if row["system"] == "rep3d"} == {1}
 
 
 def test_both_train_on_the_same_cases_and_see_none_that_is_held_out(comparison):
@@ -165,7 +168,7 @@ def test_equal_steps(comparison):
     trainings = [comparison.read(f"120_steps/{system}/cell.json")["training"] for system in ("nnunet", "rep3d")]
     assert [training["steps"] for training in trainings] == [120, 120]
     assert [training["batch_size"] for training in trainings] == [3, 3]
-    assert trainings[0]["patch_size"] == [16, 20, 24]
+    assert trainings[0]["patch_size"] == [24, 20, 16]  # along R, A, S
 
 
 @pytest.mark.parametrize(("budget", "begun"), [({"minutes": 30}, MEASURED), ({"steps": 100}, [])])
@@ -181,6 +184,7 @@ def test_after_an_interruption(comparison, budget, begun):
     comparison.broken.write_text("predict")
     with pytest.raises(RunFailed, match="out of memory"):
         comparison.run(**budget, systems="nnunet")
+    assert [comparison._name(words) for words in comparison.calls] == [*begun, "train", "predict"]
     in_parts = not begun
     assert (json.loads((folder / "trained.json").read_text())["seconds"] is None) is in_parts
     assert (folder / "nnUNet_results/train/fold_0").exists() is in_parts
@@ -189,21 +193,15 @@ def test_after_an_interruption(comparison, budget, begun):
 
 
 def test_a_label_map_on_another_grid(comparison):
-    comparison.broken.write_text("predict")
-    with pytest.raises(RunFailed):
-        comparison.run(minutes=30, systems="rep3d")
-    comparison.broken.unlink()
-    truth = next((comparison.output / f"Atrium_fold0of2/nnUNet_raw/{DATASET}/labelsTs").iterdir())
-    voxels = nib.load(truth).get_fdata().astype(np.uint8)
-    truth.unlink()
-    nib.save(nib.Nifti1Image(voxels, np.diag([2, 2, 2, 1.0])), truth)  # the fake copies it, and so it agrees
     comparison.run(minutes=30, systems="rep3d")
-    (comparison.cell("30_minutes", "rep3d") / "cell.json").unlink()
-    folder = comparison.cell("30_minutes", "rep3d") / "predictions"
-    nib.save(nib.Nifti1Image(voxels, np.eye(4)), folder / truth.name.replace(".nii.gz", "_seg.nii.gz"))
     split = Split(**comparison.read("split.json"))
     fold = Fold("Atrium", 0, 2, comparison.output / "Atrium_fold0of2", split)
-    with pytest.raises(ValueError, match=r"_seg.nii.gz: .*labelsTs"):
+    folder = comparison.cell("30_minutes", "rep3d") / "predictions"
+    path = folder / f"{split.test[-1]}_seg.nii.gz"
+    moved = nib.Nifti1Image(nib.load(path).get_fdata(), np.diag([2, 2, 2, 1.0]))
+    path.unlink()
+    nib.save(moved, path)
+    with pytest.raises(ValueError, match=rf"{path.name}: .*labelsTs/{split.test[-1]}.nii.gz"):
         cells._scores(fold, folder, "_seg.nii.gz")
 
 
@@ -232,6 +230,17 @@ def test_what_is_refused(comparison, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         compare_nnunet.main(str(tmp_path / "Atrium"), str(tmp_path / "output"), **options)
     assert not list((tmp_path / "output").glob("*/*_minutes"))
+
+
+def test_the_time_of_a_scan(comparison, tmp_path, capsys):
+    options = {"nnunet_python": str(tmp_path / "fake/python"), "windows": 2}
+    for _ in range(2):
+        time_nnunet.main(str(tmp_path / "Atrium"), str(tmp_path / "timed"), **options)
+    text = capsys.readouterr().out
+    assert "windows of 96x160x160 voxels, of which 2 were timed" in text
+    assert "| off | 1.50 | 40 | 1.0 |" in text and "| on | 12.00 | 40 | 8.0 |" in text
+    planned = [line for line in (tmp_path / "fake/calls.txt").read_text().splitlines() if line.startswith("-m")]
+    assert len(planned) == 1 and planned[0].endswith("--no_pp")
 
 
 def test_the_least_patch_that_holds_theirs():

@@ -4,11 +4,11 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from rep3d.study.nnunet import programs
+from rep3d.study.nnunet import environment
 
 
 class Trainer:
@@ -50,7 +50,7 @@ class Trainer:
 
 @pytest.fixture
 def program(monkeypatch, tmp_path):
-    predicting, training = ModuleType("predicting"), ModuleType("training")
+    predicting, training, padding = map(ModuleType, ("predicting", "training", "padding"))
     made = []
 
     def get_trainer(dataset, configuration, fold, device, continue_training=False):
@@ -58,15 +58,16 @@ def program(monkeypatch, tmp_path):
         made.append(Trainer(tmp_path))
         return made[-1]
 
-    predicting.nnUNetPredictor, training.get_trainer_from_args = object, get_trainer
+    predicting.nnUNetPredictor, training.get_trainer_from_args, padding.pad_nd_image = object, get_trainer, None
+    monkeypatch.setitem(sys.modules, "acvl_utils.cropping_and_padding.padding", padding)
     monkeypatch.setitem(sys.modules, "nnunetv2.inference.predict_from_raw_data", predicting)
     monkeypatch.setitem(sys.modules, "nnunetv2.run.run_training", training)
-    for name in ("nnunetv2", "nnunetv2.inference", "nnunetv2.run"):
+    for name in ("nnunetv2", "nnunetv2.inference", "nnunetv2.run", "acvl_utils", "acvl_utils.cropping_and_padding"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    spec = importlib.util.spec_from_file_location("nnunet_program", programs.PROGRAM)
+    spec = importlib.util.spec_from_file_location("nnunet_program", environment.PROGRAM)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.made, module.make = made, get_trainer
+    module.made = made
     return module
 
 
@@ -93,7 +94,7 @@ def test_an_interrupted_training_goes_on(program, monkeypatch, tmp_path):
 
 def test_steps_are_timed_without_the_first(program, monkeypatch):
     clock = iter([100.0, 101.0, 102.0, *(102.0 + 2 * i for i in range(1, 11))])
-    monkeypatch.setattr(program.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(program, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     assert program.measure("Dataset001_x") == {"seconds_per_step": 2.0}
     assert program.made[0].disable_checkpointing
 

@@ -22,7 +22,7 @@ from rep3d.files import read_json, read_record, write_json
 from rep3d.io.geometry import agreement_problem
 from rep3d.io.nifti import read_volume
 from rep3d.study.nnunet.folds import DATASET, Fold, fitting_patch, plan_and_preprocess
-from rep3d.study.nnunet.programs import NnUNet, run_logged
+from rep3d.study.nnunet.environment import NnUNet, run_logged
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ def run_cell(fold: Fold, budget: Budget, system: str, nnunet: NnUNet) -> Path:
         trained = train(fold, budget, folder, nnunet)
         write_json(folder / TRAINED, asdict(trained))
     logger.info("%s: predicting %d scan(s)", folder, len(fold.split.test))
+    shutil.rmtree(folder / "predictions", ignore_errors=True)  # or else they are timed in parts
     predict = _predict_nnunet if system == NNUNET else _predict_rep3d
     seconds = predict(fold, folder, trained, nnunet)
     write_scores(_scores(fold, folder / "predictions", PREDICTED[system]), folder)

@@ -22,7 +22,7 @@ from rep3d.datasets.planning import DIVISOR, FOLDS
 from rep3d.datasets.sources import Source, read_source
 from rep3d.files import read_json, read_record, write_json
 from rep3d.io.nifti import read_geometry
-from rep3d.study.nnunet.programs import NnUNet
+from rep3d.study.nnunet.environment import NnUNet
 
 DATASET = "Dataset001_compared"
 SPLIT = "split.json"

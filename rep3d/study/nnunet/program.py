@@ -139,7 +139,8 @@ def _train(trainer: Any, last: Path | None = None) -> list[float]:
 def main() -> None:
     """Run the command that was given."""
     command, settings, result = sys.argv[1:]
-    found = {"measure": measure, "train": train, "predict": predict}[command](**json.loads(Path(settings).read_text()))
+    functions = {one.__name__: one for one in (measure, train, predict, time_windows)}
+    found = functions[command](**json.loads(Path(settings).read_text()))
     part = Path(f"{result}.part")
     part.write_text(json.dumps(found))
     os.replace(part, result)

@@ -29,10 +29,15 @@ def summarize(output: Path) -> str:
     write_csv(output / "cells.csv", rows)
     write_csv(output / "cases.csv", [row for folder, cell in cells.items() for row in _case_rows(folder, cell)])
     parts = [markdown_table(rows[0], [row.values() for row in rows])]
-    parts += [_compared(group, output / f"{'_'.join(map(str, key))}.png") for key, group in groups.items()]
+    parts += [_compared(group, output / f"{_file_name(key)}.png") for key, group in groups.items()]
     text = "\n\n".join(part for part in parts if part)
     write_text(output / "comparison.md", text)
     return text
+
+
+def _file_name(key: tuple[str, int, str]) -> str:
+    dataset, folds, budget = key
+    return f"{dataset}_{folds}_folds_{budget}".replace(" ", "_")
 
 
 def _compared(group: Finished, picture: Path) -> str:

@@ -9,7 +9,7 @@ from rep3d.data.layouts import FILE, list_scans
 from rep3d.datasets.nnunet_raw import write_raw
 from rep3d.datasets.sources import read_source
 from rep3d.study.nnunet.folds import DATASET, run_planner
-from rep3d.study.nnunet.programs import NnUNet
+from rep3d.study.nnunet.environment import NnUNet
 
 
 def time_scan(source: Path, output: Path, nnunet: NnUNet, windows: int) -> str:

@@ -1,4 +1,7 @@
-"""Programs of both systems: run with a log, timed, and stopped with all that they have started; Linux and macOS."""
+"""nnU-Net's environment; and programs that run with a log, timed, and end with all that they have started.
+
+Linux and macOS.
+"""
 
 from __future__ import annotations
 
