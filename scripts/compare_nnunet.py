@@ -19,8 +19,8 @@ from monai.utils import ensure_tuple
 from rep3d.console.commands import run_command
 from rep3d.locks import FolderLocks
 from rep3d.study.nnunet.cells import MINUTES, STEPS, SYSTEMS, Budget, run_cell
-from rep3d.study.nnunet.folds import prepare_fold
 from rep3d.study.nnunet.environment import find_nnunet, install_nnunet
+from rep3d.study.nnunet.folds import prepare_fold
 from rep3d.study.nnunet.summary import summarize
 
 

@@ -13,8 +13,8 @@ import pytest
 import time_nnunet
 
 from rep3d.study.nnunet import cells
-from rep3d.study.nnunet.folds import DATASET, Fold, Split, fitting_patch
 from rep3d.study.nnunet.environment import run_logged
+from rep3d.study.nnunet.folds import DATASET, Fold, Split, fitting_patch
 from rep3d.study.run import RunFailed
 
 FAKE = """

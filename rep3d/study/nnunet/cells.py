@@ -21,8 +21,8 @@ from rep3d.evaluation.scores import score_regions, write_scores
 from rep3d.files import read_json, read_record, write_json
 from rep3d.io.geometry import agreement_problem
 from rep3d.io.nifti import read_volume
-from rep3d.study.nnunet.folds import DATASET, Fold, fitting_patch, plan_and_preprocess
 from rep3d.study.nnunet.environment import NnUNet, run_logged
+from rep3d.study.nnunet.folds import DATASET, Fold, fitting_patch, plan_and_preprocess
 
 logger = logging.getLogger(__name__)
 

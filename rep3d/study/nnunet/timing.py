@@ -8,8 +8,8 @@ from rep3d.console.tables import markdown_table
 from rep3d.data.layouts import FILE, list_scans
 from rep3d.datasets.nnunet_raw import write_raw
 from rep3d.datasets.sources import read_source
-from rep3d.study.nnunet.folds import DATASET, run_planner
 from rep3d.study.nnunet.environment import NnUNet
+from rep3d.study.nnunet.folds import DATASET, run_planner
 
 
 def time_scan(source: Path, output: Path, nnunet: NnUNet, windows: int) -> str:
