@@ -22,8 +22,8 @@ from monailabel_app.bundles import read_bundle
 from monailabel_app.main import Rep3DApp
 from monailabel_app.models import versions
 from monailabel_app.models.retraining import BundleTraining, promotion
-from monailabel_app.models.retraining.scoring import Scores
 from monailabel_app.models.retraining import task as training
+from monailabel_app.models.retraining.scoring import Scores
 from monailabel_app.tasks import Task
 from rep3d import files
 from rep3d.io.geometry import plain_geometry
