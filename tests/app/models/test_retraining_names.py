@@ -8,6 +8,7 @@ from app_helpers import small_bundle
 from monailabel_app.bundles import read_bundle
 from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.models.retraining import BundleTraining
+from monailabel_app.models.retraining.process import PROCESS
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
 from rep3d.data.cases import item_name
@@ -61,4 +62,4 @@ def test_what_was_stopped_while_it_waited_does_not_begin(store, trainer):
     task = Task({})
     task.stopping.set()
     assert trainer.run(task) == {"note": "stopped"}
-    assert trainer.interrupted() is None and not trainer.models.exists()
+    assert trainer.interrupted() is None and not (trainer.folder / PROCESS).exists()
