@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import time_nnunet
 
-from rep3d.study.nnunet import cells
+from rep3d.study.nnunet import cells, summary
 from rep3d.study.nnunet.environment import run_logged
 from rep3d.study.nnunet.folds import DATASET, Fold, Split, fitting_patch
 from rep3d.study.run import RunFailed
@@ -150,7 +150,8 @@ def test_both_train_on_the_same_cases_and_see_none_that_is_held_out(comparison):
     )
 
 
-def test_finished_cells_are_not_run_again(comparison, capsys):
+def test_finished_cells_are_not_run_again(comparison, capsys, monkeypatch):
+    monkeypatch.setattr(summary, "box_plot", lambda *_: None)
     comparison.run(minutes=30)
     assert comparison.run(minutes=30) == []
     assert comparison.run(minutes=(30, 60), systems="nnunet") == [*MEASURED, "train", "predict"]

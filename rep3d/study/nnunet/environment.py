@@ -98,7 +98,7 @@ class NnUNet:
         """Run a command of `program.py`; what it found, and the seconds of the process.
 
         Args:
-            command: measure, train or predict.
+            command: the name of one of its functions.
             settings: its arguments.
             cell: receives settings, result and log, and the trainings of this command.
             folder: as of `run`.

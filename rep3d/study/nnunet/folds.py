@@ -145,7 +145,7 @@ def run_planner(nnunet: NnUNet, folder: Path, *options: str) -> None:
     """
     processes = os.cpu_count() or 1
     words = ["-m", PLANNER, "-d", 1, "-c", "3d_fullres", "-npfp", processes, "-np", processes]
-    nnunet.run([*words, "--verify_dataset_integrity", *options], folder / "plan.txt", folder, folder)
+    nnunet.run([*words, "--verify_dataset_integrity", "--no_pbar", *options], folder / "plan.txt", folder, folder)
 
 
 def fitting_patch(patch: Sequence[int]) -> list[int]:
