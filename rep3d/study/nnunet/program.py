@@ -61,6 +61,7 @@ def predict(model: str, images: str, output: str, mirroring: bool) -> dict[str, 
     """
     predictor = nnUNetPredictor(use_mirroring=mirroring, device=DEVICE, allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(model, (FOLD,))
+    Path(output).mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     predictor.predict_from_files_sequential(images, output)
     return {"seconds": time.perf_counter() - began}
