@@ -17,6 +17,7 @@ from fire.decorators import SetParseFn
 from monai.utils import ensure_tuple
 
 from rep3d.console.commands import run_command
+from rep3d.console.logs import filter_noise
 from rep3d.locks import FolderLocks
 from rep3d.study.nnunet.cells import MINUTES, STEPS, SYSTEMS, Budget, run_cell
 from rep3d.study.nnunet.environment import find_nnunet, install_nnunet
@@ -52,6 +53,7 @@ def main(
     budgets += [Budget(amount, STEPS) for amount in ensure_tuple(steps)]
     numbers = ensure_tuple(fold)
     _check(budgets, numbers, folds, named)
+    filter_noise()
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("rep3d").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what it has started ends, too
