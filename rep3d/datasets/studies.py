@@ -58,7 +58,7 @@ def kept_names(studies: Path, label: Path) -> dict[str, int] | None:
     entry = read_json(studies / MONAI_LABEL).get("objects", {}).get(name, {})
     segments = entry.get("labels", {}).get("final", {}).get("info", {}).get("label_info")
     if isinstance(segments, list) and all(isinstance(one, dict) and one.get("name") for one in segments):
-        return _without_background({str(one["name"]): one.get("idx", i) for i, one in enumerate(segments, 1)})
+        return {str(one["name"]): i for i, one in enumerate(segments, 1)}  # 3D Slicer numbers them by their order
     return None
 
 

@@ -119,7 +119,7 @@ def test_only_current_labels_tell_names(studies):
     ("segments", "names"),
     [
         ([{"name": "front"}, {"name": "back"}], {"front": 1, "back": 2}),
-        ([{"name": "back", "idx": 2}, {"name": "front", "idx": 4}], {"front": 4, "back": 2}),
+        ([{"name": "back", "idx": 2}, {"name": "front", "idx": 4}], {"back": 1, "front": 2}),
         ([{"color": 1}], None),
         (None, None),
     ],
