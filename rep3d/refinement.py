@@ -88,7 +88,9 @@ class RefineLabelsd(MapTransform):
         least = smallest_ml or {}
         unknown = [name for name in (*largest, *least, *filled) if name not in label_names[1:]]
         if unknown:
-            raise ValueError(f"refinement names the label {unknown[0]!r}, expected some of {', '.join(label_names[1:])}")
+            raise ValueError(
+                f"refinement names the label {unknown[0]!r}, expected some of {', '.join(label_names[1:])}"
+            )
         self.steps = {
             i: Step(name in largest, float(least.get(name, 0)), name in filled)
             for i, name in enumerate(label_names)

@@ -80,7 +80,9 @@ def new(
     print(f"\nTrain it with\n  {command}\nor\n  {line_of(training_of(made.folder))}")
     if made.problems:
         count = len(made.problems)
-        print(f"\n{count} of {made.cases + count} case(s) were left out, see {made.folder / 'data/report.md'}", flush=True)
+        print(
+            f"\n{count} of {made.cases + count} case(s) were left out, see {made.folder / 'data/report.md'}", flush=True
+        )
     if trains:
         run_line(training_of(made.folder))
 

@@ -172,8 +172,8 @@ def _is_trained(bundle: Path, overlays: str | None, options: Mapping[str, str]) 
     """Whether a training has come to its end, and of as many epochs as it is told now."""
     weights = _weights_of(bundle, options)
     status = read_status(weights.with_name("training.status.json"))
-    epochs = [read_json(path).get("epochs") for path in (bundle / "configs/train.json", *_overlays(overlays))]
-    told = options.get("epochs", next(number for number in reversed(epochs) if number is not None))
+    configs = map(read_json, [str(bundle / "configs/train.json"), *_overlays(overlays)])
+    told = options.get("epochs", [config["epochs"] for config in configs if "epochs" in config][-1])
     return (
         weights.is_file()
         and status is not None

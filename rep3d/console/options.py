@@ -110,8 +110,9 @@ def check_options(known_ids: Iterable[str], known_values: Mapping[str, Any] | No
             stands for whole numbers only.
 
     Raises:
-        ValueError: an unknown option, one of another kind than the bundle's or that is None, an entry that a config file took away, a
-            run id that runs nothing, no such device, or a path that is no text and cannot be recovered.
+        ValueError: an unknown option, one of another kind than the bundle's or that is None, an entry that a config
+            file took away, a run id that runs nothing, no such device, or a path that is no text and cannot be
+            recovered.
     """
     workflow = _running_workflow()
     if workflow is None:

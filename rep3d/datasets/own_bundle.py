@@ -21,6 +21,7 @@ import numpy as np
 
 from rep3d.console.errors import describe
 from rep3d.data import splits
+from rep3d.data.checks import check_pair
 from rep3d.data.layouts import FILE, one_or_all
 from rep3d.data.regions import IGNORE, check_judging
 from rep3d.datasets.bundle_readme import OWN
@@ -351,9 +352,7 @@ def _write_data(
     return is_own
 
 
-def _in_common_ids(
-    scans: Sequence[Scan], source: Source, folder: Path
-) -> tuple[list[Scan], dict[str, list[str]]]:
+def _in_common_ids(scans: Sequence[Scan], source: Source, folder: Path) -> tuple[list[Scan], dict[str, list[str]]]:
     """The scans, with copies of the label maps that have ids of their own; and what is wrong with these, by case."""
     ids_of = {case.name: case.ids for case in source.cases if case.ids is not None}
     found, problems = [], {}
@@ -361,6 +360,7 @@ def _in_common_ids(
         ids, label = ids_of.get(scan.case), scan.label
         if ids is not None and any(old != new for old, new in ids.items()):
             try:
+                check_pair({"image": list(map(str, scan.images)), "label": str(label)}, None)
                 voxels, geometry = read_volume(str(label))
             except VolumeError as error:
                 problems[scan.case] = [describe(error)]

@@ -86,7 +86,9 @@ def common_ids(names_of: Mapping[str, Names | None]) -> CommonIds:
     new = {key: i for i, key in enumerate(learned, 1)}
     if has_ignored:
         new[IGNORE] = len(learned) + 1
-    problems = {case: "no names were submitted with it, and the ids of others differ" for case in names_of.keys() - told}
+    problems = {
+        case: "no names were submitted with it, and the ids of others differ" for case in names_of.keys() - told
+    }
     for case, names in told.items():
         lacking = [spelled[key] for key in learned if key not in names]
         if lacking:

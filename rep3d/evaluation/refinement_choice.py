@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,31 +111,24 @@ def best_refinement(
         regions: the ids of what is scored, by name.
         ignored_label: id in the truth of voxels that nobody judged.
     """
-    names = list(regions)
     maps = [case.prediction for case in cases]
     before = _dice(maps, cases, regions, ignored_label)
     steps: dict[str, Step] = {}
     for label, name in enumerate(label_names[1:], 1):
         unrefined, step = maps, Step()
-        for candidates in (_less(cases, label), [Step(filled=True)]):
+        for fills in (False, True):
             tried = []
-            for candidate in candidates:
-                together = Step(*map(max, step, candidate))
+            for candidate in [step._replace(filled=True)] if fills else _less(cases, label):
                 refined = [
-                    refine_label(labels, label, together, case.voxel_ml)
+                    refine_label(labels, label, candidate, case.voxel_ml)
                     for labels, case in zip(unrefined, cases, strict=True)
                 ]
                 after = _dice(refined, cases, regions, ignored_label)
                 if _pays(before, after):
-                    tried.append((float(np.nansum(after)), together, refined, after))
+                    tried.append((float(np.nansum(after)), candidate, refined, after))
             if tried:
                 _, step, maps, after = max(tried, key=lambda one: one[0])
-                told = ", ".join(
-                    f"{scored} {old:.3f} -> {new:.3f}"
-                    for scored, old, new in zip(names, before, after, strict=True)
-                    if old != new and not math.isnan(new)
-                )
-                logger.info("refinement of %s, %s: Dice of %s", name, _words(step), told)
+                logger.info("refinement of %s, %s: Dice of %s", name, _words(step), _changes(regions, before, after))
                 before, steps[name] = after, step
     if not steps:
         logger.info("refinement: nothing gains %g in Dice on %d validation case(s)", GAIN, len(cases))
@@ -163,7 +156,10 @@ def _dice(
 ) -> np.ndarray:
     """Mean over the cases of each region, as of `rep3d.evaluation.scores`."""
     rows = [
-        [_overlap(*(np.isin(ids, list(of_region)) & judged for ids in (labels, case.truth))) for of_region in regions.values()]
+        [
+            _overlap(*(np.isin(ids, list(of_region)) & judged for ids in (labels, case.truth)))
+            for of_region in regions.values()
+        ]
         for labels, case in zip(maps, cases, strict=True)
         for judged in [case.truth != ignored_label]
     ]
@@ -178,6 +174,15 @@ def _overlap(prediction: np.ndarray, truth: np.ndarray) -> float:
 def _pays(before: np.ndarray, after: np.ndarray) -> bool:
     gains = np.nan_to_num(after - before)
     return bool(gains.max() >= GAIN and gains.min() >= 0)
+
+
+def _changes(names: Iterable[str], before: np.ndarray, after: np.ndarray) -> str:
+    told = [
+        f"{name} {old:.3f} -> {new:.3f}"
+        for name, old, new in zip(names, before, after, strict=True)
+        if abs(new - old) > 0
+    ]
+    return ", ".join(told)
 
 
 def _words(step: Step) -> str:
@@ -200,8 +205,8 @@ def check_is_ours(bundle: Path) -> None:
     """
     if (installed.root() / installed.BUNDLES / bundle.resolve().name).resolve() == bundle.resolve():
         raise ValueError(
-            f"bundle is {str(bundle)!r}, which comes with the package: `rep3d bundles NAME --bundle_dir DIR` writes one "
-            "of yours"
+            f"bundle is {str(bundle)!r}, which comes with the package: `rep3d bundles NAME --bundle_dir DIR` writes "
+            "one of yours"
         )
     for path in _files(bundle):
         content = read_json(path)

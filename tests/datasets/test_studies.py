@@ -18,9 +18,9 @@ SHAPE = (20, 18, 12)
 FRONT, BACK = (slice(4, 8), slice(5, 15), slice(3, 9)), (slice(8, 12), slice(5, 15), slice(3, 9))
 
 
-def save(path, voxels, affine=np.eye(4)):
+def save(path, voxels):
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(voxels, affine), path)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
 
 
 def add_case(studies, case, names, **told):
@@ -29,7 +29,7 @@ def add_case(studies, case, names, **told):
     for name, i in names.items():
         label[{"front": FRONT, "back": BACK}.get(name.lower(), (0, 0, slice(2)))] = i
     bright = np.isin(label, [i for name, i in names.items() if name.lower() == "back"])
-    noise = np.random.default_rng(len(case)).normal(0, 5, SHAPE)
+    noise = np.random.default_rng(list(case.encode())).normal(0, 5, SHAPE)
     save(studies / f"{case}.nii.gz", (100 + 50 * bright + noise).astype(np.float32))
     submit(studies, case, label, names, **told)
     return label
@@ -101,7 +101,7 @@ def test_labels_that_cannot_be_used_are_named(studies):
 def test_a_label_of_another_scan_is_named(studies):
     add_case(studies, "other", {"back": 1, "front": 2})
     submit(studies, "other", np.ones((9, 9, 9), np.uint8), {"back": 1, "front": 2}, 2)
-    assert "shape (9, 9, 9) differs from (20, 18, 12) of its image" in report(make(studies))
+    assert f"{studies / 'labels/final/other.nii.gz'}: shape (9, 9, 9) differs from" in report(make(studies))
 
 
 def test_only_current_labels_tell_names(studies):

@@ -119,16 +119,17 @@ def test_a_choice_stays_when_the_bundle_is_made_anew(own):
     assert files(own) == written
     check_is_ours(own)
     write_refinement(own, {})
-    assert render_file(installed.root(), own / "mine.json")["configs/train.json"] == before[
-        next(path for path in before if path.name == "train.json")
-    ]
+    assert (
+        render_file(installed.root(), own / "mine.json")["configs/train.json"]
+        == before[next(path for path in before if path.name == "train.json")]
+    )
 
 
 def test_what_somebody_wrote_stays(own):
     content = json.loads((own / "mine.json").read_text())
     content["common"]["refinement"] = [{"_target_": "FillHolesd", "keys": "pred"}]
     (own / "mine.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r'mine.json: refinement is \[.*FillHolesd.*\], expected \[\] to have one'):
+    with pytest.raises(ValueError, match=r"mine.json: refinement is \[.*FillHolesd.*\], expected \[\] to have one"):
         check_is_ours(own)
 
 

@@ -19,7 +19,9 @@ def test_labels_of_several_users(tmp_path):
     studies = tmp_path / "studies"
     studies.mkdir()
     for user in SEGMENTS:
-        nib.save(nib.Nifti1Image(np.random.default_rng(0).random(SHAPE, np.float32), np.eye(4)), studies / f"{user}.nii")
+        nib.save(
+            nib.Nifti1Image(np.random.default_rng(0).random(SHAPE, np.float32), np.eye(4)), studies / f"{user}.nii"
+        )
     store = StudiesFolder(studies)
     for user, names in SEGMENTS.items():
         drawn = np.zeros(SHAPE, np.uint8)
