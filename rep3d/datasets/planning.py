@@ -234,8 +234,8 @@ def wrong_spacings(facts: Sequence[CaseFacts]) -> dict[str, list[str]]:
     if 2 * len(cases) >= len(facts):
         good = next(fact.case for fact, is_off in zip(facts, off, strict=True) if not is_off)
         raise ValueError(
-            f"the voxels of {next(iter(cases))} and of {good} differ tenfold along all axes, and so do those of half of "
-            "the cases: the headers of some must be wrong"
+            f"the voxels of {next(iter(cases))} and of {good} differ tenfold along all axes, and so do those of half "
+            "of the cases: the headers of some must be wrong"
         )
     told = "ten times as large or small as those of most cases"
     return {case: [f"{case}: voxels of {_mm(own)} mm, {told}, {_mm(median)} mm"] for case, own in cases.items()}
