@@ -152,7 +152,7 @@ def new_bundle(
     if len(problems) > len(facts):
         count = f"{len(problems)} of {len(problems) + len(facts)} cases cannot be used, expected half of them at most"
         raise ValueError(f"source {str(source)!r}: {count}; mend them, or take them out: {_some(problems)}")
-    labels, notes = _read_labels(facts, told)
+    labels, notes = _read_labels(source, facts, told)
     options = labels.options()
     try:
         check_judging(labels.names, *map(options.get, ("regions", "regions_class_order", "ignored_label")))
@@ -233,7 +233,7 @@ def _count_ids(told: ToldLabels | None) -> int:
     return len(IDS) if told is None else max([*told.names, told.ignored or 0]) + 1
 
 
-def _read_labels(facts: Sequence[CaseFacts], told: ToldLabels | None) -> tuple[Labels, list[str]]:
+def _read_labels(source: Path, facts: Sequence[CaseFacts], told: ToldLabels | None) -> tuple[Labels, list[str]]:
     """The labels, and what somebody should know of them.
 
     Raises:
@@ -242,7 +242,7 @@ def _read_labels(facts: Sequence[CaseFacts], told: ToldLabels | None) -> tuple[L
     cases_with = np.array([np.array(fact.voxels) > 0 for fact in facts]).sum(axis=0)
     ids = sorted(told.names) if told else [0, *(i for i in np.flatnonzero(cases_with).tolist() if i)]
     if not cases_with[ids[1:]].any():
-        raise ValueError(f"all label maps are empty: {NO_LABELS}")
+        raise ValueError(f"source {str(source)!r}: all label maps are empty: {NO_LABELS}")
     if told:
         labels = Labels([told.names[i] for i in ids], ids, *told[1:])
     else:

@@ -94,7 +94,8 @@ def read_source(folder: Path) -> Source:
         ValueError: it has none of the layouts, no label, a case twice, or labels that a bundle cannot learn.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"source {str(folder)!r} does not exist: give the folder of the data set")
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"source {str(folder)!r} {what}: give the folder of the data set")
     if (folder / FILE).is_file():
         source = _described(folder, read_dataset_json(folder))
     elif (folder / studies.LABELS).is_dir():

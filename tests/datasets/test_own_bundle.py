@@ -227,7 +227,7 @@ def test_slices(shape, said, tmp_path):
 
 
 def test_empty_label_maps(tmp_path):
-    with pytest.raises(ValueError, match="all label maps are empty: no image has a label: segment with"):
+    with pytest.raises(ValueError, match="source': all label maps are empty: no image has a label: segment with"):
         make(tmp_path, make_source(tmp_path / "source", 2, ids=()))
 
 

@@ -285,6 +285,9 @@ def test_folders_that_are_refused(layout, said, tmp_path):
 def test_no_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match="source .*absent' does not exist: give the folder of the data set"):
         read_source(tmp_path / "absent")
+    touch(tmp_path, "a.nii.gz")
+    with pytest.raises(FileNotFoundError, match="a.nii.gz' is no folder: give the folder of the data set"):
+        read_source(tmp_path / "a.nii.gz")
 
 
 @pytest.mark.parametrize(
