@@ -97,10 +97,13 @@ def start_server(arguments: list[str]) -> None:
     check_studies_option(given.studies)
     check_workers(given.workers if given.workers is not None else os.environ.get("WEB_CONCURRENCY", 1))
     if given.app == str(app) != str(CODE):
-        make_app_folder(app)
-        if "bundles" not in conf:
-            for folder in write_missing(settings.bundles, settings.models.split(",")):
-                print(f"written: {folder}", flush=True)
+        try:
+            make_app_folder(app)
+            written = [] if "bundles" in conf else write_missing(settings.bundles, settings.models.split(","))
+        except OSError as error:
+            sys.exit(f"{error}: the app keeps its files in the current folder, start it in one that it can write to")
+        for folder in written:
+            print(f"written: {folder}", flush=True)
     HTTP_PROTOCOLS["auto"] = "monailabel_app.web.connections:Connection"  # MONAI Label lets uvicorn choose
     own_temporary_files()  # before uvicorn handles signals
     monai_label.action_start_server(given)

@@ -172,13 +172,14 @@ def _is_trained(bundle: Path, overlays: str | None, options: Mapping[str, str]) 
     """Whether a training has come to its end, and of as many epochs as it is told now."""
     weights = _weights_of(bundle, options)
     status = read_status(weights.with_name("training.status.json"))
-    configs = map(read_json, [str(bundle / "configs/train.json"), *_overlays(overlays)])
-    told = options.get("epochs", [config["epochs"] for config in configs if "epochs" in config][-1])
+    config: dict[str, object] = {}
+    for path in (str(bundle / "configs/train.json"), *_overlays(overlays)):
+        config |= read_json(path)
     return (
         weights.is_file()
         and status is not None
         and status.state == "finished"
-        and status.epochs == DefaultParseValue(str(told))
+        and status.epochs == DefaultParseValue(str(options.get("epochs", config.get("epochs"))))
     )
 
 

@@ -298,7 +298,11 @@ def _side_by_side(folder: Path, pairs: Sequence[tuple[Path, Path]], layout: str)
 
 
 def _studies(folder: Path) -> Source:
-    """The label app's studies: the labels that were submitted last, with the names that the app kept with them."""
+    """The label app's studies: the labels that were submitted last, with the names that the app kept with them.
+
+    Raises:
+        ValueError: the labels have no segments in common.
+    """
     labels = list_scans(folder / studies.LABELS)
     cases = _cases_of([*list_scans(folder), *list_scans(folder / studies.CONVERTED)], labels)
     names_of = {case_name(label): studies.kept_names(folder, label) for label in labels}
@@ -307,6 +311,10 @@ def _studies(folder: Path) -> Source:
     if all(names == known[0] for names in known):
         return source._replace(labels=read_labels(folder / studies.LABELS, known[0]) if known else None)
     common = studies.common_ids(names_of)
+    if not common.names:
+        raise ValueError(
+            f"{folder / studies.LABELS}: no segment is in half of the labels: {'; '.join(common.notes[1:])}"
+        )
     names = dict(enumerate(["background", *common.names]))
     return source._replace(
         cases=[_in_common_ids(case, common) for case in cases],

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
+import torch.distributed as dist
 from monai.engines import Evaluator
 from scipy import ndimage
 from torch.utils.data import DataLoader
@@ -67,10 +68,13 @@ def choose_refinement(
         classes, memory, window, channel_names: as of `rep3d.data.check_datalist`.
 
     Raises:
-        ValueError: the weights were trained on one of the cases, or a case is broken; or as `check_is_ours`.
+        ValueError: there are several processes, the weights were trained on one of the cases, or a case is broken; or as
+            `check_is_ours`.
         RuntimeError: a case could not be segmented. Nothing is written.
     """
     check_is_ours(Path(bundle_root))
+    if dist.is_available() and dist.is_initialized():
+        raise ValueError("a refinement is chosen by one process, which sees all cases: run it without torchrun")
     if scores.trained_on:
         raise ValueError(
             f"the weights were trained on {len(scores.trained_on)} of the validation cases, "

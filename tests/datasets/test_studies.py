@@ -132,6 +132,15 @@ def test_names_that_monai_label_kept(segments, names, tmp_path):
     assert kept_names(tmp_path, tmp_path / "labels/final/b.nii.gz") is None
 
 
+def test_labels_without_a_common_segment(tmp_path):
+    for case, name in (("a", "liver"), ("b", "spleen"), ("c", "vessel")):
+        add_case(tmp_path, case, {name: 1})
+    with pytest.raises(
+        ValueError, match=r'labels/final: no segment is in half of the labels: .*"liver": 1, "spleen": 1'
+    ):
+        make(tmp_path)
+
+
 def test_a_name_of_most_is_learned():
     common = common_ids({"a": {"liver": 1}, "b": {"Liver": 2, "tumor": 1}, "c": {"liver": 1}, "d": {"mark": 3}})
     assert common.names == ["liver"] and common.ids["b"] == {2: 1, 1: 0} and common.ignored is None
