@@ -68,8 +68,8 @@ def choose_refinement(
         classes, memory, window, channel_names: as of `rep3d.data.check_datalist`.
 
     Raises:
-        ValueError: there are several processes, the weights were trained on one of the cases, or a case is broken; or as
-            `check_is_ours`.
+        ValueError: there are several processes, the weights were trained on one of the cases, or a case is broken; or
+            as `check_is_ours`.
         RuntimeError: a case could not be segmented. Nothing is written.
     """
     check_is_ours(Path(bundle_root))
