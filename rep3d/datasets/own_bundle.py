@@ -406,6 +406,7 @@ def _dataset_file(
         },
         "train": {
             "epochs": plan.epochs,
+            **({} if plan.steps_per_epoch is None else {"steps_per_epoch": plan.steps_per_epoch}),
             "val_interval": plan.val_interval,
             "batch_size": plan.batch_size,
             "learning_rate": plan.learning_rate,

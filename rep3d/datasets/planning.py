@@ -41,11 +41,16 @@ class Decision(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """How many epochs, how many of them between two validations, and why."""
+    """How many epochs, how many of them between two validations, and why.
+
+    Args:
+        steps: of an epoch; None: those of the recipe.
+    """
 
     epochs: int
     val_interval: int
     why: str
+    steps: int | None = None
 
 
 class Budget(NamedTuple):
@@ -83,6 +88,7 @@ class Plan:
     batch_size: int
     cache_num: int
     epochs: int
+    steps_per_epoch: int | None  # None: those of the recipe
     val_interval: int  # 0 where nothing validates
     learning_rate: float
     num_workers: int
@@ -116,7 +122,7 @@ def plan_bundle(
     kind, window, recipe, of_intensities = choose_intensities(facts, told, modality)
     budget = PAPER if machine.has_gpu else SMALL
     patch, batch, of_patch = choose_patch(facts, spacing, budget, machine)
-    epochs, val_interval, of_epochs = schedule or Schedule(
+    epochs, val_interval, of_epochs, steps = schedule or Schedule(
         budget.epochs, budget.epochs // VALIDATIONS, "of 50 steps each; --hours 2 chooses them by time"
     )
     folds, of_folds = choose_folds(patients)
@@ -143,6 +149,7 @@ def plan_bundle(
         batch_size=batch,
         cache_num=cached,
         epochs=epochs,
+        steps_per_epoch=steps,
         val_interval=val_interval if folds > 1 else 0,
         learning_rate=budget.learning_rate,
         num_workers=budget.num_workers,
