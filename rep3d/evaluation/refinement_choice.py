@@ -228,7 +228,8 @@ def write_refinement(bundle: Path, arguments: Mapping[str, Any]) -> None:
     """
     chosen = {"_target_": TRANSFORM, "keys": "pred", "label_names": "@label_names", **arguments}
     refinement = [chosen] if arguments else []
-    for path in _files(bundle):
+    paths = _files(bundle)
+    for path in paths:
         content = read_json(path)
         if "common" in content:
             content["common"].pop("refinement", None)
@@ -236,7 +237,8 @@ def write_refinement(bundle: Path, arguments: Mapping[str, Any]) -> None:
             write_json(path, content)
         else:
             write_text(path, json.dumps(content | {"refinement": refinement}, indent=4))
-        logger.info("refinement: %s in %s", json.dumps(arguments) if arguments else "none", path)
+    told = json.dumps(arguments) if arguments else "none"
+    logger.info("refinement: %s, written into %s", told, ", ".join(map(str, paths)))
 
 
 def _files(bundle: Path) -> list[Path]:
