@@ -31,8 +31,8 @@ def train(
 
     Args:
         bundle: its folder, or its name.
-        folds: `all`, or numbers such as 0,2: one after the other, each as with --fold. With --resume auto those that
-            are trained already are left as they are.
+        folds: `all`, or numbers such as 0,2: one after the other, each as with --fold, and in a folder fold1 and so
+            on of --ckpt_dir and --output_dir. With --resume auto those that are trained already are left as they are.
         bundle_dir: the folder that holds your bundles.
         config_file: laid over the bundle's own; several as "['a.json','b.json']".
         options: any entry of the bundle's configuration, such as --dataset_dir DIR, --epochs 3, --resume true.
