@@ -15,7 +15,7 @@ from rep3d.study.schedule import Timing
     "timing",
     [
         *(Timing(60, 30, 120), Timing(5, 0.1, 0), Timing(0, 100, 5000), Timing(600, 2, 1), Timing(0, 60, 400)),
-        *(Timing(15, 60, 30, 50, 0.5), Timing(0, 300, 72)),  # the latter: 21 epochs beside 20 validations
+        *(Timing(15, 60, 30, 50, 0.5), Timing(0, 270, 72)),  # the latter: 21 epochs, of which each 2nd validates
     ],
 )
 @pytest.mark.parametrize("hours", [2, 10])
