@@ -76,10 +76,10 @@ def time_windows(dataset: str, image: str, windows: int) -> dict[str, Any]:
         windows: that are timed, after one that is not.
     """
     trainer = _trainer(dataset, 1)
-    trainer.initialize()
-    trainer.set_deep_supervision_enabled(False)
     trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # tells the axes
     configuration = trainer.configuration_manager
+    classes = trainer.label_manager.num_segmentation_heads
+    network = trainer.build_network_architecture(trainer.plans_manager, configuration, 1, classes, False)
     preprocessor = configuration.preprocessor_class(verbose=False)
     data, *_ = preprocessor.run_case([image], None, trainer.plans_manager, configuration, trainer.dataset_json)
     padded, _ = pad_nd_image(torch.from_numpy(data), configuration.patch_size, "constant", {"value": 0}, True, None)
@@ -87,7 +87,7 @@ def time_windows(dataset: str, image: str, windows: int) -> dict[str, Any]:
     for mirroring in (False, True):
         predictor = nnUNetPredictor(use_mirroring=mirroring, device=DEVICE, allow_tqdm=False)
         predictor.manual_initialization(
-            trainer.network.eval(),
+            network.to(DEVICE).eval(),
             trainer.plans_manager,
             configuration,
             None,
