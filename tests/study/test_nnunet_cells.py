@@ -190,7 +190,10 @@ def test_after_an_interruption(comparison, budget, begun):
     assert (json.loads((folder / "trained.json").read_text())["seconds"] is None) is in_parts
     assert (folder / "nnUNet_results/train/fold_0").exists() is in_parts
     comparison.broken.unlink()
+    (folder / "predictions").mkdir()  # of which some are there: all are timed, or none
+    (folder / "predictions/half.nii.gz").touch()
     assert comparison.run(**budget, systems="nnunet") == ["predict"]  # what is trained stays
+    assert not (folder / "predictions/half.nii.gz").exists()
 
 
 def test_a_label_map_on_another_grid(comparison):
