@@ -9,7 +9,7 @@ that is random or that a strategy of active learning chooses. Editing, labels, t
     OUTPUT/phantoms/                 drawn volumes, from which the network of clicks learns beside the labels
     OUTPUT/networks/shipped/         what was annotated with the networks as they came, and
     OUTPUT/networks/seed0_3_1f0c.../ after a training, with them: automatic.pt, interactive.pt; training.json ends it
-    OUTPUT/networks/*/CASE.json      a scan that was annotated; CASE.nii.gz is the label
+    OUTPUT/networks/*/scans/CASE.json, CASE.nii.gz    how a scan was annotated, and its label
     OUTPUT/cells/seed0_entropy.json  a cell: all scans of a seed in one way
     OUTPUT/scans.csv table.md clicks.png
 

@@ -23,6 +23,7 @@ from monailabel_app.models.retraining.phantoms import Phantoms
 from monailabel_app.models.retraining.task import BundleTraining
 from monailabel_app.models.simulation import EPOCHS
 from monailabel_app.models.turn import Turn
+from monailabel_app.models.versions import FOLDER as VERSIONS
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.submission import submit_label
 from monailabel_app.studies.volumes import read_grid, read_voxels, split_suffix
@@ -120,6 +121,7 @@ class Learners:
         target.mkdir(parents=True, exist_ok=True)
         for name, bundle in self.bundles.items():
             _tell(bundle, seed=seed)
+            shutil.rmtree(bundle.root / VERSIONS, ignore_errors=True)
             training = BundleTraining(bundle, "never", [self.bundles["automatic"]], self.phantoms)
             options = TrainingParameters(max_epochs=self.epochs[name], val_split=0)
             training.prepare(studies, options, USER)

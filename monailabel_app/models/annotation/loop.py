@@ -7,6 +7,7 @@ import random
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -101,25 +102,20 @@ class Loop:
         self._ends = None if hours is None else time.monotonic() + 3600 * hours
 
     def run(self) -> int:
-        """All cells, way by way; those that are there already are read. How many are missing when the time is over."""
+        """The cells that are not there yet, way by way; how many are missing when the time is over."""
+        folder = self.output / "cells"
+        folder.mkdir(exist_ok=True)
         cells = [(seed, way) for way in self.plan.ways for seed in self.plan.seeds]
-        (self.output / "cells").mkdir(exist_ok=True)
-        with tqdm(total=len(cells), desc="Cells") as progress:
-            for done, (seed, way) in enumerate(cells):
-                progress.set_postfix_str(f"seed {seed}, {way}")
-                try:
-                    self.cell(seed, way)
-                except OutOfTime:
-                    return len(cells) - done
-                progress.update()
-        return 0
+        paths = {cell: folder / f"seed{cell[0]}_{cell[1].replace(' ', '_')}.json" for cell in cells}
+        with suppress(OutOfTime):
+            for (seed, way), path in paths.items():
+                if not path.is_file():
+                    with tqdm(total=self.plan.scans, desc=f"Scans of seed {seed}, {way}") as progress:
+                        write_cell(path, self.cell(seed, way, progress))
+        return sum(not path.is_file() for path in paths.values())
 
-    def cell(self, seed: int, way: str) -> Cell:
+    def cell(self, seed: int, way: str, progress: tqdm) -> Cell:
         """All scans of a seed in one way."""
-        path = self.output / f"cells/seed{seed}_{way.replace(' ', '_')}.json"
-        known = read_cell(path)
-        if known:
-            return known
         order = random.Random(seed).sample(sorted(self.items), self.plan.scans)
         networks = [self.output / "networks/shipped"]
         scans: dict[str, Scan] = {}
@@ -132,23 +128,21 @@ class Loop:
             strategy = way if versions else BASELINE  # what has learned nothing has no scores
             for case in self.picker.pick(strategy, end - first, left, list(scans), versions):
                 scans[case], labelled[case] = self.annotated(networks[-1], case)
-        seconds = [read_json(one / TRAINED)["seconds"] for one in networks[1:]]
-        cell = Cell(seed, way, list(scans.values()), seconds)
-        write_cell(path, cell)
-        return cell
+                progress.update()
+        return Cell(seed, way, list(scans.values()), [read_json(one / TRAINED)["seconds"] for one in networks[1:]])
 
     def annotated(self, networks: Path, case: str) -> tuple[Scan, Labelled]:
         """A scan that was annotated with the networks of a folder, and its label.
 
         One that failed is finished by hand: its label is the truth.
         """
-        record, image = networks / f"{case}.json", Path(self.items[case]["image"])
-        labelled = Labelled(image, networks / f"{case}.nii.gz")
+        record, image = networks / f"scans/{case}.json", Path(self.items[case]["image"])
+        labelled = Labelled(image, networks / f"scans/{case}.nii.gz")
         known = read_scan(record)
         if known:
             return known, labelled
         self._check_time()
-        networks.mkdir(parents=True, exist_ok=True)
+        record.parent.mkdir(parents=True, exist_ok=True)
         self.learners.serve(networks)
         grid = read_grid(image)
         truth = torch.from_numpy(read_label(Path(self.items[case]["label"]), grid, [1]) > 0)

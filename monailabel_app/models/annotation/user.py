@@ -24,7 +24,7 @@ def annotate(case: str, truth: torch.Tensor, proposal: torch.Tensor | None, scen
         What it took, and the mask.
     """
     edit, proposed = LabelEdit(truth.shape), None if proposal is None else dice(proposal, truth)
-    discarded = proposed is not None and proposed < NO_USE
+    discarded = proposal is not None and proposed is not None and bool(proposal.any()) and proposed < NO_USE
     if proposal is not None and not discarded:
         edit.paint(proposal)
     reached = [dice(edit.mask, truth)]
