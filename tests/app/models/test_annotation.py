@@ -39,11 +39,11 @@ def settings(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def runs():
-    """The ids of all runs, which are small and take place in this process."""
+    """All runs, which are small and take place in this process."""
     known = []
 
     def run_and_tell(watching, run, folder, status_file):
-        known.append(run.run_id)
+        known.append(run)
         told = {name: str(value) if isinstance(value, Path) else value for name, value in run.overrides.items()}
         told.pop("logging_file", None)  # `run_here` has none
         run_here(replace(run, overrides=told))
@@ -79,7 +79,8 @@ def test_all_ways_annotate_the_same_scans(output, runs):
     assert cells["clicks alone"]["scans"][0] == cells["random"]["scans"][0] == cells["entropy"]["scans"][0]
     proposals = {way: [scan["proposal"] is not None for scan in cells[way]["scans"]] for way in WAYS}
     assert proposals == {"clicks alone": [False] * 3, "random": [False, True, True], "entropy": [False, True, True]}
-    assert runs == ["drawing", "training", "training"]  # the cells share the one training of each network
+    assert [run.run_id for run in runs] == ["drawing", "training", "training"]  # cells share the trainings
+    assert runs[2].overrides["learning_rate"] == task.LEARNING_RATE and "learning_rate" not in runs[1].overrides
     assert "| entropy | 1 |" in (output / "table.md").read_text()
 
 
