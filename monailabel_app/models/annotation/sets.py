@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -58,14 +59,16 @@ def make_automatic(source: Path, output: Path, spacing: Sequence[float], patch_s
         output: receives the bundle, in the folder AUTOMATIC.
         spacing, patch_size: as a person changes them in its file; empty: as they were chosen.
     """
-    if (output / AUTOMATIC / "configs/inference.json").is_file():
+    if (output / AUTOMATIC).is_dir():
         return
-    make = partial(new_bundle, AUTOMATIC, source, output, root=installed.root(), machine=this_machine())
-    folder = make().folder
-    changes: dict[str, Any] = {"spacing": list(spacing)} if spacing else {}
-    changes |= {"patch_size": list(patch_size)} if patch_size else {}
-    if changes:
-        path = folder / f"{AUTOMATIC}.json"
-        decided = read_json(path)
-        write_json(path, {**decided, "common": {**decided["common"], **changes}})
-        make()
+    with tempfile.TemporaryDirectory(dir=output) as half:
+        make = partial(new_bundle, AUTOMATIC, source, Path(half), root=installed.root(), machine=this_machine())
+        folder = make().folder
+        changes: dict[str, Any] = {"spacing": list(spacing)} if spacing else {}
+        changes |= {"patch_size": list(patch_size)} if patch_size else {}
+        if changes:
+            path = folder / f"{AUTOMATIC}.json"
+            decided = read_json(path)
+            write_json(path, {**decided, "common": {**decided["common"], **changes}})
+            make()
+        folder.rename(output / AUTOMATIC)

@@ -33,7 +33,7 @@ def settings(tmp_path_factory):
         "rounds": 1,
         "automatic_steps": 2,
         "interactive_epochs": 1,
-        "patch_size": (32, 32, 32),
+        "spacing": (1.5, 1.5, 1.5),
     }
 
 
@@ -82,6 +82,8 @@ def test_all_ways_annotate_the_same_scans(output, runs):
     assert [run.run_id for run in runs] == ["drawing", "training", "training"]  # cells share the trainings
     assert runs[2].overrides["learning_rate"] == task.LEARNING_RATE and "learning_rate" not in runs[1].overrides
     assert "| entropy | 1 |" in (output / "table.md").read_text()
+    config = json.loads((output / "automatic/configs/inference.json").read_text())
+    assert (config["spacing"], config["label_names"]) == ([1.5] * 3, ["background", "left + right"])
 
 
 def test_the_strategy_chooses_by_its_scores(output):
