@@ -166,7 +166,7 @@ def plot(cells: Cells, stages: Stages, path: Path) -> None:
         in_all.fill_between(numbers, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
     for _, end in stages[:-1]:
         per_scan.axvline(end + 0.5, color="#999999", linewidth=0.8, linestyle=":")
-    per_scan.set(ylabel="clicks per scan, mean of those between two trainings", ylim=(0, MOST + 0.5))
+    per_scan.set(ylabel="clicks per scan, between two trainings", ylim=(0, MOST + 0.5))
     in_all.set(ylabel="clicks in all", ylim=(0, None))
     for axes in (per_scan, in_all):
         axes.set_xlabel("scans")
