@@ -23,7 +23,11 @@ SECONDS = 5  # then no more: a slow network's first call takes hardly longer tha
 
 
 def prepare_models(models: Iterable[BundleInference], *, warm_up: bool) -> None:
-    """Say which have no weights yet, and warm the others up where that is wanted."""
+    """Say which serve and which have no weights yet, and warm the former up where that is wanted."""
+    models = list(models)
+    serving = [model.bundle.name for model in models if model.is_valid()]
+    if serving:
+        logger.info("models that segment by themselves: %s", ", ".join(serving))
     for model in models:
         if not model.is_valid():
             weights = model.bundle.weights

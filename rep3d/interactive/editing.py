@@ -74,6 +74,35 @@ class Answer:
         return None if self.changed is None else self.mask[self.changed]
 
 
+@dataclass(frozen=True)
+class Pending:
+    """What an edit has to refine next, as it was when it was asked for.
+
+    Attributes:
+        coarse: an answer to the edit's mask at that time, with tiles that are not redrawn yet.
+        prompts: that were in force.
+    """
+
+    coarse: Correction
+    prompts: tuple[Prompt, ...]
+
+    def refined(self, scene: Scene) -> Correction:
+        """The answer with its next tiles redrawn; `LabelEdit.accept` takes it.
+
+        Raises:
+            ValueError: as `rep3d.interactive.refine`.
+        """
+        return refine(
+            scene.network,
+            scene.image,
+            scene.spacing,
+            self.coarse,
+            self.prompts,
+            taken=scene.taken,
+            tiles=scene.tiles,
+        )
+
+
 class LabelEdit:
     """One label: mask, prompts, and steps to undo and redo.
 
@@ -204,12 +233,18 @@ class LabelEdit:
         Raises:
             ValueError: as `rep3d.interactive.refine`.
         """
-        if not self._coarse:
+        pending = self.pending
+        return None if pending is None else self.accept(pending, pending.refined(scene))
+
+    @property
+    def pending(self) -> Pending | None:
+        """What `refine` would do next; others may do it meanwhile. None where there is nothing."""
+        return Pending(replace(self._coarse[0], before=self._mask), self._in_force) if self._coarse else None
+
+    def accept(self, pending: Pending, finer: Correction) -> Box | None:
+        """Take over what `pending` has led to, as `refine` does; nothing, where the mask has changed meanwhile."""
+        if pending.coarse.before is not self._mask:
             return None
-        coarse = replace(self._coarse[0], before=self._mask)
-        finer = refine(
-            scene.network, scene.image, scene.spacing, coarse, self._in_force, taken=scene.taken, tiles=scene.tiles
-        )
         self._coarse[:1] = [_without_mask(finer)] if finer.tiles else []
         if finer.changed is not None:
             self._done[-1] = self._done[-1].then(self._mask, finer.mask, finer.changed)
