@@ -39,7 +39,7 @@ class Scene:
         spacing: millimetres between its voxels along each axis.
         taken: voxels of locked labels, (D, H, W) of bool; None: none.
         size: voxels of the working grid along each axis.
-        tiles: cubes at full resolution that are redrawn before an answer.
+        tiles: cubes at full resolution that are redrawn before an answer, see `correct`.
         grow: whether the working grid grows while the change leaves it.
     """
 

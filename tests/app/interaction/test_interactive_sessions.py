@@ -541,3 +541,4 @@ def test_nobody_waits_for_what_is_refined_in_the_background(place, mine, monkeyp
     one.mask("cube")
     assert one_more and refine_while(lambda: one.lock(["kept"])) is None
     assert np.array_equal(one.mask("cube"), before)  # it was computed before the lock
+    place.sessions.remove(one.id, None)  # nothing of it is refined any longer

@@ -100,7 +100,7 @@ def test_clients_show_their_tools_by_the_type(place):
         "msd_hippocampus": [],
         "msd_hippocampus_edit": ["lock_submitted"],
     }
-    assert info["labels"] == [ANTERIOR, POSTERIOR, "background"] and "interactive" not in info["trainers"]
+    assert info["labels"] == [ANTERIOR, POSTERIOR, "background"] and "interactive" in info["trainers"]
 
 
 def test_any_segment_follows_its_points(slicer, forwards):
