@@ -13,8 +13,12 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from monailabel_app.errors import RequestError
 from monailabel_app.models import contract
+from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.turn import Priority
+from rep3d.interactive.channels import CHANNELS
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,14 @@ def prepare_models(models: Iterable[BundleInference], *, warm_up: bool) -> None:
         elif warm_up:
             logger.info("warming up %s", model.bundle.name)
             warm_up_model(model)
+
+
+def warm_up_prompted(network: PromptedNetwork) -> None:
+    """Let the network that answers prompts, where it serves, answer one on nothing."""
+    if not network.is_valid():
+        return
+    with suppress(RequestError), network.answering(Priority.SEGMENTATION) as ask:  # a GPU may be too small at the start
+        ask(torch.zeros(1, len(CHANNELS), *[network.size] * 3))
 
 
 def warm_up_model(model: BundleInference) -> None:
