@@ -15,6 +15,7 @@ from interaction_helpers import DAY, SHAPE, SPACING, Place, at
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction import registry, session
 from monailabel_app.interaction.disk import SessionFolder
+from monailabel_app.interaction.refinement import Refinement
 from rep3d import files
 from rep3d.interactive import editing
 
@@ -542,3 +543,27 @@ def test_nobody_waits_for_what_is_refined_in_the_background(place, mine, monkeyp
     assert one_more and refine_while(lambda: one.lock(["kept"])) is None
     assert np.array_equal(one.mask("cube"), before)  # it was computed before the lock
     place.sessions.remove(one.id, None)  # nothing of it is refined any longer
+
+
+def test_the_background_ends_when_it_is_told_to(monkeypatch):
+    """Though sessions wait in it: a thread that computes while Python ends takes it down with an abort."""
+    monkeypatch.setattr("monailabel_app.interaction.refinement.IDLE_SECONDS", 0)
+    done, computes, go_on = [], threading.Event(), threading.Event()
+
+    class Coarse:
+        id, used = "one", 0.0
+
+        def refine(self):
+            computes.set()
+            assert go_on.wait(30)
+            done.append(1)
+            return True
+
+    background = Refinement()
+    background.soon(Coarse())
+    assert computes.wait(30)
+    end = threading.Thread(target=background.end)
+    end.start()
+    go_on.set()
+    end.join(30)
+    assert not background._thread.is_alive() and 1 <= len(done) < 100
