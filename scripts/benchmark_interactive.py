@@ -12,6 +12,7 @@ quiet machine.
 from __future__ import annotations
 
 import json
+import math
 import socket
 import statistics
 import subprocess
@@ -43,6 +44,7 @@ from rep3d.training.checkpoints import load_deployed
 
 BUNDLE = Path(__file__).resolve().parents[1] / "bundles/interactive"
 MARGIN = 40  # voxels round the structure in which the user looks for errors
+LOOKED_AT = 1_000_000  # of them, about
 BEAT = 0.1  # seconds between looks at the server
 START_SECONDS = 300
 FORWARDS, SLACK = 3, 0.25  # a click may take the time of so many forward passes, and so many seconds more
@@ -65,22 +67,24 @@ class Case(NamedTuple):
 
 
 class User:
-    """Clicks the deepest voxel of the largest error, near the structure."""
+    """Clicks the deepest voxel of the largest error near the structure; of a large one looks at some voxels only."""
 
     def __init__(self, case: Case) -> None:
         sides = [np.flatnonzero(case.truth.any(axis)) for axis in ((1, 2), (0, 2), (0, 1))]
         self._start = np.array([max(side[0] - MARGIN, 0) for side in sides])
-        self._box = tuple(slice(first, side[-1] + MARGIN) for first, side in zip(self._start, sides, strict=True))
-        self._case = case
+        stop = np.array([side[-1] + MARGIN for side in sides])
+        self._step = math.ceil(np.cbrt(np.prod(stop - self._start) / LOOKED_AT))
+        self._seen = tuple(slice(first, last, self._step) for first, last in zip(self._start, stop, strict=True))
+        self._truth = case.truth[self._seen]
+        self._spacing = np.multiply(case.spacing, self._step)
 
     def click(self, mask: np.ndarray) -> tuple[list[int], bool]:
         """The voxel, and whether it belongs to the structure."""
-        prompt = deepest_click(self._case.truth[self._box], mask[self._box] > 0, self._case.spacing)
+        prompt = deepest_click(self._truth, mask[self._seen] > 0, self._spacing)
         if prompt is None:
             raise ValueError("nothing is left to correct: take fewer --clicks, or another --structure")
-        return (np.rint(np.divide(prompt.positions[0], self._case.spacing)).astype(int) + self._start).tolist(), (
-            prompt.positive
-        )
+        voxel = np.rint(np.divide(prompt.positions[0], self._spacing)).astype(int) * self._step + self._start
+        return voxel.tolist(), prompt.positive
 
 
 def main(
