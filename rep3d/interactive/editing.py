@@ -79,11 +79,13 @@ class Pending:
     """What an edit has to refine next, as it was when it was asked for.
 
     Attributes:
-        coarse: an answer to the edit's mask at that time, with tiles that are not redrawn yet.
+        coarse: the answer with tiles that are not redrawn yet, as the edit has it.
+        mask: of the edit at that time.
         prompts: that were in force.
     """
 
     coarse: Correction
+    mask: torch.Tensor
     prompts: tuple[Prompt, ...]
 
     def refined(self, scene: Scene) -> Correction:
@@ -96,7 +98,7 @@ class Pending:
             scene.network,
             scene.image,
             scene.spacing,
-            self.coarse,
+            replace(self.coarse, before=self.mask),
             self.prompts,
             taken=scene.taken,
             tiles=scene.tiles,
@@ -239,11 +241,12 @@ class LabelEdit:
     @property
     def pending(self) -> Pending | None:
         """What `refine` would do next; others may do it meanwhile. None where there is nothing."""
-        return Pending(replace(self._coarse[0], before=self._mask), self._in_force) if self._coarse else None
+        return Pending(self._coarse[0], self._mask, self._in_force) if self._coarse else None
 
     def accept(self, pending: Pending, finer: Correction) -> Box | None:
-        """Take over what `pending` has led to, as `refine` does; nothing, where the mask has changed meanwhile."""
-        if pending.coarse.before is not self._mask:
+        """Take over what `pending` has led to, as `refine` does; nothing, where the user did something meanwhile."""
+        is_next = bool(self._coarse) and self._coarse[0] is pending.coarse
+        if not is_next or self._mask is not pending.mask:
             return None
         self._coarse[:1] = [_without_mask(finer)] if finer.tiles else []
         if finer.changed is not None:

@@ -404,6 +404,12 @@ def test_a_kept_session_goes_on(place, slicer, forwards, request):
     slicer.add("segment")
     slicer.update("interactive", "segment", continue_from=kept.id)
     assert (slicer.segments["segment"] == mask).all() and (kept.mask("segment") == mask.T).all()
+    elsewhere = Slicer(
+        place, "scan", place.scan, f"{request.node.name} elsewhere"
+    )  # of several the one of the same name
+    elsewhere.add("another")
+    elsewhere.update("interactive", "another", continue_from=session_of(slicer).id)
+    assert (elsewhere.segments["another"] == slicer.segments["another"]).all()
 
 
 def test_a_session_that_cannot_go_on_here(place, slicer):
