@@ -110,7 +110,7 @@ def main(
     case = _read(image, label, structure, shape)
     with tempfile.TemporaryDirectory() as folder, _server(Path(folder), case) as (url, process):
         with _connect(url, np.zeros((64, 64, 64), np.int16), (1, 1, 1)) as client:
-            client.add_point_interaction([32, 32, 32], True)  # the first click of a server reads the weights
+            client.add_point_interaction([32, 32, 32], True)  # from now on the server is warm
         with _watched(url, process) as watched:
             rows, memory = _nninteractive(url, case.turned(), clicks, watched)
             rows += _monai_label(url, case, clicks)
