@@ -214,7 +214,7 @@ def test_initialize_from_fitting_weights_warns_of_nothing(tmp_path, caplog):
 
 def test_initialize_from_weights_that_do_not_fit(tmp_path):
     torch.save(nn.Linear(2, 4).state_dict(), tmp_path / "a.pt")
-    with pytest.raises(ValueError, match=r"init_from: .*a.pt has no tensor whose name and shape fit.*: .*bias \(4,\) in the w"):
+    with pytest.raises(ValueError, match=r"init_from: .*a.pt has no tensor whose name and shape fit.*bias \(4,\) in"):
         initialize_from(nn.Linear(2, 3), tmp_path / "a.pt")
 
 
