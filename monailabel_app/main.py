@@ -29,7 +29,7 @@ from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.models.retraining.phantoms import Phantoms
 from monailabel_app.models.turn import Turn
 from monailabel_app.models.versions import check_versions, keep_shipped
-from monailabel_app.models.warm_up import prepare_models
+from monailabel_app.models.warm_up import prepare_models, warm_up_prompted
 from monailabel_app.services import Services
 from monailabel_app.settings import read_settings
 from monailabel_app.studies.folder import StudiesFolder, check_studies, check_writable
@@ -113,6 +113,8 @@ class Rep3DApp(MONAILabelApp):
     def on_init_complete(self) -> None:
         prepare_models(self.services.models.values(), warm_up=self.services.settings.warm_up)
         tell_prompted(self.services.interaction.network, self.services.prompted)
+        if self.services.settings.warm_up:
+            warm_up_prompted(self.services.interaction.network)
         self.services.background.resume_trainings()
         if self.services.synchronization is not None:
             self.services.synchronization.start()

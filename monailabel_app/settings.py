@@ -89,7 +89,12 @@ def _keywords(text: str) -> dict[str, str]:
 class Settings:
     """The settings of a running app; sizes are in bytes."""
 
-    models: str = _setting("all", str, "bundles to serve, separated by commas, or `all`: every bundle that has weights")
+    models: str = _setting(
+        "all",
+        str,
+        "bundles to serve, separated by commas, or `all`: every bundle that has weights; the one that takes prompts is "
+        "served besides, whatever stands here",
+    )
     bundles: Path = _setting("APP/../bundles", _folder, "folder of the bundles")
     promotion: str = _setting(
         "not worse",

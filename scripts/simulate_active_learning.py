@@ -13,7 +13,8 @@ from pathlib import Path
 from fire.decorators import SetParseFn
 from monai.utils import ensure_tuple
 
-from monailabel_app.models.simulation import STRATEGIES, Plan, simulate
+from monailabel_app.models.picking import STRATEGIES
+from monailabel_app.models.simulation import Plan, simulate
 from rep3d.console.commands import run_command
 
 BUNDLE = str(Path(__file__).resolve().parents[1] / "bundles/msd_hippocampus")

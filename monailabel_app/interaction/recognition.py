@@ -38,6 +38,11 @@ class Placement:
             positions.append((turned[0], turned[1], turned[2]))
         return replace(prompt, positions=tuple(positions))
 
+    def mask_on_scan(self, mask: np.ndarray) -> np.ndarray:
+        """A mask of the array, on the scan."""
+        turned = mask[tuple(slice(None, None, -1 if flipped else 1) for flipped in self.flipped)]
+        return np.ascontiguousarray(turned.transpose(np.argsort(self.axes)))
+
 
 AS_IT_IS = Placement((0, 1, 2), (False, False, False))
 

@@ -165,6 +165,32 @@ class InteractiveSessions:
             raise RequestError(404, "there is no such session")
         return session
 
+    def kept_for(
+        self, session: InteractiveSession, session_id: str, path: Path
+    ) -> tuple[InteractiveSession, Placement]:
+        """Another session of the same owner and image, in any client's hands, and how its voxels lie on the image.
+
+        Args:
+            session: of an image file.
+            session_id: of the other one.
+            path: of the file.
+
+        Raises:
+            RequestError: 404, the owner has no such session; 400, it is of another image.
+        """
+        record, kept = session.record, self.get(session_id, session.record.owner)
+        placement = None
+        if kept.record.kind != "array":
+            of_image = [(one.kind, one.image, one.stamp) for one in (record, kept.record)]
+            placement = AS_IT_IS if of_image[0] == of_image[1] else None
+        elif may_be(kept.record, record.shape, record.spacing):
+            with self._reading:
+                scan = compact(read_voxels(path))
+            placement = _placement(kept, scan, record.spacing)
+        if placement is None:
+            raise RequestError(400, f"session {session_id} is of another image")
+        return kept, placement
+
     def list(self, owner: str | None) -> list[dict[str, object]]:
         """What clients are told of the owner's sessions, or of all, those that were used last first."""
         self.remove_expired()

@@ -162,6 +162,8 @@ class InteractiveSession:
     def refine(self, priority: Priority = Priority.SEGMENTATION) -> bool:
         """Redraw one cube of what the last answers left coarse. What changes is told with the next answer.
 
+        Nobody waits for the session while it computes; where the user does something meanwhile, that counts.
+
         Returns:
             Whether there is more to do.
         """
@@ -169,12 +171,16 @@ class InteractiveSession:
             label = self._name if self._edit is not None and self._edit.is_coarse else next(iter(self._coarse), None)
             if label is None:
                 return False
-            edit = self._get(label)
-            with self._scene(None, priority, tiles=1) as scene:
-                changed = edit.refine(scene)
-            if changed is not None:
+            edit, locked = self._get(label), self.record.locked
+            pending, view = edit.pending, self._view()
+        assert pending is not None
+        with self._scene(view, priority, tiles=1) as scene:
+            finer = pending.refined(scene)
+        with self._held():
+            is_as_it_was = self._edit is edit and self.record.locked == locked
+            if is_as_it_was and edit.accept(pending, finer) is not None:
                 self._write(label, edit)
-            return edit.is_coarse or bool(self._coarse)
+            return bool(self._coarse) or (self._edit is not None and self._edit.is_coarse)
 
     def mask(self, label: str) -> np.ndarray:
         """(D, H, W) of bool, not to be changed.
@@ -294,7 +300,7 @@ class InteractiveSession:
         self._network.check()
 
         def ask(edit: LabelEdit) -> Answer:
-            with self._scene(taken, Priority.CLICK) as scene:
+            with self._scene(self._view(taken), Priority.CLICK) as scene:
                 return step(edit, scene)
 
         with self.hold():
@@ -363,8 +369,8 @@ class InteractiveSession:
         self._folder.write_record(record)
         self.record = record
 
-    @contextmanager
-    def _scene(self, taken: np.ndarray | None, priority: Priority, tiles: int = TILES) -> Iterator[Scene]:
+    def _view(self, taken: np.ndarray | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The image, and what of it the label in memory may not take."""
         if self._image is None:
             self._image = torch.from_numpy(self._read_image(self.record))
         locked = self._locked_voxels()
@@ -375,8 +381,15 @@ class InteractiveSession:
                 )
             also = torch.from_numpy(np.ascontiguousarray(taken))
             locked = also if locked is None else locked | also
+        return self._image, locked
+
+    @contextmanager
+    def _scene(
+        self, view: tuple[torch.Tensor, torch.Tensor | None], priority: Priority, tiles: int = TILES
+    ) -> Iterator[Scene]:
+        image, locked = view
         with self._network.answering(priority) as network:
-            yield Scene(network, self._image, self.record.spacing, locked, self._network.size, tiles)
+            yield Scene(network, image, self.record.spacing, locked, self._network.size, tiles)
 
     def _locked_voxels(self) -> torch.Tensor | None:
         """Of the labels that are locked, beside the one in memory."""

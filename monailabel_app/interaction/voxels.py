@@ -14,7 +14,8 @@ STEPS = 2**16 - 2  # from the lowest int16 but one to the highest
 
 
 def compact(voxels: np.ndarray) -> np.ndarray:
-    """The voxels (D, H, W) as a network may see them: int16, or float32 where int16 cannot tell them apart.
+    """The voxels (D, H, W) as a network may see them: int16, or float32 where int16 cannot tell them apart; no copy of
+    what is so already.
 
     Whole numbers that int16 can hold stay what they are. Others are scaled, from the lowest to the highest, to the
     range of int16, if that moves no voxel by more than TOLERANCE of the window; the network's input does not depend on
@@ -30,7 +31,7 @@ def compact(voxels: np.ndarray) -> np.ndarray:
         raise RequestError(400, f"some voxels are NaN, infinite or beyond {LARGEST:g}")
     bounds = np.iinfo(np.int16)
     if bounds.min <= low and high <= bounds.max and _are_whole(voxels):
-        return voxels.astype(np.int16, order="C")
+        return voxels.astype(np.int16, order="C", copy=False)
     step, middle = (high - low) / STEPS, (high + low) / 2
     if 0 < step / 2 <= TOLERANCE * _window(voxels):
         scaled = np.empty(voxels.shape, np.int16)

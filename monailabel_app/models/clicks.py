@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,8 @@ from monailabel_app.models.networks import Networks
 from monailabel_app.models.turn import Priority, Turn
 from rep3d.interactive.correction import Network
 from rep3d.interactive.cubes import cube_edge
+
+logger = logging.getLogger(__name__)
 
 
 class PromptedNetwork:
@@ -65,11 +68,11 @@ class PromptedNetwork:
         """The network, (B, 5, D, H, W) -> (B, 1, D, H, W), while the context lasts; each call waits for a turn.
 
         Raises:
-            RequestError: as `check`.
+            RequestError: as `check`; 503, the GPU's memory does not suffice.
         """
         self.check()
         config, networks = self._config, self._networks
-        with self._turn.line(priority) as my_turn:
+        with self._turn.line(priority) as my_turn, _told_of_little_memory():
             network = InTurns(networks.on(config), my_turn)
 
             def answer(channels: torch.Tensor) -> torch.Tensor:
@@ -78,6 +81,18 @@ class PromptedNetwork:
                 return logits.clone()  # a tensor as others are
 
             yield answer
+
+
+@contextmanager
+def _told_of_little_memory() -> Iterator[None]:
+    """Nothing of a click is kept then, so that it may be tried again."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        logger.warning("out of GPU memory for a click")
+        raise RequestError(
+            503, "the GPU's memory does not suffice for this just now: nothing has changed, try again later"
+        ) from error
 
 
 class _Config:

@@ -50,6 +50,7 @@ EPOCHS = "epochs"
 VAL_INTERVAL = "val_interval"
 VALIDATION_DATA = "validate#dataset#data"
 NUM_WORKERS = "num_workers"
+LEARNING_RATE = "learning_rate"
 
 _ALL = (BUNDLE_ROOT, DEVICE)
 _INFERENCE = (MAX_GRID_BYTES, IN_CHANNELS, PATCH_SIZE, SW_BATCH_SIZE, NETWORK, PREPROCESSING, INFERER, TO_NATIVE_GRID)
@@ -63,7 +64,7 @@ IDS: dict[tuple[str, ...], tuple[str, ...]] = {  # by the configs that are read 
 
 PROMPTED_IDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("inference",): (*_ALL, PATCH_SIZE, NETWORK, INFERER),
-    ("train",): (*_TRAIN, MORE_DATA, REPEATS, EPOCH_LENGTH),
+    ("train",): (*_TRAIN, MORE_DATA, REPEATS, EPOCH_LENGTH, LEARNING_RATE),
     ("train", "evaluate"): (*_RUN, COMPARING, CHECKPOINT, PART),
 }  # of bundles that take prompts
 

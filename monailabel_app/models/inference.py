@@ -26,7 +26,6 @@ from monailabel_app.models.out_of_memory import TO_SEGMENT, Step, with_less_memo
 from monailabel_app.models.parameters import InferenceParameters
 from monailabel_app.models.prepared import PreparedImage, PreparedImages
 from monailabel_app.models.turn import Priority, TakeTurn, Turn
-from monailabel_app.studies.colors import anatomy_colors
 from monailabel_app.studies.volumes import read_grid, read_voxels
 from rep3d.console.errors import root_cause
 from rep3d.io.geometry import Geometry
@@ -227,7 +226,6 @@ def write_result(
         grid,
         path,
         labels=labels,
-        colors=anatomy_colors(labels),
         dtype=options.result_dtype,
         compress=options.result_compress,
     )

@@ -39,7 +39,9 @@ class PromptedModel(InferTask):
     def config(self) -> dict[str, Any]:
         if self.type == InferType.SCRIBBLES:
             return {"lock_others": False}
-        return {**(self.start.config() if self.start else {}), "lock_submitted": False}
+        if self.start is None:
+            return {"lock_submitted": False, "continue_from": ""}
+        return {**self.start.config(), "lock_submitted": False}
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         raise NotImplementedError("prompts are answered in a session, see web.prompted_inference")

@@ -25,9 +25,8 @@ from typing import Any
 from tqdm import tqdm
 
 from monailabel_app.bundles import read_bundle
-from monailabel_app.models.active_learning import RANKINGS
 from monailabel_app.models.inference import BundleInference
-from monailabel_app.models.uncertainty import VERSIONS, ImageScores, disagreement, score_image
+from monailabel_app.models.picking import STRATEGIES, Picker
 from rep3d.data.cases import item_name, only_file
 from rep3d.data.lists import load_datalist
 from rep3d.evaluation.scores import means, read_scores, table
@@ -35,8 +34,6 @@ from rep3d.files import copy_whole, read_json, write_json
 from rep3d.study.learning_curves import Cell, read_cell, summarize, write_cell
 from rep3d.study.run import BundleRun, run_here
 
-BASELINE = "random"
-STRATEGIES = (BASELINE, *RANKINGS)
 EPOCHS = 10  # between which the learning rate falls
 
 Item = dict[str, str]
@@ -98,7 +95,7 @@ def simulate(bundle: Path, dataset_dir: str, output: Path, plan: Plan) -> str:
     if plan.numbers[-1] > len(pool):
         raise ValueError(f"numbers ends with {plan.numbers[-1]}, but the training part has {len(pool)} cases")
     settings = {"bundle": original.name, "numbers": list(plan.numbers)}
-    _claim(output, {**settings, "steps": plan.steps, "candidates": plan.candidates})
+    claim(output, {**settings, "steps": plan.steps, "candidates": plan.candidates})
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / original.name
         shutil.copytree(original.root, copy, ignore=shutil.ignore_patterns("models", "eval"))
@@ -127,6 +124,7 @@ class Simulation:
         self.pool = pool
         self.output = output
         self.plan = plan
+        self.picker = Picker(model, {case: Path(only_file(item)) for case, item in pool.items()})
 
     def run(self) -> None:
         """All cells, seed by seed and number by number; those that are there already are read."""
@@ -161,42 +159,8 @@ class Simulation:
         labelled = list(before[-1].cases)
         unlabelled = sorted(self.pool.keys() - labelled)
         drawn = random.Random(f"{seed} {number}").sample(unlabelled, min(self.plan.candidates, len(unlabelled)))
-        if strategy == BASELINE:
-            return labelled + drawn[: number - len(labelled)]
-        _, rank = RANKINGS[strategy]
         versions = [self.output / f"seed{seed}" / cell.trained / "model.pt" for cell in before]
-        if strategy == "disagreement":
-            scores = self.disagreements(drawn, versions[-VERSIONS:])
-        else:
-            scores = self.scores(drawn + labelled if strategy == "diverse" else drawn, versions[-1])
-        while len(labelled) < number:
-            known = {case: scores[case] for case in labelled if case in scores}
-            ranks = rank({case: scores[case] for case in drawn}, known)
-            best = max(ranks, key=lambda case: ranks[case]) if ranks else drawn[0]  # without scores, as the app: any
-            drawn.remove(best)
-            labelled.append(best)
-        return labelled
-
-    def scores(self, cases: Sequence[str], weights: Path) -> dict[str, ImageScores]:
-        """Entropy and features by case, kept beside the weights."""
-        path = weights.with_name("uncertainty.json")
-        known = read_json(path)
-        copy_whole(weights, self.model.bundle.own_weights)
-        missing = [case for case in cases if case not in known]
-        for case in tqdm(missing, desc="Scoring", leave=False):
-            scores = score_image(self.model, Path(only_file(self.pool[case])))
-            known[case] = {"entropy": scores.entropy, "features": scores.features}
-        write_json(path, known)
-        return {case: ImageScores(**scores) for case, scores in known.items()}
-
-    def disagreements(self, cases: Sequence[str], versions: Sequence[Path]) -> dict[str, ImageScores]:
-        """Disagreement by case; with one version there is none, as in the app."""
-        if len(versions) < 2:
-            return {case: ImageScores() for case in cases}
-        return {
-            case: ImageScores(disagreement=disagreement(self.model, Path(only_file(self.pool[case])), versions))
-            for case in tqdm(cases, desc="Comparing", leave=False)
-        }
+        return labelled + self.picker.pick(strategy, number - len(labelled), drawn, labelled, versions)
 
     def train(self, seed: int, cases: Sequence[str]) -> Path:
         """The folder of the network that was trained on these cases, in whatever order, with its scores."""
@@ -226,7 +190,7 @@ class Simulation:
         run_here(BundleRun(self.model.bundle.root, run_id, configs, {"dataset_dir": self.dataset_dir, **overrides}))
 
 
-def _claim(output: Path, settings: Mapping[str, Any]) -> None:
+def claim(output: Path, settings: Mapping[str, Any]) -> None:
     """Write down the settings, or refuse a folder with the cells of others."""
     output.mkdir(parents=True, exist_ok=True)
     path = output / "settings.json"

@@ -13,8 +13,12 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from monailabel_app.errors import RequestError
 from monailabel_app.models import contract
+from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.turn import Priority
+from rep3d.interactive.channels import CHANNELS
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +27,11 @@ SECONDS = 5  # then no more: a slow network's first call takes hardly longer tha
 
 
 def prepare_models(models: Iterable[BundleInference], *, warm_up: bool) -> None:
-    """Say which have no weights yet, and warm the others up where that is wanted."""
+    """Say which serve and which have no weights yet, and warm the former up where that is wanted."""
+    models = list(models)
+    serving = [model.bundle.name for model in models if model.is_valid()]
+    if serving:
+        logger.info("models that segment by themselves: %s", ", ".join(serving))
     for model in models:
         if not model.is_valid():
             weights = model.bundle.weights
@@ -31,6 +39,14 @@ def prepare_models(models: Iterable[BundleInference], *, warm_up: bool) -> None:
         elif warm_up:
             logger.info("warming up %s", model.bundle.name)
             warm_up_model(model)
+
+
+def warm_up_prompted(network: PromptedNetwork) -> None:
+    """Let the network that answers prompts, where it serves, answer one on nothing."""
+    if not network.is_valid():
+        return
+    with suppress(RequestError), network.answering(Priority.SEGMENTATION) as ask:  # a GPU may be too small at the start
+        ask(torch.zeros(1, len(CHANNELS), *[network.size] * 3))
 
 
 def warm_up_model(model: BundleInference) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pydicom
 
 from monailabel_app.bundles import Bundle
-from monailabel_app.studies.colors import anatomy_colors
 from monailabel_app.studies.refusals import refusals
 from monailabel_app.studies.volumes import MAX_BYTES, check_image
 from rep3d.files import whole_file
@@ -51,11 +50,8 @@ def make_segmentation(
     Raises:
         RequestError: an empty label map, or slices without the identifiers that a segmentation refers to.
     """
-    colors = anatomy_colors(bundle.labels)
     with refusals():
-        return dicom_seg.make_segmentation(
-            slices, voxels, bundle.labels, bundle.name, colors=colors, uid=uid, is_proposal=is_proposal
-        )
+        return dicom_seg.make_segmentation(slices, voxels, bundle.labels, bundle.name, uid=uid, is_proposal=is_proposal)
 
 
 def read_segmentation(

@@ -87,7 +87,14 @@ def _follow_prompts(
             session = services.interaction.of_study(user.username, caller, image)
         with received(label) if label is not None else nullcontext() as file:
             return answer_prompts(
-                services.studies, services.prompted[model], session, "" if session_id else image, path, parameters, file
+                services.studies,
+                services.interaction,
+                services.prompted[model],
+                session,
+                "" if session_id else image,
+                path,
+                parameters,
+                file,
             )
 
 

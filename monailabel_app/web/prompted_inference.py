@@ -14,6 +14,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction.label_maps import NO_SEGMENTS, follow_scribbles
 from monailabel_app.interaction.lists import bring_to_lists, concerned_labels, known_prompts, scan_of
+from monailabel_app.interaction.registry import InteractiveSessions
 from monailabel_app.interaction.session import InteractiveSession
 from monailabel_app.models.inference import BundleInference, write_result
 from monailabel_app.models.prompted import BACKGROUND, PromptedModel
@@ -39,6 +40,7 @@ class Found:
 
 def answer_prompts(
     studies: StudiesFolder,
+    sessions: InteractiveSessions,
     model: PromptedModel,
     session: InteractiveSession,
     image: str,
@@ -49,6 +51,7 @@ def answer_prompts(
     """The label map that a request asks for, in a temporary file.
 
     Args:
+        sessions: all of the server.
         session: of the caller and the image.
         image: its id among the studies; empty where it is none of them.
         path: of the image.
@@ -66,10 +69,14 @@ def answer_prompts(
         found = _scribbled(session, path, options, label)
     elif label is not None:
         raise RequestError(400, "the model takes no label map: its prompts are points and a box")
+    elif options.continue_from and model.start is not None:
+        raise RequestError(400, "params['continue_from'] is for models that begin with nothing, such as interactive")
     else:
         taken = _submitted(studies, image, path) if options.lock_submitted and image else lambda label: None
         if model.start is None:
-            found = _clicked(session, options, parameters, taken)
+            found = _clicked(
+                session, options, parameters, taken, lambda name: _kept(sessions, session, options, name, path)
+            )
         else:
             found = _edited(session, model.start, path, options, parameters, taken)
     answered = time.perf_counter()
@@ -87,18 +94,45 @@ def answer_prompts(
 
 
 def _clicked(
-    session: InteractiveSession, options: PromptParameters, parameters: Mapping[str, object], taken: Taken
+    session: InteractiveSession,
+    options: PromptParameters,
+    parameters: Mapping[str, object],
+    taken: Taken,
+    kept: Taken,
 ) -> Found:
-    """One label of any name, from points on it and on the rest."""
+    """One label of any name, from points on it and on the rest.
+
+    Args:
+        kept: the mask that a label of this name begins with.
+    """
     scan, label = scan_of(session), options.label or UNNAMED
     points = read_points(parameters.get("foreground", []), "foreground", scan, positive=True)
     points += read_points(parameters.get("background", []), "background", scan, positive=False)
+    begins = kept(label)  # not while the session is held, for it takes another one
     with session.hold():
+        if begins is not None and label not in session.labels:
+            session.paint(label, begins)
         prompts = [*_box(session, label, options, points), *points]
         if not prompts and label not in session.labels:
             raise RequestError(400, f"the segment {label!r} has no prompts yet: place a point or a box")
         answer = bring_to_lists(session, label, prompts, taken=taken(label))
     return Found(answer.mask.numpy().view(np.uint8), {label: 1}, answer.locked)
+
+
+def _kept(
+    sessions: InteractiveSessions, session: InteractiveSession, options: PromptParameters, label: str, path: Path
+) -> npt.NDArray[np.bool_] | None:
+    """What a label that is not there yet takes over from the session that the request names, if it names one.
+
+    That is the mask of the label of its name. The first label of all takes that of the only one, whatever its name: of
+    programs that give none.
+    """
+    if not options.continue_from or label in session.labels:
+        return None
+    kept, placement = sessions.kept_for(session, options.continue_from, path)
+    only = kept.labels[0] if len(kept.labels) == 1 and not session.labels else label
+    source = label if label in kept.labels else only
+    return placement.mask_on_scan(kept.mask(source)) if source in kept.labels else None
 
 
 def _edited(

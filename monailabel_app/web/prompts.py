@@ -39,6 +39,7 @@ class PromptParameters(InferenceParameters):  # type: ignore[explicit-any]
     label_info: Annotated[list[Segment], Field(max_length=255)] = []
     selected_label_name: Name = ""
     lock_others: bool = False
+    continue_from: Name = ""
 
 
 def point_lists(parameters: Mapping[str, object]) -> dict[str, object]:

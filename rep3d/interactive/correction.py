@@ -35,7 +35,7 @@ GROWTH = 1.5  # of the working grid's spacing while the change leaves it
 SHARE = 0.02  # of the scan's voxels on a face, whose change makes it grow; or the change of a tube of
 LEAVING = 4  # voxels there, or of fewer, if it is as thin inside
 CROP = 16  # voxels of the first working grid round the newest prompts, on each side: what they change touches this crop
-TILES = 4  # at most, before the answer; more are left for later
+TILES = 2  # at most, before the answer, less one for each time that the grid grew; more are left for later
 SLAB = 2**20  # voxels of the scan that are redrawn at once
 TOUCHING = np.ones((3, 3, 3), dtype=bool)  # voxels that share a face, an edge or a corner are connected
 
@@ -95,7 +95,7 @@ def correct(
         previous: the mask before them, (D, H, W) of bool; None: empty.
         taken: voxels of locked labels, (D, H, W) of bool; None: none.
         size: voxels of the working grid along each axis; a multiple of what the network takes.
-        tiles: how many cubes at full resolution to redraw before answering.
+        tiles: how many cubes at full resolution to redraw before answering; each time that the grid grew counts as one.
         grow: let the working grid grow while the change leaves it.
 
     Raises:
@@ -109,11 +109,11 @@ def correct(
     if tiles < 0:
         raise ValueError(f"tiles must be 0 or more, got {tiles}")
     first = _first_grid(scan, prompts[-new:], size)
-    grid, coarse, region, logits = _look(network, image, scan, first, prompts, new, previous, taken, grow)
+    looks, grid, coarse, region, logits = _look(network, image, scan, first, prompts, new, previous, taken, grow)
     claims = _claims(prompts, scan)
     todo = tuple(_tiles(scan, grid, coarse, region, prompts[-1], size))
     answer = Correction(previous, None, None, grid, _locked(claims, prompts, taken), todo, region)
-    return _redrawn(network, image, scan, answer, prompts, claims, taken, tiles, logits)
+    return _redrawn(network, image, scan, answer, prompts, claims, taken, max(tiles - looks + 1, 0), logits)
 
 
 def refine(
@@ -256,12 +256,13 @@ def _look(
     previous: torch.Tensor,
     taken: torch.Tensor,
     grow: bool,
-) -> tuple[Grid, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The working grid that holds the whole change, on it the mask and the region that may change, and the logits."""
+) -> tuple[int, Grid, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """How many grids it took, the one that holds the whole change, on it the mask and what may change, the logits."""
     crop = _crop(grid, prompts[-new:])
     centre = _middle(*_joint_bounds(prompts[-new:]))
     positive = [prompt for prompt in prompts if prompt.positive]
     mixed = len({prompt.positive for prompt in prompts[-new:]}) > 1
+    looks = 1
     while True:
         before = resample(previous, scan, grid) >= 0.5
         locked = resample(taken, scan, grid) >= 0.5
@@ -273,7 +274,8 @@ def _look(
         region = _reached(after != before, grid, crop)
         spacing, coarsest = grid.spacing[0], _coarsest(scan, grid.shape[0])
         if not grow or spacing >= coarsest or not _goes_on(region, before, scan, grid):
-            return grid, after, region, logits
+            return looks, grid, after, region, logits
+        looks += 1
         grid = clamped_cube(scan, centre, min(spacing * GROWTH, coarsest), grid.shape[0])
 
 

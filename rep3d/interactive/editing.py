@@ -39,7 +39,7 @@ class Scene:
         spacing: millimetres between its voxels along each axis.
         taken: voxels of locked labels, (D, H, W) of bool; None: none.
         size: voxels of the working grid along each axis.
-        tiles: cubes at full resolution that are redrawn before an answer.
+        tiles: cubes at full resolution that are redrawn before an answer, see `correct`.
         grow: whether the working grid grows while the change leaves it.
     """
 
@@ -72,6 +72,37 @@ class Answer:
     def part(self) -> torch.Tensor | None:
         """The mask within `changed`."""
         return None if self.changed is None else self.mask[self.changed]
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What an edit has to refine next, as it was when it was asked for.
+
+    Attributes:
+        coarse: the answer with tiles that are not redrawn yet, as the edit has it.
+        mask: of the edit at that time.
+        prompts: that were in force.
+    """
+
+    coarse: Correction
+    mask: torch.Tensor
+    prompts: tuple[Prompt, ...]
+
+    def refined(self, scene: Scene) -> Correction:
+        """The answer with its next tiles redrawn; `LabelEdit.accept` takes it.
+
+        Raises:
+            ValueError: as `rep3d.interactive.refine`.
+        """
+        return refine(
+            scene.network,
+            scene.image,
+            scene.spacing,
+            replace(self.coarse, before=self.mask),
+            self.prompts,
+            taken=scene.taken,
+            tiles=scene.tiles,
+        )
 
 
 class LabelEdit:
@@ -204,12 +235,19 @@ class LabelEdit:
         Raises:
             ValueError: as `rep3d.interactive.refine`.
         """
-        if not self._coarse:
+        pending = self.pending
+        return None if pending is None else self.accept(pending, pending.refined(scene))
+
+    @property
+    def pending(self) -> Pending | None:
+        """What `refine` would do next; others may do it meanwhile. None where there is nothing."""
+        return Pending(self._coarse[0], self._mask, self._in_force) if self._coarse else None
+
+    def accept(self, pending: Pending, finer: Correction) -> Box | None:
+        """Take over what `pending` has led to, as `refine` does; nothing, where the user did something meanwhile."""
+        is_next = bool(self._coarse) and self._coarse[0] is pending.coarse
+        if not is_next or self._mask is not pending.mask:
             return None
-        coarse = replace(self._coarse[0], before=self._mask)
-        finer = refine(
-            scene.network, scene.image, scene.spacing, coarse, self._in_force, taken=scene.taken, tiles=scene.tiles
-        )
         self._coarse[:1] = [_without_mask(finer)] if finer.tiles else []
         if finer.changed is not None:
             self._done[-1] = self._done[-1].then(self._mask, finer.mask, finer.changed)

@@ -17,7 +17,7 @@ from PIL import Image, ImageCms
 from pydicom.sr.codedict import CONCEPTS
 from pydicom.sr.coding import Code
 
-from rep3d.io.colors import Color, distinct_colors
+from rep3d.io.colors import distinct_colors
 from rep3d.io.dicom import read_grid_of_slices
 from rep3d.io.geometry import MAX_BYTES, TOLERANCE, VolumeError, swap_lps
 
@@ -52,7 +52,6 @@ def make_segmentation(
     labels: Mapping[str, int],
     model: str,
     *,
-    colors: Mapping[str, Color] | None = None,
     uid: str | None = None,
     is_proposal: bool = False,
 ) -> pydicom.Dataset:
@@ -63,7 +62,6 @@ def make_segmentation(
         voxels: (D, H, W) label ids, on the grid of the series as `convert_series` writes it.
         labels: ids by name; those without voxels are left out.
         model: what made the label map, such as the name of a bundle.
-        colors: by the labels' names; `distinct_colors` otherwise.
         uid: its SOPInstanceUID; a new one otherwise.
         is_proposal: a network made it, and nobody has looked at it; see `is_own_proposal`.
 
@@ -81,7 +79,7 @@ def make_segmentation(
     frames = np.zeros(voxels.shape[::-1], dtype=np.uint8)
     for number, index in enumerate(present.values(), 1):  # segments are numbered from 1 without gaps
         frames[voxels.transpose() == index] = number
-    colors = colors or distinct_colors(labels)
+    colors = distinct_colors(labels)
     descriptions = [_describe(number, name, colors[name], model) for number, name in enumerate(present, 1)]
     try:
         segmentation = hd.seg.Segmentation(

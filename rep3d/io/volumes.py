@@ -80,7 +80,6 @@ def write_label_map(
     path: Path,
     *,
     labels: Mapping[str, int],
-    colors: Mapping[str, Color] | None = None,
     dtype: str = "uint8",
     compress: bool = True,
 ) -> None:
@@ -90,7 +89,6 @@ def write_label_map(
         voxels: (D, H, W) label ids.
         grid: of its scan. NIfTI gets the place that the scan's own header tells, NRRD the place where ITK sees it.
         labels: ids by name, for `.seg.nrrd`.
-        colors: by name, for `.seg.nrrd`; `distinct_colors` otherwise.
         dtype: of the voxels in the file, a whole-number type.
 
     Raises:
@@ -106,7 +104,7 @@ def write_label_map(
         if suffix in NIFTI:
             nib.save(nifti.label_image(voxels, grid), temporary)
         else:
-            segments = (labels, colors or distinct_colors(labels)) if suffix == ".seg.nrrd" else None
+            segments = (labels, distinct_colors(labels)) if suffix == ".seg.nrrd" else None
             _write_nrrd(temporary, voxels, grid, segments, compress)
 
 

@@ -106,8 +106,8 @@ def result_table(cells: Sequence[Cell], strategies: Sequence[str]) -> str:
             if not dice:
                 continue
             compared = differences(cells, strategy, baseline, chosen)
-            difference = "" if strategy == baseline else _with_interval(compared, "+.4f")
-            rows.append((title, strategy, len(dice), _with_interval(dice, ".4f"), difference))
+            difference = "" if strategy == baseline else with_interval(compared, "+.4f")
+            rows.append((title, strategy, len(dice), with_interval(dice, ".4f"), difference))
     return markdown_table(("labelled cases", "strategy", "seeds", "Dice", f"difference to {baseline}"), rows)
 
 
@@ -140,7 +140,8 @@ def plot(cells: Sequence[Cell], strategies: Sequence[str], path: Path) -> None:
     save_picture(figure, path)
 
 
-def _with_interval(values: Sequence[float], form: str) -> str:
+def with_interval(values: Sequence[float], form: str) -> str:
+    """Mean and interval, see `mean_and_half`, in this form."""
     mean, half = mean_and_half(values)
     if math.isnan(half):
         return "-" if math.isnan(mean) else f"{mean:{form}}"

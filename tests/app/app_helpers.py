@@ -1,5 +1,6 @@
 """A running server, as a user starts it, and bundles that a test can afford."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
 import requests
 from bundle_helpers import ROOT, free_port, small_bundle  # noqa: F401
 from programs import Program, start
@@ -113,3 +115,14 @@ class PlainServer(Server):
 
     app_source = Path(__file__).parent / "plain_app"
     module = "monailabel.main"
+
+
+def slicer_client():
+    """The client that 3D Slicer's module brings, which the wheel of MONAI Label installs beside its package."""
+    found = Path(sys.prefix, "monailabel/plugins/slicer/MONAILabel/MONAILabelLib/client.py")
+    if not found.is_file():
+        pytest.skip("the wheel of MONAI Label left no plugin of 3D Slicer here")
+    spec = importlib.util.spec_from_file_location("slicer_client", found)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.MONAILabelClient

@@ -1,20 +1,17 @@
 """The started server, by HTTP: what clients need, what attackers try."""
 
 import hashlib
-import importlib.util
 import json
 import shutil
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from app_helpers import OHIF_PARAMETERS, Server, small_bundle
+from app_helpers import OHIF_PARAMETERS, Server, slicer_client, small_bundle
 from bundle_helpers import label_names
 
 from monailabel_app.__main__ import main
@@ -25,17 +22,6 @@ from rep3d.io.volumes import write_label_map
 pytestmark = pytest.mark.slow
 
 HIPPOCAMPUS = ["anterior hippocampus", "posterior hippocampus"]
-
-
-def slicer_client():
-    """The client that 3D Slicer's module brings, which the wheel of MONAI Label installs beside its package."""
-    found = Path(sys.prefix, "monailabel/plugins/slicer/MONAILabel/MONAILabelLib/client.py")
-    if not found.is_file():
-        pytest.skip("the wheel of MONAI Label left no plugin of 3D Slicer here")
-    spec = importlib.util.spec_from_file_location("slicer_client", found)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.MONAILabelClient
 
 
 @pytest.fixture

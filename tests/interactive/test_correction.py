@@ -356,3 +356,21 @@ def test_hundreds_of_prompts():
     for number, prompt in enumerate(prompts):
         if not is_contradicted(prompts, number, prompt.positions[0], scan):
             assert answer.mask[scan_voxel(prompt)] == prompt.positive
+
+
+@pytest.mark.parametrize(("extent", "looks"), [(20, 1), (40, 2), (60, 3), (90, 4)])
+def test_an_answer_takes_three_forwards_but_where_the_grid_grows_further(extent, looks):
+    """All beyond that is left for later, and leads to the same mask."""
+    image, spacing, asked = torch.zeros(96, 96, 96), (1.0, 1.0, 1.0), []
+    image[48 - extent // 2 : 48 + extent // 2, 40:56, 40:56] = 1
+
+    def counted(channels):
+        asked.append(1)
+        return alike(channels)
+
+    prompts = [point((48, 48, 48), spacing)]
+    answer = correct(counted, image, spacing, prompts, size=32)
+    assert answer.grid.spacing[0] == min(1.5 ** (looks - 1), 3) and len(asked) == (1 if looks == 1 else max(looks, 3))
+    while answer.tiles:
+        answer = refine(alike, image, spacing, answer, prompts, tiles=1)
+    assert torch.equal(answer.mask, correct(alike, image, spacing, prompts, size=32, tiles=1000).mask)

@@ -359,6 +359,36 @@ def test_other_steps_end_what_is_coarse():
     assert not edit.is_coarse and edit.refine(few) is None
 
 
+@pytest.mark.parametrize("act", ["show", "undo", "undo and redo", "paint", "reset", "refine"])
+def test_what_others_refined_meanwhile_is_not_taken_over(act):
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    edit.show([point((22, 22, 22), (1, 1, 1))], few)
+    pending = edit.pending
+    finer = pending.refined(replace(few, tiles=1))
+    if act == "show":
+        edit.show([point((2, 2, 2), (1, 1, 1))], few)
+    elif act == "paint":
+        edit.paint(torch.zeros(48, 48, 48, dtype=torch.bool))
+    elif act == "refine":
+        edit.refine(replace(few, tiles=1))
+    else:
+        for step in act.split(" and "):
+            getattr(edit, step)()
+    mask, steps, coarse = edit.mask, edit.undoable, edit.coarse
+    assert finer.changed is not None and edit.accept(pending, finer) is None
+    assert edit.mask is mask and edit.undoable == steps and edit.coarse == coarse
+
+
+def test_an_undo_that_changes_no_voxel_ends_what_others_refine():
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    edit.show([point((22, 22, 22), (1, 1, 1))], few)
+    edit.show([point((22, 22, 22), (1, 1, 1))], replace(few, network=lambda channels: channels[:, 1:2] - 0.5))
+    pending = edit.pending
+    finer = pending.refined(replace(few, tiles=1))
+    edit.undo()
+    assert edit.accept(pending, finer) is None and not edit.is_coarse
+
+
 # --- bytes
 
 

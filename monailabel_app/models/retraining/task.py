@@ -35,6 +35,7 @@ from rep3d.training.checkpoints import read_weights, save_whole
 
 VALIDATIONS = 10  # of one training, at most
 EPOCH_LENGTH = 24  # steps, of a bundle that takes prompts: users wait for the end
+LEARNING_RATE = 0.0005  # at its start, of such a bundle: it goes on from good weights
 
 
 class BundleTraining(TrainTask):
@@ -197,6 +198,7 @@ class BundleTraining(TrainTask):
             contract.MORE_DATA: [str(phantoms.training)],
             contract.REPEATS: [max(1, round(drawn / own)), max(1, round(own / drawn))],
             contract.EPOCH_LENGTH: EPOCH_LENGTH,
+            contract.LEARNING_RATE: LEARNING_RATE,
         }
 
     def _score(self, task: Task, weights: Path, output: Path, device: str, cases: Sequence[str]) -> Scores | None:

@@ -14,6 +14,7 @@ from monailabel_app.errors import RequestError
 from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.inference_config import InferenceConfig
 from monailabel_app.models.turn import Priority, Turn
+from monailabel_app.models.warm_up import warm_up_prompted
 
 SMALL = {"feature_size": [4, 8, 8, 8], "hidden_size": 8, "kernel_size": 5}
 CUBE = 32
@@ -135,3 +136,33 @@ def test_a_click_goes_before_the_next_window(other, folder):
     assert log.index("click") - before <= 2  # the window that was being computed, and hardly another
     worker.join()
     assert log.count("window") == 50
+
+
+def test_too_little_gpu_memory_for_a_click(folder, tmp_path, monkeypatch):
+    """The answer says so in words; the session stays as it was, and the next click is answered."""
+    (tmp_path / "place").mkdir()
+    network = PromptedNetwork(find_prompted(folder), Turn())
+    write_weights(network.bundle, 0)
+    one = Place(tmp_path / "place", network).sessions.of_study("ann", "slicer", "scan")
+    before = one.show("liver", [at(5, 5, 5)]).mask
+
+    def small_gpu(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    for place, name in ((network._config, "inferer"), (network._networks, "on")):  # of the voxels, of the weights
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, small_gpu)
+            with pytest.raises(RequestError, match="the GPU's memory does not suffice.*nothing has changed") as caught:
+                one.show("liver", [at(20, 20, 15)])
+        assert caught.value.status == 503 and one.mask("liver") is not None and one.undoable("liver") == (1, 0)
+        assert torch.equal(torch.from_numpy(one.mask("liver")), before)
+    assert one.show("liver", [at(20, 20, 15)]).mask[20, 20, 15]
+
+
+def test_the_first_click_finds_the_network_ready(folder, monkeypatch):
+    network = PromptedNetwork(find_prompted(folder), Turn())
+    warm_up_prompted(network)  # there are no weights yet
+    write_weights(network.bundle, 0)
+    warm_up_prompted(network)
+    monkeypatch.setattr(network._config, "network", lambda: pytest.fail("it is read again"))
+    answer(network)

@@ -5,6 +5,7 @@ import os
 import stat
 import threading
 import time
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +15,7 @@ from interaction_helpers import DAY, SHAPE, SPACING, Place, at
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction import registry, session
 from monailabel_app.interaction.disk import SessionFolder
+from monailabel_app.interaction.refinement import Refinement
 from rep3d import files
 from rep3d.interactive import editing
 
@@ -491,3 +493,77 @@ def test_coarse_answers_are_refined_in_the_background(place, monkeypatch):
     answer = one.bring_to("cube", [click])
     assert not answer.forwards and answer.changed is not None and (answer.mask != coarse).any()
     assert np.array_equal(place.start().get(one.id, "ann").mask("cube"), answer.mask.numpy())
+
+
+def test_nobody_waits_for_what_is_refined_in_the_background(place, mine, monkeypatch):
+    """What the user does meanwhile counts, and is not overwritten."""
+    monkeypatch.setattr("monailabel_app.interaction.refinement.IDLE_SECONDS", 1e9)  # the test refines
+    monkeypatch.setattr(place.network, "_answer", lambda channels: 0.5 - channels[:, :1].abs())
+    voxels = np.zeros((48, 48, 96), np.int16)
+    voxels[5:40, 5:40, 5:90] = 100
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), place.folder / "studies/large.nii.gz")
+    one = place.sessions.of_study("ann", "slicer", "large")
+    click = editing.Prompt("point", ((22.0, 22.0, 22.0),))
+    coarse = one.show("cube", [click]).mask
+    assert one._edit.is_coarse
+
+    def refine_while(act):
+        computes, go_on = threading.Event(), threading.Event()
+
+        def wait(channels):
+            computes.set()
+            assert go_on.wait(30)
+            return 0.5 - channels[:, :1].abs()
+
+        with monkeypatch.context() as patch:
+            patch.setattr(place.network, "_answer", wait)
+            worker = threading.Thread(target=one.refine)
+            worker.start()
+            assert computes.wait(30)
+            try:
+                return act()
+            finally:
+                go_on.set()
+                worker.join(30)
+
+    again = refine_while(lambda: one.bring_to("cube", [click]))
+    assert not again.forwards and again.changed is None and again.mask is coarse
+    told = one.bring_to("cube", [click])  # what the background found is told with the next answer
+    assert told.changed is not None and (told.mask != coarse).any()
+    refined, painted = told.mask.numpy().copy(), np.zeros(voxels.shape, bool)
+    painted[1:3, 1:3, 1:3] = True
+    assert one._edit.is_coarse
+    refine_while(lambda: one.paint("cube", painted))
+    assert np.array_equal(one.mask("cube"), painted) and not one.refine()
+    assert np.array_equal(one.undo("cube").mask.numpy(), refined)
+    one.show("cube", [replace(click, positions=((30.0, 30.0, 70.0),))])
+    before, one_more = one.mask("cube"), one._edit.is_coarse
+    one.paint("kept", voxels > 0)
+    one.mask("cube")
+    assert one_more and refine_while(lambda: one.lock(["kept"])) is None
+    assert np.array_equal(one.mask("cube"), before)  # it was computed before the lock
+    place.sessions.remove(one.id, None)  # nothing of it is refined any longer
+
+
+def test_the_background_ends_when_it_is_told_to(monkeypatch):
+    """Though sessions wait in it: a thread that computes while Python ends takes it down with an abort."""
+    monkeypatch.setattr("monailabel_app.interaction.refinement.IDLE_SECONDS", 0)
+    done, computes, go_on = [], threading.Event(), threading.Event()
+
+    class Coarse:
+        id, used = "one", 0.0
+
+        def refine(self):
+            computes.set()
+            assert go_on.wait(30)
+            done.append(1)
+            return True
+
+    background = Refinement()
+    background.soon(Coarse())
+    assert computes.wait(30)
+    end = threading.Thread(target=background.end)
+    end.start()
+    go_on.set()
+    end.join(30)
+    assert not background._thread.is_alive() and 1 <= len(done) < 100

@@ -30,6 +30,7 @@ def test_any_order_and_direction_of_the_axes(axes):
         )
         record = SessionRecord("ann", "", "array", "", "", array.shape, [STEPS[axis] for axis in axes])
         placement = find_placement(array, record.spacing, SCAN, STEPS)
+        assert np.array_equal(placement.mask_on_scan(array > 500), SCAN > 500)
         for voxel in ((0, 0, 0), (2, 5, 4), (6, 1, 3)):
             prompt = at(*(v * s / t for v, s, t in zip(voxel, record.spacing, SPACING, strict=True)))
             shown = placement.on_scan(prompt, record).positions[0]

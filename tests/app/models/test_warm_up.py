@@ -1,3 +1,5 @@
+import logging
+
 import pytest
 import torch
 from app_helpers import small_bundle
@@ -5,7 +7,7 @@ from app_helpers import small_bundle
 from monailabel_app.bundles import read_bundle
 from monailabel_app.models import warm_up
 from monailabel_app.models.inference import BundleInference
-from monailabel_app.models.warm_up import warm_up_model
+from monailabel_app.models.warm_up import prepare_models, warm_up_model
 
 
 @pytest.fixture
@@ -45,3 +47,11 @@ def test_a_gpu_that_is_too_small(model, sizes):
     model.networks.on(model.configure()).register_forward_pre_hook(full)
     warm_up_model(model)
     assert {1, 2} <= {count for count, *_ in sizes}
+
+
+def test_what_serves_is_told(model, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    prepare_models([BundleInference(read_bundle(small_bundle(tmp_path, "kits", weights=False))), model], warm_up=False)
+    assert (
+        "models that segment by themselves: msd_hippocampus\n" in caplog.text and "kits has no weights" in caplog.text
+    )

@@ -12,6 +12,7 @@ from requests_toolbelt import MultipartDecoder
 
 from monailabel_app.models.inference import Segmentation
 from monailabel_app.studies.volumes import read_grid
+from monailabel_app.web.authentication import LOCAL_USER
 from rep3d.interactive import editing
 from rep3d.interactive.prompts import point
 
@@ -375,6 +376,56 @@ def test_ohif_points_of_no_label(place, request):
     other = ohif(place, "interactive", name, {"foreground": [SECOND], "background": []})
     assert one[tuple(FIRST)] == 1 and not one[tuple(SECOND)] and other[tuple(SECOND)] == 1 and not other[tuple(FIRST)]
     assert (ohif(place, "interactive", name, {"foreground": [FIRST], "background": []}) == one).all()
+
+
+# --- a session that another program began
+
+
+def test_a_kept_session_goes_on(place, slicer, forwards, request):
+    """As nnInteractive's modules left it: slices first, and a mask without a name."""
+    sessions = place.services.interaction
+    kept = sessions.of_array(LOCAL_USER.username, "nnInteractive", np.asarray(place.scan.dataobj).T, (2, 1, 1))
+    mask = ball(FIRST, 3)
+    kept.paint("segment", mask.T)
+    assert kept.id in [one["id"] for one in place.get("/interaction/").json()]
+    slicer.add("cyst")
+    slicer.update("interactive", "cyst", continue_from=kept.id)
+    assert (slicer.segments["cyst"] == mask).all() and forwards == []
+    slicer.points["cyst"]["foreground"].append(SECOND)
+    slicer.update("interactive", "cyst", continue_from=kept.id)
+    assert slicer.segments["cyst"][tuple(SECOND)] and (slicer.segments["cyst"] & mask).sum() == mask.sum()
+    slicer.points["cyst"]["foreground"].clear()
+    slicer.update("interactive", "cyst", continue_from=kept.id)
+    assert (slicer.segments["cyst"] == mask).all()
+    slicer.add("another")  # the option stays; only the first one begins with a mask without a name
+    slicer.points["another"]["foreground"].append(SECOND)
+    slicer.update("interactive", "another", continue_from=kept.id)
+    assert not (slicer.segments["another"] & mask).any()
+    slicer.add("segment")
+    slicer.update("interactive", "segment", continue_from=kept.id)
+    assert (slicer.segments["segment"] == mask).all() and (kept.mask("segment") == mask.T).all()
+    elsewhere = Slicer(
+        place, "scan", place.scan, f"{request.node.name} elsewhere"
+    )  # of several the one of the same name
+    elsewhere.add("another")
+    elsewhere.update("interactive", "another", continue_from=session_of(slicer).id)
+    assert (elsewhere.segments["another"] == slicer.segments["another"]).all()
+
+
+def test_a_session_that_cannot_go_on_here(place, slicer):
+    sessions, voxels = place.services.interaction, np.asarray(place.scan.dataobj)
+    other = sessions.of_array(LOCAL_USER.username, "nnInteractive", voxels + 1, (1, 1, 2))
+    larger = sessions.of_array(LOCAL_USER.username, "nnInteractive", voxels[:-1], (1, 1, 2))
+    of_bob = sessions.of_array("bob", "nnInteractive", voxels, (1, 1, 2))
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"].append(FIRST)
+    for wanted, reason in ((other.id, "another image"), (larger.id, "another image"), (of_bob.id, "no such session")):
+        with pytest.raises(Refused, match=reason):
+            slicer.update("interactive", "cyst", continue_from=wanted)
+    with pytest.raises(Refused, match="models that begin with nothing"):
+        slicer.update("msd_hippocampus_edit", ANTERIOR, continue_from=other.id)
+    slicer.update("interactive", "cyst")
+    assert session_of(slicer).labels == ("cyst",)
 
 
 # --- what is refused

@@ -1,0 +1,147 @@
+"""The network that makes proposals and the one that follows clicks, in working copies of their bundles.
+
+They serve and they are trained as in the app; which weights serve is decided here.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from monailabel_app.bundles import Bundle, read_bundle
+from monailabel_app.models.clicks import PromptedNetwork
+from monailabel_app.models.inference import BundleInference
+from monailabel_app.models.parameters import TrainingParameters
+from monailabel_app.models.retraining.phantoms import Phantoms
+from monailabel_app.models.retraining.task import BundleTraining
+from monailabel_app.models.simulation import EPOCHS
+from monailabel_app.models.turn import Turn
+from monailabel_app.models.versions import FOLDER as VERSIONS
+from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.submission import submit_label
+from monailabel_app.studies.volumes import read_grid, read_voxels, split_suffix
+from monailabel_app.tasks import Task
+from rep3d.files import copy_whole, read_json, write_json
+from rep3d.interactive.editing import Scene
+
+USER = "simulated"
+NOT_COPIED = shutil.ignore_patterns("models", "eval", "data")
+
+
+class Labelled(NamedTuple):
+    """Files of a scan: its image and its label map."""
+
+    image: Path
+    label: Path
+
+
+class Learners:
+    """Both networks.
+
+    Args:
+        automatic: folder of the bundle that makes proposals; it needs no weights.
+        interactive: folder of the bundle that follows clicks, with the weights that it begins with.
+        phantoms: from which the latter learns beside the labels.
+        folder: receives the working copies.
+        automatic_steps, interactive_epochs: see `Plan`.
+    """
+
+    def __init__(
+        self,
+        automatic: Path,
+        interactive: Path,
+        phantoms: Phantoms,
+        folder: Path,
+        automatic_steps: int,
+        interactive_epochs: int,
+    ) -> None:
+        self.folder = folder
+        self.phantoms = phantoms
+        self.epochs = {"automatic": EPOCHS, "interactive": interactive_epochs}
+        for name, root in (("automatic", automatic), ("interactive", interactive)):
+            shutil.copytree(root, folder / name, ignore=NOT_COPIED)
+            (folder / name / "models/trained").mkdir(parents=True)
+        begins = read_bundle(interactive, prompts=True).weights
+        own = {
+            "automatic": read_bundle(folder / "automatic"),
+            "interactive": read_bundle(folder / "interactive", prompts=True),
+        }
+        copy_whole(begins, own["interactive"].shipped)
+        _tell(own["automatic"], steps_per_epoch=automatic_steps // EPOCHS)
+        self.bundles: Mapping[str, Bundle] = own
+        self.proposing = BundleInference(own["automatic"])
+        self.answering = PromptedNetwork(own["interactive"], Turn())
+
+    def serve(self, weights: Path) -> None:
+        """Let the weights of a folder serve, as `train` left them; without them those that the bundles came with."""
+        for name, bundle in self.bundles.items():
+            file = weights / f"{name}.pt"
+            if file.is_file():
+                copy_whole(file, bundle.own_weights)
+            else:
+                bundle.own_weights.unlink(missing_ok=True)
+
+    def propose(self, image: Path) -> torch.Tensor | None:
+        """The automatic segmentation of an image file, (D, H, W) of bool; None as long as nothing has been learned."""
+        if not self.proposing.is_valid():
+            return None
+        return torch.from_numpy(self.proposing.segment(image).voxels > 0)
+
+    @contextmanager
+    def scene(self, image: Path) -> Iterator[Scene]:
+        """An image file for clicks, while the context lasts."""
+        voxels = torch.from_numpy(np.ascontiguousarray(read_voxels(image), dtype=np.float32))
+        spacing = nib.affines.voxel_sizes(read_grid(image).affine).tolist()
+        with self.answering.answering() as network:
+            yield Scene(network, voxels, spacing, size=self.answering.size)
+
+    def draw_phantoms(self) -> None:
+        """Draw those that are not there yet."""
+        self.phantoms.draw(Task({}), self.bundles["interactive"], self.folder)
+
+    def train(self, labelled: Mapping[str, Labelled], seed: int, target: Path) -> None:
+        """Go on from the weights that serve with all labels, and leave the new weights in a folder.
+
+        Args:
+            labelled: the scans, by name.
+            seed: of the trainings.
+            target: the folder.
+
+        Raises:
+            RequestError: a training failed; the message has the reason.
+        """
+        studies = self._submitted(labelled)
+        target.mkdir(parents=True, exist_ok=True)
+        for name, bundle in self.bundles.items():
+            _tell(bundle, seed=seed)
+            shutil.rmtree(bundle.root / VERSIONS, ignore_errors=True)
+            training = BundleTraining(bundle, "never", [self.bundles["automatic"]], self.phantoms)
+            options = TrainingParameters(max_epochs=self.epochs[name], val_split=0)
+            training.prepare(studies, options, USER)
+            training.run(Task({}))
+            copy_whole(training.models / "model.pt", target / f"{name}.pt")
+
+    def _submitted(self, labelled: Mapping[str, Labelled]) -> StudiesFolder:
+        """The images as studies, with their labels submitted."""
+        root = self.folder / "studies"
+        shutil.rmtree(root, ignore_errors=True)
+        root.mkdir()
+        for name, scan in labelled.items():
+            shutil.copy(scan.image, root / f"{name}{split_suffix(scan.image.name)[1]}")
+        studies, served = StudiesFolder(root), {"automatic": self.bundles["automatic"]}
+        for name, scan in labelled.items():
+            submit_label(studies, served, name, scan.label, "final", {"user": USER}, uploaded=False)
+        return studies
+
+
+def _tell(bundle: Bundle, **entries: object) -> None:
+    """Change entries of how a bundle trains."""
+    path = bundle.config("train")
+    write_json(path, {**read_json(path), **entries})

@@ -1,0 +1,136 @@
+"""A simulated user annotates drawn phantoms, with networks that a test can afford."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from app_helpers import small_bundle
+from simulate_annotation import main
+
+from monailabel_app.models.annotation import learners, plan, user
+from monailabel_app.models.retraining import phantoms, task
+from rep3d.datasets.phantom import write_decathlon
+from rep3d.study.run import run_here
+
+pytestmark = pytest.mark.slow
+
+WAYS = ["clicks alone", "random", "entropy"]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("annotation")
+    write_decathlon(folder / "data", labels={1: "left", 2: "right"}, count=4, shape=(28, 26, 24), orientation="LPS")
+    return {
+        "dataset_dir": str(folder / "data"),
+        "output_dir": str(folder / "output"),
+        "bundle": str(small_bundle(folder, "interactive")),
+        "ways": WAYS,
+        "scans": 3,
+        "rounds": 1,
+        "automatic_steps": 2,
+        "interactive_epochs": 1,
+        "spacing": (1.5, 1.5, 1.5),
+    }
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """All runs, which are small and take place in this process."""
+    known = []
+
+    def run_and_tell(watching, run, folder, status_file):
+        known.append(run)
+        told = {name: str(value) if isinstance(value, Path) else value for name, value in run.overrides.items()}
+        told.pop("logging_file", None)  # `run_here` has none
+        run_here(replace(run, overrides=told))
+        return True
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (task, phantoms):
+            patch.setattr(module, "run_watched", run_and_tell)
+        for name, value in (("TRAINING", 2), ("HELD_OUT", 1), ("SIZE", 32)):
+            patch.setattr(phantoms, name, value)
+        patch.setattr(task, "EPOCH_LENGTH", 1)
+        patch.setattr(user, "MOST", 3)
+        for module in (plan, learners):
+            patch.setattr(module, "EPOCHS", 2)
+        yield known
+
+
+@pytest.fixture(scope="module")
+def output(settings, runs):
+    main(**settings, seeds=0)
+    return Path(settings["output_dir"])
+
+
+def read_cells(output):
+    return {cell["way"]: cell for cell in (json.loads(path.read_text()) for path in output.glob("cells/*.json"))}
+
+
+def test_all_ways_annotate_the_same_scans(output, runs):
+    cells = read_cells(output)
+    alone, by_random, entropy = ([scan["case"] for scan in cells[way]["scans"]] for way in WAYS)
+    assert set(alone) == set(by_random) == set(entropy) and len(set(alone)) == 3 and alone == by_random
+    assert [len(cells[way]["seconds"]) for way in WAYS] == [0, 1, 1]
+    assert cells["clicks alone"]["scans"][0] == cells["random"]["scans"][0] == cells["entropy"]["scans"][0]
+    proposals = {way: [scan["proposal"] is not None for scan in cells[way]["scans"]] for way in WAYS}
+    assert proposals == {"clicks alone": [False] * 3, "random": [False, True, True], "entropy": [False, True, True]}
+    assert [run.run_id for run in runs] == ["drawing", "training", "training"]  # cells share the trainings
+    assert runs[2].overrides["learning_rate"] == task.LEARNING_RATE and "learning_rate" not in runs[1].overrides
+    assert "| entropy | 1 |" in (output / "table.md").read_text()
+    config = json.loads((output / "automatic/configs/inference.json").read_text())
+    assert (config["spacing"], config["label_names"]) == ([1.5] * 3, ["background", "left + right"])
+
+
+def test_the_strategy_chooses_by_its_scores(output):
+    first, second, third = (scan["case"] for scan in read_cells(output)["entropy"]["scans"])
+    (path,) = output.glob("networks/*/uncertainty.json")
+    scores = json.loads(path.read_text())
+    assert set(scores) == {second, third} and scores[second]["entropy"] > scores[third]["entropy"]
+
+
+def test_what_is_learned_from(output, settings):
+    """What the clicks reached; where that is too little, the truth, on the image's grid."""
+    scans = read_cells(output)["clicks alone"]["scans"]
+    for scan in scans:
+        label = nib.load(output / f"networks/shipped/scans/{scan['case']}.nii.gz")
+        truth = nib.load(Path(settings["dataset_dir"]) / f"labelsTr/{scan['case']}.nii.gz")
+        assert scan["dice"][-1] < 0.85 and np.allclose(label.affine, truth.affine)
+        assert np.array_equal(label.get_fdata(), truth.get_fdata() > 0)
+
+
+def test_goes_on_where_it_was_interrupted(output, settings, runs, capsys):
+    before, began = read_cells(output), len(runs)
+    (output / "cells/seed0_random.json").unlink()
+    path = output / f"networks/shipped/scans/{before['random']['scans'][0]['case']}.json"
+    path.unlink()
+    main(**settings, seeds=[0, 1], hours=0)
+    assert "4 cell(s) are missing" in capsys.readouterr().out and not path.exists()
+    main(**settings, seeds=0)
+    assert read_cells(output) == before and len(runs) == began
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"ways": "entropie"}, "ways is .'entropie',., expected some of clicks alone, random"),
+        ({"rounds": (1, 1)}, "rounds is .1, 1., expected whole numbers, ascending, between 0 and 3"),
+        ({"rounds": 3}, "rounds is .3,., expected"),
+        ({"automatic_steps": 15}, "automatic_steps is 15, expected a multiple of 2"),
+        ({"interactive_epochs": 0}, "interactive_epochs is 0, expected"),
+        ({"spacing": (1, 1)}, "spacing is .1, 1., expected three numbers"),
+        ({"labels": 3, "output_dir": "other"}, "labels is .3,., expected .* some of .1, 2."),
+        ({"scans": 5, "output_dir": "other"}, "scans is 5, but .*data has 4 scans with the structure"),
+        ({"automatic_steps": 4}, "give another folder"),
+        ({"dataset_dir": "nowhere", "output_dir": "other"}, "nowhere.* holds no data set"),
+        ({"bundle": "nowhere"}, "nowhere.*no metadata of a segmentation bundle"),
+    ],
+)
+def test_bad_arguments(settings, output, tmp_path, monkeypatch, told, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        main(**{**settings, "seeds": 0, **told})
