@@ -76,6 +76,7 @@ FEW_CHANNELS = 4
 TURN = 0.5  # seconds: a call that takes less is repeated for a quarter of it
 
 Inputs = tuple[torch.Tensor, torch.Tensor]
+Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (x, weight) -> y
 
 
 @SetParseFn(str, "output_dir")  # a folder may be called 2024_01_05
@@ -115,7 +116,7 @@ def main(
 # --- time
 
 
-def peers() -> dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
+def peers() -> dict[str, Operator]:
     """What is measured beside the backends: stock PyTorch in its other layout, and packages that are installed."""
 
     def channels_last(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -123,7 +124,7 @@ def peers() -> dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]:
             x.contiguous(memory_format=torch.channels_last_3d), weight, padding=weight.shape[-1] // 2, groups=x.shape[1]
         )
 
-    found = {"conv3d channels_last_3d": channels_last}
+    found: dict[str, Operator] = {"conv3d channels_last_3d": channels_last}
     try:
         from fft_conv_pytorch import fft_conv
     except ImportError:
@@ -192,7 +193,7 @@ def turn(call: Callable, expected: float) -> float:
 def speed_rows(case: Case, device: str, repeats: int) -> list[dict[str, str]]:
     """One row per pass."""
     inputs = make_inputs(case, device)
-    few = tuple(tensor[:, :FEW_CHANNELS] if i == 0 else tensor[:FEW_CHANNELS] for i, tensor in enumerate(inputs))
+    few = inputs[0][:, :FEW_CHANNELS], inputs[1][:FEW_CHANNELS]
     functions = {"direct": backend("direct"), **peers(), **{name: backend(name) for name in OURS}}
     forward_seconds: dict[str, float] = {}
     rows = []

@@ -183,10 +183,14 @@ def test_half_load_by_copy_model_state(modulation, block_order, deployed_checkpo
     """`monai.bundle.load` copies what has the same name and shape: of a training checkpoint, no kernels."""
     network = trained(modulation, block_order)
     deployed = tiny_rep3d(modulation=modulation, block_order=block_order, deploy=True).eval()
-    copy_model_state(deployed, reparameterize(network) if deployed_checkpoint else network)
     if deployed_checkpoint:
+        copy_model_state(deployed, reparameterize(network))
         assert deployed(x).isfinite().all()
     else:
+        with pytest.raises(
+            ValueError, match="a deployed Rep3D takes whole checkpoints: the weights lack encoder.stages"
+        ):
+            copy_model_state(deployed, network)
         with pytest.raises(RuntimeError, match=NEVER_LOADED):
             deployed(x)
 

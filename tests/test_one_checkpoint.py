@@ -8,7 +8,7 @@ import torch
 from monai.networks.utils import copy_model_state
 from torch import nn
 
-from rep3d import MedNeXt, UXNet, depthwise_conv3d, reparameterize
+from rep3d import MedNeXt, Rep3D, UXNet, depthwise_conv3d, reparameterize
 from rep3d.networks.rep3d import DeployedRep3DBlock, Rep3DBlock
 
 NEVER_LOADED = "never loaded, or left out"
@@ -27,7 +27,7 @@ def block_of(network):
 # --- half of another checkpoint
 
 
-@pytest.mark.parametrize("how", ["copy_model_state", "strict=False", "strict=True"])
+@pytest.mark.parametrize("how", ["strict=False", "strict=True"])
 @pytest.mark.parametrize("form", ["folded", "built"])
 def test_half_of_a_second_checkpoint(form, how, tiny_rep3d, x):
     """Of a training checkpoint in which the block's names are others, or missing."""
@@ -35,9 +35,7 @@ def test_half_of_a_second_checkpoint(form, how, tiny_rep3d, x):
     deployed = reparameterize(first) if form == "folded" else tiny_rep3d(deploy=True)
     deployed.load_state_dict(first.state_dict())
     deployed.eval()(x)
-    if how == "copy_model_state":
-        copy_model_state(deployed, second)
-    elif how == "strict=False":
+    if how == "strict=False":
         deployed.load_state_dict(second.state_dict(), strict=False)
     else:
         with pytest.raises(RuntimeError, match="state_dict"):
@@ -48,6 +46,19 @@ def test_half_of_a_second_checkpoint(form, how, tiny_rep3d, x):
         tiny_rep3d(deploy=True).load_state_dict(deployed.state_dict())
     deployed.load_state_dict(first.state_dict())  # a whole one mends it
     assert deployed(x).isfinite().all()
+
+
+@pytest.mark.parametrize("how", ["copy_model_state", "one tensor"])
+def test_half_of_a_second_checkpoint_beside_its_own(how, tiny_rep3d, x):
+    """Refused before anything is loaded, so that the network stays what it is."""
+    deployed = reparameterize(tiny_rep3d()).eval()
+    expected = deployed(x)
+    with pytest.raises(ValueError, match=r"a deployed Rep3D takes whole checkpoints: the weights lack encoder\.stages"):
+        if how == "copy_model_state":
+            copy_model_state(deployed, tiny_rep3d(modulation="none"))
+        else:
+            deployed.load_state_dict(deployed.state_dict() | {"out.conv.conv.bias": torch.ones(3)})
+    assert torch.equal(deployed(x), expected)
 
 
 def test_half_of_a_second_deployed_checkpoint(tiny_rep3d, x):
@@ -120,6 +131,29 @@ def test_nor_do_those_of_other_families_and_of_single_blocks():
     block = Rep3DBlock(2, 3)
     with pytest.raises(RuntimeError, match="0.kernel is the folded kernel of a deployed network"):
         nn.Sequential(block).load_state_dict(nn.Sequential(reparameterize(block)).state_dict(), strict=False)
+
+
+@pytest.mark.parametrize("modulation", ["lrbm", "none"])
+def test_folded_kernels_do_not_train_by_copy_model_state(modulation):
+    """It copies all but the kernels, whose names are others, also where the classes are others."""
+
+    def build(classes: int) -> Rep3D:
+        return Rep3D(1, classes, **SMALL, modulation=modulation, conv_bias=True)
+
+    network, other = build(3), build(5)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for trained in (build(3), other):
+        with pytest.raises(ValueError, match="lack encoder.stages.0.0.weight, as those of a deployed network do"):
+            copy_model_state(network, reparameterize(trained))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    copy_model_state(network, other)  # of a network that trains: all that fits
+    assert torch.equal(block_of(network).weight, block_of(other).weight)
+
+
+def test_nor_those_of_other_families_by_copy_model_state():
+    network = UXNet(1, 2, **SMALL, modulation="fixed")
+    with pytest.raises(ValueError, match="lack encoder.stages.0.0.conv.weight"):
+        copy_model_state(network, reparameterize(UXNet(1, 2, **SMALL, modulation="fixed")))
 
 
 # --- what else loading and folding do

@@ -47,9 +47,13 @@ class DeployableConv3d(nn.Module):
         return depthwise_conv3d(x, self.kernel, self.bias, spectra=self.spectra)
 
     @torch.jit.unused
+    def is_deployed(self) -> bool:
+        return self.spectra is not None
+
+    @torch.jit.unused
     def unload(self) -> None:
         """Forget the weights, where it is deployed."""
-        if self.spectra is not None:
+        if self.is_deployed():
             self.loaded = False
             with torch.no_grad():
                 for parameter in self.parameters():
@@ -61,7 +65,7 @@ class DeployableConv3d(nn.Module):
         if any(brought) and not all(brought):
             self.unload()
         super()._load_from_state_dict(state_dict, prefix, *args)
-        if self.spectra is not None:
+        if self.is_deployed():
             self.loaded = not any(bool(parameter.isnan().any()) for parameter in self.parameters())
 
 

@@ -1,8 +1,9 @@
-"""Which images a network takes, found without computing: tensors on the meta device have shapes only."""
+"""Which images a network takes, found mostly without computing: tensors on the meta device have shapes only."""
 
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
@@ -10,6 +11,8 @@ import torch
 from monai.transforms import compute_divisible_spatial_size
 from monai.utils import ensure_tuple_rep
 from torch import nn
+
+from rep3d.networks.arguments import check_positive
 
 DIVISORS = (1, 2, 4, 8, 16, 32, 64)  # that are tried
 _found: WeakKeyDictionary[nn.Module, int | None] = WeakKeyDictionary()  # divisors
@@ -29,15 +32,15 @@ def check_patch_size(network: nn.Module, in_channels: int, out_channels: int, pa
         ValueError: the network takes no such patches, or other channels; names the sizes and channels that work.
     """
     name, size = type(network).__name__, list(patch_size)
+    for edge in size:
+        check_positive(f"patch_size is {size}: every edge", edge)
     check_input = getattr(network, "check_input", None)
     try:
         if check_input is not None:
             check_input(torch.empty(1, in_channels, *size, device="meta"))
             return
-        shape = output_shape(network, in_channels, size)
+        shape = _tried_shape(network, in_channels, size)
     except Exception as error:
-        if "meta" in str(error):  # it computes with more than its input's shape: its first step will tell
-            return
         channels = _input_channels(network)
         if channels and channels != in_channels:
             told = f"network_def, {name}, takes images of {channels} channel(s)"
@@ -79,8 +82,23 @@ def output_shape(network: nn.Module, in_channels: int, size: Sequence[int]) -> l
         id(one): nn.Parameter(one.detach().to("meta"), one.requires_grad) for one in network.parameters()
     }
     shapes |= {id(one): one.detach().to("meta") for one in network.buffers()}
+    return _first_shape(copy.deepcopy(network, shapes), torch.empty(1, in_channels, *size, device="meta"))
+
+
+def _tried_shape(network: nn.Module, in_channels: int, size: Sequence[int]) -> list[int]:
+    """`output_shape`, computed where the network asks for values, which tensors on the meta device have not."""
+    try:
+        return output_shape(network, in_channels, size)
+    except Exception as error:
+        if not re.search(r"\bmeta\b", str(error)):
+            raise
+    device = next((parameter.device for parameter in network.parameters()), None)
+    return _first_shape(copy.deepcopy(network).eval(), torch.zeros(1, in_channels, *size, device=device))
+
+
+def _first_shape(network: nn.Module, x: torch.Tensor) -> list[int]:
     with torch.no_grad():
-        output = copy.deepcopy(network, shapes)(torch.empty(1, in_channels, *size, device="meta"))
+        output = network(x)
     return list((output[0] if isinstance(output, list | tuple) else output).shape)
 
 

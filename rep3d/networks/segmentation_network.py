@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from rep3d.networks.arguments import check_positive
-from rep3d.networks.capabilities import folded
+from rep3d.networks.capabilities import folded, named_parameters_of
 from rep3d.networks.depthwise import DeployableConv3d
 from rep3d.networks.weights import check_finite, differences
 from rep3d.precision import stop_checking
@@ -51,6 +51,7 @@ class SegmentationNetwork(nn.Module):
 
         Raises:
             NonFiniteWeights: names the tensors.
+            ValueError: the kernels would stay those of before, beside new weights for all else.
             RuntimeError: the weights are of another network; names both in one line.
         """
         try:
@@ -72,10 +73,40 @@ class SegmentationNetwork(nn.Module):
         others = {name: tensor for name, tensor in tensors.items() if tensor.data_ptr() not in own}
         check_finite(others, type(self).__name__)
         if others:  # a deployed network is of one checkpoint: what this one does not bring is of none
+            new = {name.removeprefix(prefix) for name in others}
+            self._refuse_mixture(new, kept={name.removeprefix(prefix) for name in tensors} - new)
             for module in self.modules():
                 if isinstance(module, DeployableConv3d):
                     module.unload()
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _refuse_mixture(self, new: set[str], kept: set[str]) -> None:
+        """Some loaders fill a checkpoint up with a network's own tensors, such as MONAI's `copy_model_state`.
+
+        Args:
+            new: names of the checkpoint's tensors.
+            kept: names of the network's own.
+
+        Raises:
+            ValueError: a deployed network would keep kernels of an earlier checkpoint, or one that trains its own
+                kernels beside all else of a deployed one, whose kernels have other names.
+        """
+        kind = type(self).__name__
+        modules = dict(self.named_modules())
+        owners = {name: modules.get(name.rpartition(".")[0]) for name in sorted(kept)}
+        lacking = [
+            name for name, owner in owners.items() if isinstance(owner, DeployableConv3d) and owner.is_deployed()
+        ]
+        if lacking:
+            told = f"the weights lack {lacking[0]} and {len(lacking) - 1} other(s) of its kernels and biases"
+            raise ValueError(f"a deployed {kind} takes whole checkpoints: {told}")
+        kernels = sorted(name for name in named_parameters_of(self, "large_kernels") if name.endswith(".weight"))
+        blocks = tuple(name.removesuffix("weight") for name in kernels)
+        in_blocks = {name for name in new if name.startswith(blocks)}
+        around = any(name.startswith("encoder.") for name in new - in_blocks)
+        if blocks and kept.issuperset(kernels) and around and in_blocks <= {f"{block}bias" for block in blocks}:
+            told = f"lack {kernels[0]}, as those of a deployed network do, and have what stands around it"
+            raise ValueError(f"the weights for a {kind} that trains {told}: expected weights that train")
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What `torch.jit.script` reads: a folded copy without hooks."""

@@ -27,7 +27,7 @@ from rep3d.files import whole_file
 from rep3d.format_number import check_format
 from rep3d.networks.ensemble import Ensemble
 from rep3d.networks.upkern import fitting_weights, is_smaller_kernel
-from rep3d.networks.weights import check_finite, differences, non_finite
+from rep3d.networks.weights import check_finite, differences, facts, non_finite
 from rep3d.shipped import settings_beside, write_settings
 from rep3d.training.finite_steps import FiniteSteps
 from rep3d.training.resuming import learning_settings, resume_learning
@@ -138,22 +138,27 @@ def initialize_from(network: nn.Module, path: str | os.PathLike, *, keep_kernel_
         keep_kernel_sums: of kernels that grow, see `rep3d.upkern`.
 
     Raises:
-        ValueError: nothing fits.
+        ValueError: nothing fits, or the weights are of a deployed network, whose kernels do not train.
     """
     weights, own = read_weights(path), network.state_dict()
+    if (facts(weights).get("form"), facts(own).get("form")) == ("deployed", "training"):
+        raise ValueError(
+            f"init_from: {path} is of a deployed network, its kernels are folded: expected weights that train"
+        )
     fitting = fitting_weights(weights, network, keep_sums=keep_kernel_sums)
     if not fitting:
-        raise ValueError(f"init_from: {path} has no tensor whose name and shape fit the network")
+        told = differences(weights, own)
+        raise ValueError(f"init_from: {path} has no tensor whose name and shape fit the network: {told}")
     network.load_state_dict(fitting, strict=False)
     grown = [name for name in fitting if is_smaller_kernel(weights[name], own[name])]
     if grown:
         sizes = [tuple(tensors[grown[0]].shape[2:]) for tensors in (weights, own)]
         logger.info("init_from: grew %d kernels, %s from %s to %s voxels", len(grown), grown[0], *sizes)
     logger.info("init_from: loaded %d of the network's %d tensors from %s", len(fitting), len(own), path)
-    for name in own.keys() - fitting.keys():
+    for name in sorted(own.keys() - fitting.keys()):
         reason = f"shape {tuple(weights[name].shape)} in the file" if name in weights else "not in the file"
         logger.warning("init_from: kept the initial %s %s: %s", name, tuple(own[name].shape), reason)
-    for name in weights.keys() - own.keys():
+    for name in sorted(weights.keys() - own.keys()):
         logger.warning("init_from: %s of the file is not in the network", name)
 
 
@@ -182,8 +187,9 @@ class Checkpoints:
         writes: whether this process writes: rank 0 only.
 
     Raises:
-        ValueError: both `resume` and `init_from`, a training that is finished already, a folder that cannot be made, or
-            weights to start from that are not finite or were trained on validation cases.
+        ValueError: both `resume` and `init_from`, `keep_kernel_sums` with neither, a training that is finished already,
+            a folder that cannot be made, or weights to start from that are not finite or were trained on validation
+            cases.
         RuntimeError: by the training, where the network's weights are not finite any more; they are not saved.
         FileNotFoundError: nothing to resume or to start from.
     """
@@ -218,6 +224,8 @@ class Checkpoints:
         resume = _as_bool(resume)
         if resume and init_from:
             raise ValueError(f"resume and init_from exclude each other, got init_from = {init_from!r}")
+        if keep_kernel_sums and not resume and not init_from:
+            raise ValueError("keep_kernel_sums is true, and no kernels grow without init_from")
         if start := self.folder / LAST if resume else init_from:
             self.cases.go_on_from(read_weights(start), start)
         if resume:

@@ -106,10 +106,41 @@ def test_several_outputs_are_judged_by_the_first():
 @pytest.mark.parametrize(
     "computes", [lambda x: x * float(x.mean()), lambda x: x + torch.zeros(1)], ids=["item", "mixed"]
 )
-def test_a_network_that_cannot_be_tried_is_not_refused(computes):
+def test_a_network_that_asks_for_values_is_not_refused(computes):
     class Own(nn.Conv3d):
         def forward(self, x):
             return computes(super().forward(x))
 
     check_patch_size(Own(1, 2, 1), 1, 2, (8, 8, 8))
     assert divisor_of(Own(1, 2, 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((10, 8, 8), "patch_size .* does not fit Own: .*size"),
+        ((16, 16, 16), r"does not fit Own: meta data .* too large"),
+    ],
+)
+def test_but_is_tried_for_real(size, message):
+    """Its statistics and random numbers stay what they are."""
+
+    class Own(UNet):
+        def forward(self, x):
+            if x.shape[2] > 12:
+                raise ValueError("meta data would become too large")
+            return super().forward(x * (1 + float(x.mean())))
+
+    network = Own(3, 1, 2, [4, 4, 4], (2, 2), num_res_units=1, norm="batch")
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    check_patch_size(network, 1, 2, (8, 8, 8))
+    with pytest.raises(ValueError, match=message):
+        check_patch_size(network, 1, 2, size)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items()) and network.training
+
+
+@pytest.mark.parametrize("size", [[32.0, 32, 32], [-16, 32, 32], ["32", 32, 32]])
+def test_edges_that_are_no_numbers_of_voxels(size):
+    network = Rep3D(1, 2, feature_size=(4, 4, 4, 4), hidden_size=8, kernel_size=3)
+    with pytest.raises(ValueError, match=r"patch_size is \[.*\]: every edge must be a positive integer, got "):
+        check_patch_size(network, 1, 2, size)

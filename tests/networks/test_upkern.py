@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rep3d import MedNeXt, Rep3D, UXNet, upkern
+from rep3d import MedNeXt, Rep3D, UXNet, reparameterize, upkern
 from rep3d.networks.upkern import grow_kernel
 from rep3d.networks.weights import NonFiniteWeights
 from rep3d.training.checkpoints import initialize_from
@@ -108,3 +108,17 @@ def test_init_from_weights_with_smaller_kernels(keep, tmp_path, caplog):
     assert "init_from: grew 8 kernels" in caplog.text and "from (5, 5, 5) to (7, 7, 7) voxels" in caplog.text
     warned = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(warned) == 2 and all("out.conv" in text for text in warned)
+
+
+def test_init_from_a_deployed_network(tmp_path):
+    """Its decoder would fit, and beside it the kernels would stay random. A deployed network takes it."""
+    for modulation in ("fixed", "lrbm"):
+        network = Rep3D(1, 3, **SMALL, kernel_size=3, modulation=modulation)
+        torch.save(reparameterize(network).state_dict(), tmp_path / "deployed.pt")
+        with pytest.raises(
+            ValueError, match="init_from: .*deployed.pt is of a deployed network, .* weights that train"
+        ):
+            initialize_from(network, tmp_path / "deployed.pt")
+        deployed = Rep3D(1, 3, **SMALL, kernel_size=3, modulation=modulation, deploy=True)
+        initialize_from(deployed, tmp_path / "deployed.pt")
+        assert deployed.eval()(torch.zeros(1, 1, 32, 16, 16)).isfinite().all()

@@ -214,7 +214,7 @@ def test_initialize_from_fitting_weights_warns_of_nothing(tmp_path, caplog):
 
 def test_initialize_from_weights_that_do_not_fit(tmp_path):
     torch.save(nn.Linear(2, 4).state_dict(), tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="init_from: .*a.pt has no tensor whose name and shape fit"):
+    with pytest.raises(ValueError, match=r"init_from: .*a.pt has no tensor whose name and shape fit.*bias \(4,\) in"):
         initialize_from(nn.Linear(2, 3), tmp_path / "a.pt")
 
 
@@ -361,6 +361,12 @@ def test_resume_auto_starts_and_then_goes_on(tmp_path):
 def test_no_resume(resume, tmp_path):
     Training(tmp_path).run()
     assert Training(tmp_path, resume=resume).run().seen[0] == (1, 0, RATE)
+
+
+def test_kernel_sums_without_kernels_that_grow(tmp_path):
+    with pytest.raises(ValueError, match="keep_kernel_sums is true, and no kernels grow without init_from"):
+        Training(tmp_path, keep_kernel_sums=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_resume_and_init_from_exclude_each_other(tmp_path):
