@@ -69,7 +69,7 @@ def test_thick_slices_lie_where_the_scan_has_them(plane):
     image, truth = scan()
     view = turn(image, truth, UNIT, SPACINGS[1])[plane]
     whole = Grid.of_scan(image.permute(view.axes).shape, UNIT)
-    again = resample(view.truth.float(), view.grid, whole).permute(tuple(np.argsort(view.axes))) >= 0.5
+    again = resample(view.truth.float(), view.grid, whole).permute(np.argsort(view.axes).tolist()) >= 0.5
     assert 2 * int((again & truth).sum()) / int(again.sum() + truth.sum()) > 0.93
 
 
