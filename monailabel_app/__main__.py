@@ -7,7 +7,7 @@
 
 The last shows the options of a command. `start_server` takes all options of `monailabel start_server`, with this app
 and 127.0.0.1 as defaults, and `--conf NAME VALUE` for the settings below, whose defaults stand in brackets; APP is the
-app's folder.
+app's folder: `monailabel_app` of a checkout, else `label_app` in the current folder, beside your `bundles`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,15 @@ try:
     from monailabel_app.temporary import own_temporary_files
     from monailabel_app.web.authentication import Authentication
     from monailabel_app.web.security import is_loopback
+    from rep3d import installed
+    from rep3d.commands.bundle_folders import write_missing
+    from rep3d.files import write_text
 except ImportError as error:
     sys.exit(describe(error))
 
-APP = Path(__file__).resolve().parent
+CODE = Path(__file__).resolve().parent
+FOLDER = "label_app"  # of an installed package's app, in the current folder
+MAIN = "from monailabel_app.main import Rep3DApp  # noqa: F401 -- which MONAI Label looks for here"
 
 
 def main(arguments: list[str]) -> None:
@@ -47,7 +52,7 @@ def main(arguments: list[str]) -> None:
         start_server(arguments[1:])
     elif command in COMMANDS:
         try:
-            print(run_command(arguments, read_settings(APP, {}).bundles))
+            print(run_command(arguments, read_settings(app_folder(), {}).bundles))
         except RequestError as error:
             sys.exit(error.message)
         except ValueError as error:
@@ -56,18 +61,31 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"{__doc__}\n{help_text()}")
 
 
+def app_folder() -> Path:
+    """The app's folder: that of a checkout. A package that was installed is no place for logs, sessions and weights."""
+    return CODE if installed.root() == CODE.parent else Path(FOLDER).resolve()
+
+
+def make_app_folder(folder: Path) -> None:
+    """Make the app's folder for an installed package; one that is there stays as it is."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / "main.py").is_file():
+        write_text(folder / "main.py", MAIN)
+
+
 def start_server(arguments: list[str]) -> None:
     """Check what MONAI Label's command line is given, and hand over to it."""
     from monailabel.main import Main
 
     if {"-h", "--help"} & set(arguments):
         print(f"{__doc__}\n{help_text()}\n")
-    monai_label = Main()
+    monai_label, app = Main(), app_folder()
     given = monai_label.args_parser(f"python -m {__package__}").parse_args(
-        ["start_server", "--app", str(APP), "--host", "127.0.0.1", *arguments]
+        ["start_server", "--app", str(app), "--host", "127.0.0.1", *arguments]
     )
+    conf = dict(given.conf or [])
     try:
-        settings = read_settings(APP, dict(given.conf or []))
+        settings = read_settings(app, conf)
         authentication = Authentication.of(settings)
     except ValueError as error:
         sys.exit(str(error))
@@ -78,6 +96,14 @@ def start_server(arguments: list[str]) -> None:
         )
     check_studies_option(given.studies)
     check_workers(given.workers if given.workers is not None else os.environ.get("WEB_CONCURRENCY", 1))
+    if given.app == str(app) != str(CODE):
+        try:
+            make_app_folder(app)
+            written = [] if "bundles" in conf else write_missing(settings.bundles, settings.models.split(","))
+        except OSError as error:
+            sys.exit(f"{error}: the app keeps its files in the current folder, start it in one that it can write to")
+        for folder in written:
+            print(f"written: {folder}", flush=True)
     HTTP_PROTOCOLS["auto"] = "monailabel_app.web.connections:Connection"  # MONAI Label lets uvicorn choose
     own_temporary_files()  # before uvicorn handles signals
     monai_label.action_start_server(given)

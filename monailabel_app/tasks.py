@@ -20,7 +20,7 @@ KEPT = 50  # finished tasks that are remembered
 
 
 class Task:
-    """One piece of work. Its function calls `report` now and then, and ends early where `stopping` is set."""
+    """One piece of work. Its function calls `report` now and then, and ends at once where `stopping` is set."""
 
     def __init__(self, request: dict[str, Any]) -> None:
         self.id = str(uuid.uuid4())
@@ -32,6 +32,10 @@ class Task:
         self.ended: datetime | None = None
         self.result: Any = None
         self.stopping = threading.Event()
+
+    @property
+    def finished(self) -> bool:
+        return self.status not in ("SUBMITTED", "RUNNING")
 
     def report(self, message: str, **progress: Any) -> None:
         self.details.append(message)
@@ -71,13 +75,13 @@ class TaskList:
             if self.running() and not enqueue:
                 raise RequestError(429, f"{self.kind} is running already")
             task = Task(request)
-            finished = [known for known in self._tasks if known.ended]
+            finished = [known for known in self._tasks if known.finished]
             self._tasks = [known for known in self._tasks if known not in finished[:-KEPT]] + [task]
         self._waiting.put((function, task))
         return task
 
     def running(self) -> Task | None:
-        return next((task for task in self._tasks if task.status in ("SUBMITTED", "RUNNING")), None)
+        return next((task for task in self._tasks if not task.finished), None)
 
     def latest(self) -> Task:
         """The running task, or else the last one.
@@ -94,19 +98,24 @@ class TaskList:
         return list(self._tasks)
 
     def stop(self) -> Task:
-        """Ask the running task to end and wait until it has, 30 seconds at most.
+        """Ask the running task and those that wait to end, and wait until they have, 30 seconds at most.
+
+        Returns:
+            The one that was running.
 
         Raises:
             RequestError: 404, none is running.
         """
-        task = self.running()
-        if task is None:
+        with self._lock:
+            unfinished = [task for task in self._tasks if not task.finished]
+        if not unfinished:
             raise RequestError(404, f"no task of {self.kind} is running")
-        task.stopping.set()
+        for task in unfinished:
+            task.stopping.set()
         deadline = time.monotonic() + 30
-        while task.status in ("SUBMITTED", "RUNNING") and time.monotonic() < deadline:
+        while not all(task.finished for task in unfinished) and time.monotonic() < deadline:
             time.sleep(0.05)
-        return task
+        return unfinished[0]
 
     def _work(self) -> None:
         while True:
@@ -114,16 +123,15 @@ class TaskList:
 
     def _run(self, function: Callable[[Task], Any], task: Task) -> None:
         try:
-            if not task.stopping.is_set():
-                task.status = "RUNNING"
-                task.result = function(task)
-            task.ended = datetime.now()
-            task.status = "STOPPED" if task.stopping.is_set() else "DONE"
+            task.status = "RUNNING"
+            task.result = function(task)
+            status = "STOPPED" if task.stopping.is_set() else "DONE"
         except Exception as error:
             if isinstance(error, RequestError) or storage_error(error):
                 task.report(error_message(error))
             else:
                 logger.exception("%s failed", self.kind)
                 task.report(f"failed: {error_message(error)}")
-            task.ended = datetime.now()
-            task.status = "ERROR"
+            status = "ERROR"
+        task.ended = datetime.now()
+        task.status = status

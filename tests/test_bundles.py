@@ -140,7 +140,7 @@ def test_there_are_bundles():
 @each_bundle
 def test_required_files(bundle):
     configs = ["train", "inference", "evaluate", "multi_gpu_train", "metadata"]
-    configs += [] if takes_prompts(bundle) else ["refine", "multi_gpu_evaluate"]
+    configs += [] if takes_prompts(bundle) else ["refine", "choose_refinement", "multi_gpu_evaluate"]
     for name in (*(f"configs/{name}.json" for name in configs), "configs/logging.conf", "docs/README.md", "LICENSE"):
         assert (bundle / name).stat().st_size > 0, name
     for path in bundle.glob("configs/*.json"):

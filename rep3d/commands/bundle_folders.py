@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from fire.decorators import SetParseFn
@@ -78,6 +79,12 @@ def write_bundle(name: str, bundle_dir: Path) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def write_missing(bundle_dir: Path, named: Sequence[str] = ()) -> list[Path]:
+    """Write the bundles of the package that a folder lacks: those that ship with weights, and those that are named."""
+    wanted = [name for name in _names(_shipped()) if name in named or "weights" in _metadata(_shipped() / name)]
+    return [write_bundle(name, bundle_dir) for name in wanted if not (bundle_dir / name).exists()]
 
 
 def _included(bundle: Path) -> list[Path]:

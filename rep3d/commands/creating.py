@@ -11,7 +11,8 @@ from fire.decorators import SetParseFn
 
 from rep3d import installed
 from rep3d.commands.bundle_folders import FOLDER
-from rep3d.commands.running import line_of, training_of
+from rep3d.commands.running import line_of, run_line, training_of
+from rep3d.console.commands import switch
 
 MODALITIES = ("CT", "MR")
 
@@ -27,6 +28,7 @@ def new(
     channel: str | None = None,
     gpu_memory: str | None = None,
     hours: str | None = None,
+    train: str | bool = False,
 ) -> None:
     """Make a bundle for scans and labels of your own, and say why it looks as it does.
 
@@ -43,7 +45,9 @@ def new(
         channel: which of several images of a case, such as T1w, or T1w,FLAIR; all of them without.
         gpu_memory: GB of the GPU that it will train on, where it is not this computer's.
         hours: that the training of one fold may take on this computer; some steps are timed.
+        train: it right away.
     """
+    trains = switch("train", train)
     if modality is not None and modality not in MODALITIES:
         raise ValueError(f"modality is {modality!r}, expected one of {', '.join(MODALITIES)}")
     if hours is not None and gpu_memory is not None:
@@ -74,6 +78,13 @@ def new(
     place = [] if bundle_dir == FOLDER else ["--bundle_dir", bundle_dir]
     command = shlex.join(["rep3d", "train", name, *place])
     print(f"\nTrain it with\n  {command}\nor\n  {line_of(training_of(made.folder))}")
+    if made.problems:
+        count = len(made.problems)
+        print(
+            f"\n{count} of {made.cases + count} case(s) were left out, see {made.folder / 'data/report.md'}", flush=True
+        )
+    if trains:
+        run_line(training_of(made.folder))
 
 
 def _positive(name: str, typed: str) -> float:

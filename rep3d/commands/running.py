@@ -11,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fire.decorators import SetParseFn
+from fire.parser import DefaultParseValue
 
 from rep3d import installed
 from rep3d.commands.bundle_folders import FOLDER, find_bundle
+from rep3d.console.commands import switch
+from rep3d.console.status import read_status
 from rep3d.files import read_json
 from rep3d.shipped import TRAINED, find_weights, settings_beside
 
@@ -28,34 +31,54 @@ def train(
 
     Args:
         bundle: its folder, or its name.
-        folds: `all`, or numbers such as 0,2: one after the other, each as with --fold.
+        folds: `all`, or numbers such as 0,2: one after the other, each as with --fold, and in a folder fold1 and so
+            on of --ckpt_dir and --output_dir. With --resume auto those that are trained already are left as they are.
         bundle_dir: the folder that holds your bundles.
         config_file: laid over the bundle's own; several as "['a.json','b.json']".
         options: any entry of the bundle's configuration, such as --dataset_dir DIR, --epochs 3, --resume true.
     """
     folder = find_bundle(bundle, bundle_dir)
-    command = training_of(folder, config_file, options)
     if folds is None:
-        run_line(command)
+        run_line(training_of(folder, config_file, options))
         return
     if "fold" in options:
         raise ValueError("fold and folds exclude each other")
     for fold in _folds(folds, Path(options.get("dataset_dir", folder / "data"))):
-        run_line([*command, "--fold", str(fold)])
+        of_fold = _of_fold(options, fold)
+        if options.get("resume", "false").lower() != "false" and _is_trained(folder, config_file, of_fold):
+            print(f"fold {fold} is trained already")
+        else:
+            run_line(training_of(folder, config_file, of_fold))
 
 
 @SetParseFn(str)
-def evaluate(bundle: str, *, bundle_dir: str = FOLDER, config_file: str | None = None, **options: str) -> None:
+def evaluate(
+    bundle: str,
+    *,
+    choose_refinement: str | bool = False,
+    bundle_dir: str = FOLDER,
+    config_file: str | None = None,
+    **options: str,
+) -> None:
     """Score a trained bundle on the test cases of its data set, or else on those of validation.
 
     Args:
         bundle: its folder, or its name.
+        choose_refinement: before, choose on the validation cases what is taken off label maps, or added to them, and
+            write it into the bundle, for all that segments with it.
         bundle_dir: the folder that holds your bundles.
         config_file: laid over the bundle's own; several as "['a.json','b.json']".
         options: any entry of the bundle's configuration, such as --dataset_dir DIR, --fold 1, --output_dir DIR.
     """
+    chooses = switch("choose_refinement", choose_refinement)
     folder = find_bundle(bundle, bundle_dir)
-    run_line(_with_weights("evaluating", folder, ["train.json", "evaluate.json"], config_file, options))
+    files = ["train.json", "evaluate.json"]
+    if chooses:
+        choosing = "choose_refinement.json"
+        if not (folder / "configs" / choosing).is_file():
+            raise FileNotFoundError(f"{folder} has no configs/{choosing}: this kind of bundle, or an earlier version's")
+        run_line(_with_weights("evaluating", folder, [*files, choosing], config_file, options))
+    run_line(_with_weights("evaluating", folder, files, config_file, options))
 
 
 @SetParseFn(str)
@@ -135,6 +158,29 @@ def _with_weights(
     if any(other != first for other in others):
         raise ValueError(f"{' and '.join(map(str, told))} differ: expected checkpoints of equal settings")
     return _command(run_id, bundle, files, overlays, options, [str(path) for path in told if first][:1])
+
+
+def _of_fold(options: Mapping[str, str], fold: int) -> dict[str, str]:
+    """The options of one of several folds: each has folders of its own."""
+    from rep3d.data.splits import fold_folder  # here, not above: it takes seconds
+
+    folders = {name: fold_folder(options[name], fold) for name in ("ckpt_dir", "output_dir") if name in options}
+    return {**options, **folders, "fold": str(fold)}
+
+
+def _is_trained(bundle: Path, overlays: str | None, options: Mapping[str, str]) -> bool:
+    """Whether a training has come to its end, and of as many epochs as it is told now."""
+    weights = _weights_of(bundle, options)
+    status = read_status(weights.with_name("training.status.json"))
+    config: dict[str, object] = {}
+    for path in (str(bundle / "configs/train.json"), *_overlays(overlays)):
+        config |= read_json(path)
+    return (
+        weights.is_file()
+        and status is not None
+        and status.state == "finished"
+        and status.epochs == DefaultParseValue(str(options.get("epochs", config.get("epochs"))))
+    )
 
 
 def _weights_of(bundle: Path, options: Mapping[str, str]) -> Path:

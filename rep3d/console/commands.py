@@ -55,6 +55,17 @@ def run_command(
         call()
 
 
+def switch(name: str, typed: str | bool) -> bool:
+    """The value of an option that is on or off.
+
+    Raises:
+        ValueError: another word stands behind it.
+    """
+    if str(typed).lower() not in ("true", "false"):
+        raise ValueError(f"{name} is {typed!r}, expected nothing behind it, or true or false")
+    return str(typed).lower() == "true"
+
+
 def _check_options(parameters: Mapping[str, inspect.Parameter], words: Sequence[str]) -> None:
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return

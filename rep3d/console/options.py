@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser, ConfigWorkflow, load
 from monai.bundle.reference_resolver import ReferenceResolver
 
@@ -109,14 +110,16 @@ def check_options(known_ids: Iterable[str], known_values: Mapping[str, Any] | No
             stands for whole numbers only.
 
     Raises:
-        ValueError: an unknown option, one of another kind than the bundle's, an entry that a config file took away, a
-            run id that runs nothing, no such device, or a path that is no text and cannot be recovered.
+        ValueError: an unknown option, one of another kind than the bundle's or that is None, an entry that a config
+            file took away, a run id that runs nothing, no such device, or a path that is no text and cannot be
+            recovered.
     """
     workflow = _running_workflow()
     if workflow is None:
         return
     parser: ConfigParser = workflow.parser
     config: Any = parser.config
+    _check_no_none()
     _check_defined(config)
     known = {*known_ids, *map(str, (workflow.run_id, workflow.init_id, workflow.final_id))}
     for name in unused_ids(config):
@@ -265,12 +268,22 @@ def _is_path(value: object) -> bool:
 
 def _typed(name: str) -> str | None:
     """The text that this process was started with after `--name`."""
-    found = None
+    return dict(_typed_options()).get(name)
+
+
+def _typed_options() -> Iterator[tuple[str, str | None]]:
+    """The options that this process was started with, and the text after each."""
     for word, following in zip(sys.argv, [*sys.argv[1:], None], strict=True):
         option, equals, value = word.partition("=")
-        if option.startswith("-") and option.lstrip("-").replace("-", "_") == name:
-            found = value if equals else following
-    return found
+        if option.startswith("-"):
+            yield option.lstrip("-").replace("-", "_"), value if equals else following
+
+
+def _check_no_none() -> None:
+    """Refuse what `monai.bundle` takes for an option that was not given, as if nothing had been typed."""
+    for name, typed in _typed_options():
+        if typed is not None and DefaultParseValue(typed) is None:
+            raise ValueError(f"{name} is {typed}, which monai.bundle leaves out: for nothing write --{name} '$None'")
 
 
 def _booleans(config: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:

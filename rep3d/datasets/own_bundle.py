@@ -19,7 +19,9 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 
+from rep3d.console.errors import describe
 from rep3d.data import splits
+from rep3d.data.checks import check_pair
 from rep3d.data.layouts import FILE, one_or_all
 from rep3d.data.regions import IGNORE, check_judging
 from rep3d.datasets.bundle_readme import OWN
@@ -31,6 +33,7 @@ from rep3d.datasets.preparation import CHECKED, check_pairs
 from rep3d.datasets.rendering import merge, read_fragment, render_file
 from rep3d.datasets.sources import IDS, NO_LABELS, Source, ToldLabels, choose_channels, read_source
 from rep3d.files import read_json, whole_file, write_json, write_text
+from rep3d.io.geometry import Geometry, VolumeError
 from rep3d.io.nifti import label_image, read_volume
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -75,9 +78,14 @@ class Labels(NamedTuple):
         return self.ids if self.ignored is None else [*self.ids, self.ignored]
 
     @property
+    def new_ids(self) -> dict[int, int]:
+        """What those of the label maps become."""
+        return {old: new for new, old in enumerate(self.all_ids)}
+
+    @property
     def have_holes(self) -> bool:
         """Whether the label maps are to be numbered anew."""
-        return self.all_ids != list(range(len(self.all_ids)))
+        return any(old != new for old, new in self.new_ids.items())
 
     def options(self) -> dict[str, Any]:
         """Those of the data set's file, in the bundle's ids."""
@@ -117,7 +125,7 @@ def new_bundle(
     Raises:
         FileNotFoundError: there is no such source.
         FileExistsError: there is something else of that name.
-        ValueError: the name, the layout, or no case that can be used; or as `plan_bundle`.
+        ValueError: the name, the layout, or most cases cannot be used; or as `plan_bundle`.
     """
     folder = bundle_dir / name
     _check_name(name, folder, source, root)
@@ -126,6 +134,8 @@ def new_bundle(
     told = _with_names(found.labels, label_names) if label_names else found.labels
     memory = folder / "data" / CHECKED
     memory.parent.mkdir(parents=True, exist_ok=True)
+    scans, of_ids = _in_common_ids(scans, found, folder / "data/labels")
+    problems |= of_ids
     facts, of_files = check_pairs(scans, _count_ids(told), memory, None, told and told.ignored)
     problems |= of_files
     channel_names = _channel_names(facts, channels or found.channels, bool(found.told))
@@ -139,7 +149,10 @@ def new_bundle(
         facts = [fact for fact in facts if fact.case not in of_spacings]
     if not facts:
         raise ValueError(f"source {str(source)!r}: no case can be used: {_some(problems)}")
-    labels, notes = _read_labels(facts, told)
+    if len(problems) > len(facts):
+        count = f"{len(problems)} of {len(problems) + len(facts)} cases cannot be used, expected half of them at most"
+        raise ValueError(f"source {str(source)!r}: {count}; mend them, or take them out: {_some(problems)}")
+    labels, notes = _read_labels(source, facts, told)
     options = labels.options()
     try:
         check_judging(labels.names, *map(options.get, ("regions", "regions_class_order", "ignored_label")))
@@ -156,7 +169,7 @@ def new_bundle(
         modality=modality,
         schedule=schedule,
     )
-    notes += _unlabelled(found)
+    notes += [*found.notes, *_unlabelled(found)]
     if _write_data(folder / "data", name, [scan for scan in scans if scan.case in good], labels, plan, patient_of):
         notes.append(f"data/{splits.FILE} is yours, and stays")
     kept = _write_dataset_file(folder, name, _dataset_file(name, source, channel_names, labels, plan, len(facts)))
@@ -220,7 +233,7 @@ def _count_ids(told: ToldLabels | None) -> int:
     return len(IDS) if told is None else max([*told.names, told.ignored or 0]) + 1
 
 
-def _read_labels(facts: Sequence[CaseFacts], told: ToldLabels | None) -> tuple[Labels, list[str]]:
+def _read_labels(source: Path, facts: Sequence[CaseFacts], told: ToldLabels | None) -> tuple[Labels, list[str]]:
     """The labels, and what somebody should know of them.
 
     Raises:
@@ -229,7 +242,7 @@ def _read_labels(facts: Sequence[CaseFacts], told: ToldLabels | None) -> tuple[L
     cases_with = np.array([np.array(fact.voxels) > 0 for fact in facts]).sum(axis=0)
     ids = sorted(told.names) if told else [0, *(i for i in np.flatnonzero(cases_with).tolist() if i)]
     if not cases_with[ids[1:]].any():
-        raise ValueError(f"all label maps are empty: {NO_LABELS}")
+        raise ValueError(f"source {str(source)!r}: all label maps are empty: {NO_LABELS}")
     if told:
         labels = Labels([told.names[i] for i in ids], ids, *told[1:])
     else:
@@ -244,7 +257,7 @@ def _read_labels(facts: Sequence[CaseFacts], told: ToldLabels | None) -> tuple[L
             (case,) = (fact.case for fact in facts if fact.voxels[i])
             notes.append(f"label {name!r} occurs in one case, {case}: it can be learned or judged, not both")
     if labels.have_holes:
-        became = ", ".join(f"{old} becomes {new}" for new, old in enumerate(labels.all_ids) if old != new)
+        became = ", ".join(f"{old} becomes {new}" for old, new in labels.new_ids.items() if old != new)
         notes.append(f"the label ids have holes, and a bundle's have none: {became}")
     return labels, notes
 
@@ -322,7 +335,10 @@ def _write_data(
         splits.read_splits(path, cases)
     training = []
     for scan in scans:
-        label = _renumbered(scan, labels, folder / "labels") if labels.have_holes else scan.label
+        label = scan.label
+        if labels.have_holes:
+            voxels, geometry = read_volume(str(label))
+            label = _renumbered(voxels, geometry, labels.new_ids, folder / "labels", scan.case)
         image = one_or_all(list(map(os.path.abspath, scan.images)))
         entry = {"image": image, "label": os.path.abspath(str(label)), "case": scan.case}
         training.append(entry)
@@ -336,13 +352,34 @@ def _write_data(
     return is_own
 
 
-def _renumbered(scan: Scan, labels: Labels, folder: Path) -> Path:
-    """A copy of a label map whose ids have no holes, on the same grid."""
-    voxels, geometry = read_volume(str(scan.label))
+def _in_common_ids(scans: Sequence[Scan], source: Source, folder: Path) -> tuple[list[Scan], dict[str, list[str]]]:
+    """The scans, with copies of the label maps that have ids of their own; and what is wrong with these, by case."""
+    ids_of = {case.name: case.ids for case in source.cases if case.ids is not None}
+    found, problems = [], {}
+    for scan in scans:
+        ids, label = ids_of.get(scan.case), scan.label
+        if ids is not None and any(old != new for old, new in ids.items()):
+            try:
+                check_pair({"image": list(map(str, scan.images)), "label": str(label)}, None)
+                voxels, geometry = read_volume(str(label))
+            except VolumeError as error:
+                problems[scan.case] = [describe(error)]
+                continue
+            others = sorted({*np.unique(voxels).tolist()} - {0, *ids})
+            if others:
+                problems[scan.case] = [f"{label}: label value(s) {others}, which no segment of it has: {sorted(ids)}"]
+                continue
+            label = _renumbered(voxels, geometry, ids, folder, scan.case)
+        found.append(scan._replace(label=label))
+    return found, problems
+
+
+def _renumbered(voxels: np.ndarray, geometry: Geometry, new_ids: Mapping[int, int], folder: Path, case: str) -> Path:
+    """A copy of a label map with other ids, on the same grid."""
     folder.mkdir(exist_ok=True)
-    path = folder / f"{scan.case}.nii.gz"
+    path = folder / f"{case}.nii.gz"
     table = np.zeros(len(IDS), np.uint8)
-    table[labels.all_ids] = range(len(labels.all_ids))
+    table[list(new_ids)] = list(new_ids.values())
     with whole_file(path) as temporary:
         nib.save(label_image(table[voxels.astype(np.uint8)], geometry), temporary)
     return path
@@ -369,6 +406,7 @@ def _dataset_file(
         },
         "train": {
             "epochs": plan.epochs,
+            **({} if plan.steps_per_epoch is None else {"steps_per_epoch": plan.steps_per_epoch}),
             "val_interval": plan.val_interval,
             "batch_size": plan.batch_size,
             "learning_rate": plan.learning_rate,

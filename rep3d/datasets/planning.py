@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -41,11 +41,16 @@ class Decision(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """How many epochs, how many of them between two validations, and why."""
+    """How many epochs, how many of them between two validations, and why.
+
+    Args:
+        steps: of an epoch; None: those of the recipe.
+    """
 
     epochs: int
     val_interval: int
     why: str
+    steps: int | None = None
 
 
 class Budget(NamedTuple):
@@ -83,6 +88,7 @@ class Plan:
     batch_size: int
     cache_num: int
     epochs: int
+    steps_per_epoch: int | None  # None: those of the recipe
     val_interval: int  # 0 where nothing validates
     learning_rate: float
     num_workers: int
@@ -116,7 +122,7 @@ def plan_bundle(
     kind, window, recipe, of_intensities = choose_intensities(facts, told, modality)
     budget = PAPER if machine.has_gpu else SMALL
     patch, batch, of_patch = choose_patch(facts, spacing, budget, machine)
-    epochs, val_interval, of_epochs = schedule or Schedule(
+    epochs, val_interval, of_epochs, steps = schedule or Schedule(
         budget.epochs, budget.epochs // VALIDATIONS, "of 50 steps each; --hours 2 chooses them by time"
     )
     folds, of_folds = choose_folds(patients)
@@ -143,6 +149,7 @@ def plan_bundle(
         batch_size=batch,
         cache_num=cached,
         epochs=epochs,
+        steps_per_epoch=steps,
         val_interval=val_interval if folds > 1 else 0,
         learning_rate=budget.learning_rate,
         num_workers=budget.num_workers,
@@ -227,16 +234,18 @@ def wrong_spacings(facts: Sequence[CaseFacts]) -> dict[str, list[str]]:
         ValueError: half of them are, so that nobody knows which.
     """
     spacings = np.array([ras_spacing(fact) for fact in facts])
-    ratios = spacings / np.percentile(spacings, 50, axis=0, method="lower")
+    median = np.percentile(spacings, 50, axis=0, method="lower")
+    ratios = spacings / median
     off = (ratios >= TENFOLD).all(axis=1) | (ratios <= 1 / TENFOLD).all(axis=1)
-    cases = [fact.case for fact, is_off in zip(facts, off, strict=True) if is_off]
+    cases = {fact.case: spacing for fact, spacing, is_off in zip(facts, spacings, off, strict=True) if is_off}
     if 2 * len(cases) >= len(facts):
         good = next(fact.case for fact, is_off in zip(facts, off, strict=True) if not is_off)
         raise ValueError(
-            f"the voxels of {cases[0]} and of {good} differ tenfold along all axes, and so do those of half of the "
-            "cases: the headers of some must be wrong"
+            f"the voxels of {next(iter(cases))} and of {good} differ tenfold along all axes, and so do those of half "
+            "of the cases: the headers of some must be wrong"
         )
-    return {case: [f"{case}: voxels ten times as large or small as those of most cases"] for case in cases}
+    told = "ten times as large or small as those of most cases"
+    return {case: [f"{case}: voxels of {_mm(own)} mm, {told}, {_mm(median)} mm"] for case, own in cases.items()}
 
 
 def choose_window(facts: Sequence[CaseFacts], modality: str, channel: int = 0) -> tuple[list[float] | None, Decision]:
@@ -321,6 +330,10 @@ def _ras(fact: CaseFacts, values: Sequence[Any]) -> list[Any]:
 def _orientations(facts: Sequence[CaseFacts]) -> str:
     counts: Mapping[str, int] = Counter(fact.orientation for fact in facts)
     return f"all are turned to it; they are {', '.join(f'{name} ({count})' for name, count in counts.items())}"
+
+
+def _mm(spacing: Iterable[float]) -> str:
+    return " x ".join(f"{step:.3g}" for step in spacing)
 
 
 def _by(sides: Sequence[int]) -> str:

@@ -74,7 +74,8 @@ def render_file(root: Path, path: Path) -> dict[str, str]:
     if "variant" in dataset:
         configs["metadata"] = merge(configs["metadata"], read_fragment(own / "metadata.json"))
     else:
-        configs |= {"multi_gpu_evaluate": multi_gpu, "refine": read_fragment(base / "refine.json")}
+        configs["multi_gpu_evaluate"] = multi_gpu
+        configs |= {name: read_fragment(base / f"{name}.json") for name in ("refine", "choose_refinement")}
     sentences = computed_fields(name, configs["train"], dataset, weights)
     fields = {"bundle": name, **dataset["metadata"], **dataset["readme"], **sentences}
     files = {f"configs/{key}.json": json.dumps(config, indent=4) + "\n" for key, config in configs.items()}

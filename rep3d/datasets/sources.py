@@ -6,7 +6,6 @@ label app's studies, and a folder for each patient, as BIDS has them. Nothing is
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +15,8 @@ from typing import Any, NamedTuple
 from rep3d.data.cases import CHANNEL, SUFFIXES, case_name, case_names, file_name
 from rep3d.data.layouts import FILE, list_scans, read_dataset_json, what_else
 from rep3d.data.regions import IGNORE
+from rep3d.datasets import studies
 from rep3d.datasets.downloads import Scan
-from rep3d.files import read_json
 
 IMAGE = "image"  # the channel of data sets that name none
 IMAGE_FOLDERS = {"image", "images", "imgs", "scan", "scans", "volumes", "imagestr"}
@@ -27,8 +26,6 @@ LABEL_WORDS = {"seg", "dseg", "label", "labels", "mask", "segmentation", "gt", "
 BY_PATIENT = "files beside each other, or a folder for each patient"
 WORDS = re.compile("|".join((r"^([A-Za-z]+)[_\-. ]", r"[_\-. ]?([A-Za-z]+)$")))  # the first of a name and the last
 CHANNEL_NUMBER = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's, behind the name of a case
-APP_LABELS, APP_VERSIONS = "labels/final", "labels/versions"  # of the label app's studies
-APP_CONVERTED = ".rep3d/converted"  # images there that are none in NIfTI elsewhere
 NO_LABELS = "no image has a label: segment with `rep3d predict`, or draw labels in the label app"
 IDS = range(256)  # of labels: the label maps that bundles write have one byte
 
@@ -41,12 +38,16 @@ class Case(NamedTuple):
         images: by the name of their channel; one file may hold all.
         label: None where it has none.
         patient: all cases of a patient go into the same part of a split.
+        ids: what the values of its label map become, where these are not those of the source.
+        problem: why it cannot be used, or an empty text.
     """
 
     name: str
     images: Mapping[str, Path]
     label: Path | None
     patient: str
+    ids: Mapping[int, int] | None = None
+    problem: str = ""
 
 
 class ToldLabels(NamedTuple):
@@ -74,6 +75,7 @@ class Source(NamedTuple):
         channels: names of what a case has images of.
         labels: None where only the label maps tell the ids.
         told: what the data set's own file calls its channels; empty where it has none.
+        notes: what somebody should know of it.
     """
 
     layout: str
@@ -81,6 +83,7 @@ class Source(NamedTuple):
     channels: tuple[str, ...]
     labels: ToldLabels | None = None
     told: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
 
 def read_source(folder: Path) -> Source:
@@ -91,10 +94,11 @@ def read_source(folder: Path) -> Source:
         ValueError: it has none of the layouts, no label, a case twice, or labels that a bundle cannot learn.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"source {str(folder)!r} does not exist: give the folder of the data set")
+        what = "is no folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"source {str(folder)!r} {what}: give the folder of the data set")
     if (folder / FILE).is_file():
         source = _described(folder, read_dataset_json(folder))
-    elif (folder / APP_LABELS).is_dir():
+    elif (folder / studies.LABELS).is_dir():
         source = _studies(folder)
     elif pairs := _folder_pairs(folder):
         names = " and ".join(path.name for path in pairs[0])
@@ -124,7 +128,7 @@ def choose_channels(source: Source, chosen: Sequence[str] = ()) -> tuple[list[Sc
     for case in source.cases:
         if case.label is None:
             continue
-        problem = _channel_problem(case, chosen or source.channels)
+        problem = case.problem or _channel_problem(case, chosen or source.channels)
         if problem:
             problems[case.name] = [problem]
         else:
@@ -297,21 +301,32 @@ def _studies(folder: Path) -> Source:
     """The label app's studies: the labels that were submitted last, with the names that the app kept with them.
 
     Raises:
-        ValueError: the labels are of several models, whose ids mean different things.
+        ValueError: the labels have no segments in common.
     """
-    labels = list_scans(folder / APP_LABELS)
-    cases = _cases_of([*list_scans(folder), *list_scans(folder / APP_CONVERTED)], labels)
-    names_of: dict[str, Path] = {}
-    for label in labels:
-        told = sorted((folder / APP_VERSIONS / case_name(label)).glob("[0-9]*[0-9].json"))
-        names = read_json(told[-1]).get("label_names") if told else None
-        if names:
-            names_of.setdefault(json.dumps(names, sort_keys=True), told[-1])
-    if len(names_of) > 1:
-        first, second = list(names_of.values())[:2]
-        raise ValueError(f"{first} and {second} tell different label names, expected labels of one model")
-    known = [read_labels(path, json.loads(names)) for names, path in names_of.items()]
-    return Source("the label app's studies", cases, _channels_of(cases), known[0] if known else None)
+    labels = list_scans(folder / studies.LABELS)
+    cases = _cases_of([*list_scans(folder), *list_scans(folder / studies.CONVERTED)], labels)
+    names_of = {case_name(label): studies.kept_names(folder, label) for label in labels}
+    source = Source("the label app's studies", cases, _channels_of(cases))
+    known = [names for names in names_of.values() if names]
+    if all(names == known[0] for names in known):
+        return source._replace(labels=read_labels(folder / studies.LABELS, known[0]) if known else None)
+    common = studies.common_ids(names_of)
+    if not common.names:
+        raise ValueError(
+            f"{folder / studies.LABELS}: no segment is in half of the labels: {'; '.join(common.notes[1:])}"
+        )
+    names = dict(enumerate(["background", *common.names]))
+    return source._replace(
+        cases=[_in_common_ids(case, common) for case in cases],
+        labels=ToldLabels(names, ignored=common.ignored),
+        notes=common.notes,
+    )
+
+
+def _in_common_ids(case: Case, common: studies.CommonIds) -> Case:
+    problem = common.problems.get(case.name, "")
+    told = f"{case.label}: {problem}" if problem and case.label is not None else ""
+    return case._replace(ids=common.ids.get(case.name), problem=told)
 
 
 def _cases_of(images: Iterable[Path], labels: Iterable[Path], channels: Sequence[str] = ()) -> list[Case]:

@@ -16,6 +16,7 @@ from rep3d.study.run import BundleRun, initialize_here, scratch_folder
 
 WARM_UP, TIMED = 3, 12  # steps
 VALIDATING = 0.2  # of the time
+EPOCHS = 10  # at least, of fewer steps where the time is short: it is used up to a few steps then
 CASES, VALIDATED = 8, 3  # that are looked at, of the training and of the validation part
 
 
@@ -27,15 +28,23 @@ class Timing:
         start: before the first step.
         epoch: of an epoch's steps, and of what follows them but for the validation.
         validation: of all validation cases.
+        steps: of an epoch.
+        rest: what of an epoch follows its steps.
     """
 
     start: float
     epoch: float
     validation: float
+    steps: int = 50
+    rest: float = 0.0
 
-    def seconds(self, epochs: int, val_interval: int) -> float:
+    def seconds(self, epochs: int, val_interval: int, steps: int | None = None) -> float:
         """Of a training of so many epochs, which is validated after its last one in any case."""
-        return self.start + epochs * self.epoch + math.ceil(epochs / val_interval) * self.validation
+        validations = math.ceil(epochs / val_interval)
+        return self.start + epochs * self._epoch(steps or self.steps) + validations * self.validation
+
+    def _epoch(self, steps: int) -> float:
+        return self.rest + (self.epoch - self.rest) * steps / self.steps
 
     def schedule(self, limit: float) -> Schedule:
         """As many epochs as end within a time, of which validations take a fifth at most.
@@ -44,18 +53,26 @@ class Timing:
             limit: seconds.
 
         Raises:
-            ValueError: not even one epoch ends within it.
+            ValueError: not even a few steps end within it.
         """
-        if self.seconds(1, 1) > limit:
-            raise ValueError(f"{limit:.0f} s are too short: one epoch ends after {self.seconds(1, 1):.0f} s")
+        least = self.seconds(EPOCHS, EPOCHS, 1)
+        if least > limit:
+            raise ValueError(f"{limit:.0f} s are too short: {EPOCHS} steps and a validation end after {least:.0f} s")
         room = limit - self.start
         most = VALIDATIONS if self.validation == 0 else int(VALIDATING * room / self.validation)
         validations = max(1, min(VALIDATIONS, most))
-        epochs = max(1, int((room - validations * self.validation) / self.epoch))
+        room -= validations * self.validation
+        steps = self.steps
+        if room < EPOCHS * self.epoch:
+            steps = max(1, int((room / EPOCHS - self.rest) / (self._epoch(1) - self.rest)))
+        epochs = int(room / self._epoch(steps))
         interval = math.ceil(epochs / validations)
-        hours = self.seconds(epochs, interval) / 3600
-        told = f"an epoch took {self.epoch:.1f} s, a validation {self.validation:.1f} s"
-        return Schedule(epochs, interval, f"end within {limit / 3600:g} h: {told}; together {hours:.2f} h")
+        while epochs < interval * validations and self.seconds(epochs + 1, interval, steps) <= limit:
+            epochs += 1
+        hours = self.seconds(epochs, interval, steps) / 3600
+        told = f"an epoch of {steps} steps takes {self._epoch(steps):.1f} s, a validation {self.validation:.1f} s"
+        why = f"end within {limit / 3600:g} h: {told}; together {hours:.2g} h"
+        return Schedule(epochs, interval, why, steps)
 
 
 def time_training(bundle: Path) -> Timing:
@@ -95,6 +112,8 @@ def time_training(bundle: Path) -> Timing:
         start=start * share if config["cache_num"] else start,
         epoch=config["steps_per_epoch"] * step + ended - times[-1],
         validation=case * len(validation),
+        steps=config["steps_per_epoch"],
+        rest=ended - times[-1],
     )
 
 

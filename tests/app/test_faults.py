@@ -23,6 +23,7 @@ from monailabel_app.main import Rep3DApp
 from monailabel_app.models import versions
 from monailabel_app.models.retraining import BundleTraining, promotion
 from monailabel_app.models.retraining import task as training
+from monailabel_app.models.retraining.scoring import Scores
 from monailabel_app.tasks import Task
 from rep3d import files
 from rep3d.io.geometry import plain_geometry
@@ -137,8 +138,9 @@ def trained(tmp_path, monkeypatch):
     cases = {"training": ["a"], "validation": ["b"]}
     files.write_json(trainer.folder / "run.json", {"status": "RUNNING", "user": "ann", "cases": cases, "options": {}})
     new = (trainer.folder / "models/model.pt").read_bytes()
-    monkeypatch.setattr(BundleTraining, "_score", lambda self, task, weights, *_: weights)
-    monkeypatch.setattr(promotion, "_mean_dice", lambda weights: 0.9 if weights.read_bytes() == new else 0.5)
+    monkeypatch.setattr(
+        BundleTraining, "_score", lambda self, task, weights, *_: Scores(0.9 if weights.read_bytes() == new else 0.5)
+    )
     return trainer
 
 

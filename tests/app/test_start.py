@@ -1,15 +1,19 @@
 """The command line: what it prints, and when the server does not start."""
 
+import json
 import os
 from contextlib import contextmanager
 
 import pytest
 import uvicorn
+from monailabel.utils.others.class_utils import get_class_of_subclass_from_file
 from uvicorn.config import HTTP_PROTOCOLS
 
-from monailabel_app.__main__ import main
+from monailabel_app.__main__ import app_folder, main
 from monailabel_app.main import own_folders
+from monailabel_app.settings import read_settings
 from monailabel_app.web.connections import Connection
+from rep3d import installed
 
 NOBODY = 65534
 
@@ -150,3 +154,41 @@ def test_images_that_cannot_be_written_to(tmp_path):
     with without_rights(studies):
         (lock,) = own_folders([], studies)
         lock.release()
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """An installed package with three bundles, of which one ships with weights; we are in an empty folder."""
+    for name, metadata in {"clicks": {"weights": {}}, "kits": {}, "amos": {}}.items():
+        folder = tmp_path / "package/bundles" / name
+        (folder / "configs").mkdir(parents=True)
+        (folder / "models").mkdir()
+        (folder / "configs/metadata.json").write_text(json.dumps({"task": name} | metadata))
+        (folder / "models/model.pt").write_text(name)
+    monkeypatch.setattr(installed, "root", lambda: tmp_path / "package")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+def test_an_installed_package_works_in_the_current_folder(package, started, tmp_path):
+    """Nothing goes into the package; bundles that the user has stay as they are."""
+    before = sorted((tmp_path / "package").rglob("*"))
+    main(["start_server", "--studies", str(tmp_path), "--conf", "models", "kits"])
+    assert sorted(path.name for path in (package / "bundles").iterdir()) == ["clicks", "kits"]
+    assert (package / "bundles/clicks/models/model.pt").read_text() == "clicks"
+    found = get_class_of_subclass_from_file("main", str(package / "label_app/main.py"), "MONAILabelApp")
+    assert found.__name__ == "Rep3DApp"
+    (package / "bundles/clicks/models/model.pt").write_text("mine")
+    (package / "label_app/main.py").write_text("# mine")
+    main(["start_server", "--studies", str(tmp_path)])
+    assert (package / "bundles/clicks/models/model.pt").read_text() == "mine"
+    assert (package / "label_app/main.py").read_text() == "# mine"
+    assert sorted((tmp_path / "package").rglob("*")) == before
+    assert read_settings(app_folder(), {}).bundles == package / "bundles"
+
+
+def test_bundles_that_lie_elsewhere_get_no_others(package, started, tmp_path):
+    (tmp_path / "packed").mkdir()
+    main(["start_server", "--studies", str(tmp_path), "--conf", "bundles", str(tmp_path / "packed")])
+    assert not list((tmp_path / "packed").iterdir()) and not (package / "bundles").exists()

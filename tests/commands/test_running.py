@@ -12,6 +12,7 @@ import pytest
 from bundle_helpers import ROOT
 
 from rep3d.commands import main, running
+from rep3d.shipped import TRAINED as BEST
 from rep3d.shipped import settings_beside
 
 KITS = str(ROOT / "bundles/kits")
@@ -201,3 +202,51 @@ def test_weights_of_different_settings_are_refused(own, lines, type_words, tmp_p
     with pytest.raises(ValueError, match="fold1/as_trained.json and .*fold2/as_trained.json differ"):
         type_words("predict", str(tmp_path), "--bundle", str(own), "--checkpoint", both)
     assert not lines
+
+
+def test_a_refinement_is_chosen_before_the_scores(own, lines, type_words):
+    write_weights(own, "models/trained/model.pt", {"spacing": [1, 1, 1]})
+    type_words("evaluate", str(own), "--choose_refinement", "--fold", "0")
+    type_words("evaluate", str(own), "--choose_refinement=false")
+    own_files, told = [str(own / f"configs/{name}.json") for name in ("train", "evaluate")], settings_beside(own / BEST)
+    assert lines[0][3] == str([*own_files, str(own / "configs/choose_refinement.json"), str(told)])
+    assert [line[3] for line in lines[1:]] == [str([*own_files, str(told)])] * 2
+    assert lines[0][:2] == ["run", "evaluating"] and lines[0][4:] == lines[1][4:]
+    with pytest.raises(ValueError, match="choose_refinement is 'kits', expected nothing behind it"):
+        type_words("evaluate", str(own), "--choose_refinement", "kits")
+    (own / "configs/choose_refinement.json").unlink()
+    with pytest.raises(FileNotFoundError, match="kits has no configs/choose_refinement.json"):
+        type_words("evaluate", str(own), "--choose_refinement")
+    assert len(lines) == 3
+
+
+def tell_end(folder, state="finished", epochs=250):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "training.status.json").write_text(json.dumps({"state": state, "epochs": epochs}))
+
+
+def test_folds_that_are_trained_already(own, lines, type_words, capsys, tmp_path):
+    """They are told by the run's own status; a longer training goes on, and so does one that was stopped."""
+    models = own / "models/trained"
+    for fold, folder in enumerate((models, models / "fold1", models / "fold2")):
+        write_weights(own, folder / "model.pt")
+        tell_end(folder, "stopped" if fold == 1 else "finished")
+    type_words("train", str(own), "--folds", "0,1,2,3", "--resume", "auto")
+    assert [line[-1] for line in lines] == ["1", "3"]
+    assert "fold 0 is trained already" in capsys.readouterr().out
+    lines.clear()
+    (tmp_path / "short.json").write_text(json.dumps({"epochs": 3}))
+    for words in (["--epochs", "2.5e2"], ["--epochs", "251"], ["--config_file", str(tmp_path / "short.json")]):
+        type_words("train", str(own), "--folds", "0,2", "--resume", "auto", *words)
+    assert [line[-1] for line in lines] == ["0", "2"] * 2
+    lines.clear()
+    type_words("train", str(own), "--folds", "0,2")
+    (models / "fold2/model.pt").unlink()
+    type_words("train", str(own), "--folds", "2", "--resume", "auto")
+    assert [line[-1] for line in lines] == ["0", "2", "2"]
+
+
+def test_each_fold_has_folders_of_its_own(own, lines, type_words):
+    type_words("train", str(own), "--folds", "0,1", "--ckpt_dir", "weights", "--output_dir", "curves")
+    assert [line[line.index("--ckpt_dir") + 1] for line in lines] == ["weights", "weights/fold1"]
+    assert [line[line.index("--output_dir") + 1] for line in lines] == ["curves", "curves/fold1"]

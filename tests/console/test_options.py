@@ -332,3 +332,13 @@ def test_config_files_that_take_something_away(overlay, missing, whole, tmp_path
     assert message.startswith(f"nothing defines '{missing}") and "which the configuration uses" in message
     hint = f"; a config file that has {whole!r} takes the place of the whole, expected '{whole}#...'"
     assert message.endswith(hint) if whole else ";" not in message
+
+
+@pytest.mark.parametrize("words", [["--seed", "None"], ["--seed=None"], ["--train#trainer#epoch_length", "(None)"]])
+def test_none_is_no_value(words, monkeypatch):
+    """`monai.bundle` leaves such an option out without a word."""
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", "training", *words])
+    name = words[0].removeprefix("--").partition("=")[0]
+    assert refusal(TRAIN).endswith(f"which monai.bundle leaves out: for nothing write --{name} '$None'")
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", "training", "--seed", "$None", "--init_from", "None.pt"])
+    check(TRAIN)

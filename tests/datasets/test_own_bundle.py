@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from bundle_helpers import EVALUATE, INFERENCE, TRAIN, run
 
 from rep3d import installed
-from rep3d.commands import main
+from rep3d.commands import creating, main
 from rep3d.data.lists import load_datalist
 from rep3d.datasets import own_bundle
 from rep3d.datasets.machine import Machine
@@ -196,6 +197,15 @@ def test_broken_files_are_left_out_and_named(tmp_path):
     }
 
 
+def test_a_folder_of_which_most_is_broken_is_refused(tmp_path):
+    source = make_source(tmp_path / "source", 5)
+    for number in range(3):
+        (source / f"images/case{number}.nii.gz").write_bytes(b"none")
+    with pytest.raises(ValueError, match="3 of 5 cases cannot be used, expected half of them at most; .*case0.nii.gz"):
+        make(tmp_path, source)
+    assert not (tmp_path / "bundles/mine/mine.json").exists()
+
+
 def test_labels_that_are_rare(tmp_path):
     source = make_source(tmp_path / "source", 4)
     for number in (1, 2, 3):
@@ -217,7 +227,7 @@ def test_slices(shape, said, tmp_path):
 
 
 def test_empty_label_maps(tmp_path):
-    with pytest.raises(ValueError, match="all label maps are empty: no image has a label: segment with"):
+    with pytest.raises(ValueError, match="source': all label maps are empty: no image has a label: segment with"):
         make(tmp_path, make_source(tmp_path / "source", 2, ids=()))
 
 
@@ -275,9 +285,24 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     ]
 
 
+def test_the_command_ends_with_what_was_left_out_and_trains(tmp_path, monkeypatch, capsys):
+    source, trained = make_source(tmp_path / "source", 3), []
+    (source / "images/case1.nii.gz").write_bytes(b"none")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(creating, "run_line", trained.append)
+    for words in ([], ["--train"]):
+        monkeypatch.setattr(sys, "argv", ["rep3d", "new", "mine", "--source", "source", *words])
+        main()
+        end = f"1 of 3 case(s) were left out, see {Path('bundles/mine/data/report.md')}"
+        assert capsys.readouterr().out.splitlines()[-1] == end
+    assert [line[:2] for line in trained] == [["run", "training"]]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["--train", "now"], "train is 'now', expected nothing behind it"),
         (["--modality", "CR"], "modality is 'CR', expected one of CT, MR"),
         (["--gpu_memory", "-1"], "gpu_memory is '-1', expected a number above 0"),
         (["--hours", "two"], "hours is 'two', expected a number above 0"),

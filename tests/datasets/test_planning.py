@@ -41,7 +41,8 @@ def test_spacings_count_along_the_same_axes():
 
 def test_headers_that_must_be_wrong():
     facts = [case(str(i)) for i in range(4)] + [case("tenth", spacing=(0.1, 0.1, 0.1))]
-    assert list(wrong_spacings(facts)) == ["tenth"]
+    told = "tenth: voxels of 0.1 x 0.1 x 0.1 mm, ten times as large or small as those of most cases, 1 x 1 x 1 mm"
+    assert wrong_spacings(facts) == {"tenth": [told]}
     thin_slices = [case("thick", spacing=(0.8, 0.8, 8.0)), case("thin", spacing=(0.8, 0.8, 0.8))]
     assert wrong_spacings(thin_slices) == {}
     with pytest.raises(ValueError, match="the voxels of 10 and of 1 differ tenfold along all axes, and so do those of"):

@@ -12,13 +12,26 @@ from rep3d.study.schedule import Timing
 
 
 @pytest.mark.parametrize(
-    "timing", [Timing(60, 30, 120), Timing(5, 0.1, 0), Timing(0, 100, 5000), Timing(600, 2, 1), Timing(0, 60, 400)]
+    "timing",
+    [
+        *(Timing(60, 30, 120), Timing(5, 0.1, 0), Timing(0, 100, 5000), Timing(600, 2, 1), Timing(0, 60, 400)),
+        *(Timing(15, 60, 30, 50, 0.5), Timing(0, 270, 72)),  # the latter: 21 epochs, of which each 2nd validates
+    ],
 )
 @pytest.mark.parametrize("hours", [2, 10])
 def test_the_time_is_used_and_not_passed(timing, hours):
-    epochs, val_interval, why = timing.schedule(3600 * hours)
-    assert 0.9 * 3600 * hours <= timing.seconds(epochs, val_interval) <= 3600 * hours
-    assert 1 <= epochs / val_interval <= 20 and f"end within {hours} h" in why
+    epochs, val_interval, why, steps = timing.schedule(3600 * hours)
+    assert 0.9 * 3600 * hours <= timing.seconds(epochs, val_interval, steps) <= 3600 * hours
+    assert 1 <= epochs / val_interval <= 20 and f"end within {hours} h" in why and steps == 50
+
+
+@pytest.mark.parametrize("seconds", [120, 180, 300, 599])
+def test_a_short_time_is_used_as_well(seconds):
+    """By epochs of fewer steps: one of fifty takes a minute here."""
+    timing = Timing(15, 60, 30, 50, 0.5)
+    epochs, val_interval, _, steps = timing.schedule(seconds)
+    assert steps < 50 and epochs >= 10
+    assert 0.9 * seconds <= timing.seconds(epochs, val_interval, steps) <= seconds
 
 
 def test_a_training_is_its_steps_and_its_validations():
@@ -27,8 +40,8 @@ def test_a_training_is_its_steps_and_its_validations():
 
 
 def test_a_time_that_is_too_short():
-    with pytest.raises(ValueError, match="60 s are too short: one epoch ends after 100 s"):
-        Timing(10, 80, 10).schedule(60)
+    with pytest.raises(ValueError, match="30 s are too short: 10 steps and a validation end after 36 s"):
+        Timing(10, 80, 10).schedule(30)
 
 
 @pytest.mark.slow
@@ -47,5 +60,5 @@ def test_the_command_times_the_bundle_it_made(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["rep3d", "new", "mine", "--source", "source", "--hours", "1.5"])
     main()
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "epochs: end within 1.5 h" in line]
-    assert int(line.split()[1]) > 1 and "an epoch took" in line
+    assert int(line.split()[1]) > 1 and "an epoch of 50 steps takes" in line
     assert not (tmp_path / "bundles/mine/models").exists()

@@ -27,7 +27,7 @@ def contents(folder):
 def test_what_an_earlier_training_left_stays(options, reason, dataset, tmp_path):
     run(BUNDLE, TRAIN, dataset, tmp_path, "training")
     before = contents(tmp_path / "models")
-    assert before.keys() == {"last.pt", "model.pt", "training.status.json"}
+    assert before.keys() == {"as_trained.json", "last.pt", "model.pt", "training.status.json"}
     with pytest.raises(Exception) as raised:
         workflow(BUNDLE, TRAIN, dataset, tmp_path, "training", **options)
     assert reason in str(root_cause(raised.value))

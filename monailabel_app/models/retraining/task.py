@@ -139,7 +139,7 @@ class BundleTraining(TrainTask):
         record = self.interrupted()
         assert record is not None, "prepare comes first"
         try:
-            result = self._run(task, record)
+            result = None if task.stopping.is_set() else self._run(task, record)
         except BaseException:
             write_record(self.folder, replace(record, status="FAILED"))
             raise

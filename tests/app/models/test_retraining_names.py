@@ -8,7 +8,9 @@ from app_helpers import small_bundle
 from monailabel_app.bundles import read_bundle
 from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.models.retraining import BundleTraining
+from monailabel_app.models.retraining.process import PROCESS
 from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.tasks import Task
 from rep3d.data.cases import item_name
 from rep3d.data.lists import load_datalist
 
@@ -53,3 +55,11 @@ def test_labels_that_cannot_train_are_told(store, trainer):
     items, left_out = trainer.check(store, TrainingParameters())
     assert sorted(items) == sorted(image for image in store.list_images())
     assert left_out.keys() == {"T1", "labels/final/T2.nrrd", "labels/final/gone.nii.gz"}
+
+
+def test_what_was_stopped_while_it_waited_does_not_begin(store, trainer):
+    trainer.prepare(store, TrainingParameters(), "ann")
+    task = Task({})
+    task.stopping.set()
+    assert trainer.run(task) == {"note": "stopped"}
+    assert trainer.interrupted() is None and not (trainer.folder / PROCESS).exists()

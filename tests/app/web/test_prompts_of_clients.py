@@ -99,7 +99,8 @@ def test_clients_show_their_tools_by_the_type(place):
         "msd_hippocampus": [],
         "msd_hippocampus_edit": ["lock_submitted"],
     }
-    assert info["labels"] == [ANTERIOR, POSTERIOR, "background"] and "interactive" not in info["trainers"]
+    assert info["labels"] == [ANTERIOR, POSTERIOR, "background"]
+    assert list(info["trainers"]) == ["msd_hippocampus", "interactive"]
 
 
 def test_any_segment_follows_its_points(slicer, forwards):

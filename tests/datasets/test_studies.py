@@ -1,0 +1,147 @@
+"""Labels that several people submitted in the label app: from clicks to a network of their own."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from rep3d import installed
+from rep3d.data.lists import load_datalist
+from rep3d.datasets import own_bundle
+from rep3d.datasets.machine import Machine
+from rep3d.datasets.own_bundle import new_bundle, report
+from rep3d.datasets.studies import common_ids, kept_names
+
+LAPTOP = Machine(16e9, False, "a laptop", 16e9)
+SHAPE = (20, 18, 12)
+FRONT, BACK = (slice(4, 8), slice(5, 15), slice(3, 9)), (slice(8, 12), slice(5, 15), slice(3, 9))
+
+
+def save(path, voxels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+
+
+def add_case(studies, case, names, **told):
+    """An image, and its label as the app keeps it, of segments that are numbered as their user had them."""
+    label = np.zeros(SHAPE, np.uint8)
+    for name, i in names.items():
+        label[{"front": FRONT, "back": BACK}.get(name.lower(), (0, 0, slice(2)))] = i
+    bright = np.isin(label, [i for name, i in names.items() if name.lower() == "back"])
+    noise = np.random.default_rng(list(case.encode())).normal(0, 5, SHAPE)
+    save(studies / f"{case}.nii.gz", (100 + 50 * bright + noise).astype(np.float32))
+    submit(studies, case, label, names, **told)
+    return label
+
+
+def submit(studies, case, label, names, number=1, tag="final", **told):
+    version = studies / f"labels/versions/{case}/{number:04d}.nii.gz"
+    save(version, label)
+    version.with_name(f"{number:04d}.json").write_text(json.dumps({"label_names": names, "tag": tag, **told}))
+    save(studies / f"labels/{tag}/{case}.nii.gz", label)
+
+
+@pytest.fixture
+def studies(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_bundle, "write_fingerprint", lambda *_: None)
+    folder = tmp_path / "studies"
+    add_case(folder, "ann1", {"front": 1, "back": 2}, user="ann")
+    add_case(folder, "ann2", {"front": 1, "back": 2}, user="ann")
+    add_case(folder, "bob1", {"Back": 1, "Front": 2}, user="bob")
+    add_case(folder, "cyn1", {"front": 3, "back": 1, "ignore": 2}, user="cyn")
+    return folder
+
+
+def make(studies):
+    return new_bundle("mine", studies, studies.parent / "bundles", root=installed.root(), machine=LAPTOP)
+
+
+def test_segments_come_together_by_their_names(studies):
+    before = {path: path.read_bytes() for path in studies.rglob("*.gz")}
+    made = make(studies)
+    assert made.labels.names == ["background", "front", "back"] and made.labels.ignored == 3 and not made.problems
+    items = {item["case"]: item for item in json.loads((made.folder / "data/dataset.json").read_text())["training"]}
+    assert len(load_datalist(made.folder / "data", "training")) == 3
+    for case, item in items.items():
+        label = np.asarray(nib.load(item["label"]).dataobj)
+        assert (label[FRONT] == 1).all() and (label[BACK] == 2).all(), case
+        assert np.unique(label).tolist() == ([0, 1, 2, 3] if case == "cyn1" else [0, 1, 2])
+    assert {path: path.read_bytes() for path in studies.rglob("*.gz")} == before
+    assert any("brought together by their names" in note for note in made.notes)
+    assert make(studies).labels == made.labels
+
+
+def test_labels_that_cannot_be_used_are_named(studies):
+    add_case(studies, "half", {"front": 1})
+    add_case(studies, "hand", {"front": 1, "back": 2})
+    add_case(studies, "other", {"back": 1, "front": 2})
+    save(studies / "labels/final/other.nii.gz", np.ones((9, 9, 9), np.uint8))
+    label = add_case(studies, "edited", {"back": 1, "front": 2})
+    for path in ("labels/final", "labels/versions/edited"):
+        name = "edited.nii.gz" if path == "labels/final" else "0001.nii.gz"
+        save(studies / path / name, np.where(label == 2, 7, label).astype(np.uint8))
+    (studies / "labels/versions/hand/0001.json").unlink()
+    add_case(studies, "more", {"front": 1, "back": 2, "vessel": 5})
+    made = make(studies)
+    assert set(made.problems) == {"half", "hand", "other", "edited"} and made.cases == 5
+    text = report(made)
+    for said in (
+        "half.nii.gz: has no segment back, as others have: is it finished? Submit it with that segment, empty where",
+        "hand.nii.gz: no names were submitted with it, and the ids of others differ",
+        "other.nii.gz: no names were submitted with it",
+        "edited.nii.gz: label value(s) [7], which no segment of it has: [1, 2]",
+        'segments that less than half of the 7 labels have are background: {"vessel": 1}',
+    ):
+        assert said in text, text
+    items = {item["case"]: item for item in json.loads((made.folder / "data/dataset.json").read_text())["training"]}
+    assert np.unique(nib.load(items["more"]["label"]).dataobj).tolist() == [0, 1, 2]
+
+
+def test_a_label_of_another_scan_is_named(studies):
+    add_case(studies, "other", {"back": 1, "front": 2})
+    submit(studies, "other", np.ones((9, 9, 9), np.uint8), {"back": 1, "front": 2}, 2)
+    assert f"{studies / 'labels/final/other.nii.gz'}: shape (9, 9, 9) differs from" in report(make(studies))
+
+
+def test_only_current_labels_tell_names(studies):
+    """Not what a model proposed later, what was removed, nor what somebody has replaced by hand."""
+    submit(studies, "ann1", np.zeros(SHAPE, np.uint8), {"vessel": 1}, 2, tag="original")
+    submit(studies, "ann1", np.zeros(SHAPE, np.uint8), {"bone": 1}, 3, removed=True)
+    label = studies / "labels/final/ann1.nii.gz"
+    label.write_bytes((studies / "labels/versions/ann1/0001.nii.gz").read_bytes())
+    assert kept_names(studies, label) == {"front": 1, "back": 2}
+    save(label, np.ones(SHAPE, np.uint8))
+    assert kept_names(studies, label) is None
+
+
+@pytest.mark.parametrize(
+    ("segments", "names"),
+    [
+        ([{"name": "front"}, {"name": "back"}], {"front": 1, "back": 2}),
+        ([{"name": "back", "idx": 2}, {"name": "front", "idx": 4}], {"back": 1, "front": 2}),
+        ([{"color": 1}], None),
+        (None, None),
+    ],
+)
+def test_names_that_monai_label_kept(segments, names, tmp_path):
+    """As 3D Slicer's module sends them to a server of MONAI Label's own."""
+    told = {"image": {"ext": ".nii.gz"}, "labels": {"final": {"ext": ".nii.gz", "info": {"label_info": segments}}}}
+    (tmp_path / "datastore_v2.json").write_text(json.dumps({"name": "x", "objects": {"a": told}}))
+    assert kept_names(tmp_path, tmp_path / "labels/final/a.nii.gz") == names
+    assert kept_names(tmp_path, tmp_path / "labels/final/b.nii.gz") is None
+
+
+def test_labels_without_a_common_segment(tmp_path):
+    for case, name in (("a", "liver"), ("b", "spleen"), ("c", "vessel")):
+        add_case(tmp_path, case, {name: 1})
+    with pytest.raises(
+        ValueError, match=r'labels/final: no segment is in half of the labels: .*"liver": 1, "spleen": 1'
+    ):
+        make(tmp_path)
+
+
+def test_a_name_of_most_is_learned():
+    common = common_ids({"a": {"liver": 1}, "b": {"Liver": 2, "tumor": 1}, "c": {"liver": 1}, "d": {"mark": 3}})
+    assert common.names == ["liver"] and common.ids["b"] == {2: 1, 1: 0} and common.ignored is None
+    assert list(common.problems) == ["d"]
