@@ -44,7 +44,7 @@ class SimulatedUser:
             the deepest voxel of the largest error.
         workers: processes that prompt the cases of a batch side by side; 0: this one does, one case after the other.
             A GPU answers faster than one process prompts.
-        starts: how often a training's case starts from "nothing", a "distorted truth" or a "prediction"; None: `STARTS`.
+        starts: how often a training's case starts from "nothing", a "distorted truth", a "prediction"; None: `STARTS`.
 
     Raises:
         ValueError: starts that are others, or none.

@@ -42,7 +42,8 @@ def test_as_much_is_drawn(spacing):
     views = turn(image, truth, UNIT, spacing)
     channels = {}
     for plane, stroke in strokes(views, truth, UNIT).items():
-        middle = [CENTRE[axis] - origin for axis, origin in zip(views[plane].axes, views[plane].grid.origin, strict=True)]
+        axes, origin = views[plane].axes, views[plane].grid.origin
+        middle = [CENTRE[axis] - start for axis, start in zip(axes, origin, strict=True)]
         channels[plane] = draw([stroke], Grid.cube(middle, 1.0, 64))[0]
         assert channels[plane][28:36, 28:36, 28:36].amax() > 0.65
     sums = [float(channel.sum()) for channel in channels.values()]

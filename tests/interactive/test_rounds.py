@@ -211,13 +211,14 @@ def test_starts_may_be_told(monkeypatch, way):
     monkeypatch.setattr(rounds, "CORRECTIONS", (1.0,))
     made = batch(prediction=True)
     user = lambda network: SimulatedUser(network, starts={way: 1, "nothing": 1e-9})  # noqa: E731
-    for i, (_, inputs, targets) in enumerate(draws(range(4), user, prediction=True)):
+    for i, (_, inputs, _targets) in enumerate(draws(range(4), user, prediction=True)):
         is_prediction = torch.equal(inputs[1:2].bool(), made["prediction"][i % 2])
         assert is_prediction == (way == "prediction") and inputs[1].any() == (way != "nothing")
 
 
 @pytest.mark.parametrize(
-    "starts", [{"prediction": 1}, {"nothing": -1}, {"nothing": "often"}, {"thin air": 1}, {}, {"nothing": float("nan")}, 1]
+    "starts",
+    [{"prediction": 1}, {"nothing": -1}, {"nothing": "often"}, {"thin air": 1}, {}, {"nothing": float("nan")}, 1],
 )
 def test_starts_that_are_none(starts):
     with pytest.raises(ValueError, match="^starts is .*, expected numbers from 0 for some of nothing, distorted truth"):
