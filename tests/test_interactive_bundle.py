@@ -73,7 +73,10 @@ def test_training_from_predictions(dataset, tmp_path):
         moved = nib.Nifti1Image(np.roll(np.asarray(volume.dataobj), 1, 0), volume.affine)
         (tmp_path / "predicted").mkdir(exist_ok=True)
         nib.save(moved, tmp_path / f"predicted/{name}_seg.nii.gz")
-    created = workflow(BUNDLE, TRAIN, dataset, tmp_path, predictions=str(tmp_path / "predicted"))
+    starts = {"nothing": 1, "prediction": 3}
+    created = workflow(BUNDLE, TRAIN, dataset, tmp_path, predictions=str(tmp_path / "predicted"), starts=starts)
+    user = created.parser.get_parsed_content("train#trainer").prepare_batch
+    assert user.starts == {"nothing": 1, "distorted truth": 0, "prediction": 3}
     loaded = [created.parser.get_parsed_content("train#dataset")[i] for i in range(4)]
     assert any(item["prediction"].any() for item in loaded)
     created.run()

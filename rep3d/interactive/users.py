@@ -18,10 +18,12 @@ from rep3d.interactive.prompts import Kind, Prompt, box, lasso, point, scribble
 
 Mask = Any  # np.ndarray or torch.Tensor, of bool
 
-FIRST_KINDS: Mapping[Kind, float] = {"point": 0.4, "scribble": 0.3, "box": 0.2, "lasso": 0.1}
+FIRST_KINDS: Mapping[Kind, float] = {"point": 0.5, "scribble": 0.25, "box": 0.15, "lasso": 0.1}
 LATER_KINDS: Mapping[Kind, float] = {"point": 0.6, "scribble": 0.3, "box": 0.04, "lasso": 0.06}
+BESIDE_KINDS: Mapping[Kind, float] = {"point": 0.7, "scribble": 0.3}
 PLACES = {"deep": 0.5, "any": 0.3, "border": 0.2}  # of a point in its region
 DEEP, BORDER = 0.8, 0.25  # share of the largest depth from which on a voxel is deep, up to which it is near the border
+BESIDE = 0.5  # of the truth's radius: how far from it what lies beside it may be
 LARGEST = 0.8  # of the corrections go to the largest error, the others to any, rather to a large one
 CENTRELINES = 0.5  # of the scribbles; the others are lines
 FLAT = 0.5  # of the boxes lie on one slice
@@ -56,6 +58,35 @@ def first_prompt(
     truth = _array(truth)
     region = region_of(truth)
     return None if region is None else _show(region, truth.shape, spacing, generator, kinds, positive=True)
+
+
+def beside(
+    truth: Mask,
+    within: Mask,
+    spacing: Sequence[float],
+    generator: np.random.Generator,
+    kinds: Mapping[Kind, float] = BESIDE_KINDS,
+) -> Prompt | None:
+    """A negative prompt near the truth, of a user who foresees where too much will be found; None where it cannot lie.
+
+    Args:
+        truth: the label against the rest.
+        within: where the prompt may lie, bool.
+        spacing: millimetres.
+        generator: draws.
+        kinds: how often each kind is chosen.
+    """
+    truth, sides = _array(truth), np.asarray(spacing, dtype=float)
+    if not truth.any():
+        return None
+    reach = max(BESIDE * _radius(truth, spacing), sides.min())
+    part = _around(truth, np.ceil(reach / sides).astype(int))
+    away = ndimage.distance_transform_edt(~truth[part], sampling=spacing)
+    region = region_of((away > 0) & (away <= reach) & _array(within)[part])
+    if region is None:
+        return None
+    region = Region(region.inside, region.start + [side.start for side in part])
+    return _show(region, truth.shape, spacing, generator, kinds, positive=False)
 
 
 def correction(
@@ -112,7 +143,7 @@ def distorted(truth: Mask, spacing: Sequence[float], generator: np.random.Genera
     How wrong goes with the truth's size. Empty where the truth is; a small one may become empty, too.
     """
     mask = _array(truth).copy()
-    size = np.cbrt(mask.sum() * np.prod(spacing) * 3 / (4 * np.pi))  # mm, the radius of a ball of that volume
+    size = _radius(mask, spacing)
     ways = (_moved, _grown, _shrunk, _without_part, _with_blob, _coarse)
     for index in generator.permutation(len(ways))[: generator.integers(1, 3)]:
         if mask.any():
@@ -184,6 +215,11 @@ def _errors(truth: np.ndarray, mask: np.ndarray) -> list[_Error]:
 
 def _array(mask: Mask) -> np.ndarray:
     return np.asarray(mask, dtype=bool)
+
+
+def _radius(mask: np.ndarray, spacing: Sequence[float]) -> float:
+    """Millimetres, of a ball of the mask's volume."""
+    return float(np.cbrt(mask.sum() * np.prod(spacing) * 3 / (4 * np.pi)))
 
 
 def _depth(inside: np.ndarray, spacing: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from rep3d.networks.input_sizes import check_patch_size
 from rep3d.shipped import check_ckpt_dir, weights_in_use
-from rep3d.training.checkpoints import Checkpoints, is_better, load_deployed, trained_on
+from rep3d.training.checkpoints import Checkpoints, is_better, load_deployed, set_seed, trained_on
 from rep3d.training.cpu import keep_freed_memory
 from rep3d.training.finite_steps import FiniteSteps
 from rep3d.training.gradient_scales import scale_gradients
@@ -33,6 +33,7 @@ __all__ = [
     "local_device",
     "parameter_groups",
     "scale_gradients",
+    "set_seed",
     "tell_results",
     "told_otherwise",
     "trained_on",

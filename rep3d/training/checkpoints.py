@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Events
 from monai.engines import Workflow
+from monai.utils import set_determinism
 from torch import nn
 
 from rep3d.data.cases import Item, case_names, first_file
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 BEST, LAST = "model.pt", "last.pt"
+SEEDS_APART = 1000  # those of a training that is resumed after one epoch or the next; each process has its own between
 FORMAT = 1  # of last.pt; the number rises with what this code would misread
 
 
@@ -167,6 +169,24 @@ def is_better(score: float, best: float) -> bool:
     return score > best or math.isnan(best)
 
 
+def set_seed(seed: int, resume: bool | str, folder: str | os.PathLike) -> None:
+    """MONAI's `set_determinism` for a training; one that is resumed goes on with other draws.
+
+    By the seed alone it would meet the samples of its first epochs again, in each of its parts.
+
+    Args:
+        seed: of a training from its start.
+        resume, folder: as of `Checkpoints`, which says what is wrong with the file to resume from.
+    """
+    epoch = 0
+    if _resumes(resume, folder):
+        try:
+            epoch = int(torch.load(Path(folder) / LAST, map_location="cpu", weights_only=True, mmap=True)["epoch"])
+        except Exception:
+            logger.debug("no epoch in %s", LAST, exc_info=True)
+    set_determinism(seed + SEEDS_APART * epoch)
+
+
 class Checkpoints:
     """Attaches saving, resuming and initializing to MONAI engines.
 
@@ -218,10 +238,9 @@ class Checkpoints:
         self.steps = steps
         self.settings = learning_settings(optimizer, lr_scheduler)
         self.new_validation = False  # than that of the training that is resumed
-        if str(resume).lower() == "auto":
-            resume = (self.folder / LAST).is_file()
-            init_from = None if resume else init_from
-        resume = _as_bool(resume)
+        told, resume = str(resume).lower(), _resumes(resume, folder)
+        if resume and told == "auto":
+            init_from = None
         if resume and init_from:
             raise ValueError(f"resume and init_from exclude each other, got init_from = {init_from!r}")
         if keep_kernel_sums and not resume and not init_from:
@@ -341,7 +360,9 @@ class Checkpoints:
                 logger.warning("%s is of an earlier training: kept as %s", path, kept)
 
 
-def _as_bool(value: bool | str) -> bool:
-    if str(value).lower() not in ("true", "false"):
-        raise ValueError(f"resume must be true, false or auto, got {value!r}")
-    return str(value).lower() == "true"
+def _resumes(resume: bool | str, folder: str | os.PathLike) -> bool:
+    if str(resume).lower() == "auto":
+        return (Path(folder) / LAST).is_file()
+    if str(resume).lower() not in ("true", "false"):
+        raise ValueError(f"resume must be true, false or auto, got {resume!r}")
+    return str(resume).lower() == "true"

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from rep3d.interactive import rounds
+from rep3d.interactive.prompts import draw
 from rep3d.interactive.rounds import SimulatedUser
 
 SIZE = 16
@@ -157,3 +159,78 @@ def test_targets_go_on_beyond_the_scan_as_inputs_do():
         for values in (inputs, targets):
             torch.testing.assert_close(values[:, :, 9:], values[:, :, 1:8].flip(2), atol=0, rtol=0)
         assert (targets[:, :1, :9] == made["target"][:, :, :9]).all() and targets[:, 0, 9:].any()
+
+
+def draws(seeds, user=SimulatedUser, **settings):
+    """The cases of many batches after their last round, each with the network's inputs."""
+    made, prompted = batch(**settings), []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        network = Answers(nothing)
+        inputs, targets = user(network)(made, "cpu")
+        prompted += [(len(network.asked), *case) for case in zip(inputs, targets, strict=True)]
+    return prompted
+
+
+def test_up_to_ten_rounds(monkeypatch):
+    """The longest comes seldom, and a step pays for less than two answers more."""
+    assert len(rounds.CORRECTIONS) == 10 and sum(rounds.CORRECTIONS) == pytest.approx(1)
+    assert sum(times * share for times, share in enumerate(rounds.CORRECTIONS)) < 2
+    monkeypatch.setattr(rounds, "CORRECTIONS", (0.0,) * 9 + (1.0,))
+    network = Answers(nothing)
+    SimulatedUser(network)(batch(), "cpu")
+    assert len(network.asked) == 9
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_several_prompts_at_once(monkeypatch, count):
+    """All of them are new: the loss looks near each, and they fade by their order."""
+    monkeypatch.setattr(rounds, "AT_ONCE", tuple(float(n == count) for n in (1, 2, 3)))
+    monkeypatch.setattr(rounds, "CORRECTIONS", (0.0, 0.0, 1.0))
+    seen = []
+    monkeypatch.setattr(rounds, "draw", lambda prompts, grid: seen.append(list(prompts)) or draw(prompts, grid))
+    draws(range(3))
+    assert len(seen) == 6 and all(len(newest) == count for newest in seen)
+
+
+def test_on_nothing_negative_prompts_come_with_positive_ones(monkeypatch):
+    monkeypatch.setattr(rounds, "CORRECTIONS", (1.0,))
+    alone = both = 0
+    user = lambda network: SimulatedUser(network, starts={"nothing": 1})  # noqa: E731
+    for _, inputs, targets in draws(range(40), user, taken=True):
+        positive, negative = (channel.amax() > 0 for channel in inputs[2:4])
+        assert positive and not inputs[1].any()
+        alone, both = alone + int(not negative), both + int(negative)
+        surely = inputs[3] > 0.9  # the middle of a point or scribble; what looks like it has 0.5
+        assert not (surely & (targets[0] > 0)).any() and not (surely & (inputs[4] > 0)).any()
+    assert both and alone > 2 * both
+
+
+@pytest.mark.parametrize("way", ["nothing", "distorted truth", "prediction"])
+def test_starts_may_be_told(monkeypatch, way):
+    monkeypatch.setattr(rounds, "CORRECTIONS", (1.0,))
+    made = batch(prediction=True)
+    user = lambda network: SimulatedUser(network, starts={way: 1, "nothing": 1e-9})  # noqa: E731
+    for i, (_, inputs, _targets) in enumerate(draws(range(4), user, prediction=True)):
+        is_prediction = torch.equal(inputs[1:2].bool(), made["prediction"][i % 2])
+        assert is_prediction == (way == "prediction") and inputs[1].any() == (way != "nothing")
+
+
+@pytest.mark.parametrize(
+    "starts",
+    [{"prediction": 1}, {"nothing": -1}, {"nothing": "often"}, {"thin air": 1}, {}, {"nothing": float("nan")}, 1],
+)
+def test_starts_that_are_none(starts):
+    with pytest.raises(ValueError, match="^starts is .*, expected numbers from 0 for some of nothing, distorted truth"):
+        SimulatedUser(Answers(nothing), starts=starts)
+
+
+def test_nobody_clicks_beyond_the_scan():
+    """Where the working grid reaches beyond it, what is found there is no error."""
+    made = batch()
+    made["inside"][:, :, 12:] = False
+    made["target"] &= made["inside"]
+    inputs, _ = SimulatedUser(Answers(everything), clicks=3)(made, "cpu")
+    assert torch.equal(inputs[:, 1:2].bool(), torch.ones_like(made["inside"]))  # it goes on mirrored
+    clicks = inputs[:, 3].flatten(1).argmax(1) // SIZE**2
+    assert (clicks < 12).all() and (inputs[:, 3].flatten(1).amax(1) > 0.9).all()

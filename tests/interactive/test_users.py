@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from rep3d.interactive.grid import Grid
 from rep3d.interactive.prompts import Prompt, draw
-from rep3d.interactive.users import correction, deepest_click, distorted, first_prompt
+from rep3d.interactive.users import beside, correction, deepest_click, distorted, first_prompt
 
 SPACING = (1.0, 1.5, 2.0)
 KINDS = ("point", "scribble", "box", "lasso")
@@ -81,10 +82,31 @@ def test_corrections_lie_in_an_error_and_have_its_sign(name: str, kind: str) -> 
         check(prompt, truth & ~mask if prompt.positive else mask & ~truth)
 
 
+@pytest.mark.parametrize("kind", ["point", "scribble"])
+def test_what_lies_beside_the_truth(kind: str) -> None:
+    """Negative, near, and only where it may."""
+    truth, generator = TRUTHS["ellipsoid"], np.random.default_rng(2)
+    within = np.ones_like(truth)
+    within[:, :12] = False
+    away = ndimage.distance_transform_edt(~truth, sampling=SPACING)
+    radius = (truth.sum() * np.prod(SPACING) * 3 / (4 * np.pi)) ** (1 / 3)
+    depths = []
+    for _ in range(30):
+        prompt = beside(truth, within, SPACING, generator, {kind: 1})
+        assert prompt is not None and prompt.kind == kind and not prompt.positive
+        check(prompt, within & ~truth)
+        depths += [away[voxel] for voxel in voxels_of(prompt, truth.shape)]
+    assert 0 < min(depths) and 0.25 * radius < max(depths) <= radius / 2
+    for nowhere in (truth, np.zeros_like(truth)):
+        assert beside(truth, nowhere, SPACING, generator) is None
+    assert beside(TRUTHS["one voxel"], ~TRUTHS["one voxel"], SPACING, generator) is not None
+    assert beside(np.zeros_like(truth), within, SPACING, generator) is None
+
+
 def test_all_kinds_come_as_often_as_they_are_told() -> None:
     truth, generator = TRUTHS["ellipsoid"], np.random.default_rng(0)
     kinds = [first_prompt(truth, SPACING, generator).kind for _ in range(400)]  # type: ignore[union-attr]
-    assert [kinds.count(kind) / 400 for kind in KINDS] == pytest.approx([0.4, 0.3, 0.2, 0.1], abs=0.07)
+    assert [kinds.count(kind) / 400 for kind in KINDS] == pytest.approx([0.5, 0.25, 0.15, 0.1], abs=0.07)
     kinds = [correction(truth, ~truth, SPACING, generator).kind for _ in range(400)]  # type: ignore[union-attr]
     assert kinds.count("point") + kinds.count("scribble") > 340
 

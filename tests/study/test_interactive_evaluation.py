@@ -85,22 +85,26 @@ def test_each_label_by_itself(files: dict[str, str], tmp_path: Path) -> None:
     assert "first, 2 case(s)" in text and "second, 2 case(s)" in text
 
 
+def find_first_blob(run: BundleRun) -> None:
+    """A bundle that finds the first label only."""
+    target = Path(run.overrides["output_dir"])
+    target.mkdir(parents=True, exist_ok=True)
+    for item in run.overrides["dataset#data"]:
+        label = nib.load(item["image"].replace("imagesTr", "labelsTr"))
+        voxels = np.asarray(label.dataobj)
+        nib.save(nib.Nifti1Image(voxels * (voxels == 1), label.affine), target / f"{item['case']}_seg.nii.gz")
+
+
 def test_an_automatic_segmentation_is_scored_and_started_from(
     files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[str]] = []
 
-    def find_first_blob(run: BundleRun) -> None:
-        """A bundle that finds the first label only."""
+    def find(run: BundleRun) -> None:
         asked.append([item["case"] for item in run.overrides["dataset#data"]])
-        target = Path(run.overrides["output_dir"])
-        target.mkdir(parents=True, exist_ok=True)
-        for item in run.overrides["dataset#data"]:
-            label = nib.load(item["image"].replace("imagesTr", "labelsTr"))
-            voxels = np.asarray(label.dataobj)
-            nib.save(nib.Nifti1Image(voxels * (voxels == 1), label.affine), target / f"{item['case']}_seg.nii.gz")
+        find_first_blob(run)
 
-    monkeypatch.setattr(interactive, "run_process", find_first_blob)
+    monkeypatch.setattr(interactive, "run_process", find)
     options = {
         **files,
         "output_dir": str(tmp_path),
@@ -124,7 +128,9 @@ def steps(checkpoint: dict) -> int:
 
 
 @pytest.mark.slow
-def test_deepedit_is_trained_in_parts_and_evaluated(files: dict[str, str], tmp_path: Path) -> None:
+def test_deepedit_is_trained_in_parts_and_evaluated_beside_the_others(
+    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("skimage")
     weights = tmp_path / "deepedit.pt"
     training = {"dataset_dir": files["dataset_dir"], "output": str(weights), "size": (32, 16, 16)}
@@ -146,12 +152,17 @@ def test_deepedit_is_trained_in_parts_and_evaluated(files: dict[str, str], tmp_p
     options = {
         **files,
         "output_dir": str(tmp_path / "out"),
-        "methods": "deepedit",
+        "methods": "automatic,ours_from_automatic,deepedit",
+        "automatic": str(tmp_path),
+        "automatic_weights": files["weights"],
         "deepedit": str(weights),
         "cases": 1,
     }
+    monkeypatch.setattr(interactive, "run_process", find_first_blob)
     script.main(**options, labels="together")
-    assert set(rows(tmp_path / "out")["deepedit"][1:5]) != {"-"}
+    table = rows(tmp_path / "out")
+    assert list(table)[2:] == ["automatic", "ours_from_automatic", "deepedit"]
+    assert set(table["deepedit"][1:5]) != {"-"} and float(table["ours_from_automatic"][1]) > 0.95
     with pytest.raises(ValueError, match=r"DeepEdit was trained for the ids \(1, 2\), not for first"):
         script.main(**{**options, "output_dir": str(tmp_path / "other")}, labels=1)
 

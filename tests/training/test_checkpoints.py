@@ -4,6 +4,7 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
@@ -22,6 +23,7 @@ from rep3d.training.checkpoints import (
     load_weights,
     read_weights,
     save_whole,
+    set_seed,
 )
 
 STEPS = 3  # per epoch
@@ -340,6 +342,24 @@ def test_resumed_equals_uninterrupted(tmp_path):
             training = Training(tmp_path / name, epochs, schedule=constant, resume=number > 0).run()
         networks.append(training.network)
     assert torch.equal(networks[0].weight, networks[1].weight)
+
+
+def test_each_part_of_a_training_draws_anew(tmp_path):
+    """And the same as another time; what is wrong with the file is for `Checkpoints` to say."""
+
+    def draw(resume=True):
+        set_seed(5, resume, tmp_path)
+        return torch.rand(1).item(), float(np.random.rand())
+
+    parts = [draw(False), draw("auto"), draw()]
+    assert len(set(parts)) == 1
+    for epochs in (1, 2):
+        Training(tmp_path, epochs, resume="auto").run()
+        parts.append(draw("true"))
+        assert draw("auto") == draw() == parts[-1] and draw(False) == parts[0]
+    assert len(set(parts)) == 3
+    (tmp_path / "last.pt").write_text("junk")
+    assert draw() == parts[0]
 
 
 @pytest.mark.parametrize("resume", ["yes", "", 1, None, "0"])
