@@ -93,6 +93,7 @@ def own(tmp_path):
     """A bundle as `rep3d new` writes it."""
     folder = tmp_path / "mine"
     content = json.loads((ROOT / "configs/datasets/msd_hippocampus.json").read_text())
+    content["readme"]["our_dice"] = "not trained yet"
     folder.mkdir()
     (folder / "mine.json").write_text(json.dumps(content))
     for name, text in render_file(installed.root(), folder / "mine.json").items():
