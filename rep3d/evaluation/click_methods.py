@@ -12,7 +12,7 @@ from monai.inferers import SimpleInferer
 
 from rep3d.evaluation.click_cases import Case, Labels, read_ras
 from rep3d.evaluation.clicks import Segment
-from rep3d.interactive.correction import CROP, GROWTH, LEAVING, SHARE, SIZE, Network, correct
+from rep3d.interactive.correction import CROP, GROWTH, LEAVING, RIM, SHARE, SIZE, Network, correct
 from rep3d.interactive.cubes import cube_edge
 from rep3d.interactive.prompts import Prompt
 from rep3d.training.checkpoints import load_deployed
@@ -20,6 +20,7 @@ from rep3d.training.checkpoints import load_deployed
 ALL_TILES = 10_000  # the whole answer, of which the rest may come later where somebody waits
 CORRECTING = {
     "growth": GROWTH,
+    "rim": RIM,
     "share": SHARE,
     "leaving": LEAVING,
     "crop": CROP,

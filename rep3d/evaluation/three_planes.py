@@ -23,6 +23,10 @@ LENGTHS = tuple(range(60, 4, -4))  # millimetres; the longest counts that lies i
 ALONG = np.array([0.5**0.5, 0.5**0.5, 0.0])  # the stroke, in the scan's own axes
 
 
+class TooSmall(ValueError):
+    """A structure that holds no scribble of the shortest length."""
+
+
 class Turned(NamedTuple):
     """A scan whose axes are exchanged, on voxels of some spacing.
 
@@ -57,7 +61,8 @@ def dice_by_plane(
         wanted: millimetres, of the voxels on which it is drawn.
 
     Raises:
-        ValueError: the structure is empty, or too small for a scribble.
+        TooSmall: the structure holds no scribble.
+        ValueError: the structure is empty.
     """
     views = turn(image, truth, spacing, wanted)
     drawn = strokes(views, truth, spacing)
@@ -96,7 +101,7 @@ def strokes(views: Mapping[str, Turned], truth: torch.Tensor, spacing: Sequence[
         drawn = {plane: view.stroke(click.positions[0], length) for plane, view in views.items()}
         if all(_holds(views[plane], voxels) for plane, voxels in drawn.items()):
             return {plane: scribble(voxels, views[plane].grid.spacing) for plane, voxels in drawn.items()}
-    raise ValueError(f"the structure is too small for a scribble of {LENGTHS[-1]} mm")
+    raise TooSmall(f"the structure is too small for a scribble of {LENGTHS[-1]} mm")
 
 
 def _holds(view: Turned, voxels: Sequence[tuple[int, int, int]]) -> bool:

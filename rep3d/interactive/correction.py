@@ -32,7 +32,10 @@ Network = Callable[[torch.Tensor], torch.Tensor]  # (B, 5, D, H, W) -> logits (B
 
 SIZE = 64  # voxels of the working grid along each axis
 GROWTH = 1.5  # of the working grid's spacing while the change leaves it
-SHARE = 0.02  # of the scan's voxels on a face, whose change makes it grow; or the change of a tube of
+RIM = 3 / 16  # of the working grid at each face, where a network knows too little to find all of what leaves it
+SHARE = (
+    0.02  # of the scan's voxels on the inner side of the rim, whose change makes it grow; or the change of a tube of
+)
 LEAVING = 4  # voxels there, or of fewer, if it is as thin inside
 CROP = 16  # voxels of the first working grid round the newest prompts, on each side: what they change touches this crop
 TILES = 2  # at most, before the answer, less one for each time that the grid grew; more are left for later
@@ -296,17 +299,18 @@ def _answer(network: Network, channels: torch.Tensor) -> torch.Tensor:
 
 
 def _goes_on(region: torch.Tensor, before: torch.Tensor, scan: Grid, grid: Grid) -> bool:
-    """Whether the region leaves the grid through a face beyond which the scan goes on.
+    """Whether the region enters the rim at a face beyond which the scan goes on.
 
-    It does with more than `SHARE` of a face, or by a tube; what only moves the border of the mask before is none.
+    It does with more than `SHARE` of the rim's inner side, or by a tube; what only moves the border of the mask before
+    is none.
     """
-    inside = covered(scan, grid)
+    inside, rim = covered(scan, grid), int(RIM * grid.shape[0])
     for axis in range(3):
         low, high = grid.positions(axis)[[0, -1]].tolist()
         last = (scan.shape[axis] - 1) * scan.spacing[axis]
         volumes = [one.movedim(axis, 0).numpy() for one in (region, before, inside)]
         for goes_on, step in ((low > grid.spacing[axis], 1), (high < last - grid.spacing[axis], -1)):
-            layers, mask, scanned = (one[::step] for one in volumes)
+            layers, mask, scanned = (one[::step][rim:] for one in volumes)
             if goes_on and layers[0].any():
                 tube = layers[:LEAVING] & ~_border(mask[: LEAVING + 1])[:LEAVING]
                 if layers[0].sum() > SHARE * scanned[0].sum() or _leaves(tube):

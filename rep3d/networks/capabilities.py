@@ -12,6 +12,7 @@ Of a network:
         these alone.
     divisor: voxels, of which an input's edges are multiples, see `rep3d.networks.input_sizes`.
     check_input(x): raises ValueError for an x that it does not take, likewise.
+    out_channels: of its logits; counts beside a check_input of its own, likewise.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ def check_patch_size(network: nn.Module, in_channels: int, out_channels: int, pa
     """Refuse patches that a network cannot train on, before it does.
 
     Args:
-        network: asked by its own `check_input(x)`, or else tried: (B, in_channels, *patch_size) -> logits (B,
-            out_channels, *patch_size), or a list of which they are the first, as with deep supervision.
+        network: asked by its own `check_input(x)` and `out_channels`, or else tried: (B, in_channels, *patch_size) ->
+            logits (B, out_channels, *patch_size), or a list of which they are the first, as with deep supervision.
         in_channels: of the images.
         out_channels: classes, background included.
         patch_size: voxels, for each axis.
@@ -37,8 +37,9 @@ def check_patch_size(network: nn.Module, in_channels: int, out_channels: int, pa
     try:
         if check_input is not None:
             check_input(torch.empty(1, in_channels, *size, device="meta"))
-            return
-        shape = _tried_shape(network, in_channels, size)
+            shape = [1, getattr(network, "out_channels", out_channels), *size]
+        else:
+            shape = _tried_shape(network, in_channels, size)
     except Exception as error:
         channels = _input_channels(network)
         if channels and channels != in_channels:

@@ -34,6 +34,7 @@ class SegmentationNetwork(nn.Module):
         check_positive("in_channels", in_channels)
         check_positive("out_channels", out_channels)
         self.in_channels = in_channels
+        self.out_channels = out_channels
         self.divisor = 16  # voxels: every axis of an input is a multiple of it
 
     def check_input(self, x: torch.Tensor) -> None:

@@ -26,7 +26,7 @@ from rep3d.evaluation.click_pictures import State, click_strip
 from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, MixedUser, Segment, User, deepest_user, evaluate, follow
 from rep3d.evaluation.montage import PLANES
-from rep3d.evaluation.three_planes import MOST, SPACINGS, dice_by_plane
+from rep3d.evaluation.three_planes import MOST, SPACINGS, TooSmall, dice_by_plane
 from rep3d.files import write_csv, write_json, write_text
 from rep3d.interactive.prompts import Prompt
 from rep3d.study.run import BundleRun, run_process
@@ -119,14 +119,17 @@ def evaluate_clicks(
 def evaluate_planes(items: Sequence[Item], labels: Labels, methods: Sequence[str], files: Weights, folder: Path) -> str:
     """How much it matters in which plane a scribble is drawn; return the table in Markdown, which planes.md keeps.
 
+    Structures that are too small for a scribble are left out, and named.
+
     Args:
         items, labels, methods, files, folder: as `evaluate_clicks`; methods that start from nothing.
 
     Raises:
-        ValueError: as `evaluate_clicks`, or a label that is too small for a scribble.
+        ValueError: as `evaluate_clicks`, or all structures are too small.
     """
     rows: list[list[str]] = []
     apart: dict[tuple[str, str], list[float]] = {}
+    left_out: list[str] = []
     for name in methods:
         segment, _, _ = _segment_and_settings(name, files)
         for item in items:
@@ -134,12 +137,21 @@ def evaluate_planes(items: Sequence[Item], labels: Labels, methods: Sequence[str
             for label, ids in labels.items():
                 truth = torch.isin(case.label, torch.tensor(ids))
                 for spacing in SPACINGS if truth.any() else ():
-                    found = dice_by_plane(segment, case.image, truth, case.spacing, spacing)
-                    differ, told = max(found.values()) - min(found.values()), " x ".join(f"{s:g}" for s in spacing)
+                    told = " x ".join(f"{s:g}" for s in spacing)
+                    try:
+                        found = dice_by_plane(segment, case.image, truth, case.spacing, spacing)
+                    except TooSmall as error:
+                        left_out.append(f"{case.name}, {label}, {told} mm: {error}")
+                        continue
+                    differ = max(found.values()) - min(found.values())
                     rows.append([name, case.name, label, told, *(f"{v:.3f}" for v in (*found.values(), differ))])
                     apart.setdefault((name, told), []).append(differ)
+    if not rows:
+        raise ValueError("; ".join(left_out) or "no case holds any of the labels")
     table = markdown_table(["method", "case", "label", "spacing, mm", *PLANES, "difference"], rows)
-    text = "\n\n".join(("Dice after the same scribble, by the plane in which it is drawn", table, _differences(apart)))
+    title = "Dice after the same scribble, by the plane in which it is drawn"
+    missing = [f"{len(left_out)} left out: " + "; ".join(left_out)] if left_out else []
+    text = "\n\n".join((title, table, _differences(apart), *missing))
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "planes.md", text)
     return text

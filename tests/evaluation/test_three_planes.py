@@ -30,7 +30,7 @@ def alike(channels):
 
 @pytest.mark.parametrize("spacing", SPACINGS)
 def test_dice_is_the_same(spacing):
-    found = dice_by_plane(ours(alike, 32), *scan(), UNIT, spacing)
+    found = dice_by_plane(ours(alike, 64), *scan(), UNIT, spacing)
     assert set(found) == set(PLANES) and min(found.values()) > 0.8
     assert max(found.values()) - min(found.values()) <= MOST
 

@@ -9,6 +9,7 @@ from rep3d.interactive.grid import resample
 from rep3d.interactive.prompts import point
 
 SIZE, UNIT = 16, (1.0, 1.0, 1.0)
+RIM = 3  # voxels at each face
 
 
 def looks(found, previous=None):
@@ -50,7 +51,7 @@ def ball(radius, centre):
 
 @pytest.mark.parametrize(
     "found",
-    [nothing(), ball(7.0, (8.0, 7.0, 7.0)),
+    [nothing(), ball(4.0, (8.0, 7.0, 7.0)),
      nothing() | (torch.rand(SIZE, SIZE, SIZE, generator=torch.manual_seed(0)) < 0.004)],
     ids=["inside", "touches with a voxel", "speckle"],
 )  # fmt: skip
@@ -60,8 +61,14 @@ def test_what_ends_there_does_not(found):
 
 def test_a_few_voxels_of_a_face_make_it_grow():
     """Four, of what is much thicker inside."""
-    found = ball(7.05, (8.0, 7.5, 7.5))
-    assert int(found[-1].sum()) == 4 and looks(found) > 1
+    found = ball(4.07, (8.0, 7.5, 7.5))
+    assert int(found[-1 - RIM].sum()) == 4 and looks(found) > 1
+
+
+def test_what_ends_in_the_rim_makes_it_grow():
+    """There a network knows too little to find all of it."""
+    found = ball(6.0, (7.5, 7.5, 7.5))
+    assert not found[[0, -1]].any() and looks(found) > 1
 
 
 @pytest.mark.parametrize(("thick", "grows"), [(1, False), (3, True)])

@@ -47,6 +47,15 @@ def test_a_network_is_tried_once_and_forgotten_with_it(monkeypatch):
     assert gone() is None
 
 
+@pytest.mark.parametrize(
+    "network", [Rep3D(1, 5, feature_size=(4, 4, 4, 4), hidden_size=8, kernel_size=3), UNet(3, 1, 5, [4, 4], (2,))]
+)
+def test_more_channels_than_labels_are_refused(network):
+    """Nobody would hear of them: their logits are learned to be low."""
+    with pytest.raises(ValueError, match=r"gives 5 channel\(s\), expected out_channels = 3"):
+        check_patch_size(network, 1, 3, [32, 32, 32])
+
+
 def test_trying_changes_nothing():
     """Neither weights nor running statistics, nor the random numbers that follow."""
     network = unet(norm="batch").train()

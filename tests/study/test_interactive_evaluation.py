@@ -13,6 +13,7 @@ import torch
 import train_deepedit
 from torch import nn
 
+from rep3d.evaluation import three_planes
 from rep3d.interactive import channels
 from rep3d.study import interactive
 from rep3d.study.run import BundleRun
@@ -228,3 +229,18 @@ def test_one_scribble_in_three_planes(files: dict[str, str], tmp_path: Path, cap
     for line in lines:
         values = [float(cell) for cell in line[4:]]
         assert values[3] == pytest.approx(max(values[:3]) - min(values[:3]), abs=2e-3) and min(values[:3]) > 0
+
+
+def test_what_holds_no_scribble_is_left_out(
+    files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stroke of 14 mm, for which the second blob of the first case is too narrow."""
+    options = {**files, "output_dir": str(tmp_path), "part": "all", "methods": "ours", "protocol": "planes"}
+    monkeypatch.setattr(three_planes, "LENGTHS", (14,))
+    script.main(**options)
+    printed = capsys.readouterr().out
+    assert "blobs_0, second, 1 x 1 x 1 mm: the structure is too small for a scribble of 14 mm" in printed
+    assert "| ours | blobs_0 | first | 1 x 1 x 1 |" in printed and "| ours | blobs_0 | second | 1 x" not in printed
+    monkeypatch.setattr(three_planes, "LENGTHS", (40,))
+    with pytest.raises(ValueError, match="blobs_3, second, 1 x 1 x 1 mm: the structure is too small for a scribble"):
+        script.main(**options)
