@@ -21,6 +21,7 @@ from rep3d.interactive.prompts import Prompt
 
 WIDTH = 12.0  # inches of all panels, and their greatest height
 LEAST_COLUMN, GAP, ABOVE, BELOW = 1.8, 0.15, 0.3, 0.6  # inches round them, for what is written there
+LARGE, SMALL = 9, 5  # of prompts in a plane, and of those before or behind it
 WINDOW = (1, 99)  # percentiles of a slice that are black and white
 
 
@@ -55,7 +56,7 @@ def draw_planes(
             _draw_prompt(axes, prompt, place, voxels.shape, axis, int(centre[axis]))
         axes.set_title(f"{name}, slice {centre[axis] + 1} of {voxels.shape[axis]}", fontsize=9)
         axes.set_xlabel("front on the left" if name == "sagittal" else "right on the left", fontsize=8)
-    figure.legend(handles=_legend(), loc="lower center", ncols=3, frameon=False, fontsize=8)
+    figure.legend(handles=_legend(), loc="lower center", ncols=4, frameon=False, fontsize=8)
     return save_picture(figure, path)
 
 
@@ -112,7 +113,9 @@ def _draw_prompt(axes: Axes, prompt: Prompt, place: np.ndarray, shape: Sequence[
         corner, extent = (x.min(), y.min()), (np.ptp(x), np.ptp(y))
         axes.add_patch(Rectangle(corner, *extent, fill=False, edgecolor=colour, linestyle=style, linewidth=1 + cut))
     else:
-        axes.plot(x, y, MARKERS[prompt.positive], color=colour, markeredgecolor="black", markersize=9 if cut else 5)
+        axes.plot(
+            x, y, MARKERS[prompt.positive], color=colour, markeredgecolor="black", markersize=LARGE if cut else SMALL
+        )
 
 
 def in_plane(axis: int) -> tuple[int, int]:
@@ -127,4 +130,5 @@ def _legend() -> list[Line2D]:
         Line2D([], [], color=MASK, marker="s", linestyle="none", label="mask"),
         Line2D([], [], color=POSITIVE, marker=MARKERS[True], label="foreground", **marks),  # type: ignore[arg-type]
         Line2D([], [], color=NEGATIVE, marker=MARKERS[False], label="background", **marks),  # type: ignore[arg-type]
+        Line2D([], [], color="none", marker=MARKERS[True], markersize=SMALL, label="small: in another slice", **marks),  # type: ignore[arg-type]
     ]
