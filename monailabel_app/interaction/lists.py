@@ -35,13 +35,8 @@ def bring_to_lists(
     Raises:
         RequestError: as `InteractiveSession.bring_to`.
     """
-    before = known_prompts(session, label)
-    try:
+    with session.hold():
         return _bring_to_lists(session, label, own, background, taken)
-    except Exception:
-        if label in session.labels:
-            session.bring_to(label, before)  # which needs no network: all of it is there to be undone or redone
-        raise
 
 
 def concerned_labels(session: InteractiveSession, labels: Iterable[str], background: Sequence[Prompt]) -> list[str]:
