@@ -12,7 +12,7 @@ from monailabel_app.interaction.disk import SessionRecord
 from rep3d.interactive.prompts import Prompt
 
 STRIDE = 8  # of the voxels that are compared first
-SPACING_TOLERANCE = 1e-3  # relative: clients round
+SPACING_TOLERANCE = 1e-2  # relative: clients round, and the voxels are compared
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from rep3d.format_number import check_format
-from rep3d.interactive.correction import SIZE, TILES, Correction, Network, check_inside, correct, refine
+from rep3d.interactive.correction import SIZE, TILES, Correction, Network, check_inside, correct, refine, without_effect
 from rep3d.interactive.grid import Box, Grid, bounds
 from rep3d.interactive.prompts import Kind, Prompt
 
@@ -61,7 +61,7 @@ class Answer:
     Attributes:
         mask: the whole label, (D, H, W) of bool. Not to be changed: the edit goes on from it.
         changed: the smallest box known to hold all voxels that differ from the last answer; None where none does.
-        locked: positive prompts without effect, because they lie in a locked label.
+        locked: positive prompts without effect, because they lie in a locked label; of `LabelEdit.show` the new ones.
         forwards: whether the network was asked.
     """
 
@@ -92,9 +92,9 @@ class Coarse:
     def nbytes(self) -> int:
         return self.answer.region.nbytes + sum(map(len, self.taken))
 
-    def without(self, taken: bytes | None) -> Coarse:
-        """The same where more is taken."""
-        return self if taken is None or taken in self.taken else replace(self, taken=(*self.taken, taken))
+    def without(self, taken: bytes) -> Coarse:
+        """The same where this, packed, is taken, too."""
+        return self if taken in self.taken else replace(self, taken=(*self.taken, taken))
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,9 @@ class LabelEdit:
             ValueError: no prompt or too many, one that lies outside the scan, or as `correct`.
         """
         self._check(prompts, scene, known=len(self.prompts))
-        return self._told([self._show(prompts, scene)])
+        answer = self._show(prompts, scene)
+        self._leave_out(scene.taken)
+        return self._told([answer])
 
     def bring_to(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
         """Make these, and no others, the label's prompts; what clients ask for that send all of them each time.
@@ -213,8 +215,8 @@ class LabelEdit:
         Where older ones are missing, what followed is undone, and what of it is left is shown again. Masks that were
         painted meanwhile are painted again. The order in which prompts that are known already come does not matter.
 
-        Where locks have changed, what was answered with less to take than now, or took what is locked now, is undone
-        and answered again, step by step; but for steps that can be undone no more.
+        Where locks have changed, what other locks had limited, and what took voxels that are locked now, is undone and
+        answered again, step by step; but for steps that can be undone no more.
 
         Raises:
             ValueError: as `show`; an empty list is allowed here.
@@ -224,8 +226,11 @@ class LabelEdit:
         kept = sum(1 for _ in takewhile(lambda prompt: _take(wanted, prompt), known))
         with self._whole():
             if kept == len(known):
-                return self._told(self._go_on([prompt for prompt in prompts if _take(wanted, prompt)], scene))
-            return self._told(self._go_back(kept, prompts, scene))
+                answers = self._go_on([prompt for prompt in prompts if _take(wanted, prompt)], scene)
+            else:
+                answers = self._go_back(kept, prompts, scene)
+            self._leave_out(scene.taken)
+            return replace(self._told(answers), locked=self._without_effect(scene))
 
     def paint(self, mask: torch.Tensor) -> Answer:
         """Take over a mask that the user made. It settles all earlier prompts: they bind no longer.
@@ -378,6 +383,12 @@ class LabelEdit:
         for number, prompt in enumerate(prompts, 1):
             check_inside(prompt, scan, f"prompt {number}")
 
+    def _without_effect(self, scene: Scene) -> tuple[Prompt, ...]:
+        """The prompts in force that lie in a locked label."""
+        if scene.taken is None:
+            return ()
+        return without_effect(self._in_force, Grid.of_scan(scene.image.shape, scene.spacing), scene.taken)
+
     def _show(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
         answer = correct(
             scene.network,
@@ -392,13 +403,18 @@ class LabelEdit:
             grow=scene.grow,
         )
         coarse = [*self._coarse, *([Coarse(_without_mask(answer))] if answer.tiles else [])]
-        taken = None if scene.taken is None or not coarse else _pack(scene.taken)
         locks = scene.locks if _is_limited(answer, scene) else ""
         step = _Step.between(self._mask, answer.mask, answer.changed, tuple(prompts), locks=locks)
         self._add(step, answer.mask)
-        self._coarse = [one.without(taken) for one in coarse]
+        self._coarse = coarse
         locked = tuple(prompt for prompt in answer.locked if prompt in prompts)
         return Answer(self._mask, answer.changed, locked, forwards=True)
+
+    def _leave_out(self, taken: torch.Tensor | None) -> None:
+        """Nothing of what is taken joins where coarse answers are redrawn."""
+        if taken is not None and self._coarse:
+            packed = _pack(taken)
+            self._coarse = [one.without(packed) for one in self._coarse]
 
     def _add(self, step: _Step, mask: torch.Tensor) -> None:
         self._mask, self._coarse = mask, []

@@ -1,7 +1,9 @@
 """Steps of an edit: there and back, exactly, whatever the network answers."""
 
+import json
 import random
 import time
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -409,9 +411,9 @@ def test_reset_forgets_all():
 # --- what is left coarse
 
 
-def large_scene(tiles, edge=48):
-    image = torch.zeros(edge, edge, edge)
-    image[5 : edge - 8, 5 : edge - 8, 5 : edge - 8] = 1
+def large_scene(tiles):
+    image = torch.zeros(48, 48, 48)
+    image[5:40, 5:40, 5:40] = 1
     return Scene(lambda channels: 0.5 - channels[:, :1].abs(), image, (1.0, 1.0, 1.0), size=16, tiles=tiles)
 
 
@@ -435,16 +437,20 @@ def test_what_is_refined_later_is_told_with_the_next_answer():
         assert not one.undo().mask.any() and torch.equal(one.redo().mask, at_once)
 
 
-@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("later", ["", "more", "the same"])
 def test_what_is_refined_later_leaves_alone_what_was_taken(later):
-    """By the answer that it belongs to, or by a later one that it changes, too."""
+    """By the answer that it belongs to, or by a later one, though that may be a remembered one."""
     low, high = point((12, 12, 12), (1, 1, 1)), point((12, 12, 16), (1, 1, 1))
-    taken, few = torch.zeros(28, 28, 28, dtype=torch.bool), large_scene(tiles=0, edge=28)
-    taken[:, :, :9] = True
+    taken, image = torch.zeros(28, 28, 28, dtype=torch.bool), torch.zeros(28, 28, 28)
+    taken[:, :, :8], image[3:24, 3:24, 3:24] = True, 1
+    few = replace(large_scene(tiles=0), image=image)
     edit = LabelEdit((28,) * 3)
     edit.show([low], few if later else replace(few, taken=taken))
-    if later:
+    if later == "more":
         edit.show([high], replace(few, taken=taken))
+    elif later:
+        taken &= ~edit.mask
+        assert not edit.bring_to([low], replace(few, taken=taken, locks="liver")).forwards
     before, coarse = edit.mask, edit.coarse
     while edit.is_coarse:
         edit.refine(replace(few, tiles=1))
@@ -504,6 +510,24 @@ def test_bytes_hold_all_of_it():
     for one in (edit, kept):
         one.redo(), one.undo(), one.undo(), one.undo()  # noqa: B018
     assert torch.equal(kept.mask, edit.mask) and kept.prompts == edit.prompts == tuple(clicks(2))
+
+
+def test_bytes_of_the_first_format():
+    """They tell nothing of locks: the answers in them hold as long as they take nothing that is locked."""
+    edit, case = LabelEdit(SHAPE), scene()
+    for count in range(1, 4):
+        edit.bring_to(clicks(count), case)
+    edit.undo()
+    content = edit.to_bytes()
+    start = 12 + int.from_bytes(content[4:12], "little")
+    header = json.loads(content[12:start])
+    header |= {"format": 1, "steps": [step[:3] for step in header["steps"]]}
+    del header["forgotten"], header["undone"]
+    text = json.dumps(header).encode()
+    earlier = len(text).to_bytes(8, "little") + text + content[start:]
+    kept = LabelEdit.from_bytes(zlib.crc32(earlier).to_bytes(4, "little") + earlier)
+    assert kept.to_bytes() == content and (kept.undoable, kept.redoable, kept.steps) == (2, 1, 2)
+    assert not kept.bring_to(clicks(3), replace(case, taken=cube(20, 22), locks="liver")).forwards
 
 
 @pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c[:40], lambda c: b"", lambda c: c[:-5] + b"wrong",

@@ -654,6 +654,27 @@ def test_a_label_that_cannot_be_read_holds_no_others_up(place, coarse):
     assert (one.mask("cube") != before).any() and not one._coarse
 
 
+def test_prompts_are_told_while_a_label_is_refined(place, coarse, monkeypatch):
+    """As where a label map is submitted: nobody waits, and nothing of the refinement is lost but the cube at work."""
+    one, click = coarse
+    one.show("cube", [click])
+    before = one.show("another", [click]).mask
+    ask, told = place.network._answer, []
+
+    def tell(channels):
+        told.append(place.sessions.shown("ann", "large"))
+        return ask(channels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place.network, "_answer", tell)
+        one.refine()
+    assert [list(shown["labels"]) for shown in told[0]] == [["cube", "another"]]
+    while one.refine():
+        pass
+    both = [one.mask(name) for name in one.labels]
+    assert np.array_equal(*both) and (both[0] != before.numpy()).any()
+
+
 def test_a_refused_request_leaves_what_is_to_be_refined(coarse):
     one, click = coarse
     one.show("cube", [click])

@@ -386,6 +386,7 @@ def test_locks_of_the_session(slicer):
     told = slicer.update("interactive", "cyst")
     assert not (slicer.segments["cyst"] & slicer.segments["first"]).any() and slicer.segments["cyst"][tuple(SECOND)]
     assert told["note"] == "without effect, because they lie in a locked label: [5, 11, 6]"
+    assert slicer.update("interactive", "cyst")["note"] == told["note"]  # remembered, too
 
 
 def test_a_submitted_label_is_locked_where_that_is_wished(slicer, tmp_path):
