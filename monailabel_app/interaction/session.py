@@ -287,8 +287,8 @@ class InteractiveSession:
         """In memory, between two requests."""
         edit = self._edit  # others may let go of it meanwhile
         kept = (self._image, self._taken, None if edit is None else edit.mask)
-        coarse = [() if edit is None else edit.coarse, *self._coarse.values()]
-        return sum(values.nbytes for values in (*kept, *chain(*coarse)) if values is not None)
+        coarse = chain(() if edit is None else edit.coarse, *self._coarse.values())
+        return sum(values.nbytes for values in kept if values is not None) + sum(one.nbytes for one in coarse)
 
     @property
     def full_nbytes(self) -> int:
