@@ -155,9 +155,8 @@ def _edited(
     found = _found(session, start, path, options)  # not while the session is held: others see it meanwhile
     everything = not any((*points.values(), background, roi)) and (found is not None or not options.label)
     with session.hold():
-        for name, index in {} if found is None else labels.items():
-            if name not in session.labels:
-                session.begin(name, found == index, taken(name))
+        if found is not None:
+            _begin(session, labels, found, taken)
         if everything:
             points, background = dict.fromkeys(labels, []), []
         chosen = list(labels) if everything else _chosen(session, options.label, labels, points, background)
@@ -227,6 +226,13 @@ def _found(
     if all(name in session.labels for name in model.bundle.labels):
         return None
     return model.segment(path, device=options.device, preset=options.preset).voxels
+
+
+def _begin(session: InteractiveSession, labels: Mapping[str, int], found: npt.NDArray[np.uint8], taken: Taken) -> None:
+    """Let labels that are not there yet begin with what a model has found, but for what they may not take."""
+    for name, index in labels.items():
+        if name not in session.labels:
+            session.begin(name, found == index, taken(name))
 
 
 def _edit(
