@@ -431,7 +431,7 @@ class InteractiveSession:
     def _locks(self, taken: np.ndarray | None) -> str:
         """A name of what the label in memory may not take: which labels are locked, and which voxels are taken."""
         names = sorted(name for name in self.record.locked if name != self._name)
-        voxels = zlib.crc32(np.ascontiguousarray(taken)) if taken is not None and taken.any() else None
+        voxels = zlib.crc32(np.ascontiguousarray(taken).data) if taken is not None and taken.any() else None
         return json.dumps([names, voxels]) if names or voxels is not None else ""
 
     @contextmanager
