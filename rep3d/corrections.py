@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from monai.inferers import Inferer
 from torch import nn
 
-from rep3d.data.checks import image_problem
+from rep3d.data.checks import image_problem, label_problem
 from rep3d.data.notes import warn_once
 from rep3d.evaluation.planes import draw_planes
 from rep3d.interactive import prompts as show
@@ -61,9 +62,10 @@ def correct_scan(
         foreground: positions [i, j, k] in the structure.
         background: positions that are not.
         box: two opposite corners of a box round the structure.
-        previous: file of the mask to correct, on the scan's grid; what is not 0 belongs to it.
+        previous: file of the mask to correct, a label map on the scan's grid; what is not 0 belongs to it.
         taken: file of a label map of other structures, on the scan's grid; none of its voxels joins the mask.
         positions: "voxels", in the order of the file's own array, from 0; "ras", millimetres as 3D Slicer shows them.
+            A box along those directions becomes the smallest one along the scan's axes that holds it.
         size: voxels of the working grid along each axis.
         device: of the network.
 
@@ -147,6 +149,9 @@ def _read_mask(file: str | os.PathLike, name: str, image: Path, grid: Geometry) 
     problem = agreement_problem(geometry, grid)
     if problem:
         raise VolumeError(path, f"{problem} {image}")
+    problem = label_problem(np.unique(voxels), None)
+    if problem:
+        raise VolumeError(path, problem)
     return torch.from_numpy(voxels != 0)
 
 
@@ -171,13 +176,14 @@ def _prompts_of(name: str, value: Any, geometry: Geometry, positions: str) -> It
     if not isinstance(value, list | tuple) or not all(map(_is_position, value)):
         raise ValueError(f"{name} is {value!r}, expected a list of positions, each of three numbers: [[i,j,k],...]")
     spacing = _spacing(geometry)
-    voxels = [position if positions == "voxels" else _from_ras(position, geometry) for position in value]
-    if name != "box":
-        yield from (show.point(voxel, spacing, name == "foreground") for voxel in voxels)
-    elif len(voxels) == 2:
-        yield show.box(voxels[0], voxels[1], spacing)
-    else:
+    if name == "box" and len(value) != 2:
         raise ValueError(f"box is {value!r}, expected two positions, its opposite corners: [[i,j,k],[i,j,k]]")
+    corners = value if name != "box" else product(*zip(*value, strict=True))  # all eight: a scan may lie askew
+    voxels = [position if positions == "voxels" else _from_ras(position, geometry) for position in corners]
+    if name == "box":
+        yield show.box(np.min(voxels, axis=0), np.max(voxels, axis=0), spacing)
+    else:
+        yield from (show.point(voxel, spacing, name == "foreground") for voxel in voxels)
 
 
 def _is_position(value: object) -> bool:

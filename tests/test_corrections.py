@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from monai.inferers import SimpleInferer
+from scipy.spatial.transform import Rotation
 
 from rep3d.corrections import correct_scan
 from rep3d.io.nifti import is_untouched
@@ -101,6 +102,20 @@ def test_box(scan):
     assert masks[0][20, 15, 6] and np.array_equal(*masks)
 
 
+def test_a_box_of_slicer_holds_all_of_it_on_any_scan(scan, tmp_path):
+    """Also where its corners lie on one slice of the scan, which is turned against it; and on a left-handed one."""
+    turned = Rotation.from_euler("z", 45, degrees=True).as_matrix() @ np.diag([1, -1.5, 3])
+    affine = nib.affines.from_matvec(turned, CENTRE)
+    nib.save(nib.Nifti1Image(voxels_of(scan), affine), tmp_path / "turned.nii.gz")
+    centre = nib.affines.apply_affine(affine, CENTRE)
+    places = nib.affines.apply_affine(affine, np.moveaxis(np.indices(SHAPE), 0, -1))
+    box = (centre + [[-6, 6, 7], [6, -6, -7]]).tolist()
+    path = correct_scan(
+        BoxNetwork(), SimpleInferer(), tmp_path / "turned.nii.gz", tmp_path, box=box, positions="ras", size=32
+    )
+    assert np.linalg.det(affine) < 0 and voxels_of(path)[(np.abs(places - centre) < (6, 6, 7)).all(-1)].all()
+
+
 def test_what_is_taken_stays_so(scan, caplog):
     taken = ball() & (np.arange(SHAPE[0]) < 20)[:, None, None]
     nib.save(nib.Nifti1Image(taken.astype(np.uint8) * 7, AFFINE), scan.parent / "taken.nii.gz")
@@ -173,6 +188,10 @@ def test_masks_that_do_not_fit(option, scan):
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), moved), scan.parent / "moved.nii.gz")
     with pytest.raises(ValueError, match="moved.nii.gz: affine .* of its image .*scan.nii.gz"):
         segment(scan, foreground=[list(CENTRE)], **{option: scan.parent / "moved.nii.gz"})
+    for value in (np.nan, -1, 0.5):
+        nib.save(nib.Nifti1Image(np.full(SHAPE, value, np.float32), AFFINE), scan.parent / "odd.nii.gz")
+        with pytest.raises(ValueError, match=r"odd.nii.gz: label value\(s\) .*, expected whole numbers"):
+            segment(scan, foreground=[list(CENTRE)], **{option: scan.parent / "odd.nii.gz"})
 
 
 def test_scans_that_cannot_be_used(scan, tmp_path):

@@ -61,7 +61,7 @@ class Conversation:
         self._owner = owner
         self.zooms_out = True
         self._session_id = ""
-        self._first_steps = 0  # of the label that no undo takes back
+        self._first_steps = 0  # of the label, which no undo takes back
         self._begin()
 
     def _begin(self) -> None:
@@ -95,7 +95,9 @@ class Conversation:
             return self._answer([*self._waiting, prompt])
         if len(self._waiting) >= MAX_PROMPTS:
             raise RequestError(400, f"{MAX_PROMPTS} prompts wait for an answer already, which is the most")
-        self._go_on(self._session)
+        if self._is_empty:
+            self._empty(self._session)
+        self._goes_on()
         self._waiting.append(prompt)
         return UNANSWERED
 
@@ -111,25 +113,27 @@ class Conversation:
         """
         session = self._session
         begins = self._is_empty and not _is_edited(session, mask)
-        self._is_empty = begins
-        self._go_on(session)
-        session.paint(LABEL, mask)
-        self._waiting = []
+        with session.hold():
+            if begins:
+                self._empty(session)
+            session.paint(LABEL, mask)
+            steps = session.steps(LABEL)
+        self._waiting, self._is_empty = [], False
         if begins:
-            self._first_steps = session.undoable(LABEL)[0]
+            self._first_steps = steps
 
     def undo(self) -> Change:
         """Take the last prompt back, or the last mask."""
         session = self._session
-        self._go_on(session)
         if self._waiting:
             self._waiting.pop()
             return Change(True)
-        if session.undoable(LABEL)[0] <= self._first_steps:
-            return UNANSWERED
-        before = session.prompts(LABEL)
-        answer = session.undo(LABEL)
-        undone = before[len(session.prompts(LABEL)) :]
+        with session.hold():
+            if self._is_empty or session.steps(LABEL) <= self._first_steps or not session.undoable(LABEL)[0]:
+                return UNANSWERED
+            before = session.prompts(LABEL)
+            answer = session.undo(LABEL)
+            undone = before[len(session.prompts(LABEL)) :]
         self._waiting = list(undone[:-1])
         return _change(answer)
 
@@ -157,17 +161,24 @@ class Conversation:
         session = self._session
         if not prompts:
             return UNANSWERED
-        self._go_on(session)
-        answer = session.show(LABEL, prompts, grow=self.zooms_out)
+        with session.hold():
+            if self._is_empty:
+                self._empty(session)
+            answer = session.show(LABEL, prompts, grow=self.zooms_out)
         self._waiting = []
+        self._goes_on()
         return _change(answer)
 
-    def _go_on(self, session: InteractiveSession) -> None:
-        """Let the session's label be empty where the client's is."""
-        if self._is_empty and LABEL in session.labels:
+    def _goes_on(self) -> None:
+        """The client's mask is the session's label from now on."""
+        if self._is_empty:
+            self._is_empty, self._first_steps = False, 0
+
+    @staticmethod
+    def _empty(session: InteractiveSession) -> None:
+        """Let the session's label be empty as the client's is."""
+        if LABEL in session.labels:
             session.reset(LABEL)
-            self._first_steps = 0
-        self._is_empty = False
 
 
 def _is_edited(session: InteractiveSession, mask: np.ndarray) -> bool:

@@ -14,8 +14,8 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -93,7 +93,7 @@ class SessionFolder:
             if image is not None:
                 with _private_file(self.path / IMAGE) as file:
                     np.save(file, image)
-            self.write_record(record)
+            self.write({}, record)
         except BaseException:
             shutil.rmtree(self.path, ignore_errors=True)
             raise
@@ -113,9 +113,21 @@ class SessionFolder:
             check_format(content.get("format"), FORMAT, self.path / RECORD)
         return read_record(self.path / RECORD, SessionRecord)
 
-    def write_record(self, record: SessionRecord) -> None:
-        with _private_file(self.path / RECORD) as file:
-            file.write(json.dumps(asdict(record), indent=2).encode())
+    def write(self, labels: Mapping[int, bytes], record: SessionRecord | None = None) -> None:
+        """Write labels by their numbers, as `LabelEdit.to_bytes` gives them, and the record; all of it or nothing.
+
+        Where a kill ends it, some of them may be written, the record last.
+
+        Raises:
+            WriteError: as `rep3d.files.whole_file`.
+        """
+        contents = {} if record is None else {self.path / RECORD: json.dumps(asdict(record), indent=2).encode()}
+        contents |= {self._label(number): content for number, content in labels.items()}
+        with ExitStack() as files:  # which take their places the last one first
+            for path, content in contents.items():
+                file = files.enter_context(_private_file(path))
+                file.write(content)
+                file.flush()
 
     def touch(self) -> None:
         """Note that the session is used now."""
@@ -134,10 +146,6 @@ class SessionFolder:
         """Raises ValueError where the file is damaged or newer code wrote it."""
         path = self._label(number)
         return LabelEdit.from_bytes(path.read_bytes(), str(path))
-
-    def write_label(self, number: int, edit: LabelEdit) -> None:
-        with _private_file(self._label(number)) as file:
-            file.write(edit.to_bytes())
 
     def nbytes(self) -> int:
         """Of all files; 0 where the folder is gone."""

@@ -40,9 +40,9 @@ def follow_scribbles(
         RequestError: 413, too many scribbles; others as `InteractiveSession.show`.
     """
     for name in values:
-        if name != label and name in session.labels and (voxels == values[name]).any():
+        if name != label and name in session.labels:
             paint_segment(session, name, voxels, values, lock_others=False)
-    paint_segment(session, label, voxels, values, lock_others=lock_others)
+    painted = paint_segment(session, label, voxels, values, lock_others=lock_others)
     taken = np.zeros(voxels.shape, bool)
     if lock_others:
         others = [value for name, value in values.items() if name not in (label, *NO_SEGMENTS)]
@@ -56,12 +56,12 @@ def follow_scribbles(
         for name, positive in ((FOREGROUND, True), (BACKGROUND, False))
         if name in values and (prompt := _new_scribble(session, label, voxels == values[name], positive, taken))
     ]
-    return session.bring_to(label, [*known_prompts(session, label), *shown], taken)
+    return session.show(label, shown, taken) if shown else painted
 
 
 def paint_segment(
     session: InteractiveSession, label: str, voxels: np.ndarray, values: Mapping[str, int], *, lock_others: bool
-) -> None:
+) -> Answer:
     """Let the segment of a label map win over the session's mask of the label.
 
     Below scribbles, and below segments that were exported later and may overlap it, the label map does not tell: there
@@ -72,7 +72,7 @@ def paint_segment(
     mask = voxels == value
     if label in session.labels:
         mask |= np.isin(voxels, over) & session.mask(label)
-    session.paint(label, mask)
+    return session.paint(label, mask)
 
 
 def _new_scribble(

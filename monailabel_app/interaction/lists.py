@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import takewhile
 
 import numpy as np
@@ -35,13 +36,8 @@ def bring_to_lists(
     Raises:
         RequestError: as `InteractiveSession.bring_to`.
     """
-    before = known_prompts(session, label)
-    try:
+    with session.hold():
         return _bring_to_lists(session, label, own, background, taken)
-    except Exception:
-        if label in session.labels:
-            session.bring_to(label, before)  # which needs no network: all of it is there to be undone or redone
-        raise
 
 
 def concerned_labels(session: InteractiveSession, labels: Iterable[str], background: Sequence[Prompt]) -> list[str]:
@@ -86,7 +82,6 @@ def _bring_to_lists(
     if len(kept) < len(known):
         others = [prompt for prompt in known[len(kept) :] if prompt.kind not in LISTED]
         session.bring_to(label, [*kept, *others], taken)
-    locked: tuple[Prompt, ...] = ()
     forwards = False
     while True:
         shown = known_prompts(session, label)
@@ -95,10 +90,9 @@ def _bring_to_lists(
         added = [prompt for prompt in own if _take(new, prompt)]
         added += [prompt for prompt in background if _take(new, prompt) and lies_in(prompt, mask, scan)]
         answer = session.bring_to(label, [*shown, *added], taken)
-        locked += answer.locked
         forwards |= answer.forwards
         if not added:
-            return Answer(answer.mask, answer.changed, locked, forwards)
+            return replace(answer, forwards=forwards)
 
 
 def _take(counted: Counter[Prompt], prompt: Prompt) -> bool:

@@ -12,7 +12,7 @@ from monailabel_app.interaction.disk import SessionRecord
 from rep3d.interactive.prompts import Prompt
 
 STRIDE = 8  # of the voxels that are compared first
-SPACING_TOLERANCE = 1e-3  # relative: clients round
+SPACING_TOLERANCE = 1e-2  # relative: clients round, and the voxels are compared
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,18 @@ class Placement:
     axes: Sequence[int]
     flipped: Sequence[bool]
 
-    def on_scan(self, prompt: Prompt, array: SessionRecord) -> Prompt:
-        """What was shown on the array, on the scan."""
-        last = [(count - 1) * step for count, step in zip(array.shape, array.spacing, strict=True)]
+    def on_scan(self, prompt: Prompt, array: SessionRecord, spacing: Sequence[float]) -> Prompt:
+        """What was shown on the array, on the same voxels of the scan.
+
+        Args:
+            spacing: of the scan, which may be another than the client's rounded one.
+        """
         positions = []
         for position in prompt.positions:
             turned = [0.0, 0.0, 0.0]
-            for axis, flipped, value, end in zip(self.axes, self.flipped, position, last, strict=True):
-                turned[axis] = end - value if flipped else value
+            for n, (axis, flipped) in enumerate(zip(self.axes, self.flipped, strict=True)):
+                voxel = position[n] / array.spacing[n]
+                turned[axis] = (array.shape[n] - 1 - voxel if flipped else voxel) * spacing[axis]
             positions.append((turned[0], turned[1], turned[2]))
         return replace(prompt, positions=tuple(positions))
 

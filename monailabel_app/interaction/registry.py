@@ -135,6 +135,7 @@ class InteractiveSessions:
             RequestError: as `of_image`.
         """
         told: list[dict[str, object]] = []
+        spacing = voxel_sizes(read_grid(self._studies.image(image_id)).affine)
         for session, placement in self.of_image(owner, image_id):
             try:
                 prompts = {label: session.prompts(label) for label in session.labels}
@@ -142,7 +143,7 @@ class InteractiveSessions:
                 logger.warning("the prompts of session %s are left out: %s", session.id, error.message)
                 continue
             labels = {
-                label: [asdict(placement.on_scan(prompt, session.record)) for prompt in some]
+                label: [asdict(placement.on_scan(prompt, session.record, spacing)) for prompt in some]
                 for label, some in prompts.items()
                 if some
             }
@@ -292,7 +293,7 @@ class InteractiveSessions:
             if room >= 0:
                 break
             size = other.nbytes
-            room += size if other.leave_memory() else 0
+            room += size - other.nbytes if other.leave_memory() else 0
 
     def _remove(self, session: InteractiveSession, reason: str) -> None:
         with self._lock:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import threading
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import torch
@@ -16,8 +19,8 @@ from monailabel_app.errors import RequestError
 from monailabel_app.interaction.disk import SessionFolder, SessionRecord
 from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.turn import Priority
-from rep3d.interactive.correction import TILES, Correction
-from rep3d.interactive.editing import Answer, LabelEdit, Scene
+from rep3d.interactive.correction import TILES
+from rep3d.interactive.editing import Answer, Coarse, LabelEdit, Scene
 from rep3d.interactive.prompts import Prompt
 
 logger = logging.getLogger(__name__)
@@ -29,14 +32,14 @@ MAX_NAME = 200  # characters of a label's name
 class InteractiveSession:
     """One session. All its methods may be called from any thread; one at a time works.
 
-    A request that does several things holds the session meanwhile:
+    A request that does several things holds the session meanwhile, and changes all of it or nothing:
 
         with session.hold():
-            session.undo("liver")
-            mask = session.mask("liver")
+            session.paint("liver", mask)
+            session.show("liver", prompts)
 
-    Every change is on disk before its method returns, and one that raises has changed nothing. Only the label that was
-    used last is in memory.
+    Every change is on disk before its method returns, or where the session is held at the end of that, and what raises
+    has changed nothing. Only the label that was used last is in memory.
 
     Args:
         folder: where it lies.
@@ -71,8 +74,10 @@ class InteractiveSession:
         self._name = ""
         self._edit: LabelEdit | None = None  # of the label of that name
         self._taken: torch.Tensor | None = None  # by labels that are locked, for the label in memory
-        self._coarse: dict[str, tuple[Correction, ...]] = {}  # what is to be refined of labels that are not in memory
+        self._coarse: dict[str, tuple[Coarse, ...]] = {}  # what is to be refined of labels that are not in memory
         self._holder: int | None = None  # the thread that holds the session
+        self._is_changed = False  # whether the label in memory is not on disk yet
+        self._changed: dict[str, bytes] = {}  # other labels that are not yet
 
     @property
     def id(self) -> str:
@@ -90,10 +95,11 @@ class InteractiveSession:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep other threads away for as long as the context lasts.
+        """Keep other threads away for as long as the context lasts. What it raises takes back all that it has changed.
 
         Raises:
             RequestError: 404, the session was removed meanwhile; 503, too many wait.
+            WriteError: what has changed cannot be written.
         """
         if self._holder == threading.get_ident():
             yield
@@ -105,7 +111,8 @@ class InteractiveSession:
                 self._before_use(self)
                 self._holder = threading.get_ident()
                 try:
-                    yield
+                    with self._whole():
+                        yield
                 finally:
                     self._holder = None
         finally:
@@ -147,6 +154,15 @@ class InteractiveSession:
         """
         return self._change(label, lambda edit: edit.paint(torch.from_numpy(np.ascontiguousarray(mask))))
 
+    def begin(self, label: str, mask: np.ndarray, taken: np.ndarray | None = None) -> Answer:
+        """Take over a mask (D, H, W) of bool that others made, but for what is locked or taken; errors as `show`."""
+
+        def begin(edit: LabelEdit) -> Answer:
+            locked, begins = self._untakable(taken), torch.from_numpy(np.ascontiguousarray(mask))
+            return edit.paint(begins if locked is None else begins & ~locked)
+
+        return self._change(label, begin)
+
     def undo(self, label: str) -> Answer:
         """Take the label's last step back, where there is one."""
         return self._change(label, lambda edit: edit.undo(self._locked_voxels()))
@@ -171,15 +187,19 @@ class InteractiveSession:
             label = self._name if self._edit is not None and self._edit.is_coarse else next(iter(self._coarse), None)
             if label is None:
                 return False
-            edit, locked = self._get(label), self.record.locked
-            pending, view = edit.pending, self._view()
+            try:
+                edit = self._get(label)
+            except RequestError:  # it cannot be read; others may
+                del self._coarse[label]
+                return bool(self._coarse)
+            locked, pending, view = self.record.locked, edit.pending, self._view()
         assert pending is not None
         with self._scene(view, priority, tiles=1) as scene:
             finer = pending.refined(scene)
         with self._held():
-            is_as_it_was = self._edit is edit and self.record.locked == locked
-            if is_as_it_was and edit.accept(pending, finer) is not None:
-                self._write(label, edit)
+            if self._edit is edit and self.record.locked == locked:
+                with self._whole():
+                    self._is_changed = edit.accept(pending, finer) is not None
             return bool(self._coarse) or (self._edit is not None and self._edit.is_coarse)
 
     def mask(self, label: str) -> np.ndarray:
@@ -199,6 +219,11 @@ class InteractiveSession:
         """
         with self._held():
             return self._known(label).prompts
+
+    def steps(self, label: str) -> int:
+        """How many led to the mask, those that can be undone no more among them; none of a label that is not there."""
+        with self.hold():
+            return self._known(label).steps if label in self.record.labels else 0
 
     def undoable(self, label: str) -> tuple[int, int]:
         """How many steps can be undone, and how many redone; none of a label that is not there."""
@@ -221,7 +246,7 @@ class InteractiveSession:
             missing = [name for name in wanted if name not in self.record.labels]
             if missing:
                 raise RequestError(404, f"there is no label {missing[0][:MAX_NAME]!r} in this session")
-            self._write_record(replace(self.record, locked=tuple(wanted)))
+            self.record = replace(self.record, locked=tuple(wanted))
             self._taken = None
 
     def describe(self) -> dict[str, object]:
@@ -262,7 +287,8 @@ class InteractiveSession:
         """In memory, between two requests."""
         edit = self._edit  # others may let go of it meanwhile
         kept = (self._image, self._taken, None if edit is None else edit.mask)
-        return sum(values.nbytes for values in kept if values is not None)
+        coarse = chain(() if edit is None else edit.coarse, *self._coarse.values())
+        return sum(values.nbytes for values in kept if values is not None) + sum(one.nbytes for one in coarse)
 
     @property
     def full_nbytes(self) -> int:
@@ -277,7 +303,7 @@ class InteractiveSession:
         return self._folder.read_image()
 
     def leave_memory(self) -> bool:
-        """Keep nothing in memory, unless somebody uses it; all is on disk."""
+        """Keep nothing in memory but what is to be refined, unless somebody uses it; all is on disk."""
         if not self._lock.acquire(blocking=False):
             return False
         try:
@@ -301,7 +327,7 @@ class InteractiveSession:
 
         def ask(edit: LabelEdit) -> Answer:
             with self._scene(self._view(taken), Priority.CLICK) as scene:
-                return step(edit, scene)
+                return step(edit, replace(scene, locks=self._locks(taken)))
 
         with self.hold():
             answer = self._change(label, ask)
@@ -317,8 +343,11 @@ class InteractiveSession:
                 answer = step(edit)
             except ValueError as error:
                 raise RequestError(400, str(error)) from error
-            if edit.mask is not mask or (edit.undoable, edit.redoable) != steps or label not in self.record.labels:
-                self._write(label, edit)
+            if edit.mask is not mask or (edit.undoable, edit.redoable) != steps:
+                self._is_changed = True
+            if label not in self.record.labels:
+                labels = {**self.record.labels, label: len(self.record.labels) + 1}
+                self.record, self._is_changed = replace(self.record, labels=labels), True
             return answer
 
     def _known(self, label: str) -> LabelEdit:
@@ -336,10 +365,36 @@ class InteractiveSession:
         return self._edit
 
     def _let_go(self) -> None:
-        """Of the label in memory; on disk it is as it is there, but for what is to be refined."""
+        """Of the label in memory; on disk, or in `_changed`, it is as it is there, but for what is to be refined."""
         if self._edit is not None and self._edit.is_coarse:
             self._coarse[self._name] = self._edit.coarse
-        self._edit, self._taken = None, None
+        if self._edit is not None and self._is_changed:
+            self._changed[self._name] = self._edit.to_bytes()
+        self._edit, self._taken, self._is_changed = None, None, False
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """All that changes in the context is on disk at its end; where that raises, nothing has changed."""
+        record, coarse = self.record, dict(self._coarse)
+        if self._edit is not None and self._edit.is_coarse:
+            coarse[self._name] = self._edit.coarse
+        try:
+            yield
+            self._write(record)
+        except BaseException:
+            if self._is_changed or self._changed or self.record is not record:
+                self.record, self._coarse = record, coarse
+                self._edit, self._taken, self._is_changed, self._changed = None, None, False, {}
+            raise
+
+    def _write(self, before: SessionRecord) -> None:
+        """What has changed."""
+        if self._edit is not None and self._is_changed:
+            self._changed[self._name] = self._edit.to_bytes()
+        labels = {self.record.labels[name]: content for name, content in self._changed.items()}
+        if labels or self.record is not before:
+            self._folder.write(labels, None if self.record is before else self.record)
+        self._is_changed, self._changed = False, {}
 
     def _new(self, label: str) -> LabelEdit:
         if not label.strip() or not label.isprintable() or len(label) > MAX_NAME:
@@ -349,39 +404,35 @@ class InteractiveSession:
         return LabelEdit(self.record.shape)
 
     def _read(self, label: str) -> LabelEdit:
+        if label in self._changed:
+            return LabelEdit.from_bytes(self._changed[label])
         try:
             return self._folder.read_label(self.record.labels[label])
         except (OSError, ValueError) as error:
             logger.error("session %s: %s", self.id, error)
             raise RequestError(500, f"label {label!r} cannot be read from the server's disk") from error
 
-    def _write(self, label: str, edit: LabelEdit) -> None:
-        number = self.record.labels.get(label, len(self.record.labels) + 1)
-        try:
-            self._folder.write_label(number, edit)
-            if label not in self.record.labels:
-                self._write_record(replace(self.record, labels={**self.record.labels, label: number}))
-        except BaseException:
-            self._edit = None  # what is on disk holds
-            raise
-
-    def _write_record(self, record: SessionRecord) -> None:
-        self._folder.write_record(record)
-        self.record = record
-
     def _view(self, taken: np.ndarray | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The image, and what of it the label in memory may not take."""
         if self._image is None:
             self._image = torch.from_numpy(self._read_image(self.record))
+        return self._image, self._untakable(taken)
+
+    def _untakable(self, taken: np.ndarray | None) -> torch.Tensor | None:
+        """What is locked for the label in memory, and what is taken besides."""
         locked = self._locked_voxels()
-        if taken is not None:
-            if taken.shape != tuple(self.record.shape) or taken.dtype != bool:
-                raise RequestError(
-                    400, f"taken has the shape {taken.shape}, expected {tuple(self.record.shape)} of bool"
-                )
-            also = torch.from_numpy(np.ascontiguousarray(taken))
-            locked = also if locked is None else locked | also
-        return self._image, locked
+        if taken is None:
+            return locked
+        if taken.shape != tuple(self.record.shape) or taken.dtype != bool:
+            raise RequestError(400, f"taken has the shape {taken.shape}, expected {tuple(self.record.shape)} of bool")
+        also = torch.from_numpy(np.ascontiguousarray(taken))
+        return also if locked is None else locked | also
+
+    def _locks(self, taken: np.ndarray | None) -> str:
+        """A name of what the label in memory may not take: which labels are locked, and which voxels are taken."""
+        names = sorted(name for name in self.record.locked if name != self._name)
+        voxels = zlib.crc32(np.ascontiguousarray(taken).data) if taken is not None and taken.any() else None
+        return json.dumps([names, voxels]) if names or voxels is not None else ""
 
     @contextmanager
     def _scene(

@@ -111,7 +111,7 @@ def _clicked(
     begins = kept(label)  # not while the session is held, for it takes another one
     with session.hold():
         if begins is not None and label not in session.labels:
-            session.paint(label, begins)
+            session.begin(label, begins, taken(label))
         prompts = [*_box(session, label, options, points), *points]
         if not prompts and label not in session.labels:
             raise RequestError(400, f"the segment {label!r} has no prompts yet: place a point or a box")
@@ -152,9 +152,11 @@ def _edited(
     roi = read_roi(options.roi, scan)
     if roi is not None and options.label not in labels:
         raise RequestError(400, "params['roi'] needs the label that the box shows: choose it, or delete the box")
-    begins = _start(session, start, path, options)
-    everything = not any((*points.values(), background, roi)) and (begins or not options.label)
+    found = _found(session, start, path, options)  # not while the session is held: others see it meanwhile
+    everything = not any((*points.values(), background, roi)) and (found is not None or not options.label)
     with session.hold():
+        if found is not None:
+            _begin(session, labels, found, taken)
         if everything:
             points, background = dict.fromkeys(labels, []), []
         chosen = list(labels) if everything else _chosen(session, options.label, labels, points, background)
@@ -217,17 +219,20 @@ def _check_labels(label: str, parameters: Mapping[str, object], labels: Mapping[
         raise RequestError(400, f"there are points of {unknown[0][:200]!r}, expected one of {', '.join(known)}")
 
 
-def _start(session: InteractiveSession, model: BundleInference, path: Path, options: PromptParameters) -> bool:
-    """Let a session without a model's labels begin with what that finds; whether it had to."""
-    labels = model.bundle.labels
-    if all(name in session.labels for name in labels):
-        return False
-    found = model.segment(path, device=options.device, preset=options.preset).voxels
-    with session.hold():
-        for name, index in labels.items():
-            if name not in session.labels:
-                session.paint(name, found == index)
-    return True
+def _found(
+    session: InteractiveSession, model: BundleInference, path: Path, options: PromptParameters
+) -> npt.NDArray[np.uint8] | None:
+    """What a model finds, for a session to begin with; None where it has all of the model's labels."""
+    if all(name in session.labels for name in model.bundle.labels):
+        return None
+    return model.segment(path, device=options.device, preset=options.preset).voxels
+
+
+def _begin(session: InteractiveSession, labels: Mapping[str, int], found: npt.NDArray[np.uint8], taken: Taken) -> None:
+    """Let labels that are not there yet begin with what a model has found, but for what they may not take."""
+    for name, index in labels.items():
+        if name not in session.labels:
+            session.begin(name, found == index, taken(name))
 
 
 def _edit(

@@ -179,6 +179,11 @@ def _redrawn(
     return replace(answer, changed=_moved(changed, start, 1), part=mask[changed].clone(), tiles=later)
 
 
+def without_effect(prompts: Sequence[Prompt], scan: Grid, taken: torch.Tensor) -> tuple[Prompt, ...]:
+    """The positive prompts that lie in a locked label, (D, H, W) of bool; see `Correction.locked`."""
+    return _locked(_claims(prompts, scan), prompts, taken)
+
+
 def finest_spacing(scan: Grid, size: int = SIZE) -> float:
     """Of the working grid: the scan's smallest, or less where the whole scan fits."""
     return min(*scan.spacing, max(scan.extent) / size)

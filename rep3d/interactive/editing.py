@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from rep3d.format_number import check_format
-from rep3d.interactive.correction import SIZE, TILES, Correction, Network, check_inside, correct, refine
+from rep3d.interactive.correction import SIZE, TILES, Correction, Network, check_inside, correct, refine, without_effect
 from rep3d.interactive.grid import Box, Grid, bounds
 from rep3d.interactive.prompts import Kind, Prompt
 
-FORMAT = 1  # of `LabelEdit.to_bytes`
+FORMAT = 2  # of `LabelEdit.to_bytes`; 1 had no locks, and forgot what was painted in old steps
 MAX_STEPS = 50  # that can be undone, and as many to redo
 MAX_STEP_BYTES = 2**24  # of all of them together; the oldest go first
 MAX_PROMPTS = 1000  # of one label
@@ -41,6 +41,7 @@ class Scene:
         size: voxels of the working grid along each axis.
         tiles: cubes at full resolution that are redrawn before an answer, see `correct`.
         grow: whether the working grid grows while the change leaves it.
+        locks: names what is taken; `LabelEdit.bring_to` remembers answers for the same locks only.
     """
 
     network: Network
@@ -50,6 +51,7 @@ class Scene:
     size: int = SIZE
     tiles: int = TILES
     grow: bool = True
+    locks: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Answer:
     Attributes:
         mask: the whole label, (D, H, W) of bool. Not to be changed: the edit goes on from it.
         changed: the smallest box known to hold all voxels that differ from the last answer; None where none does.
-        locked: positive prompts without effect, because they lie in a locked label.
+        locked: positive prompts without effect, because they lie in a locked label; of `LabelEdit.show` the new ones.
         forwards: whether the network was asked.
     """
 
@@ -75,32 +77,59 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Coarse:
+    """An answer with tiles that are not redrawn yet.
+
+    Attributes:
+        answer: without its mask, which is that of the edit.
+        taken: what it and later answers were not to take, packed.
+    """
+
+    answer: Correction
+    taken: tuple[bytes, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        return self.answer.region.nbytes + sum(map(len, self.taken))
+
+    def without(self, taken: bytes) -> Coarse:
+        """The same where this, packed, is taken, too."""
+        return self if taken in self.taken else replace(self, taken=(*self.taken, taken))
+
+
+@dataclass(frozen=True)
 class Pending:
     """What an edit has to refine next, as it was when it was asked for.
 
     Attributes:
-        coarse: the answer with tiles that are not redrawn yet, as the edit has it.
+        coarse: the answer as the edit has it.
         mask: of the edit at that time.
         prompts: that were in force.
     """
 
-    coarse: Correction
+    coarse: Coarse
     mask: torch.Tensor
     prompts: tuple[Prompt, ...]
 
     def refined(self, scene: Scene) -> Correction:
         """The answer with its next tiles redrawn; `LabelEdit.accept` takes it.
 
+        Neither what the scene has taken joins, nor what was taken when it was answered.
+
         Raises:
             ValueError: as `rep3d.interactive.refine`.
         """
+        taken = scene.taken
+        for packed in self.coarse.taken:
+            also = _unpack(packed, _all_of(self.mask))
+            taken = also if taken is None else taken | also
         return refine(
             scene.network,
             scene.image,
             scene.spacing,
-            replace(self.coarse, before=self.mask),
+            replace(self.coarse.answer, before=self.mask),
             self.prompts,
-            taken=scene.taken,
+            taken=taken,
             tiles=scene.tiles,
         )
 
@@ -123,7 +152,9 @@ class LabelEdit:
         self._undone: list[_Step] = []  # the next one to redo last
         self._old: tuple[Prompt, ...] = ()  # of steps that can be undone no more
         self._old_in_force: tuple[Prompt, ...] = ()  # those of them that no painting has settled
-        self._coarse: list[Correction] = []  # without mask, with tiles that are not redrawn yet, the oldest first
+        self._old_painting: _Step | None = None  # all that was painted in them
+        self._forgotten = 0  # how many they are
+        self._coarse: list[Coarse] = []  # the oldest first
         self._untold: Box | None = None  # what refinements have changed since the last answer
         self._box: Box | None = None  # that holds the mask; not always the smallest
 
@@ -148,16 +179,21 @@ class LabelEdit:
         return len(self._undone)
 
     @property
+    def steps(self) -> int:
+        """All that led to the mask, those that can be undone no more among them."""
+        return self._forgotten + len(self._done)
+
+    @property
     def is_coarse(self) -> bool:
         """Whether `refine` has something to do."""
         return bool(self._coarse)
 
     @property
-    def coarse(self) -> tuple[Correction, ...]:
+    def coarse(self) -> tuple[Coarse, ...]:
         """What `refine` has to do; `to_bytes` leaves it out."""
         return tuple(self._coarse)
 
-    def go_on_refining(self, coarse: Iterable[Correction]) -> None:
+    def go_on_refining(self, coarse: Iterable[Coarse]) -> None:
         """Take over what the edit whose bytes these are had left coarse."""
         self._coarse = list(coarse)
 
@@ -168,7 +204,9 @@ class LabelEdit:
             ValueError: no prompt or too many, one that lies outside the scan, or as `correct`.
         """
         self._check(prompts, scene, known=len(self.prompts))
-        return self._told([self._show(prompts, scene)])
+        answer = self._show(prompts, scene)
+        self._leave_out(scene.taken)
+        return self._told([answer])
 
     def bring_to(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
         """Make these, and no others, the label's prompts; what clients ask for that send all of them each time.
@@ -176,6 +214,9 @@ class LabelEdit:
         The same ones again lead to the same mask without the network; without the newest, to exactly the earlier mask.
         Where older ones are missing, what followed is undone, and what of it is left is shown again. Masks that were
         painted meanwhile are painted again. The order in which prompts that are known already come does not matter.
+
+        Where locks have changed, what other locks had limited, and what took voxels that are locked now, is undone and
+        answered again, step by step; but for steps that can be undone no more.
 
         Raises:
             ValueError: as `show`; an empty list is allowed here.
@@ -185,10 +226,11 @@ class LabelEdit:
         kept = sum(1 for _ in takewhile(lambda prompt: _take(wanted, prompt), known))
         with self._whole():
             if kept == len(known):
-                return self._told(self._go_on([prompt for prompt in prompts if _take(wanted, prompt)], scene))
-            if kept < len(self._old):  # there is no way back
-                return self._told([self.reset(), self._show(prompts, scene)])
-            return self._told(self._go_back(kept, prompts, scene))
+                answers = self._go_on([prompt for prompt in prompts if _take(wanted, prompt)], scene)
+            else:
+                answers = self._go_back(kept, prompts, scene)
+            self._leave_out(scene.taken)
+            return replace(self._told(answers), locked=self._without_effect(scene))
 
     def paint(self, mask: torch.Tensor) -> Answer:
         """Take over a mask that the user made. It settles all earlier prompts: they bind no longer.
@@ -248,7 +290,7 @@ class LabelEdit:
         is_next = bool(self._coarse) and self._coarse[0] is pending.coarse
         if not is_next or self._mask is not pending.mask:
             return None
-        self._coarse[:1] = [_without_mask(finer)] if finer.tiles else []
+        self._coarse[:1] = [replace(pending.coarse, answer=_without_mask(finer))] if finer.tiles else []
         if finer.changed is not None:
             self._done[-1] = self._done[-1].then(self._mask, finer.mask, finer.changed)
             self._mask = finer.mask
@@ -258,7 +300,7 @@ class LabelEdit:
 
     def to_bytes(self) -> bytes:
         """All of it, but for what is still coarse; see `from_bytes`."""
-        steps = [*self._done, *self._undone]
+        steps = [*self._done, *self._undone, *([] if self._old_painting is None else [self._old_painting])]
         prompts = [*self._old, *(prompt for step in steps for prompt in step.prompts)]
         positions = np.array([position for prompt in prompts for position in prompt.positions], np.float64)
         blobs = [zlib.compress(positions.tobytes(), 1), b"" if self._box is None else _pack(self._mask[self._box])]
@@ -271,8 +313,10 @@ class LabelEdit:
             "prompts": [[prompt.kind, prompt.positive, len(prompt.positions)] for prompt in prompts],
             "old": len(self._old),
             "old_in_force": len(self._old_in_force),
+            "forgotten": self._forgotten,
             "done": len(self._done),
-            "steps": [[len(step.prompts), step.painted, _numbers(step.box)] for step in steps],
+            "undone": len(self._undone),
+            "steps": [[len(step.prompts), step.painted, _numbers(step.box), step.locks] for step in steps],
             "sizes": [len(blob) for blob in blobs],
         }
         text = json.dumps(header).encode()
@@ -307,11 +351,17 @@ class LabelEdit:
         rest = _read_prompts(header["prompts"], blobs[0])
         edit._old = tuple(rest[: header["old"]])
         edit._old_in_force = edit._old[len(edit._old) - header["old_in_force"] :]
+        edit._forgotten = header.get("forgotten", 0)
         rest, steps = rest[header["old"] :], []
-        for (count, painted, numbers), joined, left in zip(header["steps"], blobs[2::2], blobs[3::2], strict=True):
-            steps.append(_Step(tuple(rest[:count]), painted, _slices(numbers), joined, left))
+        for (count, painted, numbers, *locks), joined, left in zip(
+            header["steps"], blobs[2::2], blobs[3::2], strict=True
+        ):
+            steps.append(_Step(tuple(rest[:count]), painted, _slices(numbers), joined, left, *locks))
             rest = rest[count:]
-        edit._done, edit._undone = steps[: header["done"]], steps[header["done"] :]
+        done = header["done"]
+        end = done + header.get("undone", len(steps))
+        edit._done, edit._undone = steps[:done], steps[done:end]
+        edit._old_painting = steps[end] if end < len(steps) else None
         return edit
 
     # --- one step
@@ -333,6 +383,12 @@ class LabelEdit:
         for number, prompt in enumerate(prompts, 1):
             check_inside(prompt, scan, f"prompt {number}")
 
+    def _without_effect(self, scene: Scene) -> tuple[Prompt, ...]:
+        """The prompts in force that lie in a locked label."""
+        if scene.taken is None:
+            return ()
+        return without_effect(self._in_force, Grid.of_scan(scene.image.shape, scene.spacing), scene.taken)
+
     def _show(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
         answer = correct(
             scene.network,
@@ -346,11 +402,19 @@ class LabelEdit:
             tiles=scene.tiles,
             grow=scene.grow,
         )
-        coarse = [*self._coarse, _without_mask(answer)] if answer.tiles else self._coarse
-        self._add(_Step.between(self._mask, answer.mask, answer.changed, tuple(prompts)), answer.mask)
+        coarse = [*self._coarse, *([Coarse(_without_mask(answer))] if answer.tiles else [])]
+        locks = scene.locks if _is_limited(answer, scene) else ""
+        step = _Step.between(self._mask, answer.mask, answer.changed, tuple(prompts), locks=locks)
+        self._add(step, answer.mask)
         self._coarse = coarse
         locked = tuple(prompt for prompt in answer.locked if prompt in prompts)
         return Answer(self._mask, answer.changed, locked, forwards=True)
+
+    def _leave_out(self, taken: torch.Tensor | None) -> None:
+        """Nothing of what is taken joins where coarse answers are redrawn."""
+        if taken is not None and self._coarse:
+            packed = _pack(taken)
+            self._coarse = [one.without(packed) for one in self._coarse]
 
     def _add(self, step: _Step, mask: torch.Tensor) -> None:
         self._mask, self._coarse = mask, []
@@ -358,9 +422,17 @@ class LabelEdit:
         self._done.append(step)
         self._undone.clear()
         while len(self._done) > 1 and (len(self._done) > MAX_STEPS or self._step_bytes > MAX_STEP_BYTES):
-            oldest = self._done.pop(0)
-            self._old += oldest.prompts
-            self._old_in_force = () if oldest.painted else self._old_in_force + oldest.prompts
+            self._forget(self._done.pop(0))
+
+    def _forget(self, step: _Step) -> None:
+        """Keep of the oldest step what is needed where older prompts vanish."""
+        self._forgotten += 1
+        self._old += step.prompts
+        if step.painted:
+            self._old_in_force = ()
+            self._old_painting = step if self._old_painting is None else self._old_painting.and_then(step)
+        else:
+            self._old_in_force += step.prompts
 
     def _undo(self, taken: torch.Tensor | None) -> Answer:
         step = self._done.pop()
@@ -384,8 +456,10 @@ class LabelEdit:
 
     def _go_on(self, added: list[Prompt], scene: Scene) -> list[Answer]:
         """Add prompts; as long as they are those that were undone, by redoing them."""
-        answers = []
+        answers = self._under_these_locks(scene)
         while self._undone and (again := self._undone[-1].prompts) and again == tuple(added[: len(again)]):
+            if not self._undone[-1].holds_under(scene.locks, scene.taken):
+                break
             answers.append(self._redo(scene.taken))
             added = added[len(again) :]
         return [*answers, self._show(added, scene)] if added else answers
@@ -394,9 +468,13 @@ class LabelEdit:
         """Undo all but so many prompts, and do again what followed of which the prompts are still wanted."""
         answers: list[Answer] = []
         gone: list[_Step] = []
+        if kept < len(self._old):  # there is no way back but from the start
+            gone = [*self._old_steps(), *self._done]
+            answers.append(self.reset())
         while len(self.prompts) > kept:
             gone.insert(0, self._done[-1])
             answers.append(self._undo(scene.taken))
+        answers += self._under_these_locks(scene)
         wanted = Counter(prompts) - Counter(self.prompts)
         again: list[Prompt] = []
         for step in gone:
@@ -407,6 +485,24 @@ class LabelEdit:
             again += [prompt for prompt in step.prompts if _take(wanted, prompt)]
         again += [prompt for prompt in prompts if _take(wanted, prompt)]
         return [*answers, self._show(again, scene)] if again else answers
+
+    def _old_steps(self) -> list[_Step]:
+        """The steps that can be undone no more, as far as they are known."""
+        settled = self._old[: len(self._old) - len(self._old_in_force)]
+        paintings = [] if self._old_painting is None else [self._old_painting]
+        return [_Step(settled, False, None, b"", b""), *paintings, _Step(self._old_in_force, False, None, b"", b"")]
+
+    def _under_these_locks(self, scene: Scene) -> list[Answer]:
+        """Undo what would be another answer now, and what followed, and do it again step by step."""
+        box, taken = self._box, scene.taken
+        if box is None or taken is None or not (self._mask[box] & taken[box]).any():
+            taken = None  # nothing of it was taken that has stayed
+        others = (number for number, step in enumerate(self._done) if not step.holds_under(scene.locks, taken))
+        gone = self._done[next(others, len(self._done)) :]
+        answers = [self._undo(scene.taken) for _ in gone]
+        for step in gone:
+            answers.append(self._repaint(step) if step.painted else self._show(step.prompts, scene))
+        return answers
 
     def _told(self, answers: Sequence[Answer]) -> Answer:
         """What several steps changed together, and refinements before them."""
@@ -432,13 +528,18 @@ class LabelEdit:
 
 @dataclass(frozen=True)
 class _Step:
-    """One way from a mask to the next: which voxels of a box joined the mask, and which left it."""
+    """One way from a mask to the next: which voxels of a box joined the mask, and which left it.
+
+    Attributes:
+        locks: of the scene that it was answered in, where they have limited it.
+    """
 
     prompts: tuple[Prompt, ...]
     painted: bool
     box: Box | None
     joined: bytes
     left: bytes
+    locks: str = ""
 
     @classmethod
     def between(
@@ -448,11 +549,20 @@ class _Step:
         box: Box | None,
         prompts: tuple[Prompt, ...] = (),
         painted: bool = False,
+        locks: str = "",
     ) -> _Step:
         if box is None:
-            return cls(prompts, painted, None, b"", b"")
+            return cls(prompts, painted, None, b"", b"", locks)
         old, new = before[box], after[box]
-        return cls(prompts, painted, box, _pack(new & ~old), _pack(old & ~new))
+        return cls(prompts, painted, box, _pack(new & ~old), _pack(old & ~new), locks)
+
+    def holds_under(self, locks: str, taken: torch.Tensor | None) -> bool:
+        """Whether it stays what it is: it was answered under these locks, or under none and took nothing of theirs."""
+        if self.painted or self.locks == locks:
+            return True
+        if self.locks or self.box is None or taken is None:
+            return not self.locks
+        return not bool((_unpack(self.joined, self.box) & taken[self.box]).any())
 
     def undone_from(self, mask: torch.Tensor, taken: torch.Tensor | None = None) -> torch.Tensor:
         """The mask before it; but for `taken`, exactly where `mask` is the one after it."""
@@ -464,7 +574,21 @@ class _Step:
     def then(self, mask: torch.Tensor, after: torch.Tensor, changed: Box) -> _Step:
         """This step, which led to `mask`, and what changed afterwards."""
         before, box = self.undone_from(mask), _hull([self.box, changed])
-        return self.between(before, after, box, self.prompts, self.painted)
+        return self.between(before, after, box, self.prompts, self.painted, self.locks)
+
+    def and_then(self, later: _Step) -> _Step:
+        """Two paintings as one."""
+        box = _hull([self.box, later.box])
+        if box is None:
+            return self
+        joined, left = (torch.zeros([side.stop - side.start for side in box], dtype=torch.bool) for _ in range(2))
+        for step in (self, later):
+            if step.box is not None:
+                where = tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(step.box, box, strict=True))
+                joins, leaves = _unpack(step.joined, step.box), _unpack(step.left, step.box)
+                joined[where] = (joined[where] & ~leaves) | joins
+                left[where] = (left[where] & ~joins) | leaves
+        return _Step((), True, box, _pack(joined), _pack(left))
 
 
 def _exchanged(
@@ -475,6 +599,20 @@ def _exchanged(
     mask, joins = mask.clone(), _unpack(joining, box)
     mask[box] = (mask[box] & ~_unpack(leaving, box)) | (joins if taken is None else joins & ~taken[box])
     return mask
+
+
+def _is_limited(answer: Correction, scene: Scene) -> bool:
+    """Whether some of what is taken lies in the answer's grid."""
+    if scene.taken is None:
+        return False
+    scan, grid = Grid.of_scan(scene.image.shape, scene.spacing), answer.grid
+    last = [
+        start + step * (count - 1) for start, step, count in zip(grid.origin, grid.spacing, grid.shape, strict=True)
+    ]
+    x, y, z = (
+        slice(max(low, 0), high + 1) for low, high in zip(scan.voxel(grid.origin), scan.voxel(last), strict=True)
+    )
+    return bool(scene.taken[x, y, z].any())
 
 
 def _without_mask(answer: Correction) -> Correction:
@@ -496,6 +634,11 @@ def _unpack(content: bytes, box: Box) -> torch.Tensor:
     shape = [side.stop - side.start for side in box]
     bits = np.frombuffer(zlib.decompress(content), np.uint8)
     return torch.from_numpy(np.unpackbits(bits, count=math.prod(shape)).view(bool).reshape(shape))
+
+
+def _all_of(mask: torch.Tensor) -> Box:
+    x, y, z = (slice(0, count) for count in mask.shape)
+    return x, y, z
 
 
 def _hull(boxes: Iterable[Box | None]) -> Box | None:

@@ -1,7 +1,9 @@
 """Steps of an edit: there and back, exactly, whatever the network answers."""
 
+import json
 import random
 import time
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -245,6 +247,89 @@ def test_without_a_way_back_the_list_is_shown_anew(monkeypatch):
     assert not edit.bring_to([], case).mask.any() and edit.prompts == ()
 
 
+def test_an_empty_list_after_more_steps_than_can_be_undone(monkeypatch):
+    monkeypatch.setattr(editing, "MAX_STEPS", 3)
+    edit, case = LabelEdit(SHAPE), scene()
+    for count in range(1, 6):
+        edit.bring_to(clicks(count), case)
+    before = edit.mask
+    answer = edit.bring_to([], case)
+    assert not answer.forwards and not answer.mask.any() and edit.prompts == ()
+    assert torch.equal(boxed(before, answer), answer.mask)
+
+
+def test_what_was_painted_stays_where_there_is_no_way_back(monkeypatch):
+    """Also after a restart; what was painted over it later, too."""
+    monkeypatch.setattr(editing, "MAX_STEPS", 2)
+    edit, case = LabelEdit(SHAPE), scene()
+    edit.paint(cube(15, 22))
+    edit.paint(edit.mask & ~cube(15, 17))
+    edit.bring_to(clicks(1), case)
+    edit.paint(edit.mask | cube(2, 4))
+    painted = (cube(15, 22) & ~cube(15, 17)) | cube(2, 4)
+    for count in range(2, 7):
+        edit.bring_to(clicks(count), case)
+        edit = LabelEdit.from_bytes(edit.to_bytes())
+    assert edit.undoable == 2 and edit.steps == 9
+    without = edit.bring_to(clicks(6)[1:], case).mask
+    assert not without[2, 3, 12] and without[8, 3, 12] and (without & painted).sum() == painted.sum()
+    for count in range(6, 10):
+        edit.bring_to(clicks(count), case)
+    assert torch.equal(edit.bring_to([], case).mask, painted)
+
+
+# --- locks
+
+
+def test_the_same_list_under_other_locks_is_answered_anew():
+    """As if they had been so from the start; under the same ones it is remembered, whatever is locked by then."""
+    network = Counted()
+    edit, free = LabelEdit(SHAPE), scene(network)
+    locked = replace(free, taken=cube(5, 12), locks="liver")
+    three = [point((8, 8, 8), SPACING), point((10, 9, 8), SPACING), point((30, 20, 15), SPACING)]
+    masks = {}
+    for case in (free, locked):
+        alone = LabelEdit(SHAPE)
+        masks[case.locks] = [alone.bring_to(three[:count], case).mask for count in range(4)]
+    assert not torch.equal(masks[""][3], masks["liver"][3])
+    for count in range(1, 4):
+        edit.bring_to(three[:count], free)
+    for case in (locked, free, locked):
+        before = edit.mask
+        answer = edit.bring_to(three, case)
+        assert answer.forwards and torch.equal(answer.mask, masks[case.locks][3])
+        assert torch.equal(boxed(before, answer), answer.mask) and edit.undoable == 3
+        assert answer.locked == (tuple(three[:2]) if case is locked else ())
+        edit = LabelEdit.from_bytes(edit.to_bytes())
+        used = network.count
+        again = edit.bring_to(three, replace(case, taken=None))
+        assert not again.forwards and torch.equal(again.mask, answer.mask) and network.count == used
+        assert torch.equal(edit.bring_to(three[:2], case).mask, masks[case.locks][2])  # the way back is that of today
+        assert torch.equal(edit.bring_to(three, case).mask, answer.mask) and network.count == used
+    assert torch.equal(edit.bring_to(three[:2], free).mask, masks[""][2])
+    edit.bring_to(three[:1], free)
+    assert torch.equal(edit.bring_to(three[:2], locked).mask, masks["liver"][2])  # nothing is redone from other locks
+
+
+def test_what_was_painted_stays_where_locks_change():
+    edit, free = LabelEdit(SHAPE), scene()
+    edit.bring_to(clicks(1), free)
+    edit.paint(edit.mask | cube(16, 22))
+    edit.bring_to(clicks(2), free)
+    answer = edit.bring_to(clicks(2), replace(free, taken=cube(0, 4), locks="liver"))
+    assert (answer.mask & cube(16, 22)).sum() == cube(16, 22).sum() and edit.undoable == 3
+
+
+def test_a_failure_under_other_locks_changes_nothing():
+    edit, free = LabelEdit(SHAPE), scene()
+    for count in range(1, 4):
+        edit.bring_to(clicks(count), free)
+    before = edit.to_bytes()
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        edit.bring_to(clicks(3), replace(scene(nan), taken=edit.mask, locks="liver"))
+    assert edit.to_bytes() == before
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_any_lists_one_after_the_other(seed):
     """The client's picture, which it gets by boxes, is ours; the prompts are those of the last list."""
@@ -352,6 +437,27 @@ def test_what_is_refined_later_is_told_with_the_next_answer():
         assert not one.undo().mask.any() and torch.equal(one.redo().mask, at_once)
 
 
+@pytest.mark.parametrize("later", ["", "more", "the same"])
+def test_what_is_refined_later_leaves_alone_what_was_taken(later):
+    """By the answer that it belongs to, or by a later one, though that may be a remembered one."""
+    low, high = point((12, 12, 12), (1, 1, 1)), point((12, 12, 16), (1, 1, 1))
+    taken, image = torch.zeros(28, 28, 28, dtype=torch.bool), torch.zeros(28, 28, 28)
+    taken[:, :, :8], image[3:24, 3:24, 3:24] = True, 1
+    few = replace(large_scene(tiles=0), image=image)
+    edit = LabelEdit((28,) * 3)
+    edit.show([low], few if later else replace(few, taken=taken))
+    if later == "more":
+        edit.show([high], replace(few, taken=taken))
+    elif later:
+        taken &= ~edit.mask
+        assert not edit.bring_to([low], replace(few, taken=taken, locks="liver")).forwards
+    before, coarse = edit.mask, edit.coarse
+    while edit.is_coarse:
+        edit.refine(replace(few, tiles=1))
+    assert not torch.equal(edit.mask, before) and not (edit.mask & ~before & taken).any()
+    assert all(one.nbytes > one.answer.region.nbytes for one in coarse)
+
+
 def test_other_steps_end_what_is_coarse():
     edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
     edit.show([point((22, 22, 22), (1, 1, 1))], few)
@@ -406,6 +512,24 @@ def test_bytes_hold_all_of_it():
     assert torch.equal(kept.mask, edit.mask) and kept.prompts == edit.prompts == tuple(clicks(2))
 
 
+def test_bytes_of_the_first_format():
+    """They tell nothing of locks: the answers in them hold as long as they take nothing that is locked."""
+    edit, case = LabelEdit(SHAPE), scene()
+    for count in range(1, 4):
+        edit.bring_to(clicks(count), case)
+    edit.undo()
+    content = edit.to_bytes()
+    start = 12 + int.from_bytes(content[4:12], "little")
+    header = json.loads(content[12:start])
+    header |= {"format": 1, "steps": [step[:3] for step in header["steps"]]}
+    del header["forgotten"], header["undone"]
+    text = json.dumps(header).encode()
+    earlier = len(text).to_bytes(8, "little") + text + content[start:]
+    kept = LabelEdit.from_bytes(zlib.crc32(earlier).to_bytes(4, "little") + earlier)
+    assert kept.to_bytes() == content and (kept.undoable, kept.redoable, kept.steps) == (2, 1, 2)
+    assert not kept.bring_to(clicks(3), replace(case, taken=cube(20, 22), locks="liver")).forwards
+
+
 @pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c[:40], lambda c: b"", lambda c: c[:-5] + b"wrong",
                                     lambda c: c[4:]])  # fmt: skip
 def test_damaged_bytes_are_refused(change):
@@ -436,5 +560,5 @@ def test_remembered_answers_cost_little():
 def test_newer_bytes_are_refused(monkeypatch):
     content = LabelEdit(SHAPE).to_bytes()
     monkeypatch.setattr(editing, "FORMAT", 0)
-    with pytest.raises(ValueError, match=r"0001\.label: the format is 1"):
+    with pytest.raises(ValueError, match=r"0001\.label: the format is 2"):
         LabelEdit.from_bytes(content, "0001.label")

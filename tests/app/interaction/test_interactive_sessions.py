@@ -119,6 +119,61 @@ def test_a_locked_label_may_itself_be_edited(mine):
     assert mine.show("liver", [at(10, 10, 10)]).locked == ()
 
 
+def test_what_begins_a_label_leaves_locked_voxels_alone(mine):
+    mine.paint("liver", cube(5, 15))
+    mine.lock(["liver"])
+    mine.begin("spleen", cube(10, 20), taken=cube(18, 20))
+    assert np.array_equal(mine.mask("spleen"), cube(10, 20) & ~cube(5, 15) & ~cube(18, 20))
+
+
+def test_a_remembered_answer_is_that_of_these_locks(place, mine):
+    """Whatever other labels were edited meanwhile: it is asked for again where the locks are others."""
+    mine.paint("liver", cube(8, 12))
+    clicks = [at(10, 10, 10), at(20, 20, 15)]
+    free = mine.bring_to("spleen", clicks).mask.numpy()
+    mine.lock(["spleen", "liver"])
+    locked = mine.bring_to("spleen", clicks)
+    assert locked.forwards and locked.locked == (clicks[0],) and not (locked.mask.numpy() & cube(8, 12)).any()
+    mine.paint("liver", cube(8, 13))
+    mine.lock(["liver"])
+    again = mine.bring_to("spleen", clicks)
+    assert not again.forwards and np.array_equal(again.mask, locked.mask)
+    mine.lock([])
+    assert np.array_equal(mine.bring_to("spleen", clicks).mask, free) and free[10, 10, 10]
+    taken = np.zeros(SHAPE, bool)
+    taken[20:, 20:, 15:] = True
+    told = mine.bring_to("spleen", clicks, taken)
+    assert told.locked == (clicks[1],) and not told.mask[20, 20, 15]
+    used = place.network.count
+    assert not mine.bring_to("spleen", clicks, taken).forwards and place.network.count == used
+    assert mine.bring_to("spleen", clicks, taken=np.zeros(SHAPE, bool)).mask[20, 20, 15]
+    used = place.network.count
+    assert not mine.bring_to("spleen", clicks).forwards and place.network.count == used
+
+
+def test_all_that_a_request_does_or_nothing(place, mine):
+    mine.show("liver", [at(5, 5, 5)])
+    mine.paint("spleen", cube(10, 15))
+    mine.lock(["spleen"])
+    before, masks = content_of(place.root / mine.id), {name: mine.mask(name).copy() for name in mine.labels}
+    with refused(400, "prompt 1"), mine.hold():
+        mine.paint("liver", cube(1, 4))
+        mine.show("spleen", [at(20, 20, 15)])
+        mine.paint("cyst", cube(2, 9))
+        mine.lock(["cyst", "liver"])
+        assert mine.mask("liver").sum() == 27 and mine.mask("spleen")[20, 20, 15] and mine.locked == ("cyst", "liver")
+        mine.show("liver", [at(99, 5, 5)])
+    assert content_of(place.root / mine.id) == before
+    assert mine.labels == ("liver", "spleen") and mine.locked == ("spleen",)
+    assert all(np.array_equal(mine.mask(name), mask) for name, mask in masks.items())
+    with mine.hold():
+        mine.paint("cyst", cube(2, 9))
+        mine.show("liver", [at(20, 20, 15)])
+    again = place.start().get(mine.id, "ann")
+    assert again.labels == ("liver", "spleen", "cyst") and again.mask("liver")[20, 20, 15]
+    assert again.mask("cyst").sum() == 7**3
+
+
 @pytest.mark.parametrize(
     ("step", "status", "match"),
     [
@@ -204,7 +259,7 @@ def test_a_kill_in_the_middle_of_a_write(at_call, place, mine, monkeypatch):
 
 
 def test_a_kill_while_a_session_is_made(place, monkeypatch):
-    monkeypatch.setattr(SessionFolder, "write_record", lambda *_: os._exit)
+    monkeypatch.setattr(SessionFolder, "write", lambda *_: None)
     session_id = place.sessions.of_array("ann", "napari", place.voxels(), SPACING).id
     monkeypatch.undo()
     assert (place.root / session_id / "image.npy").is_file()
@@ -219,8 +274,13 @@ def test_a_full_disk_changes_nothing(place, mine, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(files.os, "fsync", full)
+
+    def several():
+        with mine.hold():
+            mine.paint("spleen", cube(1, 4)), mine.show("liver", [at(20, 20, 15)])  # noqa: B018
+
     for step in (lambda: mine.show("liver", [at(20, 20, 15)]), lambda: mine.paint("spleen", cube(1, 4)),
-                 lambda: mine.lock(["liver"])):  # fmt: skip
+                 lambda: mine.lock(["liver"]), several):  # fmt: skip
         with pytest.raises(files.WriteError):
             step()
         assert not mine.mask("liver")[20, 20, 15]
@@ -543,6 +603,87 @@ def test_nobody_waits_for_what_is_refined_in_the_background(place, mine, monkeyp
     assert one_more and refine_while(lambda: one.lock(["kept"])) is None
     assert np.array_equal(one.mask("cube"), before)  # it was computed before the lock
     place.sessions.remove(one.id, None)  # nothing of it is refined any longer
+
+
+@pytest.fixture
+def coarse(place, monkeypatch):
+    """A session of a large scan whose answers are all coarse; the test refines. And a click in it."""
+    monkeypatch.setattr("monailabel_app.interaction.refinement.IDLE_SECONDS", 1e9)
+    monkeypatch.setattr("monailabel_app.interaction.session.TILES", 0)
+    monkeypatch.setattr(place.network, "_answer", lambda channels: 0.5 - channels[:, :1].abs())
+    voxels = np.zeros((28, 28, 28), np.int16)
+    voxels[3:24, 3:24, 3:24] = 100
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), place.folder / "studies/large.nii.gz")
+    return place.sessions.of_study("ann", "slicer", "large"), editing.Prompt("point", ((12.0, 12.0, 12.0),))
+
+
+def test_what_a_request_had_taken_stays_so_in_the_background(coarse):
+    one, click = coarse
+    taken = np.zeros((28, 28, 28), bool)
+    taken[:, :, :8] = True
+    before = one.bring_to("cube", [click], taken).mask.numpy()
+    one.mask("cube"), one.paint("another", taken)  # noqa: B018  # the first one leaves memory
+    while one.refine():
+        pass
+    assert (one.mask("cube") != before).any() and not (one.mask("cube") & taken).any()
+
+
+def test_what_is_to_be_refined_counts_as_memory(coarse):
+    one, click = coarse
+    one.show("cube", [click], np.zeros((28, 28, 28), bool))
+    left = one._edit.coarse
+    kept = sum(part.answer.region.nbytes + len(part.taken[0]) for part in left)
+    assert left and one.nbytes == 28**3 * 3 + kept and one.leave_memory() and one.nbytes == kept
+    one.mask("cube")
+    while one.refine():
+        pass
+    assert one.nbytes == 28**3 * 3
+
+
+def test_a_label_that_cannot_be_read_holds_no_others_up(place, coarse):
+    one, click = coarse
+    for name in ("broken", "cube"):
+        one.show(name, [click])
+    one.paint("another", one.mask("cube") & False)
+    before = one.mask("cube")
+    (place.root / one.id / "0001.label").write_bytes(b"junk")
+    rounds = 0
+    while one.refine():
+        rounds += 1
+        assert rounds < 1000
+    assert (one.mask("cube") != before).any() and not one._coarse
+
+
+def test_prompts_are_told_while_a_label_is_refined(place, coarse, monkeypatch):
+    """As where a label map is submitted: nobody waits, and nothing of the refinement is lost but the cube at work."""
+    one, click = coarse
+    one.show("cube", [click])
+    before = one.show("another", [click]).mask
+    ask, told = place.network._answer, []
+
+    def tell(channels):
+        told.append(place.sessions.shown("ann", "large"))
+        return ask(channels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place.network, "_answer", tell)
+        one.refine()
+    assert [list(shown["labels"]) for shown in told[0]] == [["cube", "another"]]
+    while one.refine():
+        pass
+    both = [one.mask(name) for name in one.labels]
+    assert np.array_equal(*both) and (both[0] != before.numpy()).any()
+
+
+def test_a_refused_request_leaves_what_is_to_be_refined(coarse):
+    one, click = coarse
+    one.show("cube", [click])
+    left = one._edit.coarse
+    with refused(400), one.hold():
+        one.paint("cube", one.mask("cube") & False)
+        one.show("cube", [replace(click, positions=((99.0, 0.0, 0.0),))])
+    one.mask("cube")
+    assert one._edit.coarse == left
 
 
 def test_the_background_ends_when_it_is_told_to(monkeypatch):

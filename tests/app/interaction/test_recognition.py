@@ -11,6 +11,7 @@ from interaction_helpers import SHAPE, SPACING, Place, at
 from monailabel_app.interaction.disk import SessionRecord
 from monailabel_app.interaction.recognition import find_placement, may_be
 from monailabel_app.interaction.voxels import compact
+from rep3d.interactive.prompts import point
 
 SCAN = np.random.default_rng(0).integers(-1000, 1000, (9, 8, 7)).astype(np.int16)
 STEPS = (1.0, 1.5, 3.0)
@@ -33,7 +34,7 @@ def test_any_order_and_direction_of_the_axes(axes):
         assert np.array_equal(placement.mask_on_scan(array > 500), SCAN > 500)
         for voxel in ((0, 0, 0), (2, 5, 4), (6, 1, 3)):
             prompt = at(*(v * s / t for v, s, t in zip(voxel, record.spacing, SPACING, strict=True)))
-            shown = placement.on_scan(prompt, record).positions[0]
+            shown = placement.on_scan(prompt, record, STEPS).positions[0]
             assert SCAN[tuple(round(p / s) for p, s in zip(shown, STEPS, strict=True))] == array[voxel]
 
 
@@ -50,6 +51,19 @@ def test_any_order_and_direction_of_the_axes(axes):
 )
 def test_other_scans(array, spacing):
     assert find_placement(np.ascontiguousarray(array), spacing, SCAN, STEPS) is None
+
+
+@pytest.mark.parametrize("flip", [1, -1])
+def test_rounded_spacing_moves_no_prompt(flip):
+    """Over many voxels a rounded step adds up to others."""
+    scan = np.arange(900, dtype=np.int16).reshape(1, 1, 900)
+    record = SessionRecord("ann", "", "array", "", "", (900, 1, 1), (0.703, 1.0, 1.0))
+    array, steps = np.ascontiguousarray(scan[..., ::flip].T), (1.0, 1.0, 0.703125 * 1.0005)
+    placement = find_placement(array, record.spacing, scan, steps)
+    for voxel in (0, 450, 899):
+        shown = placement.on_scan(point((voxel, 0, 0), record.spacing), record, steps).positions[0]
+        assert scan[0, 0, round(shown[2] / steps[2])] == array[voxel, 0, 0]
+        assert shown[2] / steps[2] == pytest.approx(scan[0, 0].tolist().index(array[voxel, 0, 0]), abs=1e-6)
 
 
 def test_shape_and_spacing_tell_most_apart():

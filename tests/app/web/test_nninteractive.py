@@ -6,7 +6,7 @@ import torch
 from nnInteractive.inference.remote import nnInteractiveRemoteInferenceSession as Client
 from nninteractive_helpers import FIRST, SECOND, SHAPE, SPACING, LookAlike, Running, ball, make_app, two_balls
 
-from rep3d.interactive import box, correct, lasso, point, scribble
+from rep3d.interactive import box, correct, editing, lasso, point, scribble
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +182,35 @@ def test_masks_from_the_client(client, server):
     client.add_initial_seg_interaction(painted, run_prediction=True)  # nothing says what is wrong with it
     np.testing.assert_array_equal(client.target_buffer, painted)
     np.testing.assert_array_equal(server.mask(), painted > 0)
+
+
+def test_a_first_prompt_that_fails_after_a_reset(client, server, network, monkeypatch):
+    """The mask is still there for who goes on with it elsewhere, or paints it anew."""
+    client.add_point_interaction(FIRST, True)
+    before, steps = server.mask(), server.kept()
+    client.reset_interactions()
+    with monkeypatch.context() as patch:
+        patch.setattr(LookAlike, "__call__", lambda *_: 1 / 0)
+        with pytest.raises(Exception, match="500"):
+            client.add_point_interaction(SECOND, True)
+    assert server.kept() == steps
+    np.testing.assert_array_equal(server.mask(), before)
+    client.add_point_interaction(SECOND, True)
+    np.testing.assert_array_equal(server.mask(), expected([point(SECOND, SPACING)]))
+    assert client.undo() and not client.undo()
+
+
+def test_as_many_undos_after_a_mask_as_without(client, monkeypatch):
+    monkeypatch.setattr(editing, "MAX_STEPS", 5)
+    client.add_initial_seg_interaction(ball(SECOND).astype(np.uint8))
+    for number in range(6):
+        client.add_point_interaction((2 + 3 * number, 4, 4), False)
+    assert [client.undo() for _ in range(6)] == [True] * 5 + [False]
+    client.reset_interactions()
+    client.add_initial_seg_interaction(ball(SECOND).astype(np.uint8))
+    for number in range(4):
+        client.add_point_interaction((2 + 3 * number, 4, 4), False)
+    assert [client.undo() for _ in range(5)] == [True] * 4 + [False]  # the mask is no step of the user's
 
 
 class Slicer:
