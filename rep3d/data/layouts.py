@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rep3d.data.cases import SUFFIXES, Item, case_name, first_file, image_files, name_cases
+from rep3d.data.memory import file_key
 from rep3d.io.nifti import is_label_map_of_ours
 
 FILE = "dataset.json"
@@ -28,6 +29,7 @@ DICOM = (
 SEGMENT = "images without labels are segmented with --config_file configs/inference.json"
 LOOKED_AT = 100  # files of a folder, to find DICOM among them
 FORMS = '"path" or {"image": path, "label": path}'
+COPY_OF = "copy_of"  # of an entry: the key, see `rep3d.data.memory.file_key`, of the file that its label was made of
 NUMBER = re.compile(r"(.+)_(\d{4})")  # nnU-Net's, of a channel, behind the name of a case
 
 Entry = Item  # with a number "fold" where it has one
@@ -144,7 +146,16 @@ def _entry(entry: object, folder: Path, where: str) -> Entry:
             if not isinstance(entry[key], kind) or entry[key] == "":
                 raise ValueError(f'{where}: "{key}" is {entry[key]!r}, expected {expected}')
             found[key] = entry[key]
+    if COPY_OF in entry:
+        _check_copy(entry[COPY_OF], where)
     return found
+
+
+def _check_copy(key: object, where: str) -> None:
+    """Refuse a label map that was made of a file that has changed since; one that is gone says nothing."""
+    path, *_ = str(key).rsplit("|", 2)
+    if Path(path).is_file() and file_key(path) != key:
+        raise ValueError(f"{where}: the label was made of {path}, which has changed since: run `rep3d new` again")
 
 
 def _nnunet_lists(folder: Path, dataset: Mapping[str, Any]) -> dict[str, list[Entry]]:
