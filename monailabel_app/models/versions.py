@@ -54,6 +54,13 @@ def version_files(bundle: Bundle) -> list[Path]:
     return [version.file for version in _history(bundle).versions()]
 
 
+def comparable_files(bundle: Bundle) -> list[Path]:
+    """The weights of the versions that segment as those that serve do, with equal settings; the oldest first."""
+    own, serving = read_json(bundle.config("inference")), bundle.settings
+    versions = _history(bundle).versions()
+    return [one.file for one in versions if {**own, **one.info.get(SETTINGS, {})} == {**own, **serving}]
+
+
 def add_version(bundle: Bundle, weights: Path, info: Mapping[str, Any]) -> int:
     """Keep a copy of weights as the next version, with what lies beside them, without serving them; its number.
 
