@@ -221,6 +221,11 @@ def _check_name(name: str, folder: Path, source: Path, root: Path) -> None:
         raise ValueError(f"name is {name!r}, expected letters, digits, _, . and -")
     if (root / "configs/datasets" / f"{name}.json").is_file():
         raise ValueError(f"name is {name!r}, which is a bundle that comes with the package: choose another")
+    if source.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ValueError(
+            f"bundle_dir is {str(folder.parent)!r}, which lies in the source {str(source)!r}, where nothing is to be "
+            "written: give another --bundle_dir"
+        )
     own = folder / f"{name}.json"
     if own.is_file():
         data = read_json(own).get("data")
@@ -481,6 +486,7 @@ def _write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: S
     path, memory = folder / f"{name}.json", read_json(folder / "data" / DECIDED)
     changes = _changes(read_json(path), memory.get("dataset", {})) if path.is_file() else {}
     content = merge(decided, changes)
+    _check_sections(path, content, decided)
     names = content["common"]["label_names"]
     if names != decided["common"]["label_names"]:
         _check_own_names(path, names, ids, memory.get("named", {}))
@@ -488,6 +494,16 @@ def _write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: S
     named = {"ids": list(ids), "names": names}
     write_json(folder / "data" / DECIDED, {**memory, "dataset": decided, "named": named})
     return list(_keys(changes))
+
+
+def _check_sections(path: Path, content: Mapping[str, Any], decided: Mapping[str, Any]) -> None:
+    """Refuse what a person wrote in the place of a section, or of the names of labels."""
+    for name, section in decided.items():
+        if isinstance(section, dict) and not isinstance(content[name], dict):
+            raise ValueError(f"{path}: {name} is {json.dumps(content[name])}, expected an object")
+    names = content["common"]["label_names"]
+    if not isinstance(names, list):
+        raise ValueError(f"{path}: label_names is {json.dumps(names)}, expected a list")
 
 
 def _check_own_names(path: Path, names: Sequence[str], ids: Sequence[int], before: Mapping[str, Any]) -> None:

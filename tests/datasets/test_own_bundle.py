@@ -337,6 +337,29 @@ def test_what_is_refused(told, said, tmp_path):
         make(tmp_path, **told)
 
 
+@pytest.mark.parametrize(
+    ("change_it", "said"),
+    [
+        (lambda content: content.update(common=3), "mine.json: common is 3, expected an object"),
+        (lambda content: content.update(data=[]), r"mine is of the source None, got"),
+        (lambda content: content["common"].update(label_names=None), "mine.json: label_names is null, expected a list"),
+    ],
+)
+def test_sections_of_another_kind(change_it, said, tmp_path):
+    change(dataset_file(make(tmp_path)), change_it)
+    with pytest.raises((ValueError, FileExistsError), match=said):
+        make(tmp_path, tmp_path / "source")
+
+
+def test_nothing_is_written_into_the_source(tmp_path):
+    make_source(tmp_path, 2)
+    with pytest.raises(
+        ValueError, match="bundles', which lies in the source '.*', where nothing is to be written: give"
+    ):
+        make(tmp_path, tmp_path)
+    assert not (tmp_path / "bundles").exists()
+
+
 def test_names_that_exist_already(tmp_path):
     made = make(tmp_path)
     before = dataset_file(made).read_text()
