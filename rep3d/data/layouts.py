@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rep3d.data.cases import SUFFIXES, Item, case_name, first_file, image_files, name_cases
+from rep3d.data.cases import SUFFIXES, Item, case_name, first_file, image_files, is_nifti, name_cases
 from rep3d.data.memory import file_key
 from rep3d.io.nifti import is_label_map_of_ours
 
@@ -104,7 +104,7 @@ def list_scans(folder: Path) -> list[Path]:
     """The NIfTI files of a folder by name; none where there is no such folder."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if is_nifti(path) and not path.name.startswith("."))
 
 
 def what_else(folder: Path) -> str:
@@ -182,7 +182,7 @@ def group_channels(scans: Sequence[Path], channel_names: Sequence[str]) -> list[
         fitting = [(known, ending) for known in endings for ending in known if name.endswith(ending)]
         item: Item = {"image": str(scan)}
         if fitting:
-            (known, ending), *_ = fitting
+            known, ending = max(fitting, key=lambda one: len(one[1]))  # a channel "w" ends the name of a channel "T1_w"
             case, suffix = name.removesuffix(ending), scan.name.removeprefix(name)
             item = {"image": one_or_all([str(scan.with_name(f"{case}{one}{suffix}")) for one in known]), "case": case}
         found[first_file(item)] = item
