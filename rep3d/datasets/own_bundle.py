@@ -14,7 +14,8 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +39,8 @@ from rep3d.datasets.sources import IDS, NO_LABELS, Source, ToldLabels, choose_ch
 from rep3d.files import read_json, whole_file, write_json, write_text
 from rep3d.io.geometry import Geometry, VolumeError
 from rep3d.io.nifti import label_image, read_volume
+from rep3d.locks import FolderLocks
+from rep3d.shipped import TRAINED
 from rep3d.training.settings import keep_settings, other_settings
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -130,7 +133,7 @@ def new_bundle(
     Raises:
         FileNotFoundError: there is no such source.
         FileExistsError: there is something else of that name.
-        ValueError: the name, the layout, or most cases cannot be used; or as `plan_bundle`.
+        ValueError: the name, the layout, or most cases cannot be used; it trains just now; or as `plan_bundle`.
     """
     folder = bundle_dir / name
     _check_name(name, folder, source, root)
@@ -176,19 +179,20 @@ def new_bundle(
         schedule=schedule,
     )
     notes += [*found.notes, *_unlabelled(found)]
-    weights = keep_settings(folder)
-    kept = _write_dataset_file(
-        folder, name, _dataset_file(name, source, channel_names, labels, plan, len(facts)), labels.ids
-    )
-    files = render_file(root, folder / f"{name}.json")  # before the data change: it may refuse what a person wrote
-    good_scans = [scan for scan in scans if scan.case in good]
-    label_of = {case.name: case.label for case in found.cases if case.label is not None}
-    if _write_data(folder / "data", name, good_scans, label_of, labels, plan, patient_of):
-        notes.append(f"data/{splits.FILE} is yours, and stays")
-    for path, text in files.items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        write_text(folder / path, text)
-    notes += _of_earlier_trainings(folder, weights)
+    with _while_nothing_trains(folder):
+        weights = keep_settings(folder)
+        kept = _write_dataset_file(
+            folder, name, _dataset_file(name, source, channel_names, labels, plan, len(facts)), labels.ids
+        )
+        files = render_file(root, folder / f"{name}.json")  # before the data change: it may refuse what a person wrote
+        good_scans = [scan for scan in scans if scan.case in good]
+        label_of = {case.name: case.label for case in found.cases if case.label is not None}
+        if _write_data(folder / "data", name, good_scans, label_of, labels, plan, patient_of):
+            notes.append(f"data/{splits.FILE} is yours, and stays")
+        for path, text in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            write_text(folder / path, text)
+        notes += _of_earlier_trainings(folder, weights)
     write_fingerprint(facts, labels.names, folder / "data")
     made = NewBundle(folder, found.layout, len(facts), channel_names, labels, plan, notes, problems, kept)
     write_text(folder / "data/report.md", f"{report(made)}\n\n{summary(facts, labels.names)}")
@@ -214,6 +218,24 @@ def report(made: NewBundle) -> str:
         told = [f"- {text}" for texts in made.problems.values() for text in texts]
         parts.append(f"## Left out: {len(made.problems)} case(s)\n" + "\n".join(told))
     return "\n\n".join(parts)
+
+
+@contextmanager
+def _while_nothing_trains(folder: Path) -> Iterator[None]:
+    """Keep trainings in a bundle's folder from starting meanwhile: they read the data all along.
+
+    Raises:
+        ValueError: there is one.
+    """
+    trained = (folder / TRAINED).parent
+    try:
+        locks = FolderLocks([path for path in (trained, *trained.glob("fold*")) if path.is_dir()], "training")
+    except ValueError as error:
+        raise ValueError(f"{folder.name} is not made anew while it trains: {error}") from None
+    try:
+        yield
+    finally:
+        locks.release()
 
 
 def _check_name(name: str, folder: Path, source: Path, root: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rep3d.data.lists import load_datalist
 from rep3d.datasets import own_bundle
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle, report
+from rep3d.locks import lock_file
 from rep3d.shipped import settings_beside
 
 LAPTOP = Machine(16e9, False, "a laptop", 16e9)
@@ -166,6 +168,26 @@ def test_weights_segment_as_they_were_trained(tmp_path):
     times = [settings_beside(made.folder / place).stat().st_mtime_ns for place in places]
     make(tmp_path, tmp_path / "source")
     assert [settings_beside(made.folder / place).stat().st_mtime_ns for place in places] == times
+
+
+def test_a_bundle_that_trains_is_left_as_it_is(tmp_path):
+    """Its training reads the data all along."""
+    made = make(tmp_path)
+    folder = made.folder / "models/trained/fold1"
+    folder.mkdir(parents=True)
+    hold = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(flush=True); input()"
+    command = [sys.executable, "-c", hold, lock_file(folder, "training")]
+    before = (made.folder / "data/dataset.json").read_bytes()
+    make_source(tmp_path / "source", 3, ids=(2, 7))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as training:
+        training.stdout.readline()
+        with pytest.raises(
+            ValueError, match="mine is not made anew while it trains: another training works on .*fold1"
+        ):
+            make(tmp_path, tmp_path / "source")
+        training.communicate(b"\n")
+    assert (made.folder / "data/dataset.json").read_bytes() == before
+    assert make(tmp_path, tmp_path / "source").labels.have_holes
 
 
 def test_splits_of_a_person_stay(tmp_path):
