@@ -161,9 +161,9 @@ def _with_weights(
         FileNotFoundError: there are no such weights.
         ValueError: they are of different settings.
     """
-    weights = _chosen_weights(bundle, options)
+    weights = _chosen_weights(bundle, overlays, options)
     for path in weights:
-        if not path.is_file():
+        if not path.is_file() and not str(path).startswith("$"):
             raise FileNotFoundError(f"no weights at {str(path)!r}: train first, or give a checkpoint")
     told = {path: read_json(path) for path in map(settings_beside, weights)}
     first, *others = told.values()
@@ -172,16 +172,19 @@ def _with_weights(
     return _command(run_id, bundle, files, overlays, options, [str(path) for path in told if first][:1])
 
 
-def _chosen_weights(bundle: Path, options: Mapping[str, str]) -> list[Path]:
-    if "checkpoint" in options:
-        return [Path(path) for path in _paths("checkpoint", options["checkpoint"])]
-    return [_weights_of(bundle, options)]
+def _chosen_weights(bundle: Path, overlays: str | None, options: Mapping[str, str]) -> list[Path]:
+    """The checkpoints that a run takes by what is typed and by its overlays."""
+    laid = {name: str(value) for path in _json_files(_overlays(overlays)) for name, value in read_json(path).items()}
+    places = {name: laid[name] for name in ("checkpoint", "ckpt_dir", "fold") if name in laid} | dict(options)
+    if "checkpoint" in places:
+        return [Path(path) for path in _paths("checkpoint", places["checkpoint"])]
+    return [_weights_of(bundle, places)]
 
 
 def _check_own_data(bundle: Path, overlays: str | None, options: Mapping[str, str]) -> None:
     """Refuse weights that know other labels, or images, than the bundle's own data set, which `rep3d new` made anew."""
     own = _config(bundle, overlays, options)
-    for weights in _chosen_weights(bundle, options):
+    for weights in _chosen_weights(bundle, overlays, options):
         check_settings(weights, {name: own[name] for name in OF_THE_DATA if name in own}, "evaluate")
 
 
