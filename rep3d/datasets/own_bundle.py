@@ -398,7 +398,7 @@ def _write_data(
             label = _renumbered(voxels, geometry, labels.new_ids, folder / LABELS, scan.case)
         elif label != source:
             (folder / LABELS).mkdir(exist_ok=True)
-            label = Path(label).replace(folder / LABELS / Path(label).name)
+            label = Path(str(label)).replace(folder / LABELS / f"{scan.case}.nii.gz")
         image = one_or_all(list(map(os.path.abspath, scan.images)))
         entry = {"image": image, "label": os.path.abspath(str(label)), "case": scan.case}
         training.append(entry if label == source else {**entry, COPY_OF: file_key(source)})
