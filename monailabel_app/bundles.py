@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rep3d.shipped import SHIPPED, TRAINED, find_weights
+from rep3d.files import read_json
+from rep3d.shipped import SHIPPED, TRAINED, find_weights, settings_beside
 
 
 class TakesPrompts(ValueError):
@@ -51,6 +52,11 @@ class Bundle:
     def shipped(self) -> Path:
         """The weights that the bundle came with, where it did."""
         return self.root / SHIPPED
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the training of the weights that serve was told, by config id; it goes before the bundle's configs."""
+        return read_json(settings_beside(self.weights))
 
     def config(self, name: str) -> Path:
         return self.root / "configs" / f"{name}.json"

@@ -71,15 +71,28 @@ def write_json(path: str | os.PathLike, content: object) -> None:
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
-    """A JSON file that `write_json` wrote; empty where there is none."""
+    """A JSON file that `write_json` wrote; empty where there is none.
+
+    Raises:
+        ValueError: it is damaged, or holds no object.
+    """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: no valid JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__}, expected a JSON object")
+    return content
 
 
 def read_record(path: str | os.PathLike, kind: type[Record]) -> Record | None:
-    """A dataclass from a JSON file of its fields; None where there is none. Fields of other versions are left out."""
+    """A dataclass from a JSON file of its fields; None where there is none. Fields of other versions are left out.
+
+    Raises:
+        ValueError: as `read_json`.
+    """
     content = read_json(path)
     known = {field.name: content[field.name] for field in fields(kind) if field.name in content}
     return kind(**known) if content else None

@@ -20,15 +20,17 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from rep3d.console.options import running_config
-from rep3d.data.cases import ONE_CHANNEL, case_names, image_files
+from rep3d.data.cases import ONE_CHANNEL, case_names, file_name, image_files
 from rep3d.data.memory import file_key
 from rep3d.data.notes import Window, channel_windows
+from rep3d.data.sources import POSTFIX
 from rep3d.evaluation.preview import draw_preview
 from rep3d.files import read_json, whole_file, write_csv, write_json
 from rep3d.format_number import check_format
 from rep3d.inference import segment_each
 from rep3d.io.colors import distinct_colors
 from rep3d.io.geometry import VolumeError
+from rep3d.io.nifti import CHANGED
 from rep3d.io.scans import is_series, read_channels
 from rep3d.io.volumes import NIFTI, is_untouched, read_volume, split_suffix
 from rep3d.locks import FolderLocks
@@ -40,7 +42,10 @@ RECORD, VOLUMES = "predictions.json", "volumes.csv"
 FORMAT = 1  # of RECORD; the number rises with what this code would misread
 OUTPUT_FORMATS = ("nii.gz", "nii", "seg.nrrd")
 # Entries of a config that change no label map. What the weights are counts, not where they lie.
-PLACES = ("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "device", "traceback", "preview")
+PLACES = (
+    *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "device", "traceback", "preview"),
+    *("known_ids", "known_values"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Prediction:
     """What is kept of a scan that was segmented.
 
     Args:
-        image: the scan's path; of several files that of the first channel.
+        image: the scan's whole path; of several files that of the first channel.
         scan: tells the scan's files from others, see `_scan_key`.
         made_with: tells the weights and settings from others, see `_settings_key`.
         label_map: name of the file.
@@ -93,7 +98,8 @@ def predict_each(
         channel_names: of a scan.
 
     Raises:
-        ValueError: an unknown format; another run writes to the folder; newer code has written to it.
+        ValueError: an unknown format; another run writes to the folder; newer code has written to it, or its record is
+            damaged; it holds label maps of other scans with these names, or such in another format that were changed.
         RuntimeError: after all scans, when some have failed. Names each with its reason.
     """
     if output_format not in OUTPUT_FORMATS:
@@ -102,7 +108,8 @@ def predict_each(
     try:
         labels = {name: index for index, name in enumerate(label_names) if index > 0}
         shown, *_ = channel_windows(window, len(channel_names))
-        results = _Results(Path(output_dir), labels, Path(bundle_root).resolve().name, preview, shown)
+        model = Path(bundle_root).resolve().name
+        results = _Results(Path(output_dir), labels, model, preview, shown, output_format)
         dataset: monai.data.Dataset = dataloader.dataset  # type: ignore[assignment]
         named = [{**item, "case": case} for item, case in zip(dataset.data, case_names(dataset.data), strict=True)]
         results.start(_settings_key(evaluator.network), {item["case"]: image_files(item) for item in named})
@@ -122,9 +129,16 @@ class _Results:
     """The files of a folder of predictions, beside the label maps."""
 
     def __init__(
-        self, folder: Path, labels: Mapping[str, int], model: str, preview: bool, window: Sequence[float] | None
+        self,
+        folder: Path,
+        labels: Mapping[str, int],
+        model: str,
+        preview: bool,
+        window: Sequence[float] | None,
+        output_format: str,
     ) -> None:
         self.folder, self.labels, self.model, self.preview, self.window = folder, labels, model, preview, window
+        self.output_format = output_format
         self.made_with = ""
         self.scans: Mapping[str, Sequence[str]] = {}
         self.cases: dict[str, Prediction] = {}
@@ -135,11 +149,40 @@ class _Results:
         Args:
             made_with: as of `Prediction`.
             scans: the files of each case.
+
+        Raises:
+            ValueError: as `predict_each`.
         """
         content = read_json(self.folder / RECORD)
         check_format(content.get("format", 1), FORMAT, self.folder / RECORD)
         self.made_with, self.scans = made_with, scans
-        self.cases = {case: Prediction(**kept) for case, kept in content.get("cases", {}).items()}
+        try:
+            self.cases = {case: Prediction(**kept) for case, kept in content.get("cases", {}).items()}
+        except (TypeError, AttributeError) as error:
+            raise ValueError(f"{self.folder / RECORD}: no record of predictions ({error})") from None
+        self._check_scans()
+        for case in scans:
+            for other in self._in_other_formats(case):
+                if not is_untouched(other):
+                    raise ValueError(f"{other}: {CHANGED}")
+
+    def _check_scans(self) -> None:
+        """Refuse to replace label maps of other scans that have the names of these."""
+        kept_of = {file_name(case): kept for case, kept in self.cases.items()}
+        for case, files in self.scans.items():
+            kept = kept_of.get(file_name(case))
+            if kept is None or _is_same(Path(kept.image), Path(files[0])):
+                continue
+            if (path := self.folder / kept.label_map).is_file():
+                raise ValueError(
+                    f"{path} is of {kept.image}, and would be replaced by that of {os.path.abspath(files[0])}: give "
+                    "another output_dir"
+                )
+
+    def _in_other_formats(self, case: str) -> list[Path]:
+        """Label maps of a case that an earlier run was told to write otherwise."""
+        names = [f"{file_name(case)}{POSTFIX}.{one}" for one in OUTPUT_FORMATS if one != self.output_format]
+        return [self.folder / name for name in names if (self.folder / name).is_file()]
 
     def is_done(self, case: str) -> bool:
         """Whether an earlier run has left just what this one would. Draws the picture that it was not asked for."""
@@ -167,6 +210,7 @@ class _Results:
         voxel = abs(np.linalg.det(label.affine[:3, :3].double().cpu().numpy())) / 1000  # millilitres
         counts = np.bincount(voxels.ravel(), minlength=256)
         volumes = {name: round(float(counts[index] * voxel), 3) for name, index in self.labels.items()}
+        self._remove_earlier(case, path)
         if _is_nifti(path):
             self._describe(path, volumes)
         if is_series(image):
@@ -174,8 +218,17 @@ class _Results:
         if self.preview:
             self._draw(image, voxels, volumes, self._beside(path, ".png"))
         key = _scan_key(self.scans[case])
-        self.cases[case] = Prediction(str(image), key, self.made_with, path.name, volumes)
+        self.cases[case] = Prediction(os.path.abspath(image), key, self.made_with, path.name, volumes)
         self._write()
+
+    def _remove_earlier(self, case: str, path: Path) -> None:
+        """What an earlier run has left of a case and this one does not write anew."""
+        for other in self._in_other_formats(case):
+            logger.info("%s takes the place of %s", path, other)
+            other.unlink()
+        if case in self.cases:
+            for suffix in (".png", ".json"):
+                self._beside(path, suffix).unlink(missing_ok=True)
 
     def _write(self) -> None:
         """The table holds what was made with these weights and settings; the record comes last."""
@@ -227,6 +280,12 @@ class _Results:
 
 def _is_nifti(path: Path) -> bool:
     return path.name.endswith(NIFTI)
+
+
+def _is_same(kept: Path, scan: Path) -> bool:
+    """Whether two paths stand for one scan; a DICOM series goes by its folder or by one of its files."""
+    one, other = Path(os.path.realpath(kept)), Path(os.path.realpath(scan))
+    return one == other or (is_series(scan) and (one.parent == other or other.parent == one))
 
 
 def _scan_key(scan: Sequence[str]) -> str:

@@ -2,24 +2,28 @@
 
     models/model.pt            the bundle ships with it, or not; MONAI's own `load` reads it
     models/trained/model.pt    trained in the bundle's folder, on the command line or in the label app
-    models/trained/as_trained.json    what that training was told otherwise than the bundle's own, if anything
+    models/trained/as_trained.json    what that training was told, see `rep3d.training.training_settings`
 
 Nothing here writes to the first.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rep3d.files import write_json
+from rep3d.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-AS_TRAINED = "as_trained"  # .json, beside trained weights: what their training was told otherwise than the bundle's own
+AS_TRAINED = "as_trained"  # .json, beside trained weights: what their training was told
+# Of that, what the data set has as well: its label maps and images are made by it.
+OF_THE_DATA = ("channel_names", "label_names", "regions", "regions_class_order", "ignored_label")
+SHOWN = 60  # characters of a setting, in a message
 SHIPPED, TRAINED = "models/model.pt", "models/trained/model.pt"
 METADATA, NOTICE = "configs/metadata.json", "models/NOTICE"
 INCLUDED = ("configs", "docs", "LICENSE")  # of a bundle, beside its weights
@@ -59,6 +63,31 @@ def write_settings(settings: Mapping[str, Any], weights: Path) -> None:
         write_json(path, settings)
     else:
         path.unlink(missing_ok=True)
+
+
+def check_settings(weights: str | os.PathLike, now: Mapping[str, Any], doing: str) -> None:
+    """Refuse to go on with weights by other settings than those of their training.
+
+    Args:
+        weights: they, or their `settings_beside`, may not be there.
+        now: settings by name; what is in only one of both does not count.
+        doing: begins the message.
+
+    Raises:
+        ValueError: names what differs.
+    """
+    path = settings_beside(weights)
+    before = read_json(path)
+    others = [name for name, value in before.items() if name in now and now[name] != value]
+    if others:
+        told = "; ".join(f"{name} {_short(before[name])}, now {_short(now[name])}" for name in others)
+        cure = "train anew" if set(others) & set(OF_THE_DATA) else f"give --config_file {path}, or train anew"
+        raise ValueError(f"{doing}: {weights} was trained with {told}: {cure}")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def weights_in_use(bundle_root: str | os.PathLike, ckpt_dir: str | os.PathLike) -> str:

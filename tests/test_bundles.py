@@ -275,9 +275,13 @@ def test_verify_net_in_out(bundle):
 def test_training_leaves_its_files(trained):
     assert sorted(path.name for path in trained.models.iterdir()) == TRAINED
     told = json.loads((trained.models / "as_trained.json").read_text(encoding="utf-8"))
-    by_size = set() if takes_prompts(trained.bundle) else {"patch_size"}  # of prompts it differs by itself
-    assert set(told) == {"network_def"} | by_size and told.get("patch_size", [32] * 3) == SMALL["patch_size"]
+    inference = read(trained.bundle, "inference")
     assert told["network_def"]["kernel_size"] == SMALL["network_def#kernel_size"]
+    if not takes_prompts(trained.bundle):
+        own = {"label_names", "spacing", "intensity_window", "preprocessing", "out_channels", "channel_names"}
+        assert own <= told.keys() and all(told[name] == inference[name] for name in own)
+        assert told["patch_size"] == SMALL["patch_size"]
+    assert not told.keys() & {"imports", "dataset_dir", "device", "refinement", "sw_batch_size", "max_grid_bytes"}
     status = read_status(trained.models / "training.status.json")
     assert (status.state, status.epoch, status.step, status.steps) == ("finished", 1, 2, 2)
     assert list(trained.folder.glob("eval/tensorboard/events*"))

@@ -1,13 +1,16 @@
+import json
+import shutil
 import zipfile
 from pathlib import Path
 
 import monai.bundle
 import pytest
 import torch
-from bundle_helpers import ROOT, label_names, read
+from bundle_helpers import ROOT, label_names, read, small_bundle
 
-from rep3d import Rep3D
+from rep3d import Rep3D, export
 from rep3d.export import pack_bundle
+from rep3d.shipped import settings_beside
 from rep3d.training.checkpoints import load_deployed
 
 pytestmark = pytest.mark.slow
@@ -89,6 +92,36 @@ def test_monai_loads_it(unpacked, example):
     loaded = monai.bundle.load("msd_hippocampus", bundle_dir=str(unpacked.parent), workflow_type="inference").eval()
     with torch.no_grad():
         torch.testing.assert_close(loaded(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_the_training_was_told_goes_along(tmp_path, monkeypatch):
+    """Into the configs, where every reader of bundles looks."""
+    monkeypatch.setattr(export, "_export_onnx", lambda *_: None)
+    told = {"spacing": [2.0, 2.0, 2.0], "patch_size": [32, 32, 32]}
+    bundle = small_bundle(tmp_path, "msd_hippocampus")
+    settings = {**told, "network_def": read(bundle, "inference")["network_def"]}
+    shutil.copytree(BUNDLE / "configs", bundle / "configs", dirs_exist_ok=True)  # of another network by now
+    settings_beside(bundle / "models/model.pt").write_text(json.dumps(settings))
+    with zipfile.ZipFile(pack_bundle(bundle, bundle / "models/model.pt", tmp_path / "a.zip")) as file:
+        file.extractall(tmp_path / "packed")
+    packed = tmp_path / "packed/msd_hippocampus"
+    for name in ("train", "inference"):
+        config = read(packed, name)
+        assert {key: config[key] for key in settings} == settings
+        assert {key: config["known_values"][key] for key in told} == told
+        assert config["label_names"] == read(BUNDLE, name)["label_names"]
+    readme = (packed / "docs/README.md").read_text(encoding="utf-8")
+    assert "trained with other spacing, patch_size, network_def than this page tells of" in readme
+    tensors = read(packed, "metadata")["network_data_format"]
+    shapes = [tensors[way][name]["spatial_shape"] for way, name in (("inputs", "image"), ("outputs", "pred"))]
+    assert shapes == [told["patch_size"]] * 2
+    x = torch.zeros(1, 1, *told["patch_size"])
+    loaded = monai.bundle.load("msd_hippocampus", bundle_dir=str(packed.parent), workflow_type="inference").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load(packed / "models/model.ts").eval()(x), loaded(x))
+    settings_beside(bundle / "models/model.pt").write_text('{"label_names": ["background", "bone"]}')
+    with pytest.raises(ValueError, match="pack: .*model.pt was trained with label_names .*: train anew"):
+        pack_bundle(bundle, bundle / "models/model.pt", tmp_path / "b.zip")
 
 
 def test_wrong_arguments(weights, tmp_path):

@@ -145,6 +145,47 @@ def test_names_and_colours_inside_seg_nrrd(bundle, scans, done, labels, tmp_path
     assert "a_seg.seg.nrrd: not as rep3d wrote it, and so not replaced" in str(root_cause(failed.value))
 
 
+def test_scans_of_one_name_do_not_replace_each_other(bundle, scans, tmp_path, monkeypatch):
+    """Not of another folder either; a link, or the same folder by another path, is the same scan."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.nii.gz").write_bytes((scans / "a.nii.gz").read_bytes())
+    monkeypatch.chdir(tmp_path / "one")
+    folder = predict(bundle, "a.nii.gz", tmp_path)
+    first = times(folder)
+    with pytest.raises(RuntimeError) as refused:
+        predict(bundle, tmp_path / "two", tmp_path)
+    told = f"{folder / 'a_seg.nii.gz'} is of {tmp_path / 'one/a.nii.gz'}, and would be replaced by that of "
+    assert str(root_cause(refused.value)) == f"{told}{tmp_path / 'two/a.nii.gz'}: give another output_dir"
+    assert times(folder) == first
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    predict(bundle, tmp_path / "link", tmp_path)
+    assert list(table(folder)) == ["a"]
+
+
+def test_another_format_takes_the_place_of_the_first(bundle, scans, tmp_path):
+    """One label map of a scan, and nothing beside it that tells of another one."""
+    folder = predict(bundle, scans / "a.nii.gz", tmp_path, preview=True)
+    predict(bundle, scans / "a.nii.gz", tmp_path, output_format="seg.nrrd")
+    assert [path.name for path in folder.glob("a_seg*")] == ["a_seg.seg.nrrd"]
+    predict(bundle, scans / "a.nii.gz", tmp_path, output_format="nii")
+    assert sorted(path.name for path in folder.glob("a_seg*")) == ["a_seg.json", "a_seg.nii"]
+    nib.save(nib.Nifti1Image(np.ones(SHAPE, np.uint8), np.eye(4)), folder / "a_seg.nii")
+    with pytest.raises(RuntimeError) as refused:
+        predict(bundle, scans / "a.nii.gz", tmp_path)
+    assert "a_seg.nii: not as rep3d wrote it, and so not replaced" in str(root_cause(refused.value))
+    assert not (folder / "a_seg.nii.gz").exists()
+
+
+@pytest.mark.parametrize("content", ["{", '{"cases": []}', '{"cases": {"a": {"image": 1}}}'])
+def test_a_damaged_record_is_named(content, bundle, scans, tmp_path):
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval/predictions.json").write_text(content)
+    with pytest.raises(RuntimeError) as refused:
+        predict(bundle, scans / "a.nii.gz", tmp_path)
+    assert "eval/predictions.json: no " in str(root_cause(refused.value))
+
+
 @pytest.mark.slow
 def test_a_second_run_does_what_is_missing(bundle, scans, tmp_path, caplog):
     one = tmp_path / "scans"

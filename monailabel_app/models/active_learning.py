@@ -20,7 +20,7 @@ from monailabel_app.errors import RequestError
 from monailabel_app.models.each_image import for_each_image
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.uncertainty import VERSIONS, ImageScores, disagreement, score_image
-from monailabel_app.models.versions import version_files
+from monailabel_app.models.versions import comparable_files, version_files
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.volumes import read_grid
 from monailabel_app.tasks import Task
@@ -218,7 +218,7 @@ def compute_scores(task: Task, datastore: StudiesFolder, model: BundleInference)
     """Compute and keep the scores that are missing; see `for_each_image`."""
     known = known_scores(datastore, model)
     missing = [image for image in datastore.list_images() if image not in known]
-    versions = version_files(model.bundle)[-VERSIONS:]
+    versions = comparable_files(model.bundle)[-VERSIONS:]
 
     def score(image: str) -> None:
         datastore.image(image)  # fetches what a PACS has

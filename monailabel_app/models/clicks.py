@@ -101,7 +101,7 @@ class _Config:
     def __init__(self, bundle: Bundle) -> None:
         parser = ConfigParser()
         parser.read_config(str(bundle.config("inference")))
-        parser.update({contract.BUNDLE_ROOT: str(bundle.root), contract.DEVICE: name_to_device("")})
+        parser.update({**bundle.settings, contract.BUNDLE_ROOT: str(bundle.root), contract.DEVICE: name_to_device("")})
         self._get = parser.get_parsed_content
         self.device = torch.device(self._get(contract.DEVICE))
         self.inferer = self._get(contract.INFERER)

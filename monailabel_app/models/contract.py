@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from monai.bundle import ConfigParser
 
 from monailabel_app.bundles import Bundle
+from monailabel_app.errors import RequestError
+from rep3d.files import read_json
+from rep3d.shipped import OF_THE_DATA
 
 BUNDLE_ROOT = "bundle_root"
 DEVICE = "device"
@@ -85,3 +88,20 @@ def check_contract(bundle: Bundle, ids_by_configs: Mapping[tuple[str, ...], tupl
         if missing:
             files = " and ".join(f"{name}.json" for name in names)
             raise ValueError(f"bundle {bundle.name!r}: {files} lacks {', '.join(missing)}, which the app needs")
+
+
+def other_data(bundle: Bundle) -> list[str]:
+    """What the weights that serve know otherwise than their bundle: labels or channels."""
+    settings, config = bundle.settings, read_json(bundle.config("inference"))
+    return [name for name in OF_THE_DATA if name in settings and name in config and settings[name] != config[name]]
+
+
+def check_trained(bundle: Bundle) -> None:
+    """Refuse weights that know other labels or channels than their bundle, whose names all else here goes by.
+
+    Raises:
+        RequestError: 409, names what differs.
+    """
+    if others := other_data(bundle):
+        told = f"the weights of model {bundle.name!r} were trained with other {', '.join(others)}"
+        raise RequestError(409, f"{told}: train it anew, with params['pretrained'] false")

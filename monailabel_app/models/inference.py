@@ -31,6 +31,7 @@ from rep3d.console.errors import root_cause
 from rep3d.io.geometry import Geometry
 from rep3d.io.volumes import write_label_map
 from rep3d.networks.input_sizes import divisor_of
+from rep3d.shipped import settings_beside
 
 Network = Callable[[torch.Tensor], torch.Tensor]
 Data = dict[str, Any]
@@ -146,7 +147,8 @@ class BundleInference(InferTask):
             RequestError: it cannot be read or prepared.
         """
         prepare = lambda: _prepare(image, self.configure().preprocessing())  # noqa: E731
-        return self._images.get(image, self.bundle.config("inference"), prepare, priority)
+        configs = [self.bundle.config("inference"), settings_beside(self.bundle.weights)]
+        return self._images.get(image, configs, prepare, priority)
 
     def _segment(self, image: Path, device: str, preset: Mapping[str, Any], priority: Priority) -> Segmentation:
         start = time.perf_counter()

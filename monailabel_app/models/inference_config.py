@@ -1,4 +1,4 @@
-"""A bundle's `inference.json`, as the app uses it."""
+"""A bundle's `inference.json`, as the app uses it: with what the training of the weights that serve was told."""
 
 from __future__ import annotations
 
@@ -23,12 +23,17 @@ class InferenceConfig:
         bundle: whose config it is.
         device: one of MONAI Label's names, or empty for the first of them.
         changes: values by id, see `contract`.
+
+    Raises:
+        RequestError: 409, the weights know other labels or channels than the bundle.
     """
 
     def __init__(self, bundle: Bundle, device: str = "", changes: Mapping[str, Any] | None = None) -> None:
         parser = ConfigParser()
         parser.read_config(str(bundle.config("inference")))
+        contract.check_trained(bundle)
         settings = {
+            **bundle.settings,
             contract.BUNDLE_ROOT: str(bundle.root),
             contract.DEVICE: name_to_device(device),
             contract.MAX_GRID_BYTES: MAX_GRID_BYTES,

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from monailabel_app.bundles import Bundle
+from rep3d.shipped import settings_beside
 from rep3d.training.checkpoints import load_deployed
 
 
@@ -36,9 +37,10 @@ class Networks:
         self._known: dict[torch.device, tuple[str, nn.Module]] = {}  # with the stamp of their weights
 
     def stamp(self) -> str:
-        """Another text for other weights."""
-        stat = self._bundle.weights.stat()
-        return f"{stat.st_mtime_ns}-{stat.st_size}"
+        """Another text for other weights, or for others that lie beside them."""
+        weights = self._bundle.weights
+        stats = [path.stat() for path in (weights, settings_beside(weights)) if path == weights or path.is_file()]
+        return "-".join(f"{stat.st_mtime_ns}-{stat.st_size}" for stat in stats)
 
     def on(self, config: NetworkConfig) -> nn.Module:
         """The network on the config's device."""

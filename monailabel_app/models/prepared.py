@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,19 +47,21 @@ class PreparedImages:
         self._kept: dict[_Files, _Kept] = {}  # the one that was used last comes last
         self._sweeper: threading.Timer | None = None
 
-    def get(self, image: Path, config: Path, prepare: Callable[[], PreparedImage], priority: Priority) -> PreparedImage:
+    def get(
+        self, image: Path, configs: Sequence[Path], prepare: Callable[[], PreparedImage], priority: Priority
+    ) -> PreparedImage:
         """The image as it is kept, or as `prepare` makes it.
 
         Args:
             image: the file.
-            config: of the preprocessing.
-            prepare: reads both.
+            configs: of the preprocessing; those that are there.
+            prepare: reads all.
 
         Raises:
             RequestError: 404, the image is gone; or as `prepare`.
         """
         try:
-            files = (_FileState.of(image), _FileState.of(config))
+            files = (_FileState.of(image), *(_FileState.of(config) for config in configs if config.is_file()))
         except OSError as error:
             raise RequestError(404, "the image is gone") from error
         found = self._find(files)
@@ -143,7 +145,7 @@ class _FileState:
             return False
 
 
-_Files = tuple[_FileState, _FileState]  # an image and its preprocessing's config
+_Files = tuple[_FileState, ...]  # an image and its preprocessing's configs
 
 
 @dataclass(frozen=True)

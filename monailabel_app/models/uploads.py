@@ -11,7 +11,7 @@ from torch import nn
 
 from monailabel_app.errors import RequestError
 from monailabel_app.models.inference import BundleInference
-from monailabel_app.models.versions import add_version, keep_serving, serve_version
+from monailabel_app.models.versions import SETTINGS, add_version, keep_serving, serve_version
 from rep3d.networks.weights import NonFiniteWeights, non_finite
 from rep3d.training.checkpoints import read_weights
 
@@ -36,7 +36,10 @@ def serve_upload(model: BundleInference, file: Path, user: str) -> dict[str, Any
     checked = file.with_name("checked.pt")
     torch.save(network.state_dict(), checked)
     keep_serving(model.bundle)
-    number = add_version(model.bundle, checked, {"user": user, "note": "uploaded"})
+    told = model.bundle.settings  # they fit the network that serves
+    number = add_version(
+        model.bundle, checked, {"user": user, "note": "uploaded", **({SETTINGS: told} if told else {})}
+    )
     return serve_version(model.bundle, number)
 
 

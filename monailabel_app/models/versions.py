@@ -30,7 +30,7 @@ from rep3d.shipped import settings_beside, write_settings
 logger = logging.getLogger(__name__)
 
 FOLDER = "models/versions"
-SETTINGS = "settings"  # of a version's info, see `rep3d.shipped.write_settings`
+SETTINGS = "settings"  # of a version's info: what its training was told, see `rep3d.shipped.settings_beside`
 FORMAT = 2  # the number rises with what older code would misread: 1 kept what serves in models/model.pt
 
 
@@ -54,8 +54,15 @@ def version_files(bundle: Bundle) -> list[Path]:
     return [version.file for version in _history(bundle).versions()]
 
 
+def comparable_files(bundle: Bundle) -> list[Path]:
+    """The weights of the versions that segment as those that serve do, with equal settings; the oldest first."""
+    own, serving = read_json(bundle.config("inference")), bundle.settings
+    versions = _history(bundle).versions()
+    return [one.file for one in versions if {**own, **one.info.get(SETTINGS, {})} == {**own, **serving}]
+
+
 def add_version(bundle: Bundle, weights: Path, info: Mapping[str, Any]) -> int:
-    """Keep a copy of weights as the next version, without serving them; its number.
+    """Keep a copy of weights as the next version, with what lies beside them, without serving them; its number.
 
     Weights that are a version already stay that one.
 
@@ -64,6 +71,8 @@ def add_version(bundle: Bundle, weights: Path, info: Mapping[str, Any]) -> int:
     """
     with _changing(bundle):
         history = _history(bundle)
+        told = read_json(settings_beside(weights))
+        info = {**info, SETTINGS: told} if told else info
         known = history.holding(weights)
         return (known or history.add(weights, lambda copy: {"time": _now(), "sha256": digest(copy), **info})).number
 
@@ -91,9 +100,7 @@ def keep_shipped(bundle: Bundle) -> None:
 def keep_serving(bundle: Bundle) -> None:
     """Make a version of the weights that serve, where they are not one yet."""
     if bundle.weights.is_file():
-        told = read_json(settings_beside(bundle.weights))
-        note = {"user": None, "note": "was there before the app kept versions"}
-        add_version(bundle, bundle.weights, {**note, SETTINGS: told} if told else note)
+        add_version(bundle, bundle.weights, {"user": None, "note": "was there before the app kept versions"})
 
 
 def serve_version(bundle: Bundle, number: int) -> dict[str, Any]:
@@ -109,7 +116,8 @@ def serve_version(bundle: Bundle, number: int) -> dict[str, Any]:
         keep_serving(bundle)
         bundle.own_weights.parent.mkdir(exist_ok=True)
         copy_whole(version.file, bundle.own_weights)
-        write_settings(version.info.get(SETTINGS, {}), bundle.own_weights)
+        beside = read_json(settings_beside(version.file))  # of a version of earlier code, by `rep3d new`
+        write_settings({**beside, **version.info.get(SETTINGS, {})}, bundle.own_weights)
     return {**version.info, "serving": True}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from fire.decorators import SetParseFn
 from rep3d import installed
 from rep3d.console.nearest import nearest
 from rep3d.console.tables import markdown_table
+from rep3d.files import read_json
 from rep3d.shipped import INCLUDED, METADATA, NOTICE, SHIPPED, find_weights
 
 FOLDER = "bundles"
@@ -96,9 +96,9 @@ def _included(bundle: Path) -> list[Path]:
 
 def _table(bundle_dir: Path) -> str:
     """The bundles of a folder, then those that come with the package, in Markdown."""
-    rows = {name: [_metadata(bundle_dir / name)["task"], _weights(bundle_dir / name)] for name in _names(bundle_dir)}
+    rows = {name: [_task(bundle_dir / name), _weights(bundle_dir / name)] for name in _names(bundle_dir)}
     for name in _names(_shipped()):
-        rows.setdefault(name, [_metadata(_shipped() / name)["task"], "comes with the package"])
+        rows.setdefault(name, [_task(_shipped() / name), "comes with the package"])
     return markdown_table(["bundle", "task", f"in {bundle_dir}"], [[name, *row] for name, row in rows.items()])
 
 
@@ -115,5 +115,9 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.parents[1].name for path in folder.glob(f"[!.]*/{METADATA}"))
 
 
+def _task(bundle: Path) -> str:
+    return str(_metadata(bundle).get("task", ""))  # which bundles of other people may lack
+
+
 def _metadata(bundle: Path) -> dict:
-    return json.loads((bundle / METADATA).read_text(encoding="utf-8"))
+    return read_json(bundle / METADATA)

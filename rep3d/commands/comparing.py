@@ -26,14 +26,14 @@ def compare(*folders: str, output_dir: str = "runs/comparison", score: str = "di
 
     if len(folders) < 2:
         raise SystemExit(f"give two or more folders of evaluations, got {len(folders)}")
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise SystemExit(f"a folder is given twice: {' '.join(folders)}")
     if score not in COLUMNS:
         raise SystemExit(f"score is {score!r}, expected one of {', '.join(COLUMNS)}")
     evaluations = {str(folder): read_scores(folder) for folder in folders}
-    if len(evaluations) < len(folders):
-        raise SystemExit(f"a folder is given twice: {' '.join(map(str, folders))}")
+    text = comparison_table(evaluations, score)
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    text = comparison_table(evaluations, score)
     write_text(output / "comparison.md", text)
     box_plot(evaluations, output / "comparison.png", score)
     print(text)

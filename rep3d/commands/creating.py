@@ -34,7 +34,8 @@ def new(
 
     The folder may be laid out as the Medical Segmentation Decathlon or nnU-Net do it, as a folder of images beside one
     of labels, or with a folder for each patient, as in BIDS. Nothing is written there. Change the bundle in NAME.json,
-    in its folder, and run the same command again: what you changed stays.
+    in its folder, and run the same command again: what you changed stays, and so do the options that you gave before.
+    An option with '' behind it is forgotten. Weights that are there segment as they were trained.
 
     Args:
         name: of the bundle.
@@ -48,33 +49,43 @@ def new(
         train: it right away.
     """
     trains = switch("train", train)
-    if modality is not None and modality not in MODALITIES:
-        raise ValueError(f"modality is {modality!r}, expected one of {', '.join(MODALITIES)}")
-    if hours is not None and gpu_memory is not None:
+    if hours and gpu_memory:
         raise ValueError("hours are measured on this computer, and gpu_memory is of another: expected one of them")
     # Here, not above: they take seconds, and a help needs none of them.
     from rep3d.datasets.machine import this_machine
-    from rep3d.datasets.own_bundle import new_bundle, report
+    from rep3d.datasets.own_bundle import new_bundle, read_options, report, write_options
 
+    folder = Path(bundle_dir) / name
+    given = {"labels": labels, "modality": modality, "channel": channel, "gpu_memory": gpu_memory, "hours": hours}
+    given = {option: value for option, value in given.items() if value is not None}
+    before = {option: value for option, value in read_options(folder).items() if option not in given}
+    if hours or gpu_memory:
+        before = {option: value for option, value in before.items() if option not in ("hours", "gpu_memory")}
+    told = {option: value for option, value in (before | given).items() if value}
+    if told.get("modality", MODALITIES[0]) not in MODALITIES:
+        raise ValueError(f"modality is {modality!r}, expected one of {', '.join(MODALITIES)}")
     make = partial(
         new_bundle,
         name,
         Path(source),
         Path(bundle_dir),
         root=installed.root(),
-        machine=this_machine(None if gpu_memory is None else _positive("gpu_memory", gpu_memory)),
-        modality=modality,
-        channels=() if channel is None else channel.split(","),
-        label_names=None if labels is None else [label.strip() for label in labels.split(",")],
+        machine=this_machine(_positive("gpu_memory", told["gpu_memory"]) if "gpu_memory" in told else None),
+        modality=told.get("modality"),
+        channels=told["channel"].split(",") if "channel" in told else (),
+        label_names=[label.strip() for label in told["labels"].split(",")] if "labels" in told else None,
     )
-    limit = None if hours is None else 3600 * _positive("hours", hours)
+    limit = 3600 * _positive("hours", told["hours"]) if "hours" in told else None
     made = make()
     if limit is not None:
         from rep3d.study.schedule import time_training
 
         print("timing some steps ...", flush=True)
         made = make(schedule=time_training(made.folder).schedule(limit))
+    write_options(folder, told)
     print(report(made))
+    if before:
+        print(f"\nas before: {shlex.join(word for option, value in before.items() for word in (f'--{option}', value))}")
     place = [] if bundle_dir == FOLDER else ["--bundle_dir", bundle_dir]
     command = shlex.join(["rep3d", "train", name, *place])
     print(f"\nTrain it with\n  {command}\nor\n  {line_of(training_of(made.folder))}")

@@ -18,9 +18,10 @@ from rep3d.commands.bundle_folders import FOLDER, find_bundle
 from rep3d.console.commands import switch
 from rep3d.console.status import read_status
 from rep3d.files import read_json
-from rep3d.shipped import TRAINED, find_weights, settings_beside
+from rep3d.shipped import OF_THE_DATA, TRAINED, check_settings, find_weights, settings_beside
 
 ALL = "all"
+SEPARATOR = "::"  # MONAI's, of the parts of an id; or #
 
 
 @SetParseFn(str)
@@ -73,6 +74,9 @@ def evaluate(
     chooses = switch("choose_refinement", choose_refinement)
     folder = find_bundle(bundle, bundle_dir)
     files = ["train.json", "evaluate.json"]
+    own_data = folder / "data"
+    if Path(options.get("dataset_dir", own_data)).resolve() == own_data.resolve():
+        _check_own_data(folder, config_file, options)
     if chooses:
         choosing = "choose_refinement.json"
         if not (folder / "configs" / choosing).is_file():
@@ -151,13 +155,52 @@ def run_line(arguments: Sequence[str]) -> None:
 def _with_weights(
     run_id: str, bundle: Path, files: Sequence[str], overlays: str | None, options: Mapping[str, str]
 ) -> list[str]:
-    """The arguments of `python -m monai.bundle` for a run of trained weights, with what their training was told."""
-    weights = _paths("checkpoint", options["checkpoint"]) if "checkpoint" in options else [_weights_of(bundle, options)]
+    """The arguments of `python -m monai.bundle` for a run of trained weights, with what their training was told.
+
+    Raises:
+        FileNotFoundError: there are no such weights.
+        ValueError: they are of different settings.
+    """
+    weights = _chosen_weights(bundle, overlays, options)
+    for path in weights:
+        if not path.is_file() and not str(path).startswith("$"):
+            raise FileNotFoundError(f"no weights at {str(path)!r}: train first, or give a checkpoint")
     told = {path: read_json(path) for path in map(settings_beside, weights)}
     first, *others = told.values()
     if any(other != first for other in others):
         raise ValueError(f"{' and '.join(map(str, told))} differ: expected checkpoints of equal settings")
     return _command(run_id, bundle, files, overlays, options, [str(path) for path in told if first][:1])
+
+
+def _chosen_weights(bundle: Path, overlays: str | None, options: Mapping[str, str]) -> list[Path]:
+    """The checkpoints that a run takes by what is typed and by its overlays."""
+    laid = {name: str(value) for path in _json_files(_overlays(overlays)) for name, value in read_json(path).items()}
+    places = {name: laid[name] for name in ("checkpoint", "ckpt_dir", "fold") if name in laid} | dict(options)
+    if "checkpoint" in places:
+        return [Path(path) for path in _paths("checkpoint", places["checkpoint"])]
+    return [_weights_of(bundle, places)]
+
+
+def _check_own_data(bundle: Path, overlays: str | None, options: Mapping[str, str]) -> None:
+    """Refuse weights that know other labels, or images, than the bundle's own data set, which `rep3d new` made anew."""
+    own = _config(bundle, overlays, options)
+    for weights in _chosen_weights(bundle, overlays, options):
+        check_settings(weights, {name: own[name] for name in OF_THE_DATA if name in own}, "evaluate")
+
+
+def _config(bundle: Path, overlays: str | None, options: Mapping[str, str]) -> dict[str, object]:
+    """The entries of the config that trains, without those that are typed, as a whole or in part."""
+    config: dict[str, object] = {}
+    for path in _json_files([str(bundle / "configs/train.json"), *_overlays(overlays)]):
+        config |= read_json(path)
+    places = [name.replace(SEPARATOR, "#").partition("#") for name in (*config, *options)]
+    changed = {*options, *(whole for whole, part, _ in places if part)}
+    return {name: value for name, value in config.items() if name not in changed}
+
+
+def _json_files(paths: Sequence[str]) -> list[str]:
+    """Those that are JSON; overlays may be YAML."""
+    return [path for path in paths if path.endswith(".json")]
 
 
 def _of_fold(options: Mapping[str, str], fold: int) -> dict[str, str]:
@@ -169,18 +212,23 @@ def _of_fold(options: Mapping[str, str], fold: int) -> dict[str, str]:
 
 
 def _is_trained(bundle: Path, overlays: str | None, options: Mapping[str, str]) -> bool:
-    """Whether a training has come to its end, and of as many epochs as it is told now."""
+    """Whether a training has come to its end, and of as many epochs as it is told now.
+
+    Raises:
+        ValueError: it was told other settings than now.
+    """
     weights = _weights_of(bundle, options)
     status = read_status(weights.with_name("training.status.json"))
-    config: dict[str, object] = {}
-    for path in (str(bundle / "configs/train.json"), *_overlays(overlays)):
-        config |= read_json(path)
-    return (
+    config = _config(bundle, overlays, options)
+    is_trained = (
         weights.is_file()
         and status is not None
         and status.state == "finished"
         and status.epochs == DefaultParseValue(str(options.get("epochs", config.get("epochs"))))
     )
+    if is_trained:
+        check_settings(weights, config, f"fold {options['fold']}")
+    return is_trained
 
 
 def _weights_of(bundle: Path, options: Mapping[str, str]) -> Path:
@@ -199,8 +247,14 @@ def _command(
     options: Mapping[str, str],
     settings: Sequence[str] = (),
 ) -> list[str]:
-    """The arguments of `python -m monai.bundle`; `settings` are files between the bundle's own and the overlays."""
+    """The arguments of `python -m monai.bundle`; `settings` are files between the bundle's own and the overlays.
+
+    Raises:
+        ValueError: one of the files is damaged.
+    """
     paths = [*(str(bundle / "configs" / name) for name in files), *settings, *_overlays(overlays)]
+    for path in _json_files(paths):
+        read_json(path)
     words = ["run", run_id, "--config_file", paths[0] if len(paths) == 1 else str(paths), "--bundle_root", str(bundle)]
     return words + [word for name, value in options.items() for word in (f"--{name}", value)]
 

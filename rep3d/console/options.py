@@ -195,8 +195,17 @@ def _check_defined(config: dict) -> None:
 
 
 def _check_kind(name: str, value: Any, known: Any) -> None:
-    """Whether a value is of the kind of the bundle's own; expressions and null are left to whoever uses them."""
+    """Whether a value is of the kind of the bundle's own; expressions and null are left to whoever uses them.
+
+    So are lists with something for each channel, such as windows of intensities.
+    """
     if value is None or isinstance(value, str) and value[:1] in ("$", "@", "%") or name in OPEN:
+        return
+    if (
+        isinstance(known, list)
+        and isinstance(value, list)
+        and any(one is None or isinstance(one, list) for one in value)
+    ):
         return
     if isinstance(known, bool):
         fits, expected = isinstance(value, bool), "true or false"

@@ -48,7 +48,12 @@ def only_file(item: Mapping[str, Any]) -> str:
 def case_name(path: str | os.PathLike) -> str:
     """The file's name without suffix."""
     name = Path(path).name
-    return name.removesuffix(next((suffix for suffix in SUFFIXES if name.endswith(suffix)), ""))
+    return name[: len(name) - len(next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), ""))]
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether a file is NIfTI by its name, in whatever case that is written."""
+    return path.name.lower().endswith(SUFFIXES)
 
 
 def item_name(item: Mapping[str, Any]) -> str:

@@ -15,7 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rep3d.data.cases import SUFFIXES, Item, case_name, first_file, image_files, name_cases
+from rep3d.data.cases import SUFFIXES, Item, case_name, first_file, image_files, is_nifti, name_cases
+from rep3d.data.memory import file_key
 from rep3d.io.nifti import is_label_map_of_ours
 
 FILE = "dataset.json"
@@ -28,6 +29,7 @@ DICOM = (
 SEGMENT = "images without labels are segmented with --config_file configs/inference.json"
 LOOKED_AT = 100  # files of a folder, to find DICOM among them
 FORMS = '"path" or {"image": path, "label": path}'
+COPY_OF = "copy_of"  # of an entry: the key, see `rep3d.data.memory.file_key`, of the file that its label was made of
 NUMBER = re.compile(r"(.+)_(\d{4})")  # nnU-Net's, of a channel, behind the name of a case
 
 Entry = Item  # with a number "fold" where it has one
@@ -102,7 +104,7 @@ def list_scans(folder: Path) -> list[Path]:
     """The NIfTI files of a folder by name; none where there is no such folder."""
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if is_nifti(path) and not path.name.startswith("."))
 
 
 def what_else(folder: Path) -> str:
@@ -144,7 +146,16 @@ def _entry(entry: object, folder: Path, where: str) -> Entry:
             if not isinstance(entry[key], kind) or entry[key] == "":
                 raise ValueError(f'{where}: "{key}" is {entry[key]!r}, expected {expected}')
             found[key] = entry[key]
+    if COPY_OF in entry:
+        _check_copy(entry[COPY_OF], where)
     return found
+
+
+def _check_copy(key: object, where: str) -> None:
+    """Refuse a label map that was made of a file that has changed since; one that is gone says nothing."""
+    path, *_ = str(key).rsplit("|", 2)
+    if Path(path).is_file() and file_key(path) != key:
+        raise ValueError(f"{where}: the label was made of {path}, which has changed since: run `rep3d new` again")
 
 
 def _nnunet_lists(folder: Path, dataset: Mapping[str, Any]) -> dict[str, list[Entry]]:
@@ -171,7 +182,7 @@ def group_channels(scans: Sequence[Path], channel_names: Sequence[str]) -> list[
         fitting = [(known, ending) for known in endings for ending in known if name.endswith(ending)]
         item: Item = {"image": str(scan)}
         if fitting:
-            (known, ending), *_ = fitting
+            known, ending = max(fitting, key=lambda one: len(one[1]))  # a channel "w" ends the name of a channel "T1_w"
             case, suffix = name.removesuffix(ending), scan.name.removeprefix(name)
             item = {"image": one_or_all([str(scan.with_name(f"{case}{one}{suffix}")) for one in known]), "case": case}
         found[first_file(item)] = item

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rep3d.data.cases import ONE_CHANNEL, SUFFIXES, Item, first_file, image_files, item_name, name_cases
+from rep3d.data.cases import ONE_CHANNEL, Item, first_file, image_files, is_nifti, item_name, name_cases
 from rep3d.data.layouts import (
     DICOM,
     PARTS,
@@ -127,7 +127,7 @@ def load_inference_list(source: str | os.PathLike, channel_names: Sequence[str] 
     """
     path = Path(source)
     if path.is_file():
-        if not path.name.endswith(SUFFIXES):
+        if not is_nifti(path):
             raise ValueError(
                 f"dataset_dir {str(path)!r} is no NIfTI file: expected a name that ends with .nii.gz or .nii"
                 + (f"; {DICOM}" if is_dicom(path) else "")

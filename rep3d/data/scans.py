@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rep3d.data.cases import ONE_CHANNEL, SUFFIXES, Item, case_names, first_file
+from rep3d.data.cases import ONE_CHANNEL, Item, case_names, first_file, is_nifti
 from rep3d.data.layouts import FILE
 from rep3d.data.layouts import list_scans as list_nifti
 from rep3d.data.lists import list_images, load_inference_list
@@ -44,7 +44,7 @@ def list_scans(source: str | os.PathLike, channel_names: Sequence[str] = ONE_CHA
     path = Path(source)
     if path.is_dir() and not (path / FILE).is_file() and not (path / "imagesTr").is_dir():
         items = _scans_of(path, channel_names)
-    elif path.is_file() and not path.name.endswith(SUFFIXES):
+    elif path.is_file() and not is_nifti(path):
         items = [_item(path)]
     else:
         items = load_inference_list(path, channel_names)

@@ -9,10 +9,13 @@ No scan is copied. Label maps are, where their ids have holes: a network's class
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +25,8 @@ import numpy as np
 from rep3d.console.errors import describe
 from rep3d.data import splits
 from rep3d.data.checks import check_pair
-from rep3d.data.layouts import FILE, one_or_all
+from rep3d.data.layouts import COPY_OF, FILE, one_or_all
+from rep3d.data.memory import file_key
 from rep3d.data.regions import IGNORE, check_judging
 from rep3d.datasets.bundle_readme import OWN
 from rep3d.datasets.downloads import Scan
@@ -35,9 +39,13 @@ from rep3d.datasets.sources import IDS, NO_LABELS, Source, ToldLabels, choose_ch
 from rep3d.files import read_json, whole_file, write_json, write_text
 from rep3d.io.geometry import Geometry, VolumeError
 from rep3d.io.nifti import label_image, read_volume
+from rep3d.locks import FolderLocks
+from rep3d.shipped import TRAINED
+from rep3d.training.settings import keep_settings, other_settings
 
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
-DECIDED = "decided.json"  # in data: what was written last, to tell what a person has changed since
+DECIDED = "decided.json"  # in data: what was written last, to tell what a person has changed since; options of `new`
+LABELS, STAGED = "labels", ".labels"  # in data: label maps with other ids than those of the source; before they count
 SHOWN = 5  # problems, in a message
 
 
@@ -125,16 +133,17 @@ def new_bundle(
     Raises:
         FileNotFoundError: there is no such source.
         FileExistsError: there is something else of that name.
-        ValueError: the name, the layout, or most cases cannot be used; or as `plan_bundle`.
+        ValueError: the name, the layout, or most cases cannot be used; it trains just now; or as `plan_bundle`.
     """
     folder = bundle_dir / name
     _check_name(name, folder, source, root)
+    shutil.rmtree(folder / "data" / STAGED, ignore_errors=True)
     found = read_source(source)
     scans, problems = choose_channels(found, channels)
     told = _with_names(found.labels, label_names) if label_names else found.labels
     memory = folder / "data" / CHECKED
     memory.parent.mkdir(parents=True, exist_ok=True)
-    scans, of_ids = _in_common_ids(scans, found, folder / "data/labels")
+    scans, of_ids = _in_common_ids(scans, found, folder / "data" / STAGED)
     problems |= of_ids
     facts, of_files = check_pairs(scans, _count_ids(told), memory, None, told and told.ignored)
     problems |= of_files
@@ -170,12 +179,20 @@ def new_bundle(
         schedule=schedule,
     )
     notes += [*found.notes, *_unlabelled(found)]
-    if _write_data(folder / "data", name, [scan for scan in scans if scan.case in good], labels, plan, patient_of):
-        notes.append(f"data/{splits.FILE} is yours, and stays")
-    kept = _write_dataset_file(folder, name, _dataset_file(name, source, channel_names, labels, plan, len(facts)))
-    for path, text in render_file(root, folder / f"{name}.json").items():
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        write_text(folder / path, text)
+    with _while_nothing_trains(folder):
+        weights = keep_settings(folder)
+        kept = _write_dataset_file(
+            folder, name, _dataset_file(name, source, channel_names, labels, plan, len(facts)), labels.ids
+        )
+        files = render_file(root, folder / f"{name}.json")  # before the data change: it may refuse what a person wrote
+        good_scans = [scan for scan in scans if scan.case in good]
+        label_of = {case.name: case.label for case in found.cases if case.label is not None}
+        if _write_data(folder / "data", name, good_scans, label_of, labels, plan, patient_of):
+            notes.append(f"data/{splits.FILE} is yours, and stays")
+        for path, text in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            write_text(folder / path, text)
+        notes += _of_earlier_trainings(folder, weights)
     write_fingerprint(facts, labels.names, folder / "data")
     made = NewBundle(folder, found.layout, len(facts), channel_names, labels, plan, notes, problems, kept)
     write_text(folder / "data/report.md", f"{report(made)}\n\n{summary(facts, labels.names)}")
@@ -203,14 +220,38 @@ def report(made: NewBundle) -> str:
     return "\n\n".join(parts)
 
 
+@contextmanager
+def _while_nothing_trains(folder: Path) -> Iterator[None]:
+    """Keep trainings in a bundle's folder from starting meanwhile: they read the data all along.
+
+    Raises:
+        ValueError: there is one.
+    """
+    trained = (folder / TRAINED).parent
+    try:
+        locks = FolderLocks([path for path in (trained, *trained.glob("fold*")) if path.is_dir()], "training")
+    except ValueError as error:
+        raise ValueError(f"{folder.name} is not made anew while it trains: {error}") from None
+    try:
+        yield
+    finally:
+        locks.release()
+
+
 def _check_name(name: str, folder: Path, source: Path, root: Path) -> None:
     if not NAME.fullmatch(name):
         raise ValueError(f"name is {name!r}, expected letters, digits, _, . and -")
     if (root / "configs/datasets" / f"{name}.json").is_file():
         raise ValueError(f"name is {name!r}, which is a bundle that comes with the package: choose another")
+    if source.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ValueError(
+            f"bundle_dir is {str(folder.parent)!r}, which lies in the source {str(source)!r}, where nothing is to be "
+            "written: give another --bundle_dir"
+        )
     own = folder / f"{name}.json"
     if own.is_file():
-        before = read_fragment(own).get("data", {}).get("source")
+        data = read_json(own).get("data")
+        before = data.get("source") if isinstance(data, Mapping) else None
         if before != os.path.abspath(source):
             raise FileExistsError(f"{folder} is of the source {before!r}, got {str(source)!r}: choose another name")
     elif folder.exists() and {path.name for path in folder.iterdir()} - {"data"}:
@@ -306,6 +347,16 @@ def _told(source: Source, channel_names: Sequence[str]) -> Sequence[str]:
     return channel_names if named or (source.told and len(channel_names) > 1) else source.told
 
 
+def _of_earlier_trainings(folder: Path, weights: Sequence[Path]) -> list[str]:
+    """Which weights were trained otherwise than the bundle is now, and segment so as before."""
+    return [
+        f"{path.relative_to(folder)} was trained with other {', '.join(others)}, and goes on to segment with those; "
+        "train anew for what stands here"
+        for path in weights
+        if path.name == "model.pt" and (others := other_settings(path, folder))
+    ]
+
+
 def _unlabelled(source: Source) -> list[str]:
     bare = [case.name for case in source.cases if case.label is None]
     return [f"{len(bare)} image(s) have no label and train nothing, such as {bare[0]}"] if bare else []
@@ -321,7 +372,13 @@ def _some(problems: Mapping[str, Sequence[str]]) -> str:
 
 
 def _write_data(
-    folder: Path, name: str, scans: Sequence[Scan], labels: Labels, plan: Plan, patient_of: Mapping[str, str]
+    folder: Path,
+    name: str,
+    scans: Sequence[Scan],
+    label_of: Mapping[str, Path],
+    labels: Labels,
+    plan: Plan,
+    patient_of: Mapping[str, str],
 ) -> bool:
     """Write dataset.json and splits.json; whether the latter is a person's, and stays.
 
@@ -335,21 +392,33 @@ def _write_data(
         splits.read_splits(path, cases)
     training = []
     for scan in scans:
-        label = scan.label
+        label, source = scan.label, label_of[scan.case]
         if labels.have_holes:
             voxels, geometry = read_volume(str(label))
-            label = _renumbered(voxels, geometry, labels.new_ids, folder / "labels", scan.case)
+            label = _renumbered(voxels, geometry, labels.new_ids, folder / LABELS, scan.case)
+        elif label != source:
+            (folder / LABELS).mkdir(exist_ok=True)
+            label = Path(str(label)).replace(folder / LABELS / f"{scan.case}.nii.gz")
         image = one_or_all(list(map(os.path.abspath, scan.images)))
         entry = {"image": image, "label": os.path.abspath(str(label)), "case": scan.case}
-        training.append(entry)
+        training.append(entry if label == source else {**entry, COPY_OF: file_key(source)})
     names = {str(i): text for i, text in enumerate([*labels.names, *([] if labels.ignored is None else [IGNORE])])}
     write_json(folder / FILE, {"name": name, "labels": names, "training": training})
+    _remove_copies(folder, {entry["label"] for entry in training})
     if not is_own:
         one = [{"train": cases, "val": []}]
         folds = splits.make_folds(cases, plan.folds, patients=patient_of) if plan.folds > 1 else one
         write_json(path, folds)
         write_json(folder / DECIDED, {**memory, "splits": folds})
     return is_own
+
+
+def _remove_copies(folder: Path, used: Collection[object]) -> None:
+    """Of label maps that a data set had before."""
+    shutil.rmtree(folder / STAGED, ignore_errors=True)
+    for path in (folder / LABELS).glob("*.nii.gz"):
+        if os.path.abspath(path) not in used:
+            path.unlink()
 
 
 def _in_common_ids(scans: Sequence[Scan], source: Source, folder: Path) -> tuple[list[Scan], dict[str, list[str]]]:
@@ -430,14 +499,43 @@ def _dataset_file(
     }
 
 
-def _write_dataset_file(folder: Path, name: str, decided: dict[str, Any]) -> list[str]:
-    """Write NAME.json; the keys that a person has changed since it was written last, and that stay so."""
-    path, memory = folder / f"{name}.json", folder / "data" / DECIDED
-    last = read_json(memory).get("dataset", {})
-    changes = _changes(read_fragment(path), last) if path.is_file() else {}
-    write_json(path, merge(decided, changes))
-    write_json(memory, {**read_json(memory), "dataset": decided})
+def _write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: Sequence[int]) -> list[str]:
+    """Write NAME.json; the keys that a person has changed since it was written last, and that stay so.
+
+    Raises:
+        ValueError: names of labels are a person's, and do not fit the ids.
+    """
+    path, memory = folder / f"{name}.json", read_json(folder / "data" / DECIDED)
+    changes = _changes(read_json(path), memory.get("dataset", {})) if path.is_file() else {}
+    content = merge(decided, changes)
+    _check_sections(path, content, decided)
+    names = content["common"]["label_names"]
+    if names != decided["common"]["label_names"]:
+        _check_own_names(path, names, ids, memory.get("named", {}))
+    write_json(path, content)
+    named = {"ids": list(ids), "names": names}
+    write_json(folder / "data" / DECIDED, {**memory, "dataset": decided, "named": named})
     return list(_keys(changes))
+
+
+def _check_sections(path: Path, content: Mapping[str, Any], decided: Mapping[str, Any]) -> None:
+    """Refuse what a person wrote in the place of a section, or of the names of labels."""
+    for name, section in decided.items():
+        if isinstance(section, dict) and not isinstance(content[name], dict):
+            raise ValueError(f"{path}: {name} is {json.dumps(content[name])}, expected an object")
+    names = content["common"]["label_names"]
+    if not isinstance(names, list):
+        raise ValueError(f"{path}: label_names is {json.dumps(names)}, expected a list")
+
+
+def _check_own_names(path: Path, names: Sequence[str], ids: Sequence[int], before: Mapping[str, Any]) -> None:
+    """Refuse names that a person gave to other ids than the source has by now."""
+    if len(names) != len(ids) or (before.get("names") == names and before.get("ids") != ids):
+        were = f", were {before['ids']}" if before else ""
+        raise ValueError(
+            f"{path}: label_names is {json.dumps(names)}, yours, and the ids of the source are {list(ids)}{were}: "
+            "expected a name for each, or no label_names"
+        )
 
 
 def _changes(now: dict[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
@@ -459,3 +557,17 @@ def _keys(changes: Mapping[str, Any], prefix: str = "") -> list[str]:
         for name, value in changes.items()
         for key in (_keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"])
     ]
+
+
+# --- options of `rep3d new`
+
+
+def read_options(folder: Path) -> dict[str, str]:
+    """What `rep3d new` was told for a bundle, by option."""
+    return read_json(folder / "data" / DECIDED).get("options", {})
+
+
+def write_options(folder: Path, options: Mapping[str, str]) -> None:
+    """Remember what `rep3d new` was told."""
+    memory = folder / "data" / DECIDED
+    write_json(memory, {**read_json(memory), "options": dict(options)})

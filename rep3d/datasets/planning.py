@@ -125,7 +125,7 @@ def plan_bundle(
     epochs, val_interval, of_epochs, steps = schedule or Schedule(
         budget.epochs, budget.epochs // VALIDATIONS, "of 50 steps each; --hours 2 chooses them by time"
     )
-    folds, of_folds = choose_folds(patients)
+    folds, of_folds = choose_folds(patients, "patient" if patients < len(facts) else "case")
     shape = median_shape(facts, spacing)
     case_bytes = 4 * (facts[0].channels + 1) * math.prod(shape)  # with the label map
     cached = min(len(facts), int(CACHE * machine.host_memory / case_bytes))
@@ -290,17 +290,22 @@ def choose_patch(
     return patch, batch, [Decision(f"patch size {_by(patch)}", why), Decision(f"batch size {batch}", fits)]
 
 
-def choose_folds(patients: int) -> tuple[int, Decision]:
-    """Five, or with few patients fewer; 1 for one, which leaves nothing to validate with."""
-    if patients == 1:
-        return 1, Decision("no validation", f"there is 1 patient, and 2 are needed, for {FOLDS} folds {FOLDS}")
-    folds = min(FOLDS, patients)
+def choose_folds(count: int, unit: str = "patient") -> tuple[int, Decision]:
+    """Five, or with few patients fewer; 1 for one, which leaves nothing to validate with.
+
+    Args:
+        count: of patients.
+        unit: what the reason calls them: cases, where nobody knows which are of one patient.
+    """
+    if count == 1:
+        return 1, Decision("no validation", f"there is 1 {unit}, and 2 are needed, for {FOLDS} folds {FOLDS}")
+    folds = min(FOLDS, count)
     needed = (
         f", and {FOLDS} folds need {FOLDS}"
         if folds < FOLDS
-        else ", each of whom validates once; data/splits.json is yours to edit"
+        else ", each of which validates once; data/splits.json is yours to edit"
     )
-    return folds, Decision(f"{folds} folds", f"there are {patients} patients{needed}")
+    return folds, Decision(f"{folds} folds", f"there are {count} {unit}s{needed}")
 
 
 def median_shape(facts: Sequence[CaseFacts], spacing: Sequence[float]) -> list[int]:

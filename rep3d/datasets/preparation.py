@@ -222,7 +222,7 @@ def link_names(scan: Scan) -> Item:
 
 
 def _suffix(path: Path) -> str:
-    return ".nii.gz" if path.name.endswith(".gz") else ".nii"
+    return ".nii.gz" if path.name.lower().endswith(".gz") else ".nii"
 
 
 def link(source: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rep3d.data.cases import CHANNEL, SUFFIXES, case_name, case_names, file_name
+from rep3d.data.cases import CHANNEL, case_name, case_names, file_name, is_nifti
 from rep3d.data.layouts import FILE, list_scans, read_dataset_json, what_else
 from rep3d.data.regions import IGNORE
 from rep3d.datasets import studies
@@ -24,7 +24,7 @@ LABEL_FOLDERS = {"label", "labels", "mask", "masks", "seg", "segs", "segmentatio
 FOLDERS = "images and labels, or imagesTr and labelsTr"
 LABEL_WORDS = {"seg", "dseg", "label", "labels", "mask", "segmentation", "gt", "annotation"}  # in a label's name
 BY_PATIENT = "files beside each other, or a folder for each patient"
-WORDS = re.compile("|".join((r"^([A-Za-z]+)[_\-. ]", r"[_\-. ]?([A-Za-z]+)$")))  # the first of a name and the last
+WORDS = [re.compile(one) for one in (r"^([A-Za-z]+)[_\-. ]", r"[_\-. ]?([A-Za-z]+)$")]  # the first and the last
 CHANNEL_NUMBER = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's, behind the name of a case
 NO_LABELS = "no image has a label: segment with `rep3d predict`, or draw labels in the label app"
 IDS = range(256)  # of labels: the label maps that bundles write have one byte
@@ -336,12 +336,15 @@ def _cases_of(images: Iterable[Path], labels: Iterable[Path], channels: Sequence
         channels: names by nnU-Net's numbers; the numbers themselves where there are none.
 
     Raises:
-        ValueError: two files are of one case.
+        ValueError: two images, or two labels, are of one case.
     """
-    label_of: dict[str, Path] = {}
+    images, label_of = list(images), dict[str, Path]()
     for label in labels:
         _put(label_of, case_name(label), label)
-    bare = {_without_word(name): name for name in label_of}
+    own, named = set(map(case_name, images)), dict[str, Path]()
+    for name, label in label_of.items():
+        _put(named, name if name in own else _without_word(name), label)
+    bare = {name: case_name(label) for name, label in named.items()}
     images_of: dict[str, dict[str, Path]] = {}
     for image in images:
         name, number = _numbered(case_name(image), label_of.keys() | bare.keys())
@@ -365,7 +368,7 @@ def _by_patient(folder: Path) -> Source:
     """Cases whose label lies beside their image or in a folder of the same patient, and has a word for its kind."""
     groups: dict[str, list[Path]] = {}
     for path in sorted(folder.rglob("*")):
-        if path.name.endswith(SUFFIXES) and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+        if is_nifti(path) and not any(part.startswith(".") for part in path.relative_to(folder).parts):
             groups.setdefault(_group(path.relative_to(folder)), []).append(path)
     if not groups:
         raise ValueError(
@@ -410,8 +413,8 @@ def _is_label(name: str) -> bool:
 
 def _without_word(name: str) -> str:
     """A label's name without the word, at its beginning or its end, that tells its kind."""
-    for match in WORDS.finditer(name):
-        if (match[1] or match[2]).lower() in LABEL_WORDS:
+    for match in filter(None, (word.search(name) for word in WORDS)):
+        if match[1].lower() in LABEL_WORDS:
             return name[: match.start()] + name[match.end() :]
     return name
 

@@ -240,24 +240,41 @@ def read_scores(folder: str | os.PathLike) -> Scores:
 
     Raises:
         FileNotFoundError: the folder has no scores.csv.
-        ValueError: the file has other columns, or a case other labels.
+        ValueError: the file is damaged or has no cases, other columns, a score twice, or a case with other labels.
     """
     path = Path(folder) / "scores.csv"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, expected the output folder of an evaluation")
     scores: Scores = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if reader.fieldnames != ["case", "label", *COLUMNS]:
-            raise ValueError(f"{path}: columns {reader.fieldnames}, expected case, label, {', '.join(COLUMNS)}")
-        for row in reader:
-            values = {column: float(row[column] or "nan") for column in COLUMNS}
-            scores.setdefault(row["case"], {})[row["label"]] = values
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            if reader.fieldnames != ["case", "label", *COLUMNS]:
+                raise ValueError(f"columns {reader.fieldnames}, expected case, label, {', '.join(COLUMNS)}")
+            for row in reader:
+                _add_row(scores, row, f"line {reader.line_num}")
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path}: {error}") from None
+    if not scores:
+        raise ValueError(f"{path}: holds no scores")
     try:
         labels_of(scores)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return scores
+
+
+def _add_row(scores: Scores, row: Mapping[str, str | None], where: str) -> None:
+    """Raises ValueError: there are other values than the columns ask for, or the score is there already."""
+    case, label, *values = row.values()
+    if case is None or label is None or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{where} has other values than the columns")
+    if label in scores.setdefault(case, {}):
+        raise ValueError(f"{where} has label {label!r} of case {case!r} once more")
+    try:
+        scores[case][label] = {column: float(row[column] or "nan") for column in COLUMNS}
+    except ValueError as error:
+        raise ValueError(f"{where} has other values than numbers ({error})") from None
 
 
 def labels_of(scores: Scores) -> list[str]:

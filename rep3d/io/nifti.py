@@ -193,7 +193,7 @@ def _beginning(path: str | os.PathLike) -> bytes:
         magic = file.read(len(GZIP_MAGIC))
     if not magic:
         raise _no_nifti(path, "Empty file")
-    if str(path).endswith(".gz") and magic != GZIP_MAGIC:
+    if str(path).lower().endswith(".gz") and magic != GZIP_MAGIC:
         raise _no_nifti(path, "it is not a gzip file")
     content = np.empty(nib.Nifti2Header.sizeof_hdr, np.uint8)
     try:
@@ -281,4 +281,4 @@ def _quaternion_axes(told: Any) -> np.ndarray:
 @contextmanager
 def _unpacked(path: str | os.PathLike) -> Iterator[io.BufferedIOBase | io.RawIOBase]:
     with open_regular(path) as file:
-        yield GzipReader(file) if str(path).endswith(".gz") else file
+        yield GzipReader(file) if str(path).lower().endswith(".gz") else file

@@ -25,7 +25,7 @@ class NiftiReader(ImageReader):
     """
 
     def verify_suffix(self, filename: Sequence[str | os.PathLike] | str | os.PathLike) -> bool:
-        return all(str(name).endswith((".nii", ".nii.gz")) for name in ensure_tuple(filename))
+        return all(str(name).lower().endswith((".nii", ".nii.gz")) for name in ensure_tuple(filename))
 
     def read(self, data: Sequence[str | os.PathLike] | str | os.PathLike, **kwargs: Any) -> tuple[Any, ...]:
         """The paths: where `read` fails, `LoadImage` tries other readers, and what was wrong is lost."""

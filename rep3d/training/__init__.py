@@ -10,7 +10,7 @@ from rep3d.training.judging import JudgedDiceCELoss, ScoredMasks
 from rep3d.training.parameters import parameter_groups
 from rep3d.training.processes import handlers_of_rank, join_process_group, leave_process_group, local_device
 from rep3d.training.progress import TrainingProgress, key_metric, tell_results
-from rep3d.training.settings import told_otherwise
+from rep3d.training.settings import training_settings
 from rep3d.training.tensorboard import write_dice, write_learning_rate
 from rep3d.training.validation import Validation
 
@@ -37,7 +37,10 @@ __all__ = [
     "tell_results",
     "told_otherwise",
     "trained_on",
+    "training_settings",
     "weights_in_use",
     "write_dice",
     "write_learning_rate",
 ]
+
+told_otherwise = training_settings  # as bundles that were made earlier call it

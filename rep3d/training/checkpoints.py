@@ -24,12 +24,12 @@ from torch import nn
 from rep3d.data.cases import Item, case_names, first_file
 from rep3d.data.leakage import TrainingCases, image_digests, some, trained_images
 from rep3d.deploy import reparameterize
-from rep3d.files import whole_file
+from rep3d.files import copy_whole, whole_file
 from rep3d.format_number import check_format
 from rep3d.networks.ensemble import Ensemble
 from rep3d.networks.upkern import fitting_weights, is_smaller_kernel
 from rep3d.networks.weights import check_finite, differences, facts, non_finite
-from rep3d.shipped import settings_beside, write_settings
+from rep3d.shipped import check_settings, settings_beside, write_settings
 from rep3d.training.finite_steps import FiniteSteps
 from rep3d.training.resuming import learning_settings, resume_learning
 from rep3d.training.settings import warn_of_other_settings
@@ -203,13 +203,13 @@ class Checkpoints:
             which is then preferred to `init_from`.
         init_from: weights to start from.
         keep_kernel_sums: of kernels that grow at that, see `rep3d.upkern`.
-        as_trained: what `rep3d.training.told_otherwise` found; it is left beside the weights.
+        as_trained: `rep3d.training.training_settings`; they are left beside the weights.
         writes: whether this process writes: rank 0 only.
 
     Raises:
-        ValueError: both `resume` and `init_from`, `keep_kernel_sums` with neither, a training that is finished already,
-            a folder that cannot be made, or weights to start from that are not finite or were trained on validation
-            cases.
+        ValueError: both `resume` and `init_from`, `keep_kernel_sums` with neither, a training that is finished already
+            or had other settings, a folder that cannot be made, or weights to start from that are not finite or were
+            trained on validation cases.
         RuntimeError: by the training, where the network's weights are not finite any more; they are not saved.
         FileNotFoundError: nothing to resume or to start from.
     """
@@ -247,6 +247,8 @@ class Checkpoints:
             raise ValueError("keep_kernel_sums is true, and no kernels grow without init_from")
         if start := self.folder / LAST if resume else init_from:
             self.cases.go_on_from(read_weights(start), start)
+        if resume:
+            check_settings(self.folder / LAST, as_trained or {}, "resume")
         if resume:
             self._resume()
         elif init_from:
@@ -355,8 +357,8 @@ class Checkpoints:
                 saved = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
                 kept = path.with_name(f"{path.stem}_{saved}{path.suffix}")
                 path.replace(kept)
-                if name == BEST and settings_beside(path).is_file():
-                    settings_beside(path).replace(settings_beside(kept))
+                if settings_beside(path).is_file():
+                    copy_whole(settings_beside(path), settings_beside(kept))
                 logger.warning("%s is of an earlier training: kept as %s", path, kept)
 
 

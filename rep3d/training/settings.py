@@ -1,7 +1,8 @@
-"""What a training was told otherwise than its bundle, so that whoever uses the weights needs not type it again."""
+"""What a training was told, whatever its bundle says later: whoever uses the weights needs not type it again."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -10,24 +11,53 @@ from typing import Any
 
 from rep3d.console.options import PATHS, running_config
 from rep3d.files import read_json
-from rep3d.shipped import settings_beside
+from rep3d.shipped import settings_beside, write_settings
 
 logger = logging.getLogger(__name__)
 
-OF_A_RUN = (*PATHS, "device", "traceback", "max_grid_bytes")  # not of the network, nor of what it sees
+IMPORTS = "imports"
+OF_A_RUN = (*PATHS, "device", "traceback", "max_grid_bytes", "sw_batch_size", "refinement")  # weights rest on none
 
 
-def told_otherwise(bundle_root: str | os.PathLike) -> dict[str, Any]:
-    """The entries that inference shares with the running training, and that this one was told otherwise.
+def training_settings(bundle_root: str | os.PathLike) -> dict[str, Any]:
+    """The entries that inference shares with the running training, as this one was told them, such as the spacing.
 
-    Such as an overlay's `network_def`, or `--spacing`. Empty outside of a workflow.
+    Imports are among them only where they are not the bundle's own. Empty outside of a workflow.
     """
     config = running_config()
     if config is None:
         return {}
-    train, inference = (read_json(Path(bundle_root) / "configs" / f"{name}.json") for name in ("train", "inference"))
-    shared = [name for name in inference if name in train and inference[name] == train[name] and name not in OF_A_RUN]
-    return {name: config[name] for name in shared if name in config and config[name] != train[name]}
+    own = _bundle_settings(Path(bundle_root))
+    told = {name: config[name] for name in own if name in config}
+    if told.get(IMPORTS) == own.get(IMPORTS):
+        told.pop(IMPORTS, None)
+    return _as_in_json(told)
+
+
+def keep_settings(bundle: Path) -> list[Path]:
+    """Complete what lies beside the weights in a bundle's folder, before its configs change.
+
+    Of trainings by earlier versions nothing lies there of what was as in the bundle.
+
+    Returns:
+        The weights.
+    """
+    found = [path for path in sorted((bundle / "models").rglob("[!.]*.pt")) if path.is_file()]
+    if not found:
+        return []
+    own = _bundle_settings(bundle)
+    own.pop(IMPORTS, None)
+    for weights in found:
+        known = read_json(settings_beside(weights))
+        if own.keys() - known.keys():
+            write_settings({**own, **known}, weights)
+    return found
+
+
+def other_settings(weights: Path, bundle: Path) -> list[str]:
+    """The entries that weights were trained with otherwise than their bundle's configs have them."""
+    own = _bundle_settings(bundle)
+    return [name for name, value in read_json(settings_beside(weights)).items() if own.get(name) != value]
 
 
 def warn_of_other_settings(weights: str | os.PathLike | Sequence[str | os.PathLike]) -> None:
@@ -35,7 +65,9 @@ def warn_of_other_settings(weights: str | os.PathLike | Sequence[str | os.PathLi
     config = running_config()
     for path in [weights] if isinstance(weights, str | os.PathLike) else weights:
         settings = read_json(settings_beside(path))
-        others = [name for name, value in settings.items() if config is not None and config.get(name) != value]
+        others = [
+            name for name, value in settings.items() if config is not None and _as_in_json(config.get(name)) != value
+        ]
         if others:
             logger.warning(
                 "%s was trained with other %s: lay %s over the config files",
@@ -43,3 +75,18 @@ def warn_of_other_settings(weights: str | os.PathLike | Sequence[str | os.PathLi
                 ", ".join(others),
                 settings_beside(path),
             )
+
+
+def _bundle_settings(bundle: Path) -> dict[str, Any]:
+    """The entries that the bundle's own training and inference share."""
+    train, inference = (read_json(bundle / "configs" / f"{name}.json") for name in ("train", "inference"))
+    return {
+        name: value
+        for name, value in inference.items()
+        if name in train and train[name] == value and name not in OF_A_RUN
+    }
+
+
+def _as_in_json(value: Any) -> Any:
+    """Such as lists for tuples, which a command line makes."""
+    return json.loads(json.dumps(value, default=str))

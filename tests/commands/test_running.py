@@ -48,17 +48,20 @@ def test_names_and_paths_arrive_as_typed(lines, type_words):
     assert lines == [["run", "training", "--config_file", config("train"), *place, *options]]
 
 
-def test_evaluation_and_prediction(lines, type_words, tmp_path, monkeypatch):
+def test_evaluation_and_prediction(lines, type_words, own, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "007").mkdir()
     (tmp_path / "0123").touch()
-    type_words("evaluate", KITS, "--fold", "1", "--config_file", "['configs/networks/unet.json', '0123']")
-    type_words("predict", str(tmp_path / "007"), "--bundle", KITS, "--output", "0123")
+    for path in ("models/trained/fold1/model.pt", BEST):
+        write_weights(own, path)
+    type_words("evaluate", str(own), "--fold", "1", "--config_file", "['configs/networks/unet.json', '0123']")
+    type_words("predict", str(tmp_path / "007"), "--bundle", str(own), "--output", "0123")
     overlays = [str(ROOT / "configs/networks/unet.json"), "0123"]
-    assert lines[0][3] == str([config("train"), config("evaluate"), *overlays])
+    train, evaluate, inference = (str(own / f"configs/{name}.json") for name in ("train", "evaluate", "inference"))
+    assert lines[0][3] == str([train, evaluate, *overlays])
     assert lines[0][:2] == ["run", "evaluating"] and lines[0][-2:] == ["--fold", "1"]
     assert lines[1] == [
-        *("run", "evaluating", "--config_file", config("inference"), "--bundle_root", KITS),
+        *("run", "evaluating", "--config_file", inference, "--bundle_root", str(own)),
         *("--dataset_dir", str(tmp_path / "007"), "--output_dir", "0123"),
     ]
 
@@ -204,6 +207,46 @@ def test_weights_of_different_settings_are_refused(own, lines, type_words, tmp_p
     assert not lines
 
 
+def test_weights_that_are_not_there(own, lines, type_words, tmp_path):
+    for words in (
+        ["predict", str(tmp_path), "--bundle", str(own)],
+        ["evaluate", str(own), "--checkpoint", "absent.pt"],
+    ):
+        with pytest.raises(FileNotFoundError, match=r"no weights at '.*(model|absent)\.pt': train first, or give a"):
+            type_words(*words)
+    assert not lines and not (own / "eval").exists()
+    (tmp_path / "overlay.json").write_text(json.dumps({"checkpoint": str(tmp_path / "a.pt")}))
+    write_weights(own, tmp_path / "a.pt", {"spacing": [1, 1, 1]})
+    type_words("predict", str(tmp_path), "--bundle", str(own), "--config_file", str(tmp_path / "overlay.json"))
+    assert str(tmp_path / "as_trained.json") in lines[0][3]
+
+
+def test_weights_that_know_other_labels_do_not_judge_the_bundles_own_data(own, lines, type_words):
+    """`rep3d new` made that anew; the ids may mean something else by now."""
+    write_weights(own, BEST, {"label_names": ["background", "kidney"], "spacing": [1, 1, 1]})
+    with pytest.raises(ValueError, match='model.pt was trained with label_names .*"kidney".*, now .*: train anew'):
+        type_words("evaluate", str(own))
+    assert not lines
+    type_words("evaluate", str(own), "--dataset_dir", "elsewhere")
+    write_weights(own, BEST, {"label_names": json.loads((own / "configs/train.json").read_text())["label_names"]})
+    type_words("evaluate", str(own))
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize("name", ["configs/inference.json", "models/trained/as_trained.json", "configs/metadata.json"])
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_damaged_json_is_named(name, content, own, lines, type_words, tmp_path, monkeypatch):
+    monkeypatch.chdir(own.parent)
+    write_weights(own, BEST)
+    (own / name).write_text(content)
+    said = f"{name}: (no valid JSON|holds a list, expected a JSON object)"
+    with pytest.raises(ValueError, match=said):
+        if "metadata" in name:
+            type_words("bundles", "--bundle_dir", ".")
+        type_words("predict", str(tmp_path), "--bundle", str(own))
+    assert not lines
+
+
 def test_a_refinement_is_chosen_before_the_scores(own, lines, type_words):
     write_weights(own, "models/trained/model.pt", {"spacing": [1, 1, 1]})
     type_words("evaluate", str(own), "--choose_refinement", "--fold", "0")
@@ -244,6 +287,22 @@ def test_folds_that_are_trained_already(own, lines, type_words, capsys, tmp_path
     (models / "fold2/model.pt").unlink()
     type_words("train", str(own), "--folds", "2", "--resume", "auto")
     assert [line[-1] for line in lines] == ["0", "2", "2"]
+
+
+def test_folds_that_were_trained_with_other_settings(own, lines, type_words, tmp_path):
+    """They are neither left as they are nor trained over: folds of one bundle belong together."""
+    models, patch = own / "models/trained", json.loads((own / "configs/train.json").read_text())["patch_size"]
+    write_weights(own, models / "model.pt", {"patch_size": [32, 32, 32]})
+    tell_end(models)
+    with pytest.raises(ValueError, match=r"fold 0: .*model.pt was trained with patch_size \[32, 32, 32\], now \["):
+        type_words("train", str(own), "--folds", "0", "--resume", "auto")
+    overlay = tmp_path / "patch.json"
+    overlay.write_text('{"patch_size": [32, 32, 32], "network_def#kernel_size": 5}')
+    write_weights(own, models / "model.pt", {"patch_size": [32, 32, 32], "network_def": {"kernel_size": 5}})
+    type_words("train", str(own), "--folds", "0", "--resume", "auto", "--config_file", str(overlay))
+    write_weights(own, models / "model.pt", {"patch_size": patch})
+    type_words("train", str(own), "--folds", "0", "--resume", "auto")
+    assert not lines
 
 
 def test_each_fold_has_folders_of_its_own(own, lines, type_words):

@@ -276,6 +276,12 @@ def test_null_stays(tmp_path):
     assert check(TRAIN, overlay={"gradient_clipping": None}, folder=tmp_path)["gradient_clipping"] is None
 
 
+def test_a_window_for_each_channel():
+    """As weights of several channels have it, whose bundle has one channel by now."""
+    windows = [[-100, 300], None]
+    assert check(INFERENCE, bundle=ROOT / "bundles/kits", intensity_window=windows)["intensity_window"] == windows
+
+
 def test_bundles_that_were_rendered_without_their_values():
     """Packed ones of an earlier version."""
     assert check(TRAIN, known="@known_ids, None and @known_values", epochs="three")["epochs"] == "three"

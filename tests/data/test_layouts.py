@@ -144,6 +144,10 @@ def test_channels_of_scans_to_segment(tmp_path):
         "b": [str(tmp_path / "b_T1w.nii"), str(tmp_path / "b_T2w.nii")],
         "whole": str(tmp_path / "whole.nii.gz"),
     }
+    other = tmp_path / "other"
+    touch(other, "a_w.nii", "a_T1_w.nii")
+    (item,) = load_inference_list(other, ["w", "T1_w"])
+    assert item == {"image": [str(other / "a_w.nii"), str(other / "a_T1_w.nii")], "case": "a"}
     (one,) = load_inference_list(tmp_path / "a_0001.nii.gz", ["T1w", "T2w"])
     assert one["image"] == named["a"]
     assert len(load_inference_list(tmp_path)) == 5  # of a bundle with one channel each is an image

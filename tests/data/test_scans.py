@@ -10,7 +10,8 @@ import pytest
 
 from rep3d.data.scans import list_scans
 from rep3d.io.geometry import plain_geometry
-from rep3d.io.nifti import write_marked
+from rep3d.io.nifti import read_volume, write_marked
+from rep3d.io.reader import NiftiReader
 
 dicom = pytest.mark.skipif(importlib.util.find_spec("highdicom") is None, reason="needs the extra `dicom`")
 
@@ -38,6 +39,18 @@ def cases(source):
 
 def test_files_of_a_folder(scans):
     assert cases(scans) == {"a": str(scans / "a.nii.gz"), "b": str(scans / "b.nrrd")}
+
+
+def test_endings_in_capitals(tmp_path):
+    """Such as a disk of Windows has them: no scan is left out in silence."""
+    for name in ("A.NII.GZ", "b.Nii"):
+        write_nifti(tmp_path / name.lower())
+        (tmp_path / name.lower()).rename(tmp_path / name)
+    found = cases(tmp_path)
+    assert found == {"A": str(tmp_path / "A.NII.GZ"), "b": str(tmp_path / "b.Nii")}
+    assert [item["image"] for item in list_scans(tmp_path / "A.NII.GZ")] == [found["A"]]
+    for image in found.values():
+        assert read_volume(image)[0].shape == (3, 4, 5) and NiftiReader().verify_suffix(image)
 
 
 def test_scans_of_several_channels(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from rep3d.data.lists import load_datalist
 from rep3d.datasets import own_bundle
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle, report
+from rep3d.locks import lock_file
+from rep3d.shipped import settings_beside
 
 LAPTOP = Machine(16e9, False, "a laptop", 16e9)
 AFFINE = np.diag([-1.0, -1.0, 2.0, 1.0])
@@ -132,6 +135,61 @@ def test_what_a_person_changed_stays(tmp_path):
     assert set(make(tmp_path, tmp_path / "source").kept) == {"common.spacing", "train.seed"}
 
 
+def put_weights(bundle, path, told=None):
+    """A checkpoint that nobody reads here, and what its training was told."""
+    (bundle / path).parent.mkdir(parents=True, exist_ok=True)
+    (bundle / path).touch()
+    if told is not None:
+        settings_beside(bundle / path).write_text(json.dumps(told))
+
+
+def read_settings(bundle, path):
+    return json.loads(settings_beside(bundle / path).read_text())
+
+
+def test_weights_segment_as_they_were_trained(tmp_path):
+    """Whatever `new` makes of their bundle later: what earlier versions left beside them is completed before."""
+    made = make(tmp_path)
+    before = json.loads((made.folder / "configs/inference.json").read_text())
+    places = ["models/trained/model.pt", "models/trained/fold1/last.pt", "models/trained/model_20260101-101010.pt"]
+    put_weights(made.folder, places[0])
+    put_weights(made.folder, places[1], {"patch_size": [48, 48, 48]})
+    put_weights(made.folder, places[2])
+    change(dataset_file(made), lambda content: content["common"].update(spacing=[2.0, 2.0, 2.0]))
+    again = make(tmp_path, tmp_path / "source", label_names=["bone", "marrow"])
+    assert json.loads((made.folder / "configs/inference.json").read_text())["spacing"] == [2.0, 2.0, 2.0]
+    for place in places:
+        told = read_settings(made.folder, place)
+        names = {"spacing", "label_names", "network_def", "preprocessing"}
+        assert {name: told[name] for name in names} == {name: before[name] for name in names}
+    assert read_settings(made.folder, places[1])["patch_size"] == [48, 48, 48]
+    told = "models/trained/model.pt was trained with other label_names, spacing, and goes on to segment with those"
+    assert [note for note in again.notes if "was trained" in note] == [f"{told}; train anew for what stands here"]
+    times = [settings_beside(made.folder / place).stat().st_mtime_ns for place in places]
+    make(tmp_path, tmp_path / "source")
+    assert [settings_beside(made.folder / place).stat().st_mtime_ns for place in places] == times
+
+
+def test_a_bundle_that_trains_is_left_as_it_is(tmp_path):
+    """Its training reads the data all along."""
+    made = make(tmp_path)
+    folder = made.folder / "models/trained/fold1"
+    folder.mkdir(parents=True)
+    hold = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(flush=True); input()"
+    command = [sys.executable, "-c", hold, lock_file(folder, "training")]
+    before = (made.folder / "data/dataset.json").read_bytes()
+    make_source(tmp_path / "source", 3, ids=(2, 7))
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as training:
+        training.stdout.readline()
+        with pytest.raises(
+            ValueError, match="mine is not made anew while it trains: another training works on .*fold1"
+        ):
+            make(tmp_path, tmp_path / "source")
+        training.communicate(b"\n")
+    assert (made.folder / "data/dataset.json").read_bytes() == before
+    assert make(tmp_path, tmp_path / "source").labels.have_holes
+
+
 def test_splits_of_a_person_stay(tmp_path):
     path = make(tmp_path).folder / "data/splits.json"
     own = [{"train": ["case0", "case1"], "val": ["case2"]}]
@@ -169,6 +227,61 @@ def test_ids_with_holes(tmp_path):
         original = np.asarray(nib.load(tmp_path / "source/labels" / os.path.basename(item["image"])).dataobj)
         assert np.array_equal(np.asarray(label.dataobj) == 2, original == 7)
     assert np.unique(nib.load(tmp_path / "source/labels/case0.nii.gz").dataobj).tolist() == [0, 2, 7]
+
+
+def test_copies_of_label_maps_follow_their_source(tmp_path):
+    source = make_source(tmp_path / "source", 3, ids=(2, 7))
+    made = make(tmp_path, source)
+    data = made.folder / "data"
+    assert {path.name for path in (data / "labels").iterdir()} == {f"case{i}.nii.gz" for i in range(3)}
+    label = nib.load(source / "labels/case1.nii.gz")
+    save(source / "labels/case1.nii.gz", np.asarray(label.dataobj)[::-1].copy())
+    with pytest.raises(
+        ValueError, match="label was made of .*labels/case1.nii.gz, which has changed since: run `rep3d"
+    ):
+        load_datalist(data, "training")
+    (source / "labels/case2.nii.gz").unlink()
+    (source / "images/case2.nii.gz").unlink()
+    make(tmp_path, source)
+    assert {path.name for path in (data / "labels").iterdir()} == {"case0.nii.gz", "case1.nii.gz"}
+    copy = np.asarray(nib.load(data / "labels/case1.nii.gz").dataobj)
+    assert np.array_equal(copy == 2, np.asarray(nib.load(source / "labels/case1.nii.gz").dataobj) == 7)
+    make_source(source, 3)
+    make(tmp_path, source)
+    assert not list((data / "labels").iterdir()) and len(load_datalist(data, "training")) == 2
+
+
+def test_what_is_refused_changes_no_data(tmp_path):
+    source = make_source(tmp_path / "source", 3, ids=(2, 7))
+    made = make(tmp_path, source)
+    before = {
+        path: path.read_bytes() for path in (made.folder / "data").rglob("*.*") if path.suffix in (".gz", ".json")
+    }
+    change(dataset_file(made), lambda content: content["train"].update(epoch=3))
+    make_source(source, 3, ids=(3, 7))
+    with pytest.raises(ValueError, match="nothing uses the key 'epoch'"):
+        make(tmp_path, source)
+    names = ("dataset.json", "splits.json", "case0.nii.gz")
+    assert all(path.read_bytes() == content for path, content in before.items() if path.name in names)
+
+
+def test_names_of_a_person_fit_the_ids(tmp_path):
+    """Names that were given to other ids are not taken for these."""
+    source = make_source(tmp_path / "source", 3, ids=(1, 2))
+    made = make(tmp_path, source)
+    names = ["background", "bone", "marrow"]
+    change(dataset_file(made), lambda content: content["common"].update(label_names=names))
+    make(tmp_path, source)
+    make_source(source, 3, ids=(2, 3))
+    with pytest.raises(
+        ValueError, match=r"mine.json: label_names is .*yours, and the ids .* \[0, 2, 3\], were \[0, 1, 2\]"
+    ):
+        make(tmp_path, source)
+    change(dataset_file(made), lambda content: content["common"].update(label_names=["background", "marrow", "nerve"]))
+    assert "common.label_names" in make(tmp_path, source).kept
+    make_source(source, 3, ids=(2,))
+    with pytest.raises(ValueError, match="expected a name for each, or no label_names"):
+        make(tmp_path, source)
 
 
 def test_ids_that_no_label_has(tmp_path):
@@ -246,6 +359,29 @@ def test_what_is_refused(told, said, tmp_path):
         make(tmp_path, **told)
 
 
+@pytest.mark.parametrize(
+    ("change_it", "said"),
+    [
+        (lambda content: content.update(common=3), "mine.json: common is 3, expected an object"),
+        (lambda content: content.update(data=[]), r"mine is of the source None, got"),
+        (lambda content: content["common"].update(label_names=None), "mine.json: label_names is null, expected a list"),
+    ],
+)
+def test_sections_of_another_kind(change_it, said, tmp_path):
+    change(dataset_file(make(tmp_path)), change_it)
+    with pytest.raises((ValueError, FileExistsError), match=said):
+        make(tmp_path, tmp_path / "source")
+
+
+def test_nothing_is_written_into_the_source(tmp_path):
+    make_source(tmp_path, 2)
+    with pytest.raises(
+        ValueError, match="bundles', which lies in the source '.*', where nothing is to be written: give"
+    ):
+        make(tmp_path, tmp_path)
+    assert not (tmp_path / "bundles").exists()
+
+
 def test_names_that_exist_already(tmp_path):
     made = make(tmp_path)
     before = dataset_file(made).read_text()
@@ -283,6 +419,29 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         "or",
         "  python -m monai.bundle run training --config_file bundles/1e3/configs/train.json --bundle_root bundles/1e3",
     ]
+
+
+def test_options_stay(tmp_path, monkeypatch, capsys):
+    make_source(tmp_path / "source", 2)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+    def labels(*words):
+        monkeypatch.setattr(sys, "argv", ["rep3d", "new", "mine", "--source", "source", *words])
+        main()
+        common = json.loads(Path("bundles/mine/mine.json").read_text())
+        return common["common"]["label_names"][1:], common["metadata"]["modality"], capsys.readouterr().out
+
+    assert labels("--labels", "bone, marrow", "--modality", "CT")[:2] == (["bone", "marrow"], "CT")
+    names, modality, shown = labels()
+    assert (names, modality) == (["bone", "marrow"], "CT")
+    assert "as before: --labels 'bone, marrow' --modality CT" in shown
+    assert labels("--modality", "MR")[:2] == (["bone", "marrow"], "MR")
+    with pytest.raises(ValueError, match="channel is 'T1', expected some of image"):
+        labels("--channel", "T1")
+    names, modality, shown = labels("--labels", "")
+    assert (names, modality) == (["label 1", "label 2"], "MR")
+    assert shown.partition("as before: ")[2].startswith("--modality MR\n")
 
 
 def test_the_command_ends_with_what_was_left_out_and_trains(tmp_path, monkeypatch, capsys):

@@ -105,14 +105,19 @@ def test_little_memory_takes_small_patches_and_less_is_refused():
 @pytest.mark.parametrize(
     ("count", "folds", "said"),
     [
-        (1, 1, "there is 1 patient, and 2 are needed, for 5 folds 5"),
-        (3, 3, "there are 3 patients, and 5 folds need 5"),
-        (40, 5, "there are 40 patients, each of whom validates once; data/splits.json is yours to edit"),
+        (1, 1, "there is 1 case, and 2 are needed, for 5 folds 5"),
+        (3, 3, "there are 3 cases, and 5 folds need 5"),
+        (40, 5, "there are 40 cases, each of which validates once; data/splits.json is yours to edit"),
     ],
 )
 def test_folds(count, folds, said):
     plan, why = reasons([case(str(i)) for i in range(count)])
     assert plan.folds == folds and said in why.values()
+
+
+def test_patients_of_several_cases():
+    plan = plan_bundle([case(str(i)) for i in range(6)], LAPTOP, patients=3)
+    assert plan.folds == 3 and "there are 3 patients, and 5 folds need 5" in {one.why for one in plan.decisions}
 
 
 def test_the_machine_at_hand():

@@ -213,6 +213,16 @@ def test_a_missing_channel_is_named(tmp_path):
     ]
 
 
+def test_names_that_begin_alike(tmp_path):
+    """Each image finds the label of its own name, however that is written; an image may be called as a label is."""
+    images = ["case_1.nii.gz", "case_10.NII.GZ", "case_1_seg.nii.gz", "case_11.Nii", "knee.nii.gz"]
+    labels = ["case_1.nii.gz", "case_10_seg.nii", "case_1_seg.nii.gz", "seg_case_11.nii.gz", "knee_seg.nii.gz"]
+    touch(tmp_path, *(f"images/{name}" for name in images), *(f"labels/{name}" for name in labels))
+    scans, problems = choose_channels(read_source(tmp_path))
+    assert not problems
+    assert {scan.images[0].name: scan.label.name for scan in scans} == dict(zip(images, labels, strict=True))
+
+
 def test_a_label_without_its_image(tmp_path):
     two_folders(tmp_path)
     (tmp_path / "Images/p2.nii").unlink()
@@ -239,6 +249,14 @@ def test_without_labels_another_way_is_shown(layout, tmp_path):
 def two_labels(folder):
     kits(folder)
     touch(folder, "p2/second_mask.nii.gz")
+
+
+def two_labels_of_an_image(folder):
+    touch(folder, "images/a.nii.gz", "labels/a_seg.nii.gz", "labels/a_mask.nii.gz")
+
+
+def a_label_and_another_form_of_it(folder):
+    touch(folder, "images/a_0000.nii.gz", "labels/a_seg.nii.gz", "labels/a.nii.gz")
 
 
 def two_places(folder):
@@ -268,6 +286,8 @@ def nothing_listed(folder):
     ("layout", "said"),
     [
         (two_labels, "case 'p2' has several label maps, expected one: "),
+        (two_labels_of_an_image, "a_mask.nii.gz and .*a_seg.nii.gz are both 'a', expected one file: rename one"),
+        (a_label_and_another_form_of_it, "labels/a.nii.gz and .*a_seg.nii.gz are both 'a', expected one file"),
         (two_places, "Images or .*scans. expected one folder each"),
         (dicom, "holds no .nii.gz or .nii files, .*DICOM is not read here"),
         (lambda folder: folder.mkdir(exist_ok=True), "holds no .nii.gz or .nii files, expected a dataset.json, the"),

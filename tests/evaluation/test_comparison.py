@@ -81,9 +81,14 @@ def test_script(dices, tmp_path, capsys):
     main(*folders, output_dir=str(tmp_path / "out"))
     assert (tmp_path / "out/comparison.md").read_text(encoding="utf-8") == capsys.readouterr().out
     assert (tmp_path / "out/comparison.png").read_bytes()[:4] == b"\x89PNG"
-    for wrong, message in ((folders[:1], "two or more"), (folders[:1] * 2, "given twice")):
+    again = [f"{folders[0]}/../a", folders[0]]
+    for wrong, message in ((folders[:1], "two or more"), (folders[:1] * 2, "given twice"), (again, "given twice")):
         with pytest.raises(SystemExit, match=message):
             main(*wrong)
+    write_scores([{"case": "another", "label": "left", "dice": 1.0, **REST}], tmp_path / "c")
+    with pytest.raises(ValueError, match="have no case in common; their first ones are case 0, another"):
+        main(folders[0], str(tmp_path / "c"), output_dir=str(tmp_path / "nothing"))
+    assert not (tmp_path / "nothing").exists()
     with pytest.raises(SystemExit, match="score is 'iou', expected one of dice"):
         main(*folders, score="iou")
 

@@ -6,7 +6,16 @@ import torch
 from monai.data import DataLoader, MetaTensor
 from monai.engines import SupervisedEvaluator
 
-from rep3d.evaluation.scores import CaseScores, means, read_scores, score_label_map, summary, table, write_scores
+from rep3d.evaluation.scores import (
+    COLUMNS,
+    CaseScores,
+    means,
+    read_scores,
+    score_label_map,
+    summary,
+    table,
+    write_scores,
+)
 
 SPACING = (0.8, 1.0, 2.5)
 
@@ -85,6 +94,23 @@ def test_not_an_evaluation(tmp_path):
         read_scores(tmp_path)
     (tmp_path / "scores.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"scores.csv: columns \['a', 'b'\], expected case, label, dice, hd95_mm, "):
+        read_scores(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("", "scores.csv: holds no scores"),
+        ("a,left,0.5,1,0.5,0,1\na,right,0.5,1\n", "line 3 has other values than the columns"),
+        ("a,left,0.5,1,0.5,0,1,7\n", "line 2 has other values than the columns"),
+        ("a,left,0.5,1,0.5,0,1\na,left,0.6,1,0.5,0,1\n", "line 3 has label 'left' of case 'a' once more"),
+        ("a,left,0.5,x,0.5,0,1\n", r"line 2 has other values than numbers \(could not convert string to float: 'x'"),
+        ("a\0", "scores.csv: line"),
+    ],
+)
+def test_damaged_scores_are_named(rows, said, tmp_path):
+    (tmp_path / "scores.csv").write_text(f"case,label,{','.join(COLUMNS)}\n{rows}", encoding="utf-8")
+    with pytest.raises(ValueError, match=said):
         read_scores(tmp_path)
 
 

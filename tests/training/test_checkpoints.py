@@ -14,6 +14,8 @@ from monai.handlers import LrScheduleHandler, ValidationHandler
 from torch import nn
 
 from rep3d.data.leakage import TrainingCases
+from rep3d.files import read_json
+from rep3d.shipped import settings_beside
 from rep3d.training import checkpoints
 from rep3d.training.checkpoints import (
     Checkpoints,
@@ -413,6 +415,35 @@ def test_resume_of_a_finished_training(epochs, tmp_path):
     with pytest.raises(ValueError, match=f"last.pt has finished epoch 2 of {epochs}; give more --epochs"):
         Training(tmp_path, epochs=epochs, resume=True)
     assert files(tmp_path) == ["last.pt", "model.pt"]
+
+
+def test_resume_with_other_settings(tmp_path):
+    """What lies beside the weights says with which; it stays as it is."""
+    told = {"spacing": [1.0, 1.0, 2.0], "label_names": ["background", "bone"]}
+    Training(tmp_path, as_trained=told).run()
+    before = (tmp_path / "as_trained.json").read_bytes()
+    for other, said in (
+        (
+            {"spacing": [2.0, 2.0, 2.0]},
+            r"last.pt was trained with spacing \[1.0, 1.0, 2.0\], now \[2.0, 2.0, 2.0\]: give",
+        ),
+        ({"label_names": ["background"]}, "now .*: train anew"),
+    ):
+        for resume in (True, "auto"):
+            with pytest.raises(ValueError, match=f"resume: .*{said}"):
+                Training(tmp_path, epochs=3, resume=resume, as_trained={**told, **other})
+    assert (tmp_path / "as_trained.json").read_bytes() == before
+    Training(tmp_path, epochs=3, resume=True, as_trained=told).run()
+    assert (tmp_path / "as_trained.json").read_bytes() == before
+
+
+def test_earlier_weights_keep_what_they_were_told(tmp_path):
+    Training(tmp_path, as_trained={"spacing": [1.0] * 3}).run()
+    os.utime(tmp_path / "model.pt", (0, 0))  # another time than that of last.pt
+    Training(tmp_path, as_trained={"spacing": [2.0] * 3}).run()
+    kept = [path for path in tmp_path.glob("*_*.pt")]
+    assert len(kept) == 2 and {read_json(settings_beside(path))["spacing"][0] for path in kept} == {1.0}
+    assert read_json(tmp_path / "as_trained.json") == {"spacing": [2.0] * 3}
 
 
 def test_kill_while_saving_does_not_disturb(tmp_path, monkeypatch):

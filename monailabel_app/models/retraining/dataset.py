@@ -77,7 +77,7 @@ def _position(case: str) -> float:
 
 def _as_nifti(case: str, image: Path, folder: Path) -> Path:
     """Training reads NIfTI; images of another format are converted into the folder."""
-    if image.name.endswith((".nii", ".nii.gz")):
+    if image.name.lower().endswith((".nii", ".nii.gz")):
         return image
     path = folder / f"{case}.nii.gz"
     nib.save(nib.Nifti1Image(read_voxels(image).astype(np.float32), read_grid(image).affine), path)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monailabel_app.bundles import Bundle
+from monailabel_app.models.contract import other_data
 from monailabel_app.models.retraining.record import TrainingRecord
 from monailabel_app.models.retraining.scoring import Scores
 from monailabel_app.models.versions import add_version, keep_serving, serve_version, version_of
@@ -83,7 +84,7 @@ def _compare(
     """The scores of the new weights, and of those that serve if there are any."""
     task.report("scoring the new weights and those that serve")
     scores = {"new": score(new, "new")}
-    if bundle.weights.is_file():
+    if bundle.weights.is_file() and not other_data(bundle):
         scores["serving"] = score(bundle.weights, "serving")
     return scores
 

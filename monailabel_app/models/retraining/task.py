@@ -30,6 +30,7 @@ from monailabel_app.tasks import Task
 from rep3d.console.status import read_status
 from rep3d.data.lists import load_datalist
 from rep3d.evaluation.click_cases import ALL
+from rep3d.shipped import settings_beside
 from rep3d.study.run import BundleRun
 from rep3d.training.checkpoints import read_weights, save_whole
 
@@ -186,9 +187,12 @@ class BundleTraining(TrainTask):
             overrides[contract.VALIDATION_DATA] = []
         if self.phantoms is not None:
             overrides |= self._mixed(self.phantoms)
+        weights = None
         if options.pretrained and self.bundle.weights.is_file():
+            contract.check_trained(self.bundle)
             overrides[contract.INIT_FROM] = self.bundle.weights
-        run = self._bundle_run(contract.TRAINING, ["train.json"], device, overrides)
+            weights = self.bundle.weights
+        run = self._bundle_run(contract.TRAINING, ["train.json"], device, overrides, weights)
         return run_watched(task, run, self.folder, self.status_file)
 
     def _mixed(self, phantoms: Phantoms) -> dict[str, Any]:
@@ -209,14 +213,18 @@ class BundleTraining(TrainTask):
             run_id, data = contract.COMPARING, self.folder / "held_out"
             write_held_out(self.folder / "data", cases, self.phantoms.held_out(), data)
             overrides |= {contract.DATASET_DIR: data, contract.PART: ALL}
-        run = self._bundle_run(run_id, ["train.json", "evaluate.json"], device, overrides)
+        run = self._bundle_run(run_id, ["train.json", "evaluate.json"], device, overrides, weights)
         if not run_watched(task, run, self.folder, output / "evaluation.status.json"):
             return None
         return read_segmenting(output) if self.phantoms is None else read_clicking(output)
 
-    def _bundle_run(self, run_id: str, configs: list[str], device: str, overrides: Mapping[str, Any]) -> BundleRun:
+    def _bundle_run(
+        self, run_id: str, configs: list[str], device: str, overrides: Mapping[str, Any], weights: Path | None
+    ) -> BundleRun:
+        """A run that starts from weights, with what their training was told, or uses them."""
         shared = {contract.DATASET_DIR: self.folder / "data", contract.DEVICE: device}
-        return BundleRun(self.bundle.root, run_id, configs, {**shared, **overrides})
+        told = [] if weights is None else [path for path in [settings_beside(weights).resolve()] if path.is_file()]
+        return BundleRun(self.bundle.root, run_id, [*configs, *told], {**shared, **overrides})
 
     def _finished_epochs(self) -> int:
         last = self.models / "last.pt"

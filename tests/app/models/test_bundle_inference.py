@@ -1,11 +1,13 @@
 """Requests at the same time: who computes, who waits, and who is told to come again."""
 
+import json
 import threading
 import time
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from app_helpers import small_bundle
 
 from monailabel_app.bundles import read_bundle
@@ -17,6 +19,7 @@ from monailabel_app.models.parameters import InferenceParameters
 from monailabel_app.models.turn import MAX_WAITING, Priority
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
+from rep3d.shipped import settings_beside
 
 SECONDS = 20  # to end a test that would hang
 
@@ -34,6 +37,37 @@ def scans(tmp_path):
         noise = np.random.default_rng(number).normal(100, 50, (60, 50, 40)).astype(np.float32)
         nib.save(nib.Nifti1Image(noise, np.eye(4)), path)
     return paths
+
+
+def test_weights_serve_with_what_they_were_trained_with(model, scans):
+    """Such as another spacing and network than the bundle has by now; what was prepared before is not used."""
+    root, told = model.bundle.root, {"spacing": [2.0, 2.0, 2.0]}
+    before = model.segment(scans[0]).voxels
+    config = json.loads(model.bundle.config("inference").read_text())
+    told["network_def"] = {**config["network_def"], "kernel_size": 3}
+    model.bundle.config("inference").write_text(json.dumps({**config, **told}))
+    weights = model.configure().network().state_dict()
+    torch.save(weights, model.bundle.weights)
+    expected = model.segment(scans[0]).voxels
+    model.bundle.config("inference").write_text(json.dumps(config))
+    settings = settings_beside(model.bundle.weights)
+    settings.write_text(json.dumps(told))
+    fresh = BundleInference(read_bundle(root))
+    for served in (model, fresh):
+        np.testing.assert_array_equal(served.segment(scans[0]).voxels, expected)
+    assert not np.array_equal(before, expected)
+    settings.write_text(json.dumps({**told, "spacing": [3.0, 3.0, 3.0]}))
+    assert not np.array_equal(model.segment(scans[0]).voxels, expected)
+
+
+def test_weights_of_other_labels_do_not_serve(model, scans):
+    """The bundle's names would be put on them."""
+    settings_beside(model.bundle.weights).write_text('{"label_names": ["background", "tail", "head"]}')
+    with pytest.raises(
+        RequestError, match="'msd_hippocampus' were trained with other label_names: train it anew"
+    ) as no:
+        model.segment(scans[0])
+    assert no.value.status == 409
 
 
 class Request(threading.Thread):

@@ -73,13 +73,18 @@ def test_what_a_training_was_told_serves_with_its_weights(bundle, network, tmp_p
     bundle.own_weights.parent.mkdir(exist_ok=True)
     bundle.own_weights.write_bytes(voting_for(network, 1))
     told.write_text('{"spacing": [2.0, 2.0, 2.0]}', encoding="utf-8")
-    (tmp_path / "new.pt").write_bytes(voting_for(network, 2))
+    new = tmp_path / "new.pt"
+    new.write_bytes(voting_for(network, 2))
     keep_serving(bundle)
-    number = add_version(bundle, tmp_path / "new.pt", {"user": "ann"})
+    number = add_version(bundle, new, {"user": "ann"})
     serve_version(bundle, number)
     assert not told.exists()
     serve_version(bundle, number - 1)
     assert read_json(told) == {"spacing": [2.0, 2.0, 2.0]}
+    new.write_bytes(voting_for(network, 0))
+    settings_beside(new).write_text('{"spacing": [3.0, 3.0, 3.0]}', encoding="utf-8")
+    serve_version(bundle, add_version(bundle, new, {"user": "ann"}))
+    assert read_json(told) == {"spacing": [3.0, 3.0, 3.0]}
 
 
 def test_first_weights_of_a_model(tmp_path):

@@ -38,7 +38,7 @@ class Images(PreparedImages):
             voxels = torch.full((1, *VOXELS), float(len(self.prepared)))
             return PreparedImage({"image": voxels}, plain_geometry(VOXELS, np.eye(4)))
 
-        return self.get(image, config, prepare, priority)
+        return self.get(image, [config], prepare, priority)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_as_many_as_fit(files):
         images.of(image, config)
     assert images.prepared == ["a.nii.gz", "b.nii.gz", "c.nii.gz"]
     huge = PreparedImage({"image": torch.zeros(1, 20, 20, 20)}, plain_geometry((20, 20, 20), np.eye(4)))
-    assert images.get(fourth, config, lambda: huge, Priority.BATCH) is huge
+    assert images.get(fourth, [config], lambda: huge, Priority.BATCH) is huge
     assert images.nbytes == 2 * NBYTES
 
 
@@ -185,7 +185,7 @@ def test_an_image_that_cannot_be_prepared(files):
     images = Images()
     for _ in range(2):
         with pytest.raises(RequestError, match="no image"):
-            images.get(files[0], files[-1], fail, Priority.BATCH)
+            images.get(files[0], files[-1:], fail, Priority.BATCH)
     images.of(files[0], files[-1])
 
 
