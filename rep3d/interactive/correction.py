@@ -8,7 +8,9 @@ Whatever the network answers:
 - the voxel of a positive click is in the mask and that of a negative one is not, unless a later contrary click lies
   within one radius of it;
 - no voxel of `taken`, the labels that are locked, joins the mask, not even by a click;
-- only the changed region changes that touches the crop round the newest prompts; all other voxels stay as they were.
+- only the changed region changes that touches the crop round the newest prompts; all other voxels stay as they were;
+- where there is a mask, new prompts that are all positive take no voxel from it, and new ones that are all negative add
+  none.
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ class Correction:
         locked: positive prompts without effect, because they lie in a locked label.
         tiles: cubes at full resolution whose border is still as coarse as the grid, see `refine`.
         region: voxels of `grid` that were allowed to change.
+        grows: True: the mask before was only added to; False: it was only taken from; None: both.
+        kept: the mask before, where the region is; None where `grows` is.
     """
 
     before: torch.Tensor
@@ -64,6 +68,8 @@ class Correction:
     locked: tuple[Prompt, ...]
     tiles: tuple[Grid, ...]
     region: torch.Tensor
+    grows: bool | None
+    kept: torch.Tensor | None
 
     @cached_property
     def mask(self) -> torch.Tensor:
@@ -115,7 +121,9 @@ def correct(
     looks, grid, coarse, region, logits = _look(network, image, scan, first, prompts, new, previous, taken, grow)
     claims = _claims(prompts, scan)
     todo = tuple(_tiles(scan, grid, coarse, region, prompts[-1], size))
-    answer = Correction(previous, None, None, grid, _locked(claims, prompts, taken), todo, region)
+    direction, where = grows(previous, prompts[-new:]), _touched(region, grid, scan)
+    kept = None if direction is None or where is None else previous[where].clone()
+    answer = Correction(previous, None, None, grid, _locked(claims, prompts, taken), todo, region, direction, kept)
     return _redrawn(network, image, scan, answer, prompts, claims, taken, max(tiles - looks + 1, 0), logits)
 
 
@@ -165,12 +173,18 @@ def _redrawn(
     mask = before.clone()
     if answer.changed is not None and answer.part is not None:
         mask[_moved(answer.changed, start, -1)] = answer.part
+    where = None if answer.kept is None else _touched(answer.region, answer.grid, scan)
+    inner = None if where is None else _moved(where, start, -1)
+    if inner is not None:  # of what the mask was before, what no later answer has changed
+        bound = answer.kept & mask[inner] if answer.grows else answer.kept | mask[inner]
     if logits is not None:
         _redraw(mask, part, answer.grid, logits, answer.region, locked)
     for tile in now:
         coarse, kept_out = resample(mask, part, tile) >= 0.5, resample(taken, scan, tile) >= 0.5
         finer = _answer(network, _channels(image, scan, tile, coarse, prompts, kept_out))
         _redraw(mask, part, tile, finer, resample(answer.region, answer.grid, tile) > 0, locked)
+    if inner is not None:
+        mask[inner] = one_way(mask[inner], bound, answer.grows)
     unkept = _unkept(claims, mask, locked, start, reach)
     mask.numpy()[tuple((claims.voxels[unkept] - start).T)] = claims.positive[unkept]
     changed = bounds(mask != before)
@@ -187,6 +201,22 @@ def without_effect(prompts: Sequence[Prompt], scan: Grid, taken: torch.Tensor) -
 def finest_spacing(scan: Grid, size: int = SIZE) -> float:
     """Of the working grid: the scan's smallest, or less where the whole scan fits."""
     return min(*scan.spacing, max(scan.extent) / size)
+
+
+def one_way(answer: torch.Tensor, before: torch.Tensor, grows: bool | None) -> torch.Tensor:
+    """A mask without what it takes from the one before, or adds to it.
+
+    Args:
+        answer, before: of bool, of one shape.
+        grows: True: it only adds; False: it only takes away; None: both.
+    """
+    return answer if grows is None else answer | before if grows else answer & before
+
+
+def grows(before: torch.Tensor, newest: Sequence[Prompt]) -> bool | None:
+    """What new prompts do with a mask, for `one_way`: where there is none yet, a network may do as it likes."""
+    signs = {prompt.positive for prompt in newest}
+    return signs.pop() if len(signs) == 1 and before.any() else None
 
 
 def _check(scan: Grid, prompts: Sequence[Prompt], new: int, previous: torch.Tensor, taken: torch.Tensor) -> None:
@@ -270,6 +300,7 @@ def _look(
     centre = _middle(*_joint_bounds(prompts[-new:]))
     positive = [prompt for prompt in prompts if prompt.positive]
     mixed = len({prompt.positive for prompt in prompts[-new:]}) > 1
+    direction = grows(previous, prompts[-new:])
     looks = 1
     while True:
         before = resample(previous, scan, grid) >= 0.5
@@ -278,7 +309,7 @@ def _look(
         if mixed and not before.any():  # a network learns negative prompts as corrections of what the others show
             shown = (_answer(network, _channels(image, scan, grid, before, positive, locked)) > 0) & ~locked
         logits = _answer(network, _channels(image, scan, grid, shown, prompts, locked))
-        after = (logits > 0) & covered(scan, grid) & ~locked
+        after = one_way((logits > 0) & covered(scan, grid) & ~locked, before, direction)
         region = _reached(after != before, grid, crop)
         spacing, coarsest = grid.spacing[0], _coarsest(scan, grid.shape[0])
         if not grow or spacing >= coarsest or not _goes_on(region, before, scan, grid):

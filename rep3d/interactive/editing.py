@@ -90,7 +90,8 @@ class Coarse:
 
     @property
     def nbytes(self) -> int:
-        return self.answer.region.nbytes + sum(map(len, self.taken))
+        kept = 0 if self.answer.kept is None else self.answer.kept.nbytes
+        return self.answer.region.nbytes + kept + sum(map(len, self.taken))
 
     def without(self, taken: bytes) -> Coarse:
         """The same where this, packed, is taken, too."""

@@ -16,6 +16,7 @@ from monai.networks.utils import eval_mode
 from torch import nn
 
 from rep3d.interactive.channels import input_channels, mirrored
+from rep3d.interactive.correction import grows, one_way
 from rep3d.interactive.grid import Grid
 from rep3d.interactive.prompts import Prompt, draw
 from rep3d.interactive.users import beside, correction, deepest_click, distorted, first_prompt, near_error
@@ -121,7 +122,10 @@ def _prompted(
     case: _Case, answer: torch.Tensor | None, with_near_error: bool
 ) -> tuple[_Case, torch.Tensor, torch.Tensor | None]:
     """The case with the next prompts, the network's input, and where the error is that these prompts show."""
-    case.mask = case.first_mask() if answer is None else answer & case.inside & ~case.taken
+    if answer is None:
+        case.mask = case.first_mask()
+    else:  # as `correct` does
+        case.mask = one_way(answer & case.inside & ~case.taken, case.mask, grows(case.mask, case.newest))
     case.prompt()
     return case, case.inputs(), case.near_error() if with_near_error else None
 

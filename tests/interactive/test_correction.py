@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,6 +102,8 @@ def test_promises_hold_for_any_weights(seed, tiles):
                 assert answer.mask[voxel] == prompt.positive
     assert not (answer.mask & taken & ~previous).any(), "locked voxels do not join"
     differs = answer.mask != previous
+    wrong_way = previous if prompts[-1].positive else ~previous
+    assert not (differs & wrong_way & ~clicked(prompts, scan)).any(), "it only adds, or only takes away"
     reached = resample(answer.region, answer.grid, scan) > 0
     if tiles:
         reached = torch.from_numpy(ndimage.binary_dilation(reached.numpy(), np.ones((3, 3, 3))))
@@ -327,6 +330,36 @@ def test_only_what_changed_is_answered(tiles):
     assert torch.equal(finer.mask, expected) and not torch.equal(expected, whole)
     previous[finer.changed] = finer.part
     assert torch.equal(previous, expected)
+
+
+@pytest.mark.parametrize(("signs", "both"), [((True, False), True), ((True, True), False), ((False, False), False)])
+def test_prompts_of_both_signs_may_add_and_take_away(signs, both):
+    shape, unit = (24, 24, 24), (1.0, 1.0, 1.0)
+    previous = ball(shape, unit, (12, 12, 12), 6.0)
+    inverted = lambda channels: 0.5 - channels[:, 1:2]  # noqa: E731
+    prompts = [point((12, 12, n), unit, positive) for n, positive in zip((3, 20), signs, strict=True)]
+    changed = correct(inverted, torch.zeros(shape), unit, prompts, new=2, previous=previous, size=32).mask != previous
+    assert [bool((changed & one).any()) for one in (~previous, previous)] == [both or signs[0], both or not signs[0]]
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_refining_goes_the_same_way_and_leaves_what_came_later(grows):
+    """Cubes that find the contrary of the coarse answer, where a later answer has changed some voxels at the border."""
+    image, unit, previous = torch.zeros(90, 12, 12), (1.0, 1.0, 1.0), torch.zeros(90, 12, 12, dtype=torch.bool)
+    previous[:40] = True
+    halves = torch.ones(1, 1, SIZE, SIZE, SIZE)
+    halves[:, :, :, SIZE // 2 :] = -1
+    click = [point((41, 3, 6) if grows else (38, 9, 6), unit, grows)]
+    answer = correct(lambda channels: halves, image, unit, click, previous=previous, size=SIZE, tiles=0)
+    assert answer.tiles and bool(answer.mask[89].any()) == grows and bool(answer.mask[0].all()) == grows
+    later, changed = answer.mask.clone(), torch.zeros_like(previous)
+    changed[slice(37, 40) if grows else slice(40, 43), :4] = True
+    later[changed] = not grows
+    contrary = lambda channels: everything(channels) * (-1 if grows else 1)  # noqa: E731
+    finer = refine(contrary, image, unit, replace(answer, before=later, changed=None), click, tiles=1000).mask
+    assert (finer[changed] != grows).all(), "what came later stays"
+    others = (previous if grows else ~previous) & ~changed
+    assert (finer[others] == grows).all() and (finer != later).any()
 
 
 def test_new_prompts_stay_on_a_grid_that_grows():

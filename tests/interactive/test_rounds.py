@@ -99,6 +99,15 @@ def test_clicks_of_the_evaluating_user(clicks):
     assert not inputs[:, 1].any() and not inputs[:, 3].any() and (inputs[:, 2].flatten(1).amax(1) > 0).all()
 
 
+def test_positive_clicks_take_nothing_away():
+    made = batch()
+    half = made["target"].clone()
+    half[..., : half.shape[-1] // 2] = 0
+    answers = iter([half.float() - 0.5, nothing(half.float())])
+    inputs, _ = SimulatedUser(Answers(lambda channels: next(answers)), clicks=3)(made, "cpu")
+    assert half.any() and torch.equal(inputs[:, 1:2].bool(), half.bool())
+
+
 def test_what_is_wrongly_found_gets_negative_clicks_and_what_is_taken_is_left_out():
     made = batch(taken=True)
     inputs, _ = SimulatedUser(Answers(everything), clicks=2)(made, "cpu")
