@@ -80,6 +80,11 @@ def test_a_border_that_moves_a_little_does_not(thick, grows):
     assert (looks(found, previous) > 1) == grows
 
 
+def test_what_the_click_may_not_change_does_not():
+    """A positive one, where the network gives up a mask that fills the grid."""
+    assert looks(torch.zeros(SIZE, SIZE, SIZE, dtype=torch.bool), torch.ones(100, 100, 100, dtype=torch.bool)) == 1
+
+
 def test_what_is_not_reached_does_not():
     """The crop is 16 voxels on each side of the click; here what leaves the grid lies beyond it."""
     asked, size = [], 48
