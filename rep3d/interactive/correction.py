@@ -173,9 +173,9 @@ def _redrawn(
     mask = before.clone()
     if answer.changed is not None and answer.part is not None:
         mask[_moved(answer.changed, start, -1)] = answer.part
-    where = None if answer.kept is None else _touched(answer.region, answer.grid, scan)
-    inner = None if where is None else _moved(where, start, -1)
-    if inner is not None:  # of what the mask was before, what no later answer has changed
+    inner, where = None, _touched(answer.region, answer.grid, scan)
+    if answer.kept is not None and where is not None:  # of the mask before, what no later answer has changed
+        inner = _moved(where, start, -1)
         bound = answer.kept & mask[inner] if answer.grows else answer.kept | mask[inner]
     if logits is not None:
         _redraw(mask, part, answer.grid, logits, answer.region, locked)
