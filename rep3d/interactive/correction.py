@@ -16,7 +16,7 @@ Whatever the network answers:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -27,7 +27,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from rep3d.interactive.channels import input_channels, standardize
-from rep3d.interactive.grid import Box, Grid, Triple, bounds, box_of, covered, resample
+from rep3d.interactive.grid import Box, Grid, Triple, bounds, box_of, covered, hull, resample
 from rep3d.interactive.prompts import Prompt, radius
 
 Network = Callable[[torch.Tensor], torch.Tensor]  # (B, 5, D, H, W) -> logits (B, 1, D, H, W)
@@ -165,7 +165,7 @@ def _redrawn(
     now, later = answer.tiles[:tiles], answer.tiles[tiles:]
     broken = _box_round(claims.voxels[_unkept(claims, answer.before, taken, (0, 0, 0), reach)])
     around = [_touched(answer.region, answer.grid, scan), *(_touched(None, tile, scan) for tile in now)]
-    box = _hull([answer.changed, broken, *around])
+    box = hull([answer.changed, broken, *around])
     if box is None:
         return replace(answer, tiles=later)
     start, part = tuple(side.start for side in box), scan.part(box)
@@ -498,12 +498,6 @@ def _well_inside(positions: np.ndarray, tile: Grid, scan: Grid) -> np.ndarray:
 def _box_round(voxels: np.ndarray) -> Box | None:
     """The smallest box that holds voxels, (n, 3)."""
     return box_of(zip(voxels.min(0), voxels.max(0), strict=True)) if len(voxels) else None
-
-
-def _hull(boxes: Iterable[Box | None]) -> Box | None:
-    """The smallest box that holds several."""
-    sides = list(zip(*filter(None, boxes), strict=True))
-    return box_of((min(s.start for s in side), max(s.stop for s in side) - 1) for side in sides) if sides else None
 
 
 def _moved(box: Box, start: Sequence[int], sign: int) -> Box:

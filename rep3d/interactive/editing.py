@@ -19,7 +19,7 @@ import torch
 
 from rep3d.format_number import check_format
 from rep3d.interactive.correction import SIZE, TILES, Correction, Network, check_inside, correct, refine, without_effect
-from rep3d.interactive.grid import Box, Grid, bounds
+from rep3d.interactive.grid import Box, Grid, bounds, hull
 from rep3d.interactive.prompts import Kind, Prompt
 
 FORMAT = 2  # of `LabelEdit.to_bytes`; 1 had no locks, and forgot what was painted in old steps
@@ -262,7 +262,7 @@ class LabelEdit:
 
     def reset(self) -> Answer:
         """Forget mask, prompts and steps."""
-        box = _hull([self._untold, self._box])
+        box = hull([self._untold, self._box])
         self._mask = torch.zeros_like(self._mask)
         self._begin()
         return Answer(self._mask, box)
@@ -295,8 +295,8 @@ class LabelEdit:
         if finer.changed is not None:
             self._done[-1] = self._done[-1].then(self._mask, finer.mask, finer.changed)
             self._mask = finer.mask
-            self._box = _hull([self._box, finer.changed])
-            self._untold = _hull([self._untold, finer.changed])
+            self._box = hull([self._box, finer.changed])
+            self._untold = hull([self._untold, finer.changed])
         return finer.changed
 
     def to_bytes(self) -> bytes:
@@ -419,7 +419,7 @@ class LabelEdit:
 
     def _add(self, step: _Step, mask: torch.Tensor) -> None:
         self._mask, self._coarse = mask, []
-        self._box = _hull([self._box, step.box])
+        self._box = hull([self._box, step.box])
         self._done.append(step)
         self._undone.clear()
         while len(self._done) > 1 and (len(self._done) > MAX_STEPS or self._step_bytes > MAX_STEP_BYTES):
@@ -507,7 +507,7 @@ class LabelEdit:
 
     def _told(self, answers: Sequence[Answer]) -> Answer:
         """What several steps changed together, and refinements before them."""
-        changed = _hull([self._untold, *(answer.changed for answer in answers)])
+        changed = hull([self._untold, *(answer.changed for answer in answers)])
         self._untold = None
         locked = tuple(dict.fromkeys(prompt for answer in answers for prompt in answer.locked))
         return Answer(self._mask, changed, locked, any(answer.forwards for answer in answers))
@@ -574,12 +574,12 @@ class _Step:
 
     def then(self, mask: torch.Tensor, after: torch.Tensor, changed: Box) -> _Step:
         """This step, which led to `mask`, and what changed afterwards."""
-        before, box = self.undone_from(mask), _hull([self.box, changed])
+        before, box = self.undone_from(mask), hull([self.box, changed])
         return self.between(before, after, box, self.prompts, self.painted, self.locks)
 
     def and_then(self, later: _Step) -> _Step:
         """Two paintings as one."""
-        box = _hull([self.box, later.box])
+        box = hull([self.box, later.box])
         if box is None:
             return self
         joined, left = (torch.zeros([side.stop - side.start for side in box], dtype=torch.bool) for _ in range(2))
@@ -639,15 +639,6 @@ def _unpack(content: bytes, box: Box) -> torch.Tensor:
 
 def _all_of(mask: torch.Tensor) -> Box:
     x, y, z = (slice(0, count) for count in mask.shape)
-    return x, y, z
-
-
-def _hull(boxes: Iterable[Box | None]) -> Box | None:
-    """The smallest box that holds all these."""
-    sides = list(zip(*(box for box in boxes if box is not None), strict=True))
-    if not sides:
-        return None
-    x, y, z = (slice(min(one.start for one in side), max(one.stop for one in side)) for side in sides)
     return x, y, z
 
 

@@ -132,6 +132,12 @@ def box_of(ends: Iterable[Iterable[int]]) -> Box:
     return x, y, z
 
 
+def hull(boxes: Iterable[Box | None]) -> Box | None:
+    """The smallest box that holds several; None where there is none."""
+    sides = list(zip(*filter(None, boxes), strict=True))
+    return box_of((min(s.start for s in side), max(s.stop for s in side) - 1) for side in sides) if sides else None
+
+
 def _inside(positions: torch.Tensor, grid: Grid, axis: int) -> torch.Tensor:
     indices = (positions - grid.origin[axis]) / grid.spacing[axis]
     return (indices >= -0.5 - 1e-6) & (indices <= grid.shape[axis] - 0.5 + 1e-6)
