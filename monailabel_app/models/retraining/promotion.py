@@ -42,14 +42,15 @@ def promote(
     if kept and kept["serving"]:  # the server was killed right after this
         return {key: kept.get(key) for key in ("version", "serving", "note", *MEASURES) if key in kept}
     origin: dict[str, Any] = {"user": record.user, "cases": record.cases}
-    scores = _compare(task, bundle, new, score) if record.cases["validation"] else {}
+    some_serve = bundle.weights.is_file() and not other_data(bundle)
+    scores = _compare(task, bundle, new, score, some_serve) if record.cases["validation"] else {}
     dice, phantoms = (_by_weights(scores, measure) for measure in MEASURES)
     shown = {"dice": dice, **({"phantoms": phantoms} if bundle.takes_prompts else {})}
     if task.stopping.is_set():
         note = "kept, but does not serve: the scoring was stopped"
         number = add_version(bundle, new, {**origin, "note": note})
         return {"version": number, "serving": False, "note": note, **shown}
-    serves, note = may_serve(dice["new"], dice["serving"], bundle.weights.is_file(), promotion)
+    serves, note = may_serve(dice["new"], dice["serving"], some_serve, promotion)
     if serves and _forgets(phantoms["new"], phantoms["serving"]):
         fallen = f"Dice of phantoms {phantoms['new']:.4f}, of the serving weights {phantoms['serving']:.4f}"
         serves, note = False, f"kept, but does not serve: it has forgotten what it knew, {fallen}"
@@ -60,12 +61,12 @@ def promote(
     return {"version": number, "serving": serves, "note": note, **shown}
 
 
-def may_serve(new: float | None, serving: float | None, there_are_weights: bool, promotion: str) -> tuple[bool, str]:
+def may_serve(new: float | None, serving: float | None, some_serve: bool, promotion: str) -> tuple[bool, str]:
     """Whether new weights take the place of those that serve, and why."""
     if promotion == "never":
         return False, "kept; by the server's settings no weights serve by themselves"
-    if not there_are_weights:
-        return True, "serves: there were no weights before"
+    if not some_serve:
+        return True, "serves: no weights did before"
     if new is None or serving is None:
         return False, "kept, but does not serve: without validation cases nothing shows that it is not worse"
     compared = f"validation Dice {new:.4f}, of the serving weights {serving:.4f}"
@@ -79,12 +80,12 @@ def _forgets(new: float | None, serving: float | None) -> bool:
 
 
 def _compare(
-    task: Task, bundle: Bundle, new: Path, score: Callable[[Path, str], Scores | None]
+    task: Task, bundle: Bundle, new: Path, score: Callable[[Path, str], Scores | None], some_serve: bool
 ) -> dict[str, Scores | None]:
-    """The scores of the new weights, and of those that serve if there are any."""
+    """The scores of the new weights, and of those that serve where some do."""
     task.report("scoring the new weights and those that serve")
     scores = {"new": score(new, "new")}
-    if bundle.weights.is_file() and not other_data(bundle):
+    if some_serve:
         scores["serving"] = score(bundle.weights, "serving")
     return scores
 

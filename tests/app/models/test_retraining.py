@@ -16,12 +16,14 @@ from bundle_helpers import small_network
 import monailabel_app.__main__
 from monailabel_app.bundles import read_bundle
 from monailabel_app.errors import RequestError
+from monailabel_app.models import retraining
 from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.models.retraining.dataset import split_cases
 from monailabel_app.models.retraining.process import run_watched
-from monailabel_app.models.retraining.promotion import may_serve
+from monailabel_app.models.retraining.promotion import may_serve, promote
 from monailabel_app.models.retraining.record import TrainingRecord, write_record
+from monailabel_app.models.retraining.scoring import Scores
 from monailabel_app.models.versions import add_version, keep_serving, list_versions, serve_version
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
@@ -29,6 +31,7 @@ from rep3d.console.status import StatusFile
 from rep3d.data.cases import item_name
 from rep3d.data.leakage import TrainingCases, image_digests
 from rep3d.data.lists import load_datalist
+from rep3d.shipped import settings_beside
 from rep3d.study.run import BundleProcess, BundleRun
 from rep3d.training.checkpoints import save_whole
 from rep3d.training.cpu import SHARED_CORES
@@ -183,7 +186,36 @@ def test_promotion(new, serving, promotion, serves):
 
 
 def test_first_weights_serve():
-    assert may_serve(None, None, False, "not worse") == (True, "serves: there were no weights before")
+    assert may_serve(None, None, False, "not worse") == (True, "serves: no weights did before")
+
+
+def test_weights_of_other_labels_keep_no_new_ones_from_serving(bundle, tmp_path):
+    """They are refused to clients, and cannot be scored on these labels."""
+    settings_beside(bundle.weights).write_text('{"label_names": ["background", "tail", "head"]}')
+    scored = []
+
+    def score(path, name):
+        scored.append(name)
+        return Scores(0.4)
+
+    record = TrainingRecord("RUNNING", "ann", {"training": ["a"], "validation": ["b"]})
+    result = promote(Task({}), bundle, weights(tmp_path, bundle, 7), record, "not worse", score)
+    assert (scored, result["serving"], result["note"]) == (["new"], True, "serves: no weights did before")
+    assert not settings_beside(bundle.weights).exists()
+
+
+def test_a_training_goes_on_with_what_the_serving_weights_were_trained_with(bundle, studies, material, monkeypatch):
+    """Such as another spacing; one that starts anew follows the bundle."""
+    told, runs = settings_beside(bundle.weights), []
+    told.write_text('{"spacing": [2.0, 2.0, 2.0]}')
+    store, trainer = StudiesFolder(studies), BundleTraining(bundle)
+    name = store.list_images()[0]
+    store.save_label(name, str(material.labels[f"{name}.nii.gz"]), "final", {"model": MODEL})
+    monkeypatch.setattr(retraining.task, "run_watched", lambda task, run, *_: runs.append(run))
+    for pretrained in (True, False):
+        trainer.prepare(store, TrainingParameters(pretrained=pretrained, val_split=0), "ann")
+        trainer.run(Task({}))
+    assert [told.resolve() in run.configs for run in runs] == [True, False]
 
 
 def test_versions(bundle, tmp_path):
