@@ -291,13 +291,13 @@ def labels_of(scores: Scores) -> list[str]:
 
 
 def table(scores: Scores, column: str) -> np.ndarray:
-    """One column, (cases, labels).
+    """One column, (cases, labels), without signs: in a mean, what is too large would make up for what is too small.
 
     Raises:
         ValueError: a case has other labels.
     """
     labels = labels_of(scores)
-    return np.array([[of_case[label][column] for label in labels] for of_case in scores.values()])
+    return np.abs([[of_case[label][column] for label in labels] for of_case in scores.values()])
 
 
 def case_means(scores: Scores, column: str) -> np.ndarray:
@@ -338,7 +338,7 @@ def summary(scores: Scores, trained_on: Sequence[str] = ()) -> str:
         "volume_error_ml": ("Volume error, absolute (ml)", 2),
     }
     rows = [
-        [title, *(f"{mean:.{digits}f}" for mean in means(np.abs(table(scores, column))))]
+        [title, *(f"{mean:.{digits}f}" for mean in means(table(scores, column)))]
         for column, (title, digits) in titles.items()
     ]
     return "\n".join([*lines, markdown_table(["score", *labels, "Mean"], rows)])
