@@ -254,3 +254,7 @@ def test_it_trains_scores_and_segments(tmp_path, no_pictures):
     run(made.folder, INFERENCE, source / "imagesTr", out)
     written = np.asarray(nib.load(out / "eval/c0_0000_seg.nii.gz").dataobj)
     assert written.shape == SHAPE and written.max() <= 3
+    assert (out / "eval/volumes.csv").read_text().startswith("case,image,whole (ml),core (ml),enhancing (ml)")
+    twice = [str(out / "models/model.pt")] * 2
+    run(made.folder, INFERENCE, source / "imagesTr", tmp_path / "twice", checkpoint=twice)
+    assert np.array_equal(nib.load(tmp_path / "twice/eval/c0_0000_seg.nii.gz").dataobj, written)
