@@ -123,8 +123,10 @@ def check_names(folder: Path, label_names: Sequence[str] = (), channel_names: Se
 
 def _check_places(path: Path, key: str, told: object, names: Sequence[str]) -> None:
     """What is told is {"1": name}, or {name: 1}; several ids are a region."""
+    if not isinstance(told, Mapping):
+        return
     own = {name.strip().casefold(): i for i, name in enumerate(names)}
-    for one, other in told.items() if isinstance(told, Mapping) else ():
+    for one, other in told.items():
         name, number = (other, one) if str(one).isdecimal() else (one, other)
         if not str(number).isdecimal():
             continue
