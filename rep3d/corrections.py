@@ -20,15 +20,16 @@ from torch import nn
 
 from rep3d.data.checks import image_problem, label_problem
 from rep3d.data.notes import warn_once
+from rep3d.data.sources import POSTFIX
 from rep3d.evaluation.planes import draw_planes
 from rep3d.interactive import prompts as show
 from rep3d.interactive.correction import SIZE, Correction, check_inside, correct
 from rep3d.interactive.grid import Grid
 from rep3d.interactive.prompts import Prompt
-from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, geometry_note
-from rep3d.io.nifti import write_marked
+from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, geometry_note, voxel_ml
+from rep3d.io.nifti import CLICKED, write_marked
 from rep3d.io.scans import read_scan
-from rep3d.io.volumes import read_volume, split_suffix
+from rep3d.io.volumes import read_geometry, read_volume, split_suffix
 
 logger = logging.getLogger(__name__)
 
@@ -73,13 +74,14 @@ def correct_scan(
         The path of the mask.
 
     Raises:
-        ValueError: no prompts, or one that is none or lies outside; a file that cannot be used, or a mask that is there
-            already and was changed by others.
+        ValueError: no prompts, or one that is none or lies outside; a file that cannot be used; in the mask's place one
+            of another scan or one that was changed by others, or a label map of `rep3d.predictions`.
         FileNotFoundError: a file is missing.
     """
     path = _existing(image, "image")
     voxels, geometry = _read_scan(path)
     prompts = _prompts(geometry, positions, box=box, foreground=foreground, background=background)
+    target = _target(path, geometry, Path(output_dir))
     masks = [None if file is None else _read_mask(file, name, path, geometry)
              for name, file in (("previous", previous), ("taken", taken))]  # fmt: skip
     started = time.perf_counter()
@@ -97,11 +99,10 @@ def correct_scan(
             size=size,
             tiles=sys.maxsize,
         )
-    _tell(answer, spacing, time.perf_counter() - started)
-    target = Path(output_dir) / f"{_name(path)}_seg.nii.gz"
+    _tell(answer, geometry, time.perf_counter() - started)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_marked(answer.mask.numpy().astype(np.uint8), geometry, target)
-    picture = target.with_name(f"{_name(path)}_seg.png")
+    write_marked(answer.mask.numpy().astype(np.uint8), geometry, target, CLICKED)
+    picture = target.with_name(f"{_name(path)}{POSTFIX}.png")
     draw_planes(scan, geometry.affine, answer.mask, prompts, picture)
     logger.info("mask: %s, picture: %s", os.path.abspath(target), os.path.abspath(picture))
     return target
@@ -132,6 +133,26 @@ def _existing(path: str | os.PathLike, name: str) -> Path:
     if not Path(path).exists():
         raise FileNotFoundError(f"{name} {str(path)!r} does not exist: give a scan's file, or the folder of a series")
     return Path(path)
+
+
+def _target(image: Path, grid: Geometry, folder: Path) -> Path:
+    """The file of the mask.
+
+    Raises:
+        ValueError: there is a mask of another scan of that name, or a label map with a file that names its labels.
+    """
+    target = folder / f"{_name(image)}{POSTFIX}.nii.gz"
+    names = target.with_name(f"{_name(image)}{POSTFIX}.json")
+    if not target.exists():
+        return target
+    problem = agreement_problem(read_geometry(target), grid)
+    if problem:
+        raise ValueError(f"{target} is of another scan than {image} ({problem}): give another output_dir")
+    if names.exists():
+        raise ValueError(
+            f"{target}: a label map whose labels {names.name} names, and so not replaced: give another output_dir"
+        )
+    return target
 
 
 def _read_scan(path: Path) -> tuple[np.ndarray, Geometry]:
@@ -208,13 +229,13 @@ def _name(path: Path) -> str:
     return path.resolve().name if path.is_dir() else split_suffix(path.name)[0]
 
 
-def _tell(answer: Correction, spacing: Sequence[float], seconds: float) -> None:
+def _tell(answer: Correction, geometry: Geometry, seconds: float) -> None:
     count = int(answer.mask.sum())
     edge, size = answer.grid.spacing[0], answer.grid.shape[0]
     logger.info(
         "found %.4g ml, %d voxels, in %.2f s on a working grid of %d voxels of %.3g mm along each axis",
-        count * math.prod(spacing) / 1000, count, seconds, size, edge,
+        count * voxel_ml(geometry.affine), count, seconds, size, edge,
     )  # fmt: skip
     for prompt in answer.locked:
-        voxel = [round(p / s) for p, s in zip(prompt.positions[0], spacing, strict=True)]
+        voxel = [round(p / s) for p, s in zip(prompt.positions[0], _spacing(geometry), strict=True)]
         logger.warning("the point at voxel %s has no effect: it lies in a taken voxel", voxel)

@@ -16,6 +16,7 @@ from torch import nn
 
 from rep3d.console.progress import Progress
 from rep3d.data.regions import paint
+from rep3d.networks.ensemble import Ensemble
 from rep3d.networks.input_sizes import divisor_of
 from rep3d.precision import check_layers, has_fast_bfloat16
 
@@ -69,7 +70,8 @@ class LabelMapInferer(SlidingWindowInferer):
             then.
 
     Raises:
-        ValueError: a divisor below 1, an overlap of 1 or more, more than 256 classes, or an output that is not finite.
+        ValueError: a divisor below 1, an overlap of 1 or more, more than 256 classes, an output that is not finite, or
+            an ensemble of labels where there are regions.
     """
 
     def __init__(
@@ -91,6 +93,8 @@ class LabelMapInferer(SlidingWindowInferer):
 
     @torch.no_grad()  # no gradient flows through labels
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if isinstance(network, Ensemble) and network.has_regions != (self.class_order is not None):
+            raise ValueError("the checkpoints are averaged as of labels, and there are regions, or the other way round")
         roi = self.window_size(network, inputs.shape[2:])
         call = lambda windows: network(windows, *args, **kwargs)  # noqa: E731
         labels = torch.stack([self._label_map(image, call, roi) for image in inputs])

@@ -23,23 +23,25 @@ from rep3d.console.options import running_config
 from rep3d.data.cases import ONE_CHANNEL, case_names, file_name, image_files
 from rep3d.data.memory import file_key
 from rep3d.data.notes import Window, channel_windows
+from rep3d.data.regions import Regions, scored_regions
 from rep3d.data.sources import POSTFIX
 from rep3d.evaluation.preview import draw_preview
 from rep3d.files import read_json, whole_file, write_csv, write_json
 from rep3d.format_number import check_format
 from rep3d.inference import segment_each
 from rep3d.io.colors import distinct_colors
-from rep3d.io.geometry import VolumeError
-from rep3d.io.nifti import CHANGED
+from rep3d.io.dicom_files import is_dicom
+from rep3d.io.geometry import VolumeError, voxel_ml
+from rep3d.io.nifti import CHANGED, mark
 from rep3d.io.scans import is_series, read_channels
-from rep3d.io.volumes import NIFTI, is_untouched, read_volume, split_suffix
+from rep3d.io.volumes import NIFTI, is_untouched, read_volume, split_suffix, untouched_mark
 from rep3d.locks import FolderLocks
 from rep3d.networks.weights import digest
 
 logger = logging.getLogger(__name__)
 
 RECORD, VOLUMES = "predictions.json", "volumes.csv"
-FORMAT = 1  # of RECORD; the number rises with what this code would misread
+FORMAT = 2  # of RECORD; the number rises with what this code would misread
 OUTPUT_FORMATS = ("nii.gz", "nii", "seg.nrrd")
 # Entries of a config that change no label map. What the weights are counts, not where they lie.
 PLACES = (
@@ -57,7 +59,8 @@ class Prediction:
         scan: tells the scan's files from others, see `_scan_key`.
         made_with: tells the weights and settings from others, see `_settings_key`.
         label_map: name of the file.
-        volumes: millilitres by label.
+        volumes: millilitres by label, or by region.
+        mark: tells the label map's voxels from others, see `rep3d.io.nifti.mark`; empty in records of the format 1.
     """
 
     image: str
@@ -65,6 +68,7 @@ class Prediction:
     made_with: str
     label_map: str
     volumes: dict[str, float]
+    mark: str = ""
 
 
 def predict_each(
@@ -78,6 +82,7 @@ def predict_each(
     preview: bool = False,
     window: Window = None,
     channel_names: Sequence[str] = ONE_CHANNEL,
+    regions: Regions | None = None,
 ) -> None:
     """Segment every scan that no earlier run with the same weights and settings has; report those that fail, go on.
 
@@ -96,20 +101,21 @@ def predict_each(
         window: intensities that are black and white there, see `rep3d.data.notes.channel_windows`; None: percentiles
             of each slice.
         channel_names: of a scan.
+        regions: ids by name, of a network of regions: what the table has the volumes of, see `rep3d.data.regions`.
 
     Raises:
         ValueError: an unknown format; another run writes to the folder; newer code has written to it, or its record is
             damaged; it holds label maps of other scans with these names, or such in another format that were changed.
-        RuntimeError: after all scans, when some have failed. Names each with its reason.
+        RuntimeError: after all scans, when some have failed, such as for a DICOM Segmentation of somebody else in the
+            place of theirs. Names each with its reason.
     """
     if output_format not in OUTPUT_FORMATS:
         raise ValueError(f"output_format is {output_format!r}, expected one of {', '.join(OUTPUT_FORMATS)}")
     locks = FolderLocks([output_dir], "prediction")
     try:
-        labels = {name: index for index, name in enumerate(label_names) if index > 0}
         shown, *_ = channel_windows(window, len(channel_names))
         model = Path(bundle_root).resolve().name
-        results = _Results(Path(output_dir), labels, model, preview, shown, output_format)
+        results = _Results(Path(output_dir), label_names, regions, model, preview, shown, output_format)
         dataset: monai.data.Dataset = dataloader.dataset  # type: ignore[assignment]
         named = [{**item, "case": case} for item, case in zip(dataset.data, case_names(dataset.data), strict=True)]
         results.start(_settings_key(evaluator.network), {item["case"]: image_files(item) for item in named})
@@ -117,8 +123,10 @@ def predict_each(
         if len(pending) < len(named):
             told = f"{len(named) - len(pending)} of {len(named)} scan(s) were segmented by an earlier run"
             logger.info("%s with the same weights and settings, see %s", told, results.folder / RECORD)
+            results.write()
         if pending:
-            todo = DataLoader(monai.data.Dataset(pending, dataset.transform), num_workers=dataloader.num_workers)
+            items = [{**item, **results.problem(item["case"])} for item in pending]
+            todo = DataLoader(monai.data.Dataset(items, dataset.transform), num_workers=dataloader.num_workers)
             with evaluator.add_event_handler(Events.ITERATION_COMPLETED, results.add):
                 segment_each(evaluator, todo, output_dir)
     finally:
@@ -131,14 +139,18 @@ class _Results:
     def __init__(
         self,
         folder: Path,
-        labels: Mapping[str, int],
+        label_names: Sequence[str],
+        regions: Regions | None,
         model: str,
         preview: bool,
         window: Sequence[float] | None,
         output_format: str,
     ) -> None:
-        self.folder, self.labels, self.model, self.preview, self.window = folder, labels, model, preview, window
+        self.folder, self.model, self.preview, self.window = folder, model, preview, window
         self.output_format = output_format
+        self.labels = {name: index for index, name in enumerate(label_names) if index > 0}
+        self.ids = scored_regions(label_names)
+        self.measured = scored_regions(label_names, regions)
         self.made_with = ""
         self.scans: Mapping[str, Sequence[str]] = {}
         self.cases: dict[str, Prediction] = {}
@@ -194,12 +206,25 @@ class _Results:
         expected = [path] + [self._beside(path, ".json")] * _is_nifti(path)
         if is_series(image) and any(kept.volumes.values()):
             expected.append(self._beside(path, ".dcm"))
-        if not all(one.is_file() for one in expected) or not is_untouched(path):
+        if not kept.mark or not all(one.is_file() for one in expected) or untouched_mark(path) != kept.mark:
             return False
         picture = self._beside(path, ".png")
         if self.preview and not picture.is_file():
-            self._draw(image, read_volume(path)[0], kept.volumes, picture)
+            self._draw(image, read_volume(path)[0], picture)
         return True
+
+    def problem(self, case: str) -> dict[str, str]:
+        """The "problem" of a case whose DICOM Segmentation would take the place of somebody else's; empty of others."""
+        target = self.folder / f"{file_name(case)}{POSTFIX}.dcm"
+        if not target.is_file() or not is_series(Path(self.scans[case][0])):
+            return {}
+        import pydicom  # not before: they need the extra "dicom"
+
+        from rep3d.io.dicom_seg import is_own_proposal
+
+        if is_dicom(target) and is_own_proposal(pydicom.dcmread(target, stop_before_pixels=True)):
+            return {}
+        return {"problem": f"{target}: not made by rep3d, and so not replaced: give another output_dir"}
 
     def add(self, evaluator: Evaluator) -> None:
         """Write what belongs to the label map that was just saved."""
@@ -207,19 +232,23 @@ class _Results:
         voxels = label[0].cpu().numpy().astype(np.uint8)
         case, path = label.meta["case"], Path(label.meta["saved_to"])
         image = Path(self.scans[case][0])
-        voxel = abs(np.linalg.det(label.affine[:3, :3].double().cpu().numpy())) / 1000  # millilitres
-        counts = np.bincount(voxels.ravel(), minlength=256)
-        volumes = {name: round(float(counts[index] * voxel), 3) for name, index in self.labels.items()}
+        affine = label.affine.double().cpu().numpy()
         self._remove_earlier(case, path)
         if _is_nifti(path):
-            self._describe(path, volumes)
+            self._describe(path, _volumes(voxels, affine, self.ids))
         if is_series(image):
             self._write_segmentation(image, voxels, self._beside(path, ".dcm"))
         if self.preview:
-            self._draw(image, voxels, volumes, self._beside(path, ".png"))
-        key = _scan_key(self.scans[case])
-        self.cases[case] = Prediction(os.path.abspath(image), key, self.made_with, path.name, volumes)
-        self._write()
+            self._draw(image, voxels, self._beside(path, ".png"))
+        self.cases[case] = Prediction(
+            image=os.path.abspath(image),
+            scan=_scan_key(self.scans[case]),
+            made_with=self.made_with,
+            label_map=path.name,
+            volumes=_volumes(voxels, affine, self.measured),
+            mark=mark(voxels).decode(),
+        )
+        self.write()
 
     def _remove_earlier(self, case: str, path: Path) -> None:
         """What an earlier run has left of a case and this one does not write anew."""
@@ -230,14 +259,15 @@ class _Results:
             for suffix in (".png", ".json"):
                 self._beside(path, suffix).unlink(missing_ok=True)
 
-    def _write(self) -> None:
+    def write(self) -> None:
         """The table holds what was made with these weights and settings; the record comes last."""
         rows = [
             {"case": case, "image": kept.image, **{f"{name} (ml)": ml for name, ml in kept.volumes.items()}}
             for case, kept in sorted(self.cases.items())
             if kept.made_with == self.made_with and (self.folder / kept.label_map).is_file()
         ]
-        write_csv(self.folder / VOLUMES, rows)
+        if rows:
+            write_csv(self.folder / VOLUMES, rows)
         cases = {case: asdict(kept) for case, kept in self.cases.items()}
         write_json(self.folder / RECORD, {"format": FORMAT, "cases": cases})
 
@@ -252,15 +282,10 @@ class _Results:
 
     def _write_segmentation(self, series: Path, voxels: np.ndarray, target: Path) -> None:
         """As DICOM, or not at all: the log says why. One of an earlier run is replaced."""
-        import pydicom  # not before: they need the extra "dicom"
+        from rep3d.io.dicom import sorted_slices  # not before: they need the extra "dicom"
+        from rep3d.io.dicom_seg import make_segmentation
 
-        from rep3d.io.dicom import sorted_slices
-        from rep3d.io.dicom_seg import is_own_proposal, make_segmentation
-
-        if target.is_file():
-            if not is_own_proposal(pydicom.dcmread(target, stop_before_pixels=True)):
-                raise ValueError(f"{target}: not made by rep3d, and so not replaced: give another output_dir")
-            target.unlink()
+        target.unlink(missing_ok=True)
         try:
             dataset = make_segmentation(sorted_slices(series), voxels, self.labels, self.model, is_proposal=True)
         except VolumeError as error:
@@ -269,13 +294,20 @@ class _Results:
         with whole_file(target) as temporary:
             dataset.save_as(temporary)
 
-    def _draw(self, image: Path, voxels: np.ndarray, volumes: Mapping[str, float], picture: Path) -> None:
+    def _draw(self, image: Path, voxels: np.ndarray, picture: Path) -> None:
         (scan, *_), geometry = read_channels(image)
+        volumes = _volumes(voxels, geometry.affine, self.ids)
         draw_preview(scan, geometry.affine, voxels, self.labels, volumes, picture, window=self.window)
 
     @staticmethod
     def _beside(path: Path, suffix: str) -> Path:
         return path.with_name(split_suffix(path.name)[0] + suffix)
+
+
+def _volumes(voxels: np.ndarray, affine: np.ndarray, regions: Regions) -> dict[str, float]:
+    """Millilitres of regions, to six digits: of a mouse they may be a millionth."""
+    counts = np.bincount(voxels.ravel(), minlength=256)
+    return {name: float(f"{counts[list(ids)].sum() * voxel_ml(affine):.6g}") for name, ids in regions.items()}
 
 
 def _is_nifti(path: Path) -> bool:

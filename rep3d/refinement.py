@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 from monai.utils import convert_to_dst_type
 from scipy import ndimage
+
+from rep3d.io.geometry import voxel_ml
 
 NEIGHBOURS = np.ones((3, 3, 3))  # of a voxel in a component: those at its corners, too
 
@@ -30,32 +30,32 @@ class Step(NamedTuple):
     filled: bool = False
 
 
-def refine_label(labels: np.ndarray, label: int, step: Step, voxel_ml: float) -> np.ndarray:
+def refine_label(labels: np.ndarray, label: int, step: Step, ml: float) -> np.ndarray:
     """A label map with one label refined.
 
     Args:
         labels: ids, (D, H, W), whole numbers; they are left as they are.
         label: the id.
         step: what becomes of it.
-        voxel_ml: millilitres of a voxel.
+        ml: millilitres of a voxel.
     """
     box = ndimage.find_objects(labels == label)
     if not box:
         return labels
     refined = labels.copy()
     part = refined[box[0]]  # a view
-    kept = _components(part == label, step, voxel_ml)
+    kept = _components(part == label, step, ml)
     part[(part == label) & ~kept] = 0
     if step.filled:
         part[ndimage.binary_fill_holes(kept) & (part == 0)] = label
     return refined
 
 
-def _components(mask: np.ndarray, step: Step, voxel_ml: float) -> np.ndarray:
+def _components(mask: np.ndarray, step: Step, ml: float) -> np.ndarray:
     components, _ = ndimage.label(mask, NEIGHBOURS)
     sizes = np.bincount(components.ravel())
     sizes[0] = 0
-    stays = sizes * voxel_ml >= step.smallest_ml
+    stays = sizes * ml >= step.smallest_ml
     if step.largest:
         stays &= np.arange(len(sizes)) == sizes.argmax()
     stays[0] = False
@@ -102,8 +102,7 @@ class RefineLabelsd(MapTransform):
         for key in self.key_iterator(refined):
             label_map = refined[key]
             labels = label_map[0].cpu().numpy()
-            voxel_ml = math.prod(nib.affines.voxel_sizes(label_map.affine.cpu().numpy())) / 1000
             for label, step in self.steps.items():
-                labels = refine_label(labels, label, step, voxel_ml)
+                labels = refine_label(labels, label, step, voxel_ml(label_map.affine.cpu().numpy()))
             refined[key] = convert_to_dst_type(labels[None], label_map)[0]
         return refined

@@ -10,7 +10,8 @@ from monai.inferers import SimpleInferer
 from scipy.spatial.transform import Rotation
 
 from rep3d.corrections import correct_scan
-from rep3d.io.nifti import is_untouched
+from rep3d.io.geometry import plain_geometry
+from rep3d.io.nifti import is_label_map_of_ours, write_marked
 
 SHAPE, SPACING = (40, 30, 12), (1.0, 1.5, 3.0)
 CENTRE = (20, 15, 6)
@@ -60,7 +61,7 @@ def test_mask_lies_on_the_scan(scan, caplog):
     caplog.set_level(logging.INFO)
     path = segment(scan, foreground=[list(CENTRE)], background=[[2, 2, 1]])
     written = nib.load(path)
-    assert path.name == "scan_seg.nii.gz" and written.get_data_dtype() == np.uint8 and is_untouched(path)
+    assert path.name == "scan_seg.nii.gz" and written.get_data_dtype() == np.uint8 and is_label_map_of_ours(path)
     np.testing.assert_allclose(written.affine, AFFINE)
     mask = voxels_of(path) > 0
     assert dice(mask, ball()) > 0.95 and mask[CENTRE] and not mask[2, 2, 1]
@@ -131,6 +132,27 @@ def test_a_previous_mask_is_corrected(scan):
     again = segment(scan, background=[[22, 15, 6]], previous=path)
     assert again == path and far == 1
     assert not voxels_of(again)[22, 15, 6]
+
+
+def test_what_is_not_this_scans_mask_is_not_replaced(scan, tmp_path):
+    """That of a scan of the same name from another folder, and a label map of all structures; nor does such a label map
+    take the mask's place.
+    """
+    path = segment(scan, foreground=[list(CENTRE)])
+    before = path.read_bytes()
+    other = tmp_path / "other/scan.nii.gz"
+    other.parent.mkdir()
+    nib.save(nib.Nifti1Image(voxels_of(scan), AFFINE + np.eye(4, k=3)), other)
+    with pytest.raises(
+        ValueError, match=r"scan_seg.nii.gz is of another scan than .*other/scan.nii.gz \(affine .*another"
+    ):
+        segment(other, foreground=[list(CENTRE)], output_dir=path.parent)
+    with pytest.raises(ValueError, match="scan_seg.nii.gz follows somebody's prompts, and so is not replaced: give"):
+        write_marked(voxels_of(path), plain_geometry(SHAPE, AFFINE), path)  # as `rep3d predict` does
+    path.with_name("scan_seg.json").write_text('{"labels": []}')
+    with pytest.raises(ValueError, match="a label map whose labels scan_seg.json names, and so not replaced: give"):
+        segment(scan, foreground=[list(CENTRE)])
+    assert path.read_bytes() == before
 
 
 def test_other_formats(scan, tmp_path):

@@ -1,5 +1,6 @@
 """A case that fails costs that case, and is named; in training the error names the file."""
 
+import json
 import re
 import shutil
 import sys
@@ -55,6 +56,18 @@ def with_nan(voxels):
 
 def evaluate(folder, cases, **override):
     return run(BUNDLE, EVALUATE, folder / "data", folder, "evaluating", **{"validate#dataset#data": cases}, **override)
+
+
+@pytest.mark.parametrize("files", [TRAIN, EVALUATE, [*EVALUATE, "choose_refinement.json"]], ids=lambda files: files[-1])
+def test_a_data_set_with_the_labels_in_another_order(files, folder):
+    path = folder / "data/dataset.json"
+    content = json.loads(path.read_text())
+    content["labels"] |= {"1": content["labels"]["2"], "2": content["labels"]["1"]}
+    path.write_text(json.dumps(content))
+    with pytest.raises(RuntimeError) as refused:
+        run(BUNDLE, files, folder / "data", folder, "training" if files == TRAIN else "evaluating")
+    assert "\"labels\" has 'posterior hippocampus' as 1, expected 0 background, 1" in str(root_cause(refused.value))
+    assert not (folder / "eval/scores.csv").exists()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ import torch
 from bundle_helpers import INFERENCE, run, small_bundle
 
 from rep3d.console.errors import root_cause
+from rep3d.data.regions import scored_regions
 from rep3d.io import volumes
 from rep3d.io.colors import distinct_colors
 from rep3d.io.geometry import plain_geometry
+from rep3d.predictions import _volumes
 
 pytest.importorskip("highdicom")
 from dicom_helpers import write_series  # noqa: E402
@@ -102,6 +104,17 @@ def test_volumes(done, scans, labels):
         )
 
 
+def test_volumes_of_small_animals_and_of_regions():
+    """A thousand voxels of 20 micrometres are no 0 ml; what label maps show by another id counts in its regions."""
+    voxels = np.zeros((20, 10, 10), np.uint8)
+    voxels[:10], voxels[10:12] = 1, 3
+    names = ["background", "kidney", "tumor", "cyst"]
+    found = _volumes(voxels, np.diag([-0.02, 0.02, 0.02, 1]), scored_regions(names))
+    assert found == pytest.approx({"kidney": 8e-6, "tumor": 0, "cyst": 1.6e-6})
+    found = _volumes(voxels, np.eye(4), scored_regions(names, {"all": [1, 2, 3], "masses": [2, 3]}))
+    assert found == pytest.approx({"all": 1.2, "masses": 0.2})
+
+
 def test_names_and_colours_beside_nifti(done, labels):
     told = json.loads((done.folder / "a_seg.json").read_text())
     assert told["label_map"] == "a_seg.nii.gz" and told["bundle"] == "kits"
@@ -137,6 +150,9 @@ def test_names_and_colours_inside_seg_nrrd(bundle, scans, done, labels, tmp_path
     color = read_header(path).fields["Segment0_Color"].split()
     assert [float(part) for part in color] == pytest.approx(distinct_colors(labels)[next(iter(labels))], abs=1e-5)
     assert not path.with_name("a_seg.json").exists() and volumes.is_untouched(path)
+    before = times(path.parent)
+    predict(bundle, scans / "a.nii.gz", tmp_path, output_format="seg.nrrd")
+    assert times(path.parent) == before
     voxels, geometry = volumes.read_volume(path)
     volumes.write_label_map(1 - voxels.clip(0, 1), geometry, path, labels=labels)  # as somebody else saves it
     assert not volumes.is_untouched(path)
@@ -175,6 +191,37 @@ def test_another_format_takes_the_place_of_the_first(bundle, scans, tmp_path):
         predict(bundle, scans / "a.nii.gz", tmp_path)
     assert "a_seg.nii: not as rep3d wrote it, and so not replaced" in str(root_cause(refused.value))
     assert not (folder / "a_seg.nii.gz").exists()
+
+
+def test_a_label_map_that_the_record_does_not_know_is_made_anew(bundle, scans, tmp_path):
+    """Such as of a run with other settings that ended before it wrote its record. The table is whole after each run."""
+    folder = predict(bundle, scans / "a.nii.gz", tmp_path)
+    path, table_before = folder / "a_seg.nii.gz", (folder / "volumes.csv").read_text()
+    voxels, geometry = volumes.read_volume(path)
+    volumes.write_marked(1 - voxels.clip(0, 1), geometry, path, {})
+    predict(bundle, scans / "a.nii.gz", tmp_path)
+    np.testing.assert_array_equal(volumes.read_volume(path)[0], voxels)
+    before = times(folder)
+    (folder / "volumes.csv").unlink()
+    predict(bundle, scans / "a.nii.gz", tmp_path)
+    assert (folder / "volumes.csv").read_text() == table_before and times(folder) == before
+
+
+def test_somebody_elses_dicom_segmentation_stays_and_so_does_its_label_map(bundle, scans, tmp_path):
+    """One that was drawn on, and saved under the name of the proposal."""
+    import pydicom
+
+    series = scans / "study/ct"
+    folder = predict(bundle, series, tmp_path)
+    dataset = pydicom.dcmread(folder / "ct_seg.dcm")
+    dataset.Manufacturer = "somebody"
+    dataset.save_as(folder / "ct_seg.dcm")
+    before = times(folder)
+    predict(bundle, series, tmp_path)  # which has nothing to do
+    with pytest.raises(RuntimeError) as failed:
+        predict(bundle, series, tmp_path, **{"sliding_window#inferer#overlap": 0.25})
+    assert f"{folder / 'ct_seg.dcm'}: not made by rep3d, and so not replaced" in str(root_cause(failed.value))
+    assert times(folder) == before
 
 
 @pytest.mark.parametrize("content", ["{", '{"cases": []}', '{"cases": {"a": {"image": 1}}}'])
@@ -225,8 +272,8 @@ def test_refused(bundle, scans, tmp_path):
         predict(bundle, scans / "a.nii.gz", tmp_path, output_format="mha")
     told = "output_format is 'mha', expected one of nii.gz, nii, seg.nrrd"
     assert str(root_cause(refused.value)) == told
-    (tmp_path / "eval/predictions.json").write_text('{"format": 2}')
+    (tmp_path / "eval/predictions.json").write_text('{"format": 3}')
     with pytest.raises(RuntimeError) as refused:
         predict(bundle, scans / "a.nii.gz", tmp_path)
-    assert "the format is 2, expected a number up to 1" in str(root_cause(refused.value))
+    assert "the format is 3, expected a number up to 2" in str(root_cause(refused.value))
     assert not list((tmp_path / "eval").glob("*_seg*"))

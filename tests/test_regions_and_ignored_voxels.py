@@ -15,11 +15,12 @@ from torch.nn import BCEWithLogitsLoss
 from monailabel_app.bundles import read_bundle
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.submission import submit_label
-from rep3d.data.regions import check_judging, paint, region_masks
+from rep3d.data.regions import check_judging, paint, region_masks, scored_regions
 from rep3d.datasets import own_bundle
 from rep3d.datasets.own_bundle import report
 from rep3d.evaluation.scores import read_scores, score_label_map, score_regions
 from rep3d.inferers import LabelMapInferer
+from rep3d.networks.ensemble import Ensemble
 from rep3d.training import JudgedDiceCELoss, ScoredMasks
 from rep3d.transforms import CropByPosNegLabeld
 
@@ -83,6 +84,36 @@ def test_a_network_of_regions_paints_label_maps(labels):
     network = lambda windows: logits[..., : windows.shape[2], :, :]  # noqa: E731
     inferer = LabelMapInferer(roi_size=(8, 8, 8), class_order=ORDER)
     assert torch.equal(inferer(torch.zeros(1, 1, 8, 8, 8), network)[0].float(), labels[0])
+
+
+def test_a_name_for_each_label():
+    """Under a name that stands there twice, one label alone would be scored."""
+    assert scored_regions(NAMES[:3]) == {"edema": [1], "necrosis": [2]}
+    with pytest.raises(ValueError, match="label_names has 'kidney' for 2 ids, expected a name for each"):
+        scored_regions(["background", "kidney", "kidney"])
+
+
+class Logits(torch.nn.Module):
+    """A network that gives these, whatever it sees."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, windows):
+        return self.logits
+
+
+def test_several_networks_of_regions_are_averaged_region_by_region(labels):
+    """A voxel lies in a region whose mean probability is above one half; a sure network does not lead to infinity."""
+    masks = region_masks(labels[:1], list(TUMOR.values())).float()
+    sure, unsure, other = (Logits(scale * (2 * masks - 1)) for scale in (40, 0.5, -0.1))
+    inferer = LabelMapInferer(roi_size=(8, 8, 8), class_order=ORDER)
+    for members in ([sure, sure], [unsure, other]):
+        label_map = inferer(torch.zeros(1, 1, 8, 8, 8), Ensemble(members, has_regions=True))
+        assert torch.equal(label_map[0].float(), labels[0])
+    with pytest.raises(ValueError, match="averaged as of labels, and there are regions"):
+        inferer(torch.zeros(1, 1, 8, 8, 8), Ensemble([sure, sure]))
 
 
 # --- loss
@@ -223,3 +254,7 @@ def test_it_trains_scores_and_segments(tmp_path, no_pictures):
     run(made.folder, INFERENCE, source / "imagesTr", out)
     written = np.asarray(nib.load(out / "eval/c0_0000_seg.nii.gz").dataobj)
     assert written.shape == SHAPE and written.max() <= 3
+    assert (out / "eval/volumes.csv").read_text().startswith("case,image,whole (ml),core (ml),enhancing (ml)")
+    twice = [str(out / "models/model.pt")] * 2
+    run(made.folder, INFERENCE, source / "imagesTr", tmp_path / "twice", checkpoint=twice)
+    assert np.array_equal(nib.load(tmp_path / "twice/eval/c0_0000_seg.nii.gz").dataobj, written)

@@ -18,7 +18,7 @@ def compare(*folders: str, output_dir: str = "runs/comparison", score: str = "di
     Args:
         folders: two or more output folders of evaluations, each with its scores.csv.
         output_dir: receives comparison.md and comparison.png.
-        score: a column of scores.csv.
+        score: a column of scores.csv; volume errors count without their sign.
     """
     # Here, not above: they take seconds, and a help needs none of them.
     from rep3d.evaluation.comparison import box_plot, comparison_table

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fire.decorators import SetParseFn
 from fire.parser import DefaultParseValue
@@ -21,6 +22,7 @@ from rep3d.files import read_json
 from rep3d.shipped import OF_THE_DATA, TRAINED, check_settings, find_weights, settings_beside
 
 ALL = "all"
+YAML = (".yaml", ".yml")
 SEPARATOR = "::"  # MONAI's, of the parts of an id; or #
 
 
@@ -174,7 +176,7 @@ def _with_weights(
 
 def _chosen_weights(bundle: Path, overlays: str | None, options: Mapping[str, str]) -> list[Path]:
     """The checkpoints that a run takes by what is typed and by its overlays."""
-    laid = {name: str(value) for path in _json_files(_overlays(overlays)) for name, value in read_json(path).items()}
+    laid = {name: str(value) for path in _overlays(overlays) for name, value in _read(path).items()}
     places = {name: laid[name] for name in ("checkpoint", "ckpt_dir", "fold") if name in laid} | dict(options)
     if "checkpoint" in places:
         return [Path(path) for path in _paths("checkpoint", places["checkpoint"])]
@@ -191,16 +193,29 @@ def _check_own_data(bundle: Path, overlays: str | None, options: Mapping[str, st
 def _config(bundle: Path, overlays: str | None, options: Mapping[str, str]) -> dict[str, object]:
     """The entries of the config that trains, without those that are typed, as a whole or in part."""
     config: dict[str, object] = {}
-    for path in _json_files([str(bundle / "configs/train.json"), *_overlays(overlays)]):
-        config |= read_json(path)
+    for path in (str(bundle / "configs/train.json"), *_overlays(overlays)):
+        config |= _read(path)
     places = [name.replace(SEPARATOR, "#").partition("#") for name in (*config, *options)]
     changed = {*options, *(whole for whole, part, _ in places if part)}
     return {name: value for name, value in config.items() if name not in changed}
 
 
+def _read(path: str) -> dict[str, Any]:
+    """The entries of a config file; none of one that is neither JSON nor YAML, which the run refuses.
+
+    Raises:
+        ValueError: it is damaged JSON.
+    """
+    if not path.lower().endswith(YAML):
+        return read_json(path) if _json_files([path]) else {}
+    from monai.bundle import ConfigParser  # here, not above: it takes seconds
+
+    return ConfigParser.load_config_file(path)
+
+
 def _json_files(paths: Sequence[str]) -> list[str]:
     """Those that are JSON; overlays may be YAML."""
-    return [path for path in paths if path.endswith(".json")]
+    return [path for path in paths if path.lower().endswith(".json")]
 
 
 def _of_fold(options: Mapping[str, str], fold: int) -> dict[str, str]:

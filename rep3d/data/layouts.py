@@ -15,8 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rep3d.data.cases import SUFFIXES, Item, case_name, first_file, image_files, is_nifti, name_cases
+from rep3d.data.cases import ONE_CHANNEL, SUFFIXES, Item, case_name, first_file, image_files, is_nifti, name_cases
 from rep3d.data.memory import file_key
+from rep3d.data.regions import IGNORE
 from rep3d.io.nifti import is_label_map_of_ours
 
 FILE = "dataset.json"
@@ -98,6 +99,41 @@ def read_dataset_json(folder: Path) -> dict:
     if not isinstance(dataset, dict):
         raise ValueError(f'{path}: holds a {type(dataset).__name__}, expected an object with the list "training"')
     return dataset
+
+
+def check_names(folder: Path, label_names: Sequence[str] = (), channel_names: Sequence[str] = ONE_CHANNEL) -> None:
+    """Refuse a data set whose `dataset.json` has a label, or one of several channels, of a bundle in another place.
+
+    Names that are not the bundle's say nothing.
+
+    Args:
+        label_names: the bundle's, of the ids from 0 on; empty: they are not looked at.
+        channel_names: the bundle's, in their order.
+
+    Raises:
+        ValueError: names what stands elsewhere; or voxels that nobody has judged have the id of a label.
+    """
+    path = folder / FILE
+    dataset = read_dataset_json(folder) if path.is_file() else {}
+    _check_places(path, "labels", dataset.get("labels"), label_names)
+    if len(channel_names) > 1:
+        key = "channel_names" if "channel_names" in dataset else "modality"
+        _check_places(path, key, dataset.get(key), channel_names)
+
+
+def _check_places(path: Path, key: str, told: object, names: Sequence[str]) -> None:
+    """What is told is {"1": name}, or {name: 1}; several ids are a region."""
+    if not isinstance(told, Mapping):
+        return
+    own = {name.strip().casefold(): i for i, name in enumerate(names)}
+    for one, other in told.items():
+        name, number = (other, one) if str(one).isdecimal() else (one, other)
+        if not str(number).isdecimal():
+            continue
+        i, plain = int(number), str(name).strip().casefold()
+        if own.get(plain, i) != i or plain == IGNORE and i < len(names):
+            expected = ", ".join(f"{place} {own_name}" for place, own_name in enumerate(names))
+            raise ValueError(f'{path}: "{key}" has {name!r} as {i}, expected {expected}, as the bundle has them')
 
 
 def list_scans(folder: Path) -> list[Path]:

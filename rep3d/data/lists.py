@@ -22,6 +22,7 @@ from rep3d.data.layouts import (
     DICOM,
     PARTS,
     SEGMENT,
+    check_names,
     group_channels,
     is_dicom,
     list_pairs,
@@ -43,7 +44,13 @@ SPLIT_SEED = 0
 Parts = dict[str, list[Item]]
 
 
-def load_datalist(dataset_dir: str | os.PathLike, part: str, fold: int = 0) -> list[Item]:
+def load_datalist(
+    dataset_dir: str | os.PathLike,
+    part: str,
+    fold: int = 0,
+    label_names: Sequence[str] = (),
+    channel_names: Sequence[str] = ONE_CHANNEL,
+) -> list[Item]:
     """The pairs {"image": path, "label": path} of one part of a data set; of several files of an image all paths.
 
     Where the names of the image files do not tell the data set's cases apart, a pair has its name as "case".
@@ -59,15 +66,18 @@ def load_datalist(dataset_dir: str | os.PathLike, part: str, fold: int = 0) -> l
         dataset_dir: the data set's folder.
         part: "training", "validation" or "test".
         fold: of `splits.json` or of the "fold" keys.
+        label_names, channel_names: as of `rep3d.data.layouts.check_names`.
 
     Raises:
-        ValueError: an unknown part or fold, a `dataset.json` or `splits.json` that cannot be read or names what is not
-            there, a case that stands in two parts or twice in one, an image without a label, or an empty list.
+        ValueError: an unknown part or fold, labels or channels in other places, a `dataset.json` or `splits.json` that
+            cannot be read or names what is not there, a case that stands in two parts or twice in one, an image without
+            a label, or an empty list.
         FileNotFoundError: the folder does not exist or has neither layout.
     """
     if part not in PARTS:
         raise ValueError(f"part must be one of {PARTS}, got {part!r}")
     folder = _existing_folder(dataset_dir)
+    check_names(folder, label_names, channel_names)
     pairs, splits = list_pairs(folder), folder / SPLITS_FILE
     if splits.is_file():
         items = _split_items(splits, pairs, part, fold)
@@ -122,7 +132,8 @@ def load_inference_list(source: str | os.PathLike, channel_names: Sequence[str] 
         channel_names: of an image.
 
     Raises:
-        ValueError: a folder without NIfTI files, or a file of another kind.
+        ValueError: a folder without NIfTI files, a file of another kind, or a data set that has the channels in another
+            order.
         FileNotFoundError: `source` does not exist.
     """
     path = Path(source)
@@ -134,6 +145,7 @@ def load_inference_list(source: str | os.PathLike, channel_names: Sequence[str] 
             )
         return list_images([path], channel_names)
     folder = _existing_folder(source)
+    check_names(folder, channel_names=channel_names)
     if (folder / DATASET_FILE).is_file():
         listed = read_lists(folder)["test"]
         _tell_missing(listed, folder, "test")

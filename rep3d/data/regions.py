@@ -6,6 +6,7 @@ paints one region after another, each with the id that the class order names, so
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -15,8 +16,23 @@ IGNORE = "ignore"  # the name of the label of voxels that nobody has judged
 Regions = Mapping[str, Sequence[int]]  # ids by name
 
 
+def check_label_names(label_names: Sequence[str]) -> None:
+    """Raise ValueError where two ids have one name: under it only one of them would be scored and measured."""
+    twice = [name for name, count in Counter(label_names).items() if count > 1]
+    if twice:
+        raise ValueError(
+            f"label_names has {twice[0]!r} for {label_names.count(twice[0])} ids, expected a name for each; ids that "
+            "are learned together are a region"
+        )
+
+
 def scored_regions(label_names: Sequence[str], regions: Regions | None = None) -> dict[str, list[int]]:
-    """What is scored, by name: the regions, or each label but the background."""
+    """What is scored, by name: the regions, or each label but the background.
+
+    Raises:
+        ValueError: as `check_label_names`.
+    """
+    check_label_names(label_names)
     if regions is not None:
         return {name: list(ids) for name, ids in regions.items()}
     return {name: [i] for i, name in enumerate(label_names) if i > 0}

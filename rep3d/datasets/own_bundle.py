@@ -187,7 +187,8 @@ def new_bundle(
         files = render_file(root, folder / f"{name}.json")  # before the data change: it may refuse what a person wrote
         good_scans = [scan for scan in scans if scan.case in good]
         label_of = {case.name: case.label for case in found.cases if case.label is not None}
-        if _write_data(folder / "data", name, good_scans, label_of, labels, plan, patient_of):
+        names = read_json(folder / f"{name}.json")["common"]["label_names"]  # a person may have changed them
+        if _write_data(folder / "data", name, good_scans, label_of, labels._replace(names=names), plan, patient_of):
             notes.append(f"data/{splits.FILE} is yours, and stays")
         for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from typing import Any
 from rep3d.console.nearest import nearest
 from rep3d.console.options import option_ids, plain_values, references, undefined_ids, unused_ids
 from rep3d.data.cases import ONE_CHANNEL
-from rep3d.data.regions import IGNORE, check_judging
+from rep3d.data.regions import IGNORE, check_judging, check_label_names
 from rep3d.datasets.bundle_readme import COMPUTED, OF_WEIGHTS, OPTIONAL, computed_fields
 from rep3d.installed import licence_text
 
@@ -234,12 +234,13 @@ def _judging(folder: Path, path: Path, common: Config) -> Config:
     """What a bundle of regions, or with a label that is ignored, has beside others; nothing for these.
 
     Raises:
-        ValueError: names the file: the options do not fit its labels.
+        ValueError: names the file: a label's name stands there twice, or the options do not fit its labels.
     """
     told = [common.get(name) for name in ("regions", "regions_class_order", "ignored_label")]
-    if told == [None] * 3:
-        return {}
     try:
+        check_label_names(common.get("label_names", []))
+        if told == [None] * 3:
+            return {}
         check_judging(common["label_names"], *told)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None

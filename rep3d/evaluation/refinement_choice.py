@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import nibabel as nib
 import numpy as np
 import torch.distributed as dist
 from monai.engines import Evaluator
@@ -24,6 +23,7 @@ from rep3d.data.notes import Window
 from rep3d.evaluation.scores import CaseScores, means
 from rep3d.files import read_json, write_json, write_text
 from rep3d.inference import raise_failures, run_each
+from rep3d.io.geometry import voxel_ml
 from rep3d.refinement import Step, refine_label
 
 logger = logging.getLogger(__name__)
@@ -93,9 +93,8 @@ def choose_refinement(
 
 def _case(item: Mapping[str, Any]) -> Case:
     prediction, truth = (item[key][0].cpu().numpy().astype(np.uint8) for key in ("pred", "label"))
-    spacing = nib.affines.voxel_sizes(np.asarray(item["label"].affine))
     (box,) = ndimage.find_objects((prediction > 0) | (truth > 0)) or [(slice(1),) * 3]
-    return Case(prediction[box].copy(), truth[box].copy(), math.prod(spacing) / 1000)
+    return Case(prediction[box].copy(), truth[box].copy(), voxel_ml(item["label"].affine.cpu().numpy()))
 
 
 def best_refinement(

@@ -24,12 +24,15 @@ from monai.metrics.utils import get_edge_surface_distance
 
 from rep3d.console.tables import markdown_table
 from rep3d.data.cases import Item, case_name, case_names, first_file
+from rep3d.data.notes import warn_once
 from rep3d.data.regions import Regions, scored_regions
 from rep3d.files import write_csv, write_text
+from rep3d.io.geometry import voxel_ml
 
 logger = logging.getLogger(__name__)
 
 SURFACE_TOLERANCE = 2.0  # millimetres
+SHEAR = 0.01  # cosine between axes: a surface 100 mm long is 1 mm off
 PERCENTILE = 95  # of the Hausdorff distance
 COLUMNS = ("dice", "hd95_mm", "surface_dice", "volume_error_ml", "truth_ml")
 Score = dict[str, float]
@@ -63,6 +66,7 @@ def score_regions(
     regions: Mapping[Name, Sequence[int]],
     spacing: Sequence[float],
     ignored_label: int | None = None,
+    ml: float | None = None,
 ) -> dict[Name, Score]:
     """Scores of unions of labels, as of `score_label_map`.
 
@@ -71,6 +75,7 @@ def score_regions(
         regions: the ids of each.
         spacing: millimetres between voxels along each axis.
         ignored_label: id in the truth of voxels that nobody judged: there both are taken for background.
+        ml: millilitres of a voxel whose axes are not at right angles; None: the product of `spacing`.
 
     Raises:
         ValueError: the shapes differ or are not three-dimensional.
@@ -81,11 +86,11 @@ def score_regions(
         )
     judged = truth != ignored_label
     mask = lambda labels, ids: np.isin(labels, list(ids)) & judged  # noqa: E731
-    return {name: _score(mask(prediction, ids), mask(truth, ids), spacing) for name, ids in regions.items()}
+    voxel = math.prod(spacing) / 1000 if ml is None else ml
+    return {name: _score(mask(prediction, ids), mask(truth, ids), spacing, voxel) for name, ids in regions.items()}
 
 
-def _score(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> Score:
-    voxel = math.prod(spacing) / 1000
+def _score(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], voxel: float) -> Score:
     predicted, true = int(prediction.sum()), int(truth.sum())
     volumes = {"volume_error_ml": (predicted - true) * voxel, "truth_ml": true * voxel}
     if not predicted and not true:
@@ -176,10 +181,12 @@ class CaseScores:
     def _score(self, engine: Workflow) -> None:
         for item in engine.state.output:
             prediction, truth = (item[key][0].cpu().numpy() for key in ("pred", "label"))
-            spacing = nib.affines.voxel_sizes(np.asarray(item["label"].affine))
+            affine = np.asarray(item["label"].affine, dtype=np.float64)
+            spacing = nib.affines.voxel_sizes(affine)
             image = item["image"].meta["filename_or_obj"]
             case = self.case_of[image] if self.case_of else case_name(image)
-            scores = score_regions(prediction, truth, self.regions, spacing, self.ignored_label)
+            warn_once(image, _shear_note(affine, spacing))
+            scores = score_regions(prediction, truth, self.regions, spacing, self.ignored_label, voxel_ml(affine))
             self.rows += [{"case": case, "label": name, **score} for name, score in scores.items()]
 
     def write(self, failures: Sequence[str] = ()) -> list[str]:
@@ -202,6 +209,13 @@ class CaseScores:
             dice = means(table(scores, "dice"))[-1]
             logger.info("mean Dice %.3f over %d case(s): %s", dice, len(scores), (self.folder / "summary.md").resolve())
         return failed
+
+
+def _shear_note(affine: np.ndarray, spacing: np.ndarray) -> str:
+    axes = affine[:3, :3] / spacing
+    if np.allclose(axes.T @ axes, np.eye(3), atol=SHEAR):
+        return ""
+    return "its axes are not at right angles: distances of surfaces are those of a grid whose axes are"
 
 
 def write_scores(
@@ -291,13 +305,13 @@ def labels_of(scores: Scores) -> list[str]:
 
 
 def table(scores: Scores, column: str) -> np.ndarray:
-    """One column, (cases, labels).
+    """One column, (cases, labels), without signs: in a mean, what is too large would make up for what is too small.
 
     Raises:
         ValueError: a case has other labels.
     """
     labels = labels_of(scores)
-    return np.array([[of_case[label][column] for label in labels] for of_case in scores.values()])
+    return np.abs([[of_case[label][column] for label in labels] for of_case in scores.values()])
 
 
 def case_means(scores: Scores, column: str) -> np.ndarray:
@@ -338,7 +352,7 @@ def summary(scores: Scores, trained_on: Sequence[str] = ()) -> str:
         "volume_error_ml": ("Volume error, absolute (ml)", 2),
     }
     rows = [
-        [title, *(f"{mean:.{digits}f}" for mean in means(np.abs(table(scores, column))))]
+        [title, *(f"{mean:.{digits}f}" for mean in means(table(scores, column)))]
         for column, (title, digits) in titles.items()
     ]
     return "\n".join([*lines, markdown_table(["score", *labels, "Mean"], rows)])

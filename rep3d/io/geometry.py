@@ -78,6 +78,12 @@ def plain_geometry(shape: tuple[int, ...], affine: np.ndarray, dtype: Any = np.f
     return Geometry(tuple(int(n) for n in shape), affine, affine, np.dtype(dtype))
 
 
+def voxel_ml(affine: np.ndarray) -> float:
+    """Millilitres of a voxel, whose axes need not be at right angles, by the affine (4, 4) to millimetres."""
+    first, second, third = np.asarray(affine, dtype=np.float64)[:3, :3].T
+    return float(abs(np.cross(first, second) @ third)) / 1000  # of right angles just the product of the edges
+
+
 def swap_lps(affine: np.ndarray) -> np.ndarray:
     """An affine (4, 4) to RAS millimetres as one to LPS, in which DICOM, NRRD and ITK count, and back."""
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine

@@ -39,6 +39,8 @@ ORTHONORMAL = 1e-4  # ITK's tolerance for the axes of a sform
 MAX_OFFSET = 2**26  # bytes of header and extensions before the voxels
 CHANGED = "not as rep3d wrote it, and so not replaced: give another output_dir, or move it away"
 MARK = b"label map by rep3d "  # begins the description of label maps that we write
+CLICKED = b"mask of prompts by rep3d "  # begins that of masks that follow somebody's prompts
+KEPT = "follows somebody's prompts, and so is not replaced: give another output_dir, or move it away"
 
 
 def read_geometry(path: str | os.PathLike, max_bytes: int = MAX_BYTES, *, several: bool = False) -> Geometry:
@@ -122,36 +124,47 @@ def label_image(voxels: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
     return image
 
 
-def mark(voxels: np.ndarray) -> bytes:
+def mark(voxels: np.ndarray, kind: bytes = MARK) -> bytes:
     """The description in the header of a label map that we write: it tells whether somebody has changed the voxels."""
-    return MARK + hashlib.sha256(np.ascontiguousarray(voxels).tobytes()).hexdigest()[:16].encode()
+    return kind + hashlib.sha256(np.ascontiguousarray(voxels).tobytes()).hexdigest()[:16].encode()
 
 
-def write_marked(voxels: np.ndarray, geometry: Geometry, path: str | os.PathLike) -> None:
+def write_marked(voxels: np.ndarray, geometry: Geometry, path: str | os.PathLike, kind: bytes = MARK) -> None:
     """Write a label map (D, H, W) on its scan's grid, with our `mark`, as a whole or not at all.
 
+    Args:
+        kind: MARK; or CLICKED, of a mask that follows prompts, which only another one may replace.
+
     Raises:
-        ValueError: the file is there already, and not as we wrote it.
+        ValueError: the file is there already, and not as we wrote it, or a mask that follows prompts.
     """
-    if Path(path).exists() and not is_untouched(path):
-        raise ValueError(f"{path}: {CHANGED}")
+    found = untouched_mark(path)
+    if Path(path).exists() and not found.startswith((MARK, kind)):
+        raise ValueError(f"{path} {KEPT}" if found else f"{path}: {CHANGED}")
     volume = label_image(voxels, geometry)
-    volume.header["descrip"] = mark(voxels)
+    volume.header["descrip"] = mark(voxels, kind)
     with whole_file(path) as temporary:
         nib.save(volume, temporary)
 
 
 def is_label_map_of_ours(path: str | os.PathLike) -> bool:
     """Whether we wrote a NIfTI file as a label map, whoever changed it since; False for one that cannot be read."""
-    return _description(path).startswith(MARK)
+    return _description(path).startswith((MARK, CLICKED))
+
+
+def untouched_mark(path: str | os.PathLike) -> bytes:
+    """The `mark` of a NIfTI file that is a label map as we wrote it; empty of any other."""
+    try:
+        told = _description(path)
+        kinds = [kind for kind in (MARK, CLICKED) if told.startswith(kind)]
+        return told if kinds and told == mark(read_volume(path)[0], *kinds) else b""
+    except VolumeError:
+        return b""
 
 
 def is_untouched(path: str | os.PathLike) -> bool:
-    """Whether a NIfTI file is a label map as we wrote it."""
-    try:
-        return is_label_map_of_ours(path) and _description(path) == mark(read_volume(path)[0])
-    except VolumeError:
-        return False
+    """Whether a NIfTI file is a label map as we wrote it, and no mask that follows prompts."""
+    return untouched_mark(path).startswith(MARK)
 
 
 def _description(path: str | os.PathLike) -> bytes:

@@ -112,7 +112,7 @@ def write_marked(voxels: np.ndarray, grid: Geometry, path: Path, labels: Mapping
     """`write_label_map` of uint8, which replaces no file but a label map of ours that nobody has changed since.
 
     Raises:
-        ValueError: there is another file; or as `write_label_map`.
+        ValueError: there is another file, such as a mask that follows prompts; or as `write_label_map`.
     """
     if split_suffix(path.name)[1] in NIFTI:
         nifti.write_marked(voxels, grid, path)
@@ -123,16 +123,22 @@ def write_marked(voxels: np.ndarray, grid: Geometry, path: Path, labels: Mapping
         _write_nrrd(temporary, voxels, grid, (labels, distinct_colors(labels)), True, nifti.mark(voxels).decode())
 
 
-def is_untouched(path: Path) -> bool:
-    """Whether a file is a label map as `write_marked` wrote it."""
+def untouched_mark(path: Path) -> str:
+    """The `rep3d.io.nifti.mark` of a file that is a label map as `write_marked` wrote it; empty of any other."""
     try:
         if split_suffix(path.name)[1] in NIFTI:
-            return nifti.is_untouched(path)
+            return nifti.untouched_mark(path).decode()
         from rep3d.io import nrrd
 
-        return nrrd.read_header(path).fields.get(MARK) == nifti.mark(read_volume(path)[0]).decode()
+        told = nrrd.read_header(path).fields.get(MARK, "")
+        return told if told == nifti.mark(read_volume(path)[0]).decode() else ""
     except VolumeError:
-        return False
+        return ""
+
+
+def is_untouched(path: Path) -> bool:
+    """Whether a file is a label map as `write_marked` wrote it, and no mask that follows prompts."""
+    return untouched_mark(path).startswith(nifti.MARK.decode())
 
 
 def _write_nrrd(

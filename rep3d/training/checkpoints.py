@@ -23,6 +23,7 @@ from torch import nn
 
 from rep3d.data.cases import Item, case_names, first_file
 from rep3d.data.leakage import TrainingCases, image_digests, some, trained_images
+from rep3d.data.regions import Regions
 from rep3d.deploy import reparameterize
 from rep3d.files import copy_whole, whole_file
 from rep3d.format_number import check_format
@@ -96,18 +97,26 @@ def load_weights(network: ModuleT, path: str | os.PathLike) -> ModuleT:
     return network
 
 
-def load_deployed(network: nn.Module, path: str | os.PathLike | Sequence[str | os.PathLike]) -> nn.Module:
+def load_deployed(
+    network: nn.Module, path: str | os.PathLike | Sequence[str | os.PathLike], regions: Regions | None = None
+) -> nn.Module:
     """The network in its deployed form and eval mode, with the weights of a training checkpoint.
 
     With several checkpoints, such as those of the folds, an `Ensemble` of as many networks. A warning says where the
     running configuration is not what they were trained with.
+
+    Args:
+        network: of the architecture.
+        path: of a checkpoint, or of several.
+        regions: what the network's outputs are, where they are no labels, see `rep3d.data.regions`.
     """
     warn_of_other_settings(path)
     if isinstance(path, str | os.PathLike):
         return reparameterize(load_weights(network, path)).eval()
     if not path:
         raise ValueError(f"checkpoint is {path!r}, expected a file or a list of files")
-    return Ensemble([reparameterize(load_weights(network, one)).eval() for one in path])
+    members = [reparameterize(load_weights(network, one)).eval() for one in path]
+    return Ensemble(members, has_regions=regions is not None)
 
 
 def trained_on(

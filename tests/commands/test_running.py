@@ -215,10 +215,11 @@ def test_weights_that_are_not_there(own, lines, type_words, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"no weights at '.*(model|absent)\.pt': train first, or give a"):
             type_words(*words)
     assert not lines and not (own / "eval").exists()
-    (tmp_path / "overlay.json").write_text(json.dumps({"checkpoint": str(tmp_path / "a.pt")}))
     write_weights(own, tmp_path / "a.pt", {"spacing": [1, 1, 1]})
-    type_words("predict", str(tmp_path), "--bundle", str(own), "--config_file", str(tmp_path / "overlay.json"))
-    assert str(tmp_path / "as_trained.json") in lines[0][3]
+    for overlay in (tmp_path / "overlay.json", tmp_path / "overlay.yaml"):
+        overlay.write_text(json.dumps({"checkpoint": str(tmp_path / "a.pt")}))  # which is YAML as well
+        type_words("predict", str(tmp_path), "--bundle", str(own), "--config_file", str(overlay))
+        assert str(tmp_path / "as_trained.json") in lines.pop()[3]
 
 
 def test_weights_that_know_other_labels_do_not_judge_the_bundles_own_data(own, lines, type_words):

@@ -37,6 +37,43 @@ def all_images(folder, fold=0):
 
 
 EXPECTED = [f"imagesTr/c{i}.nii.gz" for i in range(6)]
+LABEL_NAMES = ["background", "liver", "spleen"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"0": "background", "1": "Spleen", "2": "liver"}, "'Spleen' as 1"),
+        ({"background": 0, "milt": 1, "liver": 2}, "'liver' as 2"),
+        ({"background": 0, "liver": 1, "ignore": 2}, "'ignore' as 2"),
+    ],
+)
+def test_labels_with_other_ids_than_the_bundles(labels, said, tmp_path):
+    write(tmp_path, {"labels": labels, "training": PAIRS})
+    with pytest.raises(ValueError, match=rf'dataset.json: "labels" has {said}, expected 0 background, 1 liver, 2 spl'):
+        load_datalist(tmp_path, "training", label_names=LABEL_NAMES)
+    assert load_datalist(tmp_path, "training")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [None, {"1": "Liver ", "2": "milt"}, {"both": [1, 2], "spleen": 2}, {"liver": 1, "spleen": 2, "ignore": 3}],
+)
+def test_labels_that_do_not_contradict_the_bundles(labels, tmp_path):
+    write(tmp_path, {"labels": labels, "training": PAIRS})
+    assert load_datalist(tmp_path, "training", label_names=LABEL_NAMES)
+
+
+@pytest.mark.parametrize("key", ["channel_names", "modality"])
+def test_channels_in_another_order_than_the_bundles(key, tmp_path):
+    write(tmp_path, {key: {"0": "T1w", "1": "flair", "2": "ADC"}, "training": PAIRS, "test": ["c7.nii.gz"]})
+    for call in (
+        lambda names: load_datalist(tmp_path, "training", channel_names=names),
+        lambda names: load_inference_list(tmp_path, names),
+    ):
+        assert call(["T1w", "FLAIR"]) and call(["T1", "FLAIR", "DWI"]) and call(["FLAIR"])
+        with pytest.raises(ValueError, match=f'dataset.json: "{key}" has .T1w. as 0, expected 0 FLAIR, 1 T1w, as the'):
+            call(["FLAIR", "T1w"])
 
 
 @pytest.mark.parametrize(

@@ -269,9 +269,13 @@ def test_names_of_a_person_fit_the_ids(tmp_path):
     """Names that were given to other ids are not taken for these."""
     source = make_source(tmp_path / "source", 3, ids=(1, 2))
     made = make(tmp_path, source)
+    change(dataset_file(made), lambda content: content["common"].update(label_names=["background", "bone", "bone"]))
+    with pytest.raises(ValueError, match="mine.json: label_names has 'bone' for 2 ids, expected a name for each; ids"):
+        make(tmp_path, source)
     names = ["background", "bone", "marrow"]
     change(dataset_file(made), lambda content: content["common"].update(label_names=names))
     make(tmp_path, source)
+    assert list(json.loads((made.folder / "data/dataset.json").read_text())["labels"].values()) == names
     make_source(source, 3, ids=(2, 3))
     with pytest.raises(
         ValueError, match=r"mine.json: label_names is .*yours, and the ids .* \[0, 2, 3\], were \[0, 1, 2\]"

@@ -92,6 +92,21 @@ def test_cases_are_named_by_the_list(tmp_path):
     assert [(row["case"], row["label"], row["dice"]) for row in collected.rows] == [("p2/ct", "left", 1)]
 
 
+def test_volumes_of_a_tilted_grid(tmp_path, caplog):
+    """A voxel of a scan with a tilted gantry is smaller than the product of its edges; distances are said to be off."""
+    affine = torch.eye(4)
+    affine[1, 2], affine[2, 2] = 0.6, 0.8  # edges of 1 mm, volume 0.8
+    collected = CaseScores(tmp_path, ["background", "left"])
+    engine = Engine(lambda engine, batch: None)
+    truth = MetaTensor(torch.ones(1, 10, 10, 10), affine=affine)
+    image = MetaTensor(truth.as_tensor(), meta={"filename_or_obj": "tilted.nii.gz"})
+    engine.state.output = [{"pred": MetaTensor(torch.zeros_like(truth.as_tensor())), "label": truth, "image": image}]
+    collected._score(engine)
+    (row,) = collected.rows
+    assert [row["truth_ml"], row["volume_error_ml"]] == pytest.approx([0.8, -0.8])
+    assert "tilted.nii.gz: its axes are not at right angles" in caplog.text
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_scores_of_two_processes(rank, tmp_path, monkeypatch):
     """Every one knows the failures of all; the first writes."""

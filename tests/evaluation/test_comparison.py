@@ -130,6 +130,17 @@ def test_the_mean_is_that_of_the_labels(dices):
     assert cell != f"{np.nanmean(dices, axis=1).mean():.3f}"
 
 
+def test_volumes_that_are_too_large_do_not_make_up_for_those_that_are_too_small(dices):
+    """As in the summary of each evaluation."""
+    scores = evaluation(dices)
+    for number, labels in enumerate(scores.values()):
+        labels["left"]["volume_error_ml"] = 9.0 if number % 2 else -9.0
+    *_, first, second = comparison_table({"a": evaluation(dices), "b": scores}, "volume_error_ml").splitlines()
+    assert cells(first)[1:4] == ["0.000"] * 3 and cells(second)[1:4] == ["9.000", "0.000", "4.500"]
+    assert "| Volume error, absolute (ml) | 9.00 | 0.00 | 4.50 |" in summary(scores)
+    assert float(cells(second)[-1]) < 0.001
+
+
 def test_interval_of_the_mean_of_labels():
     values = np.random.default_rng(2).normal((0.5, 0.9), 0.1, (100, 2))
     values[:80, 1] = np.nan
