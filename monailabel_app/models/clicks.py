@@ -41,7 +41,11 @@ class PromptedNetwork:
             contract.check_contract(bundle, contract.PROMPTED_IDS)
             self._config = _Config(bundle)
             self._networks = Networks(bundle)
-            self.size = self._config.size  # of the working grid, voxels along each axis
+
+    @property
+    def size(self) -> int:
+        """Of the working grid, voxels along each axis."""
+        return self._current_config().size
 
     def is_valid(self) -> bool:
         """Whether it has weights."""
@@ -71,7 +75,7 @@ class PromptedNetwork:
             RequestError: as `check`; 503, the GPU's memory does not suffice.
         """
         self.check()
-        config, networks = self._config, self._networks
+        config, networks = self._current_config(), self._networks
         with self._turn.line(priority) as my_turn, _told_of_little_memory():
             network = InTurns(networks.on(config), my_turn)
 
@@ -81,6 +85,13 @@ class PromptedNetwork:
                 return logits.clone()  # a tensor as others are
 
             yield answer
+
+    def _current_config(self) -> _Config:
+        """Read again where what serves now was trained otherwise than what served before."""
+        assert self.bundle is not None
+        if self._config.settings != self.bundle.settings:
+            self._config = _Config(self.bundle)
+        return self._config
 
 
 @contextmanager
@@ -101,7 +112,8 @@ class _Config:
     def __init__(self, bundle: Bundle) -> None:
         parser = ConfigParser()
         parser.read_config(str(bundle.config("inference")))
-        parser.update({**bundle.settings, contract.BUNDLE_ROOT: str(bundle.root), contract.DEVICE: name_to_device("")})
+        self.settings = bundle.settings
+        parser.update({**self.settings, contract.BUNDLE_ROOT: str(bundle.root), contract.DEVICE: name_to_device("")})
         self._get = parser.get_parsed_content
         self.device = torch.device(self._get(contract.DEVICE))
         self.inferer = self._get(contract.INFERER)

@@ -102,7 +102,7 @@ def simulate(bundle: Path, dataset_dir: str, output: Path, plan: Plan) -> str:
         model = BundleInference(read_bundle(copy))
         model.bundle.own_weights.parent.mkdir(parents=True)
         Simulation(model, dataset_dir, pool, output, plan).run()
-    cells = [read_cell(path) for path in sorted(output.glob("seed*/*_*.json"))]
+    cells = [read_cell(path) for path in sorted(output.glob("seed*/[!.]*_*.json"))]
     return summarize([cell for cell in cells if cell is not None], STRATEGIES, output)
 
 

@@ -16,10 +16,13 @@ import numpy as np
 import torch
 
 from monailabel_app.bundles import Bundle, read_bundle
+from monailabel_app.history import digest
 from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.parameters import TrainingParameters
+from monailabel_app.models.retraining.labels import describe
 from monailabel_app.models.retraining.phantoms import Phantoms
+from monailabel_app.models.retraining.record import read_record
 from monailabel_app.models.retraining.task import BundleTraining
 from monailabel_app.models.simulation import EPOCHS
 from monailabel_app.models.turn import Turn
@@ -30,6 +33,7 @@ from monailabel_app.studies.volumes import read_grid, read_voxels, split_suffix
 from monailabel_app.tasks import Task
 from rep3d.files import copy_whole, read_json, write_json
 from rep3d.interactive.editing import Scene
+from rep3d.training.settings import other_settings
 
 USER = "simulated"
 NOT_COPIED = shutil.ignore_patterns("models", "eval", "data")
@@ -51,6 +55,9 @@ class Learners:
         phantoms: from which the latter learns beside the labels.
         folder: receives the working copies.
         automatic_steps, interactive_epochs: see `Plan`.
+
+    Raises:
+        ValueError: the weights were trained with other settings than their bundle has.
     """
 
     def __init__(
@@ -69,6 +76,8 @@ class Learners:
             shutil.copytree(root, folder / name, ignore=NOT_COPIED)
             (folder / name / "models/trained").mkdir(parents=True)
         begins = read_bundle(interactive, prompts=True).weights
+        if others := other_settings(begins, interactive):
+            raise ValueError(f"{begins} was trained with other {', '.join(others)} than its bundle has: train anew")
         own = {
             "automatic": read_bundle(folder / "automatic"),
             "interactive": read_bundle(folder / "interactive", prompts=True),
@@ -79,14 +88,16 @@ class Learners:
         self.proposing = BundleInference(own["automatic"])
         self.answering = PromptedNetwork(own["interactive"], Turn())
 
-    def serve(self, weights: Path) -> None:
-        """Let the weights of a folder serve, as `train` left them; without them those that the bundles came with."""
+    def serve(self, weights: Path | None) -> None:
+        """Let the weights of a folder serve, as `train` left them; None: those that the bundles came with.
+
+        What serves already stays as it is, and in memory.
+        """
         for name, bundle in self.bundles.items():
-            file = weights / f"{name}.pt"
-            if file.is_file():
-                copy_whole(file, bundle.own_weights)
-            else:
+            if weights is None:
                 bundle.own_weights.unlink(missing_ok=True)
+            elif not bundle.own_weights.is_file() or digest(bundle.own_weights) != digest(weights / f"{name}.pt"):
+                copy_whole(weights / f"{name}.pt", bundle.own_weights)
 
     def propose(self, image: Path) -> torch.Tensor | None:
         """The automatic segmentation of an image file, (D, H, W) of bool; None as long as nothing has been learned."""
@@ -116,17 +127,26 @@ class Learners:
 
         Raises:
             RequestError: a training failed; the message has the reason.
+            ValueError: a network cannot learn from one of the labels.
         """
         studies = self._submitted(labelled)
+        trainings = {name: self._prepared(name, studies, seed) for name in self.bundles}
         target.mkdir(parents=True, exist_ok=True)
-        for name, bundle in self.bundles.items():
-            _tell(bundle, seed=seed)
-            shutil.rmtree(bundle.root / VERSIONS, ignore_errors=True)
-            training = BundleTraining(bundle, "never", [self.bundles["automatic"]], self.phantoms)
-            options = TrainingParameters(max_epochs=self.epochs[name], val_split=0)
-            training.prepare(studies, options, USER)
+        for name, training in trainings.items():
             training.run(Task({}))
             copy_whole(training.models / "model.pt", target / f"{name}.pt")
+
+    def _prepared(self, name: str, studies: StudiesFolder, seed: int) -> BundleTraining:
+        """A training that can run, on all cores: nobody clicks meanwhile."""
+        bundle = self.bundles[name]
+        _tell(bundle, seed=seed)
+        shutil.rmtree(bundle.root / VERSIONS, ignore_errors=True)
+        training = BundleTraining(bundle, "never", [self.bundles["automatic"]], self.phantoms, spared=0)
+        training.prepare(studies, TrainingParameters(max_epochs=self.epochs[name], val_split=0), USER)
+        left_out = read_record(training.folder).left_out
+        if left_out:
+            raise ValueError(f"the {name} network cannot learn from all labels: {describe(left_out)}")
+        return training
 
     def _submitted(self, labelled: Mapping[str, Labelled]) -> StudiesFolder:
         """The images as studies, with their labels submitted."""

@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import random
+import signal
 import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from monailabel_app.bundles import read_bundle
+from monailabel_app.bundles import Bundle, read_bundle
+from monailabel_app.history import digest
 from monailabel_app.models.annotation.learners import Labelled, Learners
 from monailabel_app.models.annotation.plan import ALONE, WAYS, Plan
 from monailabel_app.models.annotation.sets import AUTOMATIC, make_automatic, write_set
-from monailabel_app.models.annotation.user import annotate
+from monailabel_app.models.annotation.user import NO_USE, annotate
 from monailabel_app.models.picking import BASELINE, Picker
 from monailabel_app.models.retraining.phantoms import Phantoms
 from monailabel_app.models.simulation import claim
 from monailabel_app.studies.volumes import read_grid, read_label
 from rep3d.data.cases import Item, file_name, item_name
 from rep3d.evaluation.click_cases import ALL, list_cases, named_labels
+from rep3d.evaluation.clicks import MOST
 from rep3d.files import read_json, write_json
 from rep3d.io.volumes import write_label_map
-from rep3d.study.annotation import Cell, Scan, read_cell, read_scan, summarize, write_cell, write_scan
+from rep3d.study.annotation import AIM, Cell, Scan, read_cell, read_scan, summarize, write_cell, write_scan
 
 TRAINED = "training.json"  # written last
+RULES = {"aim": AIM, "most clicks": MOST, "no use": NO_USE}  # by which cells are told from those of other code
 
 
 class OutOfTime(Exception):
@@ -51,17 +55,17 @@ def annotate_sets(bundle: Path, dataset_dir: Path, output: Path, plan: Plan, hou
         The table, in Markdown; and what is missing, where the time was too short.
 
     Raises:
-        ValueError: no such bundle, more scans wanted than there are, `output` has cells of other settings, or the time
-            was too short for any cell.
+        ValueError: no such bundle, more scans wanted than there are, `output` has cells of other settings, another
+            process annotates one of the seeds there, or the time was too short for any cell.
         FileNotFoundError: no data set, or no weights.
+        KeyboardInterrupt: also by SIGTERM, so that a training ends with this process.
     """
-    weights = read_bundle(bundle, prompts=True).weights
-    if not weights.is_file():
-        raise FileNotFoundError(f"{weights}: no such file, expected the weights of {bundle}")
+    begins = read_bundle(bundle, prompts=True)
+    if not begins.weights.is_file():
+        raise FileNotFoundError(f"{begins.weights}: no such file, expected the weights of {bundle}")
     given, labels = list_cases(dataset_dir, ALL), named_labels(dataset_dir, plan.labels)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
-    claim(output, {"data set": str(dataset_dir), "weights": digest, **plan.settings})
-    with tempfile.TemporaryDirectory() as folder:
+    claim(output, {"data set": str(dataset_dir), **_digests(begins), **RULES, **plan.settings})
+    with _interrupted_by_sigterm(), _own(plan.seeds, output), tempfile.TemporaryDirectory() as folder:
         with FileLock(output / ".preparing.lock"):
             write_set(dataset_dir, given, labels, output / "data")
             items = {file_name(item_name(item)): item for item in list_cases(output / "data", ALL)}
@@ -74,10 +78,39 @@ def annotate_sets(bundle: Path, dataset_dir: Path, output: Path, plan: Plan, hou
             )
             learners.draw_phantoms()
         missing = Loop(learners, items, output, plan, hours).run()
-    cells = [read_cell(path) for path in sorted((output / "cells").glob("*.json"))]
+    cells = [read_cell(path) for path in sorted((output / "cells").glob("[!.]*.json"))]
     table = summarize([cell for cell in cells if cell is not None], WAYS, plan.rounds, output)
     told = f"\n\n{missing} cell(s) are missing: the time was over. Run this again to go on."
     return f"{table}{told}" if missing else table
+
+
+def _digests(bundle: Bundle) -> dict[str, str]:
+    """Of what a bundle begins with, and of how it is trained and used."""
+    files = {"weights": bundle.weights, **{name: bundle.config(name) for name in ("train", "inference")}}
+    return {name: digest(file)[:16] for name, file in files.items()}
+
+
+@contextmanager
+def _own(seeds: Sequence[int], output: Path) -> Iterator[None]:
+    """Keep other processes away from the cells of these seeds."""
+    with ExitStack() as locks:
+        for seed in set(seeds):
+            try:
+                locks.enter_context(FileLock(output / f".seed{seed}.lock", timeout=0))
+            except Timeout:
+                raise ValueError(
+                    f"another process annotates seed {seed} in {output}: wait for its end, or give other seeds"
+                ) from None
+        yield
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class Loop:
@@ -97,6 +130,7 @@ class Loop:
         self.learners = learners
         self.items = items
         self.output = output
+        self.shipped = output / "networks/shipped"
         self.plan = plan
         self.picker = Picker(learners.proposing, {case: Path(item["image"]) for case, item in items.items()})
         self._ends = None if hours is None else time.monotonic() + 3600 * hours
@@ -117,7 +151,7 @@ class Loop:
     def cell(self, seed: int, way: str, progress: tqdm) -> Cell:
         """All scans of a seed in one way."""
         order = random.Random(seed).sample(sorted(self.items), self.plan.scans)
-        networks = [self.output / "networks/shipped"]
+        networks = [self.shipped]
         scans: dict[str, Scan] = {}
         labelled: dict[str, Labelled] = {}
         for first, end in self.plan.stages:
@@ -143,7 +177,7 @@ class Loop:
             return known, labelled
         self._check_time()
         record.parent.mkdir(parents=True, exist_ok=True)
-        self.learners.serve(networks)
+        self._serve(networks)
         grid = read_grid(image)
         truth = torch.from_numpy(read_label(Path(self.items[case]["label"]), grid, [1]) > 0)
         with self.learners.scene(image) as scene:
@@ -155,15 +189,18 @@ class Loop:
 
     def trained(self, seed: int, before: Path, labelled: Mapping[str, Labelled]) -> Path:
         """The folder of the networks that went on from those of another folder with these labels."""
-        digest = hashlib.sha256(" ".join([before.name, *sorted(labelled)]).encode()).hexdigest()[:8]
-        folder = self.output / f"networks/seed{seed}_{len(labelled)}_{digest}"
+        named = hashlib.sha256(" ".join([before.name, *sorted(labelled)]).encode()).hexdigest()[:8]
+        folder = self.output / f"networks/seed{seed}_{len(labelled)}_{named}"
         if not (folder / TRAINED).is_file():
             self._check_time()
             start = time.monotonic()
-            self.learners.serve(before)
+            self._serve(before)
             self.learners.train(dict(sorted(labelled.items())), seed, folder)
             write_json(folder / TRAINED, {"seconds": round(time.monotonic() - start, 1)})
         return folder
+
+    def _serve(self, networks: Path) -> None:
+        self.learners.serve(None if networks == self.shipped else networks)
 
     def _check_time(self) -> None:
         if self._ends is not None and time.monotonic() > self._ends:

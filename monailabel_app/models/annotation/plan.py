@@ -51,6 +51,8 @@ class Plan:
             raise ValueError(f"automatic_steps is {self.automatic_steps}, expected a multiple of {EPOCHS}")
         if not isinstance(self.interactive_epochs, int) or self.interactive_epochs < 1:
             raise ValueError(f"interactive_epochs is {self.interactive_epochs}, expected a whole number from 1 on")
+        if not all(isinstance(seed, int) and seed >= 0 for seed in self.seeds):
+            raise ValueError(f"seeds is {self.seeds}, expected whole numbers from 0 on")
         for name in ("spacing", "patch_size"):
             if len(getattr(self, name)) not in (0, 3):
                 raise ValueError(f"{name} is {getattr(self, name)}, expected three numbers, or none")

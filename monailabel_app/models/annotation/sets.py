@@ -58,17 +58,23 @@ def make_automatic(source: Path, output: Path, spacing: Sequence[float], patch_s
         source: the set.
         output: receives the bundle, in the folder AUTOMATIC.
         spacing, patch_size: as a person changes them in its file; empty: as they were chosen.
+
+    Raises:
+        ValueError: a scan cannot be trained on; or as `new_bundle`.
     """
     if (output / AUTOMATIC).is_dir():
         return
     with tempfile.TemporaryDirectory(dir=output) as half:
         make = partial(new_bundle, AUTOMATIC, source, Path(half), root=installed.root(), machine=this_machine())
-        folder = make().folder
+        made = make()
+        if made.problems:
+            first, *_ = next(iter(made.problems.values()))
+            raise ValueError(f"{len(made.problems)} scan(s) cannot be trained on, expected none: {first}")
         changes: dict[str, Any] = {"spacing": list(spacing)} if spacing else {}
         changes |= {"patch_size": list(patch_size)} if patch_size else {}
         if changes:
-            path = folder / f"{AUTOMATIC}.json"
+            path = made.folder / f"{AUTOMATIC}.json"
             decided = read_json(path)
             write_json(path, {**decided, "common": {**decided["common"], **changes}})
             make()
-        folder.rename(output / AUTOMATIC)
+        made.folder.rename(output / AUTOMATIC)

@@ -19,7 +19,7 @@ POLL_SECONDS = 0.5
 LEAST_URGENT = 19  # of the system's priorities
 
 
-def run_watched(task: Task, run: BundleRun, folder: Path, status_file: Path) -> bool:
+def run_watched(task: Task, run: BundleRun, folder: Path, status_file: Path, spared: int = 1) -> bool:
     """Run a bundle to its end, or until the task is stopped.
 
     Args:
@@ -27,6 +27,7 @@ def run_watched(task: Task, run: BundleRun, folder: Path, status_file: Path) -> 
         run: what to run.
         folder: receives what it prints, and which process it is.
         status_file: in which the run tells its status.
+        spared: cores that are left to this process.
 
     Returns:
         Whether it came to its end.
@@ -35,7 +36,7 @@ def run_watched(task: Task, run: BundleRun, folder: Path, status_file: Path) -> 
         RequestError: 500, it failed; with its reason.
     """
     _end_orphan(folder)
-    threads = max(1, torch.get_num_threads() - 1)  # one core is the server's
+    threads = max(1, torch.get_num_threads() - spared)
     process = BundleProcess(run, log=folder / LOG, status=status_file, threads=threads)
     started = psutil.Process(process.pid)
     started.nice(psutil.IDLE_PRIORITY_CLASS if psutil.WINDOWS else LEAST_URGENT)  # users' requests come first

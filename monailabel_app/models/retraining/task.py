@@ -47,6 +47,7 @@ class BundleTraining(TrainTask):
         promotion: one of PROMOTION.
         served: all bundles of the app, to tell which one a label belongs to that was put there by hand.
         phantoms: a bundle that takes prompts learns from them, too, and is judged by them; others need none.
+        spared: cores that a training leaves to the server.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class BundleTraining(TrainTask):
         promotion: str = PROMOTION[0],
         served: Sequence[Bundle] = (),
         phantoms: Phantoms | None = None,
+        spared: int = 1,
     ) -> None:
         super().__init__(bundle.description)
         self.bundle = bundle
         self.served = served or [bundle]
         self.promotion = promotion
         self.phantoms = phantoms if bundle.takes_prompts else None
+        self.spared = spared
         self.folder = bundle.root / "models/retraining"
         self.models = self.folder / "models"
         self.status_file = self.models / "training.status.json"
@@ -193,7 +196,7 @@ class BundleTraining(TrainTask):
             overrides[contract.INIT_FROM] = self.bundle.weights
             weights = self.bundle.weights
         run = self._bundle_run(contract.TRAINING, ["train.json"], device, overrides, weights)
-        return run_watched(task, run, self.folder, self.status_file)
+        return run_watched(task, run, self.folder, self.status_file, self.spared)
 
     def _mixed(self, phantoms: Phantoms) -> dict[str, Any]:
         """As often a case of the users as a phantom."""
@@ -214,7 +217,7 @@ class BundleTraining(TrainTask):
             write_held_out(self.folder / "data", cases, self.phantoms.held_out(), data)
             overrides |= {contract.DATASET_DIR: data, contract.PART: ALL}
         run = self._bundle_run(run_id, ["train.json", "evaluate.json"], device, overrides, weights)
-        if not run_watched(task, run, self.folder, output / "evaluation.status.json"):
+        if not run_watched(task, run, self.folder, output / "evaluation.status.json", self.spared):
             return None
         return read_segmenting(output) if self.phantoms is None else read_clicking(output)
 

@@ -15,6 +15,7 @@ from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.inference_config import InferenceConfig
 from monailabel_app.models.turn import Priority, Turn
 from monailabel_app.models.warm_up import warm_up_prompted
+from rep3d.shipped import write_settings
 
 SMALL = {"feature_size": [4, 8, 8, 8], "hidden_size": 8, "kernel_size": 5}
 CUBE = 32
@@ -86,6 +87,21 @@ def test_trained_weights_go_before_shipped_ones(folder):
     trained = answer(network)
     assert shipped.shape == trained.shape == (1, 1, CUBE, CUBE, CUBE) and not torch.equal(shipped, trained)
     assert network.size == CUBE and torch.isfinite(trained).all() and not trained.is_inference()
+
+
+def test_weights_answer_as_they_were_trained(folder):
+    """Also those that begin to serve later."""
+    network = PromptedNetwork(find_prompted(folder), Turn())
+    write_weights(network.bundle, 0)
+    shipped = answer(network)
+    own, config = network.bundle.own_weights, json.loads(network.bundle.config("inference").read_text())
+    larger = {**config["network_def"], "hidden_size": 12}
+    for _ in range(2):  # the second time they are of the network of their settings
+        write_weights(network.bundle, 1, "models/trained/model.pt")
+        write_settings({"patch_size": [2 * CUBE] * 3, "network_def": larger}, own)
+    assert answer(network).shape == shipped.shape and network.size == 2 * CUBE
+    own.unlink()
+    assert torch.equal(answer(network), shipped) and network.size == CUBE
 
 
 def test_a_session_with_a_real_network(folder, tmp_path):

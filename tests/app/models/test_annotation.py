@@ -1,6 +1,10 @@
 """A simulated user annotates drawn phantoms, with networks that a test can afford."""
 
 import json
+import os
+import shutil
+import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,11 +12,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 from app_helpers import small_bundle
+from filelock import FileLock
 from simulate_annotation import main
 
-from monailabel_app.models.annotation import learners, plan, user
+from monailabel_app.history import digest
+from monailabel_app.models.annotation import learners, loop, plan, user
 from monailabel_app.models.retraining import phantoms, task
+from monailabel_app.models.retraining.phantoms import Phantoms
 from rep3d.datasets.phantom import write_decathlon
+from rep3d.files import read_json, write_json
 from rep3d.study.run import run_here
 
 pytestmark = pytest.mark.slow
@@ -42,7 +50,8 @@ def runs():
     """All runs, which are small and take place in this process."""
     known = []
 
-    def run_and_tell(watching, run, folder, status_file):
+    def run_and_tell(watching, run, folder, status_file, spared=1):
+        assert spared == (run.run_id != "training")  # nobody clicks meanwhile
         known.append(run)
         told = {name: str(value) if isinstance(value, Path) else value for name, value in run.overrides.items()}
         told.pop("logging_file", None)  # `run_here` has none
@@ -108,10 +117,102 @@ def test_goes_on_where_it_was_interrupted(output, settings, runs, capsys):
     (output / "cells/seed0_random.json").unlink()
     path = output / f"networks/shipped/scans/{before['random']['scans'][0]['case']}.json"
     path.unlink()
+    half = output / "cells/.1.2.part.seed0_entropy.json"  # as another process writes it, or a kill has left it
+    half.write_text("{")
     main(**settings, seeds=[0, 1], hours=0)
     assert "4 cell(s) are missing" in capsys.readouterr().out and not path.exists()
     main(**settings, seeds=0)
+    half.unlink()
     assert read_cells(output) == before and len(runs) == began
+
+
+def changed_bundle(settings, folder, path, **entries):
+    """A copy of the bundle that follows prompts, with other entries in one of its files."""
+    bundle = Path(shutil.copytree(settings["bundle"], folder / "interactive"))
+    write_json(bundle / path, {**read_json(bundle / path), **entries})
+    return bundle
+
+
+@pytest.fixture
+def two(output, settings, tmp_path):
+    """Both networks, and the folder of weights that the loop has left."""
+    (trained,) = output.glob("networks/seed0_*")
+    made = Phantoms(output / "phantoms")
+    return learners.Learners(output / "automatic", Path(settings["bundle"]), made, tmp_path / "both", 2, 1), trained
+
+
+def test_networks_that_serve_stay_in_memory(two, settings):
+    both, trained = two
+    both.serve(trained)
+    stamp = both.proposing.networks.stamp()
+    both.serve(trained)
+    assert both.proposing.is_valid() and both.proposing.networks.stamp() == stamp
+    for name, bundle in both.bundles.items():
+        assert digest(bundle.weights) == digest(trained / f"{name}.pt")
+    both.serve(None)
+    assert not both.proposing.is_valid()
+    assert digest(both.bundles["interactive"].weights) == digest(Path(settings["bundle"]) / "models/model.pt")
+
+
+def test_weights_that_are_gone_are_not_taken_for_those_that_ship(two, tmp_path):
+    with pytest.raises(FileNotFoundError, match="automatic.pt"):
+        two[0].serve(tmp_path)
+
+
+def test_all_labels_are_learned_from_or_none(two, output, settings, runs, tmp_path):
+    item = json.loads((output / "data/dataset.json").read_text())["training"][0]
+    label = nib.load(item["label"])
+    small = np.zeros(label.shape, np.uint8)
+    small[:2, :2, 0] = 1
+    nib.save(nib.Nifti1Image(small, label.affine), tmp_path / "small.nii.gz")
+    labelled = learners.Labelled(Path(item["image"]), tmp_path / "small.nii.gz")
+    began = len(runs)
+    with pytest.raises(
+        ValueError, match="interactive network cannot learn from all labels: left out 1 image.s.: one: "
+    ):
+        two[0].train({"one": labelled, "two": labelled._replace(label=Path(item["label"]))}, 0, tmp_path / "new")
+    assert len(runs) == began and not (tmp_path / "new").exists()
+
+
+def test_one_process_a_seed(settings, output):
+    with FileLock(output / ".seed1.lock"), pytest.raises(ValueError, match="another process annotates seed 1 in "):
+        main(**settings, seeds=(0, 1))
+    main(**settings, seeds=0)
+
+
+def test_what_ends_it_ends_its_trainings(settings, output, monkeypatch):
+    def run(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr(loop.Loop, "run", run)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        main(**settings, seeds=0)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_another_way_to_train_is_another_bundle(settings, output, tmp_path):
+    bundle = changed_bundle(settings, tmp_path, "configs/train.json", weight_decay=0.01)
+    with pytest.raises(ValueError, match="give another folder"):
+        main(**{**settings, "bundle": str(bundle)}, seeds=0)
+
+
+def test_weights_of_other_settings_than_their_bundle(settings, runs, tmp_path):
+    bundle = changed_bundle(settings, tmp_path, "models/as_trained.json", patch_size=[1, 1, 1])
+    with pytest.raises(ValueError, match=r"model.pt was trained with other patch_size than its bundle has"):
+        main(**{**settings, "bundle": str(bundle), "output_dir": str(tmp_path / "output")}, seeds=0)
+
+
+def test_a_scan_that_cannot_be_trained_on(settings, runs, tmp_path):
+    """It is refused before anybody clicks."""
+    data = Path(shutil.copytree(settings["dataset_dir"], tmp_path / "data"))
+    path = sorted((data / "imagesTr").glob("*.nii.gz"))[1]
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.full(image.shape, np.nan, np.float32), image.affine), path)
+    with pytest.raises(ValueError, match=f"1 scan.s. cannot be trained on, expected none: .*{path.name}"):
+        main(**{**settings, "dataset_dir": str(data), "output_dir": str(tmp_path / "output")}, seeds=0)
+    assert not (tmp_path / "output/automatic").exists()
 
 
 @pytest.mark.parametrize(
@@ -122,6 +223,7 @@ def test_goes_on_where_it_was_interrupted(output, settings, runs, capsys):
         ({"rounds": 3}, "rounds is .3,., expected"),
         ({"automatic_steps": 15}, "automatic_steps is 15, expected a multiple of 2"),
         ({"interactive_epochs": 0}, "interactive_epochs is 0, expected"),
+        ({"seeds": (0, -1)}, "seeds is .0, -1., expected whole numbers from 0 on"),
         ({"spacing": (1, 1)}, "spacing is .1, 1., expected three numbers"),
         ({"labels": 3, "output_dir": "other"}, "labels is .3,., expected .* some of .1, 2."),
         ({"scans": 5, "output_dir": "other"}, "scans is 5, but .*data has 4 scans with the structure"),

@@ -338,6 +338,16 @@ pathlib.Path({str(tmp_path / "nice")!r}).write_text(str(os.nice(0)))
     assert (tmp_path / "nice").read_text() == "19"
 
 
+def test_a_training_leaves_cores_to_the_server(bundle, tmp_path, monkeypatch):
+    tell = f"import os, pathlib; pathlib.Path({str(tmp_path / 'threads')!r}).write_text(os.environ['OMP_NUM_THREADS'])"
+    monkeypatch.setattr(BundleProcess, "_module", ["-c", tell])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    run = BundleRun(bundle.root, "training", ["train.json"])
+    for spared, threads in ((1, "3"), (0, "4"), (5, "1")):
+        assert run_watched(Task({}), run, tmp_path, tmp_path / "status.json", spared)
+        assert (tmp_path / "threads").read_text() == threads
+
+
 def test_the_server_shares_its_cores_as_trainings_do(monkeypatch):
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     importlib.reload(monailabel_app.__main__)

@@ -91,6 +91,7 @@ def test_goes_on_where_it_was_interrupted(settings, output, monkeypatch):
     cell = output / "seed1/random_5.json"
     before = json.loads(cell.read_text())
     cell.unlink()
+    cell.with_name(".1.2.part.random_5.json").write_text("{")  # as a kill leaves it
     (output / "seed1" / before["trained"] / "scores.csv").unlink()
     main(**settings, seeds=[1], strategies=["random"])
     assert runs == ["evaluating"] and json.loads(cell.read_text()) == before
