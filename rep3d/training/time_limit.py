@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
-from ignite.engine import Engine, Events
+from ignite.engine import Events
+from monai.engines import SupervisedTrainer
 
 from rep3d.training.validation import is_validated
 
@@ -45,7 +46,7 @@ class TimeLimit:
         self.tails: dict[bool, float] = {}  # what followed the steps of an epoch, by whether it was validated
         self.warned = False
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: SupervisedTrainer) -> None:
         """Attach to the trainer, after all that looks at an epoch's length when the epoch ends."""
         if math.isfinite(self.seconds):
             engine.add_event_handler(Events.STARTED, self._start)
@@ -53,11 +54,11 @@ class TimeLimit:
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._end_step)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._end_epoch)
 
-    def _start(self, engine: Engine) -> None:
+    def _start(self, engine: SupervisedTrainer) -> None:
         state = engine.state
         self.ends = self.began + self.seconds * (state.max_epochs - state.epoch) / state.max_epochs
 
-    def _begin_epoch(self, engine: Engine) -> None:
+    def _begin_epoch(self, engine: SupervisedTrainer) -> None:
         now, state = time.monotonic(), engine.state
         if self.steps:
             self.tails[self._is_validated(state.epoch - 1, state.max_epochs)] = now - self.step_ended
@@ -82,7 +83,7 @@ class TimeLimit:
     def _end_step(self) -> None:
         self.step_ended = time.monotonic()
 
-    def _end_epoch(self, engine: Engine) -> None:
+    def _end_epoch(self, engine: SupervisedTrainer) -> None:
         engine.state.epoch_length = sys.maxsize  # or Ignite ends where epochs of the next one's length would have
 
 
