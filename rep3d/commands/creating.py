@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def new(
         modality: CT, or MR for all that has no units, where it is told wrong.
         channel: which of several images of a case, such as T1w, or T1w,FLAIR; all of them without.
         gpu_memory: GB of the GPU that it will train on, where it is not this computer's.
-        hours: that the training of one fold may take on this computer; some steps are timed.
+        hours: that the training of one fold takes on this computer; some steps are timed. The training keeps to them
+            where it is given them, too.
         train: it right away.
     """
     trains = switch("train", train)
@@ -85,17 +87,24 @@ def new(
     write_options(folder, told)
     print(report(made))
     if before:
-        print(f"\nas before: {shlex.join(word for option, value in before.items() for word in (f'--{option}', value))}")
+        print(f"\nas before: {shlex.join(_words(before))}")
     place = [] if bundle_dir == FOLDER else ["--bundle_dir", bundle_dir]
-    command = shlex.join(["rep3d", "train", name, *place])
-    print(f"\nTrain it with\n  {command}\nor\n  {line_of(training_of(made.folder))}")
+    length = {"hours": told["hours"]} if "hours" in told else {}
+    command = shlex.join(["rep3d", "train", name, *place, *_words(length)])
+    training = training_of(made.folder, options=length)
+    print(f"\nTrain it with\n  {command}\nor\n  {line_of(training)}")
     if made.problems:
         count = len(made.problems)
         print(
             f"\n{count} of {made.cases + count} case(s) were left out, see {made.folder / 'data/report.md'}", flush=True
         )
     if trains:
-        run_line(training_of(made.folder))
+        run_line(training)
+
+
+def _words(options: Mapping[str, str]) -> list[str]:
+    """As they are typed."""
+    return [word for option, value in options.items() for word in (f"--{option}", value)]
 
 
 def _positive(name: str, typed: str) -> float:

@@ -13,9 +13,9 @@ from rep3d.data.lists import load_datalist
 from rep3d.datasets.planning import VALIDATIONS, Schedule
 from rep3d.files import read_json
 from rep3d.study.run import BundleRun, initialize_here, scratch_folder
+from rep3d.training.time_limit import VALIDATING
 
 WARM_UP, TIMED = 3, 12  # steps
-VALIDATING = 0.2  # of the time
 EPOCHS = 10  # at least, of fewer steps where the time is short: it is used up to a few steps then
 CASES, VALIDATED = 8, 3  # that are looked at, of the training and of the validation part
 

@@ -12,6 +12,7 @@ from rep3d.training.processes import handlers_of_rank, join_process_group, leave
 from rep3d.training.progress import TrainingProgress, key_metric, tell_results
 from rep3d.training.settings import training_settings
 from rep3d.training.tensorboard import write_dice, write_learning_rate
+from rep3d.training.time_limit import TimeLimit
 from rep3d.training.validation import Validation
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "FiniteSteps",
     "JudgedDiceCELoss",
     "ScoredMasks",
+    "TimeLimit",
     "TrainingProgress",
     "Validation",
     "check_ckpt_dir",

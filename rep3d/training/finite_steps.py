@@ -37,14 +37,19 @@ class FiniteSteps:
             raise ValueError(f"patience must be at least 1, got {patience!r}")
         self.max_norm, self.patience = max_norm, patience
         self.skipped, self.in_a_row = 0, 0
+        self.before_epoch = 0  # steps
         self.buffers: list[torch.Tensor] = []
 
     def attach(self, engine: SupervisedTrainer) -> None:
         """Attach to the trainer."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
         engine.add_event_handler(Events.ITERATION_STARTED, self._remember_buffers)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._check)
         engine.add_event_handler(IterationEvents.MODEL_COMPLETED, self._check_last)
         engine.add_event_handler(Events.COMPLETED, self._report)
+
+    def _begin_epoch(self, engine: SupervisedTrainer) -> None:
+        self.before_epoch = engine.state.iteration
 
     def _remember_buffers(self, engine: SupervisedTrainer) -> None:
         self.buffers = [buffer.clone() for buffer in engine.network.buffers()]
@@ -63,7 +68,7 @@ class FiniteSteps:
             self._skip(engine, float(loss), float(norm))
 
     def _check_last(self, engine: SupervisedTrainer) -> None:
-        if engine.state.iteration % engine.state.epoch_length:
+        if engine.state.iteration - self.before_epoch < engine.state.epoch_length:
             return
         engine.network.eval()
         with torch.no_grad():

@@ -60,7 +60,7 @@ class TrainingProgress:
 
     def _open(self, engine: SupervisedTrainer) -> None:
         self.bar = tqdm(
-            total=engine.state.max_epochs * engine.state.epoch_length,
+            total=self._all_steps(engine),
             initial=engine.state.iteration,
             desc="Training",
             unit="step",
@@ -71,9 +71,15 @@ class TrainingProgress:
         self.opened = True
 
     def _start_epoch(self, engine: SupervisedTrainer) -> None:
+        self.before_epoch = engine.state.iteration
         if not self.opened:
             self._open(engine)
         self.started = time.monotonic()
+
+    def _all_steps(self, engine: SupervisedTrainer) -> int:
+        """Of the whole training, where the coming epochs are as long as this one."""
+        state = engine.state
+        return self.before_epoch + (state.max_epochs - state.epoch + 1) * state.epoch_length
 
     def _complete(self) -> None:
         self._close()
@@ -98,10 +104,14 @@ class TrainingProgress:
         shown = {"epoch": f"{now['epoch']}/{now['epochs']}", "loss": f"{now['loss']:.3f}"}
         if "metric" in now:
             shown |= {"val_dice": f"{now['metric']:.3f}", "best": f"{now['best_metric']:.3f}"}
+        self.bar.total = now["steps"]
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
-        if self.bar.disable and time.monotonic() >= self.due and engine.state.iteration % engine.state.epoch_length:
+        if self.bar.disable and time.monotonic() >= self.due and not self._at_end(engine):
             self._log(self._line(now))
+
+    def _at_end(self, engine: SupervisedTrainer) -> bool:
+        return engine.state.iteration - self.before_epoch == engine.state.epoch_length
 
     def _end_epoch(self, engine: SupervisedTrainer) -> None:
         now = self._numbers(engine)
@@ -117,7 +127,7 @@ class TrainingProgress:
             "epoch": state.epoch,
             "epochs": state.max_epochs,
             "step": state.iteration,
-            "steps": state.max_epochs * state.epoch_length,
+            "steps": self._all_steps(engine),
             "loss": float(from_engine("loss", first=True)(state.output)),
             "learning_rate": engine.optimizer.param_groups[0]["lr"],
         }

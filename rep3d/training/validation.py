@@ -10,6 +10,15 @@ from monai.engines import Evaluator, Trainer
 from rep3d.data.cases import Item
 
 
+def is_validated(epoch: int, epochs: int, interval: int) -> bool:
+    """Whether a training of so many epochs validates after one of them.
+
+    Args:
+        interval: in epochs; 0: never.
+    """
+    return interval > 0 and (epoch % interval == 0 or epoch == epochs)
+
+
 class Validation:
     """Validates after every so many epochs, and after the last one in any case: a training ends with a score.
 
@@ -35,7 +44,7 @@ class Validation:
             engine.add_event_handler(Events.EPOCH_COMPLETED(event_filter=self._is_due), self._validate)
 
     def _is_due(self, engine: Trainer, epoch: int) -> bool:
-        return epoch % self.interval == 0 or epoch == engine.state.max_epochs
+        return is_validated(epoch, engine.state.max_epochs, self.interval)
 
     def _validate(self, engine: Trainer) -> None:
         self.evaluator.run(engine.state.epoch)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -40,6 +41,11 @@ elif words[:2] == ["rep3d", "new"]:
     configs = Path(told["--bundle_dir"]) / words[2] / "configs"
     configs.mkdir(parents=True, exist_ok=True)
     (configs / "train.json").write_text(json.dumps(config))
+elif words[:2] == ["rep3d", "train"]:
+    trained = Path(told["--bundle_dir"]) / words[2] / "models/trained"
+    trained.mkdir(parents=True)
+    (trained / "model.pt").touch()
+    (trained / "training.status.json").write_text(json.dumps({"state": "finished", "step": 345}))
 elif words[:2] == ["rep3d", "predict"]:
     output = Path(told["--output"])
     output.mkdir()
@@ -51,8 +57,8 @@ elif words[0] != "rep3d":
     found = {}
     if command == "measure":
         found["seconds_per_step"] = {"0": 3.0, "1": 1.5, "2": 2.0}[os.environ["nnUNet_n_proc_DA"]]
-    elif command == "train":
-        found["model"] = "weights"
+    elif command in ("train", "train_for"):
+        found = {"model": "weights", "steps": settings.get("steps", 1234)}
     elif command == "time_windows":
         found = {"plain": 1.5, "mirrored": 12.0, "windows": 40, "patch_size": [96, 160, 160]}
     else:
@@ -121,17 +127,18 @@ MEASURED = ["measure"] * 3
 
 
 def test_equal_time(comparison, capsys):
-    assert comparison.run(minutes=30) == ["plan", *MEASURED, "train", "predict", *OURS]
-    settings = comparison.read("30_minutes/nnunet/train_settings.json")
-    assert settings == {"dataset": DATASET, "steps": 1200, "resume": False}  # 1.5 s each, with one process
-    assert any(words[-2:] == ["--hours", "0.5"] for words in comparison.calls)
+    assert comparison.run(minutes=30) == ["plan", *MEASURED, "train_for", "predict", *OURS]
+    settings = comparison.read("30_minutes/nnunet/train_for_settings.json")
+    assert settings == {"dataset": DATASET, "seconds": 1800}
+    told = [words[1] for words in comparison.calls if words[-2:] == ["--hours", "0.5"]]
+    assert told == ["new", "train"]
     theirs, ours = (comparison.read(f"30_minutes/{system}/cell.json")["training"] for system in ("nnunet", "rep3d"))
-    assert theirs["steps"] == 1200 and "1.50 s with 1" in theirs["made_with"] and theirs["seconds"] > 0
-    assert ours["steps"] == 350 and ours["patch_size"] == [32, 32, 32]
+    assert theirs["steps"] == 1234 and "1.50 s with 1" in theirs["made_with"] and theirs["seconds"] > 0
+    assert ours["steps"] == 345 and ours["patch_size"] == [32, 32, 32]
     text = capsys.readouterr().out
-    assert "## Atrium, 30 minutes, fold(s) 0 of 2" in text and "dice of 5 common case(s)" in text
+    assert "## Atrium, 30 minutes, fold(s) 0 of 2, 2 core(s)" in text and "dice of 5 common case(s)" in text
     assert "| rep3d | 1.000 | 1.000 |" in text and "rep3d - nnunet, mean of the cases' differences: +0." in text
-    assert (comparison.output / "Atrium_2_folds_30_minutes.png").stat().st_size > 1000
+    assert (comparison.output / "Atrium_2_folds_30_minutes_2_cores.png").stat().st_size > 1000
     rows = list(csv.DictReader((comparison.output / "cases.csv").open()))
     assert len(rows) == 10 and {float(row["dice"]) for row in rows if row["system"] == "rep3d"} == {1}
 
@@ -154,9 +161,9 @@ def test_finished_cells_are_not_run_again(comparison, capsys, monkeypatch):
     monkeypatch.setattr(summary, "box_plot", lambda *_: None)
     comparison.run(minutes=30)
     assert comparison.run(minutes=30) == []
-    assert comparison.run(minutes=(30, 60), systems="nnunet") == [*MEASURED, "train", "predict"]
-    assert comparison.run(minutes=30, fold=1) == ["plan", *MEASURED, "train", "predict", *OURS]
-    assert "fold(s) 0, 1 of 2\n\ndice of 10 common case(s)" in capsys.readouterr().out
+    assert comparison.run(minutes=(30, 60), systems="nnunet") == ["train_for", "predict"]
+    assert comparison.run(minutes=30, fold=1) == ["plan", *MEASURED, "train_for", "predict", *OURS]
+    assert "fold(s) 0, 1 of 2, 2 core(s)\n\ndice of 10 common case(s)" in capsys.readouterr().out
 
 
 def test_equal_steps(comparison):
@@ -164,29 +171,32 @@ def test_equal_steps(comparison):
     assert calls == ["plan", *OURS, *MEASURED, "train", "predict"]
     (train,) = [words for words in comparison.calls if words[:2] == ["rep3d", "train"]]
     options = " ".join(train[train.index("--epochs") :])
-    assert options == "--epochs 12 --steps_per_epoch 10 --batch_size 3 --patch_size [32, 32, 32] --resume auto"
-    assert comparison.read("120_steps/nnunet/train_settings.json")["resume"] is True
+    assert (
+        options == "--epochs 12 --steps_per_epoch 10 --batch_size 3 --patch_size [32, 32, 32] --folds 0 --resume auto"
+    )
+    assert comparison.read("120_steps/nnunet/train_settings.json") == {"dataset": DATASET, "steps": 120}
     trainings = [comparison.read(f"120_steps/{system}/cell.json")["training"] for system in ("nnunet", "rep3d")]
-    assert [training["steps"] for training in trainings] == [120, 120]
+    assert [training["steps"] for training in trainings] == [120, 345]  # ours are those that it tells
     assert [training["batch_size"] for training in trainings] == [3, 3]
     assert trainings[0]["patch_size"] == [24, 20, 16]  # along R, A, S
 
 
-@pytest.mark.parametrize(("budget", "begun"), [({"minutes": 30}, MEASURED), ({"steps": 100}, [])])
-def test_after_an_interruption(comparison, budget, begun):
+@pytest.mark.parametrize(("budget", "train"), [({"minutes": 30}, "train_for"), ({"steps": 100}, "train")])
+@pytest.mark.parametrize("left", ["checkpoint_latest.pth", "checkpoint_final.pth"])
+def test_after_an_interruption(comparison, budget, train, left):
     """A training of so many minutes is run at a stretch, one of so many steps goes on."""
-    comparison.broken.write_text("train")
+    comparison.broken.write_text(train)
     with pytest.raises(RunFailed, match="failed: out of memory .*log.txt"):
         comparison.run(**budget, systems="nnunet")
     (folder,) = comparison.output.glob("*/*/nnunet")
     (folder / "nnUNet_results/train/fold_0").mkdir(parents=True)
-    (folder / "nnUNet_results/train/fold_0/checkpoint_latest.pth").touch()
+    (folder / "nnUNet_results/train/fold_0" / left).touch()
     assert not (folder / "cell.json").exists()
     comparison.broken.write_text("predict")
     with pytest.raises(RunFailed, match="out of memory"):
         comparison.run(**budget, systems="nnunet")
-    assert [comparison._name(words) for words in comparison.calls] == [*begun, "train", "predict"]
-    in_parts = not begun
+    assert [comparison._name(words) for words in comparison.calls] == [train, "predict"]
+    in_parts = train == "train"
     assert (json.loads((folder / "trained.json").read_text())["seconds"] is None) is in_parts
     assert (folder / "nnUNet_results/train/fold_0").exists() is in_parts
     comparison.broken.unlink()
@@ -262,6 +272,44 @@ def test_nobody_outlives_a_program(tmp_path):
             return
         time.sleep(0.05)
     raise AssertionError(f"process {number} still runs")
+
+
+@pytest.mark.slow
+def test_nobody_outlives_whoever_runs_a_program(tmp_path):
+    """Killed, it cannot end them itself."""
+    log, code = (
+        tmp_path / "log.txt",
+        "from rep3d.study.nnunet.environment import run_logged as run; from pathlib import Path",
+    )
+    words = ["sh", "-c", "sleep 60 & echo $!; wait"]
+    runner = subprocess.Popen([sys.executable, "-c", f"{code}; run({words}, Path({str(log)!r}))"])
+    for _ in range(600):
+        if log.is_file() and log.read_text().endswith("\n"):
+            break
+        time.sleep(0.1)
+    number = int(log.read_text())
+    assert _runs(number)
+    runner.kill()
+    runner.wait()
+    for _ in range(100):
+        if not _runs(number):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"process {number} still runs")
+
+
+def test_what_is_not_compared_and_what_missed_its_time(comparison, capsys, monkeypatch):
+    monkeypatch.setattr(summary, "box_plot", lambda *_: None)
+    comparison.run(minutes=30)
+    assert "**nnunet of fold 0 trained 0.0 minutes, not 30 minutes: remove " in capsys.readouterr().out
+    path = comparison.cell("30_minutes", "nnunet") / "cell.json"
+    cell = json.loads(path.read_text())
+    for minutes, is_told in ((32, False), (34, True), (26, True)):
+        cell["training"]["seconds"] = 60 * minutes
+        path.write_text(json.dumps(cell))
+        assert ("**nnunet of fold 0" in summary.summarize(comparison.output)) is is_told
+    path.write_text(json.dumps({**cell, "cores": 8}))  # other cores than ours
+    assert "##" not in summary.summarize(comparison.output)
 
 
 def _runs(number):

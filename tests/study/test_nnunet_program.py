@@ -11,6 +11,15 @@ import pytest
 from rep3d.study.nnunet import environment
 
 
+class Validation:
+    """Batches from processes."""
+
+    ended = False
+
+    def _finish(self):
+        self.ended = True
+
+
 class Trainer:
     """The doors of `nnUNetTrainer` that the program uses."""
 
@@ -18,16 +27,19 @@ class Trainer:
         self.output_folder_base, self.output_folder = str(folder), str(folder / "fold_0")
         self.num_epochs, self.num_iterations_per_epoch, self.current_epoch = 1000, 250, 0
         self.steps, self.ended, self.dataloader_train = [], False, iter(lambda: "batch", None)
+        self.dataloader_val, self.lr_scheduler = Validation(), SimpleNamespace(max_steps=1000)
         Path(self.output_folder).mkdir(exist_ok=True)
 
     def on_train_start(self):
         self.steps.clear()
+        self.lr_scheduler.max_steps = self.num_epochs
 
     def on_epoch_start(self):
         pass
 
     def on_train_epoch_start(self):
-        self.rate = (1 - self.current_epoch / self.num_epochs) ** 0.9  # as nnU-Net's schedule
+        assert self.dataloader_val.ended  # nothing augments for a validation that is not run
+        self.rate = (1 - self.current_epoch / self.lr_scheduler.max_steps) ** 0.9  # as nnU-Net's schedule
 
     def train_step(self, batch):
         if self.current_epoch == getattr(self, "breaks_at", None):
@@ -40,6 +52,8 @@ class Trainer:
 
     def on_train_end(self):
         self.ended = True
+        (Path(self.output_folder) / "checkpoint_latest.pth").unlink(missing_ok=True)
+        (Path(self.output_folder) / "checkpoint_final.pth").touch()
 
     def save_checkpoint(self, path):
         Path(path).write_text(str(self.current_epoch + 1))
@@ -72,7 +86,7 @@ def program(monkeypatch, tmp_path):
 
 
 def test_the_learning_rate_reaches_its_end(program):
-    program.train("Dataset001_x", 40, resume=False)
+    assert program.train("Dataset001_x", 40)["steps"] == 40
     (trainer,) = program.made
     assert trainer.ended and len(trainer.steps) == 40
     assert trainer.steps[0] == 1 and trainer.steps[-1] == pytest.approx((1 / 40) ** 0.9)
@@ -82,26 +96,53 @@ def test_the_learning_rate_reaches_its_end(program):
 def test_an_interrupted_training_goes_on(program, monkeypatch, tmp_path):
     monkeypatch.setattr(Trainer, "breaks_at", 60, raising=False)
     with pytest.raises(KeyboardInterrupt):
-        program.train("Dataset001_x", 100, resume=True)
+        program.train("Dataset001_x", 100)
     monkeypatch.delattr(Trainer, "breaks_at")
-    program.train("Dataset001_x", 100, resume=True)
+    program.train("Dataset001_x", 100)
     first, second = program.made
     assert len(first.steps) == 60 and len(second.steps) == 50  # from the last checkpoint, of step 50
     assert second.steps[0] == pytest.approx(0.5**0.9)
-    program.train("Dataset001_x", 100, resume=False)
-    assert len(program.made[-1].steps) == 100
+    program.train("Dataset001_x", 100)
+    assert program.made[-1].steps == []  # it is finished
+
+
+@pytest.mark.parametrize(
+    ("pace", "steps"),
+    [
+        (lambda now: 2.0, 50),
+        (lambda now: 2.0 if now < 100 else 8.0, 32),  # slower meanwhile, and faster
+        (lambda now: 8.0 if now < 100 else 2.0, 29),
+        (lambda now: 150.0, 1),
+    ],
+)
+def test_a_training_of_so_much_time(program, monkeypatch, pace, steps):
+    """The learning rate falls with the share of the time, and comes to its end whatever the pace."""
+    now = [50.0]
+    monkeypatch.setattr(program, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    times = []
+
+    def step(self, batch, one=Trainer.train_step):
+        times.append(now[0] - 50)
+        now[0] += pace(now[0])
+        return one(self, batch)
+
+    monkeypatch.setattr(Trainer, "train_step", step)
+    assert program.train_for("Dataset001_x", 100.0) == {"model": program.made[0].output_folder_base, "steps": steps}
+    (trainer,) = program.made
+    assert trainer.ended and trainer.steps == pytest.approx([(1 - time / 100) ** 0.9 for time in times])
+    assert abs(now[0] - 150) < 8 or steps == 1
 
 
 def test_steps_are_timed_without_the_first(program, monkeypatch):
-    clock = iter([100.0, 101.0, 102.0, *(102.0 + 2 * i for i in range(1, 11))])
+    clock = iter([99.0, 99.5, 99.7, 100.0, 101.0, 102.0, *(102.0 + 2 * i for i in range(1, 11))])
     monkeypatch.setattr(program, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     assert program.measure("Dataset001_x") == {"seconds_per_step": 2.0}
     assert program.made[0].disable_checkpointing
 
 
 def test_settings_and_result_are_files(program, monkeypatch, tmp_path):
-    (tmp_path / "told.json").write_text(json.dumps({"dataset": "Dataset001_x", "steps": 2, "resume": False}))
+    (tmp_path / "told.json").write_text(json.dumps({"dataset": "Dataset001_x", "steps": 2}))
     words = ["program.py", "train", str(tmp_path / "told.json"), str(tmp_path / "found.json")]
     monkeypatch.setattr(sys, "argv", words)
     program.main()
-    assert json.loads((tmp_path / "found.json").read_text()) == {"model": str(tmp_path)}
+    assert json.loads((tmp_path / "found.json").read_text()) == {"model": str(tmp_path), "steps": 2}

@@ -59,6 +59,9 @@ def test_the_command_times_the_bundle_it_made(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(sys, "argv", ["rep3d", "new", "mine", "--source", "source", "--hours", "1.5"])
     main()
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if "epochs: end within 1.5 h" in line]
+    lines = capsys.readouterr().out.splitlines()
+    assert "  rep3d train mine --hours 1.5" in lines
+    assert any(line.endswith("--bundle_root bundles/mine --hours 1.5") for line in lines)
+    (line,) = [line for line in lines if "epochs: end within 1.5 h" in line]
     assert int(line.split()[1]) > 1 and "an epoch of 50 steps takes" in line
     assert not (tmp_path / "bundles/mine/models").exists()

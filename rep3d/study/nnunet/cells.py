@@ -7,7 +7,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,21 +15,25 @@ from typing import Any
 
 import nibabel as nib
 
+from rep3d.console.status import read_status
 from rep3d.data.regions import scored_regions
 from rep3d.datasets.nnunet_raw import ENDING
 from rep3d.evaluation.scores import score_regions, write_scores
 from rep3d.files import read_json, read_record, write_json
 from rep3d.io.geometry import agreement_problem
 from rep3d.io.nifti import read_volume
+from rep3d.shipped import TRAINED
 from rep3d.study.nnunet.environment import NnUNet, run_logged
 from rep3d.study.nnunet.folds import DATASET, Fold, fitting_patch, plan_and_preprocess
+from rep3d.study.run import RunFailed
+from rep3d.training.checkpoints import LAST
 
 logger = logging.getLogger(__name__)
 
 NNUNET, REP3D = "nnunet", "rep3d"
 SYSTEMS = (NNUNET, REP3D)
 MINUTES, STEPS = "minutes", "steps"
-RECORD, TRAINED = "cell.json", "trained.json"
+RECORD, TRAINING = "cell.json", "trained.json"
 BUNDLE = "compared"
 EPOCH = 50  # steps of ours, at most
 PREDICTED = {NNUNET: ENDING, REP3D: f"_seg{ENDING}"}  # ends the names of label maps, behind the case
@@ -103,7 +107,7 @@ def run_cell(fold: Fold, budget: Budget, system: str, nnunet: NnUNet) -> Path:
     folder = cell_folder(fold, budget, system)
     if (folder / RECORD).is_file():
         return folder
-    trained = read_record(folder / TRAINED, Training)
+    trained = read_record(folder / TRAINING, Training)
     if trained is None and budget.unit == MINUTES and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +115,7 @@ def run_cell(fold: Fold, budget: Budget, system: str, nnunet: NnUNet) -> Path:
         logger.info("%s: training", folder)
         train = _train_nnunet if system == NNUNET else _train_rep3d
         trained = train(fold, budget, folder, nnunet)
-        write_json(folder / TRAINED, asdict(trained))
+        write_json(folder / TRAINING, asdict(trained))
     logger.info("%s: predicting %d scan(s)", folder, len(fold.split.test))
     shutil.rmtree(folder / "predictions", ignore_errors=True)  # or else they are timed in parts
     predict = _predict_nnunet if system == NNUNET else _predict_rep3d
@@ -149,15 +153,17 @@ def count_cores() -> int:
 def _train_nnunet(fold: Fold, budget: Budget, folder: Path, nnunet: NnUNet) -> Training:
     """As it plans it, with as many augmenting processes as make its steps fastest."""
     plan_and_preprocess(fold, nnunet)
-    in_parts = any(folder.rglob("checkpoint_latest.pth"))
-    paces = _measured_paces(fold, folder, nnunet)
+    in_parts = any(folder.rglob("checkpoint_*.pth"))
+    paces = _measured_paces(fold, nnunet)
     workers = min(paces, key=paces.__getitem__)
-    steps = int(budget.amount if budget.unit == STEPS else max(1, 60 * budget.amount / paces[workers]))
-    settings = {"dataset": DATASET, "steps": steps, "resume": budget.unit == STEPS}
-    found, seconds = nnunet.call("train", settings, folder, fold.folder, int(workers))
+    if budget.unit == MINUTES:
+        command, length = "train_for", {"seconds": 60 * budget.amount}
+    else:
+        command, length = "train", {"steps": int(budget.amount)}
+    found, seconds = nnunet.call(command, {"dataset": DATASET, **length}, folder, fold.folder, int(workers))
     told = ", ".join(f"{pace:.2f} s with {count}" for count, pace in paces.items())
     return Training(
-        steps=steps,
+        steps=found["steps"],
         **fold.plan(),
         made_with=f"nnU-Net {nnunet.version}, torch {nnunet.torch}; a step by augmenting processes: {told}",
         weights=found["model"],
@@ -165,12 +171,16 @@ def _train_nnunet(fold: Fold, budget: Budget, folder: Path, nnunet: NnUNet) -> T
     )
 
 
-def _measured_paces(fold: Fold, folder: Path, nnunet: NnUNet) -> dict[str, float]:
-    """Seconds of a step by the number of augmenting processes."""
+def _measured_paces(fold: Fold, nnunet: NnUNet) -> dict[str, float]:
+    """Seconds of a step by the number of augmenting processes; measured once for so many cores."""
+    cores = count_cores()
+    folder = fold.folder / f"measured_on_{cores}_cores"
     path = folder / "paces.json"
     if not path.is_file():
+        logger.info("%s: timing nnU-Net's steps", folder)
+        folder.mkdir(exist_ok=True)
         paces = {}
-        for workers in range(count_cores() + 1):
+        for workers in range(cores + 1):
             found, _ = nnunet.call("measure", {"dataset": DATASET}, folder, fold.folder, workers)
             paces[str(workers)] = found["seconds_per_step"]
         write_json(path, paces)
@@ -196,19 +206,25 @@ def _train_rep3d(fold: Fold, budget: Budget, folder: Path, nnunet: NnUNet) -> Tr
     data.mkdir(parents=True, exist_ok=True)
     write_json(data / "splits.json", [{"train": fold.split.train, "val": fold.split.val}])
     place = ["--bundle_dir", folder]
-    hours = ["--hours", f"{budget.amount / 60:.6g}"] if budget.unit == MINUTES else []
-    options: Mapping[str, Any] = {}
-    if budget.unit == STEPS:
+    options: dict[str, Any] = {}
+    hours: list[str] = []
+    if budget.unit == MINUTES:
+        hours = ["--hours", f"{budget.amount / 60:.6g}"]
+    else:
         plan_and_preprocess(fold, nnunet)
         options = _as_nnunet(fold, int(budget.amount))
     log = folder / "log.txt"
-    in_parts = (folder / BUNDLE / "models/trained/last.pt").is_file()
+    weights = folder / BUNDLE / TRAINED
+    in_parts = (weights.parent / LAST).is_file()
     run_logged([*_rep3d("new"), BUNDLE, "--source", fold.raw, *place, *hours], log)
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    seconds = run_logged([*_rep3d("train"), BUNDLE, *place, *words], log)
+    seconds = run_logged([*_rep3d("train"), BUNDLE, *place, *hours, *words], log)
+    status = read_status(weights.with_name("training.status.json"))
+    if status is None or not weights.is_file():
+        raise RunFailed(f"the training left no weights and status in {weights.parent} (see {log})")
     config = {**read_json(folder / BUNDLE / "configs/train.json"), **options}
     return Training(
-        steps=config["epochs"] * config["steps_per_epoch"],
+        steps=status.step,
         batch_size=config["batch_size"],
         patch_size=config["patch_size"],
         made_with=f"rep3d {version('rep3d')}, torch {version('torch')}",
@@ -225,6 +241,7 @@ def _as_nnunet(fold: Fold, steps: int) -> dict[str, Any]:
         "steps_per_epoch": epoch,
         "batch_size": plan["batch_size"],
         "patch_size": fitting_patch(plan["patch_size"]),
+        "folds": 0,  # one that came to its end stays then
         "resume": "auto",
     }
 

@@ -6,7 +6,6 @@ Linux and macOS.
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from rep3d.files import read_json, write_json
 from rep3d.study.run import RunFailed, last_line
 
 NNUNET = "nnunetv2==2.8.1"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # would leave cores to those programs alone that start processes
 PROGRAM = Path(__file__).with_name("program.py")
 VERSIONS = "from importlib.metadata import version; print(version('nnunetv2'), version('torch'))"
 
@@ -32,7 +32,7 @@ def run_logged(words: Sequence[object], log: Path, environment: Mapping[str, str
     Args:
         words: the program and its arguments.
         log: takes all that it prints, after what stands there.
-        environment: variables beside those of this process.
+        environment: variables beside those of this process, of which THREADS are left out.
 
     Raises:
         RunFailed: it failed; the message has the last line that it printed.
@@ -44,14 +44,20 @@ def run_logged(words: Sequence[object], log: Path, environment: Mapping[str, str
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
+            env={name: value for name, value in os.environ.items() if name not in THREADS} | dict(environment or {}),
             start_new_session=True,  # a group, with the processes that it starts in turn
         )
+    # Ends the group once this process closes its input, which the system does where this process is killed.
+    guard = subprocess.Popen(
+        ["sh", "-c", f"read _; kill -s TERM -- -{process.pid}"],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # nobody is left
+        start_new_session=True,
+    )
     try:
         status = process.wait()
     finally:
-        with suppress(ProcessLookupError):  # nobody is left
-            os.killpg(process.pid, signal.SIGTERM)
+        guard.communicate()
         process.wait()
     if status != 0:
         raise RunFailed(f"{' '.join(command)} failed: {last_line(log)} (all of it stands in {log})")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -131,6 +132,7 @@ def plan_and_preprocess(fold: Fold, nnunet: NnUNet) -> None:
     splits = fold.preprocessed / "splits_final.json"
     if splits.is_file():
         return
+    shutil.rmtree(fold.preprocessed, ignore_errors=True)  # what an interrupted call left, nnU-Net takes for whole
     run_planner(nnunet, fold.folder)
     write_json(splits, [{"train": fold.split.train, "val": fold.split.val}])
 

@@ -21,33 +21,48 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.run.run_training import get_trainer_from_args
 
 CONFIGURATION, FOLD = "3d_fullres", 0
-WARM_UP, TIMED = 3, 10  # steps
+WARM_UP, TIMED = 5, 10  # steps
 SAVED_EVERY = 25  # steps
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def measure(dataset: str) -> dict[str, Any]:
-    """Seconds of a training step, once the processes that augment have no batches left from before."""
+    """Seconds of a training step, once the processes that augment have filled their queues."""
     trainer = _trainer(dataset, WARM_UP + TIMED)
     trainer.disable_checkpointing = True
     ends = _train(trainer)
     return {"seconds_per_step": (ends[-1] - ends[WARM_UP - 1]) / TIMED}
 
 
-def train(dataset: str, steps: int, resume: bool) -> dict[str, Any]:
+def train(dataset: str, steps: int) -> dict[str, Any]:
     """Train with nnU-Net's default trainer, whose learning rate falls to nothing over so many steps.
+
+    Goes on from the last checkpoint, where there is one; one that is finished stays.
 
     Args:
         dataset: its name.
         steps: of the optimizer.
-        resume: go on from the last checkpoint, where there is one.
     """
     trainer = _trainer(dataset, steps)
-    last = Path(trainer.output_folder) / "checkpoint_latest.pth"
-    if resume and last.is_file():
-        trainer.load_checkpoint(str(last))
-    _train(trainer, last if resume else None)
-    return {"model": trainer.output_folder_base}
+    folder = Path(trainer.output_folder)
+    last = folder / "checkpoint_latest.pth"  # goes when the final one is written
+    if last.is_file() or not (folder / "checkpoint_final.pth").is_file():
+        if last.is_file():
+            trainer.load_checkpoint(str(last))
+        _train(trainer, last)
+    return {"model": trainer.output_folder_base, "steps": steps}
+
+
+def train_for(dataset: str, seconds: float) -> dict[str, Any]:
+    """Train with nnU-Net's default trainer, whose learning rate falls to nothing over so much time.
+
+    Args:
+        dataset: its name.
+        seconds: of the steps; the start before them comes on top.
+    """
+    trainer = _trainer(dataset, 1)
+    _train(trainer, seconds=seconds)
+    return {"model": trainer.output_folder_base, "steps": trainer.current_epoch}
 
 
 def predict(model: str, images: str, output: str, mirroring: bool) -> dict[str, Any]:
@@ -115,15 +130,19 @@ def _trainer(dataset: str, steps: int) -> Any:
     return trainer
 
 
-def _train(trainer: Any, last: Path | None = None) -> list[float]:
+def _train(trainer: Any, last: Path | None = None, seconds: float | None = None) -> list[float]:
     """What the trainer's `run_training` does, but for its validations; the times at which the steps ended.
 
     Args:
         trainer: an `nnUNetTrainer`.
         last: written now and then, to resume from.
+        seconds: that take the place of the trainer's number of steps.
     """
-    ends = []
+    ends: list[float] = []
     trainer.on_train_start()
+    if hasattr(trainer.dataloader_val, "_finish"):  # it has processes, which nobody needs
+        trainer.dataloader_val._finish()
+    began = time.perf_counter()
     while trainer.current_epoch < trainer.num_epochs:
         trainer.on_epoch_start()
         trainer.on_train_epoch_start()
@@ -133,14 +152,24 @@ def _train(trainer: Any, last: Path | None = None) -> list[float]:
             os.replace(f"{last}.part", last)
         trainer.current_epoch += 1
         ends.append(time.perf_counter())
+        if seconds is not None:
+            _end_after(trainer, ends[-1] - began, seconds)
     trainer.on_train_end()
     return ends
+
+
+def _end_after(trainer: Any, elapsed: float, seconds: float) -> None:
+    """Let the schedule end with as many steps as end, to the nearest, within a time at the pace so far."""
+    steps = trainer.current_epoch
+    left = (seconds - elapsed) / (elapsed / steps)
+    trainer.num_epochs = steps + (left >= 0.5)  # one more, whose end decides on the next
+    trainer.lr_scheduler.max_steps = steps + max(left, 0)  # of which the rate falls with the share of the time
 
 
 def main() -> None:
     """Run the command that was given."""
     command, settings, result = sys.argv[1:]
-    functions = {one.__name__: one for one in (measure, train, predict, time_windows)}
+    functions = {one.__name__: one for one in (measure, train, train_for, predict, time_windows)}
     found = functions[command](**json.loads(Path(settings).read_text()))
     part = Path(f"{result}.part")
     part.write_text(json.dumps(found))

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from rep3d.console.tables import markdown_table
-from rep3d.evaluation.comparison import bootstrap_interval, box_plot, comparison_table
+from rep3d.evaluation.comparison import bootstrap_interval, box_plot, common_cases, comparison_table
 from rep3d.evaluation.scores import Scores, case_means, means, read_scores, table
 from rep3d.files import read_record, write_csv, write_text
-from rep3d.study.nnunet.cells import NNUNET, RECORD, REP3D, SYSTEMS, Cell
+from rep3d.study.nnunet.cells import MINUTES, NNUNET, RECORD, REP3D, SYSTEMS, Cell
 
 Finished = Mapping[Path, Cell]  # by the cell's folder
+Group = tuple[str, int, str, int]  # data set, folds, budget, cores: the cells that are compared
+TOLERANCE = 0.1  # of the time: what a training may miss of it without being named
 
 
 def summarize(output: Path) -> str:
@@ -22,9 +24,9 @@ def summarize(output: Path) -> str:
     cells = {folder: cell for folder, cell in found.items() if cell is not None}
     if not cells:
         return "no cell is finished yet"
-    groups: dict[tuple[str, int, str], dict[Path, Cell]] = {}
+    groups: dict[Group, dict[Path, Cell]] = {}
     for folder, cell in cells.items():
-        groups.setdefault((cell.dataset, cell.folds, cell.budget), {})[folder] = cell
+        groups.setdefault((cell.dataset, cell.folds, cell.budget, cell.cores), {})[folder] = cell
     rows = [_row(folder, cell) for folder, cell in cells.items()]
     write_csv(output / "cells.csv", rows)
     write_csv(output / "cases.csv", [row for folder, cell in cells.items() for row in _case_rows(folder, cell)])
@@ -35,9 +37,9 @@ def summarize(output: Path) -> str:
     return text
 
 
-def _file_name(key: tuple[str, int, str]) -> str:
-    dataset, folds, budget = key
-    return f"{dataset}_{folds}_folds_{budget}".replace(" ", "_")
+def _file_name(key: Group) -> str:
+    dataset, folds, budget, cores = key
+    return f"{dataset}_{folds}_folds_{budget}_{cores}_cores".replace(" ", "_")
 
 
 def _compared(group: Finished, picture: Path) -> str:
@@ -47,18 +49,31 @@ def _compared(group: Finished, picture: Path) -> str:
         return ""
     scores = {name: _pooled(group, name, folds) for name in SYSTEMS}
     box_plot(scores, picture)
-    differences = case_means(scores[REP3D], "dice") - case_means(scores[NNUNET], "dice")
+    common = common_cases(scores)
+    differences = case_means(common[REP3D], "dice") - case_means(common[NNUNET], "dice")
     low, high = bootstrap_interval(differences)
     mean = float(np.nanmean(differences))
     first = next(iter(group.values()))
     numbers = ", ".join(map(str, sorted(folds)))
     return "\n\n".join(
         [
-            f"## {first.dataset}, {first.budget}, fold(s) {numbers} of {first.folds}",
+            f"## {first.dataset}, {first.budget}, fold(s) {numbers} of {first.folds}, {first.cores} core(s)",
             comparison_table(scores),
             f"{REP3D} - {NNUNET}, mean of the cases' differences: {mean:+.4f} ({low:+.4f} to {high:+.4f})",
+            *(_other_time(folder, cell) for folder, cell in group.items() if cell.fold in folds and _missed(cell)),
         ]
     )
+
+
+def _missed(cell: Cell) -> bool:
+    """Whether a training took another time than it was given."""
+    amount, unit = cell.budget.split(" ")
+    return unit == MINUTES and abs(cell.training["seconds"] / 60 - float(amount)) > TOLERANCE * float(amount)
+
+
+def _other_time(folder: Path, cell: Cell) -> str:
+    took = f"{cell.training['seconds'] / 60:.1f} minutes, not {cell.budget}"
+    return f"**{cell.system} of fold {cell.fold} trained {took}: remove {folder}, and it is trained again**"
 
 
 def _pooled(group: Finished, system: str, folds: Collection[int]) -> Scores:
