@@ -98,14 +98,14 @@ def test_one_request_at_a_time(leases):
             inside.append(1)
             met.append(len(inside))
             first_is_in.set()
-            wait and go_on.wait(5)
+            wait and go_on.wait(60)
             inside.pop()
 
     threads = [threading.Thread(target=work, args=(wait,)) for wait in (True, False)]
     threads[0].start()
-    first_is_in.wait(5)
+    first_is_in.wait(60)
     threads[1].start()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:  # until the second waits
         with pytest.raises(RequestError) as raised:
             act(leases, token)
@@ -113,7 +113,7 @@ def test_one_request_at_a_time(leases):
             break
     go_on.set()
     for thread in threads:
-        thread.join(5)
+        thread.join(60)
     assert met == [1, 1]
     act(leases, token)
 
