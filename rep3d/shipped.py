@@ -56,6 +56,12 @@ def settings_beside(weights: str | os.PathLike) -> Path:
     return weights.with_name(f"{AS_TRAINED}_{date}.json" if date else f"{AS_TRAINED}.json")
 
 
+def overlays_of(weights: str | os.PathLike) -> list[Path]:
+    """What to lay over the configs of a bundle that takes these weights: their `settings_beside`, where it is there."""
+    path = settings_beside(weights).resolve()
+    return [path] if path.is_file() else []
+
+
 def write_settings(settings: Mapping[str, Any], weights: Path) -> None:
     """Leave what a training was told beside its weights, or nothing where it was told nothing."""
     path = settings_beside(weights)

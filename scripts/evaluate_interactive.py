@@ -19,6 +19,7 @@ from rep3d.console.commands import run_command
 from rep3d.evaluation.click_cases import list_cases, named_labels
 from rep3d.evaluation.montage import PLANES
 from rep3d.locks import FolderLocks
+from rep3d.shipped import find_weights
 from rep3d.study.interactive import (
     BASELINES,
     METHODS,
@@ -95,7 +96,7 @@ def main(
         raise ValueError(f"cases is {cases} and strips {strips}, expected 0 or more")
     files = Weights(
         config=Path(network or f"{bundle}/configs/inference.json"),
-        weights=Path(weights or f"{bundle}/models/model.pt"),
+        weights=Path(weights) if weights else find_weights(bundle),
         automatic=Path(automatic) if automatic else None,
         automatic_weights=Path(automatic_weights) if automatic_weights else None,
         deepedit=Path(deepedit) if deepedit else None,

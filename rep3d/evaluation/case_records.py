@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +13,19 @@ from rep3d.files import read_json, write_json
 
 
 class CaseRecords:
-    """What is finished, by case.
+    """What is finished, by case; a case whose files have changed since is not.
 
     Args:
         path: of the JSON file, which is written whole after every case.
         settings: of the evaluation, of what JSON knows.
 
     Raises:
-        ValueError: the file is of other settings; names the first that differs.
+        ValueError: the file is of other settings, or another version of rep3d; names the first that differs.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
-        self.settings: dict[str, Any] = json.loads(json.dumps(settings))  # as it is read back
+        self.settings: dict[str, Any] = json.loads(json.dumps({"rep3d": version("rep3d"), **settings}))
         content = read_json(path)
         told = content.get("settings", self.settings)
         for name in sorted({*told, *self.settings}):
@@ -32,10 +34,23 @@ class CaseRecords:
                     f"{path}: holds results with {name} {told.get(name)!r}, not {self.settings.get(name)!r}: "
                     "expected the same, or another output_dir"
                 )
-        self.cases: dict[str, Any] = content.get("cases", {})
+        self._cases: dict[str, Any] = content.get("cases", {})
 
-    def add(self, case: str, result: object) -> None:
-        """A case is finished; its result is of what JSON knows."""
-        self.cases[case] = result
+    def result(self, case: str, files: Iterable[Path]) -> Any:
+        """Of a case that is finished; None where it is not, or was with other contents of its files."""
+        found = self._cases.get(case)
+        return found["result"] if found and found["files"] == digest(files) else None
+
+    def add(self, case: str, files: Iterable[Path], result: object) -> None:
+        """A case is finished; its result is of what JSON knows, and not None."""
+        self._cases[case] = {"files": digest(files), "result": result}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(self.path, {"settings": self.settings, "cases": self.cases})
+        write_json(self.path, {"settings": self.settings, "cases": self._cases})
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Of the contents of files: 16 hexadecimal digits."""
+    found = hashlib.sha256()
+    for path in paths:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]

@@ -15,6 +15,7 @@ from rep3d.evaluation.clicks import Segment
 from rep3d.interactive.correction import CROP, GROWTH, LEAVING, RIM, SHARE, SIZE, Network, correct
 from rep3d.interactive.cubes import cube_edge
 from rep3d.interactive.prompts import Prompt
+from rep3d.shipped import overlays_of
 from rep3d.training.checkpoints import load_deployed
 
 ALL_TILES = 10_000  # the whole answer, of which the rest may come later where somebody waits
@@ -45,7 +46,7 @@ def load_ours(config: Path, weights: Path, device: torch.device) -> Segment:
     Args:
         config: the bundle's inference.json, or another file with "network_def" and where it differs from what
             `rep3d.interactive` takes by itself with "inferer" and "patch_size".
-        weights: a training checkpoint.
+        weights: a training checkpoint; what its training was told counts more than the file.
         device: of the network.
 
     Raises:
@@ -56,7 +57,7 @@ def load_ours(config: Path, weights: Path, device: torch.device) -> Segment:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
     parser = ConfigParser()
-    parser.read_config(str(config))
+    parser.read_config([str(path) for path in (config, *overlays_of(weights))])
     told: Any = parser.config
     if "network_def" not in told:
         raise ValueError(f"{config}: defines no 'network_def'")

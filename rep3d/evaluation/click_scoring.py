@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from monai.utils import ensure_tuple
 from torch import nn
 
 from rep3d.data.cases import Item
+from rep3d.evaluation.case_records import digest
 from rep3d.evaluation.click_cases import named_labels
 from rep3d.evaluation.click_methods import CORRECTING, ours
 from rep3d.evaluation.click_summary import write_summary
@@ -58,20 +58,13 @@ def score_clicks(
     """
     folder = Path(output_dir)
     chosen = named_labels(Path(dataset_dir), labels if isinstance(labels, str) else ensure_tuple(labels))
-    digest = _digest([checkpoint] if isinstance(checkpoint, str | os.PathLike) else checkpoint)
+    weights = digest(map(Path, [checkpoint] if isinstance(checkpoint, str | os.PathLike) else checkpoint))
     method = Method(
-        ours(lambda channels: inferer(channels.to(device), network), size), settings={"weights": digest, **CORRECTING}
+        ours(lambda channels: inferer(channels.to(device), network), size), settings={"weights": weights, **CORRECTING}
     )
-    record = folder / "records" / f"{digest}.json"
+    record = folder / "records" / f"{weights}.json"
     settings = {"labels": chosen, "user": USER, "size": size}
     records = evaluate(method, items, chosen, record, settings, lambda case: deepest_user, doing="Clicking")
     told = f"{len(items)} case(s), user: {USER}"
     logger.info("%s", write_summary({OURS: records}, {OURS: True}, folder, told))
     logger.info("tables and plot: %s", os.path.abspath(folder))
-
-
-def _digest(paths: Sequence[str | os.PathLike]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(Path(path).read_bytes())
-    return digest.hexdigest()[:16]

@@ -180,15 +180,18 @@ def evaluate(
     Raises:
         ValueError: the record is of other settings.
     """
-    records = CaseRecords(record, {**settings, **method.settings})
-    names = [item_name(item) for item in items]
+    records, results = CaseRecords(record, {**settings, **method.settings}), Records()
     with Progress(len(items), doing, "case") as progress:
-        for name, item in zip(names, items, strict=True):
-            if name not in records.cases:
+        for item in items:
+            name, files = item_name(item), (Path(item["image"]), Path(item["label"]))
+            told = records.result(name, files)
+            if told is None:
                 series = _follow_case(method, load_case(item), labels, user(name))
-                records.add(name, {label: asdict(one) for label, one in series.items()})
+                told = {label: asdict(one) for label, one in series.items()}
+                records.add(name, files, told)
+            results[name] = {label: Series(**one) for label, one in told.items()}
             progress.update()
-    return {name: {label: Series(**series) for label, series in records.cases[name].items()} for name in names}
+    return results
 
 
 def _follow_case(method: Method, case: Case, labels: Labels, user: User) -> dict[str, Series]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import random
 import zlib
@@ -18,7 +17,7 @@ from rep3d.console.progress import Progress
 from rep3d.console.tables import markdown_table
 from rep3d.data.cases import Item, file_name, item_name
 from rep3d.evaluation import cvpr25, deepedit
-from rep3d.evaluation.case_records import CaseRecords
+from rep3d.evaluation.case_records import CaseRecords, digest
 from rep3d.evaluation.click_baselines import SETTINGS, graph_cut, graph_cut_near, region_growing
 from rep3d.evaluation.click_cases import Case, Labels, load_case
 from rep3d.evaluation.click_methods import CORRECTING, FromLabelMaps, load_ours
@@ -29,6 +28,7 @@ from rep3d.evaluation.montage import PLANES
 from rep3d.evaluation.three_planes import MOST, SPACINGS, TooSmall, dice_by_plane
 from rep3d.files import write_csv, write_json, write_text
 from rep3d.interactive.prompts import Prompt
+from rep3d.shipped import find_weights, overlays_of
 from rep3d.study.run import BundleRun, run_process
 
 BASELINES: Mapping[str, tuple[str, Segment]] = {
@@ -190,7 +190,7 @@ def _method(name: str, items: Sequence[Item], files: Weights, folder: Path) -> M
         if files.deepedit is None:
             raise ValueError("the method deepedit needs --deepedit FILE, weights of scripts/train_deepedit.py")
         trained = deepedit.DeepEditSegment(deepedit.load(files.deepedit, _device()))
-        return Method(trained, trained.start, {"weights": _digest(files.deepedit)})
+        return Method(trained, trained.start, {"weights": digest([files.deepedit])})
     return Method(*_segment_and_settings(name, files))
 
 
@@ -208,36 +208,34 @@ def _segment_and_settings(name: str, files: Weights) -> tuple[Segment, None, Map
 
 def _ours(files: Weights) -> tuple[Segment, dict[str, Any]]:
     segment = load_ours(files.config, files.weights, _device())
-    return segment, {"weights": _digest(files.weights), "config": _digest(files.config), **CORRECTING}
+    made_with = {"weights": digest([files.weights]), "config": digest([files.config, *overlays_of(files.weights)])}
+    return segment, {**made_with, **CORRECTING}
 
 
 def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-
-
 def _automatic(items: Sequence[Item], files: Weights, folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """The label maps of a bundle by case, and its weights' digest; makes those that are not there yet."""
+    """The label maps of a bundle by case, and what they were made with; makes those that are not there yet."""
     if files.automatic is None:
         raise ValueError("automatic segmentations need --automatic BUNDLE, the folder of a bundle")
-    weights = files.automatic_weights or files.automatic / "models/model.pt"
-    if not weights.is_file():
-        raise FileNotFoundError(f"{weights}: no such file, expected the weights of {files.automatic}")
-    digest = _digest(weights)
-    target = folder / digest
-    paths = {item_name(item): target / f"{file_name(item_name(item))}_seg.nii.gz" for item in items}
-    missing = [
-        {"image": item["image"], "case": name}
-        for item, (name, path) in zip(items, paths.items(), strict=True)
-        if not path.is_file()
-    ]
+    weights = files.automatic_weights or find_weights(files.automatic)
+    config, told = files.automatic / "configs/inference.json", overlays_of(weights)
+    for path in (weights, config):
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file, expected one of the bundle {files.automatic}")
+    made_with = digest([weights, config, *told])
+    target, paths, missing = folder / made_with, {}, []
+    for item in items:
+        case = f"{file_name(item_name(item))}_{digest([Path(item['image'])])}"
+        paths[item_name(item)] = path = target / f"{case}_seg.nii.gz"
+        if not path.is_file():
+            missing.append({"image": item["image"], "case": case})
     if missing:
         overrides = {"checkpoint": str(weights), "output_dir": str(target), "dataset#data": missing}
-        run_process(BundleRun(files.automatic, "evaluating", ["inference.json"], overrides))
-    return paths, {"automatic": digest}
+        run_process(BundleRun(files.automatic, "evaluating", ["inference.json", *told], overrides))
+    return paths, {"automatic": made_with}
 
 
 def _write_strips(name: str, method: Method, item: Item, labels: Labels, user: User, folder: Path, plane: str) -> None:
@@ -284,12 +282,15 @@ def evaluate_challenge(
     for name in methods:
         segment, _, settings = _segment_and_settings(name, files)
         records = CaseRecords(folder / f"records/cvpr25_{name}.json", {"data set": str(source), **settings})
+        results[name] = {}
         with Progress(len(paths), name, "case") as progress:
             for path in paths:
-                if path.stem not in records.cases:
-                    records.add(path.stem, asdict(cvpr25.evaluate_case(cvpr25.read_case(path), segment)))
+                told = records.result(path.stem, [path])
+                if told is None:
+                    told = asdict(cvpr25.evaluate_case(cvpr25.read_case(path), segment))
+                    records.add(path.stem, [path], told)
+                results[name][path.stem] = cvpr25.Scores(**told)
                 progress.update()
-        results[name] = {path.stem: cvpr25.Scores(**records.cases[path.stem]) for path in paths}
     return _write_challenge(results, folder)
 
 

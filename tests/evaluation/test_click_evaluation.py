@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import nibabel as nib
@@ -184,6 +185,29 @@ def test_an_evaluation_goes_on_where_it_was(tmp_path: Path) -> None:
     assert whole["case_0"]["second"].dice == [0, 1]
     again = evaluated(folder, record, 3, calls)
     assert again == whole and len(calls) - first == 1
+
+
+def test_a_case_whose_label_changed_is_followed_again(tmp_path: Path) -> None:
+    folder, record, calls = write_dataset(tmp_path / "data"), tmp_path / "x.json", list[int]()
+    evaluated(folder, record, 2, calls)
+    first = len(calls)
+    path = Path(list_cases(folder, "all")[0]["label"])
+    label = nib.load(path)
+    voxels = np.asarray(label.dataobj).copy()
+    voxels[voxels == 2] = 0
+    nib.save(nib.Nifti1Image(voxels, label.affine), path)
+    assert list(evaluated(folder, record, 2, calls)["case_0"]) == ["first"]
+    assert len(calls) - first == 1  # the first case's one label that is left
+
+
+def test_results_of_another_version_are_not_mixed(tmp_path: Path) -> None:
+    folder, record = write_dataset(tmp_path / "data"), tmp_path / "x.json"
+    evaluated(folder, record, 1, [])
+    content = json.loads(record.read_text())
+    content["settings"]["rep3d"] = "0.0.1"
+    record.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"x.json: holds results with rep3d '0.0.1', not '{version('rep3d')}'"):
+        evaluated(folder, record, 1, [])
 
 
 def test_results_of_other_settings_are_not_mixed(tmp_path: Path) -> None:

@@ -96,6 +96,54 @@ def find_first_blob(run: BundleRun) -> None:
         nib.save(nib.Nifti1Image(voxels * (voxels == 1), label.affine), target / f"{item['case']}_seg.nii.gz")
 
 
+def small_bundle(folder: Path, files: dict[str, str]) -> str:
+    """A bundle of the network, which was trained in its folder."""
+    for path, file in (("configs/inference.json", files["network"]), ("models/trained/model.pt", files["weights"])):
+        (folder / path).parent.mkdir(parents=True)
+        (folder / path).write_bytes(Path(file).read_bytes())
+    return str(folder)
+
+
+def test_automatic_segmentations_are_of_their_images_and_settings(
+    files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(interactive, "run_process", lambda run: asked.append(run.overrides["dataset#data"]))
+    images = [tmp_path / f"{name}.nii.gz" for name in "ab"]
+    items = [{"image": str(path)} for path in images]
+    weights = interactive.Weights(tmp_path, tmp_path, automatic=Path(small_bundle(tmp_path, files)))
+
+    def ask() -> list[str]:
+        paths, _ = interactive._automatic(items, weights, tmp_path / "automatic")
+        for path in paths.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        return [item["image"] for item in asked.pop()] if asked else []
+
+    for path in images:
+        path.write_bytes(b"as it was")
+    assert ask() == [str(path) for path in images]
+    assert ask() == []
+    images[1].write_bytes(b"as it is")
+    assert ask() == [str(images[1])]
+    (tmp_path / "models/trained/as_trained.json").write_text('{"patch_size": [16, 16, 16]}', encoding="utf-8")
+    assert ask() == [str(path) for path in images]
+    (tmp_path / "configs/inference.json").write_text("{}", encoding="utf-8")
+    assert ask() == [str(path) for path in images]
+
+
+def test_a_bundle_that_was_trained_is_evaluated_as_trained(files: dict[str, str], tmp_path: Path) -> None:
+    bundle = small_bundle(tmp_path / "bundle", files)
+    config = json.loads(Path(files["network"]).read_text(encoding="utf-8"))
+    (tmp_path / "bundle/models/trained/as_trained.json").write_text(json.dumps(config), encoding="utf-8")
+    config["network_def"]["kernel_size"] = 3
+    (tmp_path / "bundle/configs/inference.json").write_text(json.dumps(config), encoding="utf-8")
+    (tmp_path / "bundle/models/model.pt").write_bytes(b"what it came with")
+    options = {"dataset_dir": files["dataset_dir"], "part": "all", "cases": 1, "methods": "ours", "bundle": bundle}
+    script.main(**options, output_dir=str(tmp_path / "out"), labels="together")
+    assert float(rows(tmp_path / "out")["ours"][2]) > 0.9
+
+
 def test_an_automatic_segmentation_is_scored_and_started_from(
     files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,8 +160,7 @@ def test_an_automatic_segmentation_is_scored_and_started_from(
         "part": "all",
         "labels": "together",
         "methods": ("automatic", "ours_from_automatic"),
-        "automatic": str(tmp_path),
-        "automatic_weights": files["weights"],
+        "automatic": small_bundle(tmp_path, files),
     }
     script.main(**options, cases=2)
     script.main(**options)
@@ -154,7 +201,7 @@ def test_deepedit_is_trained_in_parts_and_evaluated_beside_the_others(
         **files,
         "output_dir": str(tmp_path / "out"),
         "methods": "automatic,ours_from_automatic,deepedit",
-        "automatic": str(tmp_path),
+        "automatic": small_bundle(tmp_path / "bundle", files),
         "automatic_weights": files["weights"],
         "deepedit": str(weights),
         "cases": 1,

@@ -30,7 +30,7 @@ from monailabel_app.tasks import Task
 from rep3d.console.status import read_status
 from rep3d.data.lists import load_datalist
 from rep3d.evaluation.click_cases import ALL
-from rep3d.shipped import settings_beside
+from rep3d.shipped import overlays_of
 from rep3d.study.run import BundleRun
 from rep3d.training.checkpoints import read_weights, save_whole
 
@@ -226,7 +226,7 @@ class BundleTraining(TrainTask):
     ) -> BundleRun:
         """A run that starts from weights, with what their training was told, or uses them."""
         shared = {contract.DATASET_DIR: self.folder / "data", contract.DEVICE: device}
-        told = [] if weights is None else [path for path in [settings_beside(weights).resolve()] if path.is_file()]
+        told = [] if weights is None else overlays_of(weights)
         return BundleRun(self.bundle.root, run_id, [*configs, *told], {**shared, **overrides})
 
     def _finished_epochs(self) -> int:
