@@ -168,7 +168,7 @@ def test_metric_and_scores(regions, labels):
     metric(*ScoredMasks(NAMES, regions, IGNORED)([{"pred": prediction, "label": truth}]))
     found = metric.aggregate()
     scored = regions or {name: [i] for i, name in enumerate(NAMES) if i}
-    scores = score_regions(prediction[0].numpy(), truth[0].numpy(), scored, (1, 1, 1), IGNORED)
+    scores = score_regions(prediction[0].numpy(), truth[0].numpy(), scored, np.eye(4), IGNORED)
     for name, ids in scored.items():
         masks = [np.isin(array[0, 2:].numpy(), ids).astype(int) for array in (prediction, truth)]
         expected = score_label_map(*masks, [1], (1, 1, 1))[1]["dice"]

@@ -1,7 +1,8 @@
 """Scores of label maps in the grid of the truth, per case and label: `scores.csv`, and their means: `summary.md`.
 
 A label that is absent in truth and prediction has no score and counts in no mean. One that is absent in only one of
-them has Dice and surface Dice 0 and, as its 95 % Hausdorff distance, the length of the image's diagonal.
+them has Dice and surface Dice 0 and, as its 95 % Hausdorff distance, the length of the image's diagonal. On a grid whose
+axes are not at right angles there are no scores of surfaces.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ logger = logging.getLogger(__name__)
 
 SURFACE_TOLERANCE = 2.0  # millimetres
 SHEAR = 0.01  # cosine between axes: a surface 100 mm long is 1 mm off
+SHEARED = "its axes are not at right angles: surfaces are not scored, only Dice and volumes are"
 PERCENTILE = 95  # of the Hausdorff distance
-COLUMNS = ("dice", "hd95_mm", "surface_dice", "volume_error_ml", "truth_ml")
+OF_SURFACES = ("hd95_mm", "surface_dice")
+COLUMNS = ("dice", *OF_SURFACES, "volume_error_ml", "truth_ml")
 Score = dict[str, float]
 Name = TypeVar("Name", int, str)
 
@@ -57,25 +60,23 @@ def score_label_map(
     Raises:
         ValueError: the shapes differ or are not three-dimensional.
     """
-    return score_regions(prediction, truth, {label: [label] for label in labels}, spacing)
+    return score_regions(prediction, truth, {label: [label] for label in labels}, np.diag([*spacing, 1.0]))
 
 
 def score_regions(
     prediction: np.ndarray,
     truth: np.ndarray,
     regions: Mapping[Name, Sequence[int]],
-    spacing: Sequence[float],
+    affine: np.ndarray,
     ignored_label: int | None = None,
-    ml: float | None = None,
 ) -> dict[Name, Score]:
     """Scores of unions of labels, as of `score_label_map`.
 
     Args:
         prediction, truth: label ids of one grid, (D, H, W).
         regions: the ids of each.
-        spacing: millimetres between voxels along each axis.
+        affine: of the grid, (4, 4), to millimetres.
         ignored_label: id in the truth of voxels that nobody judged: there both are taken for background.
-        ml: millilitres of a voxel whose axes are not at right angles; None: the product of `spacing`.
 
     Raises:
         ValueError: the shapes differ or are not three-dimensional.
@@ -86,8 +87,10 @@ def score_regions(
         )
     judged = truth != ignored_label
     mask = lambda labels, ids: np.isin(labels, list(ids)) & judged  # noqa: E731
-    voxel = math.prod(spacing) / 1000 if ml is None else ml
-    return {name: _score(mask(prediction, ids), mask(truth, ids), spacing, voxel) for name, ids in regions.items()}
+    spacing, ml = nib.affines.voxel_sizes(affine), voxel_ml(affine)
+    scores = {name: _score(mask(prediction, ids), mask(truth, ids), spacing, ml) for name, ids in regions.items()}
+    unknown = dict.fromkeys(OF_SURFACES, math.nan) if _is_sheared(affine) else {}
+    return {name: score | unknown for name, score in scores.items()}
 
 
 def _score(prediction: np.ndarray, truth: np.ndarray, spacing: Sequence[float], voxel: float) -> Score:
@@ -182,11 +185,10 @@ class CaseScores:
         for item in engine.state.output:
             prediction, truth = (item[key][0].cpu().numpy() for key in ("pred", "label"))
             affine = np.asarray(item["label"].affine, dtype=np.float64)
-            spacing = nib.affines.voxel_sizes(affine)
             image = item["image"].meta["filename_or_obj"]
             case = self.case_of[image] if self.case_of else case_name(image)
-            warn_once(image, _shear_note(affine, spacing))
-            scores = score_regions(prediction, truth, self.regions, spacing, self.ignored_label, voxel_ml(affine))
+            warn_once(image, SHEARED if _is_sheared(affine) else "")
+            scores = score_regions(prediction, truth, self.regions, affine, self.ignored_label)
             self.rows += [{"case": case, "label": name, **score} for name, score in scores.items()]
 
     def write(self, failures: Sequence[str] = ()) -> list[str]:
@@ -211,11 +213,9 @@ class CaseScores:
         return failed
 
 
-def _shear_note(affine: np.ndarray, spacing: np.ndarray) -> str:
-    axes = affine[:3, :3] / spacing
-    if np.allclose(axes.T @ axes, np.eye(3), atol=SHEAR):
-        return ""
-    return "its axes are not at right angles: distances of surfaces are those of a grid whose axes are"
+def _is_sheared(affine: np.ndarray) -> bool:
+    axes = affine[:3, :3] / nib.affines.voxel_sizes(affine)
+    return not np.allclose(axes.T @ axes, np.eye(3), atol=SHEAR)
 
 
 def write_scores(

@@ -93,17 +93,24 @@ def test_cases_are_named_by_the_list(tmp_path):
 
 
 def test_volumes_of_a_tilted_grid(tmp_path, caplog):
-    """A voxel of a scan with a tilted gantry is smaller than the product of its edges; distances are said to be off."""
+    """A voxel of a scan with a tilted gantry is smaller than the product of its edges; surfaces are not scored there."""
     affine = torch.eye(4)
     affine[1, 2], affine[2, 2] = 0.6, 0.8  # edges of 1 mm, volume 0.8
     collected = CaseScores(tmp_path, ["background", "left"])
     engine = Engine(lambda engine, batch: None)
     truth = MetaTensor(torch.ones(1, 10, 10, 10), affine=affine)
     image = MetaTensor(truth.as_tensor(), meta={"filename_or_obj": "tilted.nii.gz"})
-    engine.state.output = [{"pred": MetaTensor(torch.zeros_like(truth.as_tensor())), "label": truth, "image": image}]
-    collected._score(engine)
-    (row,) = collected.rows
-    assert [row["truth_ml"], row["volume_error_ml"]] == pytest.approx([0.8, -0.8])
+    half = torch.zeros(1, 10, 10, 10)
+    half[:, :5] = 1
+    for predicted in (torch.zeros_like(half), half):
+        engine.state.output = [{"pred": MetaTensor(predicted), "label": truth, "image": image}]
+        collected._score(engine)
+    for row, error, dice in zip(collected.rows, (-0.8, -0.4), (0, 2 / 3), strict=True):
+        assert [row["truth_ml"], row["volume_error_ml"], row["dice"]] == pytest.approx([0.8, error, dice])
+        assert np.isnan([row["hd95_mm"], row["surface_dice"]]).all()
+    collected.rows.pop()
+    collected.write()
+    assert "| Surface Dice at 2 mm | nan | nan |" in (tmp_path / "summary.md").read_text()
     assert "tilted.nii.gz: its axes are not at right angles" in caplog.text
 
 

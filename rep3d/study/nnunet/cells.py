@@ -13,8 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
-
 from rep3d.console.status import read_status
 from rep3d.data.regions import scored_regions
 from rep3d.datasets.nnunet_raw import ENDING
@@ -266,9 +264,8 @@ def _scores(fold: Fold, predictions: Path, ending: str) -> list[dict[str, object
         truth, of_truth = read_volume(truth_path)
         if problem := agreement_problem(geometry, of_truth):
             raise ValueError(f"{path}: {problem} {truth_path}")
-        spacing = nib.affines.voxel_sizes(of_truth.affine)
         rows += [
             {"case": case, "label": name, **score}
-            for name, score in score_regions(prediction, truth, regions, spacing).items()
+            for name, score in score_regions(prediction, truth, regions, of_truth.affine).items()
         ]
     return rows
