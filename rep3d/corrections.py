@@ -27,7 +27,7 @@ from rep3d.interactive.correction import SIZE, Correction, check_inside, correct
 from rep3d.interactive.grid import Grid
 from rep3d.interactive.prompts import Prompt
 from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, geometry_note, voxel_ml
-from rep3d.io.nifti import CLICKED, write_marked
+from rep3d.io.nifti import CLICKED, digest, scan_of, write_marked
 from rep3d.io.scans import read_scan
 from rep3d.io.volumes import read_geometry, read_volume, split_suffix
 
@@ -81,8 +81,9 @@ def correct_scan(
     path = _existing(image, "image")
     voxels, geometry = _read_scan(path)
     prompts = _prompts(geometry, positions, box=box, foreground=foreground, background=background)
-    target = _target(path, geometry, Path(output_dir))
-    masks = [None if file is None else _read_mask(file, name, path, geometry)
+    own = digest(voxels)
+    target = _target(path, geometry, own, Path(output_dir))
+    masks = [None if file is None else _read_mask(file, name, path, geometry, own)
              for name, file in (("previous", previous), ("taken", taken))]  # fmt: skip
     started = time.perf_counter()
     spacing = _spacing(geometry)
@@ -101,7 +102,7 @@ def correct_scan(
         )
     _tell(answer, geometry, time.perf_counter() - started)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_marked(answer.mask.numpy().astype(np.uint8), geometry, target, CLICKED)
+    write_marked(answer.mask.numpy().astype(np.uint8), geometry, target, CLICKED, own)
     picture = target.with_name(f"{_name(path)}{POSTFIX}.png")
     draw_planes(scan, geometry.affine, answer.mask, prompts, picture)
     logger.info("mask: %s, picture: %s", os.path.abspath(target), os.path.abspath(picture))
@@ -135,7 +136,7 @@ def _existing(path: str | os.PathLike, name: str) -> Path:
     return Path(path)
 
 
-def _target(image: Path, grid: Geometry, folder: Path) -> Path:
+def _target(image: Path, grid: Geometry, scan: bytes, folder: Path) -> Path:
     """The file of the mask.
 
     Raises:
@@ -145,7 +146,7 @@ def _target(image: Path, grid: Geometry, folder: Path) -> Path:
     names = target.with_name(f"{_name(image)}{POSTFIX}.json")
     if not target.exists():
         return target
-    problem = agreement_problem(read_geometry(target), grid)
+    problem = agreement_problem(read_geometry(target), grid) or _voxel_problem(target, scan)
     if problem:
         raise ValueError(f"{target} is of another scan than {image} ({problem}): give another output_dir")
     if names.exists():
@@ -164,12 +165,19 @@ def _read_scan(path: Path) -> tuple[np.ndarray, Geometry]:
     return voxels, geometry
 
 
-def _read_mask(file: str | os.PathLike, name: str, image: Path, grid: Geometry) -> torch.Tensor:
+def _voxel_problem(mask: Path, scan: bytes) -> str:
+    """Whether a mask tells that it is of another scan on the same grid, in words, or an empty text."""
+    return "the scan that it was drawn on has other voxels" if scan_of(mask) not in (b"", scan) else ""
+
+
+def _read_mask(file: str | os.PathLike, name: str, image: Path, grid: Geometry, scan: bytes) -> torch.Tensor:
     path = _existing(file, name)
     voxels, geometry = read_volume(path)
     problem = agreement_problem(geometry, grid)
     if problem:
         raise VolumeError(path, f"{problem} {image}")
+    if problem := _voxel_problem(path, scan):
+        raise VolumeError(path, f"is no mask of {image}: {problem}")
     problem = label_problem(np.unique(voxels), None)
     if problem:
         raise VolumeError(path, problem)

@@ -113,7 +113,7 @@ def _pack_weights(source: Path, weights: str | os.PathLike, copy: Path) -> None:
         shutil.copy(weights, copy / SHIPPED)
         shutil.copy(source / NOTICE, copy / NOTICE)
         return
-    save_whole(dict(read_weights(weights)), copy / SHIPPED)
+    save_whole(read_weights(weights), copy / SHIPPED)
     if facts is not None:
         write_text(copy / METADATA, json.dumps(metadata, indent=4))
 

@@ -149,6 +149,13 @@ def test_what_is_not_this_scans_mask_is_not_replaced(scan, tmp_path):
         segment(other, foreground=[list(CENTRE)], output_dir=path.parent)
     with pytest.raises(ValueError, match="scan_seg.nii.gz follows somebody's prompts, and so is not replaced: give"):
         write_marked(voxels_of(path), plain_geometry(SHAPE, AFFINE), path)  # as `rep3d predict` does
+    nib.save(nib.Nifti1Image(voxels_of(scan) + 1, AFFINE), other)  # registered to the same template
+    with pytest.raises(
+        ValueError, match=r"scan_seg.nii.gz is of another scan than .*other/scan.nii.gz \(the scan that"
+    ):
+        segment(other, foreground=[list(CENTRE)], output_dir=path.parent)
+    with pytest.raises(ValueError, match=r"scan_seg.nii.gz: is no mask of .*other/scan.nii.gz: the scan that it was"):
+        segment(other, foreground=[list(CENTRE)], previous=path, output_dir=other.parent)
     path.with_name("scan_seg.json").write_text('{"labels": []}')
     with pytest.raises(ValueError, match="a label map whose labels scan_seg.json names, and so not replaced: give"):
         segment(scan, foreground=[list(CENTRE)])

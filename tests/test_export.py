@@ -9,9 +9,10 @@ import torch
 from bundle_helpers import ROOT, label_names, read, small_bundle
 
 from rep3d import Rep3D, export
+from rep3d.data.leakage import TrainingCases, trained_images
 from rep3d.export import pack_bundle
 from rep3d.shipped import settings_beside
-from rep3d.training.checkpoints import load_deployed
+from rep3d.training.checkpoints import load_deployed, read_weights
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +28,7 @@ def network():
 def weights(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "best of all.pt"
-    torch.save(network().state_dict(), path)
+    torch.save(TrainingCases({"a digest": "a case"}, {}).mark(network().state_dict()), path)
     return path
 
 
@@ -57,6 +58,11 @@ def test_contents(archive, unpacked):
     assert {path.name for path in unpacked.iterdir()} == {"configs", "docs", "models", "LICENSE"}
     assert {path.name for path in (unpacked / "models").iterdir()} == {"model.pt", "model.ts", "model.onnx"}
     assert read(unpacked, "train") == read(BUNDLE, "train")
+
+
+def test_weights_tell_what_they_were_trained_on(weights, unpacked):
+    found = trained_images(read_weights(unpacked / "models/model.pt"))
+    assert list(found) == ["a digest"] and found == trained_images(read_weights(weights))
 
 
 def test_no_file_tells_where_it_was_made(unpacked):

@@ -124,6 +124,26 @@ def test_without_options_it_is_monais_loss(labels, logits):
     assert torch.allclose(JudgedDiceCELoss()(logits, labels), expected)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"label_smoothing": 0.1}, {"weight": torch.tensor([0.5, 1, 2, 4])}, {"label_smoothing": 0.2, "lambda_ce": 3.0}],
+    ids=["smoothing", "weight", "share"],
+)
+def test_options_of_the_loss_are_monais(options, labels, logits):
+    expected = DiceCELoss(to_onehot_y=True, softmax=True, **options)(logits, labels)
+    assert torch.allclose(JudgedDiceCELoss(**options)(logits, labels), expected)
+
+
+def test_weights_of_regions_are_those_of_their_positive_voxels(labels, logits):
+    weight = torch.tensor([1.0, 2, 4])
+    masks = region_masks(labels, list(TUMOR.values())).float()
+    entropy = BCEWithLogitsLoss(pos_weight=weight.view(3, 1, 1, 1))(logits[:, :3], masks)
+    expected = DiceLoss(sigmoid=True, weight=weight)(logits[:, :3], masks) + entropy
+    assert torch.allclose(JudgedDiceCELoss(regions=TUMOR, weight=weight)(logits[:, :3], labels), expected)
+    with pytest.raises(ValueError, match="label_smoothing is 0.1, expected 0: regions take none"):
+        JudgedDiceCELoss(regions=TUMOR, label_smoothing=0.1)
+
+
 def test_of_regions_it_is_dice_and_binary_cross_entropy_of_their_masks(labels, logits):
     masks = region_masks(labels, list(TUMOR.values())).float()
     expected = DiceLoss(sigmoid=True)(logits[:, :3], masks) + BCEWithLogitsLoss()(logits[:, :3], masks)

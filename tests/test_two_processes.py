@@ -110,6 +110,14 @@ def test_what_only_one_process_does(dataset, tmp_path):
     assert read_weights(tmp_path / "models/model.pt").keys() == small_network(BUNDLE).state_dict().keys()
 
 
+def test_fewer_cases_a_process_than_a_batch_train_all_the_same(dataset, tmp_path):
+    pairs = load_datalist(dataset, "training")[:2]
+    settings = {name: value for name, value in SHORT.items() if name != "train#trainer#epoch_length"}
+    settings |= {"batch_size": 2, "train#dataset#data": json.dumps(pairs)}
+    first, _ = execute(2, "training", dataset, tmp_path, **settings)
+    assert "epoch 1/1, step 1/1" in first and (tmp_path / "models/model.pt").is_file()
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the workers in /proc")
 def test_the_pages_command_resumes_after_a_worker_was_killed(dataset, tmp_path):
     """With `torchrun` itself, whose processes also end as Python ends."""

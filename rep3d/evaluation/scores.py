@@ -1,8 +1,8 @@
 """Scores of label maps in the grid of the truth, per case and label: `scores.csv`, and their means: `summary.md`.
 
 A label that is absent in truth and prediction has no score and counts in no mean. One that is absent in only one of
-them has Dice and surface Dice 0 and, as its 95 % Hausdorff distance, the length of the image's diagonal. On a grid whose
-axes are not at right angles there are no scores of surfaces.
+them has Dice and surface Dice 0 and, as its 95 % Hausdorff distance, the length of the image's diagonal. Surfaces have
+no scores on a grid whose axes are not at right angles.
 """
 
 from __future__ import annotations

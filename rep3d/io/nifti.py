@@ -40,6 +40,7 @@ MAX_OFFSET = 2**26  # bytes of header and extensions before the voxels
 CHANGED = "not as rep3d wrote it, and so not replaced: give another output_dir, or move it away"
 MARK = b"label map by rep3d "  # begins the description of label maps that we write
 CLICKED = b"mask of prompts by rep3d "  # begins that of masks that follow somebody's prompts
+OF_SCAN = "aux_file"  # the field of the header for what scan a mask is of
 KEPT = "follows somebody's prompts, and so is not replaced: give another output_dir, or move it away"
 
 
@@ -126,14 +127,22 @@ def label_image(voxels: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
 
 def mark(voxels: np.ndarray, kind: bytes = MARK) -> bytes:
     """The description in the header of a label map that we write: it tells whether somebody has changed the voxels."""
-    return kind + hashlib.sha256(np.ascontiguousarray(voxels).tobytes()).hexdigest()[:16].encode()
+    return kind + digest(voxels)
 
 
-def write_marked(voxels: np.ndarray, geometry: Geometry, path: str | os.PathLike, kind: bytes = MARK) -> None:
+def digest(voxels: np.ndarray) -> bytes:
+    """Sixteen hexadecimal digits that tell voxels from others."""
+    return hashlib.sha256(np.ascontiguousarray(voxels).data).hexdigest()[:16].encode()
+
+
+def write_marked(
+    voxels: np.ndarray, geometry: Geometry, path: str | os.PathLike, kind: bytes = MARK, scan: bytes = b""
+) -> None:
     """Write a label map (D, H, W) on its scan's grid, with our `mark`, as a whole or not at all.
 
     Args:
         kind: MARK; or CLICKED, of a mask that follows prompts, which only another one may replace.
+        scan: `digest` of the scan, for `scan_of`.
 
     Raises:
         ValueError: the file is there already, and not as we wrote it, or a mask that follows prompts.
@@ -142,7 +151,7 @@ def write_marked(voxels: np.ndarray, geometry: Geometry, path: str | os.PathLike
     if Path(path).exists() and not found.startswith((MARK, kind)):
         raise ValueError(f"{path} {KEPT}" if found else f"{path}: {CHANGED}")
     volume = label_image(voxels, geometry)
-    volume.header["descrip"] = mark(voxels, kind)
+    volume.header["descrip"], volume.header[OF_SCAN] = mark(voxels, kind), scan
     with whole_file(path) as temporary:
         nib.save(volume, temporary)
 
@@ -160,6 +169,13 @@ def untouched_mark(path: str | os.PathLike) -> bytes:
         return told if kinds and told == mark(read_volume(path)[0], *kinds) else b""
     except VolumeError:
         return b""
+
+
+def scan_of(path: str | os.PathLike) -> bytes:
+    """The `digest` of the scan that a mask of ours is of; empty where it does not tell."""
+    if not is_label_map_of_ours(path):
+        return b""
+    return _open(path, MAX_BYTES)[1].header[OF_SCAN].item()
 
 
 def is_untouched(path: str | os.PathLike) -> bool:

@@ -8,7 +8,13 @@ from rep3d.training.finite_steps import FiniteSteps
 from rep3d.training.gradient_scales import scale_gradients
 from rep3d.training.judging import JudgedDiceCELoss, ScoredMasks
 from rep3d.training.parameters import parameter_groups
-from rep3d.training.processes import handlers_of_rank, join_process_group, leave_process_group, local_device
+from rep3d.training.processes import (
+    each_case_once,
+    handlers_of_rank,
+    join_process_group,
+    leave_process_group,
+    local_device,
+)
 from rep3d.training.progress import TrainingProgress, key_metric, tell_results
 from rep3d.training.settings import training_settings
 from rep3d.training.tensorboard import write_dice, write_learning_rate
@@ -25,6 +31,7 @@ __all__ = [
     "Validation",
     "check_ckpt_dir",
     "check_patch_size",
+    "each_case_once",
     "handlers_of_rank",
     "is_better",
     "join_process_group",

@@ -262,6 +262,7 @@ class Checkpoints:
             self._resume()
         elif init_from:
             initialize_from(network, init_from, keep_kernel_sums=keep_kernel_sums)
+        self.best = evaluator.state.best_metric, evaluator.state.best_metric_epoch  # of the weights that are kept
         if dist.is_available() and dist.is_initialized():
             dist.barrier()  # every process has read before one renames what is there
         if writes:
@@ -279,9 +280,11 @@ class Checkpoints:
     def _save_best(self) -> None:
         state = self.evaluator.state
         if self._diverging():
+            state.best_metric, state.best_metric_epoch = self.best
             return
         if state.best_metric_epoch == self.trainer.state.epoch and not math.isnan(state.best_metric):
             save_whole(self._finite_weights(), self.folder / BEST)
+        self.best = state.best_metric, state.best_metric_epoch
 
     def _end(self) -> None:
         state = self.evaluator.state
@@ -350,6 +353,8 @@ class Checkpoints:
             )
             if isinstance(self.lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 self.lr_scheduler.best, self.lr_scheduler.num_bad_epochs = self.lr_scheduler.mode_worse, 0
+        elif content["best_metric_epoch"] > 0 and not (self.folder / BEST).is_file():
+            logger.warning("resume: %s is gone, and its score counts no more", self.folder / BEST)
         else:
             self.evaluator.state.best_metric = content["best_metric"]
             self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]

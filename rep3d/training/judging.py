@@ -21,12 +21,17 @@ class JudgedDiceCELoss(DiceCELoss):
         regions: ids by name, the order of the network's channels; None: each label by itself.
         ignored_label: id of the voxels that count neither way; None: all count.
         **others: as of `DiceCELoss`, but that it activates the logits and turns ids into masks itself.
+
+    Raises:
+        ValueError: `label_smoothing` for regions, which have none.
     """
 
     def __init__(self, regions: Regions | None = None, ignored_label: int | None = None, **others: Any) -> None:
         super().__init__(**others)
         self.regions = None if regions is None else list(regions.values())
         self.ignored_label = ignored_label
+        if regions is not None and self.cross_entropy.label_smoothing:
+            raise ValueError(f"label_smoothing is {self.cross_entropy.label_smoothing}, expected 0: regions take none")
 
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """The loss.
@@ -39,11 +44,17 @@ class JudgedDiceCELoss(DiceCELoss):
         if self.regions is None:
             ids = labels * judged
             truth, probabilities = one_hot(ids, logits.shape[1]), logits.softmax(1)
-            by_voxel = F.cross_entropy(logits, ids[:, 0].long(), reduction="none")[:, None]
+            weight, smoothing = self.cross_entropy.weight, self.cross_entropy.label_smoothing
+            options = {"weight": weight, "label_smoothing": smoothing}
+            by_voxel = F.cross_entropy(logits, ids[:, 0].long(), reduction="none", **options)[:, None]
+            counts = judged if weight is None else judged * weight[ids.long()]
         else:
             truth, probabilities = region_masks(labels, self.regions).to(logits), logits.sigmoid()
-            by_voxel = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1, keepdim=True)
-        cross_entropy = (by_voxel * judged).sum() / judged.sum().clamp(min=1)
+            weight = self.binary_cross_entropy.pos_weight
+            options = {"pos_weight": None if weight is None else weight.view(-1, 1, 1, 1)}
+            by_voxel = F.binary_cross_entropy_with_logits(logits, truth, reduction="none", **options)
+            by_voxel, counts = by_voxel.mean(1, keepdim=True), judged
+        cross_entropy = (by_voxel * judged).sum() / counts.sum().clamp(min=1)
         dice = self.dice(probabilities * judged, truth * judged)
         return self.lambda_dice * dice + self.lambda_ce * cross_entropy
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import torch
 import torch.distributed as dist
 from ignite.handlers import ProgressBar
+from monai.data import DistributedSampler
 from monai.handlers import StatsHandler, TensorBoardStatsHandler
 
 from rep3d.training.progress import TrainingProgress
@@ -23,6 +24,21 @@ def handlers_of_rank(handlers: Sequence, rank: int) -> list:
 def join_process_group() -> None:
     """Join the processes that `torchrun` started, over NCCL on CUDA and gloo on a CPU."""
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+
+
+def each_case_once(dataset: Sized) -> DistributedSampler:
+    """The cases of this process, of which no other one has any.
+
+    Raises:
+        ValueError: a process would have none.
+    """
+    processes = dist.get_world_size()
+    if len(dataset) < processes:
+        raise ValueError(
+            f"{len(dataset)} validation or test case(s) for {processes} processes: expected at most as many processes "
+            f"as cases, --nproc_per_node {len(dataset)}"
+        )
+    return DistributedSampler(dataset, even_divisible=False, shuffle=False)
 
 
 def leave_process_group() -> None:

@@ -5,29 +5,32 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from rep3d.console.options import PATHS, running_config
 from rep3d.files import read_json
-from rep3d.shipped import settings_beside, write_settings
+from rep3d.shipped import AS_TRAINED, OF_THE_DATA, settings_beside, write_settings
 
 logger = logging.getLogger(__name__)
 
 IMPORTS = "imports"
+OF_WEIGHTS = (*OF_THE_DATA, "network_def", "preprocessing", "spacing", "intensity_window")  # whatever inference has
 OF_A_RUN = (*PATHS, "device", "traceback", "max_grid_bytes", "sw_batch_size", "refinement")  # weights rest on none
 
 
 def training_settings(bundle_root: str | os.PathLike) -> dict[str, Any]:
     """The entries that inference shares with the running training, as this one was told them, such as the spacing.
 
+    Those that the weights rest on are among them also where the bundle's inference has something else.
+
     Imports are among them only where they are not the bundle's own. Empty outside of a workflow.
     """
     config = running_config()
     if config is None:
         return {}
-    own = _bundle_settings(Path(bundle_root))
+    own = _bundle_settings(Path(bundle_root), always=OF_WEIGHTS)
     told = {name: config[name] for name in own if name in config}
     if told.get(IMPORTS) == own.get(IMPORTS):
         told.pop(IMPORTS, None)
@@ -64,7 +67,10 @@ def warn_of_other_settings(weights: str | os.PathLike | Sequence[str | os.PathLi
     """Say where the running inference computes otherwise than its weights were trained."""
     config = running_config()
     for path in [weights] if isinstance(weights, str | os.PathLike) else weights:
-        settings = read_json(settings_beside(path))
+        beside = settings_beside(path)
+        if not beside.is_file() and any(Path(path).parent.glob(f"{AS_TRAINED}*.json")):
+            logger.warning("%s: nothing tells what it was trained with, expected %s", path, beside)
+        settings = read_json(beside)
         others = [
             name for name, value in settings.items() if config is not None and _as_in_json(config.get(name)) != value
         ]
@@ -73,17 +79,17 @@ def warn_of_other_settings(weights: str | os.PathLike | Sequence[str | os.PathLi
                 "%s was trained with other %s: lay %s over the config files",
                 path,
                 ", ".join(others),
-                settings_beside(path),
+                beside,
             )
 
 
-def _bundle_settings(bundle: Path) -> dict[str, Any]:
-    """The entries that the bundle's own training and inference share."""
+def _bundle_settings(bundle: Path, always: Collection[str] = ()) -> dict[str, Any]:
+    """The entries that the bundle's own training and inference share, and some of which both have their own."""
     train, inference = (read_json(bundle / "configs" / f"{name}.json") for name in ("train", "inference"))
     return {
-        name: value
+        name: train[name]
         for name, value in inference.items()
-        if name in train and train[name] == value and name not in OF_A_RUN
+        if name in train and (train[name] == value or name in always) and name not in OF_A_RUN
     }
 
 

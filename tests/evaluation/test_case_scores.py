@@ -93,7 +93,7 @@ def test_cases_are_named_by_the_list(tmp_path):
 
 
 def test_volumes_of_a_tilted_grid(tmp_path, caplog):
-    """A voxel of a scan with a tilted gantry is smaller than the product of its edges; surfaces are not scored there."""
+    """A voxel with a tilted gantry is smaller than the product of its edges; surfaces are not scored there."""
     affine = torch.eye(4)
     affine[1, 2], affine[2, 2] = 0.6, 0.8  # edges of 1 mm, volume 0.8
     collected = CaseScores(tmp_path, ["background", "left"])

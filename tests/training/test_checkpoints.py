@@ -3,6 +3,7 @@ import logging
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -257,6 +258,37 @@ def test_training_without_validation_leaves_its_weights(epochs, val_interval, tm
     training = Training(tmp_path, epochs=epochs, val_interval=val_interval).run()
     assert weight(tmp_path / "model.pt") == training.network.weight.item()
     assert "no epoch was validated" in caplog.text
+
+
+def test_the_score_of_an_epoch_that_is_not_saved_does_not_count(tmp_path):
+    """Its last step was left out; a later epoch is compared with what is in the file."""
+    steps = SimpleNamespace(in_a_row=0)
+    training = Training(tmp_path, epochs=3, scores={1: 0.2, 2: 0.9, 3: 0.5}, steps=steps)
+
+    def leave_out(engine):
+        steps.in_a_row = int(engine.state.epoch == 2)
+
+    training.trainer.add_event_handler(Events.EPOCH_STARTED, leave_out)
+    training.run()
+    assert weight(tmp_path / "model.pt") == training.network.weight.item()
+    last = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert (last["best_metric"], last["best_metric_epoch"]) == (0.5, 3)
+
+
+def test_the_score_of_weights_that_are_gone_does_not_count(tmp_path, caplog):
+    Training(tmp_path, epochs=1, scores={1: 0.9}).run()
+    (tmp_path / "model.pt").unlink()
+    second = Training(tmp_path, epochs=2, scores={2: 0.4}, resume=True).run()
+    assert "model.pt is gone, and its score counts no more" in caplog.text
+    assert weight(tmp_path / "model.pt") == second.network.weight.item()
+
+
+def test_weights_under_another_name_have_lost_their_settings(tmp_path, caplog):
+    Training(tmp_path, as_trained={"spacing": [2, 2, 2]}).run()
+    assert load_deployed(nn.Linear(1, 1), tmp_path / "model.pt") and "nothing tells" not in caplog.text
+    (tmp_path / "model.pt").rename(tmp_path / "model_best.pt")
+    load_deployed(nn.Linear(1, 1), tmp_path / "model_best.pt")
+    assert "model_best.pt: nothing tells what it was trained with, expected" in caplog.text
 
 
 def test_other_processes_do_not_write(tmp_path):

@@ -1,9 +1,11 @@
+import pytest
 import torch
+import torch.distributed as dist
 from ignite.handlers import ProgressBar
 from monai.engines import SupervisedEvaluator
 from monai.handlers import StatsHandler, TensorBoardStatsHandler, ValidationHandler
 
-from rep3d.training.processes import handlers_of_rank
+from rep3d.training.processes import each_case_once, handlers_of_rank
 from rep3d.training.progress import TrainingProgress
 
 
@@ -14,3 +16,9 @@ def test_handlers_of_rank(tmp_path):
     assert handlers_of_rank(handlers, 0) == handlers
     for rank in (1, 7):
         assert handlers_of_rank(handlers, rank) == [quiet]
+
+
+def test_no_process_is_without_a_case(monkeypatch):
+    monkeypatch.setattr(dist, "get_world_size", lambda: 3)
+    with pytest.raises(ValueError, match=r"2 validation or test case\(s\) for 3 processes: .*--nproc_per_node 2"):
+        each_case_once(range(2))
