@@ -35,7 +35,8 @@ def main(dataset: str, folder: str) -> None:
         raise SystemExit(f"{dataset} cannot be downloaded without registration. {config['readme']['get']}")
     archive = Path(folder) / f"{task}.tar"
     download_and_extract(DecathlonDataset.resource[task], archive, folder, DecathlonDataset.md5[task])
-    print(f"{Path(folder) / task}\nNext: rep3d prepare {dataset} --source {Path(folder) / task}")
+    place = Path(folder) / task
+    print(f"{place}\nNext: rep3d prepare {dataset} --source {place} --output_dir data/{dataset}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""Start the MONAI Label server on this computer with the hippocampus bundle: what `make label-demo` runs.
+"""Start the MONAI Label server on this computer with the two bundles that ship with weights: `make label-demo`.
 
     python scripts/label_demo.py                         # on a real scan, and phantoms that are made on the spot
-    python scripts/label_demo.py --studies "my folder"   # on MR crops of the hippocampus
+    python scripts/label_demo.py --studies "my folder"
 
-It serves what it was retrained to before, or else what was trained in the bundle's folder, by scripts/demo.py, or what
-the bundle ships with, and says which.
+The hippocampus bundle segments MR crops of the hippocampus by itself; `interactive` follows clicks on any scan. Each
+serves what it was retrained to before, or else what was trained in the bundle's folder, the former by scripts/demo.py,
+too, or what the bundle ships with, and it says which.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from rep3d.locks import FolderLocks
 from rep3d.shipped import SHIPPED, TRAINED
 
 ROOT = Path(__file__).resolve().parents[1]
-BUNDLE = ROOT / "bundles/msd_hippocampus"
+BUNDLE, CLICKS = ROOT / "bundles/msd_hippocampus", ROOT / "bundles/interactive"
 DEMO_WEIGHTS = ROOT / "runs/demo/models/model.pt"
 PHANTOMS = 8
 SCAN = ROOT / "tests/fixtures/hippocampus/hippocampus_148.nii.gz"  # see NOTICE beside it
 HELP = """
 In 3D Slicer (extension MONAI Label, https://www.slicer.org):
   1. module MONAI Label, MONAI Label server: http://127.0.0.1:{port}
-  2. Next Sample loads a scan, Auto Segmentation > Run segments it
+  2. Next Sample loads a scan; Auto Segmentation > Run segments a hippocampus, SmartEdit > interactive what you click on
   3. correct the segments in the Segment Editor, then Submit Label
   4. Active Learning > Train learns from what was submitted
 docs/slicer.md shows each step. Ctrl+C ends the server.
@@ -46,17 +47,18 @@ def main(studies: str = "", port: int = 8000, output: str = str(ROOT / "runs/lab
     Args:
         studies: folder of NIfTI or NRRD images; empty: a real scan and phantoms.
         port: of the server, on 127.0.0.1.
-        output: folder for these, the bundle with its versions, logs and sessions.
+        output: folder for these, the bundles with their versions, logs and sessions.
     """
     folder = Path(output).absolute()
     images = Path(studies).absolute() if studies else _examples(folder / "studies")
     if not images.is_dir():
         sys.exit(f"studies {studies!r} is no folder: give one of NIfTI or NRRD images")
-    bundle = folder / "bundles" / BUNDLE.name
-    print(f"serving {install(bundle)}", flush=True)
+    bundles = folder / "bundles"
+    for bundle in (BUNDLE, CLICKS):
+        print(f"serving {install(bundle, bundles / bundle.name)}", flush=True)
     print(HELP.format(port=port), flush=True)
     command = [sys.executable, "-m", "monailabel_app", "start_server", "--studies", str(images), "--port", str(port)]
-    command += ["--conf", "bundles", str(bundle.parent), "--conf", "models", bundle.name]
+    command += ["--conf", "bundles", str(bundles), "--conf", "models", BUNDLE.name]
     sys.exit(serve(command))
 
 
@@ -72,8 +74,8 @@ def _examples(folder: Path) -> Path:
     return folder
 
 
-def install(bundle: Path) -> Path:
-    """Make or refresh a copy of the bundle, so that retraining leaves the original alone.
+def install(bundle: Path, copy: Path) -> Path:
+    """Make or refresh a copy of a bundle, so that retraining leaves the original alone.
 
     Returns:
         The weights that serve: the copy's own, which a retraining leaves there, or else the file that was copied.
@@ -81,14 +83,15 @@ def install(bundle: Path) -> Path:
     Raises:
         ValueError: a server works on the copy.
     """
-    locks = FolderLocks([(bundle / SHIPPED).parent], "server")
-    shutil.copytree(BUNDLE, bundle, ignore=shutil.ignore_patterns("models", "eval"), dirs_exist_ok=True)
-    known = [path for path in (BUNDLE / TRAINED, DEMO_WEIGHTS, BUNDLE / SHIPPED) if path.is_file()]
+    locks = FolderLocks([(copy / SHIPPED).parent], "server")
+    shutil.copytree(bundle, copy, ignore=shutil.ignore_patterns("models", "eval"), dirs_exist_ok=True)
+    demo = [DEMO_WEIGHTS] if bundle == BUNDLE else []
+    known = [path for path in (bundle / TRAINED, *demo, bundle / SHIPPED) if path.is_file()]
     if not known:
-        sys.exit(f"there are no weights: {BUNDLE / SHIPPED} is missing. `make demo` trains some")
-    copy_whole(known[0], bundle / SHIPPED)
+        sys.exit(f"there are no weights: {bundle / SHIPPED} is missing: take it from the repository")
+    copy_whole(known[0], copy / SHIPPED)
     locks.release()
-    return bundle / TRAINED if (bundle / TRAINED).is_file() else known[0]
+    return copy / TRAINED if (copy / TRAINED).is_file() else known[0]
 
 
 def serve(command: list[str]) -> int:

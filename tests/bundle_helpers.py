@@ -16,7 +16,7 @@ from rep3d.datasets.phantom import write_decathlon
 from rep3d.study.run import BundleRun, initialize_here, run_here
 
 ROOT = Path(__file__).resolve().parents[1]
-BUNDLES = sorted(path.parents[1] for path in ROOT.glob("bundles/*/configs/train.json"))
+BUNDLES = [ROOT / "bundles" / path.stem for path in sorted(ROOT.glob("configs/datasets/*.json"))]
 TRAIN, EVALUATE, INFERENCE = ["train.json"], ["train.json", "evaluate.json"], ["inference.json"]
 SMALL = {
     "network_def#feature_size": [4, 4, 4, 4],

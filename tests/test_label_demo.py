@@ -35,7 +35,7 @@ def put(path, content):
 def served(place) -> tuple[bytes, str]:
     """What a label demo serves where nothing was retrained, and what it says."""
     copy = place / "out/bundles" / MODEL
-    said = label_demo.install(copy)
+    said = label_demo.install(label_demo.BUNDLE, copy)
     return (copy / "models/model.pt").read_bytes(), said
 
 
@@ -99,6 +99,9 @@ def test_it_says_what_it_serves(place, monkeypatch, capsys):
     assert end.value.code == 0
     printed = capsys.readouterr().out
     assert f"serving {place / 'bundles' / MODEL / 'models/model.pt'}\n" in printed and "127.0.0.1:8123" in printed
+    clicks = ROOT / "bundles/interactive/models/model.pt"
+    assert f"serving {clicks}\n" in printed
+    assert (place / "out/bundles/interactive/models/model.pt").read_bytes() == clicks.read_bytes()
     ((_, *words),) = commands
     assert words[:5] == ["-m", "monailabel_app", "start_server", "--studies", str(place / "out/studies")]
     scans = {path.name for path in (place / "out/studies").iterdir()}
