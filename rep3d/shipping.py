@@ -13,6 +13,7 @@ from monai.bundle import ConfigParser
 from rep3d.networks.weights import check_finite
 from rep3d.shipped import SHIPPED
 from rep3d.training.checkpoints import load_weights, read_weights, save_whole
+from rep3d.training.settings import other_settings
 
 OUTPUT_BIAS = "out.conv.conv.bias"  # of MONAI's UnetOutBlock in our networks
 
@@ -32,12 +33,15 @@ def ship_weights(bundle: str | os.PathLike, weights: str | os.PathLike, logit_sh
 
     Raises:
         FileNotFoundError: no bundle or no weights there.
-        ValueError: the weights are of another network, or one is too large for half precision; a shift of what is not
-            one logit.
+        ValueError: the weights are of another network, were trained with other settings than the bundle has, or one is
+            too large for half precision; a shift of what is not one logit.
     """
     shipped, config = Path(bundle) / SHIPPED, Path(bundle) / "configs/inference.json"
     if not config.is_file():
         raise FileNotFoundError(f"bundle {str(bundle)!r} has no configs/inference.json: give a bundle's folder")
+    others = other_settings(Path(weights), Path(bundle))
+    if others:
+        raise ValueError(f"{weights} was trained with other {', '.join(others)} than {bundle} has: they would not ship")
     parser = ConfigParser()
     parser.read_config(config)
     network = load_weights(parser.get_parsed_content("network_def"), weights)

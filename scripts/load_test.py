@@ -42,7 +42,9 @@ class Client(threading.Thread):
         self.session = requests.Session()
         self.random = random.Random(number)
         self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.busy: dict[str, int] = defaultdict(int)  # answers that ask to come again
         self.failures: list[str] = []
+        self.labels = 0  # that were sent
         self.acknowledged: dict[str, tuple[str, np.ndarray]] = {}  # by our own id: image, voxels
 
     def run(self) -> None:
@@ -54,7 +56,8 @@ class Client(threading.Thread):
             self.submit(image)
 
     def submit(self, image: str) -> None:
-        own_id = f"client{self.number}-{len(self.seconds['submit'])}"
+        self.labels += 1
+        own_id = f"client{self.number}-{self.labels}"
         scan = self.images[image]
         voxels = np.zeros(scan.shape, dtype=np.uint8)
         voxels.flat[self.random.sample(range(voxels.size), 100)] = 1
@@ -68,9 +71,16 @@ class Client(threading.Thread):
 
     def request(self, what: str, method: str, path: str, **arguments) -> bool:
         start = time.perf_counter()
-        answer = self.session.request(method, self.url + path, timeout=TIMEOUT, **arguments)
-        self.seconds[what].append(time.perf_counter() - start)
-        if answer.status_code not in (200, BUSY):
+        try:
+            answer = self.session.request(method, self.url + path, timeout=TIMEOUT, **arguments)
+        except requests.RequestException as error:
+            self.failures.append(f"{what}: {error}")
+            return False
+        if answer.status_code == 200:
+            self.seconds[what].append(time.perf_counter() - start)
+        elif answer.status_code == BUSY:
+            self.busy[what] += 1
+        else:
             self.failures.append(f"{what}: {answer.status_code} {answer.text[:200]}")
         return answer.status_code == 200
 
@@ -102,12 +112,11 @@ def main(
         worker.join()
 
     rows = []
-    for what in workers[0].seconds:
+    for what in sorted({what for worker in workers for what in (*worker.seconds, *worker.busy)}):
         seconds = sorted(value for worker in workers for value in worker.seconds[what])
-        tail = seconds[int(0.95 * (len(seconds) - 1))]
-        figures = (statistics.median(seconds), tail, seconds[-1])
-        rows.append([what, len(seconds), *(f"{figure:.3f}" for figure in figures)])
-    print(markdown_table(["request", "count", "median s", "95 % s", "largest s"], rows))
+        figures = _figures(seconds) if seconds else ["-"] * 3
+        rows.append([what, len(seconds), sum(worker.busy[what] for worker in workers), *figures])
+    print(markdown_table(["request", "answered", "busy", "median s", "95 % s", "largest s"], rows))
     if memory:
         print(
             f"memory of the server: {memory[0]:.0f} MB at the start, {max(memory):.0f} at most, {memory[-1]:.0f} last"
@@ -118,6 +127,11 @@ def main(
     print(f"{len(acknowledged)} labels acknowledged, {len(wrong)} lost or changed, {len(failures)} requests failed")
     if wrong or failures:
         raise SystemExit("\n".join([*wrong, *failures][:20]))
+
+
+def _figures(seconds: list[float]) -> list[str]:
+    tail = seconds[int(0.95 * (len(seconds) - 1))]
+    return [f"{figure:.3f}" for figure in (statistics.median(seconds), tail, seconds[-1])]
 
 
 def _compare(url: str, names: list[str], acknowledged: dict[str, tuple[str, np.ndarray]]) -> list[str]:

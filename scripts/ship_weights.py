@@ -38,6 +38,7 @@ def main(bundle: str, weights: str = "", scores: str = "", logit_shift: float = 
     path = Path(root) / "configs/weights" / f"{bundle}.json"
     facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     if weights:
+        facts.pop("dice", None)  # of the weights before
         facts |= ship_weights(Path(root) / "bundles" / bundle, weights, logit_shift)
     if scores:
         cases = read_scores(scores)

@@ -128,3 +128,13 @@ def test_no_steps(steps, tmp_path):
     with pytest.raises(ValueError, match=f"steps is {steps}, expected 1 at least"):
         script.main(output=str(tmp_path / "out"), steps=steps)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("chose", "told"), [("a", "by them the weights were chosen"), ("b", "neither training nor the choice of weights")]
+)
+def test_it_says_whether_the_scored_cases_chose_the_weights(chose, told, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "load_datalist", lambda dataset, part: [{"image": f"{chose}.nii.gz"}])
+    demo = study.Demo(tmp_path, {}, tmp_path, "", tmp_path, 1, [], [], "")
+    text = demo._scored_on([{"image": "a.nii.gz"}])
+    assert text.startswith("1 cases that") and told in text

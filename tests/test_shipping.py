@@ -206,3 +206,11 @@ def test_the_script_takes_scores(tmp_path):
     assert facts == {"dice": {"front": 0.55, "back": 0.75, "mean": 0.65}}
     with pytest.raises(ValueError, match="neither --weights nor --scores"):
         script.main(MODEL, root=tmp_path)
+
+
+def test_weights_of_other_settings_do_not_ship(bundle, shipped, tmp_path):
+    before = shipped.read_bytes()
+    (tmp_path / "as_trained.json").write_text('{"spacing": [9, 9, 9]}')
+    with pytest.raises(ValueError, match=r"trained.pt was trained with other spacing than .*: they would not ship"):
+        ship_weights(bundle, tmp_path / "trained.pt")
+    assert shipped.read_bytes() == before

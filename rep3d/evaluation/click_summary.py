@@ -28,7 +28,7 @@ def write_summary(results: Mapping[str, Records], clicked: Mapping[str, bool], f
         results: by method, of the same cases.
         clicked: whether a method follows clicks.
         folder: receives the files.
-        facts: a line that says what was evaluated.
+        facts: what was evaluated, in Markdown.
 
     Raises:
         ValueError: no case has any label.

@@ -39,6 +39,7 @@ from monai.transforms import (
 from monai.utils import set_determinism
 
 from rep3d.data.cases import Item
+from rep3d.data.leakage import TrainingCases, training_cases
 from rep3d.evaluation.click_cases import load_case
 from rep3d.evaluation.deepedit import FORMAT, NAMES, make_network, prepare, read_checkpoint
 from rep3d.locks import FolderLocks
@@ -80,7 +81,7 @@ def train(
     settings = {"format": FORMAT, "ids": list(ids), "size": list(size), "seed": seed, "cases": len(items)}
     try:
         set_determinism(seed)
-        training = _Training(path, settings, 60 * minutes)
+        training = _Training(path, settings, 60 * minutes, training_cases(items, []))
         training.start(resume)
         if training.seconds < training.most_seconds:
             set_determinism(seed + training.epochs)
@@ -93,8 +94,8 @@ def train(
 class _Training:
     """The network, how far its training is, and the file of both."""
 
-    def __init__(self, path: Path, settings: Mapping[str, Any], most_seconds: float) -> None:
-        self.path, self.settings, self.most_seconds = path, settings, most_seconds
+    def __init__(self, path: Path, settings: Mapping[str, Any], most_seconds: float, cases: TrainingCases) -> None:
+        self.path, self.settings, self.most_seconds, self.cases = path, settings, most_seconds, cases
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = make_network().to(self.device)
         self.optimizer = torch.optim.Adam(self.network.parameters(), LEARNING_RATE)
@@ -142,7 +143,7 @@ class _Training:
         self.seconds = time.monotonic() - self._begin
         self.loss = sum(self.losses) / len(self.losses)
         self.losses.clear()
-        states = {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}
+        states = {"network": self.cases.mark(self.network.state_dict()), "optimizer": self.optimizer.state_dict()}
         progress = {"epochs": self.epochs, "seconds": self.seconds, "loss": self.loss}
         save_whole({**self.settings, **states, **progress}, self.path)
         minutes, most = self.seconds / 60, self.most_seconds / 60

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rep3d.data.cases import case_names, file_name
+from rep3d.data.cases import case_names, file_name, first_file
 from rep3d.data.lists import load_datalist
 from rep3d.evaluation.curve import divergence, training_curve
 from rep3d.evaluation.montage import overlay_montage
@@ -103,7 +103,7 @@ class Demo:
             facts={
                 "Data": self.source,
                 "Training": f"{self.epochs * self.epoch_length} steps in {seconds / 60:.1f} minutes",
-                "Scored on": f"{len(cases)} cases that neither training nor the choice of weights has seen",
+                "Scored on": self._scored_on(cases),
                 "Weights": str(self.folder / "models/model.pt"),
             },
             table=table,
@@ -111,6 +111,12 @@ class Demo:
             next_commands=self.next_commands,
         )
         return table
+
+    def _scored_on(self, cases: Sequence[Mapping[str, str]]) -> str:
+        chose = {first_file(item) for item in load_datalist(self.dataset, "validation")}
+        if any(first_file(item) in chose for item in cases):
+            return f"{len(cases)} cases that the training has not seen; by them the weights were chosen"
+        return f"{len(cases)} cases that neither training nor the choice of weights has seen"
 
     def _report_divergence(self) -> str:
         """Leave a report that says that the training diverged, and return that in one line; empty where it did not."""

@@ -16,6 +16,7 @@ import torch
 from rep3d.console.progress import Progress
 from rep3d.console.tables import markdown_table
 from rep3d.data.cases import Item, file_name, item_name
+from rep3d.data.layouts import check_names
 from rep3d.evaluation import cvpr25, deepedit
 from rep3d.evaluation.case_records import CaseRecords, digest
 from rep3d.evaluation.click_baselines import SETTINGS, graph_cut, graph_cut_near, region_growing
@@ -26,10 +27,11 @@ from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, MixedUser, Segment, User, deepest_user, evaluate, follow
 from rep3d.evaluation.montage import PLANES
 from rep3d.evaluation.three_planes import MOST, SPACINGS, TooSmall, dice_by_plane
-from rep3d.files import write_csv, write_json, write_text
+from rep3d.files import read_json, write_csv, write_json, write_text
 from rep3d.interactive.prompts import Prompt
 from rep3d.shipped import find_weights, overlays_of
 from rep3d.study.run import BundleRun, run_process
+from rep3d.training.checkpoints import trained_on
 
 BASELINES: Mapping[str, tuple[str, Segment]] = {
     "graph_cut": ("numpymaxflow", graph_cut),
@@ -61,6 +63,17 @@ class Weights:
     automatic: Path | None = None
     automatic_weights: Path | None = None
     deepedit: Path | None = None
+
+    def of(self, method: str) -> list[Path]:
+        """The files of weights that a method takes."""
+        automatic = self.automatic_weights or (find_weights(self.automatic) if self.automatic else None)
+        taken = {
+            OURS: [self.weights],
+            FROM_AUTOMATIC: [self.weights, automatic],
+            AUTOMATIC: [automatic],
+            DEEPEDIT: [self.deepedit],
+        }
+        return [path for path in taken.get(method, []) if path is not None]
 
 
 def evaluate_clicks(
@@ -95,7 +108,7 @@ def evaluate_clicks(
         ModuleNotFoundError: a baseline's library is missing.
     """
     settings = {"data set": str(source), "labels": labels, "user": user, **({"seed": seed} if user == "mixed" else {})}
-    made = {name: _method(name, items, files, folder) for name in methods}
+    made = {name: _method(name, items, files, folder, source) for name in methods}
     results = {
         name: evaluate(
             method,
@@ -113,7 +126,19 @@ def evaluate_clicks(
             if method.segment is not None:
                 _write_strips(name, method, item, labels, _user(user, seed, item_name(item)), folder, plane)
     clicked = {name: method.segment is not None for name, method in made.items()}
-    return write_summary(results, clicked, folder, f"{len(items)} case(s), user: {user}")
+    told = [f"{len(items)} case(s), user: {user}", *_seen_in_training(items, methods, files, folder)]
+    return write_summary(results, clicked, folder, "\n\n".join(told))
+
+
+def _seen_in_training(items: Sequence[Item], methods: Sequence[str], files: Weights, folder: Path) -> list[str]:
+    """For each file of weights that was trained on some of the cases a line that says so."""
+    paths = dict.fromkeys(path for name in methods for path in files.of(name))
+    seen = {path: trained_on(path, items, folder / "digests.json") for path in paths}
+    return [
+        f"**{path} was trained on {len(names)} of these cases**: {', '.join(names)}"
+        for path, names in seen.items()
+        if names
+    ]
 
 
 def evaluate_planes(items: Sequence[Item], labels: Labels, methods: Sequence[str], files: Weights, folder: Path) -> str:
@@ -178,9 +203,9 @@ def _user(user: str, seed: int, case: str) -> User:
     return deepest_user if user == "deepest" else MixedUser(seed + zlib.crc32(case.encode()))
 
 
-def _method(name: str, items: Sequence[Item], files: Weights, folder: Path) -> Method:
+def _method(name: str, items: Sequence[Item], files: Weights, folder: Path, source: Path) -> Method:
     if name in (AUTOMATIC, FROM_AUTOMATIC):
-        paths, settings = _automatic(items, files, folder / "automatic")
+        paths, settings = _automatic(items, files, folder / "automatic", source)
         start = FromLabelMaps(paths)
         if name == AUTOMATIC:
             return Method(None, start, settings)
@@ -216,15 +241,19 @@ def _device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _automatic(items: Sequence[Item], files: Weights, folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
+def _automatic(
+    items: Sequence[Item], files: Weights, folder: Path, source: Path
+) -> tuple[dict[str, Path], dict[str, str]]:
     """The label maps of a bundle by case, and what they were made with; makes those that are not there yet."""
     if files.automatic is None:
         raise ValueError("automatic segmentations need --automatic BUNDLE, the folder of a bundle")
-    weights = files.automatic_weights or find_weights(files.automatic)
+    (weights,) = files.of(AUTOMATIC)
     config, told = files.automatic / "configs/inference.json", overlays_of(weights)
     for path in (weights, config):
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file, expected one of the bundle {files.automatic}")
+    settings = {name: value for path in (config, *told) for name, value in read_json(path).items()}
+    check_names(source, settings.get("label_names", ()))
     made_with = digest([weights, config, *told])
     target, paths, missing = folder / made_with, {}, []
     for item in items:

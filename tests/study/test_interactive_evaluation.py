@@ -13,6 +13,7 @@ import torch
 import train_deepedit
 from torch import nn
 
+from rep3d.data.leakage import TrainingCases, image_digests
 from rep3d.evaluation import three_planes
 from rep3d.interactive import channels
 from rep3d.study import interactive
@@ -114,7 +115,7 @@ def test_automatic_segmentations_are_of_their_images_and_settings(
     weights = interactive.Weights(tmp_path, tmp_path, automatic=Path(small_bundle(tmp_path, files)))
 
     def ask() -> list[str]:
-        paths, _ = interactive._automatic(items, weights, tmp_path / "automatic")
+        paths, _ = interactive._automatic(items, weights, tmp_path / "automatic", tmp_path)
         for path in paths.values():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
@@ -130,6 +131,28 @@ def test_automatic_segmentations_are_of_their_images_and_settings(
     assert ask() == [str(path) for path in images]
     (tmp_path / "configs/inference.json").write_text("{}", encoding="utf-8")
     assert ask() == [str(path) for path in images]
+
+
+def test_automatic_segmentations_have_the_ids_of_the_data_set(files: dict[str, str], tmp_path: Path) -> None:
+    options = {**files, "output_dir": str(tmp_path / "out"), "part": "all", "methods": "automatic"}
+    bundle = small_bundle(tmp_path / "bundle", files)
+    (tmp_path / "bundle/models/trained/as_trained.json").write_text(
+        '{"label_names": ["background", "second", "first"]}'
+    )
+    with pytest.raises(ValueError, match="\"labels\" has 'first' as 1, expected .*1 second, 2 first, as the bundle"):
+        script.main(**options, automatic=bundle)
+
+
+def test_it_says_what_weights_were_trained_on(files: dict[str, str], tmp_path: Path) -> None:
+    digests = image_digests(str(path) for path in Path(files["dataset_dir"]).glob("imagesTr/*"))
+    network = nn.Conv3d(5, 1, 1)
+    network.load_state_dict(torch.load(files["weights"], weights_only=True))
+    seen = next(digest for path, digest in digests.items() if "blobs_2" in path)
+    torch.save(TrainingCases({seen: "under any name"}, {}).mark(network.state_dict()), tmp_path / "seen.pt")
+    options = {**files, "weights": str(tmp_path / "seen.pt"), "part": "all", "methods": "ours", "labels": "together"}
+    script.main(**options, output_dir=str(tmp_path / "out"))
+    text = (tmp_path / "out/summary.md").read_text(encoding="utf-8")
+    assert "seen.pt was trained on 1 of these cases**: blobs_2\n" in text
 
 
 def test_a_bundle_that_was_trained_is_evaluated_as_trained(files: dict[str, str], tmp_path: Path) -> None:

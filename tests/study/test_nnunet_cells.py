@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import time_nnunet
 
-from rep3d.study.nnunet import cells, summary
+from rep3d.study.nnunet import cells, environment, summary
 from rep3d.study.nnunet.environment import run_logged
 from rep3d.study.nnunet.folds import DATASET, Fold, Split, fitting_patch
 from rep3d.study.run import RunFailed
@@ -27,7 +27,7 @@ with (here / "calls.txt").open("a") as calls:
     calls.write(" ".join(words) + "\\n")
 told = dict(zip(words[3::2], words[4::2]))
 if words[0] == "-c":
-    print("2.8.1 2.13.0")
+    print("2.8.1 2.13.0 cpu")
 elif words[0] == "-m":
     folder = Path(os.environ["nnUNet_preprocessed"]) / "Dataset001_compared"
     folder.mkdir(parents=True)
@@ -136,7 +136,7 @@ def test_equal_time(comparison, capsys):
     assert theirs["steps"] == 1234 and "1.50 s with 1" in theirs["made_with"] and theirs["seconds"] > 0
     assert ours["steps"] == 345 and ours["patch_size"] == [32, 32, 32]
     text = capsys.readouterr().out
-    assert "## Atrium, 30 minutes, fold(s) 0 of 2, 2 core(s)" in text and "dice of 5 common case(s)" in text
+    assert "## Atrium, 30 minutes, fold(s) 0 of 2, 2 cores" in text and "dice of 5 common case(s)" in text
     assert "| rep3d | 1.000 | 1.000 |" in text and "rep3d - nnunet, mean of the cases' differences: +0." in text
     assert (comparison.output / "Atrium_2_folds_30_minutes_2_cores.png").stat().st_size > 1000
     rows = list(csv.DictReader((comparison.output / "cases.csv").open()))
@@ -308,8 +308,22 @@ def test_what_is_not_compared_and_what_missed_its_time(comparison, capsys, monke
         cell["training"]["seconds"] = 60 * minutes
         path.write_text(json.dumps(cell))
         assert ("**nnunet of fold 0" in summary.summarize(comparison.output)) is is_told
-    path.write_text(json.dumps({**cell, "cores": 8}))  # other cores than ours
-    assert "##" not in summary.summarize(comparison.output)
+    for other in ({"cores": 8}, {"device": "cuda"}):
+        path.write_text(json.dumps({**cell, **other}))
+        assert "##" not in summary.summarize(comparison.output)
+    path.unlink()
+    trained = path.with_name("trained.json")
+    trained.write_text(json.dumps({**json.loads(trained.read_text()), "cores": 8}))
+    with pytest.raises(
+        ValueError, match=r"nnunet was trained with 8 core\(s\) on cpu, now there are 2 on cpu: predict"
+    ):
+        comparison.run(minutes=30)
+
+
+def test_both_compute_on_one_device(comparison, monkeypatch):
+    monkeypatch.setattr(environment, "DEVICE", "cuda")
+    with pytest.raises(ValueError, match="whose PyTorch computes on cpu, and ours on cuda: expected one device"):
+        comparison.run(minutes=30)
 
 
 def _runs(number):

@@ -21,7 +21,7 @@ from rep3d.files import read_json, read_record, write_json
 from rep3d.io.geometry import agreement_problem
 from rep3d.io.nifti import read_volume
 from rep3d.shipped import TRAINED
-from rep3d.study.nnunet.environment import NnUNet, run_logged
+from rep3d.study.nnunet.environment import DEVICE, NnUNet, run_logged
 from rep3d.study.nnunet.folds import DATASET, Fold, fitting_patch, plan_and_preprocess
 from rep3d.study.run import RunFailed
 from rep3d.training.checkpoints import LAST
@@ -58,6 +58,8 @@ class Training:
         patch_size: voxels along R, A, S.
         made_with: versions, and what else was chosen.
         weights: where they lie.
+        cores: that it had.
+        device: on which it computed, cuda or cpu.
         seconds: of the process, with its start; None where it was run in parts.
     """
 
@@ -66,6 +68,8 @@ class Training:
     patch_size: list[int]
     made_with: str
     weights: str
+    cores: int
+    device: str
     seconds: float | None = None
 
 
@@ -77,7 +81,7 @@ class Cell:
         dataset, fold, folds: which cases were held out.
         budget: in words.
         system: one of SYSTEMS.
-        cores: that both systems had.
+        cores, device: of the training and of the prediction.
         training: as of `Training`.
         seconds_per_scan: of the prediction, with the start of its process.
     """
@@ -88,6 +92,7 @@ class Cell:
     budget: str
     system: str
     cores: int
+    device: str
     training: dict[str, Any]
     seconds_per_scan: float
 
@@ -100,7 +105,7 @@ def run_cell(fold: Fold, budget: Budget, system: str, nnunet: NnUNet) -> Path:
 
     Raises:
         RunFailed: a program failed.
-        ValueError: a label map is not on the grid of its truth.
+        ValueError: a label map is not on the grid of its truth; or the training had other cores, or another device.
     """
     folder = cell_folder(fold, budget, system)
     if (folder / RECORD).is_file():
@@ -114,6 +119,11 @@ def run_cell(fold: Fold, budget: Budget, system: str, nnunet: NnUNet) -> Path:
         train = _train_nnunet if system == NNUNET else _train_rep3d
         trained = train(fold, budget, folder, nnunet)
         write_json(folder / TRAINING, asdict(trained))
+    if (trained.cores, trained.device) != (count_cores(), DEVICE):
+        raise ValueError(
+            f"{folder} was trained with {trained.cores} core(s) on {trained.device}, now there are {count_cores()} on "
+            f"{DEVICE}: predict with the same, or remove it"
+        )
     logger.info("%s: predicting %d scan(s)", folder, len(fold.split.test))
     shutil.rmtree(folder / "predictions", ignore_errors=True)  # or else they are timed in parts
     predict = _predict_nnunet if system == NNUNET else _predict_rep3d
@@ -125,7 +135,8 @@ def run_cell(fold: Fold, budget: Budget, system: str, nnunet: NnUNet) -> Path:
         folds=fold.folds,
         budget=str(budget),
         system=system,
-        cores=count_cores(),
+        cores=trained.cores,
+        device=trained.device,
         training=asdict(trained),
         seconds_per_scan=seconds / len(fold.split.test),
     )
@@ -165,6 +176,8 @@ def _train_nnunet(fold: Fold, budget: Budget, folder: Path, nnunet: NnUNet) -> T
         **fold.plan(),
         made_with=f"nnU-Net {nnunet.version}, torch {nnunet.torch}; a step by augmenting processes: {told}",
         weights=found["model"],
+        cores=count_cores(),
+        device=nnunet.device,
         seconds=None if in_parts else seconds,
     )
 
@@ -227,6 +240,8 @@ def _train_rep3d(fold: Fold, budget: Budget, folder: Path, nnunet: NnUNet) -> Tr
         patch_size=config["patch_size"],
         made_with=f"rep3d {version('rep3d')}, torch {version('torch')}",
         weights=str(folder / BUNDLE),
+        cores=count_cores(),
+        device=DEVICE,
         seconds=None if in_parts else seconds,
     )
 

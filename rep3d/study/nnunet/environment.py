@@ -23,7 +23,11 @@ from rep3d.study.run import RunFailed, last_line
 NNUNET = "nnunetv2==2.8.1"
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # would leave cores to those programs alone that start processes
 PROGRAM = Path(__file__).with_name("program.py")
-VERSIONS = "from importlib.metadata import version; print(version('nnunetv2'), version('torch'))"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # on which ours computes
+VERSIONS = (
+    "from importlib.metadata import version; import torch; "
+    "print(version('nnunetv2'), version('torch'), 'cuda' if torch.cuda.is_available() else 'cpu')"
+)
 
 
 def run_logged(words: Sequence[object], log: Path, environment: Mapping[str, str] | None = None) -> float:
@@ -72,11 +76,13 @@ class NnUNet:
         python: of that environment.
         version: of nnU-Net.
         torch: version there.
+        device: on which it computes, cuda or cpu.
     """
 
     python: Path
     version: str
     torch: str
+    device: str
 
     def run(self, words: Sequence[object], log: Path, folder: Path, results: Path, workers: int | None = None) -> float:
         """Run its Python.
@@ -122,13 +128,19 @@ def find_nnunet(python: Path) -> NnUNet:
     """nnU-Net by the Python of its environment.
 
     Raises:
-        ValueError: it cannot be run, or has no nnU-Net.
+        ValueError: it cannot be run, has no nnU-Net, or computes on another device than ours.
     """
     try:
         told = subprocess.run([python, "-c", VERSIONS], check=True, capture_output=True, text=True).stdout
-        return NnUNet(python, *told.split())
+        found = NnUNet(python, *told.split())
     except (OSError, subprocess.CalledProcessError, TypeError):
         raise ValueError(f"nnunet_python is {str(python)!r}, expected a Python that has {NNUNET}") from None
+    if found.device != DEVICE:
+        raise ValueError(
+            f"nnunet_python is {str(python)!r}, whose PyTorch computes on {found.device}, and ours on {DEVICE}: "
+            "expected one device for both"
+        )
+    return found
 
 
 def install_nnunet(folder: Path) -> NnUNet:

@@ -14,7 +14,7 @@ from rep3d.files import read_record, write_csv, write_text
 from rep3d.study.nnunet.cells import MINUTES, NNUNET, RECORD, REP3D, SYSTEMS, Cell
 
 Finished = Mapping[Path, Cell]  # by the cell's folder
-Group = tuple[str, int, str, int]  # data set, folds, budget, cores: the cells that are compared
+Group = tuple[str, int, str, str]  # data set, folds, budget, machine: the cells that are compared
 TOLERANCE = 0.1  # of the time: what a training may miss of it without being named
 
 
@@ -26,7 +26,7 @@ def summarize(output: Path) -> str:
         return "no cell is finished yet"
     groups: dict[Group, dict[Path, Cell]] = {}
     for folder, cell in cells.items():
-        groups.setdefault((cell.dataset, cell.folds, cell.budget, cell.cores), {})[folder] = cell
+        groups.setdefault((cell.dataset, cell.folds, cell.budget, _machine(cell)), {})[folder] = cell
     rows = [_row(folder, cell) for folder, cell in cells.items()]
     write_csv(output / "cells.csv", rows)
     write_csv(output / "cases.csv", [row for folder, cell in cells.items() for row in _case_rows(folder, cell)])
@@ -38,8 +38,12 @@ def summarize(output: Path) -> str:
 
 
 def _file_name(key: Group) -> str:
-    dataset, folds, budget, cores = key
-    return f"{dataset}_{folds}_folds_{budget}_{cores}_cores".replace(" ", "_")
+    dataset, folds, budget, machine = key
+    return f"{dataset}_{folds}_folds_{budget}_{machine}".replace(" ", "_")
+
+
+def _machine(cell: Cell) -> str:
+    return f"{cell.cores} cores" if cell.device == "cpu" else f"{cell.cores} cores {cell.device}"
 
 
 def _compared(group: Finished, picture: Path) -> str:
@@ -57,7 +61,7 @@ def _compared(group: Finished, picture: Path) -> str:
     numbers = ", ".join(map(str, sorted(folds)))
     return "\n\n".join(
         [
-            f"## {first.dataset}, {first.budget}, fold(s) {numbers} of {first.folds}, {first.cores} core(s)",
+            f"## {first.dataset}, {first.budget}, fold(s) {numbers} of {first.folds}, {_machine(first)}",
             comparison_table(scores),
             f"{REP3D} - {NNUNET}, mean of the cases' differences: {mean:+.4f} ({low:+.4f} to {high:+.4f})",
             *(_other_time(folder, cell) for folder, cell in group.items() if cell.fold in folds and _missed(cell)),
@@ -97,7 +101,7 @@ def _row(folder: Path, cell: Cell) -> dict[str, object]:
         "batch": training["batch_size"],
         "patch": "x".join(map(str, training["patch_size"])),
         "s a scan": f"{cell.seconds_per_scan:.2f}",
-        "cores": cell.cores,
+        "machine": _machine(cell),
         "made with": training["made_with"],
     }
 
