@@ -187,7 +187,7 @@ def test_packed(bundle, shipped, tmp_path):
 def test_the_script_writes_down_what_it_ships(bundle, shipped, tmp_path, capsys):
     path, before = tmp_path / "configs/weights" / f"{MODEL}.json", shipped.read_bytes()
     path.parent.mkdir(parents=True)
-    path.write_text('{"licence": "ours", "sha256": "of the one before"}', encoding="utf-8")
+    path.write_text('{"licence": "ours", "dice": {"mean": 1}, "sha256": "of the one before"}', encoding="utf-8")
     shipped.unlink()
     script.main(MODEL, weights=str(tmp_path / "trained.pt"), root=tmp_path)
     assert shipped.read_bytes() == before
