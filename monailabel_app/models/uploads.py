@@ -82,5 +82,5 @@ def _check_images(weights: Mapping[str, torch.Tensor]) -> None:
     images = metadata.get(KEY, {}) if isinstance(metadata, Mapping) else metadata
     if not isinstance(images, Mapping) or not all(isinstance(text, str) for pair in images.items() for text in pair):
         raise RequestError(
-            400, f"the weights' {KEY!r} is {str(images)[:200]!r}, expected the names of images by their digests"
+            400, f"the weights' {KEY!r} is {repr(images)[:200]}, expected the names of images by their digests"
         )
