@@ -81,6 +81,11 @@ class History:
         path = self._path(self._info, number)
         write_json(path, {**read_json(path), **changes})
 
+    def take_back(self, number: int) -> None:
+        """Remove a version that was only just added, and of which nobody was told."""
+        self._path(self._info, number).unlink()
+        self._path(self._file, number).unlink()
+
     def _version(self, number: int) -> Version:
         return Version(number, self._path(self._file, number), read_json(self._path(self._info, number)))
 

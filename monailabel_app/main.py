@@ -28,7 +28,7 @@ from monailabel_app.models.prompted import PromptedModel, serve_prompts, tell_pr
 from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.models.retraining.phantoms import Phantoms
 from monailabel_app.models.turn import Turn
-from monailabel_app.models.versions import check_versions, keep_shipped
+from monailabel_app.models.versions import check_versions, finish_serving, keep_shipped
 from monailabel_app.models.warm_up import prepare_models, warm_up_prompted
 from monailabel_app.services import Services
 from monailabel_app.settings import read_settings
@@ -66,6 +66,7 @@ class Rep3DApp(MONAILabelApp):
         trained = [*bundles.values(), *([prompted] if prompted else [])]
         self._locks = own_folders(trained, studies_folder)
         for bundle in trained:
+            finish_serving(bundle)
             keep_shipped(bundle)
         own_temporary_files()
         (folder / "logs").mkdir(exist_ok=True)

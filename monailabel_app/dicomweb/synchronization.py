@@ -64,6 +64,7 @@ class Synchronization:
         self._pacs = pacs
         self._studies = studies
         self._bundles = bundles
+        self._models = {name: bundle.labels for name, bundle in bundles.items()}
         self._prompted = prompted
         self._send = send
         self._outcomes = Outcomes(studies.root / KNOWLEDGE / "segmentations")
@@ -126,12 +127,15 @@ class Synchronization:
             logger.exception("labels of the PACS: %s", name)
 
     def _is_settled(self, uid: str, images: Mapping[str, Series]) -> bool:
-        """Whether a segmentation needs no other look: its series is still away, or as it was when it did not fit."""
+        """Whether a segmentation needs no other look: its series is still away, or what it did not fit is as it was.
+
+        That is the series, by its slices, and the models, by their labels.
+        """
         known = self._outcomes.of(uid)
         if "waiting" in known:
             return known["waiting"] not in images
         if "refused" in known and known.get("image") in images:
-            return known["slices"] == images[known["image"]].count
+            return known["slices"] == images[known["image"]].count and known.get("models") == self._models
         return bool(known)
 
     def _look_at(self, study: str, series: str, uid: str, images: Mapping[str, Series]) -> None:
@@ -153,7 +157,7 @@ class Synchronization:
                 if error.status >= 500:
                     raise
                 logger.warning("segmentation %s of the PACS is not taken as a label: %s", uid, error.message)
-                outcome["refused"] = error.message
+                outcome |= {"refused": error.message, "models": self._models}
         self._outcomes.remember(uid, outcome)
 
     def _submit(self, dataset: pydicom.Dataset, image_id: str, uid: str) -> int:

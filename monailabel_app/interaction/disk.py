@@ -51,6 +51,7 @@ class SessionRecord:
         created: seconds.
         labels: the numbers of their files by name, in the order in which they were made.
         locked: names of labels.
+        begun: of labels that began with a mask that others made, what it came from, and how many steps there were then.
     """
 
     owner: str
@@ -64,6 +65,7 @@ class SessionRecord:
     created: int = field(default_factory=lambda: int(time.time()))
     labels: dict[str, int] = field(default_factory=dict)
     locked: tuple[str, ...] = ()
+    begun: dict[str, tuple[str, int]] = field(default_factory=dict)
     format: int = FORMAT
 
     def __post_init__(self) -> None:

@@ -107,10 +107,10 @@ class InteractiveSessions:
         """The owner's sessions of an image of the studies in any client's hands, and how their voxels lie on it.
 
         Among them are sessions of voxels that came from a client, where they are the image's by shape, spacing and
-        content.
+        content; none where the image's voxels cannot be read.
 
         Raises:
-            RequestError: 404, there is no such image; or it cannot be read.
+            RequestError: 404, there is no such image; or its header cannot be read.
         """
         path, stamp = self._studies.image(image_id), self._studies.stamp(image_id)
         of_owner = [session for session in self._all() if session.record.owner == owner]
@@ -120,8 +120,12 @@ class InteractiveSessions:
         spacing = voxel_sizes(grid.affine)
         arrays = [one for one in of_owner if one.record.kind == "array" and may_be(one.record, grid.shape, spacing)]
         if arrays:
-            with self._reading:
-                scan = compact(read_voxels(path))
+            try:
+                with self._reading:
+                    scan = compact(read_voxels(path))
+            except RequestError as error:  # it concerns nobody else's work on the image, such as its label
+                logger.warning("image %s is not compared with sessions: %s", image_id, error.message)
+                return found
             placed = ((one, _placement(one, scan, spacing)) for one in arrays)
             found += [(session, placement) for session, placement in placed if placement is not None]
         return found

@@ -154,14 +154,41 @@ class InteractiveSession:
         """
         return self._change(label, lambda edit: edit.paint(torch.from_numpy(np.ascontiguousarray(mask))))
 
-    def begin(self, label: str, mask: np.ndarray, taken: np.ndarray | None = None) -> Answer:
-        """Take over a mask (D, H, W) of bool that others made, but for what is locked or taken; errors as `show`."""
+    def begin(self, label: str, mask: np.ndarray, taken: np.ndarray | None = None, origin: str = "") -> Answer:
+        """Take over a mask (D, H, W) of bool that others made, but for what is locked or taken.
+
+        Args:
+            taken: see `show`.
+            origin: what the mask comes from, to be remembered of a label that begins; empty: the user's own work.
+
+        Raises:
+            RequestError: as `show`.
+        """
 
         def begin(edit: LabelEdit) -> Answer:
             locked, begins = self._untakable(taken), torch.from_numpy(np.ascontiguousarray(mask))
             return edit.paint(begins if locked is None else begins & ~locked)
 
-        return self._change(label, begin)
+        with self.hold():
+            answer = self._change(label, begin)
+            if origin:
+                begun = {**self.record.begun, label: (origin, self.steps(label))}
+                self.record = replace(self.record, begun=begun)
+            return answer
+
+    def origin(self, label: str) -> str:
+        """What the mask comes from that a label began with; empty where that is not known, and of the user's own."""
+        return self.record.begun.get(label, ("", 0))[0]
+
+    def is_to_begin(self, label: str, origin: str) -> bool:
+        """Whether a label may begin with a mask of this origin, and none of the user's work is lost.
+
+        That is one that is not there, or is as it began with a mask of another, known origin.
+        """
+        if label not in self.record.labels:
+            return True
+        before, steps = self.record.begun.get(label, (origin, 0))
+        return before != origin and self.steps(label) == steps and not self.prompts(label)
 
     def undo(self, label: str) -> Answer:
         """Take the label's last step back, where there is one."""

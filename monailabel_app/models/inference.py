@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,15 @@ logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR
 
 # What a preset changes in the bundle's config. The bundle's own overlap is what its scores were measured with.
 PRESETS: dict[str, dict[str, Any]] = {"accurate": {}, "fast": {contract.OVERLAP: 0.25}}
+
+ATTEMPTS = 3  # at an image, where other weights come to serve meanwhile
+
+
+class OtherWeights(RequestError):
+    """Other weights have come to serve meanwhile, which may have other settings."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(503, f"other weights of model {model!r} have come to serve meanwhile: try again")
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,8 @@ class BundleInference(InferTask):
             priority: whom to let go first. Only users are told to come again where too many wait.
 
         Raises:
-            RequestError: no weights, an unknown device, an unreadable image, or too many requests at once.
+            RequestError: no weights, an unknown device, an unreadable image, or too many requests at once; or
+                OtherWeights, again and again.
         """
         if not self.is_valid():
             raise RequestError(404, f"model {self.bundle.name!r} has no weights yet: train it first")
@@ -144,20 +154,31 @@ class BundleInference(InferTask):
         """An image after the bundle's preprocessing.
 
         Raises:
-            RequestError: it cannot be read or prepared.
+            RequestError: it cannot be read or prepared; or OtherWeights.
         """
-        prepare = lambda: _prepare(image, self.configure().preprocessing())  # noqa: E731
+        stamp = self.networks.stamp()
+
+        def prepare() -> PreparedImage:
+            with self._serving(stamp):
+                return _prepare(image, self.configure().preprocessing())
+
         configs = [self.bundle.config("inference"), settings_beside(self.bundle.weights)]
         return self._images.get(image, configs, prepare, priority)
 
     def _segment(self, image: Path, device: str, preset: Mapping[str, Any], priority: Priority) -> Segmentation:
-        start = time.perf_counter()
-        prepared = self.prepare(image, priority)
+        for _ in range(ATTEMPTS - 1):
+            with suppress(OtherWeights):
+                return self._segment_once(image, device, preset, priority)
+        return self._segment_once(image, device, preset, priority)
+
+    def _segment_once(self, image: Path, device: str, preset: Mapping[str, Any], priority: Priority) -> Segmentation:
+        start, stamp = time.perf_counter(), self.networks.stamp()
+        prepared, postprocessing = self.prepare(image, priority), self.configure().postprocessing()
         prepared_at = time.perf_counter()
-        label_map, memory_note = self._label_map(prepared.data["image"], device, preset, priority)
+        label_map, memory_note = self._label_map(prepared.data["image"], device, preset, priority, stamp)
         inferred_at = time.perf_counter()
         data = {**prepared.data, "pred": label_map}
-        for transform in self.configure().postprocessing():
+        for transform in postprocessing:
             data = transform(data)
         seconds = {
             "pre": prepared_at - start,
@@ -168,17 +189,27 @@ class BundleInference(InferTask):
         return Segmentation(data["pred"][0].as_tensor().numpy(), prepared.grid, seconds, notes)
 
     def _label_map(
-        self, image: torch.Tensor, device: str, preset: Mapping[str, Any], priority: Priority
+        self, image: torch.Tensor, device: str, preset: Mapping[str, Any], priority: Priority, stamp: str
     ) -> tuple[torch.Tensor, str]:
-        """Of a prepared image, on its own grid; and what had to be done differently."""
+        """Of an image that was prepared for weights, on its own grid; and what had to be done differently."""
 
         def infer(step: Step) -> tuple[torch.Tensor, str]:
-            config = self.configure(device, {**preset, **step.changes})
-            network = InTurns(self.networks.on(config), my_turn)
+            with self._serving(stamp):
+                config = self.configure(device, {**preset, **step.changes})
+                network = InTurns(self.networks.on(config), my_turn)
             return config.label_map(image, network), f"the GPU ran out of memory: {step.note}" if step.note else ""
 
         with self.turn.line(priority) as my_turn:
             return with_less_memory(TO_SEGMENT, infer, self.networks.free_memory)
+
+    @contextmanager
+    def _serving(self, stamp: str) -> Iterator[None]:
+        """Raise OtherWeights, whatever else is raised, where the weights of a stamp do not serve at the end."""
+        try:
+            yield
+        finally:
+            if self.networks.stamp() != stamp:
+                raise OtherWeights(self.bundle.name)
 
 
 class InTurns:

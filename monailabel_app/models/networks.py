@@ -37,9 +37,9 @@ class Networks:
         self._known: dict[torch.device, tuple[str, nn.Module]] = {}  # with the stamp of their weights
 
     def stamp(self) -> str:
-        """Another text for other weights, or for others that lie beside them."""
+        """Another text for other weights, for none, or for other settings that lie beside them."""
         weights = self._bundle.weights
-        stats = [path.stat() for path in (weights, settings_beside(weights)) if path == weights or path.is_file()]
+        stats = [path.stat() for path in (weights, settings_beside(weights)) if path.is_file()]
         return "-".join(f"{stat.st_mtime_ns}-{stat.st_size}" for stat in stats)
 
     def on(self, config: NetworkConfig) -> nn.Module:

@@ -24,7 +24,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from monailabel_app.bundles import read_bundle
+from monailabel_app.bundles import Bundle, read_bundle
+from monailabel_app.history import digest
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.picking import STRATEGIES, Picker
 from rep3d.data.cases import item_name, only_file
@@ -94,8 +95,9 @@ def simulate(bundle: Path, dataset_dir: str, output: Path, plan: Plan) -> str:
     pool = {item_name(item): item for item in load_datalist(dataset_dir, "training")}
     if plan.numbers[-1] > len(pool):
         raise ValueError(f"numbers ends with {plan.numbers[-1]}, but the training part has {len(pool)} cases")
-    settings = {"bundle": original.name, "numbers": list(plan.numbers)}
-    claim(output, {**settings, "steps": plan.steps, "candidates": plan.candidates})
+    settings = {"bundle": original.name, "data set": str(dataset_dir), "numbers": list(plan.numbers)}
+    configs = config_digests(original, ("train", "evaluate", "inference"))
+    claim(output, {**settings, "steps": plan.steps, "candidates": plan.candidates, **configs})
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / original.name
         shutil.copytree(original.root, copy, ignore=shutil.ignore_patterns("models", "eval"))
@@ -164,8 +166,8 @@ class Simulation:
 
     def train(self, seed: int, cases: Sequence[str]) -> Path:
         """The folder of the network that was trained on these cases, in whatever order, with its scores."""
-        digest = hashlib.sha256(" ".join(sorted(cases)).encode()).hexdigest()[:8]
-        folder = self.output / f"seed{seed}/{len(cases)}_{digest}"
+        named = hashlib.sha256(" ".join(sorted(cases)).encode()).hexdigest()[:8]
+        folder = self.output / f"seed{seed}/{len(cases)}_{named}"
         folder.mkdir(parents=True, exist_ok=True)
         weights = folder / "model.pt"
         if not weights.is_file():
@@ -188,6 +190,11 @@ class Simulation:
 
     def _run(self, run_id: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
         run_here(BundleRun(self.model.bundle.root, run_id, configs, {"dataset_dir": self.dataset_dir, **overrides}))
+
+
+def config_digests(bundle: Bundle, names: Sequence[str]) -> dict[str, str]:
+    """Of configs of a bundle, by their names; cells are told by them from those of other settings."""
+    return {name: digest(bundle.config(name))[:16] for name in names}
 
 
 def claim(output: Path, settings: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The weights of a bundle over time: every version is kept, one serves, any can be made to serve again.
 
     models/trained/model.pt              the weights that serve
+    models/trained/.next.pt              weights that are about to serve
     models/model.pt                      serve until there are others; a bundle ships with them, nothing writes there
     models/versions/0001/model.pt        a version
     models/versions/0001/version.json    number, time, user, origin, data, scores, note; what its training was told
@@ -30,6 +31,7 @@ from rep3d.shipped import settings_beside, write_settings
 logger = logging.getLogger(__name__)
 
 FOLDER = "models/versions"
+NEXT = ".next.pt"
 SETTINGS = "settings"  # of a version's info: what its training was told, see `rep3d.shipped.settings_beside`
 FORMAT = 2  # the number rises with what older code would misread: 1 kept what serves in models/model.pt
 
@@ -69,7 +71,7 @@ def add_version(bundle: Bundle, weights: Path, info: Mapping[str, Any]) -> int:
     Args:
         info: what to remember, such as user, data, scores and note.
     """
-    with _changing(bundle):
+    with changing(bundle):
         history = _history(bundle)
         told = read_json(settings_beside(weights))
         info = {**info, SETTINGS: told} if told else info
@@ -108,28 +110,48 @@ def serve_version(bundle: Bundle, number: int) -> dict[str, Any]:
 
     Raises:
         RequestError: 404, there is no such version.
+        WriteError: it cannot be written; what served before still does.
     """
-    with _changing(bundle):
+    with changing(bundle):
         version = _history(bundle).find(number)
         if version is None:
             raise RequestError(404, f"model {bundle.name!r} has no version {number}")
         keep_serving(bundle)
         bundle.own_weights.parent.mkdir(exist_ok=True)
-        copy_whole(version.file, bundle.own_weights)
+        copy_whole(version.file, _next(bundle))
         beside = read_json(settings_beside(version.file))  # of a version of earlier code, by `rep3d new`
-        write_settings({**beside, **version.info.get(SETTINGS, {})}, bundle.own_weights)
+        try:
+            write_settings({**beside, **version.info.get(SETTINGS, {})}, bundle.own_weights)
+        except OSError:
+            _next(bundle).unlink()
+            raise
+        os.replace(_next(bundle), bundle.own_weights)
     return {**version.info, "serving": True}
+
+
+def finish_serving(bundle: Bundle) -> None:
+    """Let a version serve whose `serve_version` was killed: weights and settings may be of two versions then."""
+    if not _next(bundle).is_file():
+        return
+    with changing(bundle):
+        version = _history(bundle).holding(_next(bundle))
+        if version is not None:
+            serve_version(bundle, version.number)
+
+
+def changing(bundle: Bundle) -> FileLock:
+    """Hold it while versions change: threads of the server do that, and the command. A thread may hold it twice."""
+    _folder(bundle).mkdir(parents=True, exist_ok=True)
+    mark_folder(_folder(bundle), FORMAT)
+    return FileLock(_folder(bundle) / ".lock", is_singleton=True)
 
 
 def _history(bundle: Bundle) -> History:
     return History(_folder(bundle), "{}/model.pt", "{}/version.json")
 
 
-def _changing(bundle: Bundle) -> FileLock:
-    """Hold it while versions change: threads of the server do that, and the command. A thread may hold it twice."""
-    _folder(bundle).mkdir(parents=True, exist_ok=True)
-    mark_folder(_folder(bundle), FORMAT)
-    return FileLock(_folder(bundle) / ".lock", is_singleton=True)
+def _next(bundle: Bundle) -> Path:
+    return bundle.own_weights.with_name(NEXT)
 
 
 def _folder(bundle: Bundle) -> Path:

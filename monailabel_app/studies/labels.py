@@ -142,19 +142,28 @@ class LabelStore:
 
         Raises:
             RequestError: 400, another tag than those of TAGS.
+            WriteError: it cannot be written; no version is added then, and the current label stays.
         """
         if tag not in TAGS:
             raise RequestError(400, f"tag is {tag[:200]!r}, expected one of {', '.join(TAGS)}")
         with self._lock:
             self._keep_current(image_id, tag)
             version = self._add(image_id, file, tag, info, prompts)
-            self._make_current(image_id, tag, version)
+            try:
+                self._make_current(image_id, tag, version)
+            except OSError:
+                self.history(image_id).take_back(version.number)
+                raise
         return version
 
     def update(self, image_id: str, number: int, changes: Mapping[str, Any]) -> None:
-        """Change what is stored with a version."""
+        """Change what is stored with a version.
+
+        Raises:
+            RequestError: as `version`.
+        """
         with self._lock:
-            self.history(image_id).update(number, changes)
+            self.history(image_id).update(self.version(image_id, number).number, changes)
 
     def update_current(self, image_id: str, tag: str, changes: Mapping[str, Any]) -> None:
         """Change what is stored with the current label; nothing of one that was put there by hand.
@@ -212,8 +221,11 @@ class LabelStore:
         self, image_id: str, file: Path, tag: str, info: Mapping[str, Any], prompts: Sequence[object] = ()
     ) -> Version:
         def describe(copy: Path) -> dict[str, Any]:
+            beside = copy.with_name(copy.name.removesuffix(SUFFIX) + PROMPTS)
             if prompts:
-                write_json(copy.with_name(copy.name.removesuffix(SUFFIX) + PROMPTS), prompts)
+                write_json(beside, prompts)
+            else:
+                beside.unlink(missing_ok=True)  # of a submission that could not be written to its end
             return {"ts": int(time.time()), "name": copy.name, **info, "tag": tag, "removed": False}
 
         return self.history(image_id).add(file, describe)

@@ -31,11 +31,12 @@ Taken = Callable[[str], npt.NDArray[np.bool_] | None]  # by a label, voxels (D, 
 
 @dataclass(frozen=True)
 class Found:
-    """A label map (D, H, W) with these ids by name, and the prompts that are without effect."""
+    """A label map (D, H, W) with these ids by name, the prompts that are without effect, and what else to say."""
 
     voxels: npt.NDArray[np.uint8]
     labels: dict[str, int]
     locked: Sequence[Prompt]
+    note: str = ""
 
 
 def answer_prompts(
@@ -88,7 +89,7 @@ def answer_prompts(
         "label_names": found.labels,
         "latencies": {name: round(value, 3) for name, value in seconds.items()},
         "centroids": {},
-        "note": _note(found.locked, session),
+        "note": "; ".join(filter(None, (_note(found.locked, session), found.note))),
         "interaction": session.id,
     }
 
@@ -152,11 +153,12 @@ def _edited(
     roi = read_roi(options.roi, scan)
     if roi is not None and options.label not in labels:
         raise RequestError(400, "params['roi'] needs the label that the box shows: choose it, or delete the box")
-    found = _found(session, start, path, options)  # not while the session is held: others see it meanwhile
+    origin = f"{start.bundle.name} {start.networks.stamp()}"
+    found = _found(session, start, origin, path, options)  # not while the session is held: others see it meanwhile
     everything = not any((*points.values(), background, roi)) and (found is not None or not options.label)
     with session.hold():
         if found is not None:
-            _begin(session, labels, found, taken)
+            _begin(session, labels, found, origin, taken)
         if everything:
             points, background = dict.fromkeys(labels, []), []
         chosen = list(labels) if everything else _chosen(session, options.label, labels, points, background)
@@ -167,7 +169,9 @@ def _edited(
         voxels = np.zeros(scan.shape, np.uint8)
         for name in sorted(ids, key=lambda name: name in points):  # where they overlap, one with a list wins
             voxels[session.mask(name)] = ids[name]
-    return Found(voxels, ids, locked)
+        kept = [name for name in ids if session.origin(name) != origin]
+    note = f"{', '.join(kept)}: kept as you have it, not as {start.bundle.name} finds it now" if kept else ""
+    return Found(voxels, ids, locked, note)
 
 
 def _chosen(
@@ -220,19 +224,31 @@ def _check_labels(label: str, parameters: Mapping[str, object], labels: Mapping[
 
 
 def _found(
-    session: InteractiveSession, model: BundleInference, path: Path, options: PromptParameters
+    session: InteractiveSession, model: BundleInference, origin: str, path: Path, options: PromptParameters
 ) -> npt.NDArray[np.uint8] | None:
-    """What a model finds, for a session to begin with; None where it has all of the model's labels."""
-    if all(name in session.labels for name in model.bundle.labels):
+    """What a model finds, for a session to begin with; None where none of the model's labels is to begin."""
+    if not any(session.is_to_begin(name, origin) for name in model.bundle.labels):
         return None
     return model.segment(path, device=options.device, preset=options.preset).voxels
 
 
-def _begin(session: InteractiveSession, labels: Mapping[str, int], found: npt.NDArray[np.uint8], taken: Taken) -> None:
-    """Let labels that are not there yet begin with what a model has found, but for what they may not take."""
+def _begin(
+    session: InteractiveSession,
+    labels: Mapping[str, int],
+    found: npt.NDArray[np.uint8],
+    origin: str,
+    taken: Taken,
+) -> None:
+    """Let labels begin with what a model has found, but for what they may not take.
+
+    Args:
+        origin: the model and its weights. What the user has done to labels that others have begun stays.
+    """
     for name, index in labels.items():
-        if name not in session.labels:
-            session.begin(name, found == index, taken(name))
+        if session.is_to_begin(name, origin):
+            if name in session.labels:
+                session.reset(name)
+            session.begin(name, found == index, taken(name), origin)
 
 
 def _edit(

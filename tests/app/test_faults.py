@@ -173,6 +173,34 @@ def test_killed_during_promotion(step, trained, monkeypatch):
     assert trained.interrupted() is None
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+@pytest.mark.parametrize("step", ["settings", "replace"])
+def test_killed_while_a_version_comes_to_serve(step, studies, tmp_path, monkeypatch):
+    """After the next start it serves with what its own training was told, not with what another one was."""
+    bundle = read_bundle(small_bundle(tmp_path / "bundles", MODEL))
+    settings = [{"spacing": [size, size, size]} for size in (2.0, 3.0)]
+    for number, told in enumerate(settings, 1):
+        new = new_weights(bundle, number, tmp_path / "new.pt")
+        versions.write_settings(told, tmp_path / "new.pt")
+        assert versions.add_version(bundle, tmp_path / "new.pt", {"user": "ann", "note": ""}) == number
+    versions.serve_version(bundle, 1)
+    with monkeypatch.context() as patch:
+        if step == "settings":
+            patch.setattr(versions, "write_settings", kill)
+        else:
+            replace = os.replace
+            patch.setattr(
+                os, "replace", lambda one, other: kill() if other == bundle.own_weights else replace(one, other)
+            )
+        assert killed(lambda: versions.serve_version(bundle, 2))
+    assert bundle.weights.read_bytes() != new
+    app = Rep3DApp(str(tmp_path), str(studies), {"bundles": str(tmp_path / "bundles"), **QUICK})
+    for lock in app._locks:
+        lock.release(force=True)
+    assert bundle.weights.read_bytes() == new and bundle.settings == settings[1]
+    assert sorted(path.name for path in bundle.own_weights.parent.iterdir()) == ["as_trained.json", "model.pt"]
+
+
 # --- a full disk
 
 

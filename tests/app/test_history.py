@@ -55,6 +55,14 @@ def test_an_addition_that_is_killed_is_no_version(versions, file, monkeypatch):
     assert (added.number, added.file.read_bytes()) == (2, b"3")
 
 
+def test_an_addition_that_is_taken_back(versions, file):
+    versions.add(file(b"1"), lambda copy: {})
+    added = versions.add(file(b"2"), lambda copy: {})
+    versions.take_back(added.number)
+    assert [version.number for version in versions.versions()] == [1] and not added.file.exists()
+    assert versions.add(file(b"3"), lambda copy: {}).number == 2
+
+
 def test_a_stored_digest_is_believed(versions, file):
     """Weights are large: they are not read again to be compared."""
     wanted = history.digest(file(b"1"))

@@ -24,7 +24,7 @@ from monailabel_app.models.annotation.sets import AUTOMATIC, make_automatic, wri
 from monailabel_app.models.annotation.user import NO_USE, annotate
 from monailabel_app.models.picking import BASELINE, Picker
 from monailabel_app.models.retraining.phantoms import Phantoms
-from monailabel_app.models.simulation import claim
+from monailabel_app.models.simulation import claim, config_digests
 from monailabel_app.studies.volumes import read_grid, read_label
 from rep3d.data.cases import Item, file_name, item_name
 from rep3d.evaluation.click_cases import ALL, list_cases, named_labels
@@ -86,8 +86,7 @@ def annotate_sets(bundle: Path, dataset_dir: Path, output: Path, plan: Plan, hou
 
 def _digests(bundle: Bundle) -> dict[str, str]:
     """Of what a bundle begins with, and of how it is trained and used."""
-    files = {"weights": bundle.weights, **{name: bundle.config(name) for name in ("train", "inference")}}
-    return {name: digest(file)[:16] for name, file in files.items()}
+    return {"weights": digest(bundle.weights)[:16], **config_digests(bundle, ("train", "inference"))}
 
 
 @contextmanager

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from monailabel_app.bundles import Bundle
+from monailabel_app.history import digest
 from monailabel_app.models.contract import other_data
 from monailabel_app.models.retraining.record import TrainingRecord
 from monailabel_app.models.retraining.scoring import Scores
-from monailabel_app.models.versions import add_version, keep_serving, serve_version, version_of
+from monailabel_app.models.versions import add_version, changing, keep_serving, serve_version, version_of
 from monailabel_app.tasks import Task
 
 MEASURES = ("dice", "phantoms")  # of `Scores`
@@ -42,7 +43,7 @@ def promote(
     if kept and kept["serving"]:  # the server was killed right after this
         return {key: kept.get(key) for key in ("version", "serving", "note", *MEASURES) if key in kept}
     origin: dict[str, Any] = {"user": record.user, "cases": record.cases}
-    some_serve = bundle.weights.is_file() and not other_data(bundle)
+    some_serve, before = bundle.weights.is_file() and not other_data(bundle), digest(bundle.weights)
     scores = _compare(task, bundle, new, score, some_serve) if record.cases["validation"] else {}
     dice, phantoms = (_by_weights(scores, measure) for measure in MEASURES)
     shown = {"dice": dice, **({"phantoms": phantoms} if bundle.takes_prompts else {})}
@@ -54,9 +55,12 @@ def promote(
     if serves and _forgets(phantoms["new"], phantoms["serving"]):
         fallen = f"Dice of phantoms {phantoms['new']:.4f}, of the serving weights {phantoms['serving']:.4f}"
         serves, note = False, f"kept, but does not serve: it has forgotten what it knew, {fallen}"
-    number = add_version(bundle, new, {**origin, **shown, "note": note})
-    if serves:
-        serve_version(bundle, number)
+    with changing(bundle):
+        if serves and digest(bundle.weights) != before:
+            serves, note = False, "kept, but does not serve: other weights serve since it was scored"
+        number = add_version(bundle, new, {**origin, **shown, "note": note})
+        if serves:
+            serve_version(bundle, number)
     task.report(f"version {number}: {note}", dice=dice["new"])
     return {"version": number, "serving": serves, "note": note, **shown}
 

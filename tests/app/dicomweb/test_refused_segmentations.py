@@ -54,9 +54,9 @@ def pacs(tmp_path):
     return Pacs(tmp_path / "series")
 
 
-def look(pacs, tmp_path):
+def look(pacs, tmp_path, model="msd_hippocampus"):
     """Twice, as after a restart; what became of the segmentation, and the store."""
-    bundle = read_bundle(small_bundle(tmp_path / "bundles", "msd_hippocampus"))
+    bundle = read_bundle(small_bundle(tmp_path / "bundles", model))
     store = StudiesFolder(tmp_path / "kept", PacsImages(pacs, tmp_path / "kept"))
     for _ in range(2):
         Synchronization(pacs, store, {bundle.name: bundle}, send=False).run()
@@ -68,6 +68,15 @@ def test_a_segmentation_is_taken_in_once(pacs, tmp_path):
     assert outcome["version"] == 1 and pacs.asked == 1
     label = nib.load(store.label(store.list_images()[0], "final"))
     assert np.asarray(label.dataobj).sum() == 12 * 12 * 4
+
+
+def test_a_segmentation_of_a_model_that_is_served_later(pacs, tmp_path):
+    """It is looked at once for each set of models, until it fits one."""
+    outcome, _ = look(pacs, tmp_path, "kits")
+    assert "no model has all the segments" in outcome["refused"] and pacs.asked == 1
+    outcome, store = look(pacs, tmp_path)
+    assert outcome["version"] == 1 and "refused" not in outcome and pacs.asked == 2
+    assert len(store.get_labeled_images()) == 1
 
 
 def fewer_groups(dataset):

@@ -126,6 +126,23 @@ def test_what_begins_a_label_leaves_locked_voxels_alone(mine):
     assert np.array_equal(mine.mask("spleen"), cube(10, 20) & ~cube(5, 15) & ~cube(18, 20))
 
 
+def test_a_label_begins_anew_where_the_user_has_done_nothing_to_it(place, mine):
+    """Also after a restart; whether a mask was found there or not."""
+    for label in ("liver", "spleen", "nothing", "drawn later"):
+        mine.begin(label, cube(2, 8) if label in ("liver", "spleen") else cube(0, 0), origin="one")
+    mine.begin("of another program", cube(2, 8))
+    mine.paint("by hand", cube(2, 8))
+    mine.show("spleen", [at(12, 12, 12)])
+    mine.paint("drawn later", cube(2, 8))
+    labels = (*mine.labels, "new")
+    for one in (mine, place.start().get(mine.id, "ann")):
+        assert [label for label in labels if one.is_to_begin(label, "other")] == ["liver", "nothing", "new"]
+        assert [label for label in labels if one.is_to_begin(label, "one")] == ["new"]
+        assert [one.origin(label) for label in ("spleen", "by hand", "new")] == ["one", "", ""]
+    one.bring_to("spleen", [])
+    assert one.is_to_begin("spleen", "other")
+
+
 def test_a_remembered_answer_is_that_of_these_locks(place, mine):
     """Whatever other labels were edited meanwhile: it is asked for again where the locks are others."""
     mine.paint("liver", cube(8, 12))

@@ -118,6 +118,16 @@ def test_a_damaged_session_keeps_no_label_back(place, caplog):
     assert "are left out" in caplog.text and "is not compared" in caplog.text
 
 
+@pytest.mark.parametrize("voxels", [np.zeros((*SHAPE, 2), np.int16), np.full(SHAPE, np.nan, np.float32)])
+def test_an_image_that_cannot_be_compared_keeps_no_label_back(voxels, place, caplog):
+    """It has several channels, or voxels that are no numbers."""
+    place.write_scan(voxels, "odd")
+    study = place.sessions.of_study("ann", "slicer", "odd")
+    place.sessions.of_array("ann", "nninteractive", place.voxels(), SPACING).show("kidney", [at(5, 6, 7)])
+    assert [found.id for found, _ in place.sessions.of_image("ann", "odd")] == [study.id]
+    assert place.sessions.shown("ann", "odd") == [] and "image odd is not compared with sessions" in caplog.text
+
+
 # --- what is kept of voxels
 
 

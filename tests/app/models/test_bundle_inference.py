@@ -1,5 +1,6 @@
 """Requests at the same time: who computes, who waits, and who is told to come again."""
 
+import itertools
 import json
 import threading
 import time
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from app_helpers import small_bundle
+from bundle_helpers import SMALL, small_network
 
 from monailabel_app.bundles import read_bundle
 from monailabel_app.errors import RequestError
@@ -17,6 +19,7 @@ from monailabel_app.models.batch import segment_all
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.parameters import InferenceParameters
 from monailabel_app.models.turn import MAX_WAITING, Priority
+from monailabel_app.models.versions import add_version, keep_serving, list_versions, serve_version
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
 from rep3d.shipped import settings_beside
@@ -58,6 +61,75 @@ def test_weights_serve_with_what_they_were_trained_with(model, scans):
     assert not np.array_equal(before, expected)
     settings.write_text(json.dumps({**told, "spacing": [3.0, 3.0, 3.0]}))
     assert not np.array_equal(model.segment(scans[0]).voxels, expected)
+
+
+@pytest.fixture
+def others(model, tmp_path):
+    """The number of a version with other settings and another network than what serves, which is version 1."""
+    keep_serving(model.bundle)
+    new, network = tmp_path / "new.pt", json.loads(model.bundle.config("inference").read_text())["network_def"]
+    told = {"spacing": [2.0, 2.0, 2.0], "network_def": {**network, "kernel_size": 3}}
+    torch.save(small_network(model.bundle.root, {**SMALL, "network_def#kernel_size": 3}).state_dict(), new)
+    settings_beside(new).write_text(json.dumps(told))
+    return add_version(model.bundle, new, {"user": "ann"})
+
+
+def test_weights_that_come_to_serve_while_an_image_is_prepared(model, scans, others, monkeypatch):
+    """It is prepared anew, with their settings."""
+    prepare = model.prepare
+
+    def slow(*args):
+        prepared = prepare(*args)
+        if not list_versions(model.bundle)[others - 1]["serving"]:
+            serve_version(model.bundle, others)
+        return prepared
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "prepare", slow)
+        found = model.segment(scans[0]).voxels
+    np.testing.assert_array_equal(found, model.segment(scans[0]).voxels)
+    serve_version(model.bundle, 1)
+    assert not np.array_equal(found, model.segment(scans[0]).voxels)
+
+
+def test_what_was_prepared_for_other_weights_than_were_asked_for_is_not_kept(model, scans, others, monkeypatch):
+    """Later the first ones serve again."""
+    expected, configure = BundleInference(model.bundle).segment(scans[0]).voxels, model.configure
+
+    def slow(*args):
+        if not settings_beside(model.bundle.weights).exists():
+            serve_version(model.bundle, others)
+        return configure(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model, "configure", slow)
+        assert not np.array_equal(model.segment(scans[0]).voxels, expected)
+    serve_version(model.bundle, 1)
+    np.testing.assert_array_equal(model.segment(scans[0]).voxels, expected)
+
+
+def test_weights_that_come_to_serve_while_the_network_is_read(model, scans, others, monkeypatch):
+    """The config is of one version, and the weights are of another then: they do not fit."""
+    expected, read = model.segment(scans[0]).voxels, model.networks.on
+    numbers = iter([others, 1])
+
+    def slow(config):
+        number = next(numbers, None)
+        if number is not None:
+            serve_version(model.bundle, number)
+        return read(config)
+
+    monkeypatch.setattr(model.networks, "on", slow)
+    np.testing.assert_array_equal(model.segment(scans[0]).voxels, expected)
+    assert next(numbers, None) is None
+
+
+def test_weights_that_come_to_serve_again_and_again(model, scans, others, monkeypatch):
+    prepare, numbers = model.prepare, itertools.cycle([others, 1])
+    monkeypatch.setattr(model, "prepare", lambda *args: serve_version(model.bundle, next(numbers)) and prepare(*args))
+    with pytest.raises(RequestError, match="other weights of model 'msd_hippocampus' have come to serve") as no:
+        model.segment(scans[0])
+    assert no.value.status == 503
 
 
 def test_weights_of_other_labels_do_not_serve(model, scans):

@@ -17,10 +17,12 @@ from bundle_helpers import small_network
 from monailabel_app.__main__ import main
 from monailabel_app.bundles import read_bundle
 from monailabel_app.errors import RequestError
+from monailabel_app.models import versions
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.uploads import serve_upload
 from monailabel_app.models.versions import add_version, keep_serving, list_versions, serve_version
-from rep3d import reparameterize
+from rep3d import files, reparameterize
+from rep3d.data.leakage import TrainingCases, trained_images
 from rep3d.files import read_json
 from rep3d.shipped import settings_beside
 from rep3d.training.checkpoints import read_weights
@@ -87,6 +89,26 @@ def test_what_a_training_was_told_serves_with_its_weights(bundle, network, tmp_p
     assert read_json(told) == {"spacing": [3.0, 3.0, 3.0]}
 
 
+def test_weights_and_settings_of_one_version_serve_where_the_disk_is_full(bundle, network, tmp_path, monkeypatch):
+    """Those that served before."""
+    keep_serving(bundle)
+    new = tmp_path / "new.pt"
+    new.write_bytes(voting_for(network, 2))
+    settings_beside(new).write_text('{"spacing": [3.0, 3.0, 3.0]}', encoding="utf-8")
+    number = add_version(bundle, new, {"user": "ann"})
+    serve_version(bundle, 1)
+    before = {path: path.read_bytes() for path in bundle.own_weights.parent.iterdir()}
+
+    def full(*_):
+        raise files.WriteError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(versions, "write_settings", full)
+        with pytest.raises(files.WriteError):
+            serve_version(bundle, number)
+    assert {path: path.read_bytes() for path in bundle.own_weights.parent.iterdir()} == before
+
+
 def test_first_weights_of_a_model(tmp_path):
     bundle = read_bundle(small_bundle(tmp_path, MODEL, weights=False))
     file = tmp_path / "sent.pt"
@@ -101,6 +123,27 @@ def test_of_a_checkpoint_only_the_weights_are_kept(bundle, network, tmp_path):
     file.write_bytes(saved({"network": network.state_dict(), "optimizer": {"state": {}}, "epoch": 3}))
     serve_upload(BundleInference(bundle), file, "ann")
     assert torch.load(bundle.weights).keys() == network.state_dict().keys()
+
+
+def test_what_uploaded_weights_were_trained_on_is_kept(bundle, network, tmp_path):
+    """No image of these may validate later."""
+    marked = TrainingCases({"digest of an image": "patient 1"}, {}).mark(network.state_dict())
+    file = tmp_path / "last.pt"
+    file.write_bytes(saved({"network": marked, "epoch": 3}))
+    serve_upload(BundleInference(bundle), file, "ann")
+    assert trained_images(read_weights(bundle.weights)) == trained_images(marked) != {}
+
+
+def told_of_images(network, images):
+    weights = network.state_dict()
+    weights._metadata["trained_on"] = images
+    return saved(weights)
+
+
+def told_of_nothing_that_is_known(network):
+    weights = network.state_dict()
+    weights._metadata = ["trained_on"]
+    return saved(weights)
 
 
 def other_keys(network):
@@ -163,6 +206,9 @@ class Leaves:
         (deployed, 400, "of another network"),
         (code, 400, "no state dict of tensors"),
         (code_in_a_bare_pickle, 400, "no checkpoint of torch.save"),
+        (lambda network: told_of_images(network, ["a"]), 400, r"'trained_on' is \['a'\], expected the names of images"),
+        (lambda network: told_of_images(network, {"a": 1}), 400, "'trained_on' is {'a': 1}, expected"),
+        (told_of_nothing_that_is_known, 400, r"'trained_on' is \['trained_on'\], expected"),
         (bomb, 413, "unpacks to 1[67].* bytes, at most"),
         (lambda network: b"", 400, r"the file \(0 bytes\) is no checkpoint"),
         (lambda network: saved([1, 2]), 400, "no state dict of tensors"),

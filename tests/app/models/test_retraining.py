@@ -204,6 +204,23 @@ def test_weights_of_other_labels_keep_no_new_ones_from_serving(bundle, tmp_path)
     assert not settings_beside(bundle.weights).exists()
 
 
+def test_weights_that_came_to_serve_while_new_ones_were_scored_stay(bundle, tmp_path):
+    """An administrator chose them."""
+    keep_serving(bundle)
+    serve_version(bundle, add_version(bundle, weights(tmp_path, bundle, 6), {"user": "ann", "note": ""}))
+
+    def score(path, name):
+        serve_version(bundle, 1)
+        return Scores(0.4 if name == "serving" else 0.8)
+
+    record = TrainingRecord("RUNNING", "ann", {"training": ["a"], "validation": ["b"]})
+    result = promote(Task({}), bundle, weights(tmp_path, bundle, 7), record, "not worse", score)
+    note = "kept, but does not serve: other weights serve since it was scored"
+    assert (result["version"], result["serving"], result["note"]) == (3, False, note)
+    known = list_versions(bundle)
+    assert [one["serving"] for one in known] == [True, False, False] and known[2]["note"] == note
+
+
 def test_a_training_goes_on_with_what_the_serving_weights_were_trained_with(bundle, studies, material, monkeypatch):
     """Such as another spacing; one that starts anew follows the bundle."""
     told, runs = settings_beside(bundle.weights), []

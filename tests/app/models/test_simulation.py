@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -114,3 +115,18 @@ def test_goes_on_where_it_was_interrupted(settings, output, monkeypatch):
 def test_bad_arguments(settings, output, told, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         main(**{**settings, **told})
+
+
+@pytest.mark.parametrize("config", ["train", "evaluate", "inference"])
+def test_cells_of_another_config_are_not_reused(settings, output, tmp_path, config):
+    bundle = Path(shutil.copytree(settings["bundle"], tmp_path / Path(settings["bundle"]).name))
+    path = bundle / f"configs/{config}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "learning_rate": 0.5}))
+    with pytest.raises(ValueError, match="give another folder"):
+        main(**{**settings, "bundle": str(bundle)})
+
+
+def test_cells_of_another_data_set_are_not_reused(settings, output, tmp_path):
+    other = shutil.copytree(settings["dataset_dir"], tmp_path / "data")
+    with pytest.raises(ValueError, match="give another folder"):
+        main(**{**settings, "dataset_dir": str(other)})

@@ -194,6 +194,46 @@ def test_full_disk(store, label, monkeypatch):
     assert store.get_labeled_images() == [] and not list(store.root.rglob(".*.part.*"))
 
 
+def test_a_disk_that_is_full_after_the_version(store, material, monkeypatch):
+    """The label that was refused is none: neither the current one, nor a version, nor after a restart."""
+    image, (old, refused, *_) = store.list_images()[0], material.labels.values()
+
+    def full(*_):
+        raise files.WriteError(28, "No space left on device")
+
+    def all_of(store):
+        file, info = store.fixed_label(image, "final")
+        current = store.label(image, "final").read_bytes()
+        return store.versions(image), store.get_label_info(image, "final"), info, file.read_bytes(), current
+
+    store.save_label(image, str(old), "final", {"user": "ann"})
+    before = all_of(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(store.labels, "_make_current", full)
+        with pytest.raises(files.WriteError, match="No space left on device"):
+            store.save_label(image, str(refused), "final", {"user": "bob"}, ["a click"])
+    assert before[-1] == old.read_bytes() and all_of(store) == all_of(StudiesFolder(store.root)) == before
+    with pytest.raises(RequestError, match="has no version 2"):  # as who reads meanwhile may try
+        store.labels.update(image, 2, {"sending": "1.2.3"})
+    assert store.versions(image) == before[0]
+
+
+def test_prompts_of_a_submission_that_a_full_disk_refused(store, material, monkeypatch):
+    """They do not lie beside the next one's label."""
+    image, (label, *_) = store.list_images()[0], material.labels.values()
+
+    def full(*_):
+        raise files.WriteError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("monailabel_app.history.write_json", full)
+        with pytest.raises(files.WriteError):
+            store.save_label(image, str(label), "final", {}, ["a click"])
+    store.save_label(image, str(label), "final", {})
+    assert [info["version"] for info in store.versions(image)] == [1]
+    assert not list(store.root.rglob("*.prompts.json"))
+
+
 def test_many_at_once(store, material):
     """Every submission becomes a version."""
     image, labels = store.list_images()[0], [str(path) for path in material.labels.values()]

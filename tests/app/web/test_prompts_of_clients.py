@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -217,6 +218,70 @@ def test_a_label_that_grows_to_a_point_of_the_background_stops_there(slicer, for
     slicer.points[ANTERIOR]["foreground"].clear()
     slicer.update("msd_hippocampus_edit", ANTERIOR)
     assert (slicer.segments[ANTERIOR] == ball(FIRST, 2)).all() and forwards == [1, 1]
+
+
+@pytest.fixture
+def both(tmp_path):
+    """A scene of 3D Slicer over two bundles that both have a tumor, and find it in different places."""
+    (tmp_path / "studies").mkdir()
+    scan = make_scan(tmp_path / "studies/scan.nii.gz")
+    prompt_bundle(tmp_path / "bundles")
+    for name in ("kits", "msd_pancreas"):
+        small_bundle(tmp_path / "bundles", name)
+    client = start_app(tmp_path, tmp_path / "studies", tmp_path / "bundles")
+    find_tumor(client, "kits", FIRST)
+    find_tumor(client, "msd_pancreas", SECOND)
+    return Slicer(client, "scan", scan)
+
+
+def find_tumor(client, name, centre):
+    model = client.services.models[name]
+    voxels = (model.bundle.labels["tumor"] * ball(centre, 2)).astype(np.uint8)
+    result = Segmentation(voxels, read_grid(client.services.studies.image("scan")), {}, "")
+    model.segment = lambda *_, **__: result
+
+
+def test_a_label_of_two_bundles_is_what_the_one_finds_that_is_asked(both):
+    """And the other, until the user has edited it."""
+    for name, centre in (("kits", FIRST), ("msd_pancreas", SECOND), ("kits", FIRST)):
+        told = both.update(f"{name}_edit", "tumor")
+        assert (both.segments["tumor"] == ball(centre, 2)).all() and told["note"] == ""
+    both.points["tumor"]["foreground"].append([8, 10, 6])
+    assert both.update("kits_edit", "tumor")["note"] == ""
+    edited = both.segments["tumor"]
+    told = both.update("msd_pancreas_edit", "tumor")
+    assert (both.segments["tumor"] == edited).all() and edited[8, 10, 6]
+    assert told["note"] == "tumor: kept as you have it, not as msd_pancreas finds it now"
+    both.points["tumor"]["foreground"].clear()
+    both.update("msd_pancreas_edit", "tumor")
+    assert (both.segments["tumor"] == ball(FIRST, 2)).all()
+    assert both.update("msd_pancreas_edit", "tumor")["note"] == ""
+    assert (both.segments["tumor"] == ball(SECOND, 2)).all()
+
+
+def test_other_weights_are_asked_anew(both):
+    """Such as those of a retraining; what the user has painted stays, also where the first ones had found nothing."""
+    both.update("kits_edit", "tumor")
+    find_tumor(both.client, "kits", SECOND)
+    both.update("kits_edit", "tumor")
+    assert (both.segments["tumor"] == ball(FIRST, 2)).all()  # it was not asked
+    both.client.services.models["kits"].bundle.weights.touch()
+    both.update("kits_edit", "tumor")
+    assert (both.segments["tumor"] == ball(SECOND, 2)).all()
+    session_of(both).paint("cyst", ball(FIRST, 3))
+    both.client.services.models["kits"].bundle.weights.touch()
+    told = both.update("kits_edit", "tumor")
+    assert (both.segments["cyst"] == ball(FIRST, 3)).all()
+    assert told["note"] == "cyst: kept as you have it, not as kits finds it now"
+
+
+def test_a_label_of_an_earlier_server_is_kept(both):
+    """It does not tell what it began with."""
+    both.update("kits_edit", "tumor")
+    session = session_of(both)
+    session.record = replace(session.record, begun={})
+    told = both.update("msd_pancreas_edit", "tumor")
+    assert (both.segments["tumor"] == ball(FIRST, 2)).all() and "tumor: kept as you have it" in told["note"]
 
 
 def test_only_labels_of_the_bundle_are_edited(slicer):
