@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 _logger = logging.getLogger(__name__)
 _logger.setLevel(logging.INFO)
@@ -13,7 +13,7 @@ _logger.propagate = False  # to the app's log
 
 def audit_line(**entry: object) -> str:
     """An entry of the audit log, with the time."""
-    return json.dumps({"time": datetime.now(timezone.utc).isoformat(timespec="milliseconds"), **entry})
+    return json.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **entry})
 
 
 def record_event(event: str, **entry: object) -> None:

@@ -24,17 +24,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from monailabel_app.bundles import Bundle, read_bundle
-from monailabel_app.history import digest
+from monailabel_app.bundles import read_bundle
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.picking import STRATEGIES, Picker
 from rep3d.data.cases import item_name, only_file
 from rep3d.data.lists import load_datalist
 from rep3d.evaluation.scores import means, read_scores, table
-from rep3d.files import copy_whole, read_json, write_json
+from rep3d.files import copy_whole
+from rep3d.study.claims import claim, config_digests
 from rep3d.study.learning_curves import Cell, read_cell, summarize, write_cell
 from rep3d.study.run import BundleRun, run_here
 
+SCORES = "scores.csv"
 EPOCHS = 10  # between which the learning rate falls
 
 Item = dict[str, str]
@@ -95,8 +96,8 @@ def simulate(bundle: Path, dataset_dir: str, output: Path, plan: Plan) -> str:
     pool = {item_name(item): item for item in load_datalist(dataset_dir, "training")}
     if plan.numbers[-1] > len(pool):
         raise ValueError(f"numbers ends with {plan.numbers[-1]}, but the training part has {len(pool)} cases")
-    settings = {"bundle": original.name, "data set": str(dataset_dir), "numbers": list(plan.numbers)}
-    configs = config_digests(original, ("train", "evaluate", "inference"))
+    settings = {"bundle": original.name, "data set": str(Path(dataset_dir).resolve()), "numbers": list(plan.numbers)}
+    configs = config_digests(original.root, ("train", "evaluate", "inference"))
     claim(output, {**settings, "steps": plan.steps, "candidates": plan.candidates, **configs})
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / original.name
@@ -183,25 +184,12 @@ class Simulation:
                 }
                 self._run("training", ["train.json"], overrides)
                 copy_whole(Path(temporary) / "model.pt", weights)
-        if not (folder / "scores.csv").is_file():
-            overrides = {"checkpoint": str(weights), "output_dir": str(folder)}
-            self._run("evaluating", ["train.json", "evaluate.json"], overrides)
+        if not (folder / SCORES).is_file():
+            with tempfile.TemporaryDirectory() as temporary:  # where a case fails, the scores of the others lie there
+                overrides = {"checkpoint": str(weights), "output_dir": temporary}
+                self._run("evaluating", ["train.json", "evaluate.json"], overrides)
+                copy_whole(Path(temporary) / SCORES, folder / SCORES)
         return folder
 
     def _run(self, run_id: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
         run_here(BundleRun(self.model.bundle.root, run_id, configs, {"dataset_dir": self.dataset_dir, **overrides}))
-
-
-def config_digests(bundle: Bundle, names: Sequence[str]) -> dict[str, str]:
-    """Of configs of a bundle, by their names; cells are told by them from those of other settings."""
-    return {name: digest(bundle.config(name))[:16] for name in names}
-
-
-def claim(output: Path, settings: Mapping[str, Any]) -> None:
-    """Write down the settings, or refuse a folder with the cells of others."""
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / "settings.json"
-    known = read_json(path)
-    if known and known != settings:
-        raise ValueError(f"output_dir {output} holds cells of {known}, not of {dict(settings)}: give another folder")
-    write_json(path, settings)

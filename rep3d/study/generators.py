@@ -19,6 +19,7 @@ from rep3d.evaluation.scores import read_scores, table
 from rep3d.files import read_record, write_json
 from rep3d.networks.lrbm import LRBM
 from rep3d.networks.rep3d import ChannelNorm, Rep3D
+from rep3d.study.claims import claim, config_digests
 from rep3d.study.run import BundleRun, run_here, scratch_folder
 
 FORMS = ("positions-0", "positions-1", "channels-0", "channels-1", "fixed", "none")
@@ -59,13 +60,14 @@ def compare_generators(
         steps: of the optimizer, a multiple of EPOCHS.
 
     Raises:
-        ValueError: an unknown form, or such steps.
+        ValueError: an unknown form, or such steps, or `output` has cells of another bundle or data set.
     """
     if not set(forms) <= set(FORMS):
         raise ValueError(f"forms is {list(forms)}, expected some of {', '.join(FORMS)}")
     if steps < EPOCHS or steps % EPOCHS:
         raise ValueError(f"steps is {steps}, expected a multiple of {EPOCHS}")
-    output.mkdir(parents=True, exist_ok=True)
+    configs = config_digests(bundle, ("train", "evaluate", "inference"))
+    claim(output, {"bundle": bundle.name, "data set": str(Path(dataset_dir).resolve()), **configs})
     for seed in seeds:
         for form in forms:
             path = output / f"cell_{form}_{steps}_{seed}.json"

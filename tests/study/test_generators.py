@@ -58,7 +58,7 @@ def test_cells_are_trained_once(tmp_path, monkeypatch):
     data, output = str(make_dataset(tmp_path / "data", bundle)), tmp_path / "cells"
     table = compare_generators(bundle, data, output, ["channels-1"], [3], 10)
     assert "| channels-1 | 1 | 0." in table
-    (path,) = output.iterdir()
+    (path,) = output.glob("cell_*")
     cell = json.loads(path.read_text())
     assert path.name == "cell_channels-1_10_3.json" and (cell["form"], cell["seed"], cell["steps"]) == (
         "channels-1",
@@ -68,3 +68,5 @@ def test_cells_are_trained_once(tmp_path, monkeypatch):
     assert cell["seconds"] > 0 and all(0 <= dice <= 1 for dice in cell["dice"])
     monkeypatch.setattr(generators, "run_cell", None)
     assert compare_generators(bundle, data, output, ["channels-1"], [3], 10) == table
+    with pytest.raises(ValueError, match="cells holds cells of .*: give another folder"):
+        compare_generators(bundle, str(tmp_path), output, ["channels-1"], [3], 10)

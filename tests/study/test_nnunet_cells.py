@@ -163,7 +163,7 @@ def test_finished_cells_are_not_run_again(comparison, capsys, monkeypatch):
     assert comparison.run(minutes=30) == []
     assert comparison.run(minutes=(30, 60), systems="nnunet") == ["train_for", "predict"]
     assert comparison.run(minutes=30, fold=1) == ["plan", *MEASURED, "train_for", "predict", *OURS]
-    assert "fold(s) 0, 1 of 2, 2 core(s)\n\ndice of 10 common case(s)" in capsys.readouterr().out
+    assert "fold(s) 0, 1 of 2, 2 cores\n\ndice of 10 common case(s)" in capsys.readouterr().out
 
 
 def test_equal_steps(comparison):

@@ -24,7 +24,6 @@ from monailabel_app.models.annotation.sets import AUTOMATIC, make_automatic, wri
 from monailabel_app.models.annotation.user import NO_USE, annotate
 from monailabel_app.models.picking import BASELINE, Picker
 from monailabel_app.models.retraining.phantoms import Phantoms
-from monailabel_app.models.simulation import claim, config_digests
 from monailabel_app.studies.volumes import read_grid, read_label
 from rep3d.data.cases import Item, file_name, item_name
 from rep3d.evaluation.click_cases import ALL, list_cases, named_labels
@@ -32,6 +31,7 @@ from rep3d.evaluation.clicks import MOST
 from rep3d.files import read_json, write_json
 from rep3d.io.volumes import write_label_map
 from rep3d.study.annotation import AIM, Cell, Scan, read_cell, read_scan, summarize, write_cell, write_scan
+from rep3d.study.claims import claim, config_digests
 
 TRAINED = "training.json"  # written last
 RULES = {"aim": AIM, "most clicks": MOST, "no use": NO_USE}  # by which cells are told from those of other code
@@ -86,7 +86,7 @@ def annotate_sets(bundle: Path, dataset_dir: Path, output: Path, plan: Plan, hou
 
 def _digests(bundle: Bundle) -> dict[str, str]:
     """Of what a bundle begins with, and of how it is trained and used."""
-    return {"weights": digest(bundle.weights)[:16], **config_digests(bundle, ("train", "inference"))}
+    return {"weights": digest(bundle.weights)[:16], **config_digests(bundle.root, ("train", "inference"))}
 
 
 @contextmanager

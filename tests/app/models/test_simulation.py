@@ -2,6 +2,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from app_helpers import small_bundle
@@ -46,6 +47,26 @@ def output(settings):
 def read_cells(output, seed=0):
     cells = [json.loads(path.read_text()) for path in (output / f"seed{seed}").glob("*.json")]
     return {(cell["strategy"], cell["number"]): cell for cell in cells}
+
+
+def test_scores_of_an_evaluation_that_failed_do_not_count(tmp_path):
+    """Where a case fails, those of the others are there before the error."""
+    runs = []
+
+    def run(run_id, configs, overrides):
+        runs.append(run_id)
+        if run_id == "training":
+            (Path(overrides["ckpt_dir"]) / "model.pt").touch()
+            return
+        (Path(overrides["output_dir"]) / "scores.csv").write_text("of a few")
+        if runs.count("evaluating") == 1:
+            raise RuntimeError("one case failed")
+
+    one = SimpleNamespace(output=tmp_path, pool={"a": {}}, plan=SimpleNamespace(steps=10), _run=run)
+    with pytest.raises(RuntimeError, match="one case failed"):
+        simulation.Simulation.train(one, 0, ["a"])
+    folder = simulation.Simulation.train(one, 0, ["a"])
+    assert runs == ["training", "evaluating", "evaluating"] and (folder / "scores.csv").is_file()
 
 
 def test_every_strategy_starts_from_the_same_cases_and_picks_unlabelled_ones(output, settings):
