@@ -67,7 +67,7 @@ class Weights:
     def of(self, method: str) -> list[Path]:
         """The files of weights that a method takes."""
         automatic = self.automatic_weights or (find_weights(self.automatic) if self.automatic else None)
-        taken = {
+        taken: dict[str, list[Path | None]] = {
             OURS: [self.weights],
             FROM_AUTOMATIC: [self.weights, automatic],
             AUTOMATIC: [automatic],

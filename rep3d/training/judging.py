@@ -45,16 +45,17 @@ class JudgedDiceCELoss(DiceCELoss):
             ids = labels * judged
             truth, probabilities = one_hot(ids, logits.shape[1]), logits.softmax(1)
             weight, smoothing = self.cross_entropy.weight, self.cross_entropy.label_smoothing
-            options = {"weight": weight, "label_smoothing": smoothing}
-            by_voxel = F.cross_entropy(logits, ids[:, 0].long(), reduction="none", **options)[:, None]
+            by_voxel = F.cross_entropy(logits, ids[:, 0].long(), weight, reduction="none", label_smoothing=smoothing)[
+                :, None
+            ]
             counts = judged if weight is None else judged * weight[ids.long()]
         else:
             truth, probabilities = region_masks(labels, self.regions).to(logits), logits.sigmoid()
             weight = self.binary_cross_entropy.pos_weight
-            options = {"pos_weight": None if weight is None else weight.view(-1, 1, 1, 1)}
-            by_voxel = F.binary_cross_entropy_with_logits(logits, truth, reduction="none", **options)
+            positive = None if weight is None else weight.view(-1, 1, 1, 1)
+            by_voxel = F.binary_cross_entropy_with_logits(logits, truth, reduction="none", pos_weight=positive)
             by_voxel, counts = by_voxel.mean(1, keepdim=True), judged
-        cross_entropy = (by_voxel * judged).sum() / counts.sum().clamp(min=1)
+        cross_entropy = (by_voxel * judged).sum() / counts.sum().clamp(min=1e-6)
         dice = self.dice(probabilities * judged, truth * judged)
         return self.lambda_dice * dice + self.lambda_ce * cross_entropy
 

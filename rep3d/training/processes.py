@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 from ignite.handlers import ProgressBar
-from monai.data import DistributedSampler
+from monai.data import Dataset, DistributedSampler
 from monai.handlers import StatsHandler, TensorBoardStatsHandler
 
 from rep3d.training.progress import TrainingProgress
@@ -26,17 +26,18 @@ def join_process_group() -> None:
     dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
 
 
-def each_case_once(dataset: Sized) -> DistributedSampler:
+def each_case_once(dataset: Dataset) -> DistributedSampler:
     """The cases of this process, of which no other one has any.
 
     Raises:
         ValueError: a process would have none.
     """
     processes = dist.get_world_size()
-    if len(dataset) < processes:
+    cases = len(dataset)
+    if cases < processes:
         raise ValueError(
-            f"{len(dataset)} validation or test case(s) for {processes} processes: expected at most as many processes "
-            f"as cases, --nproc_per_node {len(dataset)}"
+            f"{cases} validation or test case(s) for {processes} processes: expected at most as many processes "
+            f"as cases, --nproc_per_node {cases}"
         )
     return DistributedSampler(dataset, even_divisible=False, shuffle=False)
 
