@@ -24,6 +24,7 @@ from rep3d.shipped import OF_THE_DATA, TRAINED, check_settings, find_weights, se
 ALL = "all"
 YAML = (".yaml", ".yml")
 SEPARATOR = "::"  # MONAI's, of the parts of an id; or #
+EXPRESSIONS = ("$", "@", "%")  # MONAI's, begin what a run evaluates
 
 
 @SetParseFn(str)
@@ -46,9 +47,10 @@ def train(
         return
     if "fold" in options:
         raise ValueError("fold and folds exclude each other")
-    for fold in _folds(folds, Path(options.get("dataset_dir", folder / "data"))):
-        of_fold = _of_fold(options, fold)
-        if options.get("resume", "false").lower() != "false" and _is_trained(folder, config_file, of_fold):
+    told = _told(config_file, options)
+    for fold in _folds(folds, Path(told.get("dataset_dir", folder / "data"))):
+        of_fold = _of_fold(options, told, fold)
+        if told.get("resume", "false").lower() != "false" and _is_trained(folder, config_file, of_fold):
             print(f"fold {fold} is trained already")
         else:
             run_line(training_of(folder, config_file, of_fold))
@@ -77,7 +79,7 @@ def evaluate(
     folder = find_bundle(bundle, bundle_dir)
     files = ["train.json", "evaluate.json"]
     own_data = folder / "data"
-    if Path(options.get("dataset_dir", own_data)).resolve() == own_data.resolve():
+    if Path(_told(config_file, options).get("dataset_dir", own_data)).resolve() == own_data.resolve():
         _check_own_data(folder, config_file, options)
     if chooses:
         choosing = "choose_refinement.json"
@@ -174,13 +176,18 @@ def _with_weights(
     return _command(run_id, bundle, files, overlays, options, [str(path) for path in told if first][:1])
 
 
+def _told(overlays: str | None, options: Mapping[str, str]) -> dict[str, str]:
+    """The entries of the overlays, as text, and what is typed, which counts more."""
+    laid = {name: str(value) for path in _overlays(overlays) for name, value in _read(path).items()}
+    return laid | dict(options)
+
+
 def _chosen_weights(bundle: Path, overlays: str | None, options: Mapping[str, str]) -> list[Path]:
     """The checkpoints that a run takes by what is typed and by its overlays."""
-    laid = {name: str(value) for path in _overlays(overlays) for name, value in _read(path).items()}
-    places = {name: laid[name] for name in ("checkpoint", "ckpt_dir", "fold") if name in laid} | dict(options)
-    if "checkpoint" in places:
-        return [Path(path) for path in _paths("checkpoint", places["checkpoint"])]
-    return [_weights_of(bundle, places)]
+    told = _told(overlays, options)
+    if "checkpoint" in told:
+        return [Path(path) for path in _paths("checkpoint", told["checkpoint"])]
+    return [_weights_of(bundle, told)]
 
 
 def _check_own_data(bundle: Path, overlays: str | None, options: Mapping[str, str]) -> None:
@@ -218,19 +225,31 @@ def _json_files(paths: Sequence[str]) -> list[str]:
     return [path for path in paths if path.lower().endswith(".json")]
 
 
-def _of_fold(options: Mapping[str, str], fold: int) -> dict[str, str]:
-    """The options of one of several folds: each has folders of its own."""
+def _of_fold(options: Mapping[str, str], told: Mapping[str, str], fold: int) -> dict[str, str]:
+    """The options of one of several folds: each has folders of its own.
+
+    Args:
+        options: what is typed.
+        told: see `_told`.
+        fold: its number.
+
+    Raises:
+        ValueError: a folder is an expression, which may be the same for all folds.
+    """
     from rep3d.data.splits import fold_folder  # here, not above: it takes seconds
 
-    folders = {name: fold_folder(options[name], fold) for name in ("ckpt_dir", "output_dir") if name in options}
-    return {**options, **folders, "fold": str(fold)}
+    folders = {name: told[name] for name in ("ckpt_dir", "output_dir") if name in told}
+    for name, folder in folders.items():
+        if folder.startswith(EXPRESSIONS):
+            raise ValueError(f"{name} is {folder!r}, expected with --folds a path, of which each fold gets its own")
+    return {**options, **{name: fold_folder(folder, fold) for name, folder in folders.items()}, "fold": str(fold)}
 
 
 def _is_trained(bundle: Path, overlays: str | None, options: Mapping[str, str]) -> bool:
-    """Whether a training has come to its end, and of as many epochs as it is told now.
+    """Whether the training of a fold has come to its end, and of as many epochs as it is told now.
 
     Raises:
-        ValueError: it was told other settings than now.
+        ValueError: it was told other settings than now, or has other cases now than those it was trained on.
     """
     weights = _weights_of(bundle, options)
     status = read_status(weights.with_name("training.status.json"))
@@ -243,15 +262,45 @@ def _is_trained(bundle: Path, overlays: str | None, options: Mapping[str, str]) 
     )
     if is_trained:
         check_settings(weights, config, f"fold {options['fold']}")
+        _check_cases(weights, bundle, overlays, options)
     return is_trained
 
 
+def _check_cases(weights: Path, bundle: Path, overlays: str | None, options: Mapping[str, str]) -> None:
+    """Refuse weights of a fold whose training would have other cases now. Weights that do not tell theirs are taken.
+
+    Raises:
+        ValueError: names the cases.
+    """
+    from monai.bundle import ConfigParser  # here, not above: they take seconds
+
+    from rep3d.console.options import PATHS
+    from rep3d.data.leakage import trained_images
+    from rep3d.training.checkpoints import read_weights
+
+    trained = read_weights(weights)
+    if not trained_images(trained):
+        return
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs/train.json"), *_overlays(overlays)])
+    for name, value in options.items():
+        parser[name] = value if name in PATHS and not value.startswith("[") else DefaultParseValue(value)
+    parser["bundle_root"] = str(bundle)
+    others = parser.get_parsed_content("cases").trained_otherwise(trained)
+    if others:
+        raise ValueError(f"fold {options['fold']}: {weights} is of other cases: {others}; train anew, without --resume")
+
+
 def _weights_of(bundle: Path, options: Mapping[str, str]) -> Path:
-    if "ckpt_dir" in options or options.get("fold", "0") == "0":
+    """Raises ValueError: fold is no whole number."""
+    fold = options.get("fold", "0")
+    if "ckpt_dir" in options or fold == "0":
         return find_weights(bundle, options.get("ckpt_dir"))
+    if not fold.isdecimal():
+        raise ValueError(f"fold is {fold!r}, expected a whole number from 0")
     from rep3d.data.splits import fold_folder  # here, not above: it takes seconds
 
-    return find_weights(bundle, fold_folder(str(bundle / Path(TRAINED).parent), int(options["fold"])))
+    return find_weights(bundle, fold_folder(str(bundle / Path(TRAINED).parent), int(fold)))
 
 
 def _command(

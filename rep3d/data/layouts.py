@@ -194,12 +194,21 @@ def _check_copy(key: object, where: str) -> None:
         raise ValueError(f"{where}: the label was made of {path}, which has changed since: run `rep3d new` again")
 
 
+def check_file_ending(folder: Path, ending: object) -> None:
+    """Refuse a data set of nnU-Net whose `dataset.json` tells of other files than NIfTI.
+
+    Raises:
+        ValueError: names the file, its "file_ending" and those that are read.
+    """
+    if ending not in SUFFIXES:
+        raise ValueError(f'{folder / FILE}: "file_ending" is {ending!r}, expected one of {", ".join(SUFFIXES)}')
+
+
 def _nnunet_lists(folder: Path, dataset: Mapping[str, Any]) -> dict[str, list[Entry]]:
     channels, ending = dataset.get("channel_names"), dataset.get("file_ending")
     if not isinstance(channels, dict) or not channels:
         raise ValueError(f'{folder / FILE}: "channel_names" is {channels!r}, expected {{"0": name}}')
-    if ending not in SUFFIXES:
-        raise ValueError(f'{folder / FILE}: "file_ending" is {ending!r}, expected one of {", ".join(SUFFIXES)}')
+    check_file_ending(folder, ending)
     training, test = (list(_folder_pairs(folder, part, len(channels)).values()) for part in ("training", "test"))
     images = group_channels(list_scans(folder / "imagesTs"), list(map(str, channels.values())))
     return {"training": training, "validation": [], "test": test or images}

@@ -52,7 +52,7 @@ class TrainingCases:
             ValueError: they were trained on images of the validation part. Names those.
         """
         earlier = trained_images(weights)
-        seen = [name for digest, name in self.validation.items() if digest in earlier]
+        seen = self._seen(earlier)
         if seen:
             raise ValueError(
                 f"{path} was trained on {len(seen)} of the {len(self.validation)} validation cases, which would look "
@@ -62,6 +62,21 @@ class TrainingCases:
         if alike:
             logger.warning("%s was trained on other images with names of validation cases: %s", path, some(alike))
         self.earlier = earlier
+
+    def trained_otherwise(self, weights: Mapping[str, Any]) -> str:
+        """What tells that weights are of a training on other cases; empty where nothing does, or they do not tell."""
+        earlier = trained_images(weights)
+        new = [name for digest, name in self.training.items() if digest not in earlier]
+        told = []
+        if seen := self._seen(earlier):
+            told.append(f"it was trained on {len(seen)} of the {len(self.validation)} validation cases: {some(seen)}")
+        if earlier and new:
+            told.append(f"it was not trained on {len(new)} of the {len(self.training)} training cases: {some(new)}")
+        return "; ".join(told)
+
+    def _seen(self, earlier: Mapping[str, str]) -> list[str]:
+        """The validation cases whose digests are among these."""
+        return [name for digest, name in self.validation.items() if digest in earlier]
 
     def validated_otherwise(self, before: Iterable[str]) -> bool:
         """Whether the validation images are others than those of these digests."""

@@ -13,6 +13,7 @@ from rep3d.data.layouts import FILE
 from rep3d.data.layouts import list_scans as list_nifti
 from rep3d.data.lists import list_images, load_inference_list
 from rep3d.io.dicom_files import is_dicom
+from rep3d.io.folders import walk
 from rep3d.io.nifti import is_label_map_of_ours
 from rep3d.io.scans import is_series
 from rep3d.io.volumes import split_suffix
@@ -29,8 +30,9 @@ EXPECTED = "expected files that end with .nii.gz, .nii or .nrrd, or DICOM series
 def list_scans(source: str | os.PathLike, channel_names: Sequence[str] = ONE_CHANNEL) -> list[Item]:
     """The scans {"image": path} to segment, some with a name as "case", or with a "problem": why they cannot be read.
 
-    Of a folder these are its NIfTI and NRRD files, and the DICOM series in it and in its subfolders; what is no scan
-    there, such as label maps that an earlier inference left and DICOM objects other than images, is logged.
+    Of a folder these are its NIfTI and NRRD files, and the DICOM series in it and in its subfolders, also behind links;
+    what is no scan there, such as label maps that an earlier inference left and DICOM objects other than images, is
+    logged, and so is how many NIfTI and NRRD files lie in its subfolders.
 
     Args:
         source: a file; a folder; the folder of a DICOM series, or a file of it; or a data set, see
@@ -75,9 +77,22 @@ def _scans_of(folder: Path, channel_names: Sequence[str]) -> list[Item]:
     for series in found:
         item = {"image": str(series.path), "case": series.name}
         items.append({**item, "problem": series.problem} if series.problem else item)
+    deeper = _files_below(folder)
+    hint = f"{len(deeper)} NIfTI or NRRD file(s) lie in its subfolders, such as {deeper[0]}" if deeper else ""
     if not items:
-        raise ValueError(f"dataset_dir {str(folder)!r} holds no scans: {EXPECTED}")
+        expected = f"{EXPECTED}; {hint}: give their folder" if hint else EXPECTED
+        raise ValueError(f"dataset_dir {str(folder)!r} holds no scans: {expected}")
+    if hint:
+        logger.warning(
+            "dataset_dir %r: %s, and are not segmented: if they are scans, give their folder", str(folder), hint
+        )
     return [{**item, "case": name} for item, name in zip(items, case_names(items), strict=True)]
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """The NIfTI and NRRD files in the subfolders, without label maps of ours."""
+    files = [path for place, own in walk(folder) if place != folder for path in own if is_nifti(path) or _is_nrrd(path)]
+    return [path for path in files if not is_label_map_of_ours(path)]
 
 
 def _is_nrrd(path: Path) -> bool:
@@ -90,7 +105,7 @@ def _study(folder: Path) -> tuple[Sequence[Series], Mapping[str, str]]:
     try:
         from rep3d.io.dicom_study import read_study
     except ImportError:
-        if any(path.is_file() and is_dicom(path) for path in folder.rglob("*")):
+        if any(path.is_file() and is_dicom(path) for _, files in walk(folder) for path in files):
             raise
         return [], {}
     study = read_study(folder)

@@ -38,7 +38,7 @@ from rep3d.datasets.rendering import merge, read_fragment, render_file
 from rep3d.datasets.sources import IDS, NO_LABELS, Source, ToldLabels, choose_channels, read_source
 from rep3d.files import read_json, whole_file, write_json, write_text
 from rep3d.io.geometry import Geometry, VolumeError
-from rep3d.io.nifti import label_image, read_volume
+from rep3d.io.nifti import is_untouched, label_image, read_volume
 from rep3d.locks import FolderLocks
 from rep3d.shipped import TRAINED
 from rep3d.training.settings import keep_settings, other_settings
@@ -178,7 +178,8 @@ def new_bundle(
         modality=modality,
         schedule=schedule,
     )
-    notes += [*found.notes, *_unlabelled(found)]
+    label_of = {case.name: case.label for case in found.cases if case.label is not None}
+    notes += [*found.notes, *_unlabelled(found), *_untouched([label_of[case] for case in sorted(good)])]
     with _while_nothing_trains(folder):
         weights = keep_settings(folder)
         kept = _write_dataset_file(
@@ -186,7 +187,6 @@ def new_bundle(
         )
         files = render_file(root, folder / f"{name}.json")  # before the data change: it may refuse what a person wrote
         good_scans = [scan for scan in scans if scan.case in good]
-        label_of = {case.name: case.label for case in found.cases if case.label is not None}
         names = read_json(folder / f"{name}.json")["common"]["label_names"]  # a person may have changed them
         if _write_data(folder / "data", name, good_scans, label_of, labels._replace(names=names), plan, patient_of):
             notes.append(f"data/{splits.FILE} is yours, and stays")
@@ -228,9 +228,10 @@ def _while_nothing_trains(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: there is one.
     """
-    trained = (folder / TRAINED).parent
+    trained, scored = (folder / TRAINED).parent, folder / "eval"
+    folders = [trained, *trained.glob("fold*"), *(path / "tensorboard" for path in (scored, *scored.glob("fold*")))]
     try:
-        locks = FolderLocks([path for path in (trained, *trained.glob("fold*")) if path.is_dir()], "training")
+        locks = FolderLocks([path for path in folders if path.is_dir()], "training")
     except ValueError as error:
         raise ValueError(f"{folder.name} is not made anew while it trains: {error}") from None
     try:
@@ -361,6 +362,12 @@ def _of_earlier_trainings(folder: Path, weights: Sequence[Path]) -> list[str]:
 def _unlabelled(source: Source) -> list[str]:
     bare = [case.name for case in source.cases if case.label is None]
     return [f"{len(bare)} image(s) have no label and train nothing, such as {bare[0]}"] if bare else []
+
+
+def _untouched(labels: Sequence[Path]) -> list[str]:
+    found = [path for path in labels if is_untouched(path)]
+    why = "nobody has changed them, and they train and judge as truth"
+    return [f"{len(found)} label map(s) are as `rep3d predict` wrote them, such as {found[0]}: {why}"] if found else []
 
 
 def _some(problems: Mapping[str, Sequence[str]]) -> str:

@@ -196,7 +196,7 @@ def choose_modality(
     looks = {fact.case: fact.percentiles[channel][0] < AIR for fact in facts}
     ct, other = ([case for case, is_ct in looks.items() if is_ct == value] for value in (True, False))
     if told:
-        kind = CT if any(re.search(r"\bct\b", name, re.IGNORECASE) for name in told) else MR
+        kind = CT if any(re.search(r"(?<![a-z])ct(?![a-z])", name, re.IGNORECASE) for name in told) else MR
         doubtful = other if kind == CT else ct
         doubt = f"; {len(doubtful)} case(s) do not look so, such as {doubtful[0]}" if doubtful else ""
         return kind, Decision(f"modality {kind}", f"the data set's file calls it {', '.join(told)}{doubt}")

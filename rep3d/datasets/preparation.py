@@ -20,6 +20,7 @@ from rep3d.data import splits
 from rep3d.data.cases import ONE_CHANNEL, Item, image_files
 from rep3d.data.checks import check_pair
 from rep3d.data.layouts import one_or_all
+from rep3d.data.memory import file_key
 from rep3d.data.notes import warn_once
 from rep3d.data.regions import count_ids
 from rep3d.datasets.downloads import Scan, find_scans
@@ -195,9 +196,9 @@ def _twins(facts: Sequence[CaseFacts]) -> list[tuple[str, str]]:
 
 
 def _stamp(scan: Scan, classes: int, channel_names: Sequence[str] | None, ignored: int | None) -> str:
-    stats = [path.stat() for path in (*scan.images, scan.label) if path is not None and path.exists()]
-    rule = [str(FACTS), *map(str, scan.images), str(classes), str(ignored), ",".join(channel_names or [])]
-    return "|".join([*rule, *(f"{stat.st_size}.{stat.st_mtime_ns}" for stat in stats)])
+    rule = [str(FACTS), str(classes), str(ignored), ",".join(channel_names or [])]
+    files = [path for path in (*scan.images, scan.label) if path is not None]
+    return "|".join([*rule, *(file_key(path) if path.exists() else str(path) for path in files)])
 
 
 # --- output

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rep3d.data.cases import CHANNEL, case_name, case_names, file_name, is_nifti
-from rep3d.data.layouts import FILE, list_scans, read_dataset_json, what_else
+from rep3d.data.layouts import FILE, check_file_ending, list_scans, read_dataset_json, what_else
 from rep3d.data.regions import IGNORE
 from rep3d.datasets import studies
 from rep3d.datasets.downloads import Scan
+from rep3d.io.folders import walk
 
 IMAGE = "image"  # the channel of data sets that name none
 IMAGE_FOLDERS = {"image", "images", "imgs", "scan", "scans", "volumes", "imagestr"}
@@ -37,7 +38,7 @@ class Case(NamedTuple):
         name: its files in the bundle are named after it.
         images: by the name of their channel; one file may hold all.
         label: None where it has none.
-        patient: all cases of a patient go into the same part of a split.
+        patient: all cases of a patient go into the same part of a split; the case's own name where nobody tells it.
         ids: what the values of its label map become, where these are not those of the source.
         problem: why it cannot be used, or an empty text.
     """
@@ -144,7 +145,13 @@ def _channel_problem(case: Case, channels: Sequence[str]) -> str:
             return f"{case.label}: there is no image of the channel {name!r} beside this label"
     files = [case.images[name] for name in channels]
     others = [name for name, path in case.images.items() if name not in channels and path in files]
-    return f"{files[0]}: holds the channel {others[0]!r} as well: take all, or split the file" if others else ""
+    if others:
+        return f"{files[0]}: holds the channel {others[0]!r} as well: take all, or split the file"
+    held = {file: [name for name, path in case.images.items() if path == file] for file in files}
+    if sum(held.values(), []) == list(channels):
+        return ""
+    file, own = next((file, own) for file, own in held.items() if len(own) > 1)
+    return f"{file}: holds its channels as {', '.join(own)}: give them in that order"
 
 
 # --- data sets that describe themselves
@@ -156,6 +163,8 @@ def _described(folder: Path, dataset: Mapping[str, Any]) -> Source:
     if len(set(channels)) < len(channels):
         channels = tuple(f"{name}_{i}" for i, name in enumerate(channels))
     own = dataset.get("dataset")
+    if "file_ending" in dataset:
+        check_file_ending(folder, dataset["file_ending"])
     if isinstance(dataset.get("training"), list):
         entries = [*dataset["training"], *(dataset.get("validation") or [])]
         layout, cases = "Decathlon", [_listed(folder, entry, channels) for entry in entries]
@@ -191,9 +200,10 @@ def _listed(folder: Path, entry: Any, channels: Sequence[str]) -> Case:
         paths = numbered if any(path.exists() for path in numbered) else paths
     if len(paths) not in (1, len(channels)):
         raise ValueError(f"{folder / FILE}: {name} has {len(paths)} images, expected {len(channels)}, one a channel")
-    label = entry.get("label")
+    label, patient = entry.get("label"), entry.get("patient")
     images = dict(zip(channels, paths if len(paths) > 1 else paths * len(channels), strict=True))
-    return Case(name, images, None if label is None else _within(folder, label), str(entry.get("patient", name)))
+    own = "" if patient is None else str(patient)
+    return Case(name, images, None if label is None else _within(folder, label), own)
 
 
 def _within(folder: Path, path: Any) -> Path:
@@ -356,7 +366,7 @@ def _cases_of(images: Iterable[Path], labels: Iterable[Path], channels: Sequence
     return [Case(name, images_of.get(name, {}), label_of.get(name), name) for name in names]
 
 
-def _numbered(name: str, labels: Iterable[str]) -> tuple[str, int | None]:
+def _numbered(name: str, labels: Collection[str]) -> tuple[str, int | None]:
     """The case of an image, and the number of its channel where it has one: its label goes without it."""
     match = CHANNEL_NUMBER.match(name)
     if name in labels or match is None or match[1] not in labels:
@@ -366,10 +376,12 @@ def _numbered(name: str, labels: Iterable[str]) -> tuple[str, int | None]:
 
 def _by_patient(folder: Path) -> Source:
     """Cases whose label lies beside their image or in a folder of the same patient, and has a word for its kind."""
+    paths = sorted(path for _, files in walk(folder) for path in files if is_nifti(path))
+    names = [case_name(path) for path in paths]
+    bare = {_without_word(name) for name in names if _is_label(name)}
     groups: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        if is_nifti(path) and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            groups.setdefault(_group(path.relative_to(folder)), []).append(path)
+    for path in paths:
+        groups.setdefault(_group(path.relative_to(folder), bare), []).append(path)
     if not groups:
         raise ValueError(
             f"source {str(folder)!r} holds no .nii.gz or .nii files, expected a dataset.json, the folders {FOLDERS}, "
@@ -381,19 +393,19 @@ def _by_patient(folder: Path) -> Source:
     return Source(BY_PATIENT, cases, _channels_of(cases))
 
 
-def _group(path: Path) -> str:
-    """What the files of one case have in common: BIDS' subject and session, else the folder, else the bare name."""
+def _group(path: Path, bare: Collection[str]) -> str:
+    """What the files of one case have in common: BIDS' subject and session, else the folder, else the bare name.
+
+    Args:
+        path: from the folder on.
+        bare: names of labels without the word for their kind.
+    """
     entities = [part for part in path.parts[:-1] if re.match(r"(sub|ses)-", part)]
     if entities:
         return "_".join(dict.fromkeys(entities))
     if len(path.parts) > 1:
         return path.parts[0]
-    return _without_word(_numbered_stem(case_name(path)))
-
-
-def _numbered_stem(name: str) -> str:
-    match = CHANNEL_NUMBER.match(name)
-    return match[1] if match else name
+    return _numbered(_without_word(case_name(path)), bare)[0]
 
 
 def _case_of_group(name: str, paths: Sequence[Path]) -> Case:
@@ -425,7 +437,9 @@ def _kind(name: str, group: str) -> str:
 
 
 def _channels_of(cases: Sequence[Case]) -> tuple[str, ...]:
-    return tuple(sorted({channel for case in cases for channel in case.images}))
+    """Of the cases that have images and a label, where there are any: others train nothing."""
+    pairs = [case for case in cases if case.images and case.label is not None]
+    return tuple(sorted({channel for case in pairs or cases for channel in case.images})) or (IMAGE,)
 
 
 def _put(found: dict[str, Path], name: str, path: Path) -> None:
@@ -435,7 +449,7 @@ def _put(found: dict[str, Path], name: str, path: Path) -> None:
 
 
 def _uniquely_named(cases: Sequence[Case]) -> list[Case]:
-    """The cases, with names that become file names and tell them apart.
+    """The cases, with names that become file names and tell them apart; one of no patient is a patient by itself.
 
     Raises:
         ValueError: two are of one name, and their images' paths do not tell them apart either.
@@ -443,7 +457,7 @@ def _uniquely_named(cases: Sequence[Case]) -> list[Case]:
     names = [file_name(case.name) for case in cases]
     if len(set(names)) < len(names):
         names = list(map(file_name, case_names([{"image": str(path)} for path in map(_place, cases)])))
-    return [case._replace(name=name) for case, name in zip(cases, names, strict=True)]
+    return [case._replace(name=name, patient=case.patient or name) for case, name in zip(cases, names, strict=True)]
 
 
 def _place(case: Case) -> Path:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom.uid import UID
 
 from rep3d.io.dicom import Header, is_series, read_headers
+from rep3d.io.folders import walk
 from rep3d.io.geometry import VolumeError
 
 IMAGE, SCREENSHOT = "Image Storage", "Secondary Capture"  # in the names of kinds of DICOM objects
@@ -48,32 +48,26 @@ class Study:
 
 
 def read_study(folder: Path) -> Study:
-    """The series in a folder and its subfolders, without hidden ones.
+    """The series in a folder and its subfolders, as `rep3d.io.folders.walk` finds them.
 
     Segmentations, reports, plans, screenshots and localizers are no scans.
     """
     series: list[Series] = []
     skipped: dict[str, str] = {}
-    for place in _folders(folder):
+    for place, _ in walk(folder):
+        name = folder.resolve().name if place == folder else place.name  # that of "." is empty
         try:
             if is_series(place):
-                series += _series_of(place, skipped)
+                series += _series_of(place, name, skipped)
         except VolumeError as error:  # nobody knows which series lacks the file
-            series.append(Series(place, _name(place), problem=error.reason))
+            series.append(Series(place, name, problem=error.reason))
         except OSError as error:
-            series.append(Series(place, _name(place), problem=f"cannot be read ({error.strerror})"))
+            series.append(Series(place, name, problem=f"cannot be read ({error.strerror})"))
     return Study(_named(folder, [_refuse_parts(one, series) for one in series]), skipped)
 
 
-def _folders(folder: Path) -> Iterator[Path]:
-    """The folder and those below it, by name."""
-    for place, below, _ in os.walk(folder):
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        yield Path(place)
-
-
-def _series_of(folder: Path, skipped: dict[str, str]) -> list[Series]:
-    """The series of images in a folder itself; adds the others to `skipped`."""
+def _series_of(folder: Path, name: str, skipped: dict[str, str]) -> list[Series]:
+    """The series of images in a folder itself, named after it; adds the others to `skipped`."""
     headers, _ = read_headers(folder)
     by_uid: dict[str, dict[Path, Header]] = {}
     for path, header in headers.items():
@@ -88,12 +82,12 @@ def _series_of(folder: Path, skipped: dict[str, str]) -> list[Series]:
             scans[uid] = own
     if len(scans) == 1:
         ((uid, own),) = scans.items()
-        return [Series(folder if len(by_uid) == 1 else next(iter(own)), _name(folder), uid)]
+        return [Series(folder if len(by_uid) == 1 else next(iter(own)), name, uid)]
     numbers = Counter(_number(own) for own in scans.values())
     return [
         Series(
             next(iter(own)),
-            f"{_name(folder)}/series_{_number(own) if numbers[_number(own)] == 1 else uid.rpartition('.')[2]}",
+            f"{name}/series_{_number(own) if numbers[_number(own)] == 1 else uid.rpartition('.')[2]}",
             uid,
         )
         for uid, own in scans.items()
@@ -109,10 +103,6 @@ def _no_scan(header: Header) -> str:
     if SCREENSHOT in kind and header["ImagePositionPatient"] == "":
         return kind
     return "a localizer" if LOCALIZER in header["ImageType"] else ""
-
-
-def _name(folder: Path) -> str:
-    return folder.resolve().name  # that of "." is empty
 
 
 def _number(headers: Mapping[Path, Header]) -> str:

@@ -8,10 +8,15 @@ import subprocess
 import sys
 import textwrap
 
+import nibabel as nib
+import numpy as np
 import pytest
+import torch
 from bundle_helpers import ROOT
 
 from rep3d.commands import main, running
+from rep3d.data.leakage import training_cases
+from rep3d.data.lists import load_datalist
 from rep3d.shipped import TRAINED as BEST
 from rep3d.shipped import settings_beside
 
@@ -72,6 +77,8 @@ def test_evaluation_and_prediction(lines, type_words, own, tmp_path, monkeypatch
         (["predict", "absent", "--bundle", KITS], "scans is 'absent', expected a file or a folder that is there"),
         (["predict", ".", "--bundle", KITS, "--dataset_dir", "x"], "dataset_dir is given twice"),
         (["train", KITS, "--folds", "some"], "folds is 'some', expected all, or numbers such as 0,2"),
+        (["evaluate", KITS, "--fold", "1.0"], "fold is '1.0', expected a whole number from 0"),
+        (["train", KITS, "--folds", "1", "--ckpt_dir", "$@bundle_root"], "ckpt_dir is '$@bundle_root', expected with"),
         (["train", KITS, "--folds", "1", "--fold", "1"], "fold and folds exclude each other"),
         (["train", KITS, "--config_file", "absent.json"], "config_file 'absent.json' does not exist, neither here nor"),
         (["train", KITS, "--config_file", "[a.json]"], "config_file is '[a.json]', expected a path, or several as"),
@@ -147,9 +154,9 @@ def test_old_scripts_tell_the_new_command(tmp_path):
 
 
 def write_weights(bundle, path, settings=None):
-    """A checkpoint that nobody reads here, and what its training was told."""
+    """A checkpoint of no weights, and what its training was told."""
     (bundle / path).parent.mkdir(parents=True, exist_ok=True)
-    (bundle / path).touch()
+    torch.save({}, bundle / path)
     if settings is not None:
         settings_beside(bundle / path).write_text(json.dumps(settings))
 
@@ -306,7 +313,68 @@ def test_folds_that_were_trained_with_other_settings(own, lines, type_words, tmp
     assert not lines
 
 
-def test_each_fold_has_folders_of_its_own(own, lines, type_words):
-    type_words("train", str(own), "--folds", "0,1", "--ckpt_dir", "weights", "--output_dir", "curves")
+def write_data(folder, cases, folds):
+    """A data set whose images are told apart, and its split."""
+    folder.mkdir(exist_ok=True)
+    for case in range(cases):
+        voxels = np.random.default_rng(case).integers(0, 1000, (5, 5, 5)).astype(np.int16)
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), folder / f"c{case}.nii")
+    pairs = [{"image": f"c{case}.nii", "label": f"l{case}.nii"} for case in range(cases)]
+    (folder / "dataset.json").write_text(json.dumps({"training": pairs}))
+    splits = [{"train": train.split(), "val": val.split()} for train, val in folds]
+    (folder / "splits.json").write_text(json.dumps(splits))
+
+
+def write_trained(bundle, fold=0):
+    """The weights of a training that has come to its end."""
+    cases = training_cases(*(load_datalist(bundle / "data", part, fold) for part in ("training", "validation")))
+    folder = bundle / "models/trained" / ("" if fold == 0 else f"fold{fold}")
+    tell_end(folder)
+    torch.save(cases.mark(torch.nn.Linear(1, 1).state_dict()), folder / "model.pt")
+
+
+def test_folds_whose_cases_have_changed(own, lines, type_words, capsys):
+    """They are refused: weights of an earlier split know what the fold judges with now."""
+    folds = [("c2 c3", "c0 c1"), ("c0 c1", "c2 c3")]
+    write_data(own / "data", 4, folds)
+    for fold in range(2):
+        write_trained(own, fold)
+    words = ["train", str(own), "--folds", "all", "--resume", "auto"]
+    type_words(*words)
+    assert "fold 0 is trained already\nfold 1 is trained already" in capsys.readouterr().out
+    write_data(own / "data", 5, [("c2 c3", "c0 c1 c4"), ("c0 c1 c4", "c2 c3")])
+    told = r"fold 1: .*fold1/model.pt is of other cases: it was not trained on 1 of the 3 training cases: c4; train"
+    with pytest.raises(ValueError, match=told):
+        type_words(*words)
+    write_data(own / "data", 4, [("c0 c3", "c1 c2"), ("c1 c2", "c0 c3")])
+    told = (
+        "fold 0: .*model.pt is of other cases: it was trained on 1 of the 2 validation cases: c2; it was not trained "
+        "on 1 of the 2 training cases: c0; train anew, without --resume"
+    )
+    with pytest.raises(ValueError, match=told):
+        type_words(*words)
+    assert not lines
+
+
+def test_a_fold_that_nothing_validates(own, lines, type_words, capsys, tmp_path):
+    write_data(own / "data", 1, [("c0", "")])
+    overlay = tmp_path / "nothing.json"
+    overlay.write_text('{"validate#dataset#data": []}')
+    tell_end(own / "models/trained")
+    cases = training_cases(load_datalist(own / "data", "training"), [])
+    torch.save(cases.mark(torch.nn.Linear(1, 1).state_dict()), own / "models/trained/model.pt")
+    type_words("train", str(own), "--folds", "all", "--resume", "auto", "--config_file", str(overlay))
+    assert "fold 0 is trained already" in capsys.readouterr().out and not lines
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_each_fold_has_folders_of_its_own(typed, own, lines, type_words, tmp_path):
+    """Whether they are typed or stand in a config file that is laid over."""
+    write_data(tmp_path / "data", 2, [("c0", "c1"), ("c1", "c0")])
+    told = {"ckpt_dir": "weights", "output_dir": "curves", "dataset_dir": str(tmp_path / "data")}
+    overlay = tmp_path / "overlay.json"
+    overlay.write_text(json.dumps(told))
+    words = [word for name, value in told.items() for word in (f"--{name}", value)]
+    type_words("train", str(own), "--folds", "all", *(words if typed else ["--config_file", str(overlay)]))
     assert [line[line.index("--ckpt_dir") + 1] for line in lines] == ["weights", "weights/fold1"]
     assert [line[line.index("--output_dir") + 1] for line in lines] == ["curves", "curves/fold1"]

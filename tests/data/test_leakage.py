@@ -114,6 +114,18 @@ def test_weights_validate_on_nothing_they_were_trained_on(caplog):
     assert "other images with names of validation cases: case_1" in caplog.text
 
 
+def test_weights_of_a_training_on_other_cases():
+    weights = weights_of(TrainingCases({"d1": "a", "d2": "b"}, {"d3": "c"}))
+    assert TrainingCases({"d2": "b", "d1": "renamed"}, {"d4": "d"}).trained_otherwise(weights) == ""
+    assert TrainingCases({"d1": "a"}, {"d2": "b", "d3": "c"}).trained_otherwise(weights) == (
+        "it was trained on 1 of the 2 validation cases: b"
+    )
+    assert TrainingCases({"d1": "a", "d4": "d"}, {}).trained_otherwise(weights) == (
+        "it was not trained on 1 of the 2 training cases: d"
+    )
+    assert TrainingCases({"d1": "a"}, {}).trained_otherwise(torch.nn.Linear(2, 2).state_dict()) == ""
+
+
 # --- through the bundle
 
 

@@ -82,6 +82,29 @@ def test_series_below_a_folder(scans, caplog):
     assert cases(scans / "study/ct/000.dcm") == {"ct": str(scans / "study/ct/000.dcm")}
 
 
+def test_files_below_a_folder_are_told_of(scans, caplog):
+    """They are no scans of it: a label map of ours and hidden ones are not spoken of."""
+    write_nifti(scans / "p2/ct.nii.gz")
+    (scans / "p2/mr.NRRD").touch()
+    write_nifti(scans / ".trash/old.nii.gz")
+    write_marked(np.ones((3, 4, 5), np.uint8), plain_geometry((3, 4, 5), np.eye(4)), scans / "p2/ct_seg.nii.gz")
+    assert list(cases(scans)) == ["a", "b"]
+    told = f"2 NIfTI or NRRD file(s) lie in its subfolders, such as {scans / 'p2/ct.nii.gz'}"
+    assert f"{told}, and are not segmented: if they are scans, give their folder" in caplog.text
+    (scans / "a.nii.gz").unlink()
+    (scans / "b.nrrd").unlink()
+    (scans / "a_seg.nii.gz").unlink()
+    with pytest.raises(ValueError, match="holds no scans: expected .*; 2 NIfTI or NRRD file.* lie in .*: give their"):
+        list_scans(scans)
+
+
+def test_label_maps_of_an_earlier_run_below_a_folder(scans, caplog):
+    (scans / "out").mkdir()
+    (scans / "a_seg.nii.gz").rename(scans / "out/a_seg.nii.gz")
+    (scans / "out/b_seg.seg.nrrd").touch()
+    assert list(cases(scans)) == ["a", "b"] and not caplog.records
+
+
 @dicom
 def test_objects_that_are_no_scans_are_logged(tmp_path, caplog):
     from dicom_helpers import make_report, write_series

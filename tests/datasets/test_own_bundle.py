@@ -18,6 +18,7 @@ from rep3d.data.lists import load_datalist
 from rep3d.datasets import own_bundle
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle, report
+from rep3d.io.nifti import read_volume, write_marked
 from rep3d.locks import lock_file
 from rep3d.shipped import settings_beside
 
@@ -170,10 +171,11 @@ def test_weights_segment_as_they_were_trained(tmp_path):
     assert [settings_beside(made.folder / place).stat().st_mtime_ns for place in places] == times
 
 
-def test_a_bundle_that_trains_is_left_as_it_is(tmp_path):
-    """Its training reads the data all along."""
+@pytest.mark.parametrize("place", ["models/trained/fold1", "eval/tensorboard", "eval/fold1/tensorboard"])
+def test_a_bundle_that_trains_is_left_as_it_is(place, tmp_path):
+    """Its training reads the data all along, also one whose weights go elsewhere."""
     made = make(tmp_path)
-    folder = made.folder / "models/trained/fold1"
+    folder = made.folder / place
     folder.mkdir(parents=True)
     hold = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); print(flush=True); input()"
     command = [sys.executable, "-c", hold, lock_file(folder, "training")]
@@ -182,7 +184,7 @@ def test_a_bundle_that_trains_is_left_as_it_is(tmp_path):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as training:
         training.stdout.readline()
         with pytest.raises(
-            ValueError, match="mine is not made anew while it trains: another training works on .*fold1"
+            ValueError, match=f"mine is not made anew while it trains: another training works on .*{place}"
         ):
             make(tmp_path, tmp_path / "source")
         training.communicate(b"\n")
@@ -321,6 +323,23 @@ def test_a_folder_of_which_most_is_broken_is_refused(tmp_path):
     with pytest.raises(ValueError, match="3 of 5 cases cannot be used, expected half of them at most; .*case0.nii.gz"):
         make(tmp_path, source)
     assert not (tmp_path / "bundles/mine/mine.json").exists()
+
+
+def test_predictions_that_nobody_has_changed_are_named(tmp_path):
+    source = make_source(tmp_path / "source", 3)
+    for number in range(3):
+        path = source / f"labels/case{number}.nii.gz"
+        voxels, geometry = read_volume(path)
+        path.unlink()
+        write_marked(voxels, geometry, path)
+    label = nib.load(source / "labels/case0.nii.gz")
+    voxels = np.asarray(label.dataobj).copy()
+    voxels[5, 6, 4] = 2
+    nib.save(nib.Nifti1Image(voxels, label.affine, label.header), source / "labels/case0.nii.gz")
+    told = f"2 label map(s) are as `rep3d predict` wrote them, such as {source / 'labels/case1.nii.gz'}: nobody has"
+    assert [note for note in make(tmp_path, source).notes if note.startswith(told)]
+    make_source(source, 3)
+    assert not [note for note in make(tmp_path, source).notes if "rep3d predict" in note]
 
 
 def test_labels_that_are_rare(tmp_path):

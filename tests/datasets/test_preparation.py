@@ -459,6 +459,18 @@ def test_an_image_of_another_folder_is_checked(tmp_path):
     assert check_pairs([other], 3, tmp_path / "checked.json")[0][0].digest != facts[0].digest
 
 
+def test_a_label_of_another_name_is_checked(tmp_path):
+    """Of equal size and time, as where the list names other labels by now."""
+    scan = pair(tmp_path)
+    before = voxels_of(scan, tmp_path)
+    other = tmp_path / "other.nii"
+    save(other, np.full((9, 8, 7), 2, np.uint8))
+    stat = scan.label.stat()
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert other.stat().st_size == stat.st_size
+    assert voxels_of(scan._replace(label=other), tmp_path) == [0, 0, 504] != before
+
+
 def test_other_classes_are_checked_again(tmp_path):
     scan = pair(tmp_path)
     assert len(voxels_of(scan, tmp_path, classes=3)) == 3

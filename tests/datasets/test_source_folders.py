@@ -79,6 +79,11 @@ def one_folder(folder):
     touch(folder, *(f"{case}.nii.gz" for case in CASES), *(f"{case}_seg.nii.gz" for case in CASES))
 
 
+def one_folder_numbered(folder):
+    names = [f"{case}_000{number}" for number, case in enumerate(CASES)]
+    touch(folder, *(f"{name}.nii.gz" for name in names), *(f"{name}_seg.nii.gz" for name in names))
+
+
 def kits(folder):
     touch(folder, *(f"{case}/{name}.nii.gz" for case in CASES for name in ("imaging", "segmentation")))
 
@@ -108,6 +113,7 @@ TOLD_BY_FOLDERS = [
         numbered_images,
         studies_of_the_app,
         one_folder,
+        one_folder_numbered,
         kits,
         words_first,
         other_names_for_each,
@@ -126,6 +132,7 @@ def test_layouts(layout, tmp_path):
         (image,) = scan.images
         assert case in scan.case and image != scan.label
         assert image.is_file() and scan.label.is_file() and case in str(image) and case in str(scan.label)
+    assert len({case.patient for case in source.cases}) == 3
     described = layout in DESCRIBED
     assert source.labels == (ToldLabels({0: "background", 1: "organ"}) if described else None)
     assert source.told == (("CT",) if described else ())
@@ -137,6 +144,42 @@ def test_sessions_of_a_patient(tmp_path):
         touch(tmp_path, f"{session}/anat/{name}_T2w.nii.gz", f"{session}/anat/{name}_desc-manual_dseg.nii.gz")
     patients = {case.name: case.patient for case in read_source(tmp_path).cases}
     assert patients == {"sub-1_ses-a": "sub-1", "sub-1_ses-b": "sub-1", "sub-2_ses-a": "sub-2"}
+
+
+def test_patients_of_a_list(tmp_path):
+    """A case of which the list tells no patient is one by itself, by the name that tells it from others."""
+    decathlon_in_folders(tmp_path)
+    content = json.loads((tmp_path / "dataset.json").read_text())
+    for entry, patient in zip(content["training"], (7, 7, None), strict=True):
+        entry["patient"] = patient
+    describe(tmp_path, **content)
+    patients = {case.name: case.patient for case in read_source(tmp_path).cases}
+    assert patients == {"p1_image": "7", "p2_image": "7", "p3_image": "p3_image"}
+
+
+def test_links_to_folders_of_patients(tmp_path):
+    kits(tmp_path / "archive")
+    (tmp_path / "chosen").mkdir()
+    for case in CASES[:2]:
+        (tmp_path / "chosen" / case).symlink_to(tmp_path / "archive" / case)
+    assert [scan.case for scan in choose_channels(read_source(tmp_path / "chosen"))[0]] == ["p1", "p2"]
+
+
+def test_numbers_in_one_folder(tmp_path):
+    """Where a label goes without it, a number is a channel's; scans without a label change nothing."""
+    touch(tmp_path, *(f"{name}.nii.gz" for name in ("a_0001", "a_0001_seg", "a_0002", "a_0003")))
+    source = read_source(tmp_path)
+    assert source.channels == ("image",) and [scan.case for scan in choose_channels(source)[0]] == ["a_0001"]
+    touch(tmp_path / "two", *(f"{name}.nii.gz" for name in ("a_0000", "a_0001", "a_seg", "b_0000", "b_0001")))
+    source = read_source(tmp_path / "two")
+    ((scan,), problems) = choose_channels(source)
+    assert source.channels == ("0000", "0001") and scan.case == "a" and len(scan.images) == 2 and not problems
+
+
+def test_labels_without_any_image(tmp_path):
+    touch(tmp_path, "a_seg.nii.gz", "b_seg.nii.gz")
+    scans, problems = choose_channels(read_source(tmp_path))
+    assert not scans and "a_seg.nii.gz: there is no image of the channel 'image' beside" in problems["a"][0]
 
 
 def keep_names(folder, case, version, names):
@@ -201,6 +244,27 @@ def test_several_channels(layout, tmp_path):
     assert all(
         scan.images[0].is_file() and scan.images[0].name.endswith(("_t1.nii.gz", "_0001.nii.gz")) for scan in scans
     )
+
+
+def test_channels_of_one_file_keep_their_order(tmp_path):
+    """Names in another order would stand for the wrong volumes."""
+    decathlon(tmp_path)
+    content = json.loads((tmp_path / "dataset.json").read_text())
+    describe(tmp_path, **content | {"modality": {"0": "CT", "1": "PET"}})
+    source = read_source(tmp_path)
+    scans, problems = choose_channels(source, ["CT", "PET"])
+    assert len(scans) == 3 and all(len(scan.images) == 1 for scan in scans) and not problems
+    scans, problems = choose_channels(source, ["PET", "CT"])
+    told = f"{tmp_path / 'imagesTr/p1.nii.gz'}: holds its channels as CT, PET: give them in that order"
+    assert not scans and problems["p1"] == [told]
+    _, problems = choose_channels(source, ["PET"])
+    assert "holds the channel 'CT' as well: take all, or split the file" in problems["p1"][0]
+
+
+def test_channels_in_files_of_their_own_in_any_order(tmp_path):
+    brats(tmp_path)
+    scans, problems = choose_channels(read_source(tmp_path), ["t1", "flair"])
+    assert not problems and [path.name for path in scans[0].images] == ["p1_t1.nii.gz", "p1_flair.nii.gz"]
 
 
 def test_a_missing_channel_is_named(tmp_path):
@@ -282,6 +346,11 @@ def nothing_listed(folder):
     describe(folder, name="x")
 
 
+def nnunet_of_other_files(folder):
+    touch(folder, "imagesTr/a_0000.nrrd", "labelsTr/a.nrrd")
+    describe(folder, channel_names={"0": "CT"}, labels={"background": 0, "organ": 1}, file_ending=".nrrd")
+
+
 @pytest.mark.parametrize(
     ("layout", "said"),
     [
@@ -293,6 +362,7 @@ def nothing_listed(folder):
         (lambda folder: folder.mkdir(exist_ok=True), "holds no .nii.gz or .nii files, expected a dataset.json, the"),
         (a_word_for_a_list, "dataset.json: lists 'imagesTr/p1.nii.gz', expected {\"image\": path"),
         (too_many_images, "dataset.json: a has 2 images, expected 1, one a channel"),
+        (nnunet_of_other_files, "dataset.json: \"file_ending\" is '.nrrd', expected one of .nii.gz, .nii"),
         (nothing_listed, 'dataset.json: lists no "training", and there is no folder labelsTr'),
     ],
 )

@@ -80,6 +80,21 @@ def test_folders_of_one_name_go_by_their_paths(tmp_path):
     assert names(read_study(tmp_path)) == ["a/ct", "b/ct", "mr"]
 
 
+def test_links_to_series(tmp_path):
+    """Each goes by the link's name; what lies in the folder itself keeps its own, whatever links lead there."""
+    for patient in "ab":
+        write_series(tmp_path / "archive" / patient / "ct", slices=3)
+    study = tmp_path / "study"
+    write_series(study / "own", slices=3)
+    (study / "again").symlink_to(study / "own")
+    (study / "above").symlink_to(tmp_path)
+    for patient in "ab":
+        (study / patient).symlink_to(tmp_path / "archive" / patient / "ct")
+    found = read_study(study)
+    assert names(found) == ["own", "a", "b"] and not any(series.problem for series in found.series)
+    assert [read_scan(series.path)[0].shape for series in found.series] == [(64, 48, 3)] * 3
+
+
 def test_a_series_in_two_folders_is_refused(tmp_path):
     """Each of them would be half a scan, on a grid of its own."""
     paths = write_series(tmp_path / "a", slices=8)
