@@ -246,8 +246,6 @@ def _begin(
     """
     for name, index in labels.items():
         if session.is_to_begin(name, origin):
-            if name in session.labels:
-                session.reset(name)
             session.begin(name, found == index, taken(name), origin)
 
 
