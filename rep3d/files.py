@@ -1,14 +1,15 @@
-"""Files that are whole or not there: written to a temporary name beside their own, then renamed."""
+"""Files that are whole or not there: written to a temporary name beside their own, then renamed; and their digests."""
 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
@@ -111,3 +112,11 @@ def remove_parts(folder: str | os.PathLike) -> None:
     for path in Path(folder).rglob(f".*{PART}.*"):
         if OWN_PART.match(path.name) and path.is_file():
             path.unlink()
+
+
+def digest(paths: Iterable[Path]) -> str:
+    """Of the contents of files: 16 hexadecimal digits."""
+    found = hashlib.sha256()
+    for path in paths:
+        found.update(path.read_bytes())
+    return found.hexdigest()[:16]

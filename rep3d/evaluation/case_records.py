@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rep3d.files import read_json, write_json
+from rep3d.files import digest, read_json, write_json
 
 
 class CaseRecords:
@@ -46,11 +45,3 @@ class CaseRecords:
         self._cases[case] = {"files": digest(files), "result": result}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, {"settings": self.settings, "cases": self._cases})
-
-
-def digest(paths: Iterable[Path]) -> str:
-    """Of the contents of files: 16 hexadecimal digits."""
-    found = hashlib.sha256()
-    for path in paths:
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16]

@@ -13,11 +13,11 @@ from monai.utils import ensure_tuple
 from torch import nn
 
 from rep3d.data.cases import Item
-from rep3d.evaluation.case_records import digest
 from rep3d.evaluation.click_cases import named_labels
 from rep3d.evaluation.click_methods import CORRECTING, ours
 from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, deepest_user, evaluate
+from rep3d.files import digest
 from rep3d.interactive.correction import SIZE
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rep3d.evaluation.case_records import digest
-from rep3d.files import read_json, write_json
+from rep3d.files import digest, read_json, write_json
 
 
 def claim(output: Path, settings: Mapping[str, Any]) -> None:

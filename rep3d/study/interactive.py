@@ -18,7 +18,7 @@ from rep3d.console.tables import markdown_table
 from rep3d.data.cases import Item, file_name, item_name
 from rep3d.data.layouts import check_names
 from rep3d.evaluation import cvpr25, deepedit
-from rep3d.evaluation.case_records import CaseRecords, digest
+from rep3d.evaluation.case_records import CaseRecords
 from rep3d.evaluation.click_baselines import SETTINGS, graph_cut, graph_cut_near, region_growing
 from rep3d.evaluation.click_cases import Case, Labels, load_case
 from rep3d.evaluation.click_methods import CORRECTING, FromLabelMaps, load_ours
@@ -27,7 +27,7 @@ from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, MixedUser, Segment, User, deepest_user, evaluate, follow
 from rep3d.evaluation.montage import PLANES
 from rep3d.evaluation.three_planes import MOST, SPACINGS, TooSmall, dice_by_plane
-from rep3d.files import read_json, write_csv, write_json, write_text
+from rep3d.files import digest, read_json, write_csv, write_json, write_text
 from rep3d.interactive.prompts import Prompt
 from rep3d.shipped import find_weights, overlays_of
 from rep3d.study.run import BundleRun, run_process
