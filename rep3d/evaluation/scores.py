@@ -134,8 +134,7 @@ def _percentile(distances: np.ndarray, areas: np.ndarray) -> float:
     """The distance below which 95 % of the area lie."""
     order = np.argsort(distances)
     share = np.cumsum(areas[order]) / areas.sum()
-    last = min(int(np.searchsorted(share, PERCENTILE / 100)), len(order) - 1)
-    return float(distances[order[last]])
+    return float(distances[order[np.searchsorted(share, PERCENTILE / 100)]])
 
 
 def _extent(mask: np.ndarray, axis: int) -> slice:

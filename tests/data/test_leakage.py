@@ -114,6 +114,20 @@ def test_weights_validate_on_nothing_they_were_trained_on(caplog):
     assert "other images with names of validation cases: case_1" in caplog.text
 
 
+def test_cases_that_weights_were_trained_on(tmp_path, caplog, monkeypatch):
+    """Of one checkpoint or several, by the images; where none tells, no image is read."""
+    items, memory = [save(tmp_path / f"{name}.nii", seed) for seed, name in enumerate("abc")], tmp_path / "digests.json"
+    digests = list(image_digests([item["image"] for item in items]).values())
+    for name, digest in zip("ab", digests[:2], strict=True):
+        torch.save(weights_of(TrainingCases({digest: "renamed"}, {})), tmp_path / f"{name}.pt")
+    assert trained_on(tmp_path / "a.pt", items, memory) == ["a"]
+    assert "a.pt was trained on 1 of the 3 case(s): a" in caplog.text
+    monkeypatch.setattr("rep3d.data.leakage.read_channels", lambda path: 1 / 0)
+    assert trained_on([str(tmp_path / "b.pt"), str(tmp_path / "a.pt")], items, memory) == ["a", "b"]
+    torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / "c.pt")
+    assert trained_on(tmp_path / "c.pt", items) == []
+
+
 def test_weights_of_a_training_on_other_cases():
     weights = weights_of(TrainingCases({"d1": "a", "d2": "b"}, {"d3": "c"}))
     assert TrainingCases({"d2": "b", "d1": "renamed"}, {"d4": "d"}).trained_otherwise(weights) == ""

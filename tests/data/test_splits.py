@@ -3,7 +3,7 @@ import json
 import pytest
 
 from rep3d.data.lists import load_datalist, random_split
-from rep3d.data.splits import cases_of, fold_folder, make_splits, read_splits
+from rep3d.data.splits import cases_of, fold_folder, make_folds, make_splits, read_splits
 
 CASES = [f"case_{i:03d}" for i in range(300)]
 KITS = {"training": 240, "validation": 30, "test": 30}
@@ -64,6 +64,29 @@ def test_two_folds_train_with_each_others_validation():
 def test_too_few_cases():
     with pytest.raises(ValueError, match=r"2 patient\(s\) are too few for 1 fold"):
         make_splits(["a", "b"], KITS)
+
+
+def test_folds_without_test_cases():
+    splits = make_folds(CASES, 7)
+    assert all(set(split) == {"train", "val"} and split["train"] == sorted(split["train"]) for split in splits)
+    assert all(sorted(split["train"] + split["val"]) == CASES for split in splits)
+    assert sorted(sum((split["val"] for split in splits), [])) == CASES
+    assert sorted(len(split["val"]) for split in splits) == [42] + [43] * 6
+    assert make_folds(CASES[::-1], 7) == splits != make_folds(CASES, 7, seed=1)
+
+
+def test_folds_by_patient():
+    patients = {case: f"patient {i // 3}" for i, case in enumerate(CASES)}
+    for split in make_folds(CASES, 5, patients=patients):
+        assert not {patients[case] for case in split["train"]} & {patients[case] for case in split["val"]}
+        assert len(split["val"]) == 60
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_folds_that_patients_cannot_fill(folds):
+    assert [len(make_folds("abc", count)) for count in (2, 3)] == [2, 3]
+    with pytest.raises(ValueError, match=f"folds is {folds}, expected 2 to 3, the number of patients"):
+        make_folds("abc", folds)
 
 
 def test_first_fold_is_the_split_that_needs_no_file():

@@ -114,6 +114,17 @@ def test_volumes_of_a_tilted_grid(tmp_path, caplog):
     assert "tilted.nii.gz: its axes are not at right angles" in caplog.text
 
 
+def test_regions_and_voxels_that_nobody_judged(tmp_path):
+    truth = torch.tensor([0, 1, 2, 3, 3, 0]).view(1, 1, 1, 6)
+    label = MetaTensor(truth, affine=torch.eye(4))
+    image = MetaTensor(truth.float(), meta={"filename_or_obj": "a.nii"})
+    collected = CaseScores(tmp_path, ["background", "a", "b"], regions={"whole": [1, 2]}, ignored_label=3)
+    engine = Engine(lambda engine, batch: None)
+    engine.state.output = [{"pred": torch.tensor([0, 2, 0, 1, 2, 0]).view(1, 1, 1, 6), "label": label, "image": image}]
+    collected._score(engine)
+    assert [(row["label"], row["dice"]) for row in collected.rows] == [("whole", pytest.approx(2 / 3))]
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_scores_of_two_processes(rank, tmp_path, monkeypatch):
     """Every one knows the failures of all; the first writes."""

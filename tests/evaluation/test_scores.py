@@ -9,6 +9,7 @@ from monai.engines import SupervisedEvaluator
 from rep3d.evaluation.scores import (
     COLUMNS,
     CaseScores,
+    _percentile,
     means,
     read_scores,
     score_label_map,
@@ -57,6 +58,19 @@ def test_missing_labels():
         assert score[label]["hd95_mm"] == pytest.approx(diagonal)
     assert all(math.isnan(score[3][column]) for column in ("dice", "hd95_mm", "surface_dice", "volume_error_ml"))
     assert [score[label]["truth_ml"] for label in (1, 2, 3)] == pytest.approx([0.002, 0, 0])
+
+
+@pytest.mark.parametrize(
+    "distances, areas, expected",
+    [
+        ([4, 1, 2], [4, 50, 46], 2),
+        ([4, 1, 2], [5.2, 50, 44.8], 4),
+        ([3, 5], [95, 5], 3),
+        ([7], [0.1], 7),
+    ],
+)
+def test_percentile_by_area(distances, areas, expected):
+    assert _percentile(np.array(distances, float), np.array(areas, float)) == expected
 
 
 def test_a_label_at_the_border_of_the_image():
@@ -127,6 +141,7 @@ def test_handler_of_an_evaluator(tmp_path, caplog):
         val_handlers=[collected],
     )
     evaluator.run()
+    assert "right angles" not in caplog.text
     assert collected.write(["x/case 2.nii.gz: is broken"]) == ["x/case 2.nii.gz: is broken"]
     scores = read_scores(tmp_path / "eval")
     assert list(scores) == ["case 1"] and list(scores["case 1"]) == ["left", "right"]

@@ -67,6 +67,12 @@ def test_single_voxels_are_no_maps(relative_error):
     assert relative_error(encoder_features(network, x), network.down(x).mean((2, 3, 4))) < 1e-6
 
 
+def test_the_last_of_the_smallest_maps(relative_error):
+    """Of two voxels, the fewest that count."""
+    network, x = nn.Sequential(nn.AvgPool3d((1, 1, 2)), nn.ReLU()), torch.randn(2, 3, 1, 1, 4)
+    assert relative_error(encoder_features(network, x), network(x).mean((2, 3, 4))) < 1e-6
+
+
 def test_without_a_map():
     network = nn.Sequential(nn.Flatten(), nn.Linear(8, 2))
     with pytest.raises(ValueError, match=r"Sequential puts out no feature map .* for \[1, 1, 2, 2, 2\]"):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from rep3d.networks.depthwise import DepthwiseConv3d, MaskedDepthwiseConv3d
 from rep3d.networks.lrbm import LRBM, FixedMask
@@ -19,6 +20,7 @@ def test_resampling(resampling, relative_error):
     conv, x = DepthwiseConv3d(3, 5, resampling).double(), torch.randn(2, 3, 5, 4, 7, dtype=torch.float64)
     assert relative_error(conv(x), SAMPLED[resampling](x, conv)) < 1e-12
     deployed = conv.deployed()
+    assert deployed.is_deployed() and not conv.is_deployed() and deployed.kernel is not conv.kernel
     with torch.no_grad():
         for size in (7, 6, 7):
             assert relative_error(deployed(x[..., :size]), SAMPLED[resampling](x[..., :size], conv)) < 1e-12
@@ -40,6 +42,7 @@ def test_masked_kernel(mask, relative_error):
     assert relative_error(conv(x), expected) < 1e-12
     deployed = conv.deployed()
     assert type(deployed) is DepthwiseConv3d and deployed.kernel.dtype == torch.float64 and not deployed.training
+    assert deployed.is_deployed()
     assert relative_error(deployed(x), expected) < 1e-12
     assert conv.large_kernels() == {"weight"}
 
@@ -49,7 +52,20 @@ def test_the_mask_stays_float32_under_autocast():
     for parameter in mask.parameters():
         torch.nn.init.normal_(parameter)
     conv = MaskedDepthwiseConv3d(3, 5, mask)
-    expected = conv.effective_kernel()
+    expected = conv.weight * mask().unsqueeze(1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(conv.effective_kernel(), expected)
         assert conv(torch.randn(1, 3, 4, 4, 4)).dtype == torch.bfloat16
+
+
+def test_loading():
+    source, target = (nn.Sequential(MaskedDepthwiseConv3d(3, 5, LRBM(3, 5))) for _ in range(2))
+    target.load_state_dict(source.state_dict())
+    assert torch.equal(target[0].effective_kernel(), source[0].effective_kernel())
+    assert target.load_state_dict({"0.weight": source[0].weight, "other": source[0].bias}, strict=False) == (
+        ["0.bias", "0.mask.log_beta", "0.mask.convs.0.weight", "0.mask.convs.1.weight"]
+        + [f"0.mask.norms.{i}.{name}" for i in range(2) for name in ("weight", "bias")],
+        ["other"],
+    )
+    with pytest.raises(RuntimeError, match="0.kernel is the folded kernel of a deployed network"):
+        target.load_state_dict(nn.Sequential(source[0].deployed()).state_dict(), strict=False)

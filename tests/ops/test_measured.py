@@ -1,6 +1,7 @@
 """`auto` where it measures, as on CUDA, tried on the CPU."""
 
 import runpy
+import time
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from torch.utils.checkpoint import checkpoint
 from rep3d import depthwise_conv3d
 from rep3d.ops import costs, measured
 from rep3d.ops import depthwise_conv3d as ops
+
+SHAPE = (2, 3, 6, 5, 4)
 
 
 @pytest.fixture
@@ -92,6 +95,74 @@ def test_one_that_fails_is_not_taken(tried, monkeypatch):
 
     monkeypatch.setattr(ops, "_make_trial", no_memory)
     assert ops._choose_backend(*inputs()) == "direct"
+
+
+@pytest.fixture
+def measure(monkeypatch):
+    """(seconds, expected costs) -> the backend that is taken, and how often each ran. One without seconds fails."""
+
+    def run(seconds, expected):
+        runs = []
+
+        def make_trial(call, backend):
+            if seconds[backend] is None:
+                raise torch.OutOfMemoryError("too little")
+            trial = lambda: runs.append(backend)  # noqa: E731
+            trial.backend = backend
+            return trial
+
+        def times(trial, device):
+            trial()
+            return seconds[trial.backend]
+
+        monkeypatch.setattr(measured, "_seconds", times)
+        taken = measured._measure(costs.Call(SHAPE, 5), expected, make_trial)
+        return taken, {backend: runs.count(backend) for backend in runs}
+
+    return run
+
+
+def test_how_often_each_runs(measure):
+    expected = {"fft": 2.0, "direct": 60.0, "mixed": 60.1}
+    assert measure({"fft": 2.0, "direct": 5.9, "mixed": 0.1}, expected) == ("fft", {"fft": 7, "direct": 7})
+    assert measure({"fft": 2.0, "direct": 6.0, "mixed": 0.1}, expected) == ("fft", {"fft": 7, "direct": 2})
+    assert measure({"fft": 2.0, "direct": 2.0, "mixed": 0.1}, expected)[0] == "fft"
+    assert measure({"fft": None, "direct": 2.0, "mixed": 0.1}, expected) == ("direct", {"direct": 7})
+
+
+def test_time_of_a_trial(monkeypatch):
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    start = time.perf_counter()
+    seconds = measured._seconds(lambda: time.sleep(0.02), torch.device("cpu"))
+    assert 0.02 <= seconds <= time.perf_counter() - start and not waited
+    measured._seconds(lambda: waited.append("trial"), torch.device("cuda"))
+    assert waited == [torch.device("cuda"), "trial", torch.device("cuda")]
+
+
+@pytest.mark.parametrize("needs_x, needs_weight", [(True, True), (True, False), (False, True), (False, False)])
+def test_a_trial_does_what_the_call_will(needs_x, needs_weight, monkeypatch):
+    call = costs.Call(
+        SHAPE,
+        k=5,
+        dtype=torch.float64,
+        device=torch.device("meta"),
+        needs_x=needs_x,
+        needs_weight=needs_weight,
+        saves_spectra=False,
+        keeps_kernel_spectrum=not needs_x,
+    )
+    passes, wanted = [], []
+    monkeypatch.setattr(ops, "_compute", lambda *args: passes.append(args) or args[0] * args[1].sum())
+    monkeypatch.setattr(torch.autograd, "grad", lambda outputs, inputs, gradient: wanted.extend(inputs))
+    ops._make_trial(call, "mixed")()
+    ((x, weight, bias, backend, save_spectra, spectra),) = passes
+    assert [x.shape, weight.shape] == [call.shape, (3, 1, 5, 5, 5)]
+    assert {(tensor.dtype, tensor.device.type) for tensor in (x, weight)} == {(torch.float64, "meta")}
+    assert (x.requires_grad, weight.requires_grad) == (needs_x, needs_weight)
+    assert [any(tensor is one for one in wanted) for tensor in (x, weight)] == [needs_x, needs_weight]
+    assert (bias, backend, save_spectra) == (None, "mixed", False)
+    assert (spectra is None) == needs_x
 
 
 def test_all_that_fail_leave_the_expectation(tried, monkeypatch):
