@@ -10,7 +10,7 @@ import torch.distributed as dist
 from ignite.engine import Engine
 from monai.data import MetaTensor
 
-from rep3d.evaluation.scores import CaseScores, read_scores, score_label_map, write_scores
+from rep3d.evaluation.scores import CaseScores, read_scores, score_label_map, score_regions, write_scores
 
 SPACING = (0.8, 1.0, 2.5)
 
@@ -30,6 +30,23 @@ def test_distances_are_in_millimetres(axis):
     np.moveaxis(truth, axis, 0)[8, 2:22, 2:22] = 1
     score = score_label_map(np.roll(truth, 2, axis), truth, [1], SPACING)[1]
     assert score["hd95_mm"] == pytest.approx(2 * SPACING[axis], rel=0.05)
+
+
+@pytest.mark.parametrize("gap, near", [(1.9, True), (2.0, True), (2.1, False)])
+def test_tolerance_of_the_surface_dice(gap, near):
+    """2 mm, and these count; of a plate and the same further on."""
+    truth = np.zeros((12, 10, 10), np.uint8)
+    truth[4] = 1
+    score = score_label_map(np.roll(truth, 2, 0), truth, [1], (gap / 2, 1, 1))[1]
+    assert (score["surface_dice"] > 0.9) == near
+
+
+@pytest.mark.parametrize("cosine, scored", [(0.005, True), (0.02, False)])
+def test_axes_that_are_nearly_at_right_angles(cosine, scored):
+    affine, truth = np.eye(4), np.zeros((5, 5, 5), np.uint8)
+    affine[0, 1], affine[1, 1] = cosine, np.sqrt(1 - cosine**2)
+    truth[2, 2, 2] = 1
+    assert np.isfinite(score_regions(truth, truth, {"a": [1]}, affine)["a"]["hd95_mm"]) == scored
 
 
 def test_the_distance_is_a_percentile():
