@@ -279,13 +279,14 @@ def read_scores(folder: str | os.PathLike) -> Scores:
 
 def _add_row(scores: Scores, row: Mapping[str, str | None], where: str) -> None:
     """Raises ValueError: there are other values than the columns ask for, or the score is there already."""
-    case, label, *values = row.values()
-    if case is None or label is None or not all(isinstance(value, str) for value in values):
+    cells = {column: value for column, value in row.items() if isinstance(value, str)}
+    if len(cells) < len(row):
         raise ValueError(f"{where} has other values than the columns")
+    case, label = cells["case"], cells["label"]
     if label in scores.setdefault(case, {}):
         raise ValueError(f"{where} has label {label!r} of case {case!r} once more")
     try:
-        scores[case][label] = {column: float(row[column] or "nan") for column in COLUMNS}
+        scores[case][label] = {column: float(cells[column] or math.nan) for column in COLUMNS}
     except ValueError as error:
         raise ValueError(f"{where} has other values than numbers ({error})") from None
 

@@ -10,6 +10,7 @@ from rep3d.evaluation.scores import (
     COLUMNS,
     CaseScores,
     _percentile,
+    case_means,
     means,
     read_scores,
     score_label_map,
@@ -103,6 +104,14 @@ def test_means_leave_out_what_is_missing(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scores.csv", "summary.md"]
 
 
+def test_means_of_cases():
+    dices = {"a": (0.5, math.nan), "b": (0.7, 0.9), "c": (math.nan, math.nan)}
+    scores = {
+        case: {label: {"dice": dice} for label, dice in zip("xy", pair, strict=True)} for case, pair in dices.items()
+    }
+    np.testing.assert_allclose(case_means(scores, "dice"), [0.5, 0.8, math.nan])
+
+
 def test_not_an_evaluation(tmp_path):
     with pytest.raises(FileNotFoundError, match="scores.csv: no such file, expected the output folder"):
         read_scores(tmp_path)
@@ -116,6 +125,7 @@ def test_not_an_evaluation(tmp_path):
     [
         ("", "scores.csv: holds no scores"),
         ("a,left,0.5,1,0.5,0,1\na,right,0.5,1\n", "line 3 has other values than the columns"),
+        ("a\n", "line 2 has other values than the columns"),
         ("a,left,0.5,1,0.5,0,1,7\n", "line 2 has other values than the columns"),
         ("a,left,0.5,1,0.5,0,1\na,left,0.6,1,0.5,0,1\n", "line 3 has label 'left' of case 'a' once more"),
         ("a,left,0.5,x,0.5,0,1\n", r"line 2 has other values than numbers \(could not convert string to float: 'x'"),

@@ -101,7 +101,7 @@ def test_init_from_weights_with_smaller_kernels(keep, tmp_path, caplog):
     small, large = (Rep3D(1, n, **SMALL, kernel_size=k, modulation="fixed") for n, k in ((3, 5), (2, 7)))
     torch.save(small.state_dict(), tmp_path / "model.pt")
     kept = large.out.conv.conv.weight.clone()
-    initialize_from(large, tmp_path / "model.pt", keep_kernel_sums=keep)
+    initialize_from(large, tmp_path / "model.pt", **({"keep_kernel_sums": True} if keep else {}))
     block = small.encoder.stages[0][0]
     assert torch.equal(large.encoder.stages[0][0].weight, grow_kernel(block.weight, 7, keep_sum=keep))
     assert torch.equal(large.out.conv.conv.weight, kept)

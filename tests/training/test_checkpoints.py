@@ -12,6 +12,7 @@ from ignite.engine import Events
 from ignite.metrics import Metric
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler
+from monai.utils import set_determinism
 from torch import nn
 
 from rep3d.data.leakage import TrainingCases
@@ -189,6 +190,22 @@ def test_load_deployed(tmp_path, tiny_rep3d, relative_error):
     assert not deployed.training
     with torch.no_grad():
         assert relative_error(deployed(x), network.eval()(x)) < 1e-5
+
+
+@pytest.mark.parametrize("regions", [None, {"a": [1]}], ids=["labels", "regions"])
+def test_load_several_deployed(regions, tmp_path, relative_error):
+    """The mean of their probabilities, or of regions the logits of these."""
+    x, means = torch.randn(4, 2), []
+    for name in "ab":
+        network = nn.Linear(2, 3)
+        torch.save(network.state_dict(), tmp_path / f"{name}.pt")
+        means.append(network(x).sigmoid() if regions else network(x).softmax(1))
+    ensemble = load_deployed(nn.Linear(2, 3), [tmp_path / "a.pt", str(tmp_path / "b.pt")], regions)
+    mean = ensemble(x).sigmoid() if regions else ensemble(x)
+    assert relative_error(mean, (means[0] + means[1]) / 2) < 1e-5
+    assert not ensemble.networks[0].training
+    with pytest.raises(ValueError, match=r"checkpoint is \[\], expected a file or a list of files"):
+        load_deployed(nn.Linear(2, 3), [])
 
 
 # --- starting from other weights
@@ -392,7 +409,11 @@ def test_each_part_of_a_training_draws_anew(tmp_path):
         parts.append(draw("true"))
         assert draw("auto") == draw() == parts[-1] and draw(False) == parts[0]
     assert len(set(parts)) == 3
+    set_determinism(5 + 2 * checkpoints.SEEDS_APART)
+    assert torch.rand(1).item() == parts[-1][0]
     (tmp_path / "last.pt").write_text("junk")
+    assert draw() == parts[0]
+    torch.save({"epoch": 2, "code": nn.Linear(1, 1)}, tmp_path / "last.pt")  # loading it would run its code
     assert draw() == parts[0]
 
 
