@@ -352,7 +352,7 @@ class Checkpoints:
                 "resume: the validation cases are others than before: the best score, %s, counts no more", told
             )
             if isinstance(self.lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                self.lr_scheduler.best, self.lr_scheduler.num_bad_epochs = self.lr_scheduler.mode_worse, 0
+                self.lr_scheduler.best = self.lr_scheduler.mode_worse
         elif content["best_metric_epoch"] > 0 and not (self.folder / BEST).is_file():
             logger.warning("resume: %s is gone, and its score counts no more", self.folder / BEST)
         else:
