@@ -2,6 +2,7 @@ import errno
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -267,14 +268,14 @@ def test_best_and_last(tmp_path):
     assert weight(tmp_path / "model.pt") == weights[2]
     assert weight(tmp_path / "last.pt") == weights[3]
     last = torch.load(tmp_path / "last.pt", weights_only=True)
-    assert (last["epoch"], last["best_metric"], last["best_metric_epoch"]) == (3, 0.5, 2)
+    assert (last["format"], last["epoch"], last["best_metric"], last["best_metric_epoch"]) == (1, 3, 0.5, 2)
 
 
 @pytest.mark.parametrize("epochs, val_interval", [(1, 3), (2, 3)])
 def test_training_without_validation_leaves_its_weights(epochs, val_interval, tmp_path, caplog):
     training = Training(tmp_path, epochs=epochs, val_interval=val_interval).run()
     assert weight(tmp_path / "model.pt") == training.network.weight.item()
-    assert "no epoch was validated" in caplog.text
+    assert "no epoch was validated: model.pt holds the last weights" in caplog.text
 
 
 def test_the_score_of_an_epoch_that_is_not_saved_does_not_count(tmp_path):
@@ -290,6 +291,22 @@ def test_the_score_of_an_epoch_that_is_not_saved_does_not_count(tmp_path):
     assert weight(tmp_path / "model.pt") == training.network.weight.item()
     last = torch.load(tmp_path / "last.pt", weights_only=True)
     assert (last["best_metric"], last["best_metric_epoch"]) == (0.5, 3)
+
+
+@pytest.mark.parametrize(("left_out", "val_interval", "diverged"), [(1, 1, False), (1, 9, True), (2, 1, True)])
+def test_a_training_whose_last_steps_were_left_out(left_out, val_interval, diverged, tmp_path):
+    """One is a chance, unless there are no weights of before."""
+    steps = SimpleNamespace(in_a_row=0)
+    training = Training(tmp_path, scores={1: 0.2}, val_interval=val_interval, steps=steps)
+    training.trainer.add_event_handler(
+        Events.EPOCH_STARTED, lambda engine: setattr(steps, "in_a_row", left_out * (engine.state.epoch == 2))
+    )
+    if diverged:
+        with pytest.raises(RuntimeError, match=f"the training diverged: its last {left_out} step"):
+            training.run()
+    else:
+        training.run()
+    assert (tmp_path / "model.pt").is_file() == (val_interval == 1)
 
 
 def test_the_score_of_weights_that_are_gone_does_not_count(tmp_path, caplog):
@@ -314,8 +331,8 @@ def test_other_processes_do_not_write(tmp_path):
 
 
 def test_previous_weights_are_kept(tmp_path, caplog):
-    befores = []
-    for noon in (1_000_000_000, 1_000_086_400):
+    befores, noons = [], [1_000_000_000, 1_000_086_400]
+    for noon in noons:
         Training(tmp_path).run()
         for name in ("model.pt", "last.pt"):
             os.utime(tmp_path / name, (noon, noon))
@@ -324,6 +341,7 @@ def test_previous_weights_are_kept(tmp_path, caplog):
     assert (tmp_path / "model.pt").exists()  # nothing moves before the training starts
     Training(tmp_path).run()
     kept = sorted(tmp_path.glob("model_*.pt"))
+    assert [time.mktime(time.strptime(path.stem, "model_%Y%m%d-%H%M%S")) for path in kept] == noons
     assert [weight(path) for path in kept] == befores
     assert len(files(tmp_path)) == 6
     assert kept[1].name in caplog.text
@@ -605,6 +623,7 @@ def test_a_score_of_other_validation_cases_counts_no_more(tmp_path, caplog):
     assert (second.evaluator.state.best_metric, second.evaluator.state.best_metric_epoch) == (0.4, 3)
     (kept,) = tmp_path.glob("model_*.pt")
     assert weight(kept) == best != weight(tmp_path / "model.pt")
+    assert not list(tmp_path.glob("last_*.pt"))
     caplog.clear()
     third = Training(tmp_path, epochs=5, scores={5: 0.1}, cases=validated_on("c", "a"), resume=True).run()
     assert (third.evaluator.state.best_metric, third.evaluator.state.best_metric_epoch) == (0.4, 3)
