@@ -79,8 +79,9 @@ def convert_official_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[
     released = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
     family = next((mark for mark in _FAMILIES if any(name.startswith(mark) for name in released)), None)
     if family is None:
-        shown = next(iter(released), "no name")
-        raise ValueError(f"state_dict has {shown!r}, expected names of Rep3D, 3D RepUX-Net, 3D UX-Net or MedNeXt")
+        raise ValueError(
+            f"state_dict has the names {list(released)[:3]}, expected those of Rep3D, 3D RepUX-Net, 3D UX-Net or MedNeXt"
+        )
     converted = {_renamed(name, family): tensor for name, tensor in released.items() if not re.search(_UNUSED, name)}
     if family in ("rep3d.", "repuxnet_3d."):
         for prefix in [name.removesuffix("dwconv.weight") for name in converted if name.endswith(".dwconv.weight")]:
