@@ -80,7 +80,7 @@ def convert_official_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[
     family = next((mark for mark in _FAMILIES if any(name.startswith(mark) for name in released)), None)
     if family is None:
         raise ValueError(
-            f"state_dict has the names {list(released)[:3]}, expected those of Rep3D, 3D RepUX-Net, 3D UX-Net or MedNeXt"
+            f"state_dict has the names {list(released)[:3]}, not those of Rep3D, 3D RepUX-Net, 3D UX-Net or MedNeXt"
         )
     converted = {_renamed(name, family): tensor for name, tensor in released.items() if not re.search(_UNUSED, name)}
     if family in ("rep3d.", "repuxnet_3d."):

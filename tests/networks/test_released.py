@@ -119,7 +119,7 @@ def test_a_name_that_is_not_released(name, recorded):
 
 @pytest.mark.parametrize("state_dict", [{}, {"conv.weight": torch.zeros(1)}], ids=len)
 def test_weights_of_something_else(state_dict):
-    expected = rf"has the names {re.escape(str(list(state_dict)))}, expected those of Rep3D, 3D RepUX-Net, 3D UX-Net or"
+    expected = rf"has the names {re.escape(str(list(state_dict)))}, not those of Rep3D, 3D RepUX-Net, 3D UX-Net or"
     with pytest.raises(ValueError, match=expected):
         convert_official_state_dict(state_dict)
 
