@@ -11,6 +11,7 @@ from rep3d.evaluation.scores import (
     CaseScores,
     _percentile,
     case_means,
+    labels_of,
     means,
     read_scores,
     score_label_map,
@@ -110,6 +111,12 @@ def test_means_of_cases():
         case: {label: {"dice": dice} for label, dice in zip("xy", pair, strict=True)} for case, pair in dices.items()
     }
     np.testing.assert_allclose(case_means(scores, "dice"), [0.5, 0.8, math.nan])
+
+
+def test_labels_are_those_of_every_case():
+    assert labels_of({}) == [] and labels_of({"a": {"x": {}, "y": {}}}) == ["x", "y"]
+    with pytest.raises(ValueError, match=r"case 'b' has the labels \['y', 'x'\], expected \['x', 'y'\]"):
+        labels_of({"a": {"x": {}, "y": {}}, "b": {"y": {}, "x": {}}})
 
 
 def test_not_an_evaluation(tmp_path):

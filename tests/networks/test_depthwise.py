@@ -27,10 +27,13 @@ def test_resampling(resampling, relative_error):
     assert conv.large_kernels() == {"kernel"}
 
 
-@pytest.mark.parametrize("channels, kernel_size, resampling", [(0, 3, "none"), (2, 4, "none"), (2, 3, "double")])
-def test_arguments(channels, kernel_size, resampling):
-    with pytest.raises(ValueError):
-        DepthwiseConv3d(channels, kernel_size, resampling)
+@pytest.mark.parametrize(
+    "arguments, wrong",
+    [((0, 3), "channels"), ((2, 4), "kernel_size"), ((2, 33), "kernel_size"), ((2, 3, "double"), "resampling")],
+)
+def test_arguments(arguments, wrong):
+    with pytest.raises(ValueError, match=f"^{wrong} "):
+        DepthwiseConv3d(*arguments)
 
 
 @pytest.mark.parametrize("mask", [FixedMask(5), LRBM(3, 5)], ids=["fixed", "lrbm"])

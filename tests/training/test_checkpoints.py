@@ -248,6 +248,21 @@ def test_training_starts_from_other_weights(tmp_path):
     assert training.run().seen[0] == (1, 0, RATE)
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_how_kernels_grow_is_handed_on(keep, tmp_path, monkeypatch):
+    torch.save(nn.Linear(1, 1).state_dict(), tmp_path / "a.pt")
+    kept = []
+    monkeypatch.setattr(checkpoints, "initialize_from", lambda *args, keep_kernel_sums: kept.append(keep_kernel_sums))
+    Training(tmp_path / "out", init_from=str(tmp_path / "a.pt"), keep_kernel_sums=keep)
+    assert kept == [keep]
+
+
+def test_weights_to_start_from_that_were_trained_on_validation_cases(tmp_path):
+    Training(tmp_path, cases=TrainingCases({"d": "case 1"}, {})).run()
+    with pytest.raises(ValueError, match="model.pt was trained on 1 of the 1 validation cases"):
+        Training(tmp_path / "out", init_from=str(tmp_path / "model.pt"), cases=TrainingCases({}, {"d": "case 1"}))
+
+
 def test_training_starts_from_the_weights_it_replaces(tmp_path):
     Training(tmp_path).run()
     before = weight(tmp_path / "model.pt")
@@ -278,18 +293,19 @@ def test_training_without_validation_leaves_its_weights(epochs, val_interval, tm
     assert "no epoch was validated: model.pt holds the last weights" in caplog.text
 
 
-def test_the_score_of_an_epoch_that_is_not_saved_does_not_count(tmp_path):
+@pytest.mark.parametrize("left_out", [(2,), (1, 2)])
+def test_the_score_of_an_epoch_that_is_not_saved_does_not_count(left_out, tmp_path):
     """Its last step was left out; a later epoch is compared with what is in the file."""
     steps = SimpleNamespace(in_a_row=0)
-    training = Training(tmp_path, epochs=3, scores={1: 0.2, 2: 0.9, 3: 0.5}, steps=steps)
+    training = Training(tmp_path / "a/b", epochs=3, scores={1: 0.2, 2: 0.9, 3: 0.5}, steps=steps)
 
     def leave_out(engine):
-        steps.in_a_row = int(engine.state.epoch == 2)
+        steps.in_a_row = int(engine.state.epoch in left_out)
 
     training.trainer.add_event_handler(Events.EPOCH_STARTED, leave_out)
     training.run()
-    assert weight(tmp_path / "model.pt") == training.network.weight.item()
-    last = torch.load(tmp_path / "last.pt", weights_only=True)
+    assert weight(tmp_path / "a/b/model.pt") == training.network.weight.item()
+    last = torch.load(tmp_path / "a/b/last.pt", weights_only=True)
     assert (last["best_metric"], last["best_metric_epoch"]) == (0.5, 3)
 
 
