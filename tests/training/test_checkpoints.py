@@ -163,6 +163,12 @@ def test_read_another_content(content, tmp_path):
         read_weights(tmp_path / "a.pt")
 
 
+def test_read_the_content_of_newer_code(tmp_path):
+    torch.save({"network": nn.Linear(1, 1).state_dict(), "format": 2}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="last.pt: .*2"):
+        read_weights(tmp_path / "last.pt")
+
+
 def test_a_whole_pickled_network_is_refused(tmp_path):
     torch.save(nn.Linear(1, 1), tmp_path / "a.pt")  # loading it would run its code
     with pytest.raises(ValueError, match="a.pt: no PyTorch checkpoint"):
@@ -179,7 +185,7 @@ def test_load_weights(tmp_path):
 @pytest.mark.parametrize("other", [nn.Linear(2, 4), nn.Conv1d(2, 3, 1), nn.Linear(2, 3, bias=False)])
 def test_load_weights_of_another_network(other, tmp_path):
     torch.save(other.state_dict(), tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="a.pt: the weights are of another network"):
+    with pytest.raises(ValueError, match=r"a.pt: the weights are of another network: .* in the (network|weights)"):
         load_weights(nn.Linear(2, 3), tmp_path / "a.pt")
 
 
