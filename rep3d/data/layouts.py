@@ -218,9 +218,16 @@ def group_channels(scans: Sequence[Path], channel_names: Sequence[str]) -> list[
     """The images of files: `a_0000 a_0001`, or by the names of the channels `a_T1w a_T2w`, are the image of case `a`.
 
     A file of another name is one by itself. Where a channel is missing, its path is listed all the same: whoever reads
-    it names it.
+    it names it. Channels that are called by numbers, `0001`, are those of these numbers.
+
+    Raises:
+        ValueError: a case has channels of greater numbers: nobody tells which of them are meant.
     """
-    endings = ([f"_{number:04d}" for number in range(len(channel_names))], [f"_{name}" for name in channel_names])
+    numbers, names = (
+        [f"_{number:04d}" for number in range(len(channel_names))],
+        [f"_{name}" for name in channel_names],
+    )
+    endings = [names] if any(re.fullmatch(r"\d{4}", name) for name in channel_names) else [numbers, names]
     found: dict[str, Item] = {}
     for scan in scans:
         name = case_name(scan)
@@ -229,6 +236,10 @@ def group_channels(scans: Sequence[Path], channel_names: Sequence[str]) -> list[
         if fitting:
             known, ending = max(fitting, key=lambda one: len(one[1]))  # a channel "w" ends the name of a channel "T1_w"
             case, suffix = name.removesuffix(ending), scan.name.removeprefix(name)
+            further = scan.with_name(f"{case}_{len(channel_names):04d}{suffix}")
+            if known is numbers and further.is_file():
+                expected = f"expected {len(channel_names)} of them: {', '.join(channel_names)}"
+                raise ValueError(f"{further} is one more numbered channel of case {case!r}, {expected}")
             item = {"image": one_or_all([str(scan.with_name(f"{case}{one}{suffix}")) for one in known]), "case": case}
         found[first_file(item)] = item
     return list(found.values())

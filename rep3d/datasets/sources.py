@@ -120,11 +120,15 @@ def choose_channels(source: Source, chosen: Sequence[str] = ()) -> tuple[list[Sc
         chosen: some of its channels; without, all.
 
     Raises:
-        ValueError: there is no such channel, or it stands there twice.
+        ValueError: there is no such channel, or it stands there twice; or numbered ones are in another order, by which
+            `rep3d predict` would take them.
     """
     unknown = [name for name in chosen if name not in source.channels]
     if unknown or len(set(chosen)) < len(chosen):
         raise ValueError(f"channel is {','.join(chosen)!r}, expected some of {', '.join(source.channels)}")
+    ordered = [name for name in source.channels if name in chosen]
+    if source.told and list(chosen) != ordered and _are_numbered(source):
+        raise ValueError(f"channel is {','.join(chosen)!r}, expected {','.join(ordered)}: the files are numbered so")
     scans, problems = [], {}
     for case in source.cases:
         if case.label is None:
@@ -136,6 +140,10 @@ def choose_channels(source: Source, chosen: Sequence[str] = ()) -> tuple[list[Sc
             files = dict.fromkeys(case.images[name] for name in chosen or source.channels)
             scans.append(Scan(case.name, list(files), case.label))
     return scans, problems
+
+
+def _are_numbered(source: Source) -> bool:
+    return any(case_name(path).endswith(CHANNEL) for case in source.cases for path in case.images.values())
 
 
 def _channel_problem(case: Case, channels: Sequence[str]) -> str:

@@ -190,6 +190,24 @@ def test_channels_of_scans_to_segment(tmp_path):
     assert len(load_inference_list(tmp_path)) == 5  # of a bundle with one channel each is an image
 
 
+def test_more_numbered_channels_than_the_network_takes(tmp_path):
+    """Nobody tells which of them it was trained on."""
+    touch(tmp_path, *(f"a_{number:04d}.nii.gz" for number in range(4)))
+    for scans in (tmp_path, tmp_path / "a_0001.nii.gz"):
+        with pytest.raises(
+            ValueError, match="a_0002.nii.gz is one more numbered channel of case 'a', expected 2.*t1ce"
+        ):
+            load_inference_list(scans, ["t1ce", "flair"])
+    assert load_inference_list(tmp_path, ["flair", "t1", "t1ce", "t2"])[0]["case"] == "a"
+
+
+@pytest.mark.parametrize("channels", [["0001", "0000"], ["0000", "0002"]], ids="-".join)
+def test_channels_that_are_called_by_numbers(channels, tmp_path):
+    touch(tmp_path, *(f"a_{number:04d}.nii.gz" for number in range(3)))
+    images = [item["image"] for item in load_inference_list(tmp_path, channels)]
+    assert [str(tmp_path / f"a_{number}.nii.gz") for number in channels] in images
+
+
 # --- one case, one place
 
 

@@ -246,6 +246,21 @@ def test_several_channels(layout, tmp_path):
     )
 
 
+@pytest.mark.parametrize("layout", [nnunet_of_two, nnunet_1_of_two], ids=lambda f: f.__name__)
+def test_numbered_channels_keep_their_order(layout, tmp_path):
+    """`rep3d predict` takes numbered files by it."""
+    layout(tmp_path)
+    assert choose_channels(read_source(tmp_path), ["flair", "t1"]) == choose_channels(read_source(tmp_path))
+    with pytest.raises(ValueError, match="channel is 't1,flair', expected flair,t1: the files are numbered so"):
+        choose_channels(read_source(tmp_path), ["t1", "flair"])
+
+
+def test_named_channels_may_have_any_order(tmp_path):
+    brats(tmp_path)
+    scans, _ = choose_channels(read_source(tmp_path), ["t1", "flair"])
+    assert all(scan.images[0].name.endswith("_t1.nii.gz") for scan in scans)
+
+
 def test_channels_of_one_file_keep_their_order(tmp_path):
     """Names in another order would stand for the wrong volumes."""
     decathlon(tmp_path)
