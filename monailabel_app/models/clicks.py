@@ -17,6 +17,7 @@ from monailabel_app.models import contract
 from monailabel_app.models.inference import InTurns
 from monailabel_app.models.networks import Networks
 from monailabel_app.models.turn import Priority, Turn
+from rep3d.console.options import as_text
 from rep3d.interactive.correction import Network
 from rep3d.interactive.cubes import cube_edge
 
@@ -113,7 +114,9 @@ class _Config:
         parser = ConfigParser()
         parser.read_config(str(bundle.config("inference")))
         self.settings = bundle.settings
-        parser.update({**self.settings, contract.BUNDLE_ROOT: str(bundle.root), contract.DEVICE: name_to_device("")})
+        parser.update(
+            {**self.settings, contract.BUNDLE_ROOT: as_text(str(bundle.root)), contract.DEVICE: name_to_device("")}
+        )
         self._get = parser.get_parsed_content
         self.device = torch.device(self._get(contract.DEVICE))
         self.inferer = self._get(contract.INFERER)

@@ -12,6 +12,7 @@ from torch import nn
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.models import contract
+from rep3d.console.options import as_text
 
 MAX_GRID_BYTES = 2**29  # of a scan on a bundle's grid, 512 voxels a side: a small upload must not take hours
 
@@ -34,7 +35,7 @@ class InferenceConfig:
         contract.check_trained(bundle)
         settings = {
             **bundle.settings,
-            contract.BUNDLE_ROOT: str(bundle.root),
+            contract.BUNDLE_ROOT: as_text(str(bundle.root)),
             contract.DEVICE: name_to_device(device),
             contract.MAX_GRID_BYTES: MAX_GRID_BYTES,
             contract.PROGRESS: False,

@@ -274,7 +274,7 @@ def _check_cases(weights: Path, bundle: Path, overlays: str | None, options: Map
     """
     from monai.bundle import ConfigParser  # here, not above: they take seconds
 
-    from rep3d.console.options import PATHS
+    from rep3d.console.options import PATHS, as_text
     from rep3d.data.leakage import trained_images
     from rep3d.training.checkpoints import read_weights
 
@@ -284,8 +284,8 @@ def _check_cases(weights: Path, bundle: Path, overlays: str | None, options: Map
     parser = ConfigParser()
     parser.read_config([str(bundle / "configs/train.json"), *_overlays(overlays)])
     for name, value in options.items():
-        parser[name] = value if name in PATHS and not value.startswith("[") else DefaultParseValue(value)
-    parser["bundle_root"] = str(bundle)
+        parser[name] = as_text(value) if name in PATHS and not value.startswith("[") else DefaultParseValue(value)
+    parser["bundle_root"] = as_text(str(bundle))
     others = parser.get_parsed_content("cases").trained_otherwise(trained)
     if others:
         raise ValueError(f"fold {options['fold']}: {weights} is of other cases: {others}; train anew, without --resume")

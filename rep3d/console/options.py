@@ -1,7 +1,8 @@
 """The options of a command, checked before it runs: each is known, and means what was typed.
 
 `monai.bundle` takes any `--name value` for a new entry of the configuration, and so ignores a name that is misspelt;
-and its command line turns what looks like a Python literal into one, such as the folder 2024_01_05 into 20240105.
+its command line turns what looks like Python into it, such as the folder 2024_01_05 into 20240105, or scans#2 into
+scans; and its configurations take # in any text for ::.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ PATHS = (
     *("more_data", "predictions", "image", "previous", "taken"),  # of bundles that take prompts
 )
 SEPARATOR = ReferenceResolver.sep
+TYPED_SEPARATOR = "#"
+EVALUATED = ("$", "@", "%")  # begin what a configuration evaluates
 INITIALIZE = "initialize"
 PREPARING = ("imports", INITIALIZE, "finalize")  # lists of expressions that nobody runs by themselves
 BOOLEANS = {"true": True, "false": False}
@@ -124,9 +127,9 @@ def check_options(known_ids: Iterable[str], known_values: Mapping[str, Any] | No
     known = {*known_ids, *map(str, (workflow.run_id, workflow.init_id, workflow.final_id))}
     for name in unused_ids(config):
         if name not in known and not name.startswith("_"):
-            shown = name.replace(SEPARATOR, "#")
+            shown = name.replace(SEPARATOR, TYPED_SEPARATOR)
             aliases = [name for name in ALIASES.get(shown, ()) if name in config]
-            near = (one.replace(SEPARATOR, "#") for one in known)
+            near = (one.replace(SEPARATOR, TYPED_SEPARATOR) for one in known)
             close = f", did you mean {aliases[0]!r}?" if aliases else nearest(shown, near)
             raise ValueError(f"unknown option {shown!r}, nothing in the bundle's configuration uses it{close}")
     _check_run_id(config, str(workflow.run_id))
@@ -190,7 +193,7 @@ def _check_defined(config: dict) -> None:
     if missing:
         whole, _, _ = missing[0].partition(SEPARATOR)
         hint = f"; a config file that has {whole!r} takes the place of the whole, expected '{whole}#...'"
-        told = f"nothing defines {missing[0].replace(SEPARATOR, '#')!r}, which the configuration uses"
+        told = f"nothing defines {missing[0].replace(SEPARATOR, TYPED_SEPARATOR)!r}, which the configuration uses"
         raise ValueError(told + (hint if whole in config else ""))
 
 
@@ -199,7 +202,7 @@ def _check_kind(name: str, value: Any, known: Any) -> None:
 
     So are lists with something for each channel, such as windows of intensities.
     """
-    if value is None or isinstance(value, str) and value[:1] in ("$", "@", "%") or name in OPEN:
+    if value is None or isinstance(value, str) and value.startswith(EVALUATED) or name in OPEN:
         return
     if (
         isinstance(known, list)
@@ -258,17 +261,51 @@ def _is_expression(value: object) -> bool:
     return isinstance(value, str) and value.startswith("$")
 
 
-def _mistaken_paths(parser: ConfigParser) -> Iterator[tuple[str, str]]:
+def as_text(path: str) -> str:
+    """A path for a configuration, which would take # in it for ::."""
+    if TYPED_SEPARATOR not in path:
+        return path
+    return "$" + repr(path).replace(TYPED_SEPARATOR, r"\x23").replace("@", r"\x40")
+
+
+def _mistaken_paths(parser: ConfigParser) -> Iterator[tuple[str, str | list[str]]]:
     for name in PATHS:
-        value = parser.get(name)
-        if value is None or _is_path(value) or isinstance(value, list) and all(map(_is_path, value)):
+        value, typed = parser.get(name), _typed(name)
+        if value is None or isinstance(value, str) and value.startswith(EVALUATED):
             continue
-        typed = _typed(name)
-        if value is True and (typed is None or typed.startswith("-")):
+        parsed = None if typed is None else DefaultParseValue(typed)
+        if _is_path(value):
+            is_quoted = typed is not None and typed.startswith(("'", '"'))
+            yield name, _recovered(name, str(value), parsed, parsed if is_quoted else typed)
+        elif isinstance(value, list) and all(map(_is_path, value)):
+            originals = parsed if isinstance(parsed, list) and len(parsed) == len(value) else [None] * len(value)
+            yield name, [_recovered(name, str(path), one, one) for path, one in zip(value, originals, strict=True)]
+        elif value is True and (typed is None or typed.startswith("-")):
             raise ValueError(f"--{name} has no value, expected a path after it")
-        if typed is None:
+        elif typed is None:
             raise ValueError(f"{name} is {value!r}, expected text: write a name that looks like a number as ./NAME")
-        yield name, typed
+        else:
+            yield name, as_text(typed)
+
+
+def _recovered(name: str, value: str, parsed: object, typed: str | None) -> str:
+    """A path as it was typed, for a configuration.
+
+    Args:
+        name: of the option.
+        value: what the configuration made of it.
+        parsed: what the command line made of what was typed.
+        typed: None where nothing was.
+
+    Raises:
+        ValueError: nothing tells what it was.
+    """
+    if typed is not None and isinstance(parsed, str) and parsed.replace(TYPED_SEPARATOR, SEPARATOR) == value:
+        return as_text(typed)
+    if SEPARATOR in value:
+        told = f"{name} is {value!r}, or with {TYPED_SEPARATOR} for {SEPARATOR}, which a configuration takes alike"
+        raise ValueError(f"{told}: expected a path without them")
+    return value
 
 
 def _is_path(value: object) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from monai.bundle import ConfigWorkflow
 
 from rep3d.console.logs import end_log
+from rep3d.console.options import PATHS, as_text
 from rep3d.console.status import read_status
 from rep3d.training.cpu import SHARED_CORES
 
@@ -66,7 +67,7 @@ def initialize_here(run: BundleRun) -> ConfigWorkflow:
         logging_file=False,
         workflow_type="train" if "train.json" in run.configs else "infer",
         run_id=run.run_id,
-        **run.settings,
+        **{name: as_text(str(value)) if name in PATHS else value for name, value in run.settings.items()},
     )
     with _same_python():
         workflow.initialize()

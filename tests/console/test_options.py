@@ -6,10 +6,12 @@ import sys
 import numpy as np
 import pytest
 from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, ROOT, SHORT, SMALL, TRAIN, read, takes_prompts
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigWorkflow
 
 from rep3d.console.errors import root_cause
 from rep3d.console.options import (
+    as_text,
     is_runnable,
     nearest,
     option_ids,
@@ -143,13 +145,39 @@ def test_run_ids_that_run_nothing(files, run_id, near):
         ("init_from", "1_0", 10),
         ("bundle_root", "True", True),
         ("dataset_dir", "a,b", ("a", "b")),
+        ("dataset_dir", "scans#2", "scans"),
+        ("output_dir", "/data/Patient #2's@home", "/data/Patient #2's@home"),
+        ("ckpt_dir", "(a)", "a"),
+        ("dataset_dir", "/data/a::b", "/data/a::b"),
     ],
 )
-def test_folders_that_look_like_numbers(name, typed, value, form, monkeypatch):
+def test_folders_that_look_like_python(name, typed, value, form, monkeypatch):
     words = "\n".join(form).format(name, typed).split("\n")
     monkeypatch.setattr(sys, "argv", ["run", "--epochs", "3", *words, "--seed", "1"])
-    parser = check(TRAIN, **{name: value})
-    assert parser[name] == typed == parser.get_parsed_content(name)
+    assert DefaultParseValue(typed) == value
+    assert check(TRAIN, **{name: value}).get_parsed_content(name) == typed
+
+
+def test_quoted_folders(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["run", "--output_dir", "'a #1'", "--dataset_dir", "scans"])
+    parser = check(TRAIN, output_dir="a #1", dataset_dir="of a caller", init_from="$'a' + @dataset_dir")
+    assert parser.get_parsed_content("output_dir") == "a #1"
+    assert parser.get_parsed_content("init_from") == "aof a caller"
+
+
+def test_several_files_with_a_sign(monkeypatch):
+    files = ["a#1.pt", "b::2.pt", "c.pt"]
+    monkeypatch.setattr(sys, "argv", ["run", "--checkpoint", str(files)])
+    assert check(INFERENCE, checkpoint=list(files)).get_parsed_content("checkpoint") == files
+
+
+@pytest.mark.parametrize("path", ["runs #2", "runs ::2"])
+def test_paths_that_a_configuration_takes_for_others(path, tmp_path):
+    """Where nobody typed them."""
+    said = "is 'runs ::2', or with # for ::, which a configuration takes alike: expected a path without them"
+    assert refusal(TRAIN, output_dir=path) == f"output_dir {said}"
+    assert refusal(INFERENCE, checkpoint=[path]) == f"checkpoint {said}"
+    assert check(TRAIN, output_dir=as_text(path.replace("::", "#"))).get_parsed_content("output_dir") == "runs #2"
 
 
 def test_folders_whose_text_is_lost():
