@@ -232,16 +232,18 @@ def test_channel_blocks_change_nothing(numbers, monkeypatch, relative_error):
         assert relative_error(actual, reference) < 1e-6
 
 
-@pytest.mark.parametrize("save_spectra", [True, False])
+@pytest.mark.parametrize("saves", [True, False])
 @pytest.mark.parametrize("wanted", [(0,), (1,), (0, 1)], ids=str)
-def test_saved_spectra_are_not_computed_again(wanted, save_spectra, monkeypatch):
-    monkeypatch.setitem(fft_conv.BLOCK_NUMBERS, "cpu", 1)
-    transforms, rfftn = [], torch.fft.rfftn
-    inputs = [tensor.requires_grad_(i in wanted) for i, tensor in enumerate(make_inputs((1, 3, 4, 4, 4, 3)))]
-    y = depthwise_conv3d(*inputs[:2], backend="fft", save_spectra=save_spectra)
+def test_spectra_are_saved_where_a_gradient_needs_them(wanted, saves, monkeypatch):
+    monkeypatch.setitem(fft_conv.BLOCK_NUMBERS, "cpu", 1)  # 3 blocks
+    saved, transforms, rfftn = [], [], torch.fft.rfftn
+    x, weight, _ = (tensor.requires_grad_(i in wanted) for i, tensor in enumerate(make_inputs((1, 3, 4, 4, 4, 3))))
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
+        y = fft_conv.correlate(x, weight, **({} if saves else {"save_spectra": False}))
+    assert len(saved) == 2 + 3 * saves * len(wanted)
     monkeypatch.setattr(torch.fft, "rfftn", lambda *args, **kwargs: transforms.append(1) or rfftn(*args, **kwargs))
     y.sum().backward()
-    assert len(transforms) == 3 * (1 if save_spectra else 1 + len(wanted))
+    assert len(transforms) == 3 * (1 if saves else 1 + len(wanted))
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
