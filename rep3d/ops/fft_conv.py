@@ -278,7 +278,7 @@ def _gradients(
             grad_x[:, block] = _inverse_transform(product, plan.sizes, plan.radii, plan.shape)
         if grad_weight is not None:
             x_spectrum = x_spectra[i] if x_spectra else _map_spectrum(x[:, block], plan)
-            product = _conjugate_(grad_spectrum).mul_(x_spectrum).sum(dim=0)
+            product = (_conjugate_(grad_spectrum) * x_spectrum).sum(dim=0)
             grad_weight[block, 0][plan.inner] = _inverse_transform(product, plan.sizes, (0, 0, 0), offsets)
     return grad_x, grad_weight
 

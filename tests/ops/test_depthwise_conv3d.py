@@ -162,6 +162,23 @@ def test_batches_of_functions(in_dims, backend, relative_error):
             assert relative_error(actual[i], expected) < 1e-5
 
 
+@pytest.mark.parametrize("backend", ops.BACKENDS)
+@pytest.mark.parametrize("which", [0, 1])
+def test_batches_of_one_operand_with_one_gradient_of_the_output(which, backend, relative_error):
+    """Their gradients are batches, the gradient of the output is none."""
+    grad_y, operands = torch.randn(2, 2, 5, 4, 6), [torch.randn(2, 2, 5, 4, 6), torch.randn(2, 1, 5, 5, 5)]
+    batch = torch.randn(3, *operands[which].shape)
+
+    def gradients(one):
+        changed = [one if i == which else operand for i, operand in enumerate(operands)]
+        return torch.func.vjp(lambda x, weight: depthwise_conv3d(x, weight, backend=backend), *changed)[1](grad_y)
+
+    for actual, expected in zip(
+        torch.func.vmap(gradients)(batch), zip(*map(gradients, batch), strict=True), strict=True
+    ):
+        assert relative_error(actual, torch.stack(expected)) < 1e-5
+
+
 @pytest.mark.parametrize("backend", FAST)
 def test_same_input_gives_the_same_bits(backend):
     inputs = make_inputs((2, 3, 9, 8, 7, 7))
