@@ -179,25 +179,6 @@ def test_batches_of_one_operand_with_one_gradient_of_the_output(which, backend, 
         assert relative_error(actual, torch.stack(expected)) < 1e-5
 
 
-@pytest.mark.parametrize("backend", ops.BACKENDS)
-@pytest.mark.parametrize("batched", [0, 1, 2])
-def test_batches_around_autograd(batched, backend, relative_error):
-    """Of the input, of the kernel or of the gradient of the output, without second derivatives of the others."""
-    shapes = (2, 2, 5, 4, 6), (2, 1, 5, 5, 5), (2, 2, 5, 4, 6)
-    tensors = [torch.randn(shape, requires_grad=i not in (batched, 2)) for i, shape in enumerate(shapes)]
-    batch = torch.randn(3, *shapes[batched])
-
-    def gradients(one):
-        x, weight, grad_y = (one if i == batched else tensor for i, tensor in enumerate(tensors))
-        wanted = [tensor for tensor in tensors if tensor.requires_grad]
-        return torch.autograd.grad(depthwise_conv3d(x, weight, backend=backend), wanted, grad_y)
-
-    for actual, expected in zip(
-        torch.func.vmap(gradients)(batch), zip(*map(gradients, batch), strict=True), strict=True
-    ):
-        assert relative_error(actual, torch.stack(expected)) < 1e-5
-
-
 @pytest.mark.parametrize("backend", FAST)
 def test_same_input_gives_the_same_bits(backend):
     inputs = make_inputs((2, 3, 9, 8, 7, 7))
