@@ -20,7 +20,9 @@ from rep3d.io.segments import read_segments, without_background
 from rep3d.io.volumes import write_label_map
 
 MAX_SEGMENTS = 255  # of a label map
-LARGEST = "largest_structure"  # voxels, stored with a label
+# What is stored with a label.
+LARGEST = "largest_structure"  # voxels
+UNNAMED = "unnamed"  # labels of its model that are none of its segments
 
 
 def submit_label(
@@ -79,6 +81,9 @@ def submit_label(
         label = table[voxels.astype(np.uint8)]
         write_label_map(label, grid, path, labels=fitting.labels)
         stored = {**info, "model": fitting.name, "label_names": fitting.labels, LARGEST: _largest(label)}
+        named = {name.casefold() for name in segments}
+        if unnamed := [name for name in fitting.labels if named and name.casefold() not in named]:
+            stored[UNNAMED] = unnamed
         return datastore.save_label(image_id, str(path), tag, stored, prompts)
 
 

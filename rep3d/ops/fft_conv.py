@@ -249,7 +249,7 @@ def _correlate(
     for block in _channel_blocks(x, plan):
         x_spectrum = _map_spectrum(x[:, block], plan)
         kernel = _kernel_spectrum(weight[block], plan) if weight_spectrum is None else weight_spectrum[block]
-        y[:, block] = _inverse_transform(x_spectrum * kernel, plan.sizes, (0, 0, 0), plan.shape)
+        y[:, block] = _inverse_transform(x_spectrum * kernel, plan, (0, 0, 0), plan.shape)
         if save_x:
             x_spectra.append(x_spectrum)
         if save_weight:
@@ -275,11 +275,11 @@ def _gradients(
         if grad_x is not None:
             weight_spectrum = weight_spectra[i] if weight_spectra else _kernel_spectrum(weight[block], plan)
             product = weight_spectrum.conj() * grad_spectrum
-            grad_x[:, block] = _inverse_transform(product, plan.sizes, plan.radii, plan.shape)
+            grad_x[:, block] = _inverse_transform(product, plan, plan.radii, plan.shape)
         if grad_weight is not None:
             x_spectrum = x_spectra[i] if x_spectra else _map_spectrum(x[:, block], plan)
             product = (_conjugate_(grad_spectrum) * x_spectrum).sum(dim=0)
-            grad_weight[block, 0][plan.inner] = _inverse_transform(product, plan.sizes, (0, 0, 0), offsets)
+            grad_weight[block, 0][plan.inner] = _inverse_transform(product, plan, (0, 0, 0), offsets)
     return grad_x, grad_weight
 
 
@@ -304,13 +304,13 @@ def _conjugate_(spectrum: torch.Tensor) -> torch.Tensor:
 
 
 def _inverse_transform(
-    spectrum: torch.Tensor, sizes: Sequence[int], starts: Sequence[int], lengths: Sequence[int]
+    spectrum: torch.Tensor, plan: Plan, starts: Sequence[int], lengths: Sequence[int]
 ) -> torch.Tensor:
     """`irfftn` cropped to `lengths` voxels from `starts`, axis by axis, so that what is cropped is dropped early."""
     depth, height, width = (slice(start, start + length) for start, length in zip(starts, lengths, strict=True))
-    x = torch.fft.ifft(spectrum, n=sizes[0], dim=-3)[..., depth, :, :]
-    x = torch.fft.ifft(x, n=sizes[1], dim=-2)[..., height, :]
-    return torch.fft.irfft(x, n=sizes[2], dim=-1)[..., width]
+    x = torch.fft.ifft(spectrum, dim=-3)[..., depth, :, :]
+    x = torch.fft.ifft(x, dim=-2)[..., height, :]
+    return torch.fft.irfft(x, n=plan.sizes[-1], dim=-1)[..., width]
 
 
 def _channel_blocks(x: torch.Tensor, plan: Plan) -> list[slice]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.submission import bundles_with, label_ids, largest_structure
+from monailabel_app.studies.submission import UNNAMED, bundles_with, label_ids, largest_structure
 from monailabel_app.studies.volumes import read_grid
 from rep3d.data.regions import IGNORE
 from rep3d.interactive.cubes import MIN_VOXELS
@@ -58,6 +58,19 @@ def find_labelled(
             logger.warning("training goes without %s: %s", image_id, error.message)
             left_out[image_id] = error.message
     return items, left_out
+
+
+def describe_unnamed(images: Iterable[str], datastore: StudiesFolder) -> str:
+    """Which labels name some of the model's structures only; an empty text where all are named.
+
+    A scan may show no others, and its label be complete; or somebody corrected one of many.
+    """
+    unnamed = {image: datastore.fixed_label(image, "final")[1].get(UNNAMED) for image in images}
+    found = [f"{image}: no {', '.join(names)}" for image, names in unnamed.items() if names]
+    if not found:
+        return ""
+    first = "; ".join(found[:DESCRIBED]) + ("; ..." if len(found) > DESCRIBED else "")
+    return f"{len(found)} label(s) name some of the structures only, and the others count as background: {first}"
 
 
 def describe(left_out: Mapping[str, str]) -> str:

@@ -20,6 +20,7 @@ class TrainingRecord:
         user: who started it.
         cases: names by part, "training" and "validation".
         left_out: images that are not trained on, and why.
+        unnamed: which labels name some of the structures only, in words.
         options: the client's, as `TrainingParameters`.
         result: of one that is done, see `promotion.promote`.
     """
@@ -28,6 +29,7 @@ class TrainingRecord:
     user: str | None = None
     cases: dict[str, list[str]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    unnamed: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
 

@@ -17,7 +17,7 @@ from monailabel_app.errors import RequestError
 from monailabel_app.models import contract
 from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.models.retraining.dataset import write_dataset
-from monailabel_app.models.retraining.labels import Item, describe, find_labelled
+from monailabel_app.models.retraining.labels import Item, describe, describe_unnamed, find_labelled
 from monailabel_app.models.retraining.phantoms import Phantoms
 from monailabel_app.models.retraining.process import run_watched
 from monailabel_app.models.retraining.promotion import promote
@@ -125,7 +125,8 @@ class BundleTraining(TrainTask):
         data = self.folder / "data"
         data.mkdir(parents=True)
         cases = write_dataset(self.bundle, items, options.val_split, data, self.folder / "eval/digests.json")
-        write_record(self.folder, TrainingRecord("RUNNING", user, cases, left_out, options.model_dump()))
+        unnamed = "" if self.bundle.takes_prompts else describe_unnamed(items, datastore)
+        write_record(self.folder, TrainingRecord("RUNNING", user, cases, left_out, unnamed, options.model_dump()))
 
     def interrupted(self) -> TrainingRecord | None:
         """What was training when the server ended."""
@@ -159,6 +160,8 @@ class BundleTraining(TrainTask):
         device = name_to_device(options.device)
         if record.left_out:
             task.report(describe(record.left_out))
+        if record.unnamed:
+            task.report(record.unnamed)
         if not record.cases["validation"]:
             task.report("there is no label to validate with: the new weights will not serve by themselves")
         if self.phantoms is not None and not self.phantoms.draw(task, self.bundle, self.folder):

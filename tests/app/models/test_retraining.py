@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import time
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -22,10 +23,11 @@ from monailabel_app.models.retraining import BundleTraining
 from monailabel_app.models.retraining.dataset import split_cases
 from monailabel_app.models.retraining.process import run_watched
 from monailabel_app.models.retraining.promotion import may_serve, promote
-from monailabel_app.models.retraining.record import TrainingRecord, write_record
+from monailabel_app.models.retraining.record import TrainingRecord, read_record, write_record
 from monailabel_app.models.retraining.scoring import Scores
 from monailabel_app.models.versions import add_version, keep_serving, list_versions, serve_version
 from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.submission import submit_label
 from monailabel_app.tasks import Task
 from rep3d.console.status import StatusFile
 from rep3d.data.cases import item_name
@@ -294,6 +296,24 @@ def test_a_label_by_hand_that_may_be_of_several_models(by_hand, bundle, material
     store.remove_label(other, "final")
     with pytest.raises(RequestError, match=f"no submitted label for .*; left out 1 image.*{reason}"):
         trainer.check(store, TrainingParameters())
+
+
+def test_a_label_of_some_structures_is_named(studies, material, bundle):
+    """It is learned from: the scan may show no others."""
+    store, served, trainer = StudiesFolder(studies), {bundle.name: bundle}, BundleTraining(bundle)
+    (first, second), (anterior, posterior) = store.list_images()[:2], bundle.labels
+    for image, names in ((first, [anterior]), (second, [posterior, anterior.title()])):
+        label = Path(material.labels[f"{image}.nii.gz"])
+        if image == first:
+            label = shutil.copy(label, studies.parent / "first.nii.gz")
+            volume = nib.load(label)
+            nib.save(nib.Nifti1Image((volume.get_fdata() == 1).astype(np.uint8), volume.affine), label)
+        submit_label(store, served, image, Path(label), "final", {}, names=names)
+    trainer.prepare(store, TrainingParameters(), "ann")
+    record = read_record(trainer.folder)
+    assert record.left_out == {} and sorted(sum(record.cases.values(), [])) == sorted([first, second])
+    expected = "1 label(s) name some of the structures only, and the others count as background"
+    assert record.unnamed == f"{expected}: {first}: no {posterior}"
 
 
 def test_a_label_by_hand_of_another_model(by_hand, bundle, material):
