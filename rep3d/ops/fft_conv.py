@@ -51,7 +51,7 @@ def make_plan(shape: Sequence[int], k: int) -> Plan:
 
 
 def good_size(n: int) -> int:
-    """A length >= n whose transforms are fast."""
+    """An even length >= n whose transforms are fast."""
     if n <= GOOD_SIZES[-1]:
         return next(size for size in GOOD_SIZES if size >= n)
     size = n + -n % 8
@@ -249,7 +249,7 @@ def _correlate(
     for block in _channel_blocks(x, plan):
         x_spectrum = _map_spectrum(x[:, block], plan)
         kernel = _kernel_spectrum(weight[block], plan) if weight_spectrum is None else weight_spectrum[block]
-        y[:, block] = _inverse_transform(x_spectrum * kernel, plan, (0, 0, 0), plan.shape)
+        y[:, block] = _inverse_transform(x_spectrum * kernel, (0, 0, 0), plan.shape)
         if save_x:
             x_spectra.append(x_spectrum)
         if save_weight:
@@ -275,11 +275,11 @@ def _gradients(
         if grad_x is not None:
             weight_spectrum = weight_spectra[i] if weight_spectra else _kernel_spectrum(weight[block], plan)
             product = weight_spectrum.conj() * grad_spectrum
-            grad_x[:, block] = _inverse_transform(product, plan, plan.radii, plan.shape)
+            grad_x[:, block] = _inverse_transform(product, plan.radii, plan.shape)
         if grad_weight is not None:
             x_spectrum = x_spectra[i] if x_spectra else _map_spectrum(x[:, block], plan)
             product = (_conjugate_(grad_spectrum) * x_spectrum).sum(dim=0)
-            grad_weight[block, 0][plan.inner] = _inverse_transform(product, plan, (0, 0, 0), offsets)
+            grad_weight[block, 0][plan.inner] = _inverse_transform(product, (0, 0, 0), offsets)
     return grad_x, grad_weight
 
 
@@ -303,14 +303,12 @@ def _conjugate_(spectrum: torch.Tensor) -> torch.Tensor:
     return spectrum
 
 
-def _inverse_transform(
-    spectrum: torch.Tensor, plan: Plan, starts: Sequence[int], lengths: Sequence[int]
-) -> torch.Tensor:
-    """`irfftn` cropped to `lengths` voxels from `starts`, axis by axis, so that what is cropped is dropped early."""
+def _inverse_transform(spectrum: torch.Tensor, starts: Sequence[int], lengths: Sequence[int]) -> torch.Tensor:
+    """`irfftn` of even sizes cropped to `lengths` voxels from `starts`, axis by axis: what is cropped is dropped early."""
     depth, height, width = (slice(start, start + length) for start, length in zip(starts, lengths, strict=True))
     x = torch.fft.ifft(spectrum, dim=-3)[..., depth, :, :]
     x = torch.fft.ifft(x, dim=-2)[..., height, :]
-    return torch.fft.irfft(x, n=plan.sizes[-1], dim=-1)[..., width]
+    return torch.fft.irfft(x)[..., width]
 
 
 def _channel_blocks(x: torch.Tensor, plan: Plan) -> list[slice]:

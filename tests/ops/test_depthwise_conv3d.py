@@ -249,6 +249,17 @@ def test_channel_blocks_change_nothing(numbers, monkeypatch, relative_error):
         assert relative_error(actual, reference) < 1e-6
 
 
+@pytest.mark.parametrize("shape", [(9, 2, 5), (2, 9, 5), (2, 5, 9)])
+def test_size_of_channel_blocks(shape, monkeypatch):
+    """As many channels as fit."""
+    plan, x = fft_conv.make_plan(shape, 3), torch.empty(2, 7, *shape)
+    spectrum = torch.fft.rfftn(torch.zeros(2, 1, *plan.sizes), dim=(2, 3, 4)).numel()
+    for numbers, channels in ((4 * spectrum, [4, 3]), (4 * spectrum - 1, [3, 3, 1]), (0, [1] * 7)):
+        monkeypatch.setitem(fft_conv.BLOCK_NUMBERS, "cpu", numbers)
+        assert [block.stop - block.start for block in fft_conv._channel_blocks(x, plan)] == channels
+    assert len(fft_conv._channel_blocks(x.to("meta"), plan)) == 1  # as a GPU
+
+
 @pytest.mark.parametrize("saves", [True, False])
 @pytest.mark.parametrize("wanted", [(0,), (1,), (0, 1)], ids=str)
 def test_spectra_are_saved_where_a_gradient_needs_them(wanted, saves, monkeypatch):
