@@ -304,7 +304,7 @@ def _conjugate_(spectrum: torch.Tensor) -> torch.Tensor:
 
 
 def _inverse_transform(spectrum: torch.Tensor, starts: Sequence[int], lengths: Sequence[int]) -> torch.Tensor:
-    """`irfftn` of even sizes cropped to `lengths` voxels from `starts`, axis by axis: what is cropped is dropped early."""
+    """`irfftn` of even sizes, cropped to `lengths` voxels from `starts` axis by axis: what goes goes early."""
     depth, height, width = (slice(start, start + length) for start, length in zip(starts, lengths, strict=True))
     x = torch.fft.ifft(spectrum, dim=-3)[..., depth, :, :]
     x = torch.fft.ifft(x, dim=-2)[..., height, :]
