@@ -192,6 +192,11 @@ def new_bundle(
         names = read_json(folder / f"{name}.json")["common"]["label_names"]  # a person may have changed them
         if _write_data(folder / "data", name, good_scans, label_of, labels._replace(names=names), plan, patient_of):
             notes.append(f"data/{splits.FILE} is yours, and stays")
+        elif found.split:
+            notes.append(
+                f"the source's own split is not used, {found.split}: cases that it holds out train here, and cases of "
+                f"one patient may stand in both parts; data/{splits.FILE} is yours to edit"
+            )
         for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             write_text(folder / path, text)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -202,6 +203,17 @@ def test_splits_of_a_person_stay(tmp_path):
         (tmp_path / f"source/{name}/case2.nii.gz").unlink()
     with pytest.raises(ValueError, match="splits.json: fold 0 names 'case2' in val, but there is no such case"):
         make(tmp_path, tmp_path / "source")
+
+
+def test_a_split_of_the_source_is_not_dropped_without_a_word(tmp_path):
+    source = make_source(tmp_path / "source", 3)
+    (source / "splits_final.json").write_text(json.dumps([{"train": ["case0", "case1"], "val": ["case2"]}]))
+    made = make(tmp_path, source)
+    told = f"the source's own split is not used, {source / 'splits_final.json'}: cases that it holds out train here"
+    assert told in report(made)
+    shutil.copy(source / "splits_final.json", made.folder / "data/splits.json")
+    assert told not in report(make(tmp_path, source))
+    assert load_datalist(made.folder / "data", "validation")[0]["image"] == str(source / "images/case2.nii.gz")
 
 
 def test_a_typing_mistake_in_the_file_is_named(tmp_path):
