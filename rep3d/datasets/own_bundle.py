@@ -407,6 +407,8 @@ def _write_data(
 ) -> bool:
     """Write dataset.json and splits.json; whether the latter is a person's, and stays.
 
+    Where label maps are copied there is no dataset.json meanwhile, so that nothing trains on those of two numberings.
+
     Raises:
         ValueError: it names a case that there is no longer.
     """
@@ -415,6 +417,8 @@ def _write_data(
     is_own = path.is_file() and read_fragment(path) != memory.get("splits")
     if is_own:
         splits.read_splits(path, cases)
+    if labels.have_holes or any(scan.label != label_of[scan.case] for scan in scans):
+        (folder / FILE).unlink(missing_ok=True)
     training = []
     for scan in scans:
         label, source = scan.label, label_of[scan.case]

@@ -265,6 +265,30 @@ def test_copies_of_label_maps_follow_their_source(tmp_path):
     assert not list((data / "labels").iterdir()) and len(load_datalist(data, "training")) == 2
 
 
+def test_copies_of_two_numberings_train_nothing(tmp_path, monkeypatch):
+    """A command that ends while it writes copies leaves no data set behind."""
+    source = make_source(tmp_path / "source", 3, ids=(2, 4))
+    data, renumbered = make(tmp_path, source).folder / "data", own_bundle._renumbered
+    make_source(tmp_path / "new", 4, ids=(1,))
+    for name in ("images", "labels"):
+        shutil.copy(tmp_path / f"new/{name}/case3.nii.gz", source / name)
+
+    def until_the_second(voxels, geometry, new_ids, folder, case):
+        if case == "case1":
+            raise KeyboardInterrupt
+        return renumbered(voxels, geometry, new_ids, folder, case)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(own_bundle, "_renumbered", until_the_second)
+        make(tmp_path, source)
+    copies = [np.unique(nib.load(data / f"labels/case{i}.nii.gz").dataobj).tolist() for i in range(2)]
+    assert copies == [[0, 2, 3], [0, 1, 2]]
+    with pytest.raises(FileNotFoundError, match="data' holds no data set: expected a dataset.json"):
+        load_datalist(data, "training")
+    make(tmp_path, source)
+    assert len(load_datalist(data, "training")) == 3
+
+
 def test_what_is_refused_changes_no_data(tmp_path):
     source = make_source(tmp_path / "source", 3, ids=(2, 7))
     made = make(tmp_path, source)
