@@ -56,7 +56,7 @@ class Prediction:
 
     Args:
         image: the scan's whole path; of several files that of the first channel.
-        scan: tells the scan's files from others, see `_scan_key`.
+        scan: tells the scan's files, as they were before they were read, from others, see `_scan_key`.
         made_with: tells the weights and settings from others, see `_settings_key`.
         label_map: name of the file.
         volumes: millilitres by label, or by region.
@@ -153,6 +153,7 @@ class _Results:
         self.measured = scored_regions(label_names, regions)
         self.made_with = ""
         self.scans: Mapping[str, Sequence[str]] = {}
+        self.keys: dict[str, str] = {}  # of the scans as they are before they are read: one may be replaced meanwhile
         self.cases: dict[str, Prediction] = {}
 
     def start(self, made_with: str, scans: Mapping[str, Sequence[str]]) -> None:
@@ -177,6 +178,7 @@ class _Results:
             for other in self._in_other_formats(case):
                 if not is_untouched(other):
                     raise ValueError(f"{other}: {CHANGED}")
+        self.keys = {case: _scan_key(files) for case, files in scans.items()}
 
     def _check_scans(self) -> None:
         """Refuse to replace label maps of other scans that have the names of these."""
@@ -199,7 +201,7 @@ class _Results:
     def is_done(self, case: str) -> bool:
         """Whether an earlier run has left just what this one would. Draws the picture that it was not asked for."""
         kept = self.cases.get(case)
-        if kept is None or kept.made_with != self.made_with or kept.scan != _scan_key(self.scans[case]):
+        if kept is None or kept.made_with != self.made_with or kept.scan != self.keys[case]:
             return False
         image = Path(self.scans[case][0])
         path = self.folder / kept.label_map
@@ -242,7 +244,7 @@ class _Results:
             self._draw(image, voxels, self._beside(path, ".png"))
         self.cases[case] = Prediction(
             image=os.path.abspath(image),
-            scan=_scan_key(self.scans[case]),
+            scan=self.keys[case],
             made_with=self.made_with,
             label_map=path.name,
             volumes=_volumes(voxels, affine, self.measured),

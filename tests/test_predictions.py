@@ -16,7 +16,7 @@ from rep3d.data.regions import scored_regions
 from rep3d.io import volumes
 from rep3d.io.colors import distinct_colors
 from rep3d.io.geometry import plain_geometry
-from rep3d.predictions import _volumes
+from rep3d.predictions import _Results, _volumes
 
 pytest.importorskip("highdicom")
 from dicom_helpers import write_series  # noqa: E402
@@ -205,6 +205,28 @@ def test_a_label_map_that_the_record_does_not_know_is_made_anew(bundle, scans, t
     (folder / "volumes.csv").unlink()
     predict(bundle, scans / "a.nii.gz", tmp_path)
     assert (folder / "volumes.csv").read_text() == table_before and times(folder) == before
+
+
+@pytest.mark.slow
+def test_a_scan_that_is_replaced_while_it_is_segmented(bundle, scans, tmp_path, monkeypatch):
+    """Its label map is of the old one, which the record tells: the next run segments the new one."""
+    scan, add = tmp_path / "a.nii.gz", _Results.add
+    scan.write_bytes((scans / "a.nii.gz").read_bytes())
+
+    def replace_and_add(results, evaluator):
+        image = nib.load(scans / "a.nii.gz")
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[::-1], image.affine), scan)
+        add(results, evaluator)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_Results, "add", replace_and_add)
+        folder = predict(bundle, scan, tmp_path)
+    of_the_old = volumes.read_volume(folder / "a_seg.nii.gz")[0]
+    predict(bundle, scan, tmp_path)
+    assert (volumes.read_volume(folder / "a_seg.nii.gz")[0] != of_the_old).any()
+    before = times(folder)
+    predict(bundle, scan, tmp_path)
+    assert times(folder) == before
 
 
 def test_somebody_elses_dicom_segmentation_stays_and_so_does_its_label_map(bundle, scans, tmp_path):

@@ -96,6 +96,9 @@ def refusal(script, copy, capsys):
             lambda c: c.update(recipe="papers"),
             "recipe is 'papers', expected one of automatic, channels, paper, window, z_score, did you mean",
         ),
+        ("kits", lambda c: c["common"]["label_names"].append("$1"), "the name '$1' means something else in a config"),
+        ("kits", lambda c: c["common"].update(channel_names=["CT", "%MR"]), "the name '%MR' means something else"),
+        ("kits", lambda c: c["common"].update(regions={"cyst #1": [3]}), "the name 'cyst #1' means something else"),
         ("msd_hippocampus", lambda c: c["common"].pop("preprocessing"), "lacks the key 'preprocessing"),
         (
             "interactive",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import math
 import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fire.decorators import SetParseFn
 from fire.parser import DefaultParseValue
@@ -20,6 +21,9 @@ from rep3d.console.commands import switch
 from rep3d.console.status import read_status
 from rep3d.files import read_json
 from rep3d.shipped import OF_THE_DATA, TRAINED, check_settings, find_weights, settings_beside
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigParser
 
 ALL = "all"
 YAML = (".yaml", ".yml")
@@ -249,7 +253,8 @@ def _is_trained(bundle: Path, overlays: str | None, options: Mapping[str, str]) 
     """Whether the training of a fold has come to its end, and of as many epochs as it is told now.
 
     Raises:
-        ValueError: it was told other settings than now, or has other cases now than those it was trained on.
+        ValueError: it was told other settings than now, has other cases now than those it was trained on, or label maps
+            that were changed since.
     """
     weights = _weights_of(bundle, options)
     status = read_status(weights.with_name("training.status.json"))
@@ -267,10 +272,12 @@ def _is_trained(bundle: Path, overlays: str | None, options: Mapping[str, str]) 
 
 
 def _check_cases(weights: Path, bundle: Path, overlays: str | None, options: Mapping[str, str]) -> None:
-    """Refuse weights of a fold whose training would have other cases now. Weights that do not tell theirs are taken.
+    """Refuse weights of a fold whose training would have other cases now, or changed label maps.
+
+    Weights that do not tell their cases are taken.
 
     Raises:
-        ValueError: names the cases.
+        ValueError: names the cases, or the label maps.
     """
     from monai.bundle import ConfigParser  # here, not above: they take seconds
 
@@ -289,6 +296,32 @@ def _check_cases(weights: Path, bundle: Path, overlays: str | None, options: Map
     others = parser.get_parsed_content("cases").trained_otherwise(trained)
     if others:
         raise ValueError(f"fold {options['fold']}: {weights} is of other cases: {others}; train anew, without --resume")
+    _check_labels(weights, parser, options["fold"])
+
+
+def _check_labels(weights: Path, parser: ConfigParser, fold: str) -> None:
+    """Refuse weights whose training began before one of its label maps was written.
+
+    Args:
+        weights: of a training that has come to its end.
+        parser: of the config that would train.
+        fold: its number.
+
+    Raises:
+        ValueError: names the label maps.
+    """
+    from rep3d.data.layouts import originals  # here, not above: they take seconds
+    from rep3d.data.leakage import some
+
+    status = read_status(weights.with_name("training.status.json"))
+    began = min(weights.stat().st_mtime, (status and status.started) or math.inf)
+    original_of = originals(Path(parser.get_parsed_content("dataset_dir")))  # copies are written by each `rep3d new`
+    items = [item for part in ("train", "validate") for item in parser.get_parsed_content(f"{part}#dataset#data")]
+    labels = [Path(original_of.get(item["label"], item["label"])) for item in items if "label" in item]
+    newer = [str(label) for label in labels if label.is_file() and label.stat().st_mtime > began]
+    if newer:
+        told = f"{len(newer)} label map(s) were changed after the training of {weights} began: {some(newer)}"
+        raise ValueError(f"fold {fold}: {told}; train anew, without --resume")
 
 
 def _weights_of(bundle: Path, options: Mapping[str, str]) -> Path:

@@ -187,9 +187,25 @@ def _entry(entry: object, folder: Path, where: str) -> Entry:
     return found
 
 
+def originals(folder: Path) -> dict[str, str]:
+    """What the label maps that are copies with other ids were made of, by the copies' paths.
+
+    Raises:
+        ValueError: there is a `dataset.json` that is no JSON object.
+    """
+    listed = read_dataset_json(folder).get("training") if (folder / FILE).is_file() else None
+    entries = [entry for entry in listed or () if isinstance(entry, Mapping) and COPY_OF in entry]
+    return {str(folder / str(entry.get("label"))): _original(entry[COPY_OF]) for entry in entries}
+
+
+def _original(key: object) -> str:
+    """The file that the value of COPY_OF is of."""
+    return str(key).rsplit("|", 2)[0]
+
+
 def _check_copy(key: object, where: str) -> None:
     """Refuse a label map that was made of a file that has changed since; one that is gone says nothing."""
-    path, *_ = str(key).rsplit("|", 2)
+    path = _original(key)
     if Path(path).is_file() and file_key(path) != key:
         raise ValueError(f"{where}: the label was made of {path}, which has changed since: run `rep3d new` again")
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 UNKNOWN_MEMORY = 8e9  # bytes, of a computer that does not tell
+OWN_GROUPS, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")  # the control groups of this process; and all
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Machine:
         memory: bytes that a training may use, of the GPU where there is one.
         has_gpu: whether it trains on one.
         told: what that is, in words.
-        host_memory: bytes of the computer.
+        host_memory: bytes of the computer, or of its part that a container or a batch job may use.
     """
 
     memory: float
@@ -43,7 +45,32 @@ def this_machine(gpu_memory: float | None = None) -> Machine:
 
 
 def _host_memory() -> float:
+    """Bytes of the computer, or of its part that a container or a batch job may use."""
     try:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        whole = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
         return UNKNOWN_MEMORY
+    return min([whole, *_memory_limits()])
+
+
+def _memory_limits() -> list[float]:
+    """The limits of Linux' control groups, version 2 or 1, that hold this process: its own and those around it."""
+    texts = []
+    for line in _read(OWN_GROUPS).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, name = GROUPS, "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = GROUPS / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        parts = path.strip("/").split("/")
+        texts += [_read(root.joinpath(*parts[:count], name)).strip() for count in range(len(parts) + 1)]
+    return [float(text) for text in texts if text.isdecimal()]  # others have none, or say "max"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""

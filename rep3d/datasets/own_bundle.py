@@ -34,7 +34,7 @@ from rep3d.datasets.fingerprint import CaseFacts, summary, write_fingerprint
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.planning import Plan, Schedule, plan_bundle, wrong_spacings
 from rep3d.datasets.preparation import CHECKED, check_pairs
-from rep3d.datasets.rendering import merge, read_fragment, render_file
+from rep3d.datasets.rendering import check_plain_names, merge, read_fragment, render_file
 from rep3d.datasets.sources import IDS, NO_LABELS, Source, ToldLabels, choose_channels, read_source
 from rep3d.files import read_json, whole_file, write_json, write_text
 from rep3d.io.geometry import Geometry, VolumeError
@@ -133,7 +133,8 @@ def new_bundle(
     Raises:
         FileNotFoundError: there is no such source.
         FileExistsError: there is something else of that name.
-        ValueError: the name, the layout, or most cases cannot be used; it trains just now; or as `plan_bundle`.
+        ValueError: the name, the layout, or most cases cannot be used; a label, region or channel is called as a config
+            would not take for a name; it trains just now; or as `plan_bundle`.
     """
     folder = bundle_dir / name
     _check_name(name, folder, source, root)
@@ -141,6 +142,7 @@ def new_bundle(
     found = read_source(source)
     scans, problems = choose_channels(found, channels)
     told = _with_names(found.labels, label_names) if label_names else found.labels
+    _check_names_of(source, told, channels or found.channels)
     memory = folder / "data" / CHECKED
     memory.parent.mkdir(parents=True, exist_ok=True)
     scans, of_ids = _in_common_ids(scans, found, folder / "data" / STAGED)
@@ -190,6 +192,11 @@ def new_bundle(
         names = read_json(folder / f"{name}.json")["common"]["label_names"]  # a person may have changed them
         if _write_data(folder / "data", name, good_scans, label_of, labels._replace(names=names), plan, patient_of):
             notes.append(f"data/{splits.FILE} is yours, and stays")
+        elif found.split:
+            notes.append(
+                f"the source's own split is not used, {found.split}: cases that it holds out train here, and cases of "
+                f"one patient may stand in both parts; data/{splits.FILE} is yours to edit"
+            )
         for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             write_text(folder / path, text)
@@ -262,6 +269,7 @@ def _check_name(name: str, folder: Path, source: Path, root: Path) -> None:
 
 def _with_names(told: ToldLabels | None, names: Sequence[str]) -> ToldLabels:
     """What the data set's file tells of its labels, with the names that the user gives."""
+    check_plain_names("labels", names)
     if len({*names, "background"}) <= len(names) or not all(names):
         raise ValueError(f"labels are {', '.join(names)}, expected a name for each of the ids 1, 2, ... once")
     given = ToldLabels(dict(enumerate(["background", *names])), *(told or ToldLabels({}))[1:])
@@ -269,6 +277,15 @@ def _with_names(told: ToldLabels | None, names: Sequence[str]) -> ToldLabels:
     if not needed <= given.names.keys() or given.ignored in given.names:
         raise ValueError(f"labels are {', '.join(names)}, expected names of the ids {sorted(needed)} of the regions")
     return given
+
+
+def _check_names_of(source: Path, told: ToldLabels | None, channels: Sequence[str]) -> None:
+    """Refuse names that a config would take for something else. That of a single channel goes into none."""
+    where = source / FILE if (source / FILE).is_file() else source
+    if told is not None:
+        check_plain_names(where, [*told.names.values(), *(told.regions or ())])
+    if len(channels) > 1:
+        check_plain_names(where, channels)
 
 
 def _count_ids(told: ToldLabels | None) -> int:
@@ -390,6 +407,8 @@ def _write_data(
 ) -> bool:
     """Write dataset.json and splits.json; whether the latter is a person's, and stays.
 
+    Where label maps are copied there is no dataset.json meanwhile, so that nothing trains on those of two numberings.
+
     Raises:
         ValueError: it names a case that there is no longer.
     """
@@ -398,6 +417,8 @@ def _write_data(
     is_own = path.is_file() and read_fragment(path) != memory.get("splits")
     if is_own:
         splits.read_splits(path, cases)
+    if labels.have_holes or any(scan.label != label_of[scan.case] for scan in scans):
+        (folder / FILE).unlink(missing_ok=True)
     training = []
     for scan in scans:
         label, source = scan.label, label_of[scan.case]

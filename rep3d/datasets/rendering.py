@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from monai.bundle.utils import EXPR_KEY, ID_REF_KEY, ID_SEP_KEY, MACRO_KEY
+
 from rep3d.console.nearest import nearest
 from rep3d.console.options import option_ids, plain_values, references, undefined_ids, unused_ids
 from rep3d.data.cases import ONE_CHANNEL
@@ -195,6 +197,23 @@ def read_fragment(path: Path) -> Config:
         raise ValueError(f"{path}: no valid JSON ({error})") from None
 
 
+def check_plain_names(where: object, names: Iterable[object]) -> None:
+    """Refuse names of labels, regions or channels that mean something else in a config, which runs `$...` as code.
+
+    Args:
+        where: the file or argument that has them, for the message.
+        names: as they would be written into a config.
+
+    Raises:
+        ValueError: names the first.
+    """
+    begins = (EXPR_KEY, ID_REF_KEY, MACRO_KEY)
+    for name in map(str, names):
+        if name.lstrip().startswith(begins) or "#" in name or ID_SEP_KEY in name:  # MONAI turns # into its separator
+            expected = f"without # and {ID_SEP_KEY}, and not to begin with {', '.join(begins)}"
+            raise ValueError(f"{where}: the name {name!r} means something else in a config, expected it {expected}")
+
+
 def _check_dataset(path: Path, dataset: Config, template: str, computed: set[str]) -> None:
     """Refuse what the README's template and the preparation of the data do not know, and what they lack."""
     fields = {field for _, field, _, _ in string.Formatter().parse(template) if field}
@@ -202,6 +221,8 @@ def _check_dataset(path: Path, dataset: Config, template: str, computed: set[str
     _check_keys(path, "readme.", dataset["readme"], fields - METADATA - computed - {"bundle"}, OPTIONAL)
     if "variant" in dataset:
         return
+    for key in ("label_names", "channel_names", "regions"):
+        check_plain_names(path, dataset["common"].get(key) or ())
     _check_keys(path, "data.", dataset["data"], {"layout", "split", "folds"}, OF_LAYOUTS)
     _check_keys(path, "data.split.", dataset["data"]["split"], {"training", "validation", "test"})
 

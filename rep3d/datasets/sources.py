@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rep3d.data import splits
 from rep3d.data.cases import CHANNEL, case_name, case_names, file_name, is_nifti
 from rep3d.data.layouts import FILE, check_file_ending, list_scans, read_dataset_json, what_else
 from rep3d.data.regions import IGNORE
@@ -27,6 +28,7 @@ LABEL_WORDS = {"seg", "dseg", "label", "labels", "mask", "segmentation", "gt", "
 BY_PATIENT = "files beside each other, or a folder for each patient"
 WORDS = [re.compile(one) for one in (r"^([A-Za-z]+)[_\-. ]", r"[_\-. ]?([A-Za-z]+)$")]  # the first and the last
 CHANNEL_NUMBER = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's, behind the name of a case
+NNUNET_SPLITS = "splits_final.json"
 NO_LABELS = "no image has a label: segment with `rep3d predict`, or draw labels in the label app"
 IDS = range(256)  # of labels: the label maps that bundles write have one byte
 
@@ -77,6 +79,7 @@ class Source(NamedTuple):
         labels: None where only the label maps tell the ids.
         told: what the data set's own file calls its channels; empty where it has none.
         notes: what somebody should know of it.
+        split: where it tells a split of its own, in words; empty where it has none.
     """
 
     layout: str
@@ -85,6 +88,7 @@ class Source(NamedTuple):
     labels: ToldLabels | None = None
     told: tuple[str, ...] = ()
     notes: Sequence[str] = ()
+    split: str = ""
 
 
 def read_source(folder: Path) -> Source:
@@ -109,7 +113,15 @@ def read_source(folder: Path) -> Source:
     if all(case.label is None for case in source.cases):
         hint = f"; the name of a label begins or ends with one of {', '.join(sorted(LABEL_WORDS))}"
         raise ValueError(f"source {str(folder)!r}: {NO_LABELS}{hint if source.layout == BY_PATIENT else ''}")
-    return source._replace(cases=_uniquely_named(source.cases))
+    return source._replace(cases=_uniquely_named(source.cases), split=source.split or _split_beside(folder))
+
+
+def _split_beside(folder: Path) -> str:
+    """The first file with a split of these cases: ours, or nnU-Net's, which may lie where that preprocesses."""
+    whole = folder.absolute()
+    preprocessed = Path(os.environ.get("nnUNet_preprocessed", whole.parent.parent / "nnUNet_preprocessed"))
+    places = [folder / splits.FILE, folder / NNUNET_SPLITS, preprocessed / whole.name / NNUNET_SPLITS]
+    return next((str(path) for path in places if path.is_file()), "")
 
 
 def choose_channels(source: Source, chosen: Sequence[str] = ()) -> tuple[list[Scan], dict[str, list[str]]]:
@@ -186,7 +198,18 @@ def _described(folder: Path, dataset: Mapping[str, Any]) -> Source:
     else:
         raise ValueError(f'{folder / FILE}: lists no "training", and there is no folder labelsTr beside it')
     labels = read_labels(folder / FILE, dataset.get("labels"), dataset.get("regions_class_order"))
-    return Source(layout, cases, channels, labels, told)
+    return Source(layout, cases, channels, labels, told, split=_listed_split(folder / FILE, dataset))
+
+
+def _listed_split(path: Path, dataset: Mapping[str, Any]) -> str:
+    """Where a `dataset.json` tells which cases validate, if it does: by a list, or as Auto3DSeg by numbers."""
+    training = dataset.get("training")
+    if not isinstance(training, list):
+        return ""
+    if dataset.get("validation"):
+        return f'"validation" of {path}'
+    numbered = any(isinstance(entry, Mapping) and "fold" in entry for entry in training)
+    return f'"fold" of {path}' if numbered else ""
 
 
 def _in_order(names: Any) -> tuple[str, ...]:
@@ -312,7 +335,8 @@ def _side_by_side(folder: Path, pairs: Sequence[tuple[Path, Path]], layout: str)
         raise ValueError(
             f"source {str(folder)!r}: {pairs[0][0]} holds no .nii.gz or .nii files{what_else(pairs[0][0])}"
         )
-    return Source(layout, cases, _channels_of(cases))
+    by_hand = f"the folders {' and '.join(images.name for images, _ in pairs)}" if len(pairs) > 1 else ""
+    return Source(layout, cases, _channels_of(cases), split=by_hand)
 
 
 def _studies(folder: Path) -> Source:

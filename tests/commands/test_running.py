@@ -17,6 +17,7 @@ from bundle_helpers import ROOT
 from rep3d.commands import main, running
 from rep3d.data.leakage import training_cases
 from rep3d.data.lists import load_datalist
+from rep3d.data.memory import file_key
 from rep3d.shipped import TRAINED as BEST
 from rep3d.shipped import settings_beside
 
@@ -271,9 +272,9 @@ def test_a_refinement_is_chosen_before_the_scores(own, lines, type_words):
     assert len(lines) == 3
 
 
-def tell_end(folder, state="finished", epochs=250):
+def tell_end(folder, state="finished", epochs=250, **told):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "training.status.json").write_text(json.dumps({"state": state, "epochs": epochs}))
+    (folder / "training.status.json").write_text(json.dumps({"state": state, "epochs": epochs, **told}))
 
 
 def test_folds_that_are_trained_already(own, lines, type_words, capsys, tmp_path):
@@ -351,6 +352,46 @@ def test_folds_whose_cases_have_changed(own, lines, type_words, capsys):
         "fold 0: .*model.pt is of other cases: it was trained on 1 of the 2 validation cases: c2; it was not trained "
         "on 1 of the 2 training cases: c0; train anew, without --resume"
     )
+    with pytest.raises(ValueError, match=told):
+        type_words(*words)
+    assert not lines
+
+
+@pytest.mark.parametrize("is_copied", [False, True])
+def test_folds_whose_labels_have_changed(is_copied, own, lines, type_words, capsys, tmp_path):
+    """They are refused, and none for a copy of a label map that `rep3d new` wrote anew."""
+    data = own / "data"
+    write_data(data, 2, [("c0", "c1"), ("c1", "c0")])
+    labels = [data / f"l{case}.nii" for case in range(2)]
+    sources = [tmp_path / f"s{case}.nii" for case in range(2)] if is_copied else labels
+    for path in {*labels, *sources}:
+        path.touch()
+        os.utime(path, (1e9, 1e9))
+    write_trained(own)
+    words = ["train", str(own), "--folds", "0", "--resume", "auto"]
+
+    def list_copies():
+        if is_copied:
+            pairs = [
+                {"image": f"c{i}.nii", "label": str(label), "copy_of": file_key(source)}
+                for i, (label, source) in enumerate(zip(labels, sources, strict=True))
+            ]
+            (data / "dataset.json").write_text(json.dumps({"training": pairs}))
+            for label in labels:
+                os.utime(label, (4e9, 4e9))
+
+    list_copies()
+    type_words(*words)
+    assert "fold 0 is trained already" in capsys.readouterr().out
+    os.utime(sources[0], (4e9, 4e9))
+    list_copies()
+    told = rf"fold 0: 1 label map\(s\) were changed after the training of .*model.pt began: {sources[0]}; train anew"
+    with pytest.raises(ValueError, match=told):
+        type_words(*words)
+    os.utime(sources[0], (1.5e9, 1.5e9))
+    list_copies()
+    type_words(*words)
+    tell_end(own / "models/trained", started=1.4e9)
     with pytest.raises(ValueError, match=told):
         type_words(*words)
     assert not lines

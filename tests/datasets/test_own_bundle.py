@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -204,6 +205,17 @@ def test_splits_of_a_person_stay(tmp_path):
         make(tmp_path, tmp_path / "source")
 
 
+def test_a_split_of_the_source_is_not_dropped_without_a_word(tmp_path):
+    source = make_source(tmp_path / "source", 3)
+    (source / "splits_final.json").write_text(json.dumps([{"train": ["case0", "case1"], "val": ["case2"]}]))
+    made = make(tmp_path, source)
+    told = f"the source's own split is not used, {source / 'splits_final.json'}: cases that it holds out train here"
+    assert told in report(made)
+    shutil.copy(source / "splits_final.json", made.folder / "data/splits.json")
+    assert told not in report(make(tmp_path, source))
+    assert load_datalist(made.folder / "data", "validation")[0]["image"] == str(source / "images/case2.nii.gz")
+
+
 def test_a_typing_mistake_in_the_file_is_named(tmp_path):
     made = make(tmp_path)
     change(dataset_file(made), lambda content: content["train"].update(epoch=3))
@@ -251,6 +263,30 @@ def test_copies_of_label_maps_follow_their_source(tmp_path):
     make_source(source, 3)
     make(tmp_path, source)
     assert not list((data / "labels").iterdir()) and len(load_datalist(data, "training")) == 2
+
+
+def test_copies_of_two_numberings_train_nothing(tmp_path, monkeypatch):
+    """A command that ends while it writes copies leaves no data set behind."""
+    source = make_source(tmp_path / "source", 3, ids=(2, 4))
+    data, renumbered = make(tmp_path, source).folder / "data", own_bundle._renumbered
+    make_source(tmp_path / "new", 4, ids=(1,))
+    for name in ("images", "labels"):
+        shutil.copy(tmp_path / f"new/{name}/case3.nii.gz", source / name)
+
+    def until_the_second(voxels, geometry, new_ids, folder, case):
+        if case == "case1":
+            raise KeyboardInterrupt
+        return renumbered(voxels, geometry, new_ids, folder, case)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(own_bundle, "_renumbered", until_the_second)
+        make(tmp_path, source)
+    copies = [np.unique(nib.load(data / f"labels/case{i}.nii.gz").dataobj).tolist() for i in range(2)]
+    assert copies == [[0, 2, 3], [0, 1, 2]]
+    with pytest.raises(FileNotFoundError, match="data' holds no data set: expected a dataset.json"):
+        load_datalist(data, "training")
+    make(tmp_path, source)
+    assert len(load_datalist(data, "training")) == 3
 
 
 def test_what_is_refused_changes_no_data(tmp_path):
@@ -375,11 +411,51 @@ def test_empty_label_maps(tmp_path):
         ({"label_names": ["bone", "bone"]}, "labels are bone, bone, expected a name for each of the ids 1, 2"),
         ({"label_names": ["bone"]}, "no case can be used: .*expected whole numbers from 0 to 1"),
         ({"channels": ["T1"]}, "channel is 'T1', expected some of image"),
+        ({"label_names": ["bone", "lesion #1"]}, "labels: the name 'lesion #1' means something else in a config"),
     ],
 )
 def test_what_is_refused(told, said, tmp_path):
     with pytest.raises(ValueError, match=said):
         make(tmp_path, **told)
+
+
+EXPRESSION = "$__import__('pathlib').Path('ran').touch()"
+
+
+@pytest.mark.parametrize(
+    ("labels", "channels", "name"),
+    [
+        ({"background": 0, EXPRESSION: 1, "b": 2}, [], EXPRESSION),
+        ({"0": "background", "1": "@seed", "2": "b"}, [], "@seed"),
+        ({"background": 0, "%fat": [1, 2], "b": 2}, [], "%fat"),
+        ({"background": 0, "lesion #1": 1, "b": 2}, [], "lesion #1"),
+        ({"background": 0, "a::b": 1, "b": 2}, [], "a::b"),
+        ({"background": 0, "a": 1, "b": 2}, ["T1", " $T2"], " $T2"),
+    ],
+)
+def test_names_that_a_config_would_evaluate(labels, channels, name, tmp_path, monkeypatch):
+    """They come with downloads: they are refused before any file is read, and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(own_bundle, "check_pairs", None)
+    source = make_source(tmp_path / "source", 2)
+    pairs = [{"image": f"images/case{i}.nii.gz", "label": f"labels/case{i}.nii.gz"} for i in range(2)]
+    told = {"labels": labels, "regions_class_order": [1, 2], "channel_names": dict(enumerate(channels))}
+    (source / "dataset.json").write_text(json.dumps({**told, "training": pairs}))
+    with pytest.raises(ValueError, match="dataset.json: the name .* means something else in a config") as error:
+        make(tmp_path, source)
+    assert repr(name) in str(error.value)
+    assert not (tmp_path / "ran").exists() and not (tmp_path / "bundles/mine/mine.json").exists()
+
+
+def test_one_channel_may_be_called_anything(tmp_path):
+    """Its name goes into no config."""
+    source = make_source(tmp_path / "source", 2)
+    pairs = [{"image": f"images/case{i}.nii.gz", "label": f"labels/case{i}.nii.gz"} for i in range(2)]
+    told = {"labels": {"0": "background", "1": "100 % fat", "2": "b@home"}, "modality": {"0": "%T1"}}
+    (source / "dataset.json").write_text(json.dumps({**told, "training": pairs}))
+    made = make(tmp_path, source)
+    assert made.labels.names == ["background", "100 % fat", "b@home"]
+    assert not any("%T1" in path.read_text() for path in made.folder.glob("configs/*.json"))
 
 
 @pytest.mark.parametrize(
@@ -388,6 +464,10 @@ def test_what_is_refused(told, said, tmp_path):
         (lambda content: content.update(common=3), "mine.json: common is 3, expected an object"),
         (lambda content: content.update(data=[]), r"mine is of the source None, got"),
         (lambda content: content["common"].update(label_names=None), "mine.json: label_names is null, expected a list"),
+        (
+            lambda content: content["common"].update(label_names=["background", "@seed", "b"]),
+            "mine.json: the name '@seed' means something else in a config, expected it without # and ::, and",
+        ),
     ],
 )
 def test_sections_of_another_kind(change_it, said, tmp_path):

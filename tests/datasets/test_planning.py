@@ -1,10 +1,12 @@
 """What is decided for a data set, and the reasons that are given."""
 
 import math
+import os
 
 import numpy as np
 import pytest
 
+from rep3d.datasets import machine
 from rep3d.datasets.fingerprint import PERCENTILES, QUANTILES, CaseFacts
 from rep3d.datasets.machine import Machine, this_machine
 from rep3d.datasets.planning import PAPER, SMALL, choose_patch, choose_spacing, plan_bundle, wrong_spacings
@@ -121,6 +123,38 @@ def test_folds(count, folds, said):
 def test_patients_of_several_cases():
     plan = plan_bundle([case(str(i)) for i in range(6)], LAPTOP, patients=3)
     assert plan.folds == 3 and "there are 3 patients, and 5 folds need 5" in {one.why for one in plan.decisions}
+
+
+@pytest.mark.parametrize(
+    ("own", "limits", "expected"),
+    [
+        ("0::/", {"memory.max": 3}, 3),  # a container
+        ("0::/job/step", {"job/memory.max": 3, "job/step/memory.max": "max"}, 3),
+        ("0::/job/step", {"job/memory.max": 7, "job/step/memory.max": 3, "other/memory.max": 1}, 3),
+        ("4:cpu,memory:/docker/1\n0::/", {"memory/memory.limit_in_bytes": 3}, 3),
+        ("9:memory:/slurm/job", {"memory/slurm/job/memory.limit_in_bytes": 3}, 3),
+        ("9:memory:/", {"memory/memory.limit_in_bytes": 9223372036854771712}, None),  # none, in version 1
+        ("9:cpu:/a", {"memory/a/memory.limit_in_bytes": 3, "memory.max": 3}, None),
+        ("0::/a", {"a/memory.max": "max"}, None),
+        ("0::/../..", {}, None),
+    ],
+)
+def test_memory_of_a_container_or_a_batch_job(own, limits, expected, tmp_path, monkeypatch):
+    """Not that of the whole computer, beside which their trainings would be killed."""
+    (tmp_path / "own").write_text(f"{own}\n")
+    for name, limit in limits.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{limit}\n")
+    monkeypatch.setattr(machine, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(machine, "GROUPS", tmp_path / "groups")
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert this_machine(24.0).host_memory == (expected or whole)
+
+
+def test_a_computer_without_control_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "OWN_GROUPS", tmp_path / "none")
+    assert this_machine(24.0).host_memory > 1e8
 
 
 def test_the_machine_at_hand():

@@ -126,6 +126,8 @@ TOLD_BY_FOLDERS = [
 def test_layouts(layout, tmp_path):
     layout(tmp_path)
     source = read_source(tmp_path)
+    own = {decathlon_with_validation: f'"validation" of {tmp_path / "dataset.json"}', ours: "the folders imagesTr and"}
+    assert source.split.startswith(own.get(layout, "")) and bool(source.split) == (layout in own)
     scans, problems = choose_channels(source)
     assert not problems and len(scans) == len(source.cases) == 3
     for scan, case in zip(sorted(scans), CASES, strict=True):
@@ -136,6 +138,32 @@ def test_layouts(layout, tmp_path):
     described = layout in DESCRIBED
     assert source.labels == (ToldLabels({0: "background", 1: "organ"}) if described else None)
     assert source.told == (("CT",) if described else ())
+
+
+def test_folds_of_auto3dseg(tmp_path):
+    decathlon(tmp_path)
+    content = json.loads((tmp_path / "dataset.json").read_text())
+    content["training"][1]["fold"] = 0
+    describe(tmp_path, **content)
+    assert read_source(tmp_path).split == f'"fold" of {tmp_path / "dataset.json"}'
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("nnUNet_raw/Dataset001_A/splits.json", "nnUNet_raw/Dataset001_A/splits_final.json"),
+        *("nnUNet_preprocessed/Dataset001_A/splits_final.json", "elsewhere/Dataset001_A/splits_final.json"),
+    ],
+)
+def test_splits_in_a_file(place, tmp_path, monkeypatch):
+    monkeypatch.delenv("nnUNet_preprocessed", raising=False)
+    if place.startswith("elsewhere"):
+        monkeypatch.setenv("nnUNet_preprocessed", str(tmp_path / "elsewhere"))
+    source = tmp_path / "nnUNet_raw/Dataset001_A"
+    nnunet_2(source)
+    assert read_source(source).split == ""
+    touch(tmp_path, place)
+    assert read_source(source).split == str(tmp_path / place)
 
 
 def test_sessions_of_a_patient(tmp_path):
