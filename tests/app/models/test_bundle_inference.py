@@ -42,6 +42,12 @@ def scans(tmp_path):
     return paths
 
 
+def test_a_bundle_in_a_folder_with_a_number_sign(tmp_path, scans):
+    model = BundleInference(read_bundle(small_bundle(tmp_path / "site #2", "msd_hippocampus")))
+    assert model.configure()._get("bundle_root") == str(model.bundle.root)
+    assert model.segment(scans[0]).voxels.shape == (60, 50, 40)
+
+
 def test_weights_serve_with_what_they_were_trained_with(model, scans):
     """Such as another spacing and network than the bundle has by now; what was prepared before is not used."""
     root, told = model.bundle.root, {"spacing": [2.0, 2.0, 2.0]}
