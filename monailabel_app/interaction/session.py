@@ -135,12 +135,15 @@ class InteractiveSession:
 
         Args:
             taken: voxels of other labels that the client knows of, (D, H, W) of bool, beside those that are locked.
+                The answer stays when `bring_to` is called with others.
             grow: see `rep3d.interactive.correct`.
 
         Raises:
             RequestError: 400, a prompt that lies outside, or too many; 404, no weights; 413, too many labels.
         """
-        return self._ask(label, lambda edit, scene: edit.show(prompts, replace(scene, grow=grow)), taken)
+        return self._ask(
+            label, lambda edit, scene: edit.show(prompts, replace(scene, grow=grow, locks=self._locks(None))), taken
+        )
 
     def bring_to(self, label: str, prompts: Sequence[Prompt], taken: np.ndarray | None = None) -> Answer:
         """Make these, and no others, the label's prompts; see `LabelEdit.bring_to`. Arguments and errors as `show`."""

@@ -354,6 +354,20 @@ def test_nothing_joins_outside_the_box_of_the_scribbles(slicer, roi):
     assert slicer.segments["cyst"][tuple(FIRST)] and not slicer.segments["cyst"][6:].any()
 
 
+@pytest.mark.parametrize("limit", [{"roi": [0, 5, 0, 19, 0, 11]}, {"lock_others": True}])
+def test_points_that_follow_leave_the_limits_of_the_scribbles_in_force(slicer, forwards, limit):
+    slicer.add("last")
+    slicer.segments["last"][ball(FIRST, 9) & (np.indices(SHAPE)[0] > 5)] = True
+    slicer.add("cyst")
+    scribbled(slicer, foreground=[FIRST])
+    slicer.update_scribbles("cyst", **limit)
+    answered = slicer.segments["cyst"]
+    slicer.points["cyst"]["background"].append([20, 3, 2])
+    slicer.update("interactive", "cyst")
+    assert answered.any() and not answered[6:].any()
+    assert (slicer.segments["cyst"] == answered).all() and forwards == [1, 1]
+
+
 @pytest.mark.parametrize("lock", [True, False])
 def test_other_segments_are_locked_where_that_is_wished(slicer, lock):
     slicer.add("first")
