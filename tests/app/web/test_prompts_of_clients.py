@@ -475,11 +475,29 @@ def test_a_submitted_label_is_locked_where_that_is_wished(slicer, tmp_path):
         assert (
             slicer.client.put("/datastore/label?image=scan", files={"label": ("label.nii.gz", file)}).status_code == 200
         )
-    for name, locked in (("cyst", True), (POSTERIOR, False)):
+    for name, locked in (("cyst", True), (POSTERIOR, False), (POSTERIOR.upper(), False)):
         slicer.points.setdefault(name, {"foreground": [], "background": []})["foreground"] = [FIRST, [7, 10, 6]]
         slicer.update("interactive", name, lock_submitted=True)
         assert slicer.segments[name][:6].any() != locked and slicer.segments[name][6:].any()
     slicer.client.delete("/datastore/label?id=scan&tag=final")
+
+
+@pytest.mark.parametrize(("model", "label"), [("interactive", "cyst"), ("msd_hippocampus_edit", POSTERIOR)])
+def test_a_label_whose_names_nobody_told_is_not_locked(slicer, model, label):
+    """Nothing tells which of its ids are those of the segment itself."""
+    file = slicer.client.services.studies.root / "labels/final/scan.nii.gz"
+    nib.save(nib.Nifti1Image(np.full(SHAPE, 2, np.uint8), slicer.scan.affine), file)
+    slicer.points.setdefault(label, {"foreground": [], "background": []})["foreground"] = [FIRST]
+    try:
+        with pytest.raises(
+            Refused, match="lock_submitted.* of image 'scan', .* put there by hand: submit it"
+        ) as caught:
+            slicer.update(model, label, lock_submitted=True)
+    finally:
+        file.unlink()
+    assert caught.value.args[0] == 400
+    slicer.update(model, label, lock_submitted=True)
+    assert slicer.segments[label][tuple(FIRST)]
 
 
 # --- OHIF, which tells no label
