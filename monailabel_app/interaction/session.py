@@ -317,8 +317,8 @@ class InteractiveSession:
         """In memory, between two requests."""
         edit = self._edit  # others may let go of it meanwhile
         kept = (self._image, self._taken, None if edit is None else edit.mask)
-        coarse = chain(() if edit is None else edit.coarse, *self._coarse.values())
-        return sum(values.nbytes for values in kept if values is not None) + sum(one.nbytes for one in coarse)
+        coarse = sum(one.nbytes for one in chain(*self._coarse.values())) + (0 if edit is None else edit.coarse_nbytes)
+        return sum(values.nbytes for values in kept if values is not None) + coarse
 
     @property
     def full_nbytes(self) -> int:
@@ -359,11 +359,7 @@ class InteractiveSession:
             with self._scene(self._view(taken), Priority.CLICK) as scene:
                 return step(edit, replace(scene, locks=self._locks(taken)))
 
-        with self.hold():
-            answer = self._change(label, ask)
-            if answer.forwards and self._get(label).is_coarse:
-                self._refine_later(self)
-            return answer
+        return self._change(label, ask)
 
     def _change(self, label: str, step: Callable[[LabelEdit], Answer]) -> Answer:
         with self.hold():
@@ -378,6 +374,8 @@ class InteractiveSession:
             if label not in self.record.labels:
                 labels = {**self.record.labels, label: len(self.record.labels) + 1}
                 self.record, self._is_changed = replace(self.record, labels=labels), True
+            if edit.is_coarse:
+                self._refine_later(self)
             return answer
 
     def _known(self, label: str) -> LabelEdit:

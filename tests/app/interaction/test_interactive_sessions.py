@@ -657,6 +657,19 @@ def test_what_is_to_be_refined_counts_as_memory(coarse):
     assert one.nbytes == 28**3 * 3
 
 
+def test_what_an_undo_makes_coarse_again_is_refined_in_the_background(coarse, monkeypatch):
+    one, click = coarse
+    before = one.show("cube", [click]).mask
+    one.paint("cube", np.zeros((28, 28, 28), bool))
+    assert not one.refine()
+    asked = []
+    monkeypatch.setattr(one, "_refine_later", asked.append)
+    assert (one.undo("cube").mask == before).all() and asked == [one]
+    while one.refine():
+        pass
+    assert (one.mask("cube") != before.numpy()).any()
+
+
 def test_a_label_that_cannot_be_read_holds_no_others_up(place, coarse):
     one, click = coarse
     for name in ("broken", "cube"):
