@@ -153,7 +153,7 @@ def _edited(
     roi = read_roi(options.roi, scan)
     if roi is not None and options.label not in labels:
         raise RequestError(400, "params['roi'] needs the label that the box shows: choose it, or delete the box")
-    origin = f"{start.bundle.name} {start.networks.stamp()}"
+    origin = f"{start.bundle.name} {options.preset} {start.networks.stamp()}"
     found = _found(session, start, origin, path, options)  # not while the session is held: others see it meanwhile
     everything = not any((*points.values(), background, roi)) and (found is not None or not options.label)
     with session.hold():
@@ -242,7 +242,7 @@ def _begin(
     """Let labels begin with what a model has found, but for what they may not take.
 
     Args:
-        origin: the model and its weights. What the user has done to labels that others have begun stays.
+        origin: the model, the preset and the weights. What the user has done to labels that others have begun stays.
     """
     for name, index in labels.items():
         if session.is_to_begin(name, origin):

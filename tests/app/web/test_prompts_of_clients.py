@@ -275,6 +275,28 @@ def test_other_weights_are_asked_anew(both):
     assert told["note"] == "cyst: kept as you have it, not as kits finds it now"
 
 
+def test_another_preset_is_asked_anew(both):
+    """And not shown as what the first one has found; what the user has edited stays."""
+    model, asked = both.client.services.models["kits"], []
+    fast, accurate = ((model.bundle.labels["tumor"] * ball(at, 2)).astype(np.uint8) for at in (FIRST, SECOND))
+
+    def segment(*_, preset, **__):
+        asked.append(preset)
+        voxels = {"fast": fast, "accurate": accurate}[preset]
+        return Segmentation(voxels, read_grid(both.client.services.studies.image("scan")), {}, "")
+
+    model.segment = segment
+    for preset, centre in (("fast", FIRST), ("fast", FIRST), ("accurate", SECOND), ("accurate", SECOND)):
+        told = both.update("kits_edit", "tumor", preset=preset)
+        assert (both.segments["tumor"] == ball(centre, 2)).all() and told["note"] == ""
+    assert asked == ["fast", "accurate"]
+    both.points["tumor"]["foreground"].append([8, 10, 6])
+    both.update("kits_edit", "tumor", preset="accurate")
+    edited = both.segments["tumor"]
+    told = both.update("kits_edit", "tumor", preset="fast")
+    assert (both.segments["tumor"] == edited).all() and "tumor: kept as you have it" in told["note"]
+
+
 def test_a_label_of_an_earlier_server_is_kept(both):
     """It does not tell what it began with."""
     both.update("kits_edit", "tumor")
