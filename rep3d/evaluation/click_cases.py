@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -133,7 +134,7 @@ def named_labels(dataset_dir: Path, chosen: str | Sequence[int] = ()) -> Labels:
     return {names[i]: [i] for i in chosen}
 
 
-def _ids(name: str, place: object, path: Path) -> list[int]:
+def _ids(name: str, place: Any, path: Path) -> list[int]:
     """What the label of a name stands for."""
     ids = place if isinstance(place, list) else [place]
     if not ids or not all(str(i).isdecimal() for i in ids):
