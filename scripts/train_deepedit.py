@@ -51,7 +51,7 @@ def main(
     if len(size) != 3 or any(n % 16 or n < 16 for n in size) or max(size) == 16:
         raise ValueError(f"size is {size}, expected three multiples of 16, of which one is larger")
     chosen = named_labels(Path(dataset_dir), labels if labels == TOGETHER else ensure_tuple(labels))
-    ids = sorted(i for one in chosen.values() for i in one)
+    ids = sorted({i for one in chosen.values() for i in one})
     items = load_datalist(dataset_dir, "training")
     loss = train(items[: cases or None], ids, Path(output), minutes=minutes, size=size, seed=seed, resume=resume)
     print(f"{output}: loss {loss:.3f}")

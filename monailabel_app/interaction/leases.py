@@ -36,7 +36,7 @@ class Leases(Generic[HeldT]):
     A lease is its owner's alone: with another's token it is as if there was none.
 
     Args:
-        ended: called with what a lease has held, once it has ended.
+        ended: called with what a lease has held, once it has ended and none of its requests is at work.
         most: at a time.
         idle: seconds without work of the user after which a lease ends.
         liveness: seconds without any sign of the client.
@@ -71,10 +71,12 @@ class Leases(Generic[HeldT]):
         return token
 
     def release(self, token: str, owner: str) -> None:
-        """End a lease, if there is one."""
+        """End a lease, if there is one; what its requests do goes on."""
         with self._current() as gone:
             if self._find(token, owner):
-                gone.append(self._leases.pop(token))
+                lease = self._leases.pop(token)
+                if not lease.requests:
+                    gone.append(lease)
 
     def remaining(self, token: str, owner: str, *, alive: bool = False) -> float:
         """Seconds until a lease ends unless the user does something.
@@ -110,6 +112,9 @@ class Leases(Generic[HeldT]):
             with self._lock:
                 lease.requests -= 1
                 lease.active = lease.seen = self._clock()
+                is_over = not lease.requests and token not in self._leases
+            if is_over:
+                self._ended(lease.held)
 
     @contextmanager
     def _current(self) -> Iterator[list[_Lease[HeldT]]]:
@@ -120,7 +125,7 @@ class Leases(Generic[HeldT]):
                 gone += [self._leases.pop(token) for token in list(self._leases) if self._is_expired(token)]
                 yield gone
         finally:
-            for lease in gone:  # not under the lock: it may wait for a request that is at work
+            for lease in gone:  # not under the lock: it may take a while
                 self._ended(lease.held)
 
     def _is_expired(self, token: str) -> bool:

@@ -135,12 +135,15 @@ class InteractiveSession:
 
         Args:
             taken: voxels of other labels that the client knows of, (D, H, W) of bool, beside those that are locked.
+                The answer stays when `bring_to` is called with others.
             grow: see `rep3d.interactive.correct`.
 
         Raises:
             RequestError: 400, a prompt that lies outside, or too many; 404, no weights; 413, too many labels.
         """
-        return self._ask(label, lambda edit, scene: edit.show(prompts, replace(scene, grow=grow)), taken)
+        return self._ask(
+            label, lambda edit, scene: edit.show(prompts, replace(scene, grow=grow, locks=self._locks(None))), taken
+        )
 
     def bring_to(self, label: str, prompts: Sequence[Prompt], taken: np.ndarray | None = None) -> Answer:
         """Make these, and no others, the label's prompts; see `LabelEdit.bring_to`. Arguments and errors as `show`."""
@@ -314,8 +317,8 @@ class InteractiveSession:
         """In memory, between two requests."""
         edit = self._edit  # others may let go of it meanwhile
         kept = (self._image, self._taken, None if edit is None else edit.mask)
-        coarse = chain(() if edit is None else edit.coarse, *self._coarse.values())
-        return sum(values.nbytes for values in kept if values is not None) + sum(one.nbytes for one in coarse)
+        coarse = sum(one.nbytes for one in chain(*self._coarse.values())) + (0 if edit is None else edit.coarse_nbytes)
+        return sum(values.nbytes for values in kept if values is not None) + coarse
 
     @property
     def full_nbytes(self) -> int:
@@ -356,11 +359,7 @@ class InteractiveSession:
             with self._scene(self._view(taken), Priority.CLICK) as scene:
                 return step(edit, replace(scene, locks=self._locks(taken)))
 
-        with self.hold():
-            answer = self._change(label, ask)
-            if answer.forwards and self._get(label).is_coarse:
-                self._refine_later(self)
-            return answer
+        return self._change(label, ask)
 
     def _change(self, label: str, step: Callable[[LabelEdit], Answer]) -> Answer:
         with self.hold():
@@ -375,6 +374,8 @@ class InteractiveSession:
             if label not in self.record.labels:
                 labels = {**self.record.labels, label: len(self.record.labels) + 1}
                 self.record, self._is_changed = replace(self.record, labels=labels), True
+            if edit.is_coarse:
+                self._refine_later(self)
             return answer
 
     def _known(self, label: str) -> LabelEdit:

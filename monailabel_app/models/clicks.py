@@ -14,8 +14,8 @@ from torch import nn
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.models import contract
-from monailabel_app.models.inference import InTurns
-from monailabel_app.models.networks import Networks
+from monailabel_app.models.inference import InTurns, OtherWeights
+from monailabel_app.models.networks import Networks, serving_stamp
 from monailabel_app.models.turn import Priority, Turn
 from rep3d.console.options import as_text
 from rep3d.interactive.correction import Network
@@ -73,12 +73,14 @@ class PromptedNetwork:
         """The network, (B, 5, D, H, W) -> (B, 1, D, H, W), while the context lasts; each call waits for a turn.
 
         Raises:
-            RequestError: as `check`; 503, the GPU's memory does not suffice.
+            RequestError: as `check`; 503, the GPU's memory does not suffice; or OtherWeights.
         """
         self.check()
         config, networks = self._current_config(), self._networks
         with self._turn.line(priority) as my_turn, _told_of_little_memory():
             network = InTurns(networks.on(config), my_turn)
+            if networks.stamp() != config.stamp:
+                raise OtherWeights(config.name)
 
             def answer(channels: torch.Tensor) -> torch.Tensor:
                 with torch.inference_mode():
@@ -88,9 +90,9 @@ class PromptedNetwork:
             yield answer
 
     def _current_config(self) -> _Config:
-        """Read again where what serves now was trained otherwise than what served before."""
+        """Read again where other weights serve, which may have been trained otherwise."""
         assert self.bundle is not None
-        if self._config.settings != self.bundle.settings:
+        if self._config.stamp != serving_stamp(self.bundle):
             self._config = _Config(self.bundle)
         return self._config
 
@@ -111,12 +113,11 @@ class _Config:
     """A bundle's `inference.json`, as far as prompts need it."""
 
     def __init__(self, bundle: Bundle) -> None:
+        self.name, self.stamp = bundle.name, serving_stamp(bundle)  # the stamp before the settings are read
         parser = ConfigParser()
         parser.read_config(str(bundle.config("inference")))
-        self.settings = bundle.settings
-        parser.update(
-            {**self.settings, contract.BUNDLE_ROOT: as_text(str(bundle.root)), contract.DEVICE: name_to_device("")}
-        )
+        root = as_text(str(bundle.root))
+        parser.update({**bundle.settings, contract.BUNDLE_ROOT: root, contract.DEVICE: name_to_device("")})
         self._get = parser.get_parsed_content
         self.device = torch.device(self._get(contract.DEVICE))
         self.inferer = self._get(contract.INFERER)

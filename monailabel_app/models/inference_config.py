@@ -12,6 +12,7 @@ from torch import nn
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.models import contract
+from monailabel_app.models.networks import serving_stamp
 from rep3d.console.options import as_text
 
 MAX_GRID_BYTES = 2**29  # of a scan on a bundle's grid, 512 voxels a side: a small upload must not take hours
@@ -30,6 +31,7 @@ class InferenceConfig:
     """
 
     def __init__(self, bundle: Bundle, device: str = "", changes: Mapping[str, Any] | None = None) -> None:
+        self.stamp = serving_stamp(bundle)  # before the settings: those of later weights have another one
         parser = ConfigParser()
         parser.read_config(str(bundle.config("inference")))
         contract.check_trained(bundle)

@@ -17,11 +17,22 @@ class NetworkConfig(Protocol):
     """What is needed of a bundle's config."""
 
     @property
+    def stamp(self) -> str:
+        """Of the weights whose settings it was read with, see `serving_stamp`."""
+
+    @property
     def device(self) -> torch.device:
         """Of the network."""
 
     def network(self) -> nn.Module:
         """The network in training form, without weights."""
+
+
+def serving_stamp(bundle: Bundle) -> str:
+    """Another text for other weights, for none, or for other settings that lie beside them."""
+    weights = bundle.weights
+    stats = [path.stat() for path in (weights, settings_beside(weights)) if path.is_file()]
+    return "-".join(f"{stat.st_mtime_ns}-{stat.st_size}" for stat in stats)
 
 
 class Networks:
@@ -37,19 +48,18 @@ class Networks:
         self._known: dict[torch.device, tuple[str, nn.Module]] = {}  # with the stamp of their weights
 
     def stamp(self) -> str:
-        """Another text for other weights, for none, or for other settings that lie beside them."""
-        weights = self._bundle.weights
-        stats = [path.stat() for path in (weights, settings_beside(weights)) if path.is_file()]
-        return "-".join(f"{stat.st_mtime_ns}-{stat.st_size}" for stat in stats)
+        """See `serving_stamp`."""
+        return serving_stamp(self._bundle)
 
     def on(self, config: NetworkConfig) -> nn.Module:
-        """The network on the config's device."""
+        """The network on the config's device; kept where the config is that of the weights which serve."""
         with self._lock:
             stamp = self.stamp()
             known = self._known.get(config.device)
             if known is None or known[0] != stamp:
                 known = (stamp, load_deployed(config.network(), self._bundle.weights).to(config.device))
-                self._known[config.device] = known
+                if config.stamp == stamp:
+                    self._known[config.device] = known
             return known[1]
 
     def free_memory(self) -> None:

@@ -29,6 +29,7 @@ from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from monailabel_app.errors import RequestError
 from monailabel_app.history import digest
+from monailabel_app.studies import converted
 from monailabel_app.studies.entries import shown, stamp
 from monailabel_app.studies.images import ImageFolder, ImageSource
 from monailabel_app.studies.knowledge import KNOWLEDGE, Knowledge
@@ -140,14 +141,16 @@ class StudiesFolder(Datastore):
     def stamp(self, image_id: str) -> str:
         """Another text for other content of an image, as far as the file system tells.
 
+        Also for a series that this software reads otherwise than it did.
+
         Raises:
             RequestError: 404, there is no such image.
         """
-        return stamp(self.images.path(image_id))
+        return _stamp(self.images.path(image_id))
 
     def stamps(self) -> dict[str, str]:
         """The same of all images."""
-        return {image_id: stamp(path) for image_id, path in self.images.paths().items()}
+        return {image_id: _stamp(path) for image_id, path in self.images.paths().items()}
 
     def get_image(self, image_id: str, params: object = None) -> bytes:
         return self.image(image_id).read_bytes()
@@ -366,3 +369,8 @@ def _suffix(path: Path) -> str:
 
 def _is_renamed(image_id: str, path: str) -> bool:
     return not unicodedata.normalize("NFC", path).startswith(image_id)
+
+
+def _stamp(path: Path) -> str:
+    """Of an image's file, or of the folder of a series and how its voxels are read."""
+    return f"{stamp(path)}-{converted.CONVERSION}" if path.is_dir() else stamp(path)

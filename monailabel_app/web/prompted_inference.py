@@ -153,7 +153,7 @@ def _edited(
     roi = read_roi(options.roi, scan)
     if roi is not None and options.label not in labels:
         raise RequestError(400, "params['roi'] needs the label that the box shows: choose it, or delete the box")
-    origin = f"{start.bundle.name} {start.networks.stamp()}"
+    origin = f"{start.bundle.name} {options.preset} {start.networks.stamp()}"
     found = _found(session, start, origin, path, options)  # not while the session is held: others see it meanwhile
     everything = not any((*points.values(), background, roi)) and (found is not None or not options.label)
     with session.hold():
@@ -242,7 +242,7 @@ def _begin(
     """Let labels begin with what a model has found, but for what they may not take.
 
     Args:
-        origin: the model and its weights. What the user has done to labels that others have begun stays.
+        origin: the model, the preset and the weights. What the user has done to labels that others have begun stays.
     """
     for name, index in labels.items():
         if session.is_to_begin(name, origin):
@@ -277,13 +277,28 @@ def _box(session: InteractiveSession, label: str, options: PromptParameters, poi
 
 
 def _submitted(studies: StudiesFolder, image: str, path: Path) -> Taken:
-    """The voxels of the other labels in the label map that was submitted last."""
+    """The voxels of the other labels in the label map that was submitted last.
+
+    Raises:
+        RequestError: 400, it was put there by hand, and nothing tells the names of its labels.
+    """
     if not studies.get_label_by_image_id(image, FINAL):
         return lambda label: None
     file, info = studies.fixed_label(image, FINAL)
+    ids = {_plain(name): index for name, index in info.get("label_names", {}).items()}
+    if not ids:
+        raise RequestError(
+            400,
+            f"params['lock_submitted'] is true, but nothing tells the names of the labels of image {image!r}, whose "
+            "label map was put there by hand: submit it, or switch the option off",
+        )
     voxels = read_label(file, read_grid(path), range(256), allow_empty=True)
-    ids = info.get("label_names", {})
-    return lambda label: (voxels != 0) & (voxels != ids.get(label, 0))
+    return lambda label: (voxels != 0) & (voxels != ids.get(_plain(label), 0))
+
+
+def _plain(name: str) -> str:
+    """A label's name as it is compared with those of submitted labels, whose case may be another one."""
+    return name.strip().casefold()
 
 
 def _note(locked: Sequence[Prompt], session: InteractiveSession) -> str:

@@ -126,14 +126,39 @@ def _check_places(path: Path, key: str, told: object, names: Sequence[str]) -> N
     if not isinstance(told, Mapping):
         return
     own = {name.strip().casefold(): i for i, name in enumerate(names)}
-    for one, other in told.items():
-        name, number = (other, one) if str(one).isdecimal() else (one, other)
+    for name, number in named_places(told):
         if not str(number).isdecimal():
             continue
         i, plain = int(number), str(name).strip().casefold()
         if own.get(plain, i) != i or plain == IGNORE and i < len(names):
             expected = ", ".join(f"{place} {own_name}" for place, own_name in enumerate(names))
             raise ValueError(f'{path}: "{key}" has {name!r} as {i}, expected {expected}, as the bundle has them')
+
+
+def named_places(told: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Names and what they stand for, of {"1": name} as of {name: 1}; of nnU-Net's regions that is a list of ids."""
+    return [(str(other), one) if str(one).isdecimal() else (str(one), other) for one, other in told.items()]
+
+
+def is_unjudged(name: str) -> bool:
+    """Whether a label of this name marks voxels that nobody has judged."""
+    return name.strip().casefold() == IGNORE
+
+
+def check_all_judged(folder: Path) -> None:
+    """Refuse a data set for what takes each of its labels for a structure, where one of them is none.
+
+    Raises:
+        ValueError: its `dataset.json` names a label of voxels that nobody has judged.
+    """
+    path = folder / FILE
+    told = read_dataset_json(folder).get("labels") if path.is_file() else None
+    unjudged = [name for name, _ in named_places(told) if is_unjudged(name)] if isinstance(told, Mapping) else []
+    if unjudged:
+        raise ValueError(
+            f'{path}: "labels" has {unjudged[0]!r}, voxels that nobody has judged, expected structures alone: here '
+            "every label is one"
+        )
 
 
 def list_scans(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rep3d.data.cases import SUFFIXES, Item, file_name, first_file, item_name
+from rep3d.data.layouts import check_all_judged
 from rep3d.data.lists import load_datalist
 
 logger = logging.getLogger(__name__)
@@ -25,7 +26,7 @@ def load_sources(
     predictions: str | os.PathLike | None = None,
     most: int | None = None,
 ) -> list[Item]:
-    """The pairs of one part of several data sets, each split as `load_datalist` splits it.
+    """The pairs of one part of several data sets, each split as `load_datalist` splits it; every label is a structure.
 
     Args:
         dataset_dir: a data set's folder.
@@ -39,13 +40,15 @@ def load_sources(
 
     Raises:
         ValueError: repeats of another length or below 1, most below 1, a label map that two cases share, or none for
-            any case; or as `load_datalist`.
+            any case, a data set with voxels that nobody has judged; or as `load_datalist`.
         FileNotFoundError: as `load_datalist`, or predictions is no folder.
     """
     folders = [dataset_dir, *([more_data] if isinstance(more_data, str | os.PathLike) else more_data or [])]
     times = _checked_repeats(repeats, len(folders))
     if most is not None and most < 1:
         raise ValueError(f"the {part} part must have at least 1 case, got {most}")
+    for folder in folders:
+        check_all_judged(Path(folder))
     lists = [load_datalist(folder, part, fold) for folder in folders]
     if predictions is not None:
         _add_predictions([item for items in lists for item in items], Path(predictions))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -13,8 +14,17 @@ import torch
 
 from rep3d.data.cases import Item, item_name, name_cases
 from rep3d.data.checks import check_pair, image_problem
-from rep3d.data.layouts import FILE, PARTS, list_pairs, read_dataset_json
+from rep3d.data.layouts import (
+    FILE,
+    PARTS,
+    check_all_judged,
+    is_unjudged,
+    list_pairs,
+    named_places,
+    read_dataset_json,
+)
 from rep3d.data.lists import load_datalist
+from rep3d.data.regions import check_label_names
 from rep3d.io.geometry import VolumeError
 from rep3d.io.volumes import read_volume
 
@@ -95,27 +105,38 @@ def read_ras(path: Path) -> tuple[torch.Tensor, tuple[float, float, float]]:
 
 
 def named_labels(dataset_dir: Path, chosen: str | Sequence[int] = ()) -> Labels:
-    """The labels of a data set, as its `dataset.json` names them.
+    """The labels of a data set, as its `dataset.json` names them; regions are labels of several ids.
 
     Args:
         dataset_dir: its folder.
-        chosen: ids, of which each is a label; empty: all; "together": all as one label.
+        chosen: ids, of which each is a label; empty: all labels; "together": all as one label.
 
     Raises:
-        ValueError: no labels are named, or not those.
+        ValueError: no labels are named, or not those; or one is of voxels that nobody has judged, and all are wanted.
     """
     told = read_dataset_json(dataset_dir).get("labels")
     path = dataset_dir / FILE
     if not isinstance(told, dict) or len(told) < 2:
         raise ValueError(f'{path}: "labels" is {told!r}, expected the names of ids, with 0 for the background')
-    try:
-        names = {int(key): str(value) for key, value in told.items()}
-    except ValueError:  # nnU-Net writes {name: id}
-        names = {int(value): str(key) for key, value in told.items() if isinstance(value, int)}
-    names.pop(0, None)
+    named = [(name, _ids(name, place, path)) for name, place in named_places(told)]
+    check_label_names([name for name, _ in named])
+    labels = {name: ids for name, ids in named if ids != [0]}
+    if not chosen or chosen == TOGETHER:
+        check_all_judged(dataset_dir)
+    if not chosen:
+        return dict(sorted(labels.items(), key=lambda label: label[1]))
     if chosen == TOGETHER:
-        return {" + ".join(names.values()): sorted(names)}
+        return {" + ".join(labels): sorted({i for ids in labels.values() for i in ids})}
+    names = {ids[0]: name for name, ids in labels.items() if len(ids) == 1 and not is_unjudged(name)}
     if isinstance(chosen, str) or not set(chosen) <= set(names):
         expected = f"{TOGETHER!r} or some of {sorted(names)} of {path}"
         raise ValueError(f"labels is {chosen!r}, expected {expected}")
-    return {names[i]: [i] for i in chosen or sorted(names)}
+    return {names[i]: [i] for i in chosen}
+
+
+def _ids(name: str, place: Any, path: Path) -> list[int]:
+    """What the label of a name stands for."""
+    ids = place if isinstance(place, list) else [place]
+    if not ids or not all(str(i).isdecimal() for i in ids):
+        raise ValueError(f'{path}: "labels" has {name!r} as {place!r}, expected an id, or a list of some')
+    return [int(i) for i in ids]

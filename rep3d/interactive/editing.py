@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise, takewhile
+from itertools import accumulate, chain, pairwise, takewhile
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from rep3d.interactive.prompts import Kind, Prompt
 FORMAT = 2  # of `LabelEdit.to_bytes`; 1 had no locks, and forgot what was painted in old steps
 MAX_STEPS = 50  # that can be undone, and as many to redo
 MAX_STEP_BYTES = 2**24  # of all of them together; the oldest go first
+MAX_COARSE_STEPS = 5  # the newest ones, that go on being refined where they are undone to
 MAX_PROMPTS = 1000  # of one label
 NO_MASK = torch.zeros(0, dtype=torch.bool)
 
@@ -194,6 +195,13 @@ class LabelEdit:
         """What `refine` has to do; `to_bytes` leaves it out."""
         return tuple(self._coarse)
 
+    @property
+    def coarse_nbytes(self) -> int:
+        """In memory, of what is coarse, or is so again after an undo or a redo."""
+        steps = (*self._done, *self._undone)
+        kept = {id(one.answer): one for one in chain(self.coarse, *(step.coarse for step in steps))}
+        return sum(one.nbytes for one in kept.values())
+
     def go_on_refining(self, coarse: Iterable[Coarse]) -> None:
         """Take over what the edit whose bytes these are had left coarse."""
         self._coarse = list(coarse)
@@ -253,7 +261,10 @@ class LabelEdit:
         return self._told([Answer(self._mask, box)])
 
     def undo(self, taken: torch.Tensor | None = None) -> Answer:
-        """Take the last step back, where there is one. No voxel of `taken`, (D, H, W) of bool, joins the mask."""
+        """Take the last step back, where there is one. No voxel of `taken`, (D, H, W) of bool, joins the mask.
+
+        What was coarse before the step is so again, and goes on being refined.
+        """
         return self._told([self._undo(taken)] if self._done else [])
 
     def redo(self, taken: torch.Tensor | None = None) -> Answer:
@@ -294,6 +305,8 @@ class LabelEdit:
         self._coarse[:1] = [replace(pending.coarse, answer=_without_mask(finer))] if finer.tiles else []
         if finer.changed is not None:
             self._done[-1] = self._done[-1].then(self._mask, finer.mask, finer.changed)
+            if self._undone:
+                self._undone[-1] = self._undone[-1].after(self._mask, finer.mask, finer.changed)
             self._mask = finer.mask
             self._box = hull([self._box, finer.changed])
             self._untold = hull([self._untold, finer.changed])
@@ -418,10 +431,11 @@ class LabelEdit:
             self._coarse = [one.without(packed) for one in self._coarse]
 
     def _add(self, step: _Step, mask: torch.Tensor) -> None:
+        self._done.append(replace(step, coarse=self.coarse))
         self._mask, self._coarse = mask, []
         self._box = hull([self._box, step.box])
-        self._done.append(step)
         self._undone.clear()
+        self._done[:-MAX_COARSE_STEPS] = [replace(old, coarse=()) for old in self._done[:-MAX_COARSE_STEPS]]
         while len(self._done) > 1 and (len(self._done) > MAX_STEPS or self._step_bytes > MAX_STEP_BYTES):
             self._forget(self._done.pop(0))
 
@@ -437,14 +451,16 @@ class LabelEdit:
 
     def _undo(self, taken: torch.Tensor | None) -> Answer:
         step = self._done.pop()
-        self._undone.append(step)
-        self._mask, self._coarse = step.undone_from(self._mask, taken), []
+        self._undone.append(replace(step, coarse=self.coarse))
+        self._mask = step.undone_from(self._mask, taken)
+        self._coarse = [replace(one) for one in step.coarse]
         return Answer(self._mask, step.box)
 
     def _redo(self, taken: torch.Tensor | None) -> Answer:
         step = self._undone.pop()
-        self._done.append(step)
-        self._mask, self._coarse = step.redone_from(self._mask, taken), []
+        self._done.append(replace(step, coarse=self.coarse))
+        self._mask = step.redone_from(self._mask, taken)
+        self._coarse = [replace(one) for one in step.coarse]
         return Answer(self._mask, step.box)
 
     def _repaint(self, step: _Step) -> Answer:
@@ -533,6 +549,7 @@ class _Step:
 
     Attributes:
         locks: of the scene that it was answered in, where they have limited it.
+        coarse: what was left to refine at its other end: before it, or, where it is undone, after it. Not stored.
     """
 
     prompts: tuple[Prompt, ...]
@@ -541,6 +558,7 @@ class _Step:
     joined: bytes
     left: bytes
     locks: str = ""
+    coarse: tuple[Coarse, ...] = ()
 
     @classmethod
     def between(
@@ -574,8 +592,15 @@ class _Step:
 
     def then(self, mask: torch.Tensor, after: torch.Tensor, changed: Box) -> _Step:
         """This step, which led to `mask`, and what changed afterwards."""
-        before, box = self.undone_from(mask), hull([self.box, changed])
-        return self.between(before, after, box, self.prompts, self.painted, self.locks)
+        return self._between(self.undone_from(mask), after, hull([self.box, changed]))
+
+    def after(self, mask: torch.Tensor, before: torch.Tensor, changed: Box) -> _Step:
+        """This step, which led on from `mask`, to the same mask from `before`, which differs in the box `changed`."""
+        return self._between(before, self.redone_from(mask), hull([self.box, changed]))
+
+    def _between(self, before: torch.Tensor, after: torch.Tensor, box: Box | None) -> _Step:
+        step = self.between(before, after, box, self.prompts, self.painted, self.locks)
+        return replace(step, coarse=self.coarse)
 
     def and_then(self, later: _Step) -> _Step:
         """Two paintings as one."""

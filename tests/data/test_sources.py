@@ -1,5 +1,6 @@
 """Cases of several data sets."""
 
+import json
 import logging
 from pathlib import Path
 
@@ -35,6 +36,16 @@ def images(items):
 def test_one_data_set_is_what_load_datalist_gives(part, folders):
     assert load_sources(folders[0], None, part) == load_datalist(folders[0], part)
     assert load_sources(folders[0], [], part) == load_datalist(folders[0], part)
+
+
+@pytest.mark.parametrize("labels", [{"background": 0, "ball": 1, "ignore": 2}, {"1": "ball", "2": "Ignore"}])
+def test_voxels_that_nobody_judged_are_no_structure(folders, tmp_path, labels):
+    folder = write(tmp_path / "partly")
+    file = folder / "dataset.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "labels": labels}))
+    for first, more in ((folder, None), (folders[0], [folder])):
+        with pytest.raises(ValueError, match="partly.dataset.json: .*gnore', voxels that nobody has judged"):
+            load_sources(first, more, "training")
 
 
 def test_each_is_split_by_itself(folders):

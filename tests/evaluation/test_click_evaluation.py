@@ -151,11 +151,49 @@ def test_labels_are_taken_one_by_one_or_together(tmp_path: Path) -> None:
     for wrong in ([3], "each"):
         with pytest.raises(ValueError, match=r"labels is .*, expected 'together' or some of \[1, 2\]"):
             named_labels(folder, wrong)
-    (folder / "dataset.json").write_text('{"labels": {"background": 0, "x": 1, "all": [1, 2]}, "training": []}')
-    assert named_labels(folder) == {"x": [1]}
     (folder / "dataset.json").write_text('{"training": []}')
     with pytest.raises(ValueError, match='"labels" is None'):
         named_labels(folder)
+
+
+def tell_labels(folder: Path, labels: dict[str, object]) -> Path:
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels, "training": []}))
+    return folder
+
+
+def test_regions_are_labels_of_several_ids(tmp_path: Path) -> None:
+    folder = tell_labels(tmp_path, {"background": 0, "whole": [1, 2, 3], "x": 3, "core": [2, 3]})
+    assert named_labels(folder) == {"whole": [1, 2, 3], "core": [2, 3], "x": [3]}
+    assert named_labels(folder, [3]) == {"x": [3]}
+    assert named_labels(folder, "together") == {"whole + x + core": [1, 2, 3]}
+    with pytest.raises(ValueError, match=r"labels is \[1\], expected 'together' or some of \[3\]"):
+        named_labels(folder, [1])
+
+
+@pytest.mark.parametrize("place", ["one", 1.5, [], [1, "x"], {}, None])
+def test_a_label_that_is_no_ids_is_refused(tmp_path: Path, place: object) -> None:
+    with pytest.raises(ValueError, match="dataset.json: \"labels\" has 'x' as .*, expected an id, or a list"):
+        named_labels(tell_labels(tmp_path, {"background": 0, "x": place}))
+
+
+def test_a_name_of_two_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'x' for 2 ids"):
+        named_labels(tell_labels(tmp_path, {"0": "background", "1": "x", "2": "x"}))
+
+
+@pytest.mark.parametrize(
+    "labels", [{"background": 0, "x": 1, "ignore": 2}, {"0": "background", "1": "x", "2": " Ignore"}]
+)
+def test_voxels_that_nobody_judged_are_no_label(tmp_path: Path, labels: dict[str, object]) -> None:
+    folder = tell_labels(tmp_path, labels)
+    for chosen in ((), "together"):
+        with pytest.raises(
+            ValueError, match=r"dataset.json: \"labels\" has ' ?[iI]gnore', voxels that nobody has judged"
+        ):
+            named_labels(folder, chosen)
+    assert named_labels(folder, [1]) == {"x": [1]}
+    with pytest.raises(ValueError, match=r"labels is \[2\], expected 'together' or some of \[1\]"):
+        named_labels(folder, [2])
 
 
 def truthful(image, spacing, prompts, previous):

@@ -465,6 +465,77 @@ def test_other_steps_end_what_is_coarse():
     assert not edit.is_coarse and edit.refine(few) is None
 
 
+def refine_all(edit, case):
+    while edit.is_coarse:
+        edit.refine(replace(case, tiles=1))
+    return edit.mask
+
+
+FIRST, SECOND = point((22, 22, 22), (1, 1, 1)), point((2, 2, 2), (1, 1, 1))
+
+
+@pytest.mark.parametrize("refined", [0, 2])
+@pytest.mark.parametrize("act", ["show", "paint", "delete"])
+def test_what_a_step_left_coarse_is_refined_after_an_undo_to_it(act, refined):
+    """Also where some of it was refined after the step that is undone."""
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    coarse = edit.show([FIRST], few).mask
+    if act == "paint":
+        edit.paint(torch.zeros(48, 48, 48, dtype=torch.bool))
+    else:
+        edit.show([SECOND], few)
+        for _ in range(refined):
+            edit.refine(replace(few, tiles=1))
+    undone = edit.bring_to([FIRST], few) if act == "delete" else edit.undo()
+    assert torch.equal(undone.mask, coarse) and not undone.forwards
+    alone = LabelEdit((48,) * 3)
+    alone.show([FIRST], few)
+    assert torch.equal(refine_all(edit, few), refine_all(alone, few)) and not torch.equal(edit.mask, coarse)
+
+
+def test_what_was_undone_is_refined_once_it_is_redone():
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    shown = edit.show([FIRST], few).mask
+    edit.undo()
+    assert torch.equal(edit.redo().mask, shown) and not torch.equal(refine_all(edit, few), shown)
+
+
+@pytest.mark.parametrize("act", ["show", "paint"])
+def test_redo_and_undo_are_exact_where_the_mask_between_was_refined(act):
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    edit.show([FIRST], few)
+    later = edit.paint(edit.mask & False).mask if act == "paint" else edit.show([SECOND], few).mask
+    edit.paint(torch.ones(48, 48, 48, dtype=torch.bool))
+    edit.undo(), edit.undo()
+    refined = refine_all(edit, few)
+    assert torch.equal(edit.redo().mask, later) and edit.redo().mask.all()
+    edit.undo()
+    assert torch.equal(edit.mask, later) and torch.equal(edit.undo().mask, refined)
+
+
+def test_only_the_newest_steps_keep_what_was_coarse(monkeypatch):
+    monkeypatch.setattr(editing, "MAX_COARSE_STEPS", 2)
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    left = []
+    for prompt in (FIRST, SECOND, FIRST, SECOND):
+        left.append(len(edit.coarse))
+        edit.show([prompt], few)
+    for count in (left[3], left[2], 0):
+        edit.undo()
+        assert len(edit.coarse) == count
+    assert min(left[1:]) > 0
+
+
+def test_what_steps_keep_to_refine_counts_as_memory():
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    edit.show([FIRST], few)
+    (one,) = edit.coarse
+    edit.paint(torch.zeros(48, 48, 48, dtype=torch.bool))
+    assert edit.coarse == () and edit.coarse_nbytes == one.nbytes
+    edit.undo()
+    assert edit.coarse_nbytes == one.nbytes
+
+
 @pytest.mark.parametrize("act", ["show", "undo", "undo and redo", "paint", "reset", "refine"])
 def test_what_others_refined_meanwhile_is_not_taken_over(act):
     edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
@@ -485,14 +556,14 @@ def test_what_others_refined_meanwhile_is_not_taken_over(act):
     assert edit.mask is mask and edit.undoable == steps and edit.coarse == coarse
 
 
-def test_an_undo_that_changes_no_voxel_ends_what_others_refine():
+def test_an_undo_that_changes_no_voxel_refuses_what_others_refined():
     edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
     edit.show([point((22, 22, 22), (1, 1, 1))], few)
     edit.show([point((22, 22, 22), (1, 1, 1))], replace(few, network=lambda channels: channels[:, 1:2] - 0.5))
     pending = edit.pending
     finer = pending.refined(replace(few, tiles=1))
     edit.undo()
-    assert edit.accept(pending, finer) is None and not edit.is_coarse
+    assert edit.accept(pending, finer) is None and len(edit.coarse) == 1
 
 
 # --- bytes

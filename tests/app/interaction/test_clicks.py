@@ -12,6 +12,7 @@ from interaction_helpers import Place, at
 from monailabel_app.bundles import Bundle, choose_bundles, find_prompted, read_bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.models.clicks import PromptedNetwork
+from monailabel_app.models.inference import OtherWeights
 from monailabel_app.models.inference_config import InferenceConfig
 from monailabel_app.models.turn import Priority, Turn
 from monailabel_app.models.warm_up import warm_up_prompted
@@ -102,6 +103,22 @@ def test_weights_answer_as_they_were_trained(folder):
     assert answer(network).shape == shipped.shape and network.size == 2 * CUBE
     own.unlink()
     assert torch.equal(answer(network), shipped) and network.size == CUBE
+
+
+def test_weights_that_come_to_serve_meanwhile_get_no_network_of_other_settings(folder, monkeypatch):
+    """Also where their state dicts are alike."""
+    network = PromptedNetwork(find_prompted(folder), Turn())
+    write_weights(network.bundle, 0)
+    answer(network)
+    config = json.loads(network.bundle.config("inference").read_text())
+    write_weights(network.bundle, 1, "models/trained/model.pt")
+    other = {**config["network_def"], "block_order": "norm-conv-act"}
+    write_settings({"network_def": other}, network.bundle.own_weights)
+    with monkeypatch.context() as before:  # the settings were read before those of the new weights were written
+        before.setattr(network, "_current_config", lambda: network._config)
+        with pytest.raises(OtherWeights):
+            answer(network)
+    assert torch.equal(answer(network), answer(PromptedNetwork(network.bundle, Turn())))
 
 
 def test_a_session_with_a_real_network(folder, tmp_path):

@@ -10,12 +10,14 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+from dicom_helpers import write_series
 from interaction_helpers import DAY, SHAPE, SPACING, Place, at
 
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction import registry, session
 from monailabel_app.interaction.disk import SessionFolder
 from monailabel_app.interaction.refinement import Refinement
+from monailabel_app.studies import converted
 from rep3d import files
 from rep3d.interactive import editing
 
@@ -394,6 +396,19 @@ def test_another_scan_under_the_same_name(place, mine):
     assert place.sessions.of_study("ann", "slicer", "scan") is not mine
 
 
+def test_a_series_that_is_read_otherwise_by_now(place, monkeypatch):
+    write_series(place.folder / "studies/series")
+    one = place.sessions.of_study("ann", "slicer", "series")
+    one.show("liver", [editing.Prompt("point", ((2.0, 2.0, 2.0),))])
+    one.leave_memory()
+    same = place.start().of_study("ann", "slicer", "series")
+    assert same.id == one.id and place.studies.stamps()["series"] == place.studies.stamp("series")
+    monkeypatch.setattr(converted, "CONVERSION", converted.CONVERSION + 1)
+    with refused(409, "has changed"):
+        same.show("liver", [editing.Prompt("point", ((3.0, 3.0, 3.0),))])
+    assert place.sessions.of_study("ann", "slicer", "series").id != one.id
+
+
 # --- how much
 
 
@@ -655,6 +670,19 @@ def test_what_is_to_be_refined_counts_as_memory(coarse):
     while one.refine():
         pass
     assert one.nbytes == 28**3 * 3
+
+
+def test_what_an_undo_makes_coarse_again_is_refined_in_the_background(coarse, monkeypatch):
+    one, click = coarse
+    before = one.show("cube", [click]).mask
+    one.paint("cube", np.zeros((28, 28, 28), bool))
+    assert not one.refine()
+    asked = []
+    monkeypatch.setattr(one, "_refine_later", asked.append)
+    assert (one.undo("cube").mask == before).all() and asked == [one]
+    while one.refine():
+        pass
+    assert (one.mask("cube") != before.numpy()).any()
 
 
 def test_a_label_that_cannot_be_read_holds_no_others_up(place, coarse):

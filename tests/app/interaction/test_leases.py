@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -124,3 +125,36 @@ def test_who_ends_gets_rid_of_what_waits(leases):
     with leases.acting(token, "ann"):
         leases.release(token, "ann")
     assert status(act, leases, token) == 410
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_lease_holds_ends_after_its_last_request(leases, ended, fails):
+    """Else the answer of a request at work would go with it, or what it makes would stay."""
+    token = leases.claim("ann", "hers")
+    with suppress(ZeroDivisionError), leases.acting(token, "ann"):
+        leases.release(token, "ann")
+        leases.release(token, "ann")
+        leases.claim("bob", "his")
+        assert ended == []
+        if fails:
+            1 / 0  # noqa: B018
+    assert ended == ["hers"]
+    assert status(act, leases, token) == 410 and ended == ["hers"]
+
+
+def test_what_a_lease_holds_outlives_the_first_of_two_requests(leases, ended):
+    token, seen = leases.claim("ann", "hers"), []
+
+    def second():
+        with leases.acting(token, "ann"):
+            seen.append(list(ended))
+
+    with leases.acting(token, "ann"):
+        worker = threading.Thread(target=second)
+        worker.start()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and leases._leases[token].requests < 2:
+            time.sleep(0.01)
+        leases.release(token, "ann")
+    worker.join(60)
+    assert seen == [[]] and ended == ["hers"]

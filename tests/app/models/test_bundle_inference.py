@@ -283,7 +283,16 @@ def test_a_network_is_read_once_for_its_weights(model):
     before = model.networks.on(config)
     assert model.networks.on(config) is before
     model.bundle.weights.touch()
+    config = model.configure()
     after = model.networks.on(config)
-    assert after is not before
+    assert after is not before and model.networks.on(config) is after
     model.networks.free_memory()
     assert model.networks.on(config) is not after
+
+
+def test_a_network_of_earlier_settings_is_not_kept(model):
+    """Those of a config that was read before other weights came to serve, whose network may be built otherwise."""
+    before = model.configure()
+    model.bundle.weights.touch()
+    mixed = model.networks.on(before)
+    assert model.networks.on(model.configure()) is not mixed

@@ -275,6 +275,28 @@ def test_other_weights_are_asked_anew(both):
     assert told["note"] == "cyst: kept as you have it, not as kits finds it now"
 
 
+def test_another_preset_is_asked_anew(both):
+    """And not shown as what the first one has found; what the user has edited stays."""
+    model, asked = both.client.services.models["kits"], []
+    fast, accurate = ((model.bundle.labels["tumor"] * ball(at, 2)).astype(np.uint8) for at in (FIRST, SECOND))
+
+    def segment(*_, preset, **__):
+        asked.append(preset)
+        voxels = {"fast": fast, "accurate": accurate}[preset]
+        return Segmentation(voxels, read_grid(both.client.services.studies.image("scan")), {}, "")
+
+    model.segment = segment
+    for preset, centre in (("fast", FIRST), ("fast", FIRST), ("accurate", SECOND), ("accurate", SECOND)):
+        told = both.update("kits_edit", "tumor", preset=preset)
+        assert (both.segments["tumor"] == ball(centre, 2)).all() and told["note"] == ""
+    assert asked == ["fast", "accurate"]
+    both.points["tumor"]["foreground"].append([8, 10, 6])
+    both.update("kits_edit", "tumor", preset="accurate")
+    edited = both.segments["tumor"]
+    told = both.update("kits_edit", "tumor", preset="fast")
+    assert (both.segments["tumor"] == edited).all() and "tumor: kept as you have it" in told["note"]
+
+
 def test_a_label_of_an_earlier_server_is_kept(both):
     """It does not tell what it began with."""
     both.update("kits_edit", "tumor")
@@ -352,6 +374,20 @@ def test_nothing_joins_outside_the_box_of_the_scribbles(slicer, roi):
     scribbled(slicer, foreground=[FIRST])
     slicer.update_scribbles("cyst", roi=roi)
     assert slicer.segments["cyst"][tuple(FIRST)] and not slicer.segments["cyst"][6:].any()
+
+
+@pytest.mark.parametrize("limit", [{"roi": [0, 5, 0, 19, 0, 11]}, {"lock_others": True}])
+def test_points_that_follow_leave_the_limits_of_the_scribbles_in_force(slicer, forwards, limit):
+    slicer.add("last")
+    slicer.segments["last"][ball(FIRST, 9) & (np.indices(SHAPE)[0] > 5)] = True
+    slicer.add("cyst")
+    scribbled(slicer, foreground=[FIRST])
+    slicer.update_scribbles("cyst", **limit)
+    answered = slicer.segments["cyst"]
+    slicer.points["cyst"]["background"].append([20, 3, 2])
+    slicer.update("interactive", "cyst")
+    assert answered.any() and not answered[6:].any()
+    assert (slicer.segments["cyst"] == answered).all() and forwards == [1, 1]
 
 
 @pytest.mark.parametrize("lock", [True, False])
@@ -461,11 +497,29 @@ def test_a_submitted_label_is_locked_where_that_is_wished(slicer, tmp_path):
         assert (
             slicer.client.put("/datastore/label?image=scan", files={"label": ("label.nii.gz", file)}).status_code == 200
         )
-    for name, locked in (("cyst", True), (POSTERIOR, False)):
+    for name, locked in (("cyst", True), (POSTERIOR, False), (POSTERIOR.upper(), False)):
         slicer.points.setdefault(name, {"foreground": [], "background": []})["foreground"] = [FIRST, [7, 10, 6]]
         slicer.update("interactive", name, lock_submitted=True)
         assert slicer.segments[name][:6].any() != locked and slicer.segments[name][6:].any()
     slicer.client.delete("/datastore/label?id=scan&tag=final")
+
+
+@pytest.mark.parametrize(("model", "label"), [("interactive", "cyst"), ("msd_hippocampus_edit", POSTERIOR)])
+def test_a_label_whose_names_nobody_told_is_not_locked(slicer, model, label):
+    """Nothing tells which of its ids are those of the segment itself."""
+    file = slicer.client.services.studies.root / "labels/final/scan.nii.gz"
+    nib.save(nib.Nifti1Image(np.full(SHAPE, 2, np.uint8), slicer.scan.affine), file)
+    slicer.points.setdefault(label, {"foreground": [], "background": []})["foreground"] = [FIRST]
+    try:
+        with pytest.raises(
+            Refused, match="lock_submitted.* of image 'scan', .* put there by hand: submit it"
+        ) as caught:
+            slicer.update(model, label, lock_submitted=True)
+    finally:
+        file.unlink()
+    assert caught.value.args[0] == 400
+    slicer.update(model, label, lock_submitted=True)
+    assert slicer.segments[label][tuple(FIRST)]
 
 
 # --- OHIF, which tells no label
