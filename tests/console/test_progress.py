@@ -6,6 +6,7 @@ import pty
 import struct
 import sys
 import termios
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,7 +35,7 @@ def lines(caplog):
 def test_without_a_terminal_a_line_now_and_then(caplog, capsys, monkeypatch):
     caplog.set_level(logging.INFO)
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     for _ in track(range(5), "Checking", "file"):
         now[0] += 40
     assert lines(caplog) == ["Checking: file 2 of 5", "Checking: file 4 of 5"]

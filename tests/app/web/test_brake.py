@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import pytest
@@ -26,7 +27,7 @@ RANDOM_KEY = "Zb2jv7bL0mYwQe1nV5tXo9cKr3sUa8dF"
 def clock(monkeypatch):
     """Seconds that pass when a test says so."""
     now = [0.0]
-    monkeypatch.setattr(brake.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(brake, "time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
 
 
