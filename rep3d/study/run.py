@@ -60,6 +60,13 @@ class BundleRun:
         return ["run", self.run_id, "--config_file", str(self.config_files), *options]
 
 
+def _as_texts(paths: Any) -> Any:
+    """Paths, one or several, for a configuration."""
+    if isinstance(paths, list):
+        return [_as_texts(path) for path in paths]
+    return as_text(os.fspath(paths)) if isinstance(paths, str | os.PathLike) else paths
+
+
 def initialize_here(run: BundleRun) -> ConfigWorkflow:
     """The run's workflow in this process, initialized."""
     workflow = ConfigWorkflow(
@@ -67,7 +74,7 @@ def initialize_here(run: BundleRun) -> ConfigWorkflow:
         logging_file=False,
         workflow_type="train" if "train.json" in run.configs else "infer",
         run_id=run.run_id,
-        **{name: as_text(str(value)) if name in PATHS else value for name, value in run.settings.items()},
+        **{name: _as_texts(value) if name in PATHS else value for name, value in run.settings.items()},
     )
     with _same_python():
         workflow.initialize()
