@@ -12,10 +12,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from monai.bundle.utils import EXPR_KEY, ID_REF_KEY, ID_SEP_KEY, MACRO_KEY
-
 from rep3d.console.nearest import nearest
-from rep3d.console.options import option_ids, plain_values, references, undefined_ids, unused_ids
+from rep3d.console.options import (
+    EVALUATED,
+    SEPARATOR,
+    TYPED_SEPARATOR,
+    option_ids,
+    plain_values,
+    references,
+    undefined_ids,
+    unused_ids,
+)
 from rep3d.data.cases import ONE_CHANNEL
 from rep3d.data.regions import IGNORE, check_judging, check_label_names
 from rep3d.datasets.bundle_readme import COMPUTED, OF_WEIGHTS, OPTIONAL, computed_fields
@@ -207,10 +214,9 @@ def check_plain_names(where: object, names: Iterable[object]) -> None:
     Raises:
         ValueError: names the first.
     """
-    begins = (EXPR_KEY, ID_REF_KEY, MACRO_KEY)
     for name in map(str, names):
-        if name.lstrip().startswith(begins) or "#" in name or ID_SEP_KEY in name:  # MONAI turns # into its separator
-            expected = f"without # and {ID_SEP_KEY}, and not to begin with {', '.join(begins)}"
+        if name.lstrip().startswith(EVALUATED) or TYPED_SEPARATOR in name or SEPARATOR in name:
+            expected = f"without {TYPED_SEPARATOR} and {SEPARATOR}, and not to begin with {', '.join(EVALUATED)}"
             raise ValueError(f"{where}: the name {name!r} means something else in a config, expected it {expected}")
 
 

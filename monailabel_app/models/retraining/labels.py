@@ -69,14 +69,17 @@ def describe_unnamed(images: Iterable[str], datastore: StudiesFolder) -> str:
     found = [f"{image}: no {', '.join(names)}" for image, names in unnamed.items() if names]
     if not found:
         return ""
-    first = "; ".join(found[:DESCRIBED]) + ("; ..." if len(found) > DESCRIBED else "")
-    return f"{len(found)} label(s) name some of the structures only, and the others count as background: {first}"
+    told = f"{len(found)} label(s) name some of the structures only, and the others count as background"
+    return f"{told}: {_first(found)}"
 
 
 def describe(left_out: Mapping[str, str]) -> str:
     """How many images are left out, and why the first of them."""
-    first = "; ".join(f"{case}: {reason}" for case, reason in list(left_out.items())[:DESCRIBED])
-    return f"left out {len(left_out)} image(s): {first}{'; ...' if len(left_out) > DESCRIBED else ''}"
+    return f"left out {len(left_out)} image(s): {_first([f'{case}: {reason}' for case, reason in left_out.items()])}"
+
+
+def _first(described: Sequence[str]) -> str:
+    return "; ".join(described[:DESCRIBED]) + ("; ..." if len(described) > DESCRIBED else "")
 
 
 def _check_size(voxels: int) -> None:
