@@ -131,7 +131,7 @@ def test_volumes_of_a_tilted_grid(tmp_path, caplog):
     assert "tilted.nii.gz: its axes are not at right angles" in caplog.text
 
 
-def test_regions_and_voxels_that_nobody_judged(tmp_path):
+def test_regions_and_voxels_that_nobody_judged(tmp_path, caplog):
     truth = torch.tensor([0, 1, 2, 3, 3, 0]).view(1, 1, 1, 6)
     label = MetaTensor(truth, affine=torch.eye(4))
     image = MetaTensor(truth.float(), meta={"filename_or_obj": "a.nii"})
@@ -140,6 +140,7 @@ def test_regions_and_voxels_that_nobody_judged(tmp_path):
     engine.state.output = [{"pred": torch.tensor([0, 2, 0, 1, 2, 0]).view(1, 1, 1, 6), "label": label, "image": image}]
     collected._score(engine)
     assert [(row["label"], row["dice"]) for row in collected.rows] == [("whole", pytest.approx(2 / 3))]
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -72,3 +72,5 @@ def test_loading():
     )
     with pytest.raises(RuntimeError, match="0.kernel is the folded kernel of a deployed network"):
         target.load_state_dict(nn.Sequential(source[0].deployed()).state_dict(), strict=False)
+    with pytest.raises(RuntimeError, match="size mismatch for 0.bias"):
+        target.load_state_dict({"0.bias": torch.zeros(4)}, strict=False)

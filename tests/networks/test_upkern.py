@@ -110,6 +110,14 @@ def test_init_from_weights_with_smaller_kernels(keep, tmp_path, caplog):
     assert len(warned) == 2 and all("out.conv" in text for text in warned)
 
 
+def test_one_kernel_that_grows(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    small, large = (nn.Conv3d(1, 2, k) for k in (3, 5))
+    torch.save(small.state_dict(), tmp_path / "model.pt")
+    initialize_from(large, tmp_path / "model.pt")
+    assert "init_from: grew 1 kernels, weight from (3, 3, 3) to (5, 5, 5) voxels" in caplog.text
+
+
 def test_init_from_a_deployed_network(tmp_path):
     """Its decoder would fit, and beside it the kernels would stay random. A deployed network takes it."""
     for modulation in ("fixed", "lrbm"):
