@@ -207,6 +207,8 @@ def test_frozen_networks_deploy_frozen(tiny_rep3d):
     frozen = {id(module) for module in deployed.modules() if isinstance(module, DeployedRep3DBlock)}
     assert not block_of(deployed).kernel.requires_grad and len(frozen) == 8
     assert deployed.encoder.stages[1][0].kernel.requires_grad
+    next(block_of(network).parameters()).requires_grad_(True)  # of a block that is frozen in part, all trains
+    assert all(parameter.requires_grad for parameter in block_of(reparameterize(network)).parameters())
 
 
 def test_a_frozen_deployed_network_loads(tiny_rep3d, x, relative_error):

@@ -128,9 +128,20 @@ def correlate(
         return _Correlation.apply(x, weight.to(x.dtype), need_weight and save_spectra, need_x and save_spectra)[0]
     x, weight = x.detach(), weight.detach()
     kept = None
-    if spectra is not None and not torch.compiler.is_compiling() and not weight.is_inference():
+    if spectra is not None and _can_be_told_apart(weight):
         kept = spectra.get(weight, make_plan(x.shape[2:], weight.shape[-1]), x.dtype)
     return _correlate(x, weight if kept is not None else weight.to(x.dtype), weight_spectrum=kept)[0]
+
+
+def _can_be_told_apart(weight: torch.Tensor) -> bool:
+    """Whether a kernel has the address and the version that `KernelSpectra` go by."""
+    if torch.compiler.is_compiling() or weight.is_inference():
+        return False
+    try:
+        weight.data_ptr()
+    except RuntimeError:  # one of a batch of torch.func.vmap
+        return False
+    return True
 
 
 def correlate_mixed(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:

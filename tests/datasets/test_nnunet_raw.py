@@ -43,6 +43,7 @@ def test_the_same_voxels_at_the_same_place(tmp_path, channels, suffix):
     source = make_decathlon(tmp_path / "source", channels=channels, suffix=suffix)
     write_raw(read_source(source), source, tmp_path / "raw", ["case3"])
     raw = read_source(tmp_path / "raw")
+    assert json.loads((tmp_path / "raw/dataset.json").read_text())["numTraining"] == 4
     assert [case.name for case in raw.cases] == ["case0", "case1", "case2", "case4"]
     assert raw.channels == tuple(f"MR{i}" for i in range(channels)) and raw.labels.names == {
         0: "background",

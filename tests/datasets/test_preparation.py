@@ -479,6 +479,13 @@ def test_other_classes_are_checked_again(tmp_path):
     assert "expected whole numbers from 0 to 0" in problems["a"][0]
 
 
+def test_other_ignored_voxels_are_checked_again(tmp_path):
+    scan = pair(tmp_path)
+    save(scan.label, np.arange(504, dtype=np.uint8).reshape(9, 8, 7) % 3)
+    facts = [check_pairs([scan], 3, tmp_path / "checked.json", None, ignored)[0][0] for ignored in (None, 2)]
+    assert facts[0] != facts[1]
+
+
 # --- what is found in a download
 
 

@@ -239,6 +239,13 @@ def nnunet_of_two(folder):
     describe(folder, labels={"background": 0, "organ": 1}, **described)
 
 
+def test_twelve_channels_are_in_the_order_of_their_numbers(tmp_path):
+    names = {str(i): f"phase {i}" for i in reversed(range(12))}
+    touch(tmp_path, *(f"imagesTr/p1_{i:04d}.nii.gz" for i in range(12)), "labelsTr/p1.nii.gz")
+    describe(tmp_path, labels={"background": 0, "organ": 1}, channel_names=names, file_ending=".nii.gz")
+    assert read_source(tmp_path).channels == tuple(f"phase {i}" for i in range(12))
+
+
 def nnunet_1_of_two(folder):
     nnunet_1(folder)
     touch(folder, *(f"imagesTr/{case}_0001.nii.gz" for case in CASES))

@@ -58,6 +58,7 @@ def test_missing_labels():
     for label in (1, 2):
         assert (score[label]["dice"], score[label]["surface_dice"]) == (0, 0)
         assert score[label]["hd95_mm"] == pytest.approx(diagonal)
+    assert [score[label]["volume_error_ml"] for label in (1, 2)] == pytest.approx([-0.002, 0.002])
     assert all(math.isnan(score[3][column]) for column in ("dice", "hd95_mm", "surface_dice", "volume_error_ml"))
     assert [score[label]["truth_ml"] for label in (1, 2, 3)] == pytest.approx([0.002, 0, 0])
 

@@ -495,6 +495,8 @@ def test_auto_knows_where_conv3d_unfolds(shape, k, training, monkeypatch):
     """It copies each voxel k^3 times, 14.6 GB for the first, in float64 and wherever oneDNN is missing."""
     x, weight = torch.empty(shape), torch.empty(shape[1], 1, k, k, k, requires_grad=training)
     assert ops._choose_backend(x, weight, torch.float64) == "fft"
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert ops._choose_backend(x, weight) == "fft"
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert ops._choose_backend(x, weight) == "fft"
 

@@ -104,6 +104,32 @@ def test_nor_those_of_before_a_pass_with_gradients():
             torch.testing.assert_close(convolve(x, weight, spectra), convolve(x, weight))
 
 
+def test_none_are_kept_of_a_batch_of_kernels():
+    """As of the networks of an ensemble under `torch.func.vmap`; those of the kernel of a batch of inputs are."""
+    x, weights, spectra = torch.randn(3, 1, 2, 6, 6, 6), torch.randn(3, 2, 1, 5, 5, 5), KernelSpectra()
+    actual = torch.func.vmap(lambda weight: convolve(x[0], weight, spectra))(weights)
+    torch.testing.assert_close(actual, torch.stack([convolve(x[0], weight) for weight in weights]))
+    assert not spectra.entries
+    for _ in range(2):
+        actual = torch.func.vmap(lambda x: convolve(x, weights[0], spectra))(x)
+        torch.testing.assert_close(actual, torch.stack([convolve(x, weights[0]) for x in x]))
+    assert len(spectra.entries) == 1
+
+
+def test_none_are_kept_inside_of_a_function_s_gradient():
+    x, weight, spectra = torch.randn(1, 2, 4, 4, 4), torch.randn(2, 1, 3, 3, 3), KernelSpectra()
+
+    def loss(factor):
+        with torch.no_grad():
+            constant = convolve(x, weight, spectra)
+        return (factor * constant).sum()
+
+    expected = convolve(x, weight)
+    torch.testing.assert_close(torch.func.grad(loss)(torch.tensor(2.0)), expected.sum())
+    assert not spectra.entries
+    torch.testing.assert_close(convolve(x, weight, spectra), expected)
+
+
 def test_clear():
     """What to do after writing to `data` without a pass with gradients."""
     weight, spectra, x = torch.randn(2, 1, 3, 3, 3), KernelSpectra(), torch.randn(1, 2, 4, 4, 4)

@@ -183,6 +183,12 @@ def test_it_can_be_turned_off(how, tried, monkeypatch):
     assert not tried
 
 
+@pytest.mark.parametrize("captured", [False, True])
+def test_nor_while_a_graph_is_captured(captured, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: captured)
+    assert measured.measures(torch.device("cuda")) != captured
+
+
 @pytest.mark.parametrize("value, devices", [("0", set()), ("1", {"cuda"}), (None, {"cuda"})])
 def test_nor_where_the_environment_says_so(value, devices, monkeypatch):
     if value is None:
