@@ -33,11 +33,12 @@ def test_kernel_is_transformed_once_per_input_size(monkeypatch):
     assert counts == [2, 3, 4]
 
 
-def test_the_last_sizes_are_kept():
-    weight, spectra = torch.randn(1, 1, 3, 3, 3), KernelSpectra(limit=2)
+@pytest.mark.parametrize("spectra, kept", [(KernelSpectra(), [5, 6]), (KernelSpectra(limit=1), [5])])
+def test_the_last_sizes_are_kept(spectra, kept):
+    weight = torch.randn(1, 1, 3, 3, 3)
     for size in (4, 5, 6, 5):
         convolve(torch.randn(1, 1, size, size, size), weight, spectra)
-    assert [key[0].shape[0] for key, _, _ in spectra.entries] == [5, 6]
+    assert [key[0].shape[0] for key, _, _ in spectra.entries] == kept
 
 
 def test_changed_kernel_gets_new_spectra():
