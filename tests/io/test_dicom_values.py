@@ -1,12 +1,16 @@
 """The values of DICOM slices are those that pydicom has of them."""
 
+import io
+
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 from dicom_helpers import write_series
+from PIL import Image
+from pydicom.encaps import encapsulate
 from pydicom.pixel_data_handlers.util import apply_modality_lut
-from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage, RLELossless
+from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage, JPEG2000Lossless, RLELossless
 
 from rep3d.io.dicom import convert_series, sorted_slices
 from rep3d.io.geometry import VolumeError
@@ -91,6 +95,15 @@ def compressed(dataset, number):
     dataset.compress(RLELossless)
 
 
+def jpeg_2000(dataset, number):
+    unsigned(dataset, number)
+    codestream = io.BytesIO()
+    Image.fromarray(dataset.pixel_array).save(codestream, "JPEG2000", no_jp2=True)
+    dataset.PixelData = encapsulate([codestream.getvalue()])
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = JPEG2000Lossless
+
+
 def padding(dataset, number):
     voxels = dataset.pixel_array.copy()
     voxels[:9] = -2000
@@ -117,6 +130,7 @@ def padding(dataset, number):
         (monochrome1_unsigned, "uint16"),
         (monochrome1_pet, "float32"),
         (compressed, "int16"),
+        (jpeg_2000, "uint16"),
         (padding, "int16"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
