@@ -24,6 +24,7 @@ REASONS = Path("tests/surviving_mutants.json")
 LARGEST_SHARE = 0.05
 NOTICED = ("killed", "timeout", "segfault")
 UNKNOWN = "not checked"
+UNTESTED = 255  # pytest refused the names of the tests; mutmut takes that for a timeout
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
         data.load()
         counts: Counter[str] = Counter()
         for name, code in data.exit_code_by_key.items():
-            status = status_by_exit_code[code]
+            status = "pytest did not run" if code == UNTESTED else status_by_exit_code[code]
             if status in NOTICED or status == UNKNOWN:
                 counts[status if status == UNKNOWN else "noticed"] += 1
                 continue

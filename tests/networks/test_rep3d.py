@@ -217,7 +217,7 @@ def test_kernel_sizes(kernel_size, tiny_rep3d):
         ((1, 2, 32, 32, 32), r"\(B, 1, D, H, W\).*\[1, 2, 32, 32, 32\]"),
         ((1, 32, 32, 32), r"\(B, 1, D, H, W\).*\[1, 32, 32, 32\]"),
     ],
-    ids=str,
+    ids=["last axis", "first axis", "too small", "channels", "no batch"],
 )
 def test_input_error_names_the_shape(shape, message, tiny_rep3d):
     with pytest.raises(ValueError, match=message):
