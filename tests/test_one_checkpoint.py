@@ -53,12 +53,27 @@ def test_half_of_a_second_checkpoint_beside_its_own(how, tiny_rep3d, x):
     """Refused before anything is loaded, so that the network stays what it is."""
     deployed = reparameterize(tiny_rep3d()).eval()
     expected = deployed(x)
-    with pytest.raises(ValueError, match=r"a deployed Rep3D takes whole checkpoints: the weights lack encoder\.stages"):
+    lacking = r"the weights lack encoder\.stages\.0\.0\.bias and 15 other\(s\) of its kernels and biases"
+    with pytest.raises(ValueError, match=f"a deployed Rep3D takes whole checkpoints: {lacking}"):
         if how == "copy_model_state":
             copy_model_state(deployed, tiny_rep3d(modulation="none"))
         else:
             deployed.load_state_dict(deployed.state_dict() | {"out.conv.conv.bias": torch.ones(3)})
     assert torch.equal(deployed(x), expected)
+
+
+def test_nor_inside_of_a_module(tiny_rep3d, x):
+    module = nn.ModuleDict({"network": reparameterize(tiny_rep3d()).eval()})
+    expected, changed = module["network"](x), {"network.out.conv.conv.bias": torch.ones(3)}
+    with pytest.raises(ValueError, match="a deployed Rep3D takes whole checkpoints"):
+        module.load_state_dict(module.state_dict() | changed)
+    assert torch.equal(module["network"](x), expected)
+
+
+def test_tensors_may_be_assigned(tiny_rep3d):
+    network, weights = tiny_rep3d(), tiny_rep3d().state_dict()
+    network.load_state_dict(weights, assign=True)
+    assert network.out.conv.conv.bias.data_ptr() == weights["out.conv.conv.bias"].data_ptr()
 
 
 def test_half_of_a_second_deployed_checkpoint(tiny_rep3d, x):

@@ -95,3 +95,8 @@ def test_parameter_count():
     """One beta; per channel and layer a kernel, and the scale and shift of the normalization."""
     mask = LRBM(48, 21)
     assert sum(parameter.numel() for parameter in mask.parameters()) == 1 + 2 * 48 * (7**3 + 2)
+
+
+def test_channels_are_named():
+    with pytest.raises(ValueError, match="^channels "):
+        LRBM(0, 5)
