@@ -33,9 +33,9 @@ def test_kernel_is_transformed_once_per_input_size(monkeypatch):
     assert counts == [2, 3, 4]
 
 
-@pytest.mark.parametrize("spectra, kept", [(KernelSpectra(), [5, 6]), (KernelSpectra(limit=1), [5])])
-def test_the_last_sizes_are_kept(spectra, kept):
-    weight = torch.randn(1, 1, 3, 3, 3)
+@pytest.mark.parametrize("arguments, kept", [({}, [5, 6]), ({"limit": 1}, [5])])
+def test_the_last_sizes_are_kept(arguments, kept):
+    weight, spectra = torch.randn(1, 1, 3, 3, 3), KernelSpectra(**arguments)
     for size in (4, 5, 6, 5):
         convolve(torch.randn(1, 1, size, size, size), weight, spectra)
     assert [key[0].shape[0] for key, _, _ in spectra.entries] == kept
