@@ -165,6 +165,17 @@ def test_folded_kernels_do_not_train_by_copy_model_state(modulation):
     assert torch.equal(block_of(network).weight, block_of(other).weight)
 
 
+def test_weights_without_the_kernels_are_no_deployed_ones():
+    """What else stands in a block shows that it trained."""
+    network, other = Rep3D(1, 3, **SMALL), Rep3D(1, 3, **SMALL)
+    for parameter in other.parameters():
+        nn.init.constant_(parameter, 0.5)
+    state = other.state_dict()
+    left_out = {f"{name}.weight" for name, module in network.named_modules() if isinstance(module, Rep3DBlock)}
+    copy_model_state(network, {name: tensor for name, tensor in state.items() if name not in left_out})
+    assert all(torch.equal(v, state[k]) != (k in left_out) for k, v in network.state_dict().items())
+
+
 def test_nor_those_of_other_families_by_copy_model_state():
     network = UXNet(1, 2, **SMALL, modulation="fixed")
     with pytest.raises(ValueError, match="lack encoder.stages.0.0.conv.weight"):
