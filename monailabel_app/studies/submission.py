@@ -17,6 +17,7 @@ from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.refusals import refusals
 from monailabel_app.studies.volumes import admitted, read_grid, read_label
+from rep3d.data.regions import IGNORE
 from rep3d.io.segments import read_segments, without_background
 from rep3d.io.volumes import write_label_map
 
@@ -158,11 +159,14 @@ def _fitting(bundles: Iterable[Bundle], names: Iterable[str]) -> Bundle | None:
 def _check_shown(
     bundles: Sequence[Bundle], names: Sequence[str], prompts: Iterable[Mapping[str, Any]], nameless: re.Pattern[str]
 ) -> None:
-    """Raise RequestError where a name is of no bundle, and nothing of that name was shown: it is misspelt."""
+    """Raise RequestError where a name is of no bundle, and nothing of that name was shown: it is misspelt.
+
+    What nobody has judged nobody has to show.
+    """
     shown = [label.strip() for one in prompts for label in one["labels"]]
     if any(map(nameless.fullmatch, shown)):
         return
-    known = {name.casefold() for name in (*shown, *(name for bundle in bundles for name in bundle.labels))}
+    known = {name.casefold() for name in (IGNORE, *shown, *(name for bundle in bundles for name in bundle.labels))}
     wrong = [name for name in names if name.casefold() not in known]
     if wrong:
         told = f"Nothing was shown under the name(s) {wrong}: where they are new, point at them; shown were {shown}"

@@ -63,7 +63,8 @@ def test_from_clicks_on_a_new_structure_to_a_new_version(material, studies, tmp_
         for number, (file, label) in enumerate(sorted(material.labels.items())[:3]):
             image, names = file.removesuffix(".nii.gz"), []
             if number:
-                click(server, image, "atrium", [10, 10, 5])
+                for label in ("atrium", "appendage"):
+                    click(server, image, label, [10, 10, 5])
                 names = [{"name": "atrium"}, {"name": "appendage"}]
             files = {"label": (file, label.read_bytes()), "params": (None, json.dumps({"label_info": names}))}
             answer = server.request("PUT", f"/datastore/label?image={image}", files=files)
