@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 import time
@@ -12,6 +13,8 @@ from typing import Any
 
 from monailabel_app.errors import RequestError
 from rep3d.files import copy_whole, read_record, write_json
+
+logger = logging.getLogger(__name__)
 
 FILE = "session.json"
 MAX_EXPIRY = 24 * 3600  # seconds
@@ -41,7 +44,7 @@ class Session:
 
 
 class Sessions:
-    """Folders named by a random id; each is its owner's alone and expires.
+    """Folders named by a random id, which only the server's user may read; each is its owner's alone and expires.
 
     Args:
         root: holds one folder per session.
@@ -53,6 +56,7 @@ class Sessions:
         self.expiry = expiry
         self._lock = threading.RLock()  # of creating and removing
         root.mkdir(parents=True, exist_ok=True)
+        root.chmod(0o700)
 
     def create(self, image: Path, owner: str, expiry: int = 0) -> Session:
         """Copy a checked image into a new session.
@@ -67,7 +71,7 @@ class Sessions:
         with self._lock:
             self.remove_expired()
             self._check_room(session)
-            folder.mkdir()
+            folder.mkdir(mode=0o700)
             try:
                 copy_whole(image, folder / image.name)
                 self._write(session)
@@ -90,13 +94,13 @@ class Sessions:
             self._write(session)
         return session
 
-    def image(self, session_id: str, owner: str) -> Path:
+    def image(self, session_id: str, owner: str, touch: bool = True) -> Path:
         """The session's image.
 
         Raises:
             RequestError: 404, there is no such session of this owner.
         """
-        return self.root / session_id / self.get(session_id, owner).image
+        return self.root / session_id / self.get(session_id, owner, touch).image
 
     def remove(self, session_id: str, owner: str) -> Session:
         """Forget a session and its image.
@@ -134,8 +138,12 @@ class Sessions:
         return [folder for folder in self.root.iterdir() if is_session_id(folder.name)]
 
     def _read(self, session_id: str) -> Session | None:
-        """None where there is no such session, or not all of it yet."""
-        return read_record(self.root / session_id / FILE, Session) if is_session_id(session_id) else None
+        """None where there is no such session, or not all of it yet, or it is damaged."""
+        try:
+            return read_record(self.root / session_id / FILE, Session) if is_session_id(session_id) else None
+        except (ValueError, TypeError) as error:
+            logger.warning("session left alone until it expires: %s", error)
+            return None
 
     def _write(self, session: Session) -> None:
         write_json(self.root / session.name / FILE, session.json())
