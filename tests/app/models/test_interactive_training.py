@@ -254,6 +254,25 @@ def test_what_a_program_named_may_have_any_name(shown, client, material):
     assert (info["model"], info["label_names"]) == (MODEL, {"atrium": 1})
 
 
+def test_a_new_structure_on_a_scan_of_ones_own(client, material):
+    """MONAI Label 0.8.5's module lends the scan, and adds it to the studies when its label is submitted."""
+    file, path = next(iter(material.labels.items()))
+    scan = material.scans[file].read_bytes()
+    lent = client.put("/session/", files={"files": (file, scan)}).json()["session_id"]
+    params = {"label": "atrium", "foreground": [[10, 10, 5]], "client_id": "slicer"}
+    told = {"params": (None, json.dumps(params))}
+    assert client.post(f"/infer/{MODEL}?image=own&session_id={lent}", files=told).status_code == 200
+    assert client.put("/datastore/image?image=own", files={"file": (file, scan)}).status_code == 200
+    label = gzip.compress(nib.Nifti1Image(np.uint8(nib.load(path).get_fdata() > 0), nib.load(path).affine).to_bytes())
+    files = {"label": (file, label), "params": (None, json.dumps({"label_info": [{"name": "atrium"}]}))}
+    answer = client.put("/datastore/label?image=own", files=files)
+    assert answer.status_code == 200, answer.text
+    studies = client.services.studies
+    assert studies.get_label_info("own", "final")["label_names"] == {"atrium": 1}
+    (shown,) = json.loads((studies.root / "labels/versions/own/0001.prompts.json").read_text())
+    assert list(shown["labels"]) == ["atrium"]
+
+
 def test_a_new_structure_has_its_own_names_in_the_pacs(bundle, studies):
     synchronization = Synchronization(None, StudiesFolder(studies), {}, bundle, send=True)
     found = synchronization._bundle_of({"model": MODEL, "label_names": {"atrium": 1}})
