@@ -63,9 +63,9 @@ def test_from_clicks_on_a_new_structure_to_a_new_version(material, studies, tmp_
         for number, (file, label) in enumerate(sorted(material.labels.items())[:3]):
             image, names = file.removesuffix(".nii.gz"), []
             if number:
-                for label in ("atrium", "appendage"):
-                    click(server, image, label, [10, 10, 5])
                 names = [{"name": "atrium"}, {"name": "appendage"}]
+                for one in names:
+                    click(server, image, one["name"], [10, 10, 5])
             files = {"label": (file, label.read_bytes()), "params": (None, json.dumps({"label_info": names}))}
             answer = server.request("PUT", f"/datastore/label?image={image}", files=files)
             assert answer.status_code == 200, answer.text
