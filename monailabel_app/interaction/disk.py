@@ -136,8 +136,11 @@ class SessionFolder:
         os.utime(self.path / RECORD)
 
     def used(self) -> float:
-        """When the session was last used, in seconds."""
-        return (self.path / RECORD).stat().st_mtime
+        """When the session was last used, in seconds; the beginning of time, where it is gone."""
+        try:
+            return (self.path / RECORD).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def read_image(self) -> np.ndarray:
         """The voxels (D, H, W) that `create` was given."""
@@ -160,25 +163,30 @@ class SessionFolder:
         return self.path / f"{number:04d}.label"
 
 
-def read_folders(root: Path) -> list[tuple[SessionFolder, SessionRecord]]:
-    """All sessions below a folder, which is made where it is missing; what a kill left half made goes."""
+def read_folders(root: Path) -> tuple[list[tuple[SessionFolder, SessionRecord]], list[SessionFolder]]:
+    """All sessions below a folder, which is made where it is missing; what a kill left half made goes.
+
+    Returns:
+        Those that can be read, and those whose record newer code wrote, or is damaged.
+    """
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o700)
     remove_parts(root)
-    found = []
+    found, unreadable = [], []
     for folder in (
         SessionFolder(path) for path in sorted(root.iterdir()) if path.is_dir() and is_session_id(path.name)
     ):
         try:
             record = folder.read_record()
         except (ValueError, TypeError) as error:
-            logger.warning("session left alone: %s", error)
+            logger.warning("session left alone until it expires: %s", error)
+            unreadable.append(folder)
             continue
         if record is None:
             folder.remove()
         else:
             found.append((folder, record))
-    return found
+    return found, unreadable
 
 
 @contextmanager

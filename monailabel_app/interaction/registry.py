@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -62,8 +63,10 @@ class InteractiveSessions:
         self._admitted = threading.BoundedSemaphore(MAX_WAITING)
         self._lock = threading.Lock()  # of what follows
         self._sessions: dict[str, InteractiveSession] = {}  # the one that was used last comes last
-        for folder, record in read_folders(root):
+        found, unreadable = read_folders(root)
+        for folder, record in found:
             self._sessions[record.id] = self._session(folder, record)
+        self._unreadable = {folder.path.name: folder for folder in unreadable}
         threading.Thread(target=_sweep_regularly, args=(weakref.ref(self),), name="sessions", daemon=True).start()
 
     def of_study(self, owner: str, client: str, image_id: str) -> InteractiveSession:
@@ -103,30 +106,33 @@ class InteractiveSessions:
         with self._making:
             return self._make(SessionRecord(owner, client, "array", "", "", kept.shape, spacing), kept)
 
-    def of_image(self, owner: str, image_id: str) -> list[tuple[InteractiveSession, Placement]]:
+    def of_image(self, owner: str | None, image_id: str) -> list[tuple[InteractiveSession, Placement]]:
         """The owner's sessions of an image of the studies in any client's hands, and how their voxels lie on it.
 
-        Among them are sessions of voxels that came from a client, where they are the image's by shape, spacing and
-        content; none where the image's voxels cannot be read.
+        Among them are sessions of voxels that came from a client, also of scans that are lent, where they are the
+        image's by shape, spacing and content; none where the image's voxels cannot be read.
+
+        Args:
+            owner: whose; None: everybody's.
 
         Raises:
             RequestError: 404, there is no such image; or its header cannot be read.
         """
         path, stamp = self._studies.image(image_id), self._studies.stamp(image_id)
-        of_owner = [session for session in self._all() if session.record.owner == owner]
+        of_owner = self._of_owner(owner)
         wanted = (id_of(image_id, "image"), stamp)
         found = [(one, AS_IT_IS) for one in of_owner if (one.record.image, one.record.stamp) == wanted]
         grid = read_grid(path)
         spacing = voxel_sizes(grid.affine)
-        arrays = [one for one in of_owner if one.record.kind == "array" and may_be(one.record, grid.shape, spacing)]
-        if arrays:
+        copies = [one for one in of_owner if one.record.kind != "study" and may_be(one.record, grid.shape, spacing)]
+        if copies:
             try:
                 with self._reading:
                     scan = compact(read_voxels(path))
             except RequestError as error:  # it concerns nobody else's work on the image, such as its label
                 logger.warning("image %s is not compared with sessions: %s", image_id, error.message)
                 return found
-            placed = ((one, _placement(one, scan, spacing)) for one in arrays)
+            placed = ((one, self._placement(one, scan, spacing)) for one in copies)
             found += [(session, placement) for session, placement in placed if placement is not None]
         return found
 
@@ -184,24 +190,27 @@ class InteractiveSessions:
             RequestError: 404, the owner has no such session; 400, it is of another image.
         """
         record, kept = session.record, self.get(session_id, session.record.owner)
-        placement = None
-        if kept.record.kind != "array":
-            of_image = [(one.kind, one.image, one.stamp) for one in (record, kept.record)]
-            placement = AS_IT_IS if of_image[0] == of_image[1] else None
-        elif may_be(kept.record, record.shape, record.spacing):
+        of_image = [(one.kind, one.image, one.stamp) for one in (record, kept.record)]
+        placement = AS_IT_IS if of_image[0] == of_image[1] else None
+        if not placement and kept.record.kind != "study" and may_be(kept.record, record.shape, record.spacing):
             with self._reading:
                 scan = compact(read_voxels(path))
-            placement = _placement(kept, scan, record.spacing)
+            placement = self._placement(kept, scan, record.spacing)
         if placement is None:
             raise RequestError(400, f"session {session_id} is of another image")
         return kept, placement
 
     def list(self, owner: str | None) -> list[dict[str, object]]:
-        """What clients are told of the owner's sessions, or of all, those that were used last first."""
+        """What clients are told of the owner's sessions, or of all, those that were used last first.
+
+        Among all are those that cannot be read, last.
+        """
         self.remove_expired()
-        found = [session for session in self._all() if owner in (None, session.record.owner)]
-        found.sort(key=lambda session: session.used, reverse=True)
-        return [self.describe(session) for session in found]
+        found = sorted(self._of_owner(owner), key=lambda session: session.used, reverse=True)
+        told = [self.describe(session) for session in found]
+        if owner is None:
+            told += [self._describe_unreadable(folder) for folder in tuple(self._unreadable.values())]
+        return told
 
     def describe(self, session: InteractiveSession) -> dict[str, object]:
         """What clients are told of a session."""
@@ -209,13 +218,34 @@ class InteractiveSessions:
         return {**session.describe(), "expires": expires}
 
     def remove(self, session_id: str, owner: str | None) -> None:
-        """Delete a session, once nobody uses it; arguments and errors as `get`."""
-        self._remove(self.get(session_id, owner), "deleted")
+        """Delete a session, once nobody uses it; arguments and errors as `get`.
 
-    def remove_of_image(self, image_id: str) -> None:
-        """Delete the sessions of an image of the studies, which is removed."""
-        for session in self._all():
-            if session.record.kind == "study" and session.record.image == id_of(image_id, "image"):
+        Whose a session is that cannot be read, nobody knows: administrators delete it.
+        """
+        if owner is None and session_id in self._unreadable:
+            self._remove_unreadable(session_id, "deleted")
+        else:
+            self._remove(self.get(session_id, owner), "deleted")
+
+    @contextmanager
+    def removing_image(self, image_id: str) -> Iterator[None]:
+        """Delete everybody's sessions of an image of the studies, which the context removes.
+
+        Also those of voxels that came from a client, where they are the image's. What is of a lent scan goes with that.
+
+        Raises:
+            RequestError: 405, images cannot be removed.
+        """
+        self._studies.images.check_removable(image_id)
+        try:
+            found = [session for session, _ in self.of_image(None, image_id)]
+        except RequestError as error:  # the image is to go all the same, if there is one
+            logger.warning("image %s is not compared with sessions: %s", image_id, error.message)
+            found = []
+        yield
+        same_id = [one for one in self._all() if (one.record.kind, one.record.image) == ("study", id_of(image_id, "image"))]
+        for session in {*found, *same_id}:
+            if session.record.kind != "lent":
                 self._remove(session, "deleted with its image")
 
     def remove_expired(self) -> int:
@@ -223,7 +253,10 @@ class InteractiveSessions:
         expired = [session for session in self._all() if self._is_expired(session)]
         for session in expired:
             self._remove(session, "expired")
-        return len(expired)
+        outlived = [name for name, folder in tuple(self._unreadable.items()) if self._is_over(folder.used())]
+        for name in outlived:
+            self._remove_unreadable(name, "expired")
+        return len(expired) + len(outlived)
 
     def sweep(self) -> None:
         """Delete what has expired, and keep nothing in memory that was not used for long or whose image is gone."""
@@ -240,6 +273,9 @@ class InteractiveSessions:
     def _all(self) -> Sequence[InteractiveSession]:
         with self._lock:
             return tuple(self._sessions.values())
+
+    def _of_owner(self, owner: str | None) -> Sequence[InteractiveSession]:
+        return [session for session in self._all() if owner in (None, session.record.owner)]
 
     def _of_file(
         self, path: Path, owner: str, client: str, kind: Kind, image: str, stamp: str = ""
@@ -271,11 +307,22 @@ class InteractiveSessions:
             if record.kind == "array":
                 return SessionFolder(self.root / record.id).read_image()
             if record.kind == "lent":
-                return compact(read_voxels(self._lent.image(record.image, record.owner)))
+                return compact(read_voxels(self._lent.image(record.image, record.owner, touch=False)))
             path = self._studies.image(record.image)
             if not self._has_image(record):
                 raise RequestError(409, f"image {record.image!r} has changed since this session began: begin anew")
             return compact(read_voxels(path))
+
+    def _placement(
+        self, session: InteractiveSession, scan: np.ndarray, spacing: Sequence[float]
+    ) -> Placement | None:
+        """How the voxels of a session lie on a scan; None where they are of another one, or cannot be read."""
+        try:
+            voxels = self._read_image(session.record)
+        except (OSError, ValueError, EOFError, RequestError) as error:  # it was deleted meanwhile, or is damaged
+            logger.warning("session %s is not compared: %s", session.id, error)
+            return None
+        return find_placement(voxels, session.record.spacing, scan, spacing)
 
     def _has_image(self, record: SessionRecord) -> bool:
         try:
@@ -306,10 +353,25 @@ class InteractiveSessions:
             session.remove()
             record_event(f"interactive session {reason}", session=session.id, user=session.record.owner)
 
+    def _remove_unreadable(self, session_id: str, reason: str) -> None:
+        folder = self._unreadable.pop(session_id, None)
+        if folder is not None:
+            folder.remove()
+            record_event(f"interactive session {reason}", session=session_id, user="")
+
+    def _describe_unreadable(self, folder: SessionFolder) -> dict[str, object]:
+        used = folder.used()
+        expires = int(used + self.expiry)
+        told = {"id": folder.path.name, "used": int(used), "expires": expires, "bytes": folder.nbytes()}
+        return {**told, "note": "it cannot be read: a newer server wrote it, or it is damaged"}
+
+    def _is_over(self, used: float) -> bool:
+        return used + self.expiry < time.time()
+
     def _is_expired(self, session: InteractiveSession) -> bool:
         record = session.record
         if record.kind != "lent":
-            return session.used + self.expiry < time.time()
+            return self._is_over(session.used)
         try:
             self._lent.get(record.image, record.owner, touch=False)
         except RequestError:
@@ -325,7 +387,9 @@ class InteractiveSessions:
                 f"{owner} has {len(own)} interactive sessions, and may have {OWNER_SESSIONS} with "
                 f"{OWNER_BYTES / 2**30:g} GiB in all: delete some, or wait until they expire",
             )
-        if len(sizes) >= ALL_SESSIONS or sum(number for _, number in sizes) + size > ALL_BYTES:
+        unreadable = [folder.nbytes() for folder in tuple(self._unreadable.values())]
+        sizes_of_all = [*(number for _, number in sizes), *unreadable]
+        if len(sizes_of_all) >= ALL_SESSIONS or sum(sizes_of_all) + size > ALL_BYTES:
             raise RequestError(507, "the server's room for interactive sessions is full: wait until some expire")
 
 
@@ -341,11 +405,3 @@ def _sweep_regularly(sessions: weakref.ref[InteractiveSessions]) -> None:
             logger.exception("sessions cannot be swept")
         del alive
 
-
-def _placement(session: InteractiveSession, scan: np.ndarray, spacing: Sequence[float]) -> Placement | None:
-    try:
-        array = session.read_image()
-    except OSError as error:  # it was deleted meanwhile, or cannot be read
-        logger.warning("session %s is not compared: %s", session.id, error)
-        return None
-    return find_placement(array, session.record.spacing, scan, spacing)

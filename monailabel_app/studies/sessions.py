@@ -41,7 +41,7 @@ class Session:
 
 
 class Sessions:
-    """Folders named by a random id; each is its owner's alone and expires.
+    """Folders named by a random id, which only the server's user may read; each is its owner's alone and expires.
 
     Args:
         root: holds one folder per session.
@@ -53,6 +53,7 @@ class Sessions:
         self.expiry = expiry
         self._lock = threading.RLock()  # of creating and removing
         root.mkdir(parents=True, exist_ok=True)
+        root.chmod(0o700)
 
     def create(self, image: Path, owner: str, expiry: int = 0) -> Session:
         """Copy a checked image into a new session.
@@ -67,7 +68,7 @@ class Sessions:
         with self._lock:
             self.remove_expired()
             self._check_room(session)
-            folder.mkdir()
+            folder.mkdir(mode=0o700)
             try:
                 copy_whole(image, folder / image.name)
                 self._write(session)
@@ -90,13 +91,13 @@ class Sessions:
             self._write(session)
         return session
 
-    def image(self, session_id: str, owner: str) -> Path:
+    def image(self, session_id: str, owner: str, touch: bool = True) -> Path:
         """The session's image.
 
         Raises:
             RequestError: 404, there is no such session of this owner.
         """
-        return self.root / session_id / self.get(session_id, owner).image
+        return self.root / session_id / self.get(session_id, owner, touch).image
 
     def remove(self, session_id: str, owner: str) -> Session:
         """Forget a session and its image.

@@ -36,8 +36,8 @@ def add_image(
 @router.delete("/datastore/")
 @router.delete("/datastore/image")
 def remove_image(user: Admin, services: AppServices, id: str) -> dict[str, object]:
-    services.studies.remove_image(id)
-    services.interaction.remove_of_image(id)
+    with services.interaction.removing_image(id):
+        services.studies.remove_image(id)
     return {}
 
 
