@@ -21,6 +21,7 @@ from rep3d.data.regions import scored_regions
 from rep3d.deploy import reparameterize
 from rep3d.evaluation.comparison import bootstrap_interval
 from rep3d.evaluation.scores import Scores, case_means, means, score_regions, table
+from rep3d.io.volumes import read_volume
 from rep3d.precision import has_fast_bfloat16
 from rep3d.shipped import overlays_of
 from rep3d.study.run import BundleRun, parse
@@ -153,7 +154,7 @@ def stretch(scan: Path, path: Path, shape: Sequence[int], spacing: Sequence[floa
         spacing: millimetres.
         air: voxels of it on both sides of the first axis, beside the shape.
     """
-    voxels = torch.from_numpy(nib.load(scan).get_fdata(dtype=np.float32))
+    voxels = torch.from_numpy(read_volume(scan)[0].astype(np.float32))
     voxels = F.interpolate(voxels[None, None], tuple(shape), mode="trilinear")
     voxels = F.pad(voxels, (0, 0, 0, 0, air, air), value=AIR)[0, 0]
     nib.save(nib.Nifti1Image(voxels.round().short().numpy(), np.diag([*spacing, 1.0])), path)
