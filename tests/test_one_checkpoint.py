@@ -68,6 +68,9 @@ def test_nor_inside_of_a_module(tiny_rep3d, x):
     with pytest.raises(ValueError, match="a deployed Rep3D takes whole checkpoints"):
         module.load_state_dict(module.state_dict() | changed)
     assert torch.equal(module["network"](x), expected)
+    whole = nn.ModuleDict({"network": tiny_rep3d()}).eval()
+    module.load_state_dict(whole.state_dict())
+    assert torch.allclose(module["network"](x), whole["network"](x), atol=1e-4)
 
 
 def test_tensors_may_be_assigned(tiny_rep3d):

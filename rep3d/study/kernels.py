@@ -8,13 +8,12 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
-from monai.bundle import ConfigParser
 from monai.utils import set_determinism
 from torch import nn
 
 from rep3d.evaluation.kernel_pictures import show_masks, show_receptive_fields, show_updates
 from rep3d.evaluation.kernels import by_distance, effective_kernels, kernel_masks, receptive_fields
-from rep3d.study.run import BundleRun, initialize_here, scratch_folder
+from rep3d.study.run import BundleRun, initialize_here, parse, scratch_folder
 from rep3d.training.checkpoints import load_weights
 
 FORMS = ("none", "csla", "rep_optimizer", "fixed", "lrbm")  # of the block; "rep_optimizer" scales gradients of "none"
@@ -39,9 +38,7 @@ def show_trained(
     """
     overrides: dict[str, Any] = {"dataset_dir": dataset_dir, "cache_num": 0, "num_workers": 0}
     run = BundleRun(bundle, "training", ["train.json", *overlays], overrides)
-    parser = ConfigParser()
-    parser.read_config(run.config_files)
-    parser.update(run.settings)
+    parser = parse(run)
     set_determinism(0)
     network: nn.Module = parser.get_parsed_content("network_def")
     if checkpoint is not None:

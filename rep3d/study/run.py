@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from rep3d.console.logs import end_log
 from rep3d.console.options import PATHS, as_text
@@ -67,6 +67,19 @@ def _as_texts(paths: Any) -> Any:
     return as_text(os.fspath(paths)) if isinstance(paths, str | os.PathLike) else paths
 
 
+def _entries(run: BundleRun) -> dict[str, Any]:
+    """The run's settings, by config id."""
+    return {name: _as_texts(value) if name in PATHS else value for name, value in run.settings.items()}
+
+
+def parse(run: BundleRun) -> ConfigParser:
+    """The run's configuration, of which nothing is made yet."""
+    parser = ConfigParser()
+    parser.read_config(run.config_files)
+    parser.update(_entries(run))
+    return parser
+
+
 def initialize_here(run: BundleRun) -> ConfigWorkflow:
     """The run's workflow in this process, initialized."""
     workflow = ConfigWorkflow(
@@ -74,7 +87,7 @@ def initialize_here(run: BundleRun) -> ConfigWorkflow:
         logging_file=False,
         workflow_type="train" if "train.json" in run.configs else "infer",
         run_id=run.run_id,
-        **{name: _as_texts(value) if name in PATHS else value for name, value in run.settings.items()},
+        **_entries(run),
     )
     with _same_python():
         workflow.initialize()

@@ -36,6 +36,12 @@ def test_parameter_count(modulation, expected):
     with torch.device("meta"):
         network = Rep3D(1, 16, modulation=modulation)
     assert sum(parameter.numel() for parameter in network.parameters()) == expected
+    assert not any(getattr(module, "use_checkpoint", False) for module in network.modules())
+
+
+def test_the_large_convolutions_may_have_a_bias(tiny_rep3d):
+    blocks = [module for module in tiny_rep3d(conv_bias=True).modules() if isinstance(module, Rep3DBlock)]
+    assert len(blocks) == 8 and all(block.bias.shape == (len(block.weight),) for block in blocks)
 
 
 # --- the opposite of what is wrong in the released training code
