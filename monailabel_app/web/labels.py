@@ -15,8 +15,8 @@ from monailabel_app.web.parameters import SubmissionParameters, check_parameters
 from monailabel_app.web.prompted_inference import UNNAMED
 from monailabel_app.web.uploads import received
 
-# Names of what was shown that programs give: nnInteractive's modules and OHIF, and 3D Slicer to new segments.
-NAMELESS = re.compile(rf"{LABEL}|{UNNAMED}|segment_\d+", re.IGNORECASE)
+# Names of what was shown that programs give: nnInteractive's modules, OHIF, and 3D Slicer to new segments (Segment_1).
+NAMELESS = re.compile(rf"({LABEL}|{UNNAMED})([ _]\d+)?", re.IGNORECASE)
 
 router = APIRouter()
 

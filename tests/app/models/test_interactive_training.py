@@ -244,7 +244,7 @@ def test_names_that_nobody_showed_stay_refused(clicked, client, material):
     assert client.services.studies.versions(image) == []
 
 
-@pytest.mark.parametrize("shown", ["", "Segment_1"])
+@pytest.mark.parametrize("shown", ["", "segment", "segment 1", "Segment_1"])
 def test_what_a_program_named_may_have_any_name(shown, client, material):
     """nnInteractive's modules and OHIF tell no names; 3D Slicer makes some up, until the user gives another one."""
     point_at(client, shown)
