@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,16 @@ class Rep3DApp(MONAILabelApp):
 
         pacs = connect(studies, settings.modalities, settings.search) if in_pacs else None
         store = StudiesFolder(studies_folder, PacsImages(pacs, studies_folder) if pacs else None)
-        synchronization = Synchronization(pacs, store, bundles, prompted, send=settings.send_labels) if pacs else None
         sessions = Sessions(folder / "sessions")
         turn = Turn()
         models = serve_bundles(bundles, turn)
         network = PromptedNetwork(prompted, turn)
         interaction = InteractiveSessions(
             studies_folder / KNOWLEDGE / "interaction", network, store, sessions, settings.session_days * 86400
+        )
+        shown = partial(interaction.shown, None)  # a segmentation of the PACS does not tell which user's it is
+        synchronization = (
+            Synchronization(pacs, store, bundles, prompted, shown=shown, send=settings.send_labels) if pacs else None
         )
         strategies = make_strategies(models) if environment.MONAI_LABEL_TASKS_STRATEGY else {}
         served, phantoms = list(bundles.values()), Phantoms(folder / "anatomy", settings.anatomy)
@@ -98,7 +102,7 @@ class Rep3DApp(MONAILabelApp):
             synchronization=synchronization,
             sessions=sessions,
             interaction=interaction,
-            leases=Leases(Conversation.end),
+            leases=Leases(Conversation.end, spared=1 if authentication.enabled else 0),
             models=models,
             prompted=serve_prompts(network, models),
             strategies=strategies,

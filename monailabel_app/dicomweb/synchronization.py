@@ -11,7 +11,7 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,7 @@ class Synchronization:
         studies: the images of that PACS, and their labels.
         bundles: whose labels are taken.
         prompted: the bundle that follows prompts, whose labels have names of their users' own.
+        shown: what users had shown of an image, to be stored beside its label, see `submit_label`.
         send: whether labels go to the PACS.
     """
 
@@ -59,6 +60,7 @@ class Synchronization:
         bundles: Mapping[str, Bundle],
         prompted: Bundle | None = None,
         *,
+        shown: Callable[[str], Sequence[Mapping[str, Any]]] = lambda image_id: (),
         send: bool,
     ) -> None:
         self._pacs = pacs
@@ -66,6 +68,7 @@ class Synchronization:
         self._bundles = bundles
         self._models = {name: bundle.labels for name, bundle in bundles.items()}
         self._prompted = prompted
+        self._shown = shown
         self._send = send
         self._outcomes = Outcomes(studies.root / KNOWLEDGE / "segmentations")
         self._next_try: dict[str, float] = {}  # of what failed, by UID or by image and tag
@@ -167,7 +170,8 @@ class Synchronization:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "label.seg.nrrd"
             write_label_map(voxels, plain_geometry(voxels.shape, affine), path, labels=labels)
-            submit_label(self._studies, self._bundles, image_id, path, "final", info, uploaded=False)
+            prompts = self._shown(image_id)
+            submit_label(self._studies, self._bundles, image_id, path, "final", info, prompts=prompts, uploaded=False)
         return self._studies.labels.info(image_id, "final")["version"]
 
     def _send_label(self, image_id: str, tag: str, stored: Collection[str]) -> None:

@@ -136,11 +136,8 @@ class SessionFolder:
         os.utime(self.path / RECORD)
 
     def used(self) -> float:
-        """When the session was last used, in seconds; the beginning of time, where it is gone."""
-        try:
-            return (self.path / RECORD).stat().st_mtime
-        except FileNotFoundError:
-            return 0.0
+        """When the session was last used, in seconds."""
+        return (self.path / RECORD).stat().st_mtime
 
     def read_image(self) -> np.ndarray:
         """The voxels (D, H, W) that `create` was given."""

@@ -38,6 +38,7 @@ class Leases(Generic[HeldT]):
     Args:
         ended: called with what a lease has held, once it has ended and none of its requests is at work.
         most: at a time.
+        spared: of these, which one owner leaves to others.
         idle: seconds without work of the user after which a lease ends.
         liveness: seconds without any sign of the client.
         clock: tells seconds.
@@ -47,11 +48,13 @@ class Leases(Generic[HeldT]):
         self,
         ended: Callable[[HeldT], None],
         most: int = MAX_LEASES,
+        spared: int = 0,
         idle: float = IDLE_SECONDS,
         liveness: float = LIVENESS_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.most, self.idle, self.liveness = most, idle, liveness
+        self._spared = spared
         self._ended = ended
         self._clock = clock
         self._lock = threading.Lock()
@@ -61,11 +64,14 @@ class Leases(Generic[HeldT]):
         """A new lease's token.
 
         Raises:
-            RequestError: 503, all places are taken.
+            RequestError: 503, all places are taken, or the owner has all that one may have.
         """
         with self._current():
             if len(self._leases) >= self.most:
                 raise RequestError(503, f"all {self.most} places of the server are taken, try again later")
+            own = sum(lease.owner == owner for lease in self._leases.values())
+            if own >= self.most - self._spared:
+                raise RequestError(503, f"you hold {own} of the server's {self.most} places: the rest is for others")
             token, now = secrets.token_urlsafe(32), self._clock()
             self._leases[token] = _Lease(owner, held, now, now)
         return token

@@ -66,7 +66,7 @@ class InteractiveSessions:
         found, unreadable = read_folders(root)
         for folder, record in found:
             self._sessions[record.id] = self._session(folder, record)
-        self._unreadable = {folder.path.name: folder for folder in unreadable}
+        self._unreadable = {folder.path.name: (folder, folder.used()) for folder in unreadable}
         threading.Thread(target=_sweep_regularly, args=(weakref.ref(self),), name="sessions", daemon=True).start()
 
     def of_study(self, owner: str, client: str, image_id: str) -> InteractiveSession:
@@ -136,13 +136,11 @@ class InteractiveSessions:
             found += [(session, placement) for session, placement in placed if placement is not None]
         return found
 
-    def shown(self, owner: str, image_id: str) -> list[dict[str, object]]:
+    def shown(self, owner: str | None, image_id: str) -> list[dict[str, object]]:
         """What an owner has shown of an image of the studies, session by session, as JSON can tell it.
 
-        Positions are millimetres along the axes of the image's array: index times spacing.
-
-        Raises:
-            RequestError: as `of_image`.
+        Positions are millimetres along the axes of the image's array: index times spacing. Arguments and errors as
+        `of_image`.
         """
         told: list[dict[str, object]] = []
         spacing = voxel_sizes(read_grid(self._studies.image(image_id)).affine)
@@ -158,7 +156,8 @@ class InteractiveSessions:
                 if some
             }
             if labels:
-                told.append({"session": session.id, "client": session.record.client, "labels": labels})
+                record = session.record
+                told.append({"session": record.id, "user": record.owner, "client": record.client, "labels": labels})
         return told
 
     def get(self, session_id: str, owner: str | None) -> InteractiveSession:
@@ -209,7 +208,7 @@ class InteractiveSessions:
         found = sorted(self._of_owner(owner), key=lambda session: session.used, reverse=True)
         told = [self.describe(session) for session in found]
         if owner is None:
-            told += [self._describe_unreadable(folder) for folder in tuple(self._unreadable.values())]
+            told += [self._describe_unreadable(*one) for one in tuple(self._unreadable.values())]
         return told
 
     def describe(self, session: InteractiveSession) -> dict[str, object]:
@@ -243,9 +242,10 @@ class InteractiveSessions:
             logger.warning("image %s is not compared with sessions: %s", image_id, error.message)
             found = []
         yield
-        same_id = [one for one in self._all() if (one.record.kind, one.record.image) == ("study", id_of(image_id, "image"))]
-        for session in {*found, *same_id}:
-            if session.record.kind != "lent":
+        wanted = id_of(image_id, "image")
+        for session in self._all():
+            kind = session.record.kind
+            if (kind == "study" and session.record.image == wanted) or (kind == "array" and session in found):
                 self._remove(session, "deleted with its image")
 
     def remove_expired(self) -> int:
@@ -253,7 +253,7 @@ class InteractiveSessions:
         expired = [session for session in self._all() if self._is_expired(session)]
         for session in expired:
             self._remove(session, "expired")
-        outlived = [name for name, folder in tuple(self._unreadable.items()) if self._is_over(folder.used())]
+        outlived = [name for name, (_, used) in tuple(self._unreadable.items()) if self._is_over(used)]
         for name in outlived:
             self._remove_unreadable(name, "expired")
         return len(expired) + len(outlived)
@@ -313,9 +313,7 @@ class InteractiveSessions:
                 raise RequestError(409, f"image {record.image!r} has changed since this session began: begin anew")
             return compact(read_voxels(path))
 
-    def _placement(
-        self, session: InteractiveSession, scan: np.ndarray, spacing: Sequence[float]
-    ) -> Placement | None:
+    def _placement(self, session: InteractiveSession, scan: np.ndarray, spacing: Sequence[float]) -> Placement | None:
         """How the voxels of a session lie on a scan; None where they are of another one, or cannot be read."""
         try:
             voxels = self._read_image(session.record)
@@ -354,13 +352,12 @@ class InteractiveSessions:
             record_event(f"interactive session {reason}", session=session.id, user=session.record.owner)
 
     def _remove_unreadable(self, session_id: str, reason: str) -> None:
-        folder = self._unreadable.pop(session_id, None)
-        if folder is not None:
-            folder.remove()
+        known = self._unreadable.pop(session_id, None)
+        if known is not None:  # no other request was faster
+            known[0].remove()
             record_event(f"interactive session {reason}", session=session_id, user="")
 
-    def _describe_unreadable(self, folder: SessionFolder) -> dict[str, object]:
-        used = folder.used()
+    def _describe_unreadable(self, folder: SessionFolder, used: float) -> dict[str, object]:
         expires = int(used + self.expiry)
         told = {"id": folder.path.name, "used": int(used), "expires": expires, "bytes": folder.nbytes()}
         return {**told, "note": "it cannot be read: a newer server wrote it, or it is damaged"}
@@ -387,7 +384,7 @@ class InteractiveSessions:
                 f"{owner} has {len(own)} interactive sessions, and may have {OWNER_SESSIONS} with "
                 f"{OWNER_BYTES / 2**30:g} GiB in all: delete some, or wait until they expire",
             )
-        unreadable = [folder.nbytes() for folder in tuple(self._unreadable.values())]
+        unreadable = [folder.nbytes() for folder, _ in tuple(self._unreadable.values())]
         sizes_of_all = [*(number for _, number in sizes), *unreadable]
         if len(sizes_of_all) >= ALL_SESSIONS or sum(sizes_of_all) + size > ALL_BYTES:
             raise RequestError(507, "the server's room for interactive sessions is full: wait until some expire")
@@ -404,4 +401,3 @@ def _sweep_regularly(sessions: weakref.ref[InteractiveSessions]) -> None:
         except Exception:
             logger.exception("sessions cannot be swept")
         del alive
-

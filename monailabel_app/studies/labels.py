@@ -3,7 +3,7 @@
 labels/final/scan.nii.gz            the label that counts, as MONAI Label lays it out
 labels/original/scan.nii.gz         what a model proposed
 labels/versions/scan/0001.nii.gz    every label that was ever stored, with 0001.json: who, when, from what
-labels/versions/scan/0001.prompts.json    what its user had shown of the scan by then, such as clicks
+labels/versions/scan/0001.prompts.json    what users had shown of the scan by then, such as clicks
 """
 
 from __future__ import annotations

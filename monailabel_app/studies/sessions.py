@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 import time
@@ -12,6 +13,8 @@ from typing import Any
 
 from monailabel_app.errors import RequestError
 from rep3d.files import copy_whole, read_record, write_json
+
+logger = logging.getLogger(__name__)
 
 FILE = "session.json"
 MAX_EXPIRY = 24 * 3600  # seconds
@@ -135,8 +138,12 @@ class Sessions:
         return [folder for folder in self.root.iterdir() if is_session_id(folder.name)]
 
     def _read(self, session_id: str) -> Session | None:
-        """None where there is no such session, or not all of it yet."""
-        return read_record(self.root / session_id / FILE, Session) if is_session_id(session_id) else None
+        """None where there is no such session, or not all of it yet, or it is damaged."""
+        try:
+            return read_record(self.root / session_id / FILE, Session) if is_session_id(session_id) else None
+        except (ValueError, TypeError) as error:
+            logger.warning("session left alone until it expires: %s", error)
+            return None
 
     def _write(self, session: Session) -> None:
         write_json(self.root / session.name / FILE, session.json())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -16,6 +17,7 @@ from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.refusals import refusals
 from monailabel_app.studies.volumes import admitted, read_grid, read_label
+from rep3d.data.regions import IGNORE
 from rep3d.io.segments import read_segments, without_background
 from rep3d.io.volumes import write_label_map
 
@@ -23,6 +25,8 @@ MAX_SEGMENTS = 255  # of a label map
 # What is stored with a label.
 LARGEST = "largest_structure"  # voxels
 UNNAMED = "unnamed"  # labels of its model that are none of its segments
+
+NEVER = re.compile(r"(?!)")  # matches nothing
 
 
 def submit_label(
@@ -34,8 +38,9 @@ def submit_label(
     info: Mapping[str, Any],
     *,
     names: Sequence[str] = (),
-    prompts: Sequence[object] = (),
+    prompts: Sequence[Mapping[str, Any]] = (),
     prompted: Bundle | None = None,
+    nameless: re.Pattern[str] = NEVER,
     allow_empty: bool = False,
     uploaded: bool = True,
 ) -> str:
@@ -44,14 +49,19 @@ def submit_label(
     3D Slicer numbers the segments by their order and tells their names; a `.seg.nrrd` file tells both itself. Where
     there are no names, the ids are taken to be those of the bundle already.
 
+    Clients name the segments of all bundles, also those without voxels: which bundle's the label is, the others tell.
+    In a label without any voxels, all of them do.
+
     Args:
-        bundles: those that are served. The one that segmented the image last comes first, then their own order.
+        bundles: those that are served. The one that segmented the image last comes first, then their own order; one
+            that has all names, also of segments without voxels, comes before all that have not.
         file: what was uploaded, NIfTI or NRRD.
         info: what to store with the version, such as who submitted it.
         names: of the segments with the voxel values 1, 2 and so on; the background, which has none, does not count.
-        prompts: to be stored beside the label.
-        prompted: the bundle that follows prompts, where it serves. Where there are prompts, segments of which no other
-            bundle has all are its own, whatever their names.
+        prompts: to be stored beside the label, as `InteractiveSessions.shown` gives them.
+        prompted: the bundle that follows prompts, where it serves. Segments of which no other bundle has all are its
+            own, where each name that no bundle has is one of a label of the prompts.
+        nameless: names of labels of the prompts that a program gave, and no user; what they show may have any name.
         allow_empty: accept a map without any segment.
         uploaded: whether it waits among the uploads.
 
@@ -63,22 +73,27 @@ def submit_label(
     last = datastore.knowledge(image_id).get("model")
     candidates = sorted(bundles.values(), key=lambda bundle: bundle.name != last)
     segments = _segments(file, names)
-    fitting = candidates[0] if candidates and not segments else _fitting(candidates, segments)
-    if fitting is None and prompts and prompted is not None and 0 < len(segments) <= MAX_SEGMENTS:
-        fitting = replace(prompted, labels={name: number for number, name in enumerate(segments, 1)})
-    if fitting is None:
-        raise _unknown(candidates, list(segments))
-    ids = {name.casefold(): index for name, index in fitting.labels.items()}
-    new_id = {value: ids[name.casefold()] for name, value in segments.items()}
+    if not segments and not candidates:
+        raise _unknown(candidates, [])
     grid = read_grid(image)
     with admitted() if uploaded else nullcontext():
-        voxels = read_label(file, grid, new_id or ids.values(), allow_empty)
+        values = segments.values() or candidates[0].labels.values()
+        voxels = read_label(file, grid, values, allow_empty).astype(np.uint8)
+    occurs = np.bincount(voxels.ravel(), minlength=256)
+    deciding = [name for name, value in segments.items() if occurs[value]] or list(segments)
+    fitting = _fitting(candidates, segments) or _fitting(candidates, deciding)
+    if fitting is None and prompts and prompted is not None:
+        _check_shown(candidates, deciding, prompts, nameless)
+        fitting = replace(prompted, labels={name: number for number, name in enumerate(deciding, 1)})
+    if fitting is None:
+        raise _unknown(candidates, deciding)
+    ids = {name.casefold(): index for name, index in fitting.labels.items()}
     table = np.arange(256, dtype=np.uint8)
-    for value, index in new_id.items():
-        table[value] = index
+    for name, value in segments.items():
+        table[value] = ids.get(name.casefold(), 0)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "label.nii.gz"
-        label = table[voxels.astype(np.uint8)]
+        label = table[voxels]
         write_label_map(label, grid, path, labels=fitting.labels)
         stored = {**info, "model": fitting.name, "label_names": fitting.labels, LARGEST: _largest(label)}
         named = {name.casefold() for name in segments}
@@ -129,16 +144,36 @@ def _segments(file: Path, names: Sequence[str]) -> dict[str, int]:
     with refusals():
         if file.name.endswith(".seg.nrrd"):
             return read_segments(file)
-        return {name: number for number, name in enumerate(without_background(file, names), 1)}
+        found = without_background(file, names)
+    if len(found) > MAX_SEGMENTS:
+        raise RequestError(400, f"the label has {len(found)} segments, expected at most {MAX_SEGMENTS}")
+    return {name: number for number, name in enumerate(found, 1)}
 
 
-def _fitting(bundles: Sequence[Bundle], names: Iterable[str]) -> Bundle | None:
+def _fitting(bundles: Iterable[Bundle], names: Iterable[str]) -> Bundle | None:
     """The first that has all these labels."""
     wanted = {name.casefold() for name in names}
     return next((one for one in bundles if wanted <= {name.casefold() for name in one.labels}), None)
 
 
-def _unknown(bundles: Sequence[Bundle], names: list[str]) -> RequestError:
+def _check_shown(
+    bundles: Sequence[Bundle], names: Sequence[str], prompts: Iterable[Mapping[str, Any]], nameless: re.Pattern[str]
+) -> None:
+    """Raise RequestError where a name is of no bundle, and nothing of that name was shown: it is misspelt.
+
+    What nobody has judged nobody has to show.
+    """
+    shown = [label.strip() for one in prompts for label in one["labels"]]
+    if any(map(nameless.fullmatch, shown)):
+        return
+    known = {name.casefold() for name in (IGNORE, *shown, *(name for bundle in bundles for name in bundle.labels))}
+    wrong = [name for name in names if name.casefold() not in known]
+    if wrong:
+        told = f"Nothing was shown under the name(s) {wrong}: where they are new, point at them; shown were {shown}"
+        raise RequestError(400, f"{_unknown(bundles, names).message}. {told}")
+
+
+def _unknown(bundles: Sequence[Bundle], names: Sequence[str]) -> RequestError:
     known = "; ".join(f"{bundle.name}: {', '.join(bundle.labels)}" for bundle in bundles)
     return RequestError(400, f"no model has all the segments {names}. The models have {known}")
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from fastapi import APIRouter, File, Form, UploadFile
 from fastapi.responses import FileResponse, Response
 
+from monailabel_app.interaction.conversation import LABEL
 from monailabel_app.studies.submission import submit_label
 from monailabel_app.web.arguments import Admin, Annotator, AnyUser, AppServices
 from monailabel_app.web.parameters import SubmissionParameters, check_parameters, parse_parameters
+from monailabel_app.web.prompted_inference import UNNAMED
 from monailabel_app.web.uploads import received
+
+# Names of what was shown that programs give: nnInteractive's modules, OHIF, and 3D Slicer to new segments (Segment_1).
+NAMELESS = re.compile(rf"({LABEL}|{UNNAMED})([ _]\d+)?", re.IGNORECASE)
 
 router = APIRouter()
 
@@ -38,6 +44,7 @@ def save_label(
             names=[segment.name for segment in parameters.label_info or []],
             prompts=prompts,
             prompted=services.interaction.network.served(),
+            nameless=NAMELESS,
             allow_empty=parameters.allow_empty,
         )
     services.synchronize_soon()

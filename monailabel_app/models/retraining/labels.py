@@ -28,7 +28,7 @@ def find_labelled(
     """The final labels in this bundle's ids, by image; of each the version that no later submission changes.
 
     A bundle that takes prompts learns from the labels of all bundles: to it each is a structure. And why others are
-    left out, but for those of other bundles.
+    left out, but for those of other bundles that have none of its segments, or are served.
 
     Args:
         served: all bundles of the app, to tell which one a label belongs to that was put there by hand.
@@ -46,6 +46,7 @@ def find_labelled(
             elif "model" not in info:
                 _check_ids(bundle, served, label_ids(datastore, image_id, image, label, info))
             elif info["model"] != bundle.name:
+                _check_names(bundle, served, info)
                 continue
             grid = read_grid(image)
             if grid.channels != bundle.channels:
@@ -91,6 +92,14 @@ def _unjudged_ids(info: Mapping[str, Any], served: Sequence[Bundle]) -> set[int]
     """The ids of voxels that nobody has judged; of a label that was put there by hand, those of all bundles."""
     named = [info["label_names"]] if "label_names" in info else [bundle.labels for bundle in served]
     return {labels[IGNORE] for labels in named if IGNORE in labels}
+
+
+def _check_names(bundle: Bundle, served: Iterable[Bundle], info: Mapping[str, Any]) -> None:
+    """Whether a label with another model has none of this bundle's segments, or is of another one that is served."""
+    model, names = info["model"], info.get("label_names", {})
+    own = {name.casefold() for name in bundle.labels}
+    if model not in {one.name for one in served} and not own.isdisjoint(map(str.casefold, names)):
+        raise RequestError(400, f"its segments are {', '.join(names)}, and so it counts as a label of {model!r}")
 
 
 def _check_ids(bundle: Bundle, served: Sequence[Bundle], ids: Sequence[int]) -> None:

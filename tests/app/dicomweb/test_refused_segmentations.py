@@ -1,5 +1,6 @@
 """Segmentations of a PACS that are none: remembered, not tried again and again. Without a PACS."""
 
+import json
 import shutil
 
 import nibabel as nib
@@ -8,6 +9,7 @@ import pydicom
 import pytest
 from app_helpers import small_bundle
 from dicom_helpers import write_series
+from prompt_helpers import prompt_bundle, start_app
 
 from monailabel_app.bundles import read_bundle
 from monailabel_app.dicomweb.client import COUNT, Series
@@ -77,6 +79,27 @@ def test_a_segmentation_of_a_model_that_is_served_later(pacs, tmp_path):
     outcome, store = look(pacs, tmp_path)
     assert outcome["version"] == 1 and "refused" not in outcome and pacs.asked == 2
     assert len(store.get_labeled_images()) == 1
+
+
+@pytest.mark.parametrize("name", ["anterior hippocampus", "atrium"])
+def test_what_users_showed_lies_beside_the_label(name, pacs, tmp_path, monkeypatch):
+    """It makes no label of names that no model has: nothing tells that whoever drew it had shown them."""
+    pacs.segmentation.SegmentSequence[0].SegmentLabel = name
+    small_bundle(prompt_bundle(tmp_path / "bundles").parent, "msd_hippocampus")
+    monkeypatch.setattr("monailabel_app.main.connect", lambda *_: pacs)
+    kept = tmp_path / "kept"
+    client = start_app(tmp_path, "http://pacs.example/dicom-web", tmp_path / "bundles", pacs_folder=str(kept))
+    (image,) = pacs.series()
+    files = {"params": (None, json.dumps({"foreground": [[10, 12, 3]], "background": []}))}  # as OHIF asks
+    assert client.post(f"/infer/interactive?image={image}", files=files).status_code == 200
+    client.services.synchronization.run()
+    outcome = Outcomes(kept / KNOWLEDGE / "segmentations").of(str(pacs.segmentation.SOPInstanceUID))
+    if name == "atrium":
+        assert "no model has all the segments ['atrium']" in outcome["refused"]
+        assert not (kept / "labels/versions" / image).exists()
+    else:
+        (shown,) = json.loads((kept / "labels/versions" / image / "0001.prompts.json").read_text())
+        assert outcome["version"] == 1 and (shown["user"], list(shown["labels"])) == ("local", ["structure"])
 
 
 def fewer_groups(dataset):

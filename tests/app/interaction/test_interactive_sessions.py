@@ -310,10 +310,36 @@ def test_a_full_disk_changes_nothing(place, mine, monkeypatch):
     assert mine.labels == ("liver",) and mine.locked == ()
 
 
-def test_what_newer_code_wrote_is_left_alone(place, mine, caplog):
-    record = place.root / mine.id / "session.json"
-    record.write_text(record.read_text().replace('"format": 1', '"format": 2'))
-    assert place.start().list(None) == [] and "session left alone" in caplog.text and record.is_file()
+@pytest.mark.parametrize("wrong", ['"format": 2', '"format": 1,'])
+def test_what_newer_code_wrote_or_is_damaged_is_left_alone_until_it_expires(wrong, place, mine, caplog):
+    """It may hold a scan: administrators see it, and may delete it."""
+    array = place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
+    for one in (mine, array):
+        record = place.root / one.id / "session.json"
+        record.write_text(record.read_text().replace('"format": 1', wrong))
+    place.age(mine, 6.9), place.age(array, 1)  # noqa: B018
+    place.start()
+    assert "session left alone until it expires" in caplog.text and place.sessions.list("ann") == []
+    told = {one["id"]: one for one in place.sessions.list(None)}
+    assert set(told) == {mine.id, array.id} and told[array.id]["bytes"] > np.prod(SHAPE)
+    assert "it cannot be read" in told[mine.id]["note"] and not {"owner", "image"} & set(told[mine.id])
+    assert told[mine.id]["expires"] == pytest.approx(time.time() + 0.1 * DAY, abs=60)
+    with refused(404):
+        place.sessions.remove(array.id, "ann")
+    place.sessions.remove(array.id, None)
+    assert [path.name for path in place.root.iterdir()] == [mine.id]
+    place.age(mine, 7.1)
+    assert place.start().remove_expired() == 1 and not list(place.root.iterdir())
+
+
+def test_what_cannot_be_read_takes_room(place, mine, monkeypatch):
+    (place.root / mine.id / "session.json").write_text("junk")
+    place.start()
+    monkeypatch.setattr(registry, "ALL_SESSIONS", 1)
+    with refused(507):
+        place.sessions.of_study("ann", "slicer", "scan")
+    place.sessions.remove(mine.id, None)
+    assert place.sessions.of_study("ann", "slicer", "scan").labels == ()
 
 
 def test_what_others_put_there_is_left_alone(place, mine):
@@ -379,11 +405,32 @@ def test_a_lent_scan_lives_as_long_as_its_session_is_used(place, monkeypatch):
         place.sessions.get(one.id, "ann")
 
 
+def remove(place, image):
+    with place.sessions.removing_image(image):
+        place.studies.remove_image(image)
+
+
 def test_sessions_go_with_their_image(place, mine):
-    place.sessions.remove_of_image("other")
-    assert place.sessions.get(mine.id, "ann")
-    place.sessions.remove_of_image("scan")
-    assert not (place.root / mine.id).exists()
+    """Whoever's they are; also those of the same voxels from a client, which nobody would look for there."""
+    turned = np.ascontiguousarray(place.voxels().astype(np.float32).transpose(2, 1, 0))
+    arrays = [place.sessions.of_array(owner, "napari", turned, SPACING[::-1]) for owner in ("ann", "bob")]
+    lent = place.lent.create(place.folder / "studies/scan.nii.gz", "ann")
+    kept = [place.sessions.of_array("ann", "napari", place.voxels(1), SPACING),
+            place.sessions.of_lent("ann", "slicer", lent.name)]  # fmt: skip
+    place.write_scan(place.voxels(2), "other")
+    remove(place, "other")
+    with refused(404):
+        remove(place, "absent")
+    assert {path.name for path in place.root.iterdir()} == {one.id for one in (mine, *arrays, *kept)}
+    remove(place, "scan")
+    assert {path.name for path in place.root.iterdir()} == {one.id for one in kept}
+
+
+def test_an_image_that_cannot_be_read_goes_with_its_sessions(place, mine, caplog):
+    array = place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
+    (place.folder / "studies/scan.nii.gz").write_bytes(b"junk")
+    remove(place, "scan")
+    assert [path.name for path in place.root.iterdir()] == [array.id] and "is not compared" in caplog.text
 
 
 def test_another_scan_under_the_same_name(place, mine):

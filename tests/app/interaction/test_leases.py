@@ -1,10 +1,13 @@
 """Places that clients hold: how long, how many, and whose."""
 
+import json
 import threading
 import time
 from contextlib import suppress
 
 import pytest
+from app_helpers import small_bundle
+from prompt_helpers import start_app
 
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction.leases import Leases
@@ -81,6 +84,30 @@ def test_a_full_server(leases, clock, ended):
     clock.now += 61
     leases.claim("dan", 4)
     assert ended == [1, 2, 3]
+
+
+def test_one_user_leaves_places_to_others(clock, ended):
+    leases = Leases(ended.append, most=3, spared=1, clock=clock)
+    first = leases.claim("ann", 1)
+    leases.claim("ann", 2)
+    assert status(leases.claim, "ann", 3) == 503
+    leases.claim("bob", 4)
+    leases.release(first, "ann")
+    leases.claim("ann", 5)
+    assert status(leases.claim, "bob", 6) == 503
+
+
+@pytest.mark.parametrize("logs_in", [False, True])
+def test_the_app_spares_a_place_where_users_log_in(logs_in, tmp_path):
+    """Otherwise all of them have one name."""
+    small_bundle(tmp_path / "bundles", "kits", weights=False)
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps({"0" * 64: {"name": "ann", "roles": ["monailabel-user"]}}))
+    conf = {"api_keys": str(keys)} if logs_in else {}
+    leases = start_app(tmp_path, tmp_path / "studies", tmp_path / "bundles", "kits", **conf).services.leases
+    for _ in range(leases.most - logs_in):
+        leases.claim("ann", None)
+    assert status(leases.claim, "ann", None) == 503 and (leases.claim("bob", None) if logs_in else True)
 
 
 def test_a_lease_of_another_user(leases):

@@ -1,6 +1,7 @@
 """Voxels that came from a client are recognised as those of a scan, and their prompts stored beside its label."""
 
 import json
+import time
 from itertools import permutations, product
 
 import nibabel as nib
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from interaction_helpers import SHAPE, SPACING, Place, at
 
+from monailabel_app.errors import RequestError
 from monailabel_app.interaction.disk import SessionRecord
 from monailabel_app.interaction.recognition import find_placement, may_be
 from monailabel_app.interaction.voxels import compact
@@ -106,16 +108,46 @@ def test_prompts_wait_beside_the_label_that_their_user_submits(place, tmp_path):
     assert [version["version"] for version in place.studies.versions("scan")] == [1, 2]
 
 
+def test_prompts_on_a_lent_scan_are_found_once_it_is_among_the_studies(place):
+    """MONAI Label 0.8.5's module for 3D Slicer adds the scan when the label is submitted."""
+    other = place.sessions.of_lent("ann", "slicer", place.lent.create(place.write_scan(place.voxels(3)), "ann").name)
+    file = place.write_scan(place.voxels(4), "own")
+    own = place.sessions.of_lent("ann", "slicer", place.lent.create(file, "ann").name)
+    for one in (own, other):
+        one.show("atrium", [at(5, 6, 7)])
+    (shown,) = place.sessions.shown("ann", "own")
+    assert (shown["session"], list(shown["labels"])) == (own.id, ["atrium"])
+    assert shown["labels"]["atrium"][0]["positions"] == at(5, 6, 7).positions
+    assert place.sessions.shown("bob", "own") == [] and place.sessions.shown(None, "own") == [shown]
+    study = place.sessions.of_study("ann", "napari", "own")
+    assert place.sessions.kept_for(study, own.id, file)[0] is own
+    with pytest.raises(RequestError, match="is of another image"):
+        place.sessions.kept_for(study, other.id, file)
+
+
+def test_a_look_at_a_lent_scan_is_no_use_of_it(place, monkeypatch, caplog):
+    lent = place.lent.create(place.folder / "studies/scan.nii.gz", "ann")
+    one = place.sessions.of_lent("ann", "slicer", lent.name)
+    one.show("liver", [at(5, 5, 5)])
+    begin = time.time()
+    monkeypatch.setattr(time, "time", lambda: begin + 3000)
+    assert [shown["session"] for shown in place.sessions.shown("ann", "scan")] == [one.id]
+    monkeypatch.setattr(time, "time", lambda: begin + 4000)
+    assert place.sessions.shown("ann", "scan") == [] and "is not compared" in caplog.text
+
+
 def test_a_damaged_session_keeps_no_label_back(place, caplog):
     broken, other = (place.sessions.of_study("ann", client, "scan") for client in ("slicer", "ohif"))
     for one in (broken, other):
         one.show("liver", [at(5, 5, 5)])
-    gone = place.sessions.of_array("ann", "nninteractive", place.voxels(), SPACING)
-    (place.root / gone.id / "image.npy").unlink()
+    arrays = [place.sessions.of_array("ann", "nninteractive", place.voxels(), SPACING) for _ in range(3)]
+    for array, content in zip(arrays, (None, b"", b"junk"), strict=True):
+        path = place.root / array.id / "image.npy"
+        path.unlink() if content is None else path.write_bytes(content)
     (place.root / broken.id / "0001.label").write_bytes(b"junk")
     broken.leave_memory()
     assert [one["session"] for one in place.sessions.shown("ann", "scan")] == [other.id]
-    assert "are left out" in caplog.text and "is not compared" in caplog.text
+    assert "are left out" in caplog.text and caplog.text.count("is not compared") == 3
 
 
 @pytest.mark.parametrize("voxels", [np.zeros((*SHAPE, 2), np.int16), np.full(SHAPE, np.nan, np.float32)])

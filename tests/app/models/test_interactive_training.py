@@ -1,5 +1,6 @@
 """Training the bundle that follows prompts on submitted labels: what it learns from, and which weights serve."""
 
+import gzip
 import json
 import shutil
 import time
@@ -62,8 +63,9 @@ def test_from_clicks_on_a_new_structure_to_a_new_version(material, studies, tmp_
         for number, (file, label) in enumerate(sorted(material.labels.items())[:3]):
             image, names = file.removesuffix(".nii.gz"), []
             if number:
-                click(server, image, "atrium", [10, 10, 5])
                 names = [{"name": "atrium"}, {"name": "appendage"}]
+                for one in names:
+                    click(server, image, one["name"], [10, 10, 5])
             files = {"label": (file, label.read_bytes()), "params": (None, json.dumps({"label_info": names}))}
             answer = server.request("PUT", f"/datastore/label?image={image}", files=files)
             assert answer.status_code == 200, answer.text
@@ -160,16 +162,115 @@ def test_what_it_needs(studies, tmp_path):
         BundleTraining(bundle, phantoms=Phantoms(tmp_path / "anatomy", given=tmp_path)).check(store, options)
 
 
-def test_names_that_nobody_showed_stay_refused(studies, material, tmp_path):
-    """They are misspelt rather than new."""
+@pytest.fixture
+def client(studies, tmp_path):
+    """The app with two bundles and the one that takes prompts."""
     prompt_bundle(tmp_path / "bundles")
-    small_bundle(tmp_path / "bundles", "msd_hippocampus")
-    client = start_app(tmp_path, studies, tmp_path / "bundles")
-    file, label = next(iter(material.labels.items()))
-    params = json.dumps({"label_info": [{"name": "anterior hipocampus"}]})
-    files = {"label": (file, label.read_bytes()), "params": (None, params)}
-    answer = client.put(f"/datastore/label?image={file.removesuffix('.nii.gz')}", files=files)
-    assert answer.status_code == 400 and "no model has all the segments" in answer.json()["detail"]
+    for name in ("amos_ct", "msd_hippocampus"):
+        small_bundle(tmp_path / "bundles", name)
+    return start_app(tmp_path, studies, tmp_path / "bundles")
+
+
+def submit(client, material, *names):
+    """A label of the first scan whose voxels are of the named segments, the first and the last half of its own ones.
+
+    As 3D Slicer does it: with an empty segment for each label of all models besides.
+    """
+    file, path = next(iter(material.labels.items()))
+    segments = list(dict.fromkeys(("background", *client.get("/info/").json()["labels"], *names)))
+    volume = nib.load(path)
+    drawn = np.asarray(volume.dataobj).astype(np.uint8)
+    values = np.array([0, segments.index(names[0]), segments.index(names[-1])], np.uint8)
+    label = gzip.compress(nib.Nifti1Image(values[drawn], volume.affine).to_bytes())
+    params = json.dumps({"label_info": [{"name": name} for name in segments]})
+    files = {"label": ("label.nii.gz", label), "params": (None, params)}
+    image = file.removesuffix(".nii.gz")
+    return image, client.put(f"/datastore/label?image={image}", files=files)
+
+
+def point_at(client, label, model=MODEL):
+    image = client.services.studies.list_images()[0]
+    params = {"label": label, "foreground": [[10, 10, 5]], "client_id": "slicer"}
+    answer = client.post(f"/infer/{model}?image={image}", files={"params": (None, json.dumps(params))})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("clicked", [None, "atrium", "anterior hippocampus"])
+@pytest.mark.parametrize("bundle", ["msd_hippocampus", "amos_ct"])
+def test_empty_segments_take_no_label_from_its_bundle(bundle, clicked, client, material):
+    if clicked:
+        point_at(client, clicked)
+    served = client.services.bundles[bundle]
+    names = list(served.labels)[:2]
+    image, answer = submit(client, material, *names)
+    assert answer.status_code == 200, answer.text
+    info = client.services.studies.get_label_info(image, "final")
+    assert info["model"] == bundle and info["label_names"] == served.labels and "unnamed" not in info
+    stored = np.unique(nib.load(client.services.studies.label(image, "final")).dataobj)
+    assert stored.tolist() == [0, *(served.labels[name] for name in names)]
+    items, left_out = client.services.trainers[bundle].check(client.services.studies, TrainingParameters())
+    assert list(items) == [image] and left_out == {}
+
+
+@pytest.mark.parametrize("added", ["atrium", "liver"])
+def test_a_label_of_several_models_segments_is_named_where_it_does_not_teach(added, client, material):
+    """Somebody added one structure; the bundle that has the others says why it goes without."""
+    point_at(client, "atrium")
+    image, answer = submit(client, material, "anterior hippocampus", added)
+    assert answer.status_code == 200, answer.text
+    names = ["anterior hippocampus", "atrium"] if added == "atrium" else ["liver", "anterior hippocampus"]
+    info = client.services.studies.get_label_info(image, "final")
+    assert (info["model"], sorted(info["label_names"])) == (MODEL, sorted(names))
+    trainers, studies = client.services.trainers, client.services.studies
+    with pytest.raises(
+        RequestError, match=f"its segments are {', '.join(info['label_names'])}, and so .* 'interactive'"
+    ):
+        trainers["msd_hippocampus"].check(studies, TrainingParameters())
+    with pytest.raises(RequestError, match="no submitted label") as caught:
+        trainers["amos_ct"].check(studies, TrainingParameters())
+    assert ("its segments are" in caught.value.message) is (added == "liver")
+    assert list(trainers[MODEL].check(studies, TrainingParameters())[0]) == [image]
+
+
+@pytest.mark.parametrize("clicked", [None, "atrium"])
+def test_names_that_nobody_showed_stay_refused(clicked, client, material):
+    """They are misspelt rather than new."""
+    if clicked:
+        point_at(client, clicked)
+    image, answer = submit(client, material, "anterior hipocampus", "posterior hippocampus")
+    told = answer.json()["detail"]
+    assert answer.status_code == 400 and "no model has all the segments ['posterior hippocampus', 'ant" in told
+    assert ("shown under the name(s) ['anterior hipocampus']" in told and "were ['atrium']" in told) is bool(clicked)
+    assert client.services.studies.versions(image) == []
+
+
+@pytest.mark.parametrize("shown", ["", "segment", "segment 1", "Segment_1"])
+def test_what_a_program_named_may_have_any_name(shown, client, material):
+    """nnInteractive's modules and OHIF tell no names; 3D Slicer makes some up, until the user gives another one."""
+    point_at(client, shown)
+    image, answer = submit(client, material, "atrium")
+    assert answer.status_code == 200, answer.text
+    info = client.services.studies.get_label_info(image, "final")
+    assert (info["model"], info["label_names"]) == (MODEL, {"atrium": 1})
+
+
+def test_a_new_structure_on_a_scan_of_ones_own(client, material):
+    """MONAI Label 0.8.5's module lends the scan, and adds it to the studies when its label is submitted."""
+    file, path = next(iter(material.labels.items()))
+    scan = material.scans[file].read_bytes()
+    lent = client.put("/session/", files={"files": (file, scan)}).json()["session_id"]
+    params = {"label": "atrium", "foreground": [[10, 10, 5]], "client_id": "slicer"}
+    told = {"params": (None, json.dumps(params))}
+    assert client.post(f"/infer/{MODEL}?image=own&session_id={lent}", files=told).status_code == 200
+    assert client.put("/datastore/image?image=own", files={"file": (file, scan)}).status_code == 200
+    label = gzip.compress(nib.Nifti1Image(np.uint8(nib.load(path).get_fdata() > 0), nib.load(path).affine).to_bytes())
+    files = {"label": (file, label), "params": (None, json.dumps({"label_info": [{"name": "atrium"}]}))}
+    answer = client.put("/datastore/label?image=own", files=files)
+    assert answer.status_code == 200, answer.text
+    studies = client.services.studies
+    assert studies.get_label_info("own", "final")["label_names"] == {"atrium": 1}
+    (shown,) = json.loads((studies.root / "labels/versions/own/0001.prompts.json").read_text())
+    assert list(shown["labels"]) == ["atrium"]
 
 
 def test_a_new_structure_has_its_own_names_in_the_pacs(bundle, studies):

@@ -1,4 +1,5 @@
 import os
+import stat
 import threading
 import time
 
@@ -37,6 +38,27 @@ def test_a_session_is_its_owners(store, image):
             store.get(name, owner)
     store.remove(session.name, "ann")
     assert names(store) == []
+
+
+def test_nobody_else_may_read_the_files(image, tmp_path):
+    """Also where an earlier server has made the folder."""
+    (tmp_path / "sessions").mkdir(mode=0o755)
+    store = Sessions(tmp_path / "sessions")
+    session = store.create(image, "ann")
+    for folder in (store.root, store.root / session.name):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("content", ["junk", "[]", '{"name": 1}'])
+def test_a_damaged_session_holds_up_no_other(content, store, image):
+    damaged = store.create(image, "ann")
+    (store.root / damaged.name / "session.json").write_text(content)
+    with pytest.raises(RequestError, match="no such session"):
+        store.get(damaged.name, "ann")
+    kept = store.create(image, "ann")
+    assert names(store) == sorted([damaged.name, kept.name])
+    os.utime(store.root / damaged.name, (1, 1))
+    assert store.remove_expired() == 1 and names(store) == [kept.name]
 
 
 @pytest.mark.parametrize(("limit", "value"), [("SESSIONS", 3), ("BYTES", 399)])

@@ -28,7 +28,7 @@ def test_labels_of_several_users(tmp_path):
         for value in range(1, len(names) + 1):
             drawn[value] = value
         nib.save(nib.Nifti1Image(drawn, np.eye(4)), tmp_path / "label.nii.gz")
-        clicked = [{"label": names[0], "foreground": [[1, 1, 1]]}]
+        clicked = [{"labels": {name: [] for name in names if name != "ignore"}}]
         told = {"user": user}
         submit_label(
             *(store, {}, user, tmp_path / "label.nii.gz", "final", told), names=names, prompts=clicked, prompted=clicks
