@@ -100,3 +100,9 @@ def test_parameter_count():
 def test_channels_are_named():
     with pytest.raises(ValueError, match="^channels "):
         LRBM(0, 5)
+
+
+@pytest.mark.parametrize(("kernel_size", "wanted"), [(0, "a positive integer"), (4, "odd"), (2, "odd")])
+def test_a_kernel_has_a_centre(kernel_size, wanted):
+    with pytest.raises(ValueError, match=f"^kernel_size must be {wanted}, got {kernel_size}$"):
+        centre_distance(kernel_size)

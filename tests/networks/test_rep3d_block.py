@@ -50,6 +50,13 @@ def test_folding(modulation, block_order, conv_bias, relative_error):
     }
 
 
+def test_arguments_reach_the_parts():
+    block = Rep3DBlock(2, 5, generator_depth=3)
+    assert len(block.mask.norms) == 3 and block.use_checkpoint is False
+    with pytest.raises(ValueError, match="^channels must be a positive integer, got 0"):
+        Rep3DBlock(0)
+
+
 def test_what_folds_into_too_large_a_number():
     block = Rep3DBlock(2, 3, "none")
     nn.init.constant_(block.norm.weight, 3e38)
