@@ -116,7 +116,7 @@ class Conversation:
         with session.hold():
             if begins:
                 self._empty(session)
-            session.paint(LABEL, mask)
+            session.paint(LABEL, mask, answered=False)
             steps = session.steps(LABEL)
         self._waiting, self._is_empty = [], False
         if begins:

@@ -149,16 +149,17 @@ class InteractiveSession:
         """Make these, and no others, the label's prompts; see `LabelEdit.bring_to`. Arguments and errors as `show`."""
         return self._ask(label, lambda edit, scene: edit.bring_to(prompts, scene), taken)
 
-    def paint(self, label: str, mask: np.ndarray) -> Answer:
+    def paint(self, label: str, mask: np.ndarray, *, answered: bool = True) -> Answer:
         """Take over a mask (D, H, W) of bool that the user made; see `LabelEdit.paint`.
 
         Raises:
             RequestError: 400, another shape or type.
         """
-        return self._change(label, lambda edit: edit.paint(torch.from_numpy(np.ascontiguousarray(mask))))
+        painted = torch.from_numpy(np.ascontiguousarray(mask))
+        return self._change(label, lambda edit: edit.paint(painted, answered=answered))
 
     def begin(self, label: str, mask: np.ndarray, taken: np.ndarray | None = None, origin: str = "") -> Answer:
-        """Take over a mask (D, H, W) of bool that others made, but for what is locked or taken.
+        """Take over a mask (D, H, W) of bool that others made, but for what is locked or taken; see `LabelEdit.begin`.
 
         Args:
             taken: see `show`.
@@ -170,7 +171,7 @@ class InteractiveSession:
 
         def begin(edit: LabelEdit) -> Answer:
             locked, begins = self._untakable(taken), torch.from_numpy(np.ascontiguousarray(mask))
-            return edit.paint(begins if locked is None else begins & ~locked)
+            return edit.begin(begins if locked is None else begins & ~locked)
 
         with self.hold():
             answer = self._change(label, begin)
@@ -240,6 +241,11 @@ class InteractiveSession:
         """
         with self.hold():
             return self._known(label).mask.numpy()
+
+    def told(self, label: str) -> np.ndarray:
+        """The mask as answers have told it, see `LabelEdit.told`; arguments and errors as `mask`."""
+        with self.hold():
+            return self._known(label).told.numpy()
 
     def prompts(self, label: str) -> tuple[Prompt, ...]:
         """All that led to the mask, the oldest first.
@@ -364,12 +370,12 @@ class InteractiveSession:
     def _change(self, label: str, step: Callable[[LabelEdit], Answer]) -> Answer:
         with self.hold():
             edit = self._get(label)
-            mask, steps = edit.mask, (edit.undoable, edit.redoable)
+            mask, rest = edit.mask, (edit.undoable, edit.redoable, edit.is_told)
             try:
                 answer = step(edit)
             except ValueError as error:
                 raise RequestError(400, str(error)) from error
-            if edit.mask is not mask or (edit.undoable, edit.redoable) != steps:
+            if edit.mask is not mask or (edit.undoable, edit.redoable, edit.is_told) != rest:
                 self._is_changed = True
             if label not in self.record.labels:
                 labels = {**self.record.labels, label: len(self.record.labels) + 1}

@@ -430,6 +430,51 @@ def test_a_segment_that_was_emptied_is_empty(slicer):
     assert not session_of(slicer).mask("other").any() and session_of(slicer).undoable("other") == (2, 0)
 
 
+def test_labels_that_the_user_was_never_shown_are_not_emptied(slicer):
+    """After a first click the scene has one segment of what the bundle has found, and its scribbles send all."""
+    slicer.points[ANTERIOR]["foreground"].append([8, 10, 6])
+    slicer.update("msd_hippocampus_edit", ANTERIOR)
+    assert not slicer.segments[POSTERIOR].any()
+    for voxel in ([5, 10, 7], [5, 11, 7]):
+        scribbled(slicer, background=[voxel])
+        slicer.update_scribbles(ANTERIOR)
+    assert slicer.update("msd_hippocampus_edit", POSTERIOR)["note"] == ""
+    assert (slicer.segments[POSTERIOR] == ball(SECOND, 2)).all()
+    session_of(slicer).mask(ANTERIOR)
+    session_of(slicer).leave_memory()
+    slicer.segments[POSTERIOR][:] = False  # by hand
+    slicer.update_scribbles(ANTERIOR)
+    assert not session_of(slicer).mask(POSTERIOR).any()
+
+
+def test_what_the_user_drew_of_a_label_that_was_never_shown_counts(slicer):
+    slicer.points[ANTERIOR]["foreground"].append([8, 10, 6])
+    slicer.update("msd_hippocampus_edit", ANTERIOR)
+    slicer.segments[POSTERIOR][0, 0, 0] = True
+    scribbled(slicer, background=[[5, 10, 7]])
+    slicer.update_scribbles(ANTERIOR)
+    assert session_of(slicer).mask(POSTERIOR).sum() == 1
+
+
+def test_scribbles_do_not_undo_what_was_refined_meanwhile(slicer):
+    """Of no segment: the scene has them as they were told."""
+    refined = {}
+    for name, voxel in (("cyst", FIRST), ("other", SECOND)):
+        slicer.add(name)
+        slicer.points[name]["foreground"].append(voxel)
+        slicer.update("interactive", name)
+        refined[name] = slicer.segments[name].copy()
+        refined[name][voxel[0], voxel[1]] = False
+        session_of(slicer)._change(name, lambda edit, name=name: edit.begin(torch.from_numpy(refined[name])))
+    scribbled(slicer)
+    for _ in range(2):  # the first one's answer tells nothing of the other segment
+        slicer.update_scribbles("cyst")
+        assert all((session_of(slicer).mask(name) == mask).all() for name, mask in refined.items())
+    assert (slicer.segments["cyst"] == refined["cyst"]).all()
+    slicer.update("interactive", "other")
+    assert (slicer.segments["other"] == refined["other"]).all()
+
+
 def test_scribbles_that_the_network_cannot_answer_leave_all_as_it_was(slicer, monkeypatch):
     slicer.add("cyst")
     slicer.points["cyst"]["foreground"].append(FIRST)
