@@ -180,6 +180,24 @@ class InteractiveSession:
                 self.record = replace(self.record, begun=begun)
             return answer
 
+    def go_on(self, label: str, session_id: str) -> None:
+        """Note that a label has gone on from a session; from this one, its mask stays, and what led to it is forgotten.
+
+        Raises:
+            RequestError: 404, there is no such label.
+        """
+        with self.hold():
+            self._known(label)
+            if session_id == self.id:
+                self._change(label, LabelEdit.settle)
+                begun = {name: one for name, one in self.record.begun.items() if name != label}
+                self.record = replace(self.record, begun=begun)
+            self.record = replace(self.record, went_on={**self.record.went_on, label: session_id})
+
+    def went_on(self, label: str, session_id: str) -> bool:
+        """Whether a label has gone on from that session."""
+        return self.record.went_on.get(label) == session_id
+
     def origin(self, label: str) -> str:
         """What the mask comes from that a label began with; empty where that is not known, and of the user's own."""
         return self.record.begun.get(label, ("", 0))[0]

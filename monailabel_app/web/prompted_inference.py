@@ -13,7 +13,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction.label_maps import NO_SEGMENTS, follow_scribbles
-from monailabel_app.interaction.lists import bring_to_lists, concerned_labels, known_prompts, scan_of
+from monailabel_app.interaction.lists import LISTED, bring_to_lists, concerned_labels, known_prompts, scan_of
 from monailabel_app.interaction.registry import InteractiveSessions
 from monailabel_app.interaction.session import InteractiveSession
 from monailabel_app.models.inference import BundleInference, write_result
@@ -113,10 +113,14 @@ def _clicked(
     with session.hold():
         if begins is not None and label not in session.labels:
             session.begin(label, begins, taken(label))
+        if options.continue_from == session.id:
+            _come_back(session, label, [*_drawn(session, options), *points])
         prompts = [*_box(session, label, options, points), *points]
         if not prompts and label not in session.labels:
             raise RequestError(400, f"the segment {label!r} has no prompts yet: place a point or a box")
         answer = bring_to_lists(session, label, prompts, taken=taken(label))
+        if options.continue_from not in ("", session.id):
+            session.go_on(label, options.continue_from)
     return Found(answer.mask.numpy().view(np.uint8), {label: 1}, answer.locked)
 
 
@@ -127,13 +131,39 @@ def _kept(
 
     That is the mask of the label of its name. The first label of all takes that of the only one, whatever its name: of
     programs that give none.
+
+    Raises:
+        RequestError: as `InteractiveSessions.kept_for`, also for a label that is there.
     """
-    if not options.continue_from or label in session.labels:
+    if not options.continue_from or session.went_on(label, options.continue_from):
         return None
     kept, placement = sessions.kept_for(session, options.continue_from, path)
+    if label in session.labels:
+        return None
     only = kept.labels[0] if len(kept.labels) == 1 and not session.labels else label
     source = label if label in kept.labels else only
     return placement.mask_on_scan(kept.mask(source)) if source in kept.labels else None
+
+
+def _come_back(session: InteractiveSession, label: str, shown: Sequence[Prompt]) -> None:
+    """Keep a label's mask where a program knows none of the prompts that led to it: it was started anew.
+
+    Args:
+        shown: all that the program knows.
+
+    Raises:
+        RequestError: 400, that has happened to the label before, so that the user may as well have deleted them.
+    """
+    known = {prompt for prompt in known_prompts(session, label) if prompt.kind in LISTED}
+    if not known or known & set(shown):
+        return
+    if session.went_on(label, session.id):
+        raise RequestError(
+            400,
+            f"params['continue_from'] is this session, from which the segment {label!r} has gone on already: empty it "
+            "to delete the segment's prompts, or go on with another client_id",
+        )
+    session.go_on(label, session.id)
 
 
 def _edited(
@@ -270,10 +300,15 @@ def _box(session: InteractiveSession, label: str, options: PromptParameters, poi
 
     3D Slicer has one box for all segments, and sends none once the user has gone on to another segment.
     """
-    roi = read_roi(options.roi, scan_of(session))
-    if roi is not None:
-        return [box_prompt(roi, scan_of(session))]
-    return [prompt for prompt in known_prompts(session, label) if prompt.kind == "box"] if points else []
+    known = [prompt for prompt in known_prompts(session, label) if prompt.kind == "box"] if points else []
+    return _drawn(session, options) or known
+
+
+def _drawn(session: InteractiveSession, options: PromptParameters) -> list[Prompt]:
+    """The box of a request, if it has one."""
+    scan = scan_of(session)
+    roi = read_roi(options.roi, scan)
+    return [] if roi is None else [box_prompt(roi, scan)]
 
 
 def _submitted(studies: StudiesFolder, image: str, path: Path) -> Taken:

@@ -286,6 +286,11 @@ class LabelEdit:
             self._untold = self._untold.then(before, answer.mask, answer.changed)
         return answer
 
+    def settle(self) -> Answer:
+        """Keep the mask, as one that was painted, and forget the prompts and the steps that led to it."""
+        mask = self._mask
+        return self._told([self.reset(), self.paint(mask)])
+
     def undo(self, taken: torch.Tensor | None = None) -> Answer:
         """Take the last step back, where there is one. No voxel of `taken`, (D, H, W) of bool, joins the mask.
 

@@ -145,6 +145,20 @@ def test_a_label_begins_anew_where_the_user_has_done_nothing_to_it(place, mine):
     assert one.is_to_begin("spleen", "other")
 
 
+def test_a_label_that_goes_on_from_its_own_session_is_the_users_work(place, mine):
+    """No bundle's result takes its place, and no shorter list takes it back; also after a restart."""
+    mine.begin("liver", cube(2, 8), origin="one")
+    mine.show("liver", [at(20, 20, 15)])
+    mask = mine.mask("liver")
+    mine.go_on("liver", mine.id)
+    with refused(404):
+        mine.go_on("spleen", mine.id)
+    again = place.start().get(mine.id, "ann")
+    assert again.went_on("liver", mine.id) and not again.went_on("liver", "another") and again.prompts("liver") == ()
+    assert not again.is_to_begin("liver", "two") and again.origin("liver") == ""
+    assert np.array_equal(again.bring_to("liver", []).mask, mask) and again.undoable("liver") == (1, 0)
+
+
 def test_a_remembered_answer_is_that_of_these_locks(place, mine):
     """Whatever other labels were edited meanwhile: it is asked for again where the locks are others."""
     mine.paint("liver", cube(8, 12))

@@ -652,6 +652,52 @@ def test_a_kept_session_goes_on(place, slicer, forwards, request):
     assert (elsewhere.segments["another"] == slicer.segments["another"]).all()
 
 
+@pytest.mark.parametrize("first", [[], [[12, 10, 6]]])
+def test_a_user_who_comes_back_goes_on(place, slicer, first):
+    """3D Slicer was started anew, and knows none of the points; the session is that of the same user and image."""
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"] += [FIRST, SECOND]
+    slicer.update("interactive", "cyst", roi=[1, 9, 6, 14, 4, 8])
+    mask, own = slicer.segments["cyst"], session_of(slicer)
+    slicer.update("interactive", "cyst", continue_from=own.id)  # it knows them still
+    assert len(own.prompts("cyst")) == 3
+    again = Slicer(place, "scan", place.scan, slicer.client_id)
+    again.add("cyst")
+    again.points["cyst"]["foreground"] += first
+    again.update("interactive", "cyst", continue_from=own.id)
+    assert (again.segments["cyst"] & mask).sum() == mask.sum() and len(own.prompts("cyst")) == len(first)
+    assert (again.segments["cyst"] == mask).all() or first
+    again.points["cyst"]["foreground"].append([12, 11, 6])
+    again.update("interactive", "cyst", continue_from=own.id)
+    more = again.segments["cyst"]
+    assert more[12, 11, 6] and (more & mask).sum() == mask.sum()
+    again.points["cyst"]["foreground"].clear()
+    with pytest.raises(Refused, match="'cyst' has gone on already: empty it to delete") as caught:
+        again.update("interactive", "cyst", continue_from=own.id)
+    assert caught.value.args[0] == 400 and (own.mask("cyst") == more).all()
+    again.update("interactive", "cyst")
+    assert (again.segments["cyst"] == mask).all()
+
+
+def test_what_a_label_is_to_go_on_from_is_looked_for_once(place, slicer, monkeypatch):
+    """Also where the label is there already; an image that came from a client would be compared at each click."""
+    sessions = place.services.interaction
+    kept = sessions.of_array(LOCAL_USER.username, "nnInteractive", np.asarray(place.scan.dataobj), (1, 1, 2))
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"].append(FIRST)
+    slicer.update("interactive", "cyst")
+    mask = slicer.segments["cyst"]
+    for unknown in ("nothing", "../x"):
+        with pytest.raises(Refused, match="no such session") as caught:
+            slicer.update("interactive", "cyst", continue_from=unknown)
+        assert caught.value.args[0] == 404
+    looked, kept_for = [], sessions.kept_for
+    monkeypatch.setattr(sessions, "kept_for", lambda *args: looked.append(args) or kept_for(*args))
+    for _ in range(2):
+        slicer.update("interactive", "cyst", continue_from=kept.id)
+        assert (slicer.segments["cyst"] == mask).all() and len(looked) == 1
+
+
 def test_a_session_that_cannot_go_on_here(place, slicer):
     sessions, voxels = place.services.interaction, np.asarray(place.scan.dataobj)
     other = sessions.of_array(LOCAL_USER.username, "nnInteractive", voxels + 1, (1, 1, 2))
