@@ -274,6 +274,16 @@ class InteractiveSession:
         with self._held():
             return self._known(label).prompts
 
+    def settled(self, label: str) -> int:
+        """How many of the prompts bind no longer, the oldest ones: the user has painted since.
+
+        Raises:
+            RequestError: 404, there is no such label.
+        """
+        with self._held():
+            edit = self._known(label)
+            return len(edit.prompts) - len(edit.in_force)
+
     def steps(self, label: str) -> int:
         """How many led to the mask, those that can be undone no more among them; none of a label that is not there."""
         with self.hold():

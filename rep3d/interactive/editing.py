@@ -181,6 +181,14 @@ class LabelEdit:
         return self._old + tuple(prompt for step in self._done for prompt in step.prompts)
 
     @property
+    def in_force(self) -> tuple[Prompt, ...]:
+        """The last ones of them: those since the last painting, which settles those before it."""
+        prompts = self._old_in_force
+        for step in self._done:
+            prompts = () if step.painted else prompts + step.prompts
+        return prompts
+
+    @property
     def undoable(self) -> int:
         """Steps that can be undone."""
         return len(self._done)
@@ -326,7 +334,7 @@ class LabelEdit:
     @property
     def pending(self) -> Pending | None:
         """What `refine` would do next; others may do it meanwhile. None where there is nothing."""
-        return Pending(self._coarse[0], self._mask, self._in_force) if self._coarse else None
+        return Pending(self._coarse[0], self._mask, self.in_force) if self._coarse else None
 
     def accept(self, pending: Pending, finer: Correction) -> Box | None:
         """Take over what `pending` has led to, as `refine` does; nothing, where the user did something meanwhile."""
@@ -411,14 +419,6 @@ class LabelEdit:
 
     # --- one step
 
-    @property
-    def _in_force(self) -> tuple[Prompt, ...]:
-        """The prompts since the last painting, which settles those before it."""
-        prompts = self._old_in_force
-        for step in self._done:
-            prompts = () if step.painted else prompts + step.prompts
-        return prompts
-
     def _check_mask(self, mask: torch.Tensor) -> None:
         if mask.shape != self._mask.shape or mask.dtype != torch.bool:
             raise ValueError(
@@ -446,14 +446,14 @@ class LabelEdit:
         """The prompts in force that lie in a locked label."""
         if scene.taken is None:
             return ()
-        return without_effect(self._in_force, Grid.of_scan(scene.image.shape, scene.spacing), scene.taken)
+        return without_effect(self.in_force, Grid.of_scan(scene.image.shape, scene.spacing), scene.taken)
 
     def _show(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
         answer = correct(
             scene.network,
             scene.image,
             scene.spacing,
-            (*self._in_force, *prompts),
+            (*self.in_force, *prompts),
             new=len(prompts),
             previous=self._mask,
             taken=scene.taken,

@@ -575,7 +575,7 @@ def test_what_was_refined_since_the_last_answer_is_no_hand_edit(kept):
     edit = LabelEdit.from_bytes(edit.to_bytes()) if kept else edit
     assert not torch.equal(refined, shown) and torch.equal(edit.told, shown)
     edit.paint(shown, answered=False)
-    assert torch.equal(edit.mask, refined) and edit.undoable == 1 and edit._in_force == (FIRST,)
+    assert torch.equal(edit.mask, refined) and edit.undoable == 1 and edit.in_force == (FIRST,)
     assert torch.equal(edit.told, shown)  # the client does not know yet
     painted = shown.clone()
     painted[0, 0, 0] ^= True

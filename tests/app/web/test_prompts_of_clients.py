@@ -419,6 +419,43 @@ def test_a_click_goes_on_from_a_hand_edit_that_the_scribbles_told(slicer):
     assert slicer.segments["cyst"][0, 0, 0] and slicer.segments["cyst"][8, 10, 6]
 
 
+@pytest.mark.parametrize("model", ["interactive", "msd_hippocampus_edit"])
+def test_what_was_rubbed_out_stays_so_where_an_older_point_vanishes(slicer, model):
+    """A point from before the painting does not win over it; one from after it does."""
+    slicer.points[POSTERIOR]["foreground"] += [[12, 3, 6]]
+    slicer.update(model, POSTERIOR)
+    slicer.points[POSTERIOR]["foreground"].append(SECOND)
+    slicer.update(model, POSTERIOR)
+    slicer.segments[POSTERIOR][ball(SECOND, 6)] = False
+    scribbled(slicer)
+    slicer.update_scribbles(POSTERIOR)
+    for voxel in (FIRST, [18, 14, 6]):
+        slicer.points[POSTERIOR]["foreground"].append(voxel)
+        slicer.update(model, POSTERIOR)
+    before = slicer.segments[POSTERIOR]
+    assert before[tuple(FIRST)] and before[18, 14, 6] and not before[tuple(SECOND)]
+    slicer.points[POSTERIOR]["foreground"].pop(0)
+    slicer.update(model, POSTERIOR)
+    after = slicer.segments[POSTERIOR]
+    assert after[tuple(FIRST)] and after[18, 14, 6] and not after[tuple(SECOND)]
+    assert not (after & ~before & ball(SECOND, 2)).any()
+
+
+def test_what_was_painted_over_a_point_of_the_background_stays_where_an_older_point_vanishes(slicer):
+    slicer.update("msd_hippocampus_edit", POSTERIOR)
+    slicer.points[POSTERIOR]["foreground"].append([12, 3, 6])
+    slicer.update("msd_hippocampus_edit", POSTERIOR)
+    slicer.points["background"]["foreground"].append(SECOND)
+    slicer.update("msd_hippocampus_edit", "background")
+    assert not slicer.segments[POSTERIOR][tuple(SECOND)]
+    slicer.segments[POSTERIOR][ball(SECOND, 2)] = True
+    scribbled(slicer)
+    slicer.update_scribbles(POSTERIOR)
+    slicer.points[POSTERIOR]["foreground"].clear()
+    slicer.update("msd_hippocampus_edit", POSTERIOR)
+    assert slicer.segments[POSTERIOR][tuple(SECOND)]
+
+
 def test_a_segment_that_was_emptied_is_empty(slicer):
     slicer.add("other")
     slicer.points["other"]["foreground"].append(SECOND)
@@ -466,8 +503,8 @@ def test_scribbles_do_not_undo_what_was_refined_meanwhile(slicer):
         refined[name] = slicer.segments[name].copy()
         refined[name][voxel[0], voxel[1]] = False
         session_of(slicer)._change(name, lambda edit, name=name: edit.begin(torch.from_numpy(refined[name])))
-    scribbled(slicer)
-    for _ in range(2):  # the first one's answer tells nothing of the other segment
+    for hidden in ([SECOND], []):  # the first answer tells nothing of the other segment, a scribble hides some of it
+        scribbled(slicer, background=hidden)
         slicer.update_scribbles("cyst")
         assert all((session_of(slicer).mask(name) == mask).all() for name, mask in refined.items())
     assert (slicer.segments["cyst"] == refined["cyst"]).all()
