@@ -398,12 +398,12 @@ class InteractiveSession:
     def _change(self, label: str, step: Callable[[LabelEdit], Answer]) -> Answer:
         with self.hold():
             edit = self._get(label)
-            mask, rest = edit.mask, (edit.undoable, edit.redoable, edit.is_told)
+            mask, rest = edit.mask, (edit.undoable, edit.redoable, edit.untold)
             try:
                 answer = step(edit)
             except ValueError as error:
                 raise RequestError(400, str(error)) from error
-            if edit.mask is not mask or (edit.undoable, edit.redoable, edit.is_told) != rest:
+            if edit.mask is not mask or (edit.undoable, edit.redoable, edit.untold) != rest:
                 self._is_changed = True
             if label not in self.record.labels:
                 labels = {**self.record.labels, label: len(self.record.labels) + 1}

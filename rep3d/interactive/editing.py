@@ -171,9 +171,9 @@ class LabelEdit:
         return self._untold.undone_from(self._mask)
 
     @property
-    def is_told(self) -> bool:
-        """Whether answers have told all of the mask."""
-        return self._untold.box is None
+    def untold(self) -> object:
+        """What answers have not told of the mask, to be compared with what it was; None where there is nothing."""
+        return None if self._untold.box is None else self._untold
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
@@ -273,7 +273,7 @@ class LabelEdit:
             ValueError: another shape or type.
         """
         self._check_mask(mask)
-        is_own = not self.is_told and bool(mask.any()) and not bool(self.told.any())
+        is_own = self.untold is not None and bool(mask.any()) and not bool(self.told.any())
         after = mask if is_own else self._untold.redone_from(mask)
         answer = self._take_over(after)
         if answered:

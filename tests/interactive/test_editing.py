@@ -581,9 +581,9 @@ def test_what_was_refined_since_the_last_answer_is_no_hand_edit(kept):
     painted[0, 0, 0] ^= True
     answer = edit.paint(painted, answered=False)
     assert (edit.mask != refined).sum() == 1 and edit.mask[0, 0, 0] == painted[0, 0, 0] and edit.undoable == 2
-    assert torch.equal(edit.told, painted) and not edit.is_told
+    assert torch.equal(edit.told, painted) and edit.untold is not None
     answer = edit.bring_to([FIRST], few)
-    assert torch.equal(boxed(painted, answer), edit.mask) and edit.is_told and torch.equal(edit.told, edit.mask)
+    assert torch.equal(boxed(painted, answer), edit.mask) and edit.untold is None and torch.equal(edit.told, edit.mask)
     assert torch.equal(edit.paint(shown).mask, shown)  # now it is a hand edit
 
 
@@ -592,7 +592,7 @@ def test_a_painted_mask_that_is_answered_tells_what_was_refined():
     shown = edit.show([FIRST], few).mask
     refined = refine_all(edit, few)
     answer = edit.paint(shown)
-    assert torch.equal(answer.mask, refined) and torch.equal(boxed(shown, answer), refined) and edit.is_told
+    assert torch.equal(answer.mask, refined) and torch.equal(boxed(shown, answer), refined) and edit.untold is None
 
 
 def test_older_points_vanish_without_a_trace_where_nothing_was_painted():
@@ -621,7 +621,7 @@ def test_what_the_user_drew_of_a_label_that_was_never_told_is_all_of_it():
     edit = LabelEdit(SHAPE)
     edit.begin(cube(3, 9))
     edit.paint(cube(5, 12), answered=False)
-    assert torch.equal(edit.mask, cube(5, 12)) and edit.is_told
+    assert torch.equal(edit.mask, cube(5, 12)) and edit.untold is None
 
 
 # --- bytes
@@ -674,7 +674,7 @@ def test_bytes_of_the_second_format():
     text = json.dumps(header).encode()
     earlier = len(text).to_bytes(8, "little") + text + content[start:end]
     kept = LabelEdit.from_bytes(zlib.crc32(earlier).to_bytes(4, "little") + earlier)
-    assert torch.equal(kept.mask, refined) and torch.equal(kept.told, refined) and not kept.is_told
+    assert torch.equal(kept.mask, refined) and torch.equal(kept.told, refined) and kept.untold is not None
     kept = LabelEdit.from_bytes(kept.to_bytes())
     answer = kept.bring_to([FIRST], few)
     assert answer.changed == box and torch.equal(boxed(shown, answer), refined)
