@@ -224,6 +224,28 @@ class InteractiveSession:
         """Forget the label's mask, prompts and steps."""
         return self._change(label, LabelEdit.reset)
 
+    def rename(self, label: str, name: str) -> None:
+        """Give a label another name, which no other one has; nothing else of it changes.
+
+        Raises:
+            RequestError: 404, there is no such label.
+        """
+        with self.hold():
+            self._known(label)
+            assert name not in self.record.labels
+            self._let_go()
+            record = self.record
+            renamed = {one: name if one == label else one for one in record.labels}
+            self.record = replace(
+                record,
+                labels={renamed[one]: number for one, number in record.labels.items()},
+                locked=tuple(renamed[one] for one in record.locked),
+                begun={renamed[one]: begun for one, begun in record.begun.items()},
+                went_on={renamed[one]: session_id for one, session_id in record.went_on.items()},
+            )
+            self._changed = {renamed[one]: content for one, content in self._changed.items()}
+            self._coarse = {renamed[one]: coarse for one, coarse in self._coarse.items()}
+
     def refine(self, priority: Priority = Priority.SEGMENTATION) -> bool:
         """Redraw one cube of what the last answers left coarse. What changes is told with the next answer.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from interaction_helpers import SHAPE, SPACING, Place, at
 
+from monailabel_app.interaction.conversation import Conversation
 from monailabel_app.interaction.disk import SessionRecord
 from monailabel_app.interaction.recognition import find_placement, may_be
 from monailabel_app.interaction.voxels import compact
@@ -104,6 +105,20 @@ def test_prompts_wait_beside_the_label_that_their_user_submits(place, tmp_path):
     stored = json.loads((folder / "0001.prompts.json").read_text())
     assert stored == json.loads(json.dumps(shown)) and not (folder / "0002.prompts.json").exists()
     assert [version["version"] for version in place.studies.versions("scan")] == [1, 2]
+
+
+def test_prompts_of_all_masks_of_a_client_wait(place):
+    """One of nnInteractive's knows one mask at a time; those before it are kept."""
+    talk = Conversation(place.sessions, "ann")
+    talk.set_image(place.voxels(), SPACING)
+    prompts = [at(5, 6, 7), at(20, 21, 12), at(30, 6, 18)]
+    for prompt in prompts:
+        talk.show(prompt, answer=True)
+        talk.reset()
+    (told,) = place.sessions.shown("ann", "scan")
+    kept = {label: [tuple(one["positions"]) for one in some] for label, some in told["labels"].items()}
+    names = ("segment 1", "segment 2", "segment")
+    assert kept == {name: [prompt.positions] for name, prompt in zip(names, prompts, strict=True)}
 
 
 def test_a_damaged_session_keeps_no_label_back(place, caplog):

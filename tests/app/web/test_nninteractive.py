@@ -6,6 +6,7 @@ import torch
 from nnInteractive.inference.remote import nnInteractiveRemoteInferenceSession as Client
 from nninteractive_helpers import FIRST, SECOND, SHAPE, SPACING, LookAlike, Running, ball, make_app, two_balls
 
+from monailabel_app.interaction import conversation
 from rep3d.interactive import box, correct, editing, lasso, point, scribble
 
 
@@ -213,6 +214,23 @@ def test_as_many_undos_after_a_mask_as_without(client, monkeypatch):
     assert [client.undo() for _ in range(5)] == [True] * 4 + [False]  # the mask is no step of the user's
 
 
+def test_only_so_many_earlier_masks_are_kept(client, server, monkeypatch):
+    monkeypatch.setattr(conversation, "MAX_EARLIER", 2)
+    masks = []
+    for number in range(5):
+        client.reset_interactions()
+        client.add_point_interaction((3 + 4 * number, *FIRST[1:]), True)
+        masks.append(client.target_buffer.copy())
+    kept = server.session()
+    assert sorted(kept.labels) == ["segment", "segment 3", "segment 4"]
+    for name, mask in zip(("segment 3", "segment 4", "segment"), masks[2:], strict=True):
+        np.testing.assert_array_equal(kept.mask(name), mask)
+    assert len(list(server.folder.joinpath(kept.id).glob("*.label"))) == 3
+    client.reset_interactions()
+    client.reset_interactions()  # of which nothing was made is not kept
+    assert sorted(kept.labels) == ["segment", "segment 3", "segment 4"]
+
+
 class Slicer:
     """What nnInteractive's module for 3D Slicer does: the mask is sent again where the segment is another one than the
     module left there; one marker for each prompt, one less for each undo."""
@@ -267,8 +285,8 @@ def test_a_mask_that_was_painted_by_hand_in_slicer(client):
     assert slicer.undo() and not slicer.segments["first"].any() and not slicer.undo()
 
 
-def test_two_segments_in_slicer(client):
-    """No undo takes more back than was done to the segment since it was chosen."""
+def test_two_segments_in_slicer(client, server):
+    """No undo takes more back than was done to the segment since it was chosen; the session keeps both."""
     slicer = Slicer(client)
     slicer.prompt(FIRST)
     first = slicer.segments["first"].copy()
@@ -277,6 +295,11 @@ def test_two_segments_in_slicer(client):
     slicer.prompt(SECOND)
     second = slicer.segments["second"].copy()
     assert dice(second > 0, ball(SECOND)) > 0.85
+    kept = server.session()
+    assert kept.labels == ("segment 1", "segment")
+    np.testing.assert_array_equal(kept.mask("segment 1"), first)
+    np.testing.assert_array_equal(kept.mask("segment"), second)
+    assert kept.prompts("segment 1") == (point(FIRST, SPACING),) and kept.undoable("segment 1") == (1, 0)
     slicer.chosen = "first"
     slicer.prompt((2, 2, 2))
     clicked = slicer.segments["first"].copy()
