@@ -24,7 +24,9 @@ from rep3d.interactive.prompts import Kind, Prompt
 
 FORMAT = 3  # of `LabelEdit.to_bytes`; 2 had the box alone of what is to be told, 1 no locks and no old paintings
 MAX_STEPS = 50  # that can be undone, and as many to redo
-MAX_STEP_BYTES = 2**24  # of all of them together; the oldest go first
+MIN_STEPS = 20  # that can be undone although they take more than the next number
+MAX_STEP_BYTES = 2**24  # of more steps together; the oldest go first
+MOST_STEP_BYTES = 2**26  # of any number of steps, but the newest one stays
 MAX_COARSE_STEPS = 5  # the newest ones, that go on being refined where they are undone to
 MAX_PROMPTS = 1000  # of one label
 NO_MASK = torch.zeros(0, dtype=torch.bool)
@@ -481,7 +483,7 @@ class LabelEdit:
         self._box = hull([self._box, step.box])
         self._undone.clear()
         self._done[:-MAX_COARSE_STEPS] = [replace(old, coarse=()) for old in self._done[:-MAX_COARSE_STEPS]]
-        while len(self._done) > 1 and (len(self._done) > MAX_STEPS or self._step_bytes > MAX_STEP_BYTES):
+        while self._has_too_many_steps:
             self._forget(self._done.pop(0))
 
     def _forget(self, step: _Step) -> None:
@@ -584,8 +586,10 @@ class LabelEdit:
             raise
 
     @property
-    def _step_bytes(self) -> int:
-        return sum(len(step.joined) + len(step.left) for step in self._done)
+    def _has_too_many_steps(self) -> bool:
+        count, size = len(self._done), sum(len(step.joined) + len(step.left) for step in self._done)
+        is_large = (count > MIN_STEPS and size > MAX_STEP_BYTES) or size > MOST_STEP_BYTES
+        return count > 1 and (count > MAX_STEPS or is_large)
 
 
 @dataclass(frozen=True)

@@ -102,13 +102,28 @@ def test_old_steps_go_by_number_and_by_size(monkeypatch):
     for prompt in clicks(6):
         edit.show([prompt], case)
     assert edit.undoable == 4 and edit.prompts == tuple(clicks(6))
-    monkeypatch.setattr(editing, "MAX_STEP_BYTES", 2000)
+    monkeypatch.setattr(editing, "MOST_STEP_BYTES", 2000)
     for seed in range(4):
-        edit.paint(torch.rand(SHAPE, generator=torch.Generator().manual_seed(seed)) > 0.5)
+        edit.paint(noise(seed))
     assert edit.undoable == 1
     before = edit.mask
     edit.undo()
     assert torch.equal(edit.redo().mask, before)
+
+
+def noise(seed):
+    return torch.rand(SHAPE, generator=torch.Generator().manual_seed(seed)) > 0.5
+
+
+def test_twenty_steps_can_be_undone_however_large_they_are(monkeypatch):
+    monkeypatch.setattr(editing, "MAX_STEP_BYTES", 2000)
+    edit = LabelEdit(SHAPE)
+    for seed in range(25):
+        edit.paint(noise(seed))
+    assert edit.undoable == 20 and edit.steps == 25
+    for seed in range(23, 3, -1):
+        assert torch.equal(edit.undo().mask, noise(seed))
+    assert edit.undo().changed is None
 
 
 def test_a_painted_mask_wins_and_is_a_step():
