@@ -121,7 +121,8 @@ def _clicked(
         answer = bring_to_lists(session, label, prompts, taken=taken(label))
         if options.continue_from not in ("", session.id):
             session.go_on(label, options.continue_from)
-    return Found(answer.mask.numpy().view(np.uint8), {label: 1}, answer.locked)
+        note = _box_note(session, [label], options)
+    return Found(answer.mask.numpy().view(np.uint8), {label: 1}, answer.locked, note)
 
 
 def _kept(
@@ -200,8 +201,9 @@ def _edited(
         for name in sorted(ids, key=lambda name: name in points):  # where they overlap, one with a list wins
             voxels[session.mask(name)] = ids[name]
         kept = [name for name in ids if session.origin(name) != origin]
+        boxes = _box_note(session, chosen, options)
     note = f"{', '.join(kept)}: kept as you have it, not as {start.bundle.name} finds it now" if kept else ""
-    return Found(voxels, ids, locked, note)
+    return Found(voxels, ids, locked, "; ".join(filter(None, (note, boxes))))
 
 
 def _chosen(
@@ -309,6 +311,14 @@ def _drawn(session: InteractiveSession, options: PromptParameters) -> list[Promp
     scan = scan_of(session)
     roi = read_roi(options.roi, scan)
     return [] if roi is None else [box_prompt(roi, scan)]
+
+
+def _box_note(session: InteractiveSession, labels: Iterable[str], options: PromptParameters) -> str:
+    """Which labels keep a box that the request does not show, and that the user may have deleted."""
+    if options.roi:
+        return ""
+    kept = [name for name in labels if any(prompt.kind == "box" for prompt in known_prompts(session, name))]
+    return f"{', '.join(kept)}: its box still counts, delete all its points to drop it" if kept else ""
 
 
 def _submitted(studies: StudiesFolder, image: str, path: Path) -> Taken:

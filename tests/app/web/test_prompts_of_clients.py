@@ -155,13 +155,22 @@ def test_a_box_in_any_order(slicer, roi):
 def test_a_box_stays_while_the_label_has_points(slicer):
     slicer.add("cyst")
     slicer.points["cyst"]["foreground"].append(FIRST)
-    slicer.update("interactive", "cyst", roi=[-5, 9, 6, 14, 4, 99])
+    assert slicer.update("interactive", "cyst", roi=[-5, 9, 6, 14, 4, 99])["note"] == ""
     slicer.points["cyst"]["foreground"].append(SECOND)
-    slicer.update("interactive", "cyst")
+    told = slicer.update("interactive", "cyst")
+    assert told["note"] == "cyst: its box still counts, delete all its points to drop it"
     assert [prompt.kind for prompt in session_of(slicer).prompts("cyst")] == ["box", "point", "point"]
     slicer.points["cyst"]["foreground"].clear()
-    slicer.update("interactive", "cyst")
+    assert slicer.update("interactive", "cyst")["note"] == ""
     assert session_of(slicer).prompts("cyst") == ()
+
+
+def test_a_box_of_a_bundles_label_stays_while_it_has_points(slicer):
+    slicer.points[POSTERIOR]["foreground"].append(SECOND)
+    assert slicer.update("msd_hippocampus_edit", POSTERIOR, roi=[12, 22, 6, 14, 4, 8])["note"] == ""
+    told = slicer.update("msd_hippocampus_edit", POSTERIOR)
+    assert told["note"] == f"{POSTERIOR}: its box still counts, delete all its points to drop it"
+    assert slicer.update("msd_hippocampus_edit", ANTERIOR)["note"] == ""
 
 
 def test_editing_begins_with_what_the_bundle_finds(slicer, forwards):
