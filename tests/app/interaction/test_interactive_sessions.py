@@ -579,6 +579,26 @@ def test_a_session_deleted_while_others_wait(place, mine):
     assert errors == [404] and not (place.root / mine.id).exists()
 
 
+def test_a_label_of_another_name_is_the_same(place, mine):
+    mine.begin("liver", cube(2, 8), origin="one")
+    mine.lock(["liver"])
+    with refused(400, "prompt 1"), mine.hold():
+        mine.show("liver", [at(20, 20, 15)])
+        mine.rename("liver", "spleen")
+        mine.show("liver", [at(99, 5, 5)])
+    assert mine.labels == mine.locked == ("liver",) and mine.undoable("liver") == (1, 0)
+    with mine.hold():
+        mine.show("liver", [at(20, 20, 15)])
+        mine.rename("liver", "spleen")
+        mine.paint("liver", cube(1, 4))
+    with refused(404):
+        mine.rename("cyst", "kidney")
+    again = place.start().get(mine.id, "ann")
+    assert again.labels == ("spleen", "liver") and again.locked == ("spleen",) and again.origin("spleen") == "one"
+    assert again.prompts("spleen") == (at(20, 20, 15),) and again.undoable("spleen") == (2, 0)
+    assert again.mask("spleen")[2:8, 2:8, 2:8].all() and np.array_equal(again.mask("liver"), cube(1, 4))
+
+
 # --- coarse answers
 
 
@@ -684,6 +704,15 @@ def test_what_is_to_be_refined_counts_as_memory(coarse):
     while one.refine():
         pass
     assert one.nbytes == 28**3 * 3
+
+
+def test_a_label_of_another_name_goes_on_being_refined(coarse):
+    one, click = coarse
+    before = one.show("cube", [click]).mask.numpy()
+    one.rename("cube", "another")
+    while one.refine():
+        pass
+    assert one.labels == ("another",) and (one.mask("another") != before).any()
 
 
 def test_what_an_undo_makes_coarse_again_is_refined_in_the_background(coarse, monkeypatch):
