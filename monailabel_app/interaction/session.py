@@ -74,6 +74,7 @@ class InteractiveSession:
         self._name = ""
         self._edit: LabelEdit | None = None  # of the label of that name
         self._taken: torch.Tensor | None = None  # by labels that are locked, for the label in memory
+        self._submitted: tuple[object, np.ndarray] | None = None  # the label map that was read last, and its key
         self._coarse: dict[str, tuple[Coarse, ...]] = {}  # what is to be refined of labels that are not in memory
         self._holder: int | None = None  # the thread that holds the session
         self._is_changed = False  # whether the label in memory is not on disk yet
@@ -335,6 +336,18 @@ class InteractiveSession:
             self.record = replace(self.record, locked=tuple(wanted))
             self._taken = None
 
+    def submitted(self, key: object, read: Callable[[], np.ndarray]) -> np.ndarray:
+        """A label map of the image, (D, H, W), not to be changed; it stays in memory as long as the image does.
+
+        Args:
+            key: another one for another label map.
+            read: gives it where it is not in memory.
+        """
+        known = self._submitted
+        if known is None or known[0] != key:
+            known = self._submitted = (key, read())
+        return known[1]
+
     def describe(self) -> dict[str, object]:
         """What clients are told."""
         record = self.record
@@ -372,7 +385,13 @@ class InteractiveSession:
     def nbytes(self) -> int:
         """In memory, between two requests."""
         edit = self._edit  # others may let go of it meanwhile
-        kept = (self._image, self._taken, None if edit is None else edit.mask)
+        submitted = self._submitted
+        kept = (
+            self._image,
+            self._taken,
+            None if edit is None else edit.mask,
+            None if submitted is None else submitted[1],
+        )
         coarse = sum(one.nbytes for one in chain(*self._coarse.values())) + (0 if edit is None else edit.coarse_nbytes)
         return sum(values.nbytes for values in kept if values is not None) + coarse
 
@@ -394,7 +413,7 @@ class InteractiveSession:
             return False
         try:
             self._let_go()
-            self._image = None
+            self._image = self._submitted = None
             return True
         finally:
             self._lock.release()

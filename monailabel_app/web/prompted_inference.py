@@ -73,7 +73,7 @@ def answer_prompts(
     elif options.continue_from and model.start is not None:
         raise RequestError(400, "params['continue_from'] is for models that begin with nothing, such as interactive")
     else:
-        taken = _submitted(studies, image, path) if options.lock_submitted and image else lambda label: None
+        taken = _submitted(session, studies, image, path) if options.lock_submitted and image else lambda label: None
         if model.start is None:
             found = _clicked(
                 session, options, parameters, taken, lambda name: _kept(sessions, session, options, name, path)
@@ -321,7 +321,7 @@ def _box_note(session: InteractiveSession, labels: Iterable[str], options: Promp
     return f"{', '.join(kept)}: its box still counts, delete all its points to drop it" if kept else ""
 
 
-def _submitted(studies: StudiesFolder, image: str, path: Path) -> Taken:
+def _submitted(session: InteractiveSession, studies: StudiesFolder, image: str, path: Path) -> Taken:
     """The voxels of the other labels in the label map that was submitted last.
 
     Raises:
@@ -337,7 +337,10 @@ def _submitted(studies: StudiesFolder, image: str, path: Path) -> Taken:
             f"params['lock_submitted'] is true, but nothing tells the names of the labels of image {image!r}, whose "
             "label map was put there by hand: submit it, or switch the option off",
         )
-    voxels = read_label(file, read_grid(path), range(256), allow_empty=True)
+    voxels = session.submitted(
+        (file, file.stat().st_mtime_ns),
+        lambda: read_label(file, read_grid(path), range(256), allow_empty=True).astype(np.uint8),
+    )
     return lambda label: (voxels != 0) & (voxels != ids.get(_plain(label), 0))
 
 

@@ -14,6 +14,7 @@ from requests_toolbelt import MultipartDecoder
 
 from monailabel_app.models.inference import Segmentation
 from monailabel_app.studies.volumes import read_grid
+from monailabel_app.web import prompted_inference
 from monailabel_app.web.authentication import LOCAL_USER
 from rep3d.interactive import editing
 from rep3d.interactive.prompts import point
@@ -581,7 +582,7 @@ def test_locks_of_the_session(slicer):
     assert slicer.update("interactive", "cyst")["note"] == told["note"]  # remembered, too
 
 
-def test_a_submitted_label_is_locked_where_that_is_wished(slicer, tmp_path):
+def test_a_submitted_label_is_locked_where_that_is_wished(slicer, tmp_path, monkeypatch):
     label = (2 * (np.indices(SHAPE)[0] < 6)).astype(np.uint8)
     nib.save(nib.Nifti1Image(label, slicer.scan.affine), tmp_path / "label.nii.gz")
     with (tmp_path / "label.nii.gz").open("rb") as file:
@@ -592,6 +593,16 @@ def test_a_submitted_label_is_locked_where_that_is_wished(slicer, tmp_path):
         slicer.points.setdefault(name, {"foreground": [], "background": []})["foreground"] = [FIRST, [7, 10, 6]]
         slicer.update("interactive", name, lock_submitted=True)
         assert slicer.segments[name][:6].any() != locked and slicer.segments[name][6:].any()
+    with monkeypatch.context() as patch:
+        patch.setattr(prompted_inference, "read_label", lambda *_, **__: pytest.fail("it is remembered"))
+        slicer.update("interactive", "cyst", lock_submitted=True)
+    label[:] = 1
+    nib.save(nib.Nifti1Image(label, slicer.scan.affine), tmp_path / "label.nii.gz")
+    with (tmp_path / "label.nii.gz").open("rb") as file:
+        slicer.client.put("/datastore/label?image=scan", files={"label": ("label.nii.gz", file)})
+    slicer.update("interactive", "cyst", lock_submitted=True)
+    assert not slicer.segments["cyst"].any()
+    assert session_of(slicer).leave_memory() and session_of(slicer).nbytes == 0
     slicer.client.delete("/datastore/label?id=scan&tag=final")
 
 
