@@ -185,6 +185,20 @@ def test_masks_from_the_client(client, server):
     np.testing.assert_array_equal(server.mask(), painted > 0)
 
 
+def test_what_was_refined_since_the_last_answer_is_no_hand_edit(client, server):
+    """A client that sends the mask back has it as it was told, and is told the rest with the next answer."""
+    client.add_point_interaction(FIRST, True)
+    told, session = client.target_buffer.copy(), server.session()
+    refined = told > 0
+    refined[-1, -1, -1] = True
+    session._change("segment", lambda edit: edit.begin(torch.from_numpy(refined)))
+    client.add_initial_seg_interaction(told)
+    np.testing.assert_array_equal(server.mask(), refined)
+    client.add_point_interaction((2, 2, 2), False)
+    assert server.mask()[-1, -1, -1]
+    np.testing.assert_array_equal(client.target_buffer > 0, server.mask())
+
+
 def test_a_first_prompt_that_fails_after_a_reset(client, server, network, monkeypatch):
     """The mask is still there for who goes on with it elsewhere, or paints it anew."""
     client.add_point_interaction(FIRST, True)
@@ -226,8 +240,9 @@ def test_only_so_many_earlier_masks_are_kept(client, server, monkeypatch):
     for name, mask in zip(("segment 3", "segment 4", "segment"), masks[2:], strict=True):
         np.testing.assert_array_equal(kept.mask(name), mask)
     assert len(list(server.folder.joinpath(kept.id).glob("*.label"))) == 3
+    assert client.undo() and not client.target_buffer.any()
     client.reset_interactions()
-    client.reset_interactions()  # of which nothing was made is not kept
+    client.add_point_interaction(FIRST, True)  # nothing was left of the one before
     assert sorted(kept.labels) == ["segment", "segment 3", "segment 4"]
 
 

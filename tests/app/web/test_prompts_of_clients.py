@@ -595,7 +595,9 @@ def test_a_submitted_label_is_locked_where_that_is_wished(slicer, tmp_path, monk
         assert slicer.segments[name][:6].any() != locked and slicer.segments[name][6:].any()
     with monkeypatch.context() as patch:
         patch.setattr(prompted_inference, "read_label", lambda *_, **__: pytest.fail("it is remembered"))
+        slicer.points["cyst"]["foreground"] = [FIRST, [7, 10, 6]]
         slicer.update("interactive", "cyst", lock_submitted=True)
+    assert slicer.segments["cyst"].any()
     label[:] = 1
     nib.save(nib.Nifti1Image(label, slicer.scan.affine), tmp_path / "label.nii.gz")
     with (tmp_path / "label.nii.gz").open("rb") as file:
