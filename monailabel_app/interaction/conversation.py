@@ -22,6 +22,7 @@ from rep3d.interactive.prompts import Prompt
 
 CLIENT = "nnInteractive"
 LABEL = "segment"  # the name of the mask, for those who go on with the session elsewhere
+MAX_EARLIER = 50  # masks before it that the session keeps, as `segment 1` and so on; the oldest go first
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class Conversation:
         with session.hold():
             if begins:
                 self._empty(session)
-            session.paint(LABEL, mask)
+            session.paint(LABEL, mask, answered=False)
             steps = session.steps(LABEL)
         self._waiting, self._is_empty = [], False
         if begins:
@@ -176,8 +177,16 @@ class Conversation:
 
     @staticmethod
     def _empty(session: InteractiveSession) -> None:
-        """Let the session's label be empty as the client's is."""
-        if LABEL in session.labels:
+        """Let the session's label be empty as the client's is, and keep what it was under another name."""
+        with session.hold():
+            if LABEL not in session.labels:
+                return
+            if session.prompts(LABEL) or session.mask(LABEL).any():
+                earlier = sorted(int(name.removeprefix(LABEL)) for name in session.labels if name != LABEL)
+                session.rename(LABEL, f"{LABEL} {1 + max(earlier, default=0)}")
+                if len(earlier) < MAX_EARLIER:
+                    return
+                session.rename(f"{LABEL} {earlier[0]}", LABEL)
             session.reset(LABEL)
 
 

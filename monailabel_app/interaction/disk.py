@@ -52,6 +52,7 @@ class SessionRecord:
         labels: the numbers of their files by name, in the order in which they were made.
         locked: names of labels.
         begun: of labels that began with a mask that others made, what it came from, and how many steps there were then.
+        went_on: of labels that were told to go on from a session, its id, also where it had nothing for them.
     """
 
     owner: str
@@ -66,6 +67,7 @@ class SessionRecord:
     labels: dict[str, int] = field(default_factory=dict)
     locked: tuple[str, ...] = ()
     begun: dict[str, tuple[str, int]] = field(default_factory=dict)
+    went_on: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     def __post_init__(self) -> None:

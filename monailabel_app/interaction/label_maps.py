@@ -29,6 +29,8 @@ def follow_scribbles(
 ) -> Answer:
     """Take over the segments as the user has them, and show the label the scribbles that it does not know yet.
 
+    The answer is the label's alone: of the others the user has what earlier answers told.
+
     Args:
         label: that the scribbles are for.
         voxels: (D, H, W), the label map.
@@ -41,8 +43,8 @@ def follow_scribbles(
     """
     for name in values:
         if name != label and name in session.labels:
-            paint_segment(session, name, voxels, values, lock_others=False)
-    painted = paint_segment(session, label, voxels, values, lock_others=lock_others)
+            paint_segment(session, name, voxels, values, lock_others=False, answered=False)
+    painted = paint_segment(session, label, voxels, values, lock_others=lock_others, answered=True)
     taken = np.zeros(voxels.shape, bool)
     if lock_others:
         others = [value for name, value in values.items() if name not in (label, *NO_SEGMENTS)]
@@ -60,19 +62,28 @@ def follow_scribbles(
 
 
 def paint_segment(
-    session: InteractiveSession, label: str, voxels: np.ndarray, values: Mapping[str, int], *, lock_others: bool
+    session: InteractiveSession,
+    label: str,
+    voxels: np.ndarray,
+    values: Mapping[str, int],
+    *,
+    lock_others: bool,
+    answered: bool,
 ) -> Answer:
-    """Let the segment of a label map win over the session's mask of the label.
+    """Let the segment of a label map win over the session's mask of the label, as far as the user has seen that.
 
     Below scribbles, and below segments that were exported later and may overlap it, the label map does not tell: there
     the session's mask stays.
+
+    Args:
+        answered: see `LabelEdit.paint`.
     """
     value = values[label]
     over = [v for name, v in values.items() if name in (FOREGROUND, BACKGROUND) or (v > value and not lock_others)]
     mask = voxels == value
     if label in session.labels:
-        mask |= np.isin(voxels, over) & session.mask(label)
-    return session.paint(label, mask)
+        mask |= np.isin(voxels, over) & session.told(label)
+    return session.paint(label, mask, answered=answered)
 
 
 def _new_scribble(

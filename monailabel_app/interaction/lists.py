@@ -79,10 +79,10 @@ def _bring_to_lists(
     scan, known = scan_of(session), known_prompts(session, label)
     wanted = Counter([*own, *background, *(prompt for prompt in known if prompt.kind not in LISTED)])
     kept = list(takewhile(lambda prompt: _take(wanted, prompt), known))
-    if len(kept) < len(known):
-        others = [prompt for prompt in known[len(kept) :] if prompt.kind not in LISTED]
-        session.bring_to(label, [*kept, *others], taken)
     forwards = False
+    if len(kept) < len(known):
+        others = _others(known, len(kept), session.settled(label), own, background)
+        forwards = session.bring_to(label, [*kept, *others], taken).forwards
     while True:
         shown = known_prompts(session, label)
         new = Counter([*own, *background]) - Counter(shown)
@@ -93,6 +93,22 @@ def _bring_to_lists(
         forwards |= answer.forwards
         if not added:
             return replace(answer, forwards=forwards)
+
+
+def _others(
+    known: Sequence[Prompt], kept: int, settled: int, own: Sequence[Prompt], background: Sequence[Prompt]
+) -> list[Prompt]:
+    """Of the prompts after those that are kept the ones that stay where they are among paintings.
+
+    Those of the background are to be shown anew, where the mask still reaches them, but for those that are settled.
+    """
+    before = known[:kept]
+    wanted, also = Counter(own) - Counter(before), Counter(background) - Counter(before)
+    return [
+        prompt
+        for number, prompt in enumerate(known[kept:], kept)
+        if prompt.kind not in LISTED or _take(wanted, prompt) or (number < settled and _take(also, prompt))
+    ]
 
 
 def _take(counted: Counter[Prompt], prompt: Prompt) -> bool:

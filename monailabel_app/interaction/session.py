@@ -74,6 +74,7 @@ class InteractiveSession:
         self._name = ""
         self._edit: LabelEdit | None = None  # of the label of that name
         self._taken: torch.Tensor | None = None  # by labels that are locked, for the label in memory
+        self._submitted: tuple[object, np.ndarray] | None = None  # the label map that was read last, and its key
         self._coarse: dict[str, tuple[Coarse, ...]] = {}  # what is to be refined of labels that are not in memory
         self._holder: int | None = None  # the thread that holds the session
         self._is_changed = False  # whether the label in memory is not on disk yet
@@ -149,16 +150,17 @@ class InteractiveSession:
         """Make these, and no others, the label's prompts; see `LabelEdit.bring_to`. Arguments and errors as `show`."""
         return self._ask(label, lambda edit, scene: edit.bring_to(prompts, scene), taken)
 
-    def paint(self, label: str, mask: np.ndarray) -> Answer:
+    def paint(self, label: str, mask: np.ndarray, *, answered: bool = True) -> Answer:
         """Take over a mask (D, H, W) of bool that the user made; see `LabelEdit.paint`.
 
         Raises:
             RequestError: 400, another shape or type.
         """
-        return self._change(label, lambda edit: edit.paint(torch.from_numpy(np.ascontiguousarray(mask))))
+        painted = torch.from_numpy(np.ascontiguousarray(mask))
+        return self._change(label, lambda edit: edit.paint(painted, answered=answered))
 
     def begin(self, label: str, mask: np.ndarray, taken: np.ndarray | None = None, origin: str = "") -> Answer:
-        """Take over a mask (D, H, W) of bool that others made, but for what is locked or taken.
+        """Take over a mask (D, H, W) of bool that others made, but for what is locked or taken; see `LabelEdit.begin`.
 
         Args:
             taken: see `show`.
@@ -170,7 +172,7 @@ class InteractiveSession:
 
         def begin(edit: LabelEdit) -> Answer:
             locked, begins = self._untakable(taken), torch.from_numpy(np.ascontiguousarray(mask))
-            return edit.paint(begins if locked is None else begins & ~locked)
+            return edit.begin(begins if locked is None else begins & ~locked)
 
         with self.hold():
             answer = self._change(label, begin)
@@ -178,6 +180,24 @@ class InteractiveSession:
                 begun = {**self.record.begun, label: (origin, self.steps(label))}
                 self.record = replace(self.record, begun=begun)
             return answer
+
+    def go_on(self, label: str, session_id: str) -> None:
+        """Note that a label has gone on from a session; from this one, its mask stays, and what led to it is forgotten.
+
+        Raises:
+            RequestError: 404, there is no such label.
+        """
+        with self.hold():
+            self._known(label)
+            if session_id == self.id:
+                self._change(label, LabelEdit.settle)
+                begun = {name: one for name, one in self.record.begun.items() if name != label}
+                self.record = replace(self.record, begun=begun)
+            self.record = replace(self.record, went_on={**self.record.went_on, label: session_id})
+
+    def went_on(self, label: str, session_id: str) -> bool:
+        """Whether a label has gone on from that session."""
+        return self.record.went_on.get(label) == session_id
 
     def origin(self, label: str) -> str:
         """What the mask comes from that a label began with; empty where that is not known, and of the user's own."""
@@ -204,6 +224,28 @@ class InteractiveSession:
     def reset(self, label: str) -> Answer:
         """Forget the label's mask, prompts and steps."""
         return self._change(label, LabelEdit.reset)
+
+    def rename(self, label: str, name: str) -> None:
+        """Give a label another name, which no other one has; nothing else of it changes.
+
+        Raises:
+            RequestError: 404, there is no such label.
+        """
+        with self.hold():
+            self._known(label)
+            assert name not in self.record.labels
+            self._let_go()
+            record = self.record
+            renamed = {one: name if one == label else one for one in record.labels}
+            self.record = replace(
+                record,
+                labels={renamed[one]: number for one, number in record.labels.items()},
+                locked=tuple(renamed[one] for one in record.locked),
+                begun={renamed[one]: begun for one, begun in record.begun.items()},
+                went_on={renamed[one]: session_id for one, session_id in record.went_on.items()},
+            )
+            self._changed = {renamed[one]: content for one, content in self._changed.items()}
+            self._coarse = {renamed[one]: coarse for one, coarse in self._coarse.items()}
 
     def refine(self, priority: Priority = Priority.SEGMENTATION) -> bool:
         """Redraw one cube of what the last answers left coarse. What changes is told with the next answer.
@@ -241,6 +283,11 @@ class InteractiveSession:
         with self.hold():
             return self._known(label).mask.numpy()
 
+    def told(self, label: str) -> np.ndarray:
+        """The mask as answers have told it, see `LabelEdit.told`; arguments and errors as `mask`."""
+        with self.hold():
+            return self._known(label).told.numpy()
+
     def prompts(self, label: str) -> tuple[Prompt, ...]:
         """All that led to the mask, the oldest first.
 
@@ -249,6 +296,16 @@ class InteractiveSession:
         """
         with self._held():
             return self._known(label).prompts
+
+    def settled(self, label: str) -> int:
+        """How many of the prompts bind no longer, the oldest ones: the user has painted since.
+
+        Raises:
+            RequestError: 404, there is no such label.
+        """
+        with self._held():
+            edit = self._known(label)
+            return len(edit.prompts) - len(edit.in_force)
 
     def steps(self, label: str) -> int:
         """How many led to the mask, those that can be undone no more among them; none of a label that is not there."""
@@ -278,6 +335,18 @@ class InteractiveSession:
                 raise RequestError(404, f"there is no label {missing[0][:MAX_NAME]!r} in this session")
             self.record = replace(self.record, locked=tuple(wanted))
             self._taken = None
+
+    def submitted(self, key: object, read: Callable[[], np.ndarray]) -> np.ndarray:
+        """A label map of the image, (D, H, W), not to be changed; it stays in memory as long as the image does.
+
+        Args:
+            key: another one for another label map.
+            read: gives it where it is not in memory.
+        """
+        known = self._submitted
+        if known is None or known[0] != key:
+            known = self._submitted = (key, read())
+        return known[1]
 
     def describe(self) -> dict[str, object]:
         """What clients are told."""
@@ -316,7 +385,13 @@ class InteractiveSession:
     def nbytes(self) -> int:
         """In memory, between two requests."""
         edit = self._edit  # others may let go of it meanwhile
-        kept = (self._image, self._taken, None if edit is None else edit.mask)
+        submitted = self._submitted
+        kept = (
+            self._image,
+            self._taken,
+            None if edit is None else edit.mask,
+            None if submitted is None else submitted[1],
+        )
         coarse = sum(one.nbytes for one in chain(*self._coarse.values())) + (0 if edit is None else edit.coarse_nbytes)
         return sum(values.nbytes for values in kept if values is not None) + coarse
 
@@ -338,7 +413,7 @@ class InteractiveSession:
             return False
         try:
             self._let_go()
-            self._image = None
+            self._image = self._submitted = None
             return True
         finally:
             self._lock.release()
@@ -364,12 +439,12 @@ class InteractiveSession:
     def _change(self, label: str, step: Callable[[LabelEdit], Answer]) -> Answer:
         with self.hold():
             edit = self._get(label)
-            mask, steps = edit.mask, (edit.undoable, edit.redoable)
+            mask, rest = edit.mask, (edit.undoable, edit.redoable, edit.untold)
             try:
                 answer = step(edit)
             except ValueError as error:
                 raise RequestError(400, str(error)) from error
-            if edit.mask is not mask or (edit.undoable, edit.redoable) != steps:
+            if edit.mask is not mask or (edit.undoable, edit.redoable, edit.untold) != rest:
                 self._is_changed = True
             if label not in self.record.labels:
                 labels = {**self.record.labels, label: len(self.record.labels) + 1}

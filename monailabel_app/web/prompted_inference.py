@@ -13,7 +13,7 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction.label_maps import NO_SEGMENTS, follow_scribbles
-from monailabel_app.interaction.lists import bring_to_lists, concerned_labels, known_prompts, scan_of
+from monailabel_app.interaction.lists import LISTED, bring_to_lists, concerned_labels, known_prompts, scan_of
 from monailabel_app.interaction.registry import InteractiveSessions
 from monailabel_app.interaction.session import InteractiveSession
 from monailabel_app.models.inference import BundleInference, write_result
@@ -73,7 +73,7 @@ def answer_prompts(
     elif options.continue_from and model.start is not None:
         raise RequestError(400, "params['continue_from'] is for models that begin with nothing, such as interactive")
     else:
-        taken = _submitted(studies, image, path) if options.lock_submitted and image else lambda label: None
+        taken = _submitted(session, studies, image, path) if options.lock_submitted and image else lambda label: None
         if model.start is None:
             found = _clicked(
                 session, options, parameters, taken, lambda name: _kept(sessions, session, options, name, path)
@@ -113,11 +113,16 @@ def _clicked(
     with session.hold():
         if begins is not None and label not in session.labels:
             session.begin(label, begins, taken(label))
+        if options.continue_from == session.id:
+            _come_back(session, label, [*_drawn(session, options), *points])
         prompts = [*_box(session, label, options, points), *points]
         if not prompts and label not in session.labels:
             raise RequestError(400, f"the segment {label!r} has no prompts yet: place a point or a box")
         answer = bring_to_lists(session, label, prompts, taken=taken(label))
-    return Found(answer.mask.numpy().view(np.uint8), {label: 1}, answer.locked)
+        if options.continue_from not in ("", session.id):
+            session.go_on(label, options.continue_from)
+        note = _box_note(session, [label], options)
+    return Found(answer.mask.numpy().view(np.uint8), {label: 1}, answer.locked, note)
 
 
 def _kept(
@@ -127,13 +132,39 @@ def _kept(
 
     That is the mask of the label of its name. The first label of all takes that of the only one, whatever its name: of
     programs that give none.
+
+    Raises:
+        RequestError: as `InteractiveSessions.kept_for`, also for a label that is there.
     """
-    if not options.continue_from or label in session.labels:
+    if not options.continue_from or session.went_on(label, options.continue_from):
         return None
     kept, placement = sessions.kept_for(session, options.continue_from, path)
+    if label in session.labels:
+        return None
     only = kept.labels[0] if len(kept.labels) == 1 and not session.labels else label
     source = label if label in kept.labels else only
     return placement.mask_on_scan(kept.mask(source)) if source in kept.labels else None
+
+
+def _come_back(session: InteractiveSession, label: str, shown: Sequence[Prompt]) -> None:
+    """Keep a label's mask where a program knows none of the prompts that led to it: it was started anew.
+
+    Args:
+        shown: all that the program knows.
+
+    Raises:
+        RequestError: 400, that has happened to the label before, so that the user may as well have deleted them.
+    """
+    known = {prompt for prompt in known_prompts(session, label) if prompt.kind in LISTED}
+    if not known or known & set(shown):
+        return
+    if session.went_on(label, session.id):
+        raise RequestError(
+            400,
+            f"params['continue_from'] is this session, from which the segment {label!r} has gone on already: empty it "
+            "to delete the segment's prompts, or go on with another client_id",
+        )
+    session.go_on(label, session.id)
 
 
 def _edited(
@@ -170,8 +201,9 @@ def _edited(
         for name in sorted(ids, key=lambda name: name in points):  # where they overlap, one with a list wins
             voxels[session.mask(name)] = ids[name]
         kept = [name for name in ids if session.origin(name) != origin]
+        boxes = _box_note(session, chosen, options)
     note = f"{', '.join(kept)}: kept as you have it, not as {start.bundle.name} finds it now" if kept else ""
-    return Found(voxels, ids, locked, note)
+    return Found(voxels, ids, locked, "; ".join(filter(None, (note, boxes))))
 
 
 def _chosen(
@@ -270,13 +302,26 @@ def _box(session: InteractiveSession, label: str, options: PromptParameters, poi
 
     3D Slicer has one box for all segments, and sends none once the user has gone on to another segment.
     """
-    roi = read_roi(options.roi, scan_of(session))
-    if roi is not None:
-        return [box_prompt(roi, scan_of(session))]
-    return [prompt for prompt in known_prompts(session, label) if prompt.kind == "box"] if points else []
+    known = [prompt for prompt in known_prompts(session, label) if prompt.kind == "box"] if points else []
+    return _drawn(session, options) or known
 
 
-def _submitted(studies: StudiesFolder, image: str, path: Path) -> Taken:
+def _drawn(session: InteractiveSession, options: PromptParameters) -> list[Prompt]:
+    """The box of a request, if it has one."""
+    scan = scan_of(session)
+    roi = read_roi(options.roi, scan)
+    return [] if roi is None else [box_prompt(roi, scan)]
+
+
+def _box_note(session: InteractiveSession, labels: Iterable[str], options: PromptParameters) -> str:
+    """Which labels keep a box that the request does not show, and that the user may have deleted."""
+    if options.roi:
+        return ""
+    kept = [name for name in labels if any(prompt.kind == "box" for prompt in known_prompts(session, name))]
+    return f"{', '.join(kept)}: its box still counts, delete all its points to drop it" if kept else ""
+
+
+def _submitted(session: InteractiveSession, studies: StudiesFolder, image: str, path: Path) -> Taken:
     """The voxels of the other labels in the label map that was submitted last.
 
     Raises:
@@ -292,7 +337,10 @@ def _submitted(studies: StudiesFolder, image: str, path: Path) -> Taken:
             f"params['lock_submitted'] is true, but nothing tells the names of the labels of image {image!r}, whose "
             "label map was put there by hand: submit it, or switch the option off",
         )
-    voxels = read_label(file, read_grid(path), range(256), allow_empty=True)
+    voxels = session.submitted(
+        (file, file.stat().st_mtime_ns),
+        lambda: read_label(file, read_grid(path), range(256), allow_empty=True).astype(np.uint8),
+    )
     return lambda label: (voxels != 0) & (voxels != ids.get(_plain(label), 0))
 
 

@@ -22,9 +22,11 @@ from rep3d.interactive.correction import SIZE, TILES, Correction, Network, check
 from rep3d.interactive.grid import Box, Grid, bounds, hull
 from rep3d.interactive.prompts import Kind, Prompt
 
-FORMAT = 2  # of `LabelEdit.to_bytes`; 1 had no locks, and forgot what was painted in old steps
+FORMAT = 3  # of `LabelEdit.to_bytes`; 2 had the box alone of what is to be told, 1 no locks and no old paintings
 MAX_STEPS = 50  # that can be undone, and as many to redo
-MAX_STEP_BYTES = 2**24  # of all of them together; the oldest go first
+MIN_STEPS = 20  # that can be undone although they take more than the next number
+MAX_STEP_BYTES = 2**24  # of more steps together; the oldest go first
+MOST_STEP_BYTES = 2**26  # of any number of steps, but the newest one stays
 MAX_COARSE_STEPS = 5  # the newest ones, that go on being refined where they are undone to
 MAX_PROMPTS = 1000  # of one label
 NO_MASK = torch.zeros(0, dtype=torch.bool)
@@ -157,7 +159,7 @@ class LabelEdit:
         self._old_painting: _Step | None = None  # all that was painted in them
         self._forgotten = 0  # how many they are
         self._coarse: list[Coarse] = []  # the oldest first
-        self._untold: Box | None = None  # what refinements have changed since the last answer
+        self._untold = _NOTHING  # from the mask as the last answer told it to the mask as it is
         self._box: Box | None = None  # that holds the mask; not always the smallest
 
     @property
@@ -166,9 +168,27 @@ class LabelEdit:
         return self._mask
 
     @property
+    def told(self) -> torch.Tensor:
+        """The mask as answers have told it, (D, H, W) of bool: without what was refined since. Not to be changed."""
+        return self._untold.undone_from(self._mask)
+
+    @property
+    def untold(self) -> object:
+        """What answers have not told of the mask, to be compared with what it was; None where there is nothing."""
+        return None if self._untold.box is None else self._untold
+
+    @property
     def prompts(self) -> tuple[Prompt, ...]:
         """All that led to the mask, the oldest first."""
         return self._old + tuple(prompt for step in self._done for prompt in step.prompts)
+
+    @property
+    def in_force(self) -> tuple[Prompt, ...]:
+        """The last ones of them: those since the last painting, which settles those before it."""
+        prompts = self._old_in_force
+        for step in self._done:
+            prompts = () if step.painted else prompts + step.prompts
+        return prompts
 
     @property
     def undoable(self) -> int:
@@ -241,24 +261,45 @@ class LabelEdit:
             self._leave_out(scene.taken)
             return replace(self._told(answers), locked=self._without_effect(scene))
 
-    def paint(self, mask: torch.Tensor) -> Answer:
+    def paint(self, mask: torch.Tensor, *, answered: bool = True) -> Answer:
         """Take over a mask that the user made. It settles all earlier prompts: they bind no longer.
+
+        What answers have not told yet stays, for nobody has painted it: voxels that are as they were told are no hand
+        edit. But of a label that was never told the user's own mask counts, where there is one.
 
         Args:
             mask: (D, H, W) of bool.
+            answered: whether the user sees the answer; if not, what the painted mask lacks is told with the next one.
 
         Raises:
             ValueError: another shape or type.
         """
-        if mask.shape != self._mask.shape or mask.dtype != torch.bool:
-            raise ValueError(
-                f"mask must be of bool and of the scan's shape {tuple(self._mask.shape)}, got {mask.dtype}, "
-                f"{tuple(mask.shape)}"
-            )
-        box = bounds(mask != self._mask)
-        if box is not None:
-            self._add(_Step.between(self._mask, mask, box, painted=True), mask.clone())
-        return self._told([Answer(self._mask, box)])
+        self._check_mask(mask)
+        is_own = self.untold is not None and bool(mask.any()) and not bool(self.told.any())
+        after = mask if is_own else self._untold.redone_from(mask)
+        answer = self._take_over(after)
+        if answered:
+            return self._told([answer])
+        self._untold = _Step.between(mask, self._mask, bounds(mask != self._mask))
+        return answer
+
+    def begin(self, mask: torch.Tensor) -> Answer:
+        """Take over a mask that others made, as one that is painted; it is told with the next answer.
+
+        Raises:
+            ValueError: as `paint`.
+        """
+        self._check_mask(mask)
+        before = self._mask
+        answer = self._take_over(mask)
+        if answer.changed is not None:
+            self._untold = self._untold.then(before, answer.mask, answer.changed)
+        return answer
+
+    def settle(self) -> Answer:
+        """Keep the mask, as one that was painted, and forget the prompts and the steps that led to it."""
+        mask = self._mask
+        return self._told([self.reset(), self.paint(mask)])
 
     def undo(self, taken: torch.Tensor | None = None) -> Answer:
         """Take the last step back, where there is one. No voxel of `taken`, (D, H, W) of bool, joins the mask.
@@ -273,7 +314,7 @@ class LabelEdit:
 
     def reset(self) -> Answer:
         """Forget mask, prompts and steps."""
-        box = hull([self._untold, self._box])
+        box = hull([self._untold.box, self._box])
         self._mask = torch.zeros_like(self._mask)
         self._begin()
         return Answer(self._mask, box)
@@ -295,7 +336,7 @@ class LabelEdit:
     @property
     def pending(self) -> Pending | None:
         """What `refine` would do next; others may do it meanwhile. None where there is nothing."""
-        return Pending(self._coarse[0], self._mask, self._in_force) if self._coarse else None
+        return Pending(self._coarse[0], self._mask, self.in_force) if self._coarse else None
 
     def accept(self, pending: Pending, finer: Correction) -> Box | None:
         """Take over what `pending` has led to, as `refine` does; nothing, where the user did something meanwhile."""
@@ -307,14 +348,15 @@ class LabelEdit:
             self._done[-1] = self._done[-1].then(self._mask, finer.mask, finer.changed)
             if self._undone:
                 self._undone[-1] = self._undone[-1].after(self._mask, finer.mask, finer.changed)
+            self._untold = self._untold.then(self._mask, finer.mask, finer.changed)
             self._mask = finer.mask
             self._box = hull([self._box, finer.changed])
-            self._untold = hull([self._untold, finer.changed])
         return finer.changed
 
     def to_bytes(self) -> bytes:
         """All of it, but for what is still coarse; see `from_bytes`."""
-        steps = [*self._done, *self._undone, *([] if self._old_painting is None else [self._old_painting])]
+        painting = [] if self._old_painting is None else [self._old_painting]
+        steps = [*self._done, *self._undone, self._untold, *painting]
         prompts = [*self._old, *(prompt for step in steps for prompt in step.prompts)]
         positions = np.array([position for prompt in prompts for position in prompt.positions], np.float64)
         blobs = [zlib.compress(positions.tobytes(), 1), b"" if self._box is None else _pack(self._mask[self._box])]
@@ -323,7 +365,6 @@ class LabelEdit:
             "format": FORMAT,
             "shape": list(self._mask.shape),
             "box": _numbers(self._box),
-            "untold": _numbers(self._untold),
             "prompts": [[prompt.kind, prompt.positive, len(prompt.positions)] for prompt in prompts],
             "old": len(self._old),
             "old_in_force": len(self._old_in_force),
@@ -361,7 +402,6 @@ class LabelEdit:
         edit._box = _slices(header["box"])
         if edit._box is not None:
             edit._mask[edit._box] = _unpack(blobs[1], edit._box)
-        edit._untold = _slices(header["untold"])
         rest = _read_prompts(header["prompts"], blobs[0])
         edit._old = tuple(rest[: header["old"]])
         edit._old_in_force = edit._old[len(edit._old) - header["old_in_force"] :]
@@ -374,19 +414,26 @@ class LabelEdit:
             rest = rest[count:]
         done = header["done"]
         end = done + header.get("undone", len(steps))
-        edit._done, edit._undone = steps[:done], steps[done:end]
-        edit._old_painting = steps[end] if end < len(steps) else None
+        edit._done, edit._undone, steps = steps[:done], steps[done:end], steps[end:]
+        edit._untold = _unchanged(_slices(header["untold"])) if header["format"] < 3 else steps.pop(0)
+        edit._old_painting = steps[0] if steps else None
         return edit
 
     # --- one step
 
-    @property
-    def _in_force(self) -> tuple[Prompt, ...]:
-        """The prompts since the last painting, which settles those before it."""
-        prompts = self._old_in_force
-        for step in self._done:
-            prompts = () if step.painted else prompts + step.prompts
-        return prompts
+    def _check_mask(self, mask: torch.Tensor) -> None:
+        if mask.shape != self._mask.shape or mask.dtype != torch.bool:
+            raise ValueError(
+                f"mask must be of bool and of the scan's shape {tuple(self._mask.shape)}, got {mask.dtype}, "
+                f"{tuple(mask.shape)}"
+            )
+
+    def _take_over(self, mask: torch.Tensor) -> Answer:
+        """Make this the mask, as one step where it is another one."""
+        box = bounds(mask != self._mask)
+        if box is not None:
+            self._add(_Step.between(self._mask, mask, box, painted=True), mask.clone())
+        return Answer(self._mask, box)
 
     def _check(self, prompts: Sequence[Prompt], scene: Scene, known: int = 0) -> None:
         scan = Grid.of_scan(scene.image.shape, scene.spacing)
@@ -401,14 +448,14 @@ class LabelEdit:
         """The prompts in force that lie in a locked label."""
         if scene.taken is None:
             return ()
-        return without_effect(self._in_force, Grid.of_scan(scene.image.shape, scene.spacing), scene.taken)
+        return without_effect(self.in_force, Grid.of_scan(scene.image.shape, scene.spacing), scene.taken)
 
     def _show(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
         answer = correct(
             scene.network,
             scene.image,
             scene.spacing,
-            (*self._in_force, *prompts),
+            (*self.in_force, *prompts),
             new=len(prompts),
             previous=self._mask,
             taken=scene.taken,
@@ -436,7 +483,7 @@ class LabelEdit:
         self._box = hull([self._box, step.box])
         self._undone.clear()
         self._done[:-MAX_COARSE_STEPS] = [replace(old, coarse=()) for old in self._done[:-MAX_COARSE_STEPS]]
-        while len(self._done) > 1 and (len(self._done) > MAX_STEPS or self._step_bytes > MAX_STEP_BYTES):
+        while self._has_too_many_steps:
             self._forget(self._done.pop(0))
 
     def _forget(self, step: _Step) -> None:
@@ -523,8 +570,8 @@ class LabelEdit:
 
     def _told(self, answers: Sequence[Answer]) -> Answer:
         """What several steps changed together, and refinements before them."""
-        changed = hull([self._untold, *(answer.changed for answer in answers)])
-        self._untold = None
+        changed = hull([self._untold.box, *(answer.changed for answer in answers)])
+        self._untold = _NOTHING
         locked = tuple(dict.fromkeys(prompt for answer in answers for prompt in answer.locked))
         return Answer(self._mask, changed, locked, any(answer.forwards for answer in answers))
 
@@ -539,8 +586,10 @@ class LabelEdit:
             raise
 
     @property
-    def _step_bytes(self) -> int:
-        return sum(len(step.joined) + len(step.left) for step in self._done)
+    def _has_too_many_steps(self) -> bool:
+        count, size = len(self._done), sum(len(step.joined) + len(step.left) for step in self._done)
+        is_large = (count > MIN_STEPS and size > MAX_STEP_BYTES) or size > MOST_STEP_BYTES
+        return count > 1 and (count > MAX_STEPS or is_large)
 
 
 @dataclass(frozen=True)
@@ -615,6 +664,17 @@ class _Step:
                 joined[where] = (joined[where] & ~leaves) | joins
                 left[where] = (left[where] & ~joins) | leaves
         return _Step((), True, box, _pack(joined), _pack(left))
+
+
+_NOTHING = _Step((), False, None, b"", b"")
+
+
+def _unchanged(box: Box | None) -> _Step:
+    """A step of which nothing is known but the box."""
+    if box is None:
+        return _NOTHING
+    none = _pack(torch.zeros([side.stop - side.start for side in box], dtype=torch.bool))
+    return _Step((), False, box, none, none)
 
 
 def _exchanged(

@@ -102,13 +102,28 @@ def test_old_steps_go_by_number_and_by_size(monkeypatch):
     for prompt in clicks(6):
         edit.show([prompt], case)
     assert edit.undoable == 4 and edit.prompts == tuple(clicks(6))
-    monkeypatch.setattr(editing, "MAX_STEP_BYTES", 2000)
+    monkeypatch.setattr(editing, "MOST_STEP_BYTES", 2000)
     for seed in range(4):
-        edit.paint(torch.rand(SHAPE, generator=torch.Generator().manual_seed(seed)) > 0.5)
+        edit.paint(noise(seed))
     assert edit.undoable == 1
     before = edit.mask
     edit.undo()
     assert torch.equal(edit.redo().mask, before)
+
+
+def noise(seed):
+    return torch.rand(SHAPE, generator=torch.Generator().manual_seed(seed)) > 0.5
+
+
+def test_twenty_steps_can_be_undone_however_large_they_are(monkeypatch):
+    monkeypatch.setattr(editing, "MAX_STEP_BYTES", 2000)
+    edit = LabelEdit(SHAPE)
+    for seed in range(25):
+        edit.paint(noise(seed))
+    assert edit.undoable == 20 and edit.steps == 25
+    for seed in range(23, 3, -1):
+        assert torch.equal(edit.undo().mask, noise(seed))
+    assert edit.undo().changed is None
 
 
 def test_a_painted_mask_wins_and_is_a_step():
@@ -566,6 +581,64 @@ def test_an_undo_that_changes_no_voxel_refuses_what_others_refined():
     assert edit.accept(pending, finer) is None and len(edit.coarse) == 1
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_was_refined_since_the_last_answer_is_no_hand_edit(kept):
+    """A client sends the mask as it was told, which is not as it is by now."""
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    shown = edit.show([FIRST], few).mask
+    refined = refine_all(edit, few)
+    edit = LabelEdit.from_bytes(edit.to_bytes()) if kept else edit
+    assert not torch.equal(refined, shown) and torch.equal(edit.told, shown)
+    edit.paint(shown, answered=False)
+    assert torch.equal(edit.mask, refined) and edit.undoable == 1 and edit.in_force == (FIRST,)
+    assert torch.equal(edit.told, shown)  # the client does not know yet
+    painted = shown.clone()
+    painted[0, 0, 0] ^= True
+    answer = edit.paint(painted, answered=False)
+    assert (edit.mask != refined).sum() == 1 and edit.mask[0, 0, 0] == painted[0, 0, 0] and edit.undoable == 2
+    assert torch.equal(edit.told, painted) and edit.untold is not None
+    answer = edit.bring_to([FIRST], few)
+    assert torch.equal(boxed(painted, answer), edit.mask) and edit.untold is None and torch.equal(edit.told, edit.mask)
+    assert torch.equal(edit.paint(shown).mask, shown)  # now it is a hand edit
+
+
+def test_a_painted_mask_that_is_answered_tells_what_was_refined():
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    shown = edit.show([FIRST], few).mask
+    refined = refine_all(edit, few)
+    answer = edit.paint(shown)
+    assert torch.equal(answer.mask, refined) and torch.equal(boxed(shown, answer), refined) and edit.untold is None
+
+
+def test_older_points_vanish_without_a_trace_where_nothing_was_painted():
+    """The refinement of an answer goes with its point, though the mask came back from the client meanwhile."""
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    shown = edit.show([FIRST], few).mask
+    refine_all(edit, few)
+    edit.paint(shown, answered=False)
+    assert not edit.bring_to([], few).mask.any()
+
+
+def test_what_a_label_begins_with_is_no_hand_edit_until_it_is_told():
+    edit, case, empty = LabelEdit(SHAPE), scene(), torch.zeros(SHAPE, dtype=torch.bool)
+    edit.begin(cube(3, 9))
+    edit.paint(empty, answered=False)
+    assert torch.equal(edit.mask, cube(3, 9)) and torch.equal(edit.told, empty)
+    assert torch.equal(boxed(empty, edit.bring_to([], case)), cube(3, 9))
+    edit.begin(cube(5, 12))
+    edit.paint(cube(3, 9), answered=False)
+    assert torch.equal(edit.mask, cube(5, 12))
+    edit.bring_to([], case)
+    assert not edit.paint(empty, answered=False).mask.any()
+
+
+def test_what_the_user_drew_of_a_label_that_was_never_told_is_all_of_it():
+    edit = LabelEdit(SHAPE)
+    edit.begin(cube(3, 9))
+    edit.paint(cube(5, 12), answered=False)
+    assert torch.equal(edit.mask, cube(5, 12)) and edit.untold is None
+
+
 # --- bytes
 
 
@@ -592,13 +665,34 @@ def test_bytes_of_the_first_format():
     content = edit.to_bytes()
     start = 12 + int.from_bytes(content[4:12], "little")
     header = json.loads(content[12:start])
-    header |= {"format": 1, "steps": [step[:3] for step in header["steps"]]}
+    assert header["sizes"][-2:] == [0, 0]  # nothing is to be told
+    steps, sizes = header["steps"][:-1], header["sizes"][:-2]
+    header |= {"format": 1, "untold": None, "steps": [step[:3] for step in steps], "sizes": sizes}
     del header["forgotten"], header["undone"]
     text = json.dumps(header).encode()
     earlier = len(text).to_bytes(8, "little") + text + content[start:]
     kept = LabelEdit.from_bytes(zlib.crc32(earlier).to_bytes(4, "little") + earlier)
     assert kept.to_bytes() == content and (kept.undoable, kept.redoable, kept.steps) == (2, 1, 2)
     assert not kept.bring_to(clicks(3), replace(case, taken=cube(20, 22), locks="liver")).forwards
+
+
+def test_bytes_of_the_second_format():
+    """Of what is to be told they hold the box alone: which voxels it is nobody knows, and all of it is told."""
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    shown = edit.show([FIRST], few).mask
+    refined, box = refine_all(edit, few), edit._untold.box
+    content = edit.to_bytes()
+    start = 12 + int.from_bytes(content[4:12], "little")
+    header = json.loads(content[12:start])
+    end = len(content) - sum(header["sizes"][-2:])
+    header |= {"format": 2, "untold": header["steps"].pop()[2], "sizes": header["sizes"][:-2]}
+    text = json.dumps(header).encode()
+    earlier = len(text).to_bytes(8, "little") + text + content[start:end]
+    kept = LabelEdit.from_bytes(zlib.crc32(earlier).to_bytes(4, "little") + earlier)
+    assert torch.equal(kept.mask, refined) and torch.equal(kept.told, refined) and kept.untold is not None
+    kept = LabelEdit.from_bytes(kept.to_bytes())
+    answer = kept.bring_to([FIRST], few)
+    assert answer.changed == box and torch.equal(boxed(shown, answer), refined)
 
 
 @pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c[:40], lambda c: b"", lambda c: c[:-5] + b"wrong",
@@ -631,5 +725,5 @@ def test_remembered_answers_cost_little():
 def test_newer_bytes_are_refused(monkeypatch):
     content = LabelEdit(SHAPE).to_bytes()
     monkeypatch.setattr(editing, "FORMAT", 0)
-    with pytest.raises(ValueError, match=r"0001\.label: the format is 2"):
+    with pytest.raises(ValueError, match=r"0001\.label: the format is 3"):
         LabelEdit.from_bytes(content, "0001.label")

@@ -145,6 +145,20 @@ def test_a_label_begins_anew_where_the_user_has_done_nothing_to_it(place, mine):
     assert one.is_to_begin("spleen", "other")
 
 
+def test_a_label_that_goes_on_from_its_own_session_is_the_users_work(place, mine):
+    """No bundle's result takes its place, and no shorter list takes it back; also after a restart."""
+    mine.begin("liver", cube(2, 8), origin="one")
+    mine.show("liver", [at(20, 20, 15)])
+    mask = mine.mask("liver")
+    mine.go_on("liver", mine.id)
+    with refused(404):
+        mine.go_on("spleen", mine.id)
+    again = place.start().get(mine.id, "ann")
+    assert again.went_on("liver", mine.id) and not again.went_on("liver", "another") and again.prompts("liver") == ()
+    assert not again.is_to_begin("liver", "two") and again.origin("liver") == ""
+    assert np.array_equal(again.bring_to("liver", []).mask, mask) and again.undoable("liver") == (1, 0)
+
+
 def test_a_remembered_answer_is_that_of_these_locks(place, mine):
     """Whatever other labels were edited meanwhile: it is asked for again where the locks are others."""
     mine.paint("liver", cube(8, 12))
@@ -612,6 +626,26 @@ def test_a_session_deleted_while_others_wait(place, mine):
     assert errors == [404] and not (place.root / mine.id).exists()
 
 
+def test_a_label_of_another_name_is_the_same(place, mine):
+    mine.begin("liver", cube(2, 8), origin="one")
+    mine.lock(["liver"])
+    with refused(400, "prompt 1"), mine.hold():
+        mine.show("liver", [at(20, 20, 15)])
+        mine.rename("liver", "spleen")
+        mine.show("liver", [at(99, 5, 5)])
+    assert mine.labels == mine.locked == ("liver",) and mine.undoable("liver") == (1, 0)
+    with mine.hold():
+        mine.show("liver", [at(20, 20, 15)])
+        mine.rename("liver", "spleen")
+        mine.paint("liver", cube(1, 4))
+    with refused(404):
+        mine.rename("cyst", "kidney")
+    again = place.start().get(mine.id, "ann")
+    assert again.labels == ("spleen", "liver") and again.locked == ("spleen",) and again.origin("spleen") == "one"
+    assert again.prompts("spleen") == (at(20, 20, 15),) and again.undoable("spleen") == (2, 0)
+    assert again.mask("spleen")[2:8, 2:8, 2:8].all() and np.array_equal(again.mask("liver"), cube(1, 4))
+
+
 # --- coarse answers
 
 
@@ -717,6 +751,15 @@ def test_what_is_to_be_refined_counts_as_memory(coarse):
     while one.refine():
         pass
     assert one.nbytes == 28**3 * 3
+
+
+def test_a_label_of_another_name_goes_on_being_refined(coarse):
+    one, click = coarse
+    before = one.show("cube", [click]).mask.numpy()
+    one.rename("cube", "another")
+    while one.refine():
+        pass
+    assert one.labels == ("another",) and (one.mask("another") != before).any()
 
 
 def test_what_an_undo_makes_coarse_again_is_refined_in_the_background(coarse, monkeypatch):

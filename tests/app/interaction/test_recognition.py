@@ -10,6 +10,7 @@ import pytest
 from interaction_helpers import SHAPE, SPACING, Place, at
 
 from monailabel_app.errors import RequestError
+from monailabel_app.interaction.conversation import Conversation
 from monailabel_app.interaction.disk import SessionRecord
 from monailabel_app.interaction.recognition import find_placement, may_be
 from monailabel_app.interaction.voxels import compact
@@ -134,6 +135,20 @@ def test_a_look_at_a_lent_scan_is_no_use_of_it(place, monkeypatch, caplog):
     assert [shown["session"] for shown in place.sessions.shown("ann", "scan")] == [one.id]
     monkeypatch.setattr(time, "time", lambda: begin + 4000)
     assert place.sessions.shown("ann", "scan") == [] and "is not compared" in caplog.text
+
+
+def test_prompts_of_all_masks_of_a_client_wait(place):
+    """One of nnInteractive's knows one mask at a time; those before it are kept."""
+    talk = Conversation(place.sessions, "ann")
+    talk.set_image(place.voxels(), SPACING)
+    prompts = [at(5, 6, 7), at(20, 21, 12), at(30, 6, 18)]
+    for prompt in prompts:
+        talk.show(prompt, answer=True)
+        talk.reset()
+    (told,) = place.sessions.shown("ann", "scan")
+    kept = {label: [tuple(one["positions"]) for one in some] for label, some in told["labels"].items()}
+    names = ("segment 1", "segment 2", "segment")
+    assert kept == {name: [prompt.positions] for name, prompt in zip(names, prompts, strict=True)}
 
 
 def test_a_damaged_session_keeps_no_label_back(place, caplog):

@@ -107,6 +107,7 @@ class Running:
         authentication: Authentication | None = None,
         **leases,
     ) -> None:
+        self.folder = folder
         services = replace(app.services, leases=Leases(Conversation.end, **leases))
         if network is not None:
             sessions = InteractiveSessions(folder, network, services.studies, services.sessions, 3600)
@@ -120,14 +121,15 @@ class Running:
 
     def mask(self) -> np.ndarray:
         """That of the session that was used last, as the server keeps it."""
-        return self._newest().mask(LABEL)
+        return self.session().mask(LABEL)
 
     def kept(self) -> tuple:
         """All of that session that a refused request must leave as it was."""
-        session = self._newest()
+        session = self.session()
         return session.id, session.prompts(LABEL), session.undoable(LABEL), session.mask(LABEL).tobytes()
 
-    def _newest(self) -> InteractiveSession:
+    def session(self) -> InteractiveSession:
+        """That which was used last."""
         sessions = self.services.interaction
         return sessions.get(sessions.list(None)[0]["id"], None)
 

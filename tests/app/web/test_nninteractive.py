@@ -6,6 +6,7 @@ import torch
 from nnInteractive.inference.remote import nnInteractiveRemoteInferenceSession as Client
 from nninteractive_helpers import FIRST, SECOND, SHAPE, SPACING, LookAlike, Running, ball, make_app, two_balls
 
+from monailabel_app.interaction import conversation
 from rep3d.interactive import box, correct, editing, lasso, point, scribble
 
 
@@ -184,6 +185,20 @@ def test_masks_from_the_client(client, server):
     np.testing.assert_array_equal(server.mask(), painted > 0)
 
 
+def test_what_was_refined_since_the_last_answer_is_no_hand_edit(client, server):
+    """A client that sends the mask back has it as it was told, and is told the rest with the next answer."""
+    client.add_point_interaction(FIRST, True)
+    told, session = client.target_buffer.copy(), server.session()
+    refined = told > 0
+    refined[-1, -1, -1] = True
+    session._change("segment", lambda edit: edit.begin(torch.from_numpy(refined)))
+    client.add_initial_seg_interaction(told)
+    np.testing.assert_array_equal(server.mask(), refined)
+    client.add_point_interaction((2, 2, 2), False)
+    assert server.mask()[-1, -1, -1]
+    np.testing.assert_array_equal(client.target_buffer > 0, server.mask())
+
+
 def test_a_first_prompt_that_fails_after_a_reset(client, server, network, monkeypatch):
     """The mask is still there for who goes on with it elsewhere, or paints it anew."""
     client.add_point_interaction(FIRST, True)
@@ -211,6 +226,24 @@ def test_as_many_undos_after_a_mask_as_without(client, monkeypatch):
     for number in range(4):
         client.add_point_interaction((2 + 3 * number, 4, 4), False)
     assert [client.undo() for _ in range(5)] == [True] * 4 + [False]  # the mask is no step of the user's
+
+
+def test_only_so_many_earlier_masks_are_kept(client, server, monkeypatch):
+    monkeypatch.setattr(conversation, "MAX_EARLIER", 2)
+    masks = []
+    for number in range(5):
+        client.reset_interactions()
+        client.add_point_interaction((3 + 4 * number, *FIRST[1:]), True)
+        masks.append(client.target_buffer.copy())
+    kept = server.session()
+    assert sorted(kept.labels) == ["segment", "segment 3", "segment 4"]
+    for name, mask in zip(("segment 3", "segment 4", "segment"), masks[2:], strict=True):
+        np.testing.assert_array_equal(kept.mask(name), mask)
+    assert len(list(server.folder.joinpath(kept.id).glob("*.label"))) == 3
+    assert client.undo() and not client.target_buffer.any()
+    client.reset_interactions()
+    client.add_point_interaction(FIRST, True)  # nothing was left of the one before
+    assert sorted(kept.labels) == ["segment", "segment 3", "segment 4"]
 
 
 class Slicer:
@@ -267,8 +300,8 @@ def test_a_mask_that_was_painted_by_hand_in_slicer(client):
     assert slicer.undo() and not slicer.segments["first"].any() and not slicer.undo()
 
 
-def test_two_segments_in_slicer(client):
-    """No undo takes more back than was done to the segment since it was chosen."""
+def test_two_segments_in_slicer(client, server):
+    """No undo takes more back than was done to the segment since it was chosen; the session keeps both."""
     slicer = Slicer(client)
     slicer.prompt(FIRST)
     first = slicer.segments["first"].copy()
@@ -277,6 +310,11 @@ def test_two_segments_in_slicer(client):
     slicer.prompt(SECOND)
     second = slicer.segments["second"].copy()
     assert dice(second > 0, ball(SECOND)) > 0.85
+    kept = server.session()
+    assert kept.labels == ("segment 1", "segment")
+    np.testing.assert_array_equal(kept.mask("segment 1"), first)
+    np.testing.assert_array_equal(kept.mask("segment"), second)
+    assert kept.prompts("segment 1") == (point(FIRST, SPACING),) and kept.undoable("segment 1") == (1, 0)
     slicer.chosen = "first"
     slicer.prompt((2, 2, 2))
     clicked = slicer.segments["first"].copy()

@@ -14,6 +14,7 @@ from requests_toolbelt import MultipartDecoder
 
 from monailabel_app.models.inference import Segmentation
 from monailabel_app.studies.volumes import read_grid
+from monailabel_app.web import prompted_inference
 from monailabel_app.web.authentication import LOCAL_USER
 from rep3d.interactive import editing
 from rep3d.interactive.prompts import point
@@ -155,13 +156,22 @@ def test_a_box_in_any_order(slicer, roi):
 def test_a_box_stays_while_the_label_has_points(slicer):
     slicer.add("cyst")
     slicer.points["cyst"]["foreground"].append(FIRST)
-    slicer.update("interactive", "cyst", roi=[-5, 9, 6, 14, 4, 99])
+    assert slicer.update("interactive", "cyst", roi=[-5, 9, 6, 14, 4, 99])["note"] == ""
     slicer.points["cyst"]["foreground"].append(SECOND)
-    slicer.update("interactive", "cyst")
+    told = slicer.update("interactive", "cyst")
+    assert told["note"] == "cyst: its box still counts, delete all its points to drop it"
     assert [prompt.kind for prompt in session_of(slicer).prompts("cyst")] == ["box", "point", "point"]
     slicer.points["cyst"]["foreground"].clear()
-    slicer.update("interactive", "cyst")
+    assert slicer.update("interactive", "cyst")["note"] == ""
     assert session_of(slicer).prompts("cyst") == ()
+
+
+def test_a_box_of_a_bundles_label_stays_while_it_has_points(slicer):
+    slicer.points[POSTERIOR]["foreground"].append(SECOND)
+    assert slicer.update("msd_hippocampus_edit", POSTERIOR, roi=[12, 22, 6, 14, 4, 8])["note"] == ""
+    told = slicer.update("msd_hippocampus_edit", POSTERIOR)
+    assert told["note"] == f"{POSTERIOR}: its box still counts, delete all its points to drop it"
+    assert slicer.update("msd_hippocampus_edit", ANTERIOR)["note"] == ""
 
 
 def test_editing_begins_with_what_the_bundle_finds(slicer, forwards):
@@ -419,6 +429,43 @@ def test_a_click_goes_on_from_a_hand_edit_that_the_scribbles_told(slicer):
     assert slicer.segments["cyst"][0, 0, 0] and slicer.segments["cyst"][8, 10, 6]
 
 
+@pytest.mark.parametrize("model", ["interactive", "msd_hippocampus_edit"])
+def test_what_was_rubbed_out_stays_so_where_an_older_point_vanishes(slicer, model):
+    """A point from before the painting does not win over it; one from after it does."""
+    slicer.points[POSTERIOR]["foreground"] += [[12, 3, 6]]
+    slicer.update(model, POSTERIOR)
+    slicer.points[POSTERIOR]["foreground"].append(SECOND)
+    slicer.update(model, POSTERIOR)
+    slicer.segments[POSTERIOR][ball(SECOND, 6)] = False
+    scribbled(slicer)
+    slicer.update_scribbles(POSTERIOR)
+    for voxel in (FIRST, [18, 14, 6]):
+        slicer.points[POSTERIOR]["foreground"].append(voxel)
+        slicer.update(model, POSTERIOR)
+    before = slicer.segments[POSTERIOR]
+    assert before[tuple(FIRST)] and before[18, 14, 6] and not before[tuple(SECOND)]
+    slicer.points[POSTERIOR]["foreground"].pop(0)
+    slicer.update(model, POSTERIOR)
+    after = slicer.segments[POSTERIOR]
+    assert after[tuple(FIRST)] and after[18, 14, 6] and not after[tuple(SECOND)]
+    assert not (after & ~before & ball(SECOND, 2)).any()
+
+
+def test_what_was_painted_over_a_point_of_the_background_stays_where_an_older_point_vanishes(slicer):
+    slicer.update("msd_hippocampus_edit", POSTERIOR)
+    slicer.points[POSTERIOR]["foreground"].append([12, 3, 6])
+    slicer.update("msd_hippocampus_edit", POSTERIOR)
+    slicer.points["background"]["foreground"].append(SECOND)
+    slicer.update("msd_hippocampus_edit", "background")
+    assert not slicer.segments[POSTERIOR][tuple(SECOND)]
+    slicer.segments[POSTERIOR][ball(SECOND, 2)] = True
+    scribbled(slicer)
+    slicer.update_scribbles(POSTERIOR)
+    slicer.points[POSTERIOR]["foreground"].clear()
+    slicer.update("msd_hippocampus_edit", POSTERIOR)
+    assert slicer.segments[POSTERIOR][tuple(SECOND)]
+
+
 def test_a_segment_that_was_emptied_is_empty(slicer):
     slicer.add("other")
     slicer.points["other"]["foreground"].append(SECOND)
@@ -428,6 +475,51 @@ def test_a_segment_that_was_emptied_is_empty(slicer):
     scribbled(slicer, foreground=[FIRST])
     slicer.update_scribbles("cyst")
     assert not session_of(slicer).mask("other").any() and session_of(slicer).undoable("other") == (2, 0)
+
+
+def test_labels_that_the_user_was_never_shown_are_not_emptied(slicer):
+    """After a first click the scene has one segment of what the bundle has found, and its scribbles send all."""
+    slicer.points[ANTERIOR]["foreground"].append([8, 10, 6])
+    slicer.update("msd_hippocampus_edit", ANTERIOR)
+    assert not slicer.segments[POSTERIOR].any()
+    for voxel in ([5, 10, 7], [5, 11, 7]):
+        scribbled(slicer, background=[voxel])
+        slicer.update_scribbles(ANTERIOR)
+    assert slicer.update("msd_hippocampus_edit", POSTERIOR)["note"] == ""
+    assert (slicer.segments[POSTERIOR] == ball(SECOND, 2)).all()
+    session_of(slicer).mask(ANTERIOR)
+    session_of(slicer).leave_memory()
+    slicer.segments[POSTERIOR][:] = False  # by hand
+    slicer.update_scribbles(ANTERIOR)
+    assert not session_of(slicer).mask(POSTERIOR).any()
+
+
+def test_what_the_user_drew_of_a_label_that_was_never_shown_counts(slicer):
+    slicer.points[ANTERIOR]["foreground"].append([8, 10, 6])
+    slicer.update("msd_hippocampus_edit", ANTERIOR)
+    slicer.segments[POSTERIOR][0, 0, 0] = True
+    scribbled(slicer, background=[[5, 10, 7]])
+    slicer.update_scribbles(ANTERIOR)
+    assert session_of(slicer).mask(POSTERIOR).sum() == 1
+
+
+def test_scribbles_do_not_undo_what_was_refined_meanwhile(slicer):
+    """Of no segment: the scene has them as they were told."""
+    refined = {}
+    for name, voxel in (("cyst", FIRST), ("other", SECOND)):
+        slicer.add(name)
+        slicer.points[name]["foreground"].append(voxel)
+        slicer.update("interactive", name)
+        refined[name] = slicer.segments[name].copy()
+        refined[name][voxel[0], voxel[1]] = False
+        session_of(slicer)._change(name, lambda edit, name=name: edit.begin(torch.from_numpy(refined[name])))
+    for hidden in ([SECOND], []):  # the first answer tells nothing of the other segment, a scribble hides some of it
+        scribbled(slicer, background=hidden)
+        slicer.update_scribbles("cyst")
+        assert all((session_of(slicer).mask(name) == mask).all() for name, mask in refined.items())
+    assert (slicer.segments["cyst"] == refined["cyst"]).all()
+    slicer.update("interactive", "other")
+    assert (slicer.segments["other"] == refined["other"]).all()
 
 
 def test_scribbles_that_the_network_cannot_answer_leave_all_as_it_was(slicer, monkeypatch):
@@ -490,7 +582,7 @@ def test_locks_of_the_session(slicer):
     assert slicer.update("interactive", "cyst")["note"] == told["note"]  # remembered, too
 
 
-def test_a_submitted_label_is_locked_where_that_is_wished(slicer, tmp_path):
+def test_a_submitted_label_is_locked_where_that_is_wished(slicer, tmp_path, monkeypatch):
     label = (2 * (np.indices(SHAPE)[0] < 6)).astype(np.uint8)
     nib.save(nib.Nifti1Image(label, slicer.scan.affine), tmp_path / "label.nii.gz")
     with (tmp_path / "label.nii.gz").open("rb") as file:
@@ -501,6 +593,18 @@ def test_a_submitted_label_is_locked_where_that_is_wished(slicer, tmp_path):
         slicer.points.setdefault(name, {"foreground": [], "background": []})["foreground"] = [FIRST, [7, 10, 6]]
         slicer.update("interactive", name, lock_submitted=True)
         assert slicer.segments[name][:6].any() != locked and slicer.segments[name][6:].any()
+    with monkeypatch.context() as patch:
+        patch.setattr(prompted_inference, "read_label", lambda *_, **__: pytest.fail("it is remembered"))
+        slicer.points["cyst"]["foreground"] = [FIRST, [7, 10, 6]]
+        slicer.update("interactive", "cyst", lock_submitted=True)
+    assert slicer.segments["cyst"].any()
+    label[:] = 1
+    nib.save(nib.Nifti1Image(label, slicer.scan.affine), tmp_path / "label.nii.gz")
+    with (tmp_path / "label.nii.gz").open("rb") as file:
+        slicer.client.put("/datastore/label?image=scan", files={"label": ("label.nii.gz", file)})
+    slicer.update("interactive", "cyst", lock_submitted=True)
+    assert not slicer.segments["cyst"].any()
+    assert session_of(slicer).leave_memory() and session_of(slicer).nbytes == 0
     slicer.client.delete("/datastore/label?id=scan&tag=final")
 
 
@@ -605,6 +709,52 @@ def test_a_kept_session_goes_on(place, slicer, forwards, request):
     elsewhere.add("another")
     elsewhere.update("interactive", "another", continue_from=session_of(slicer).id)
     assert (elsewhere.segments["another"] == slicer.segments["another"]).all()
+
+
+@pytest.mark.parametrize("first", [[], [[12, 10, 6]]])
+def test_a_user_who_comes_back_goes_on(place, slicer, first):
+    """3D Slicer was started anew, and knows none of the points; the session is that of the same user and image."""
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"] += [FIRST, SECOND]
+    slicer.update("interactive", "cyst", roi=[1, 9, 6, 14, 4, 8])
+    mask, own = slicer.segments["cyst"], session_of(slicer)
+    slicer.update("interactive", "cyst", continue_from=own.id)  # it knows them still
+    assert len(own.prompts("cyst")) == 3
+    again = Slicer(place, "scan", place.scan, slicer.client_id)
+    again.add("cyst")
+    again.points["cyst"]["foreground"] += first
+    again.update("interactive", "cyst", continue_from=own.id)
+    assert (again.segments["cyst"] & mask).sum() == mask.sum() and len(own.prompts("cyst")) == len(first)
+    assert (again.segments["cyst"] == mask).all() or first
+    again.points["cyst"]["foreground"].append([12, 11, 6])
+    again.update("interactive", "cyst", continue_from=own.id)
+    more = again.segments["cyst"]
+    assert more[12, 11, 6] and (more & mask).sum() == mask.sum()
+    again.points["cyst"]["foreground"].clear()
+    with pytest.raises(Refused, match="'cyst' has gone on already: empty it to delete") as caught:
+        again.update("interactive", "cyst", continue_from=own.id)
+    assert caught.value.args[0] == 400 and (own.mask("cyst") == more).all()
+    again.update("interactive", "cyst")
+    assert (again.segments["cyst"] == mask).all()
+
+
+def test_what_a_label_is_to_go_on_from_is_looked_for_once(place, slicer, monkeypatch):
+    """Also where the label is there already; an image that came from a client would be compared at each click."""
+    sessions = place.services.interaction
+    kept = sessions.of_array(LOCAL_USER.username, "nnInteractive", np.asarray(place.scan.dataobj), (1, 1, 2))
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"].append(FIRST)
+    slicer.update("interactive", "cyst")
+    mask = slicer.segments["cyst"]
+    for unknown in ("nothing", "../x"):
+        with pytest.raises(Refused, match="no such session") as caught:
+            slicer.update("interactive", "cyst", continue_from=unknown)
+        assert caught.value.args[0] == 404
+    looked, kept_for = [], sessions.kept_for
+    monkeypatch.setattr(sessions, "kept_for", lambda *args: looked.append(args) or kept_for(*args))
+    for _ in range(2):
+        slicer.update("interactive", "cyst", continue_from=kept.id)
+        assert (slicer.segments["cyst"] == mask).all() and len(looked) == 1
 
 
 def test_a_session_that_cannot_go_on_here(place, slicer):

@@ -131,7 +131,15 @@ class Walk:
         if label not in user.segments:
             user.add(label)
         user.segments[label][tuple(self.voxel())] ^= self.rng.random() < 0.3
+        before, session = self.masks(user), self.session(user)
+        as_told = [
+            name
+            for name in before
+            if name not in user.segments or np.array_equal(user.segments[name], session.told(name))
+        ]
         user.update_scribbles(label)
+        for name in as_told:  # in which nobody has painted
+            assert name == label or np.array_equal(session.mask(name), before[name]), name
 
     def refine(self, user, _):
         while self.session(user).refine():
@@ -194,7 +202,7 @@ class Walk:
     def broken_of(self, session, name, mask, locked):
         scan = scan_of(session)
         reach = radius(finest_spacing(scan, SIZE))
-        said = [(position, one.positive) for one in session._get(name)._in_force for position in one.positions]
+        said = [(position, one.positive) for one in session._get(name).in_force for position in one.positions]
         for number, (position, positive) in enumerate(said):
             voxel = scan.voxel(position)
             contrary = [other for other, sign in said[number + 1 :] if sign != positive]
