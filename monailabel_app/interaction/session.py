@@ -403,10 +403,6 @@ class InteractiveSession:
     def touch(self) -> None:
         self._folder.touch()
 
-    def read_image(self) -> np.ndarray:
-        """The voxels that came with it, where they are its own."""
-        return self._folder.read_image()
-
     def leave_memory(self) -> bool:
         """Keep nothing in memory but what is to be refined, unless somebody uses it; all is on disk."""
         if not self._lock.acquire(blocking=False):
