@@ -30,7 +30,9 @@ DICOM = (
 SEGMENT = "images without labels are segmented with --config_file configs/inference.json"
 LOOKED_AT = 100  # files of a folder, to find DICOM among them
 FORMS = '"path" or {"image": path, "label": path}'
-COPY_OF = "copy_of"  # of an entry: the key, see `rep3d.data.memory.file_key`, of the file that its label was made of
+COPY_OF = (
+    "copy_of"  # of an entry: the key, see `rep3d.data.memory.file_key`, of the file that its label was made of, or is
+)
 NUMBER = re.compile(r"(.+)_(\d{4})")  # nnU-Net's, of a channel, behind the name of a case
 
 Entry = Item  # with a number "fold" where it has one
@@ -213,7 +215,7 @@ def _entry(entry: object, folder: Path, where: str) -> Entry:
 
 
 def originals(folder: Path) -> dict[str, str]:
-    """What the label maps that are copies with other ids were made of, by the copies' paths.
+    """What the label maps that may be copies with other ids were made of, by their paths.
 
     Raises:
         ValueError: there is a `dataset.json` that is no JSON object.
@@ -229,7 +231,7 @@ def _original(key: object) -> str:
 
 
 def _check_copy(key: object, where: str) -> None:
-    """Refuse a label map that was made of a file that has changed since; one that is gone says nothing."""
+    """Refuse a label map that is, or was made of, a file that has changed since; one that is gone says nothing."""
     path = _original(key)
     if Path(path).is_file() and file_key(path) != key:
         raise ValueError(f"{where}: the label was made of {path}, which has changed since: run `rep3d new` again")

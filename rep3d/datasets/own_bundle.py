@@ -181,6 +181,7 @@ def new_bundle(
         schedule=schedule,
     )
     label_of = {case.name: case.label for case in found.cases if case.label is not None}
+    keys = {case.name: case.label_key for case in found.cases if case.label_key}
     notes += [*found.notes, *_unlabelled(found), *_untouched([label_of[case] for case in sorted(good)])]
     with _while_nothing_trains(folder):
         weights = keep_settings(folder)
@@ -190,7 +191,9 @@ def new_bundle(
         files = render_file(root, folder / f"{name}.json")  # before the data change: it may refuse what a person wrote
         good_scans = [scan for scan in scans if scan.case in good]
         names = read_json(folder / f"{name}.json")["common"]["label_names"]  # a person may have changed them
-        if _write_data(folder / "data", name, good_scans, label_of, labels._replace(names=names), plan, patient_of):
+        if _write_data(
+            folder / "data", name, good_scans, label_of, keys, labels._replace(names=names), plan, patient_of
+        ):
             notes.append(f"data/{splits.FILE} is yours, and stays")
         elif found.split:
             notes.append(
@@ -401,6 +404,7 @@ def _write_data(
     name: str,
     scans: Sequence[Scan],
     label_of: Mapping[str, Path],
+    keys: Mapping[str, str],
     labels: Labels,
     plan: Plan,
     patient_of: Mapping[str, str],
@@ -408,6 +412,9 @@ def _write_data(
     """Write dataset.json and splits.json; whether the latter is a person's, and stays.
 
     Where label maps are copied there is no dataset.json meanwhile, so that nothing trains on those of two numberings.
+
+    Args:
+        keys: of files of label_of, as they were when what their ids mean was read.
 
     Raises:
         ValueError: it names a case that there is no longer.
@@ -422,6 +429,7 @@ def _write_data(
     training = []
     for scan in scans:
         label, source = scan.label, label_of[scan.case]
+        key = keys.get(scan.case) or file_key(source)
         if labels.have_holes:
             voxels, geometry = read_volume(str(label))
             label = _renumbered(voxels, geometry, labels.new_ids, folder / LABELS, scan.case)
@@ -430,7 +438,9 @@ def _write_data(
             label = Path(str(label)).replace(folder / LABELS / f"{scan.case}.nii.gz")
         image = one_or_all(list(map(os.path.abspath, scan.images)))
         entry = {"image": image, "label": os.path.abspath(str(label)), "case": scan.case}
-        training.append(entry if label == source else {**entry, COPY_OF: file_key(source)})
+        if scan.case in keys or label != source:
+            entry[COPY_OF] = key
+        training.append(entry)
     names = {str(i): text for i, text in enumerate([*labels.names, *([] if labels.ignored is None else [IGNORE])])}
     write_json(folder / FILE, {"name": name, "labels": names, "training": training})
     _remove_copies(folder, {entry["label"] for entry in training})

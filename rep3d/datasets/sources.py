@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,8 @@ class Case(NamedTuple):
         patient: all cases of a patient go into the same part of a split; the case's own name where nobody tells it.
         ids: what the values of its label map become, where these are not those of the source.
         problem: why it cannot be used, or an empty text.
+        label_key: of its label as it was when its names were read, see `rep3d.data.memory.file_key`; empty where the
+            file stays as it is.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Case(NamedTuple):
     patient: str
     ids: Mapping[int, int] | None = None
     problem: str = ""
+    label_key: str = ""
 
 
 class ToldLabels(NamedTuple):
@@ -345,9 +348,11 @@ def _studies(folder: Path) -> Source:
     Raises:
         ValueError: the labels have no segments in common.
     """
-    labels = list_scans(folder / studies.LABELS)
-    cases = _cases_of([*list_scans(folder), *list_scans(folder / studies.CONVERTED)], labels)
-    names_of = {case_name(label): studies.kept_names(folder, label) for label in labels}
+    paths, images = list_scans(folder / studies.LABELS), studies.list_images(folder)
+    labels = {case_name(path): studies.current_label(folder, path) for path in paths}
+    found = _cases_of(images.ids, paths, name_of=images.ids.__getitem__)
+    cases = [_as_kept(case, labels.get(case.name), images.unread.get(case.name)) for case in found]
+    names_of = {name: label.names for name, label in labels.items()}
     source = Source("the label app's studies", cases, _channels_of(cases))
     known = [names for names in names_of.values() if names]
     if all(names == known[0] for names in known):
@@ -365,17 +370,33 @@ def _studies(folder: Path) -> Source:
     )
 
 
+def _as_kept(case: Case, label: studies.CurrentLabel | None, unread: Path | None) -> Case:
+    """A case with its label as the app kept it; of one without an image, whether there is one that is not read here."""
+    if label is None:
+        return case
+    problem = (
+        f"{unread}: NRRD is not read here: convert it to NIfTI, in its place" if unread and not case.images else ""
+    )
+    return case._replace(label=label.file, label_key=label.key, problem=problem)
+
+
 def _in_common_ids(case: Case, common: studies.CommonIds) -> Case:
     problem = common.problems.get(case.name, "")
     told = f"{case.label}: {problem}" if problem and case.label is not None else ""
-    return case._replace(ids=common.ids.get(case.name), problem=told)
+    return case._replace(ids=common.ids.get(case.name), problem=case.problem or told)
 
 
-def _cases_of(images: Iterable[Path], labels: Iterable[Path], channels: Sequence[str] = ()) -> list[Case]:
+def _cases_of(
+    images: Iterable[Path],
+    labels: Iterable[Path],
+    channels: Sequence[str] = (),
+    name_of: Callable[[Path], str] = case_name,
+) -> list[Case]:
     """The cases of images and labels, paired by their names.
 
     Args:
         channels: names by nnU-Net's numbers; the numbers themselves where there are none.
+        name_of: of an image.
 
     Raises:
         ValueError: two images, or two labels, are of one case.
@@ -383,13 +404,13 @@ def _cases_of(images: Iterable[Path], labels: Iterable[Path], channels: Sequence
     images, label_of = list(images), dict[str, Path]()
     for label in labels:
         _put(label_of, case_name(label), label)
-    own, named = set(map(case_name, images)), dict[str, Path]()
+    own, named = set(map(name_of, images)), dict[str, Path]()
     for name, label in label_of.items():
         _put(named, name if name in own else _without_word(name), label)
     bare = {name: case_name(label) for name, label in named.items()}
     images_of: dict[str, dict[str, Path]] = {}
     for image in images:
-        name, number = _numbered(case_name(image), label_of.keys() | bare.keys())
+        name, number = _numbered(name_of(image), label_of.keys() | bare.keys())
         channel = IMAGE if number is None else f"{number:04d}"
         if channels:
             channel = channels[number or 0] if (number or 0) < len(channels) else channel
