@@ -139,7 +139,7 @@ def new_bundle(
     folder = bundle_dir / name
     _check_name(name, folder, source, root)
     shutil.rmtree(folder / "data" / STAGED, ignore_errors=True)
-    found = read_source(source)
+    found = read_source(source, channels)
     scans, problems = choose_channels(found, channels)
     told = _with_names(found.labels, label_names) if label_names else found.labels
     _check_names_of(source, told, channels or found.channels)

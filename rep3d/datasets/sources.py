@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ WORDS = [re.compile(one) for one in (r"^([A-Za-z]+)[_\-. ]", r"[_\-. ]?([A-Za-z]
 CHANNEL_NUMBER = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's, behind the name of a case
 NNUNET_SPLITS = "splits_final.json"
 NO_LABELS = "no image has a label: segment with `rep3d predict`, or draw labels in the label app"
+SHOWN = 5  # kinds of images, in a note
 IDS = range(256)  # of labels: the label maps that bundles write have one byte
 
 
@@ -94,8 +96,13 @@ class Source(NamedTuple):
     split: str = ""
 
 
-def read_source(folder: Path) -> Source:
+def read_source(folder: Path, chosen: Sequence[str] = ()) -> Source:
     """The cases of a folder.
+
+    Args:
+        folder: of the data set.
+        chosen: channels that are asked for. Where each case has one image, of whatever kind, all are one channel
+            unless one of the kinds is among these.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -112,7 +119,7 @@ def read_source(folder: Path) -> Source:
         names = " and ".join(path.name for path in pairs[0])
         source = _side_by_side(folder, pairs, f"the folders {names}")
     else:
-        source = _by_patient(folder)
+        source = _by_patient(folder, chosen)
     if all(case.label is None for case in source.cases):
         hint = f"; the name of a label begins or ends with one of {', '.join(sorted(LABEL_WORDS))}"
         raise ValueError(f"source {str(folder)!r}: {NO_LABELS}{hint if source.layout == BY_PATIENT else ''}")
@@ -427,8 +434,12 @@ def _numbered(name: str, labels: Collection[str]) -> tuple[str, int | None]:
     return match[1], int(match[2])
 
 
-def _by_patient(folder: Path) -> Source:
-    """Cases whose label lies beside their image or in a folder of the same patient, and has a word for its kind."""
+def _by_patient(folder: Path, chosen: Collection[str]) -> Source:
+    """Cases whose label lies beside their image or in a folder of the same patient, and has a word for its kind.
+
+    Args:
+        chosen: see `_one_channel`.
+    """
     paths = sorted(path for _, files in walk(folder) for path in files if is_nifti(path))
     names = [case_name(path) for path in paths]
     bare = {_without_word(name) for name in names if _is_label(name)}
@@ -440,10 +451,26 @@ def _by_patient(folder: Path) -> Source:
             f"source {str(folder)!r} holds no .nii.gz or .nii files, expected a dataset.json, the folders {FOLDERS}, "
             f"or a folder a patient{what_else(folder)}"
         )
-    cases = [_case_of_group(name, paths) for name, paths in groups.items()]
-    if all(len(case.images) == 1 for case in cases):  # whatever they are called
-        cases = [case._replace(images=dict.fromkeys([IMAGE], *case.images.values())) for case in cases]
-    return Source(BY_PATIENT, cases, _channels_of(cases))
+    cases, notes = _one_channel([_case_of_group(name, paths) for name, paths in groups.items()], chosen)
+    return Source(BY_PATIENT, cases, _channels_of(cases), notes=notes)
+
+
+def _one_channel(cases: list[Case], chosen: Collection[str]) -> tuple[list[Case], list[str]]:
+    """Cases of one image each have it as one channel, whatever they are called; and what somebody should know of that.
+
+    Args:
+        chosen: where a kind of image is among them, they stay as they are.
+    """
+    kinds = Counter(kind for case in cases for kind in case.images)
+    if any(len(case.images) != 1 for case in cases) or not kinds.keys().isdisjoint(chosen):
+        return cases, []
+    notes = []
+    if len(kinds) > 1 and max(kinds.values()) > 1:  # names that are those of single cases tell no kind
+        common = kinds.most_common(SHOWN)
+        told = ", ".join(f"{kind} ({count})" for kind, count in common)
+        one = f"`--channel {common[0][0]}` takes those of one kind alone"
+        notes = [f"images are called {told}: taken for one channel; {one}"]
+    return [case._replace(images=dict.fromkeys([IMAGE], *case.images.values())) for case in cases], notes
 
 
 def _group(path: Path, bare: Collection[str]) -> str:
