@@ -142,7 +142,7 @@ def new_bundle(
     found = read_source(source, channels)
     scans, problems = choose_channels(found, channels)
     told = _with_names(found.labels, label_names) if label_names else found.labels
-    _check_names_of(source, told, channels or found.channels)
+    _check_names_of(source, told, (channels or found.channels) if len(found.channels) > 1 else ())
     memory = folder / "data" / CHECKED
     memory.parent.mkdir(parents=True, exist_ok=True)
     scans, of_ids = _in_common_ids(scans, found, folder / "data" / STAGED)
@@ -150,6 +150,7 @@ def new_bundle(
     facts, of_files = check_pairs(scans, _count_ids(told), memory, None, told and told.ignored)
     problems |= of_files
     channel_names = _channel_names(facts, channels or found.channels, bool(found.told))
+    are_named = len(channel_names) > 1 or len(found.channels) > 1  # or the only one that there is
     others = _other_channels(facts, channel_names, {scan.case: scan.images[0] for scan in scans})
     others |= _other_labels(facts, told, {scan.case: scan.label for scan in scans})
     problems |= others
@@ -186,7 +187,7 @@ def new_bundle(
     with _while_nothing_trains(folder):
         weights = keep_settings(folder)
         kept = _write_dataset_file(
-            folder, name, _dataset_file(name, source, channel_names, labels, plan, len(facts)), labels.ids
+            folder, name, _dataset_file(name, source, channel_names, are_named, labels, plan, len(facts)), labels.ids
         )
         files = render_file(root, folder / f"{name}.json")  # before the data change: it may refuse what a person wrote
         good_scans = [scan for scan in scans if scan.case in good]
@@ -283,12 +284,11 @@ def _with_names(told: ToldLabels | None, names: Sequence[str]) -> ToldLabels:
 
 
 def _check_names_of(source: Path, told: ToldLabels | None, channels: Sequence[str]) -> None:
-    """Refuse names that a config would take for something else. That of a single channel goes into none."""
+    """Refuse names that a config would take for something else."""
     where = source / FILE if (source / FILE).is_file() else source
     if told is not None:
         check_plain_names(where, [*told.names.values(), *(told.regions or ())])
-    if len(channels) > 1:
-        check_plain_names(where, channels)
+    check_plain_names(where, channels)
 
 
 def _count_ids(told: ToldLabels | None) -> int:
@@ -494,7 +494,7 @@ def _renumbered(voxels: np.ndarray, geometry: Geometry, new_ids: Mapping[int, in
 
 
 def _dataset_file(
-    name: str, source: Path, channel_names: Sequence[str], labels: Labels, plan: Plan, cases: int
+    name: str, source: Path, channel_names: Sequence[str], are_named: bool, labels: Labels, plan: Plan, cases: int
 ) -> dict[str, Any]:
     """What NAME.json says, without what a person has changed there."""
     validation = round(cases / plan.folds) if plan.folds > 1 else 0
@@ -504,7 +504,7 @@ def _dataset_file(
         "network": plan.network,
         "recipe": list(plan.recipes),
         "common": {
-            **({"channel_names": list(channel_names)} if len(channel_names) > 1 else {}),
+            **({"channel_names": list(channel_names)} if are_named else {}),
             "label_names": list(labels.names),
             **labels.options(),
             "spacing": list(plan.spacing),
