@@ -180,6 +180,7 @@ def new_bundle(
         told=_told(found, channel_names),
         modality=modality,
         schedule=schedule,
+        spacing=_own_spacing(folder, name),
     )
     label_of = {case.name: case.label for case in found.cases if case.label is not None}
     keys = {case.name: case.label_key for case in found.cases if case.label_key}
@@ -545,7 +546,7 @@ def _write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: S
         ValueError: names of labels are a person's, and do not fit the ids.
     """
     path, memory = folder / f"{name}.json", read_json(folder / "data" / DECIDED)
-    changes = _changes(read_json(path), memory.get("dataset", {})) if path.is_file() else {}
+    changes = _own_changes(folder, name)
     content = merge(decided, changes)
     _check_sections(path, content, decided)
     names = content["common"]["label_names"]
@@ -555,6 +556,32 @@ def _write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: S
     named = {"ids": list(ids), "names": names}
     write_json(folder / "data" / DECIDED, {**memory, "dataset": decided, "named": named})
     return list(_keys(changes))
+
+
+def _own_changes(folder: Path, name: str) -> dict[str, Any]:
+    """What a person has changed in NAME.json since it was written last."""
+    path, memory = folder / f"{name}.json", read_json(folder / "data" / DECIDED)
+    return _changes(read_json(path), memory.get("dataset", {})) if path.is_file() else {}
+
+
+def _own_spacing(folder: Path, name: str) -> list[float] | None:
+    """The spacing that a person wrote into NAME.json.
+
+    Raises:
+        ValueError: it is none.
+    """
+    common = _own_changes(folder, name).get("common")
+    spacing = common.get("spacing") if isinstance(common, dict) else None
+    if spacing is None:
+        return None
+    if (
+        not isinstance(spacing, list)
+        or len(spacing) != 3
+        or not all(type(i) in (int, float) and i > 0 for i in spacing)
+    ):
+        told = json.dumps(spacing)
+        raise ValueError(f"{folder / f'{name}.json'}: spacing is {told}, expected three numbers above 0, in mm")
+    return spacing
 
 
 def _check_sections(path: Path, content: Mapping[str, Any], decided: Mapping[str, Any]) -> None:
