@@ -259,23 +259,19 @@ def _is_trained(bundle: Path, overlays: str | None, options: Mapping[str, str]) 
     weights = _weights_of(bundle, options)
     status = read_status(weights.with_name("training.status.json"))
     config = _config(bundle, overlays, options)
-    is_trained = (
-        weights.is_file()
-        and status is not None
-        and status.state == "finished"
-        and status.epochs == DefaultParseValue(str(options.get("epochs", config.get("epochs"))))
-    )
-    if is_trained:
-        check_settings(weights, config, f"fold {options['fold']}")
-        others = differences(status.settings, config | _typed(options))
-        if others:
-            told = "; ".join(others.values())
-            raise ValueError(
-                f"fold {options['fold']}: {weights} was trained with {told}: give what it was, or train anew, without "
-                "--resume"
-            )
-        _check_cases(weights, bundle, overlays, options)
-    return is_trained
+    epochs = DefaultParseValue(str(options.get("epochs", config.get("epochs"))))
+    if not weights.is_file() or status is None or (status.state, status.epochs) != ("finished", epochs):
+        return False
+    fold = f"fold {options['fold']}"
+    check_settings(weights, config, fold)
+    others = differences(status.settings, config | _typed(options))
+    if others:
+        told = "; ".join(others.values())
+        raise ValueError(
+            f"{fold}: {weights} was trained with {told}: give what it was, or train anew, without --resume"
+        )
+    _check_cases(weights, bundle, overlays, options)
+    return True
 
 
 def _typed(options: Mapping[str, str]) -> dict[str, object]:

@@ -33,8 +33,8 @@ def label_names(source: Source, place: Path) -> list[str]:
         place: its folder, for messages.
 
     Raises:
-        ValueError: no file tells them, ids are missing, they are regions or have an ignore label, or label maps have ids
-            of their own.
+        ValueError: no file tells them, ids are missing, they are regions or have an ignore label, or label maps have
+            ids of their own.
     """
     expected = f"expected a {FILE} with names of the ids 0, 1, 2, ..."
     if source.labels is None:
