@@ -41,7 +41,7 @@ from rep3d.networks.weights import digest
 logger = logging.getLogger(__name__)
 
 RECORD, VOLUMES = "predictions.json", "volumes.csv"
-FORMAT = 2  # of RECORD; the number rises with what this code would misread
+FORMAT = 3  # of RECORD; the number rises with what this code would misread
 OUTPUT_FORMATS = ("nii.gz", "nii", "seg.nrrd")
 # Entries of a config that change no label map. What the weights are counts, not where they lie.
 PLACES = (
@@ -61,6 +61,8 @@ class Prediction:
         label_map: name of the file.
         volumes: millilitres by label, or by region.
         mark: tells the label map's voxels from others, see `rep3d.io.nifti.mark`; empty in records of the format 1.
+        no_dicom: no DICOM Segmentation can be made of it, as of a series without a frame of reference; False in records
+            of the formats 1 and 2.
     """
 
     image: str
@@ -69,6 +71,7 @@ class Prediction:
     label_map: str
     volumes: dict[str, float]
     mark: str = ""
+    no_dicom: bool = False
 
 
 def predict_each(
@@ -206,7 +209,7 @@ class _Results:
         image = Path(self.scans[case][0])
         path = self.folder / kept.label_map
         expected = [path] + [self._beside(path, ".json")] * _is_nifti(path)
-        if is_series(image) and any(kept.volumes.values()):
+        if is_series(image) and any(kept.volumes.values()) and not kept.no_dicom:
             expected.append(self._beside(path, ".dcm"))
         if not kept.mark or not all(one.is_file() for one in expected) or untouched_mark(path) != kept.mark:
             return False
@@ -238,8 +241,7 @@ class _Results:
         self._remove_earlier(case, path)
         if _is_nifti(path):
             self._describe(path, _volumes(voxels, affine, self.ids))
-        if is_series(image):
-            self._write_segmentation(image, voxels, self._beside(path, ".dcm"))
+        has_dicom = is_series(image) and self._write_segmentation(image, voxels, self._beside(path, ".dcm"))
         if self.preview:
             self._draw(image, voxels, self._beside(path, ".png"))
         self.cases[case] = Prediction(
@@ -249,6 +251,7 @@ class _Results:
             label_map=path.name,
             volumes=_volumes(voxels, affine, self.measured),
             mark=mark(voxels).decode(),
+            no_dicom=not has_dicom,
         )
         self.write()
 
@@ -282,8 +285,8 @@ class _Results:
         made_by = {"bundle": self.model, "software": f"rep3d {version('rep3d')}"}
         write_json(self._beside(path, ".json"), {"label_map": path.name, "labels": labels, **made_by})
 
-    def _write_segmentation(self, series: Path, voxels: np.ndarray, target: Path) -> None:
-        """As DICOM, or not at all: the log says why. One of an earlier run is replaced."""
+    def _write_segmentation(self, series: Path, voxels: np.ndarray, target: Path) -> bool:
+        """As DICOM, or not at all: the log says why. One of an earlier run is replaced. Whether there is one now."""
         from rep3d.io.dicom import sorted_slices  # not before: they need the extra "dicom"
         from rep3d.io.dicom_seg import make_segmentation
 
@@ -292,9 +295,10 @@ class _Results:
             dataset = make_segmentation(sorted_slices(series), voxels, self.labels, self.model, is_proposal=True)
         except VolumeError as error:
             logger.warning("no DICOM segmentation of %s", error)
-            return
+            return False
         with whole_file(target) as temporary:
             dataset.save_as(temporary)
+        return True
 
     def _draw(self, image: Path, voxels: np.ndarray, picture: Path) -> None:
         (scan, *_), geometry = read_channels(image)

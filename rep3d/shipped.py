@@ -83,12 +83,16 @@ def check_settings(weights: str | os.PathLike, now: Mapping[str, Any], doing: st
         ValueError: names what differs.
     """
     path = settings_beside(weights)
-    before = read_json(path)
-    others = [name for name, value in before.items() if name in now and now[name] != value]
+    others = differences(read_json(path), now)
     if others:
-        told = "; ".join(f"{name} {_short(before[name])}, now {_short(now[name])}" for name in others)
-        cure = "train anew" if set(others) & set(OF_THE_DATA) else f"give --config_file {path}, or train anew"
-        raise ValueError(f"{doing}: {weights} was trained with {told}: {cure}")
+        cure = "train anew" if others.keys() & set(OF_THE_DATA) else f"give --config_file {path}, or train anew"
+        raise ValueError(f"{doing}: {weights} was trained with {'; '.join(others.values())}: {cure}")
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between settings, in words by name; what is in only one of both does not count."""
+    others = [name for name, value in before.items() if name in now and now[name] != value]
+    return {name: f"{name} {_short(before[name])}, now {_short(now[name])}" for name in others}
 
 
 def _short(value: Any) -> str:

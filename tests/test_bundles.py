@@ -284,6 +284,8 @@ def test_training_leaves_its_files(trained):
     assert not told.keys() & {"imports", "dataset_dir", "device", "refinement", "sw_batch_size", "max_grid_bytes"}
     status = read_status(trained.models / "training.status.json")
     assert (status.state, status.epoch, status.step, status.steps) == ("finished", 1, 2, 2)
+    assert {"seed", "batch_size", "learning_rate", "hours"} <= status.settings.keys()
+    assert status.settings["patch_size"] == SMALL["patch_size"] and not {"fold", "device"} & status.settings.keys()
     assert list(trained.folder.glob("eval/tensorboard/events*"))
     weights = read_weights(trained.models / "model.pt")
     assert weights.keys() == small_network(trained.bundle).state_dict().keys()

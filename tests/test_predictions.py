@@ -19,7 +19,7 @@ from rep3d.io.geometry import plain_geometry
 from rep3d.predictions import _Results, _volumes
 
 pytest.importorskip("highdicom")
-from dicom_helpers import write_series  # noqa: E402
+from dicom_helpers import change_tags, write_series  # noqa: E402
 
 SHAPE, SPACING = (40, 34, 12), (1.5, 2.0, 3.0)
 
@@ -246,6 +246,17 @@ def test_somebody_elses_dicom_segmentation_stays_and_so_does_its_label_map(bundl
     assert times(folder) == before
 
 
+def test_a_series_of_which_no_dicom_segmentation_can_be_made_is_segmented_once(bundle, tmp_path, caplog):
+    """It has no frame of reference, by which one would belong to it."""
+    change_tags(write_series(tmp_path / "scans/ct", slices=6), FrameOfReferenceUID="")
+    folder = predict(bundle, tmp_path / "scans/ct", tmp_path)
+    assert "no DICOM segmentation of" in caplog.text and not (folder / "ct_seg.dcm").exists()
+    assert any(json.loads((folder / "predictions.json").read_text())["cases"]["ct"]["volumes"].values())
+    before = times(folder)
+    predict(bundle, tmp_path / "scans/ct", tmp_path)
+    assert times(folder) == before
+
+
 @pytest.mark.parametrize("content", ["{", '{"cases": []}', '{"cases": {"a": {"image": 1}}}'])
 def test_a_damaged_record_is_named(content, bundle, scans, tmp_path):
     (tmp_path / "eval").mkdir()
@@ -294,8 +305,8 @@ def test_refused(bundle, scans, tmp_path):
         predict(bundle, scans / "a.nii.gz", tmp_path, output_format="mha")
     told = "output_format is 'mha', expected one of nii.gz, nii, seg.nrrd"
     assert str(root_cause(refused.value)) == told
-    (tmp_path / "eval/predictions.json").write_text('{"format": 3}')
+    (tmp_path / "eval/predictions.json").write_text('{"format": 4}')
     with pytest.raises(RuntimeError) as refused:
         predict(bundle, scans / "a.nii.gz", tmp_path)
-    assert "the format is 3, expected a number up to 2" in str(root_cause(refused.value))
+    assert "the format is 4, expected a number up to 3" in str(root_cause(refused.value))
     assert not list((tmp_path / "eval").glob("*_seg*"))

@@ -13,7 +13,7 @@ from channel_helpers import AFFINE, NAMES, SHAPE, case, describe, in_one_each, i
 from rep3d.console.errors import root_cause
 from rep3d.data.checks import check_datalist
 from rep3d.data.leakage import image_digests
-from rep3d.data.lists import load_datalist
+from rep3d.data.lists import load_datalist, load_inference_list
 from rep3d.datasets import own_bundle
 from rep3d.datasets.own_bundle import report
 from rep3d.datasets.preparation import prepare
@@ -146,6 +146,19 @@ def test_some_channels_are_chosen(layout, channels, tmp_path):
     for item in load_datalist(made.folder / "data", "training"):
         files = item["image"] if isinstance(item["image"], list) else [item["image"]]
         assert [path[-11:-7] for path in files] == [f"{NAMES.index(name):04d}" for name in channels]
+
+
+def test_one_of_several_channels_is_what_it_segments(tmp_path):
+    made = make(tmp_path, in_one_each(tmp_path / "source"), channels=["ADC"])
+    names = json.loads((made.folder / "configs/inference.json").read_text())["channel_names"]
+    assert names == content_of(made)["common"]["channel_names"] == ["ADC"]
+    for channel in NAMES:
+        save(tmp_path / f"scans/a_{channel}.nii.gz", np.ones(SHAPE, np.float32))
+    assert [item["image"] for item in load_inference_list(tmp_path / "scans", names)] == [
+        str(tmp_path / "scans/a_ADC.nii.gz")
+    ]
+    with pytest.raises(ValueError, match="c0_0001.nii.gz is one more numbered channel of case 'c0', expected 1"):
+        load_inference_list(tmp_path / "source/imagesTr", names)
 
 
 def test_a_part_of_one_file_is_refused(tmp_path):

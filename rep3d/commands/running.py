@@ -20,7 +20,7 @@ from rep3d.commands.bundle_folders import FOLDER, find_bundle
 from rep3d.console.commands import switch
 from rep3d.console.status import read_status
 from rep3d.files import read_json
-from rep3d.shipped import OF_THE_DATA, TRAINED, check_settings, find_weights, settings_beside
+from rep3d.shipped import OF_THE_DATA, TRAINED, check_settings, differences, find_weights, settings_beside
 
 if TYPE_CHECKING:
     from monai.bundle import ConfigParser
@@ -259,16 +259,27 @@ def _is_trained(bundle: Path, overlays: str | None, options: Mapping[str, str]) 
     weights = _weights_of(bundle, options)
     status = read_status(weights.with_name("training.status.json"))
     config = _config(bundle, overlays, options)
-    is_trained = (
-        weights.is_file()
-        and status is not None
-        and status.state == "finished"
-        and status.epochs == DefaultParseValue(str(options.get("epochs", config.get("epochs"))))
-    )
-    if is_trained:
-        check_settings(weights, config, f"fold {options['fold']}")
-        _check_cases(weights, bundle, overlays, options)
-    return is_trained
+    epochs = DefaultParseValue(str(options.get("epochs", config.get("epochs"))))
+    if not weights.is_file() or status is None or (status.state, status.epochs) != ("finished", epochs):
+        return False
+    fold = f"fold {options['fold']}"
+    check_settings(weights, config, fold)
+    others = differences(status.settings, config | _typed(options))
+    if others:
+        told = "; ".join(others.values())
+        raise ValueError(
+            f"{fold}: {weights} was trained with {told}: give what it was, or train anew, without --resume"
+        )
+    _check_cases(weights, bundle, overlays, options)
+    return True
+
+
+def _typed(options: Mapping[str, str]) -> dict[str, object]:
+    """The values of what is typed, as a run takes them."""
+    from rep3d.console.options import BOOLEANS  # here, not above: it takes seconds
+
+    values = {name: BOOLEANS.get(value.lower(), DefaultParseValue(value)) for name, value in options.items()}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _check_cases(weights: Path, bundle: Path, overlays: str | None, options: Mapping[str, str]) -> None:

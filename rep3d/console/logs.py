@@ -7,7 +7,9 @@ import os
 import shlex
 import sys
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rep3d.console.status import StatusFile
 
@@ -76,11 +78,15 @@ def start_log(folder: str | os.PathLike, name: str, *, writes: bool = True, stat
         start_status()
 
 
-def start_status() -> StatusFile | None:
-    """From now on the run at hand tells its status; None where it has no log file."""
+def start_status(settings: Mapping[str, Any] | None = None) -> StatusFile | None:
+    """From now on the run at hand tells its status; None where it has no log file.
+
+    Args:
+        settings: see `rep3d.console.status.Status`.
+    """
     log = _run_log()
     if log is not None:
-        log.status = StatusFile(log.status_path)
+        log.status = StatusFile(log.status_path, settings)
     return run_status()
 
 

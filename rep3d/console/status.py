@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Status:
         loss: of the latest step.
         metric, best_metric: of the latest validation, and the best so far.
         learning_rate: the present one.
+        settings: what a training was told, see `rep3d.training.settings.learning_settings`.
 
     Numbers that are unknown, or not finite, are None.
     """
@@ -48,6 +49,7 @@ class Status:
     metric: float | None = None
     best_metric: float | None = None
     learning_rate: float | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class StatusFile:
@@ -55,11 +57,12 @@ class StatusFile:
 
     Args:
         path: of the JSON file. That of an earlier run goes.
+        settings: see `Status`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, settings: Mapping[str, Any] | None = None) -> None:
         self.path = path
-        self.status = Status(started=time.time())
+        self.status = Status(started=time.time(), settings=settings or {})
         self._due = 0.0
         self._warned = False
         path.unlink(missing_ok=True)

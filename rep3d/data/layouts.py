@@ -30,7 +30,9 @@ DICOM = (
 SEGMENT = "images without labels are segmented with --config_file configs/inference.json"
 LOOKED_AT = 100  # files of a folder, to find DICOM among them
 FORMS = '"path" or {"image": path, "label": path}'
-COPY_OF = "copy_of"  # of an entry: the key, see `rep3d.data.memory.file_key`, of the file that its label was made of
+COPY_OF = (
+    "copy_of"  # of an entry: the key, see `rep3d.data.memory.file_key`, of the file that its label was made of, or is
+)
 NUMBER = re.compile(r"(.+)_(\d{4})")  # nnU-Net's, of a channel, behind the name of a case
 
 Entry = Item  # with a number "fold" where it has one
@@ -213,7 +215,7 @@ def _entry(entry: object, folder: Path, where: str) -> Entry:
 
 
 def originals(folder: Path) -> dict[str, str]:
-    """What the label maps that are copies with other ids were made of, by the copies' paths.
+    """What the label maps that may be copies with other ids were made of, by their paths.
 
     Raises:
         ValueError: there is a `dataset.json` that is no JSON object.
@@ -229,7 +231,7 @@ def _original(key: object) -> str:
 
 
 def _check_copy(key: object, where: str) -> None:
-    """Refuse a label map that was made of a file that has changed since; one that is gone says nothing."""
+    """Refuse a label map that is, or was made of, a file that has changed since; one that is gone says nothing."""
     path = _original(key)
     if Path(path).is_file() and file_key(path) != key:
         raise ValueError(f"{where}: the label was made of {path}, which has changed since: run `rep3d new` again")
@@ -258,7 +260,8 @@ def _nnunet_lists(folder: Path, dataset: Mapping[str, Any]) -> dict[str, list[En
 def group_channels(scans: Sequence[Path], channel_names: Sequence[str]) -> list[Item]:
     """The images of files: `a_0000 a_0001`, or by the names of the channels `a_T1w a_T2w`, are the image of case `a`.
 
-    A file of another name is one by itself. Where a channel is missing, its path is listed all the same: whoever reads
+    A file that is called as its channel, `p1/T1w`, is of the case that its folder is called. A file of another name is
+    one by itself. Where a channel is missing, its path is listed all the same: whoever reads
     it names it. Channels that are called by numbers, `0001`, are those of these numbers.
 
     Raises:
@@ -268,13 +271,18 @@ def group_channels(scans: Sequence[Path], channel_names: Sequence[str]) -> list[
         [f"_{number:04d}" for number in range(len(channel_names))],
         [f"_{name}" for name in channel_names],
     )
-    endings = [names] if any(re.fullmatch(r"\d{4}", name) for name in channel_names) else [numbers, names]
+    are_numbers = any(re.fullmatch(r"\d{4}", name) for name in channel_names)
+    endings = [names] if are_numbers else [numbers, names]
     found: dict[str, Item] = {}
     for scan in scans:
         name = case_name(scan)
         fitting = [(known, ending) for known in endings for ending in known if name.endswith(ending)]
         item: Item = {"image": str(scan)}
-        if fitting:
+        if name in channel_names and not are_numbers:
+            suffix = scan.name.removeprefix(name)
+            files = [str(scan.with_name(f"{one}{suffix}")) for one in channel_names]
+            item = {"image": one_or_all(files), "case": scan.absolute().parent.name}
+        elif fitting:
             known, ending = max(fitting, key=lambda one: len(one[1]))  # a channel "w" ends the name of a channel "T1_w"
             case, suffix = name.removesuffix(ending), scan.name.removeprefix(name)
             further = scan.with_name(f"{case}_{len(channel_names):04d}{suffix}")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rep3d.data.cases import ONE_CHANNEL, Item, first_file, image_files, is_nifti, item_name, name_cases
+from rep3d.data.cases import ONE_CHANNEL, Item, case_name, first_file, image_files, is_nifti, item_name, name_cases
 from rep3d.data.layouts import (
     DICOM,
     PARTS,
@@ -172,10 +172,24 @@ def _tell_missing(items: Sequence[Item], folder: Path, part: str) -> None:
 
 
 def list_images(scans: Sequence[Path], channel_names: Sequence[str]) -> list[Item]:
-    """The images of files; of several channels see `rep3d.data.layouts.group_channels`."""
-    if len(channel_names) > 1:
-        return group_channels(scans, channel_names)
-    return [{"image": str(scan)} for scan in scans]
+    """The images of files; of channels that have names see `rep3d.data.layouts.group_channels`.
+
+    Of a single one that has a name, others than those that are called so are left out, where there are any of these.
+    """
+    if tuple(channel_names) == ONE_CHANNEL:
+        return [{"image": str(scan)} for scan in scans]
+    if len(channel_names) == 1:
+        scans = _of_channel(scans, channel_names[0])
+    return group_channels(scans, channel_names)
+
+
+def _of_channel(scans: Sequence[Path], channel: str) -> Sequence[Path]:
+    """The files of one channel, or all where no name tells it."""
+    own = [scan for scan in scans if case_name(scan) == channel or case_name(scan).endswith(f"_{channel}")]
+    others = [str(scan) for scan in scans if scan not in own]
+    if own and others:
+        logger.warning("%d file(s) are not of the channel %s, and left out: %s", len(others), channel, some(others))
+    return own or scans
 
 
 def _named_as_pairs(folder: Path, listed: Iterable[Item]) -> list[Item]:

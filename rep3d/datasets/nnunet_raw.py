@@ -33,13 +33,16 @@ def label_names(source: Source, place: Path) -> list[str]:
         place: its folder, for messages.
 
     Raises:
-        ValueError: no file tells them, ids are missing, or they are regions or have an ignore label.
+        ValueError: no file tells them, ids are missing, they are regions or have an ignore label, or label maps have
+            ids of their own.
     """
     expected = f"expected a {FILE} with names of the ids 0, 1, 2, ..."
     if source.labels is None:
         raise ValueError(f"{place}: no file tells the labels, {expected}")
     if source.labels.regions is not None or source.labels.ignored is not None:
         raise ValueError(f"{place / FILE}: has regions or an ignore label, {expected} alone")
+    if any(case.ids is not None for case in source.cases):
+        raise ValueError(f"{place}: its labels number their segments differently, expected one numbering for all")
     ids = sorted(source.labels.names)
     if ids != list(range(len(ids))):
         raise ValueError(f"{place / FILE}: has the label ids {ids}, {expected}")

@@ -139,10 +139,10 @@ def new_bundle(
     folder = bundle_dir / name
     _check_name(name, folder, source, root)
     shutil.rmtree(folder / "data" / STAGED, ignore_errors=True)
-    found = read_source(source)
+    found = read_source(source, channels)
     scans, problems = choose_channels(found, channels)
     told = _with_names(found.labels, label_names) if label_names else found.labels
-    _check_names_of(source, told, channels or found.channels)
+    _check_names_of(source, told, (channels or found.channels) if len(found.channels) > 1 else ())
     memory = folder / "data" / CHECKED
     memory.parent.mkdir(parents=True, exist_ok=True)
     scans, of_ids = _in_common_ids(scans, found, folder / "data" / STAGED)
@@ -150,6 +150,7 @@ def new_bundle(
     facts, of_files = check_pairs(scans, _count_ids(told), memory, None, told and told.ignored)
     problems |= of_files
     channel_names = _channel_names(facts, channels or found.channels, bool(found.told))
+    are_named = len(channel_names) > 1 or len(found.channels) > 1  # or the only one that there is
     others = _other_channels(facts, channel_names, {scan.case: scan.images[0] for scan in scans})
     others |= _other_labels(facts, told, {scan.case: scan.label for scan in scans})
     problems |= others
@@ -179,18 +180,22 @@ def new_bundle(
         told=_told(found, channel_names),
         modality=modality,
         schedule=schedule,
+        spacing=_own_spacing(folder, name),
     )
     label_of = {case.name: case.label for case in found.cases if case.label is not None}
+    keys = {case.name: case.label_key for case in found.cases if case.label_key}
     notes += [*found.notes, *_unlabelled(found), *_untouched([label_of[case] for case in sorted(good)])]
     with _while_nothing_trains(folder):
         weights = keep_settings(folder)
         kept = _write_dataset_file(
-            folder, name, _dataset_file(name, source, channel_names, labels, plan, len(facts)), labels.ids
+            folder, name, _dataset_file(name, source, channel_names, are_named, labels, plan, len(facts)), labels.ids
         )
         files = render_file(root, folder / f"{name}.json")  # before the data change: it may refuse what a person wrote
         good_scans = [scan for scan in scans if scan.case in good]
         names = read_json(folder / f"{name}.json")["common"]["label_names"]  # a person may have changed them
-        if _write_data(folder / "data", name, good_scans, label_of, labels._replace(names=names), plan, patient_of):
+        if _write_data(
+            folder / "data", name, good_scans, label_of, keys, labels._replace(names=names), plan, patient_of
+        ):
             notes.append(f"data/{splits.FILE} is yours, and stays")
         elif found.split:
             notes.append(
@@ -280,12 +285,11 @@ def _with_names(told: ToldLabels | None, names: Sequence[str]) -> ToldLabels:
 
 
 def _check_names_of(source: Path, told: ToldLabels | None, channels: Sequence[str]) -> None:
-    """Refuse names that a config would take for something else. That of a single channel goes into none."""
+    """Refuse names that a config would take for something else."""
     where = source / FILE if (source / FILE).is_file() else source
     if told is not None:
         check_plain_names(where, [*told.names.values(), *(told.regions or ())])
-    if len(channels) > 1:
-        check_plain_names(where, channels)
+    check_plain_names(where, channels)
 
 
 def _count_ids(told: ToldLabels | None) -> int:
@@ -401,6 +405,7 @@ def _write_data(
     name: str,
     scans: Sequence[Scan],
     label_of: Mapping[str, Path],
+    keys: Mapping[str, str],
     labels: Labels,
     plan: Plan,
     patient_of: Mapping[str, str],
@@ -408,6 +413,9 @@ def _write_data(
     """Write dataset.json and splits.json; whether the latter is a person's, and stays.
 
     Where label maps are copied there is no dataset.json meanwhile, so that nothing trains on those of two numberings.
+
+    Args:
+        keys: of files of label_of, as they were when what their ids mean was read.
 
     Raises:
         ValueError: it names a case that there is no longer.
@@ -422,6 +430,7 @@ def _write_data(
     training = []
     for scan in scans:
         label, source = scan.label, label_of[scan.case]
+        key = keys.get(scan.case) or file_key(source)
         if labels.have_holes:
             voxels, geometry = read_volume(str(label))
             label = _renumbered(voxels, geometry, labels.new_ids, folder / LABELS, scan.case)
@@ -430,7 +439,9 @@ def _write_data(
             label = Path(str(label)).replace(folder / LABELS / f"{scan.case}.nii.gz")
         image = one_or_all(list(map(os.path.abspath, scan.images)))
         entry = {"image": image, "label": os.path.abspath(str(label)), "case": scan.case}
-        training.append(entry if label == source else {**entry, COPY_OF: file_key(source)})
+        if scan.case in keys or label != source:
+            entry[COPY_OF] = key
+        training.append(entry)
     names = {str(i): text for i, text in enumerate([*labels.names, *([] if labels.ignored is None else [IGNORE])])}
     write_json(folder / FILE, {"name": name, "labels": names, "training": training})
     _remove_copies(folder, {entry["label"] for entry in training})
@@ -484,7 +495,7 @@ def _renumbered(voxels: np.ndarray, geometry: Geometry, new_ids: Mapping[int, in
 
 
 def _dataset_file(
-    name: str, source: Path, channel_names: Sequence[str], labels: Labels, plan: Plan, cases: int
+    name: str, source: Path, channel_names: Sequence[str], are_named: bool, labels: Labels, plan: Plan, cases: int
 ) -> dict[str, Any]:
     """What NAME.json says, without what a person has changed there."""
     validation = round(cases / plan.folds) if plan.folds > 1 else 0
@@ -494,7 +505,7 @@ def _dataset_file(
         "network": plan.network,
         "recipe": list(plan.recipes),
         "common": {
-            **({"channel_names": list(channel_names)} if len(channel_names) > 1 else {}),
+            **({"channel_names": list(channel_names)} if are_named else {}),
             "label_names": list(labels.names),
             **labels.options(),
             "spacing": list(plan.spacing),
@@ -535,7 +546,7 @@ def _write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: S
         ValueError: names of labels are a person's, and do not fit the ids.
     """
     path, memory = folder / f"{name}.json", read_json(folder / "data" / DECIDED)
-    changes = _changes(read_json(path), memory.get("dataset", {})) if path.is_file() else {}
+    changes = _own_changes(folder, name)
     content = merge(decided, changes)
     _check_sections(path, content, decided)
     names = content["common"]["label_names"]
@@ -545,6 +556,32 @@ def _write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: S
     named = {"ids": list(ids), "names": names}
     write_json(folder / "data" / DECIDED, {**memory, "dataset": decided, "named": named})
     return list(_keys(changes))
+
+
+def _own_changes(folder: Path, name: str) -> dict[str, Any]:
+    """What a person has changed in NAME.json since it was written last."""
+    path, memory = folder / f"{name}.json", read_json(folder / "data" / DECIDED)
+    return _changes(read_json(path), memory.get("dataset", {})) if path.is_file() else {}
+
+
+def _own_spacing(folder: Path, name: str) -> list[float] | None:
+    """The spacing that a person wrote into NAME.json.
+
+    Raises:
+        ValueError: it is none.
+    """
+    common = _own_changes(folder, name).get("common")
+    spacing = common.get("spacing") if isinstance(common, dict) else None
+    if spacing is None:
+        return None
+    if (
+        not isinstance(spacing, list)
+        or len(spacing) != 3
+        or not all(type(i) in (int, float) and i > 0 for i in spacing)
+    ):
+        told = json.dumps(spacing)
+        raise ValueError(f"{folder / f'{name}.json'}: spacing is {told}, expected three numbers above 0, in mm")
+    return spacing
 
 
 def _check_sections(path: Path, content: Mapping[str, Any], decided: Mapping[str, Any]) -> None:

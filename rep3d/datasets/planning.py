@@ -20,6 +20,7 @@ from rep3d.datasets.fingerprint import CaseFacts
 from rep3d.datasets.machine import Machine
 
 CT, MR = "CT", "MR"
+CT_WORD = r"(?<![a-z])(nc|ce|cb)?cta?(?![a-z])"  # also NCCT, CECT, CBCT, CTA, in names of channels
 AIR = -200.0  # Hounsfield units: an image whose darkest percent lies below is a CT
 ANISOTROPIC = 3.0  # ratio of two spacings, from which on the larger is taken finer, as nnU-Net does it
 FINER = 10.0  # percentile of such a spacing
@@ -76,7 +77,7 @@ PAPER = Budget("rep3d", 1.5e9, 5.2e3, 128 * 128 * 128, 0.0001, 600, 2, 1)
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes into the data set's file, and the decisions behind it."""
+    """What goes into the data set's file, and the decisions behind it; the spacing is that of the data."""
 
     network: str
     recipes: Sequence[str]
@@ -104,6 +105,7 @@ def plan_bundle(
     told: Sequence[str] = (),
     modality: str | None = None,
     schedule: Schedule | None = None,
+    spacing: Sequence[float] | None = None,
 ) -> Plan:
     """Decide.
 
@@ -114,11 +116,16 @@ def plan_bundle(
         told: what the data set's own file calls its channels; of several one name each.
         modality: CT or MR, where the user knows; MR stands for all that has no units.
         schedule: how long it is to train, where that was measured.
+        spacing: in mm, along the RAS axes, that a user wants; all else is decided for it.
 
     Raises:
         ValueError: some cases look like CT and others do not, or the memory is too small for any patch.
     """
-    spacing, of_spacing = choose_spacing(facts)
+    decided, of_spacing = choose_spacing(facts)
+    if spacing is None:
+        spacing = decided
+    else:
+        of_spacing = Decision(_spacing_of(spacing), f"yours; the data say {_mm(decided)} mm")
     kind, window, recipe, of_intensities = choose_intensities(facts, told, modality)
     budget = PAPER if machine.has_gpu else SMALL
     patch, batch, of_patch = choose_patch(facts, spacing, budget, machine)
@@ -142,7 +149,7 @@ def plan_bundle(
         network=budget.network,
         recipes=["automatic", recipe],
         modality=kind,
-        spacing=spacing,
+        spacing=decided,
         intensity_window=window,
         patch_size=patch,
         sw_batch_size=budget.windows,
@@ -196,7 +203,7 @@ def choose_modality(
     looks = {fact.case: fact.percentiles[channel][0] < AIR for fact in facts}
     ct, other = ([case for case, is_ct in looks.items() if is_ct == value] for value in (True, False))
     if told:
-        kind = CT if any(re.search(r"(?<![a-z])ct(?![a-z])", name, re.IGNORECASE) for name in told) else MR
+        kind = CT if any(re.search(CT_WORD, name, re.IGNORECASE) for name in told) else MR
         doubtful = other if kind == CT else ct
         doubt = f"; {len(doubtful)} case(s) do not look so, such as {doubtful[0]}" if doubtful else ""
         return kind, Decision(f"modality {kind}", f"the data set's file calls it {', '.join(told)}{doubt}")
@@ -224,7 +231,11 @@ def choose_spacing(facts: Sequence[CaseFacts]) -> tuple[list[float], Decision]:
     if spread.max() >= ANISOTROPIC:
         why += f"; they differ by up to {spread.max():.2g} times"
     rounded = [float(f"{value:.4g}") for value in chosen]
-    return rounded, Decision(f"spacing {' x '.join(f'{value:.2f}' for value in rounded)} mm", why)
+    return rounded, Decision(_spacing_of(rounded), why)
+
+
+def _spacing_of(spacing: Sequence[float]) -> str:
+    return f"spacing {' x '.join(f'{value:.2f}' for value in spacing)} mm"
 
 
 def wrong_spacings(facts: Sequence[CaseFacts]) -> dict[str, list[str]]:

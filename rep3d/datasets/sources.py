@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ WORDS = [re.compile(one) for one in (r"^([A-Za-z]+)[_\-. ]", r"[_\-. ]?([A-Za-z]
 CHANNEL_NUMBER = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's, behind the name of a case
 NNUNET_SPLITS = "splits_final.json"
 NO_LABELS = "no image has a label: segment with `rep3d predict`, or draw labels in the label app"
+SHOWN = 5  # kinds of images, in a note
 IDS = range(256)  # of labels: the label maps that bundles write have one byte
 
 
@@ -43,6 +45,8 @@ class Case(NamedTuple):
         patient: all cases of a patient go into the same part of a split; the case's own name where nobody tells it.
         ids: what the values of its label map become, where these are not those of the source.
         problem: why it cannot be used, or an empty text.
+        label_key: of its label as it was when its names were read, see `rep3d.data.memory.file_key`; empty where the
+            file stays as it is.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Case(NamedTuple):
     patient: str
     ids: Mapping[int, int] | None = None
     problem: str = ""
+    label_key: str = ""
 
 
 class ToldLabels(NamedTuple):
@@ -91,8 +96,13 @@ class Source(NamedTuple):
     split: str = ""
 
 
-def read_source(folder: Path) -> Source:
+def read_source(folder: Path, chosen: Sequence[str] = ()) -> Source:
     """The cases of a folder.
+
+    Args:
+        folder: of the data set.
+        chosen: channels that are asked for. Where each case has one image, of whatever kind, all are one channel
+            unless one of the kinds is among these.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -109,7 +119,7 @@ def read_source(folder: Path) -> Source:
         names = " and ".join(path.name for path in pairs[0])
         source = _side_by_side(folder, pairs, f"the folders {names}")
     else:
-        source = _by_patient(folder)
+        source = _by_patient(folder, chosen)
     if all(case.label is None for case in source.cases):
         hint = f"; the name of a label begins or ends with one of {', '.join(sorted(LABEL_WORDS))}"
         raise ValueError(f"source {str(folder)!r}: {NO_LABELS}{hint if source.layout == BY_PATIENT else ''}")
@@ -345,9 +355,11 @@ def _studies(folder: Path) -> Source:
     Raises:
         ValueError: the labels have no segments in common.
     """
-    labels = list_scans(folder / studies.LABELS)
-    cases = _cases_of([*list_scans(folder), *list_scans(folder / studies.CONVERTED)], labels)
-    names_of = {case_name(label): studies.kept_names(folder, label) for label in labels}
+    paths, images = list_scans(folder / studies.LABELS), studies.list_images(folder)
+    labels = {case_name(path): studies.current_label(folder, path) for path in paths}
+    found = _cases_of(images.ids, paths, name_of=images.ids.__getitem__)
+    cases = [_as_kept(case, labels.get(case.name), images.unread.get(case.name)) for case in found]
+    names_of = {name: label.names for name, label in labels.items()}
     source = Source("the label app's studies", cases, _channels_of(cases))
     known = [names for names in names_of.values() if names]
     if all(names == known[0] for names in known):
@@ -365,17 +377,33 @@ def _studies(folder: Path) -> Source:
     )
 
 
+def _as_kept(case: Case, label: studies.CurrentLabel | None, unread: Path | None) -> Case:
+    """A case with its label as the app kept it; of one without an image, whether there is one that is not read here."""
+    if label is None:
+        return case
+    problem = (
+        f"{unread}: NRRD is not read here: convert it to NIfTI, in its place" if unread and not case.images else ""
+    )
+    return case._replace(label=label.file, label_key=label.key, problem=problem)
+
+
 def _in_common_ids(case: Case, common: studies.CommonIds) -> Case:
     problem = common.problems.get(case.name, "")
     told = f"{case.label}: {problem}" if problem and case.label is not None else ""
-    return case._replace(ids=common.ids.get(case.name), problem=told)
+    return case._replace(ids=common.ids.get(case.name), problem=case.problem or told)
 
 
-def _cases_of(images: Iterable[Path], labels: Iterable[Path], channels: Sequence[str] = ()) -> list[Case]:
+def _cases_of(
+    images: Iterable[Path],
+    labels: Iterable[Path],
+    channels: Sequence[str] = (),
+    name_of: Callable[[Path], str] = case_name,
+) -> list[Case]:
     """The cases of images and labels, paired by their names.
 
     Args:
         channels: names by nnU-Net's numbers; the numbers themselves where there are none.
+        name_of: of an image.
 
     Raises:
         ValueError: two images, or two labels, are of one case.
@@ -383,13 +411,13 @@ def _cases_of(images: Iterable[Path], labels: Iterable[Path], channels: Sequence
     images, label_of = list(images), dict[str, Path]()
     for label in labels:
         _put(label_of, case_name(label), label)
-    own, named = set(map(case_name, images)), dict[str, Path]()
+    own, named = set(map(name_of, images)), dict[str, Path]()
     for name, label in label_of.items():
         _put(named, name if name in own else _without_word(name), label)
     bare = {name: case_name(label) for name, label in named.items()}
     images_of: dict[str, dict[str, Path]] = {}
     for image in images:
-        name, number = _numbered(case_name(image), label_of.keys() | bare.keys())
+        name, number = _numbered(name_of(image), label_of.keys() | bare.keys())
         channel = IMAGE if number is None else f"{number:04d}"
         if channels:
             channel = channels[number or 0] if (number or 0) < len(channels) else channel
@@ -406,8 +434,12 @@ def _numbered(name: str, labels: Collection[str]) -> tuple[str, int | None]:
     return match[1], int(match[2])
 
 
-def _by_patient(folder: Path) -> Source:
-    """Cases whose label lies beside their image or in a folder of the same patient, and has a word for its kind."""
+def _by_patient(folder: Path, chosen: Collection[str]) -> Source:
+    """Cases whose label lies beside their image or in a folder of the same patient, and has a word for its kind.
+
+    Args:
+        chosen: see `_one_channel`.
+    """
     paths = sorted(path for _, files in walk(folder) for path in files if is_nifti(path))
     names = [case_name(path) for path in paths]
     bare = {_without_word(name) for name in names if _is_label(name)}
@@ -419,10 +451,26 @@ def _by_patient(folder: Path) -> Source:
             f"source {str(folder)!r} holds no .nii.gz or .nii files, expected a dataset.json, the folders {FOLDERS}, "
             f"or a folder a patient{what_else(folder)}"
         )
-    cases = [_case_of_group(name, paths) for name, paths in groups.items()]
-    if all(len(case.images) == 1 for case in cases):  # whatever they are called
-        cases = [case._replace(images=dict.fromkeys([IMAGE], *case.images.values())) for case in cases]
-    return Source(BY_PATIENT, cases, _channels_of(cases))
+    cases, notes = _one_channel([_case_of_group(name, paths) for name, paths in groups.items()], chosen)
+    return Source(BY_PATIENT, cases, _channels_of(cases), notes=notes)
+
+
+def _one_channel(cases: list[Case], chosen: Collection[str]) -> tuple[list[Case], list[str]]:
+    """Cases of one image each have it as one channel, whatever they are called; and what somebody should know of that.
+
+    Args:
+        chosen: where a kind of image is among them, they stay as they are.
+    """
+    kinds = Counter(kind for case in cases for kind in case.images)
+    if any(len(case.images) != 1 for case in cases) or not kinds.keys().isdisjoint(chosen):
+        return cases, []
+    notes = []
+    if len(kinds) > 1 and max(kinds.values()) > 1:  # names that are those of single cases tell no kind
+        common = kinds.most_common(SHOWN)
+        told = ", ".join(f"{kind} ({count})" for kind, count in common)
+        one = f"`--channel {common[0][0]}` takes those of one kind alone"
+        notes = [f"images are called {told}: taken for one channel; {one}"]
+    return [case._replace(images=dict.fromkeys([IMAGE], *case.images.values())) for case in cases], notes
 
 
 def _group(path: Path, bare: Collection[str]) -> str:

@@ -1,7 +1,7 @@
 """The label app's studies as a data set: which names the app kept of each label, and ids that all labels share.
 
-Of a bundle that segments by itself a label has all names. One that was made with clicks has those of its own segments,
-numbered as its user had them, so that each is brought to common ids by its names.
+A label has the names of its own segments. One that was made with clicks numbers them as its user had them, so that each
+is brought to common ids by its names.
 """
 
 from __future__ import annotations
@@ -9,12 +9,18 @@ from __future__ import annotations
 import filecmp
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from rep3d.data.cases import SUFFIXES, case_name
+from rep3d.data.cases import SUFFIXES, case_name, is_nifti
+from rep3d.data.image_ids import id_of
+from rep3d.data.layouts import list_scans
+from rep3d.data.memory import file_key
 from rep3d.data.regions import IGNORE
 from rep3d.files import read_json
+from rep3d.io.folders import walk
+from rep3d.io.volumes import split_suffix
 
 LABELS, VERSIONS = "labels/final", "labels/versions"
 CONVERTED = ".rep3d/converted"  # images there that are none in NIfTI elsewhere
@@ -41,29 +47,78 @@ class CommonIds(NamedTuple):
     notes: list[str]
 
 
-def kept_names(studies: Path, label: Path) -> dict[str, int] | None:
-    """The names of a current label, as they were submitted with it; None of one that somebody put there by hand.
+class Images(NamedTuple):
+    """What lies in a studies folder.
+
+    Args:
+        ids: of the files in NIfTI.
+        unread: files of another format, by their ids.
+    """
+
+    ids: dict[Path, str]
+    unread: dict[str, Path]
+
+
+def list_images(studies: Path) -> Images:
+    """The images of the studies, in subfolders too, by the ids that the app gives them; folders of labels hold none."""
+    found = Images({path: case_name(path) for path in list_scans(studies / CONVERTED)}, {})
+    for folder, files in walk(studies):
+        place = folder.relative_to(studies)
+        if any(part.casefold().startswith("labels") for part in place.parts):
+            continue
+        for file in files:
+            with suppress(ValueError):  # of another kind, or of a name that the app does not serve
+                image_id = id_of(split_suffix((place / file.name).as_posix())[0], "image")
+                if is_nifti(file):
+                    found.ids[file] = image_id
+                else:
+                    found.unread[image_id] = file
+    return found
+
+
+class CurrentLabel(NamedTuple):
+    """The label of a case that counts.
+
+    Args:
+        file: its version, which no later submission changes; where there is none, the file that one replaces.
+        key: of such a file before its names were read, see `rep3d.data.memory.file_key`; empty of a version.
+        names: of its segments, as they were submitted with it; None of one that somebody put there by hand.
+    """
+
+    file: Path
+    key: str
+    names: dict[str, int] | None
+
+
+def current_label(studies: Path, label: Path) -> CurrentLabel:
+    """What the app kept of a current label.
 
     Args:
         studies: their folder.
-        label: its file.
+        label: its file, in the folder LABELS.
     """
-    name = case_name(label)
+    name, key = case_name(label), file_key(label)
     for told in sorted((studies / VERSIONS / name).glob("[0-9]*[0-9].json"), reverse=True):
         info = read_json(told)
         if info.get("tag", "final") == "final" and not info.get("removed"):
-            file = told.with_suffix(SUFFIXES[0])
-            is_current = not file.is_file() or filecmp.cmp(file, label, shallow=False)
-            return _without_background(info.get("label_names")) if is_current else None
+            version = told.with_suffix(SUFFIXES[0])
+            if not version.is_file():
+                return CurrentLabel(label, key, _named(info))
+            if filecmp.cmp(version, label, shallow=False):
+                return CurrentLabel(version, "", _named(info))
+            return CurrentLabel(label, key, None)
     entry = read_json(studies / MONAI_LABEL).get("objects", {}).get(name, {})
     segments = entry.get("labels", {}).get("final", {}).get("info", {}).get("label_info")
     if isinstance(segments, list) and all(isinstance(one, dict) and one.get("name") for one in segments):
-        return {str(one["name"]): i for i, one in enumerate(segments, 1)}  # 3D Slicer numbers them by their order
-    return None
+        numbered = {str(one["name"]): i for i, one in enumerate(segments, 1)}  # 3D Slicer's: by their order
+        return CurrentLabel(label, key, numbered)
+    return CurrentLabel(label, key, None)
 
 
-def _without_background(names: Names | None) -> dict[str, int] | None:
-    return {name: int(i) for name, i in names.items() if int(i)} if names else None
+def _named(info: Mapping[str, Any]) -> dict[str, int] | None:
+    """The names that were submitted, of all that its bundle has."""
+    names, unnamed = info.get("label_names") or {}, info.get("unnamed", ())
+    return {name: int(i) for name, i in names.items() if int(i) and name not in unnamed} or None
 
 
 def common_ids(names_of: Mapping[str, Names | None]) -> CommonIds:
@@ -96,7 +151,7 @@ def common_ids(names_of: Mapping[str, Names | None]) -> CommonIds:
                 f"has no segment {', '.join(lacking)}, as others have: is it finished? Submit it with that segment, "
                 "empty where the scan shows none"
             )
-    notes = ["the labels number their segments differently: they are brought together by their names"]
+    notes = ["the labels have different segments, or number them differently: they are brought together by their names"]
     others = [spelled[key] for key in count if key not in new]
     if others:
         rare = json.dumps({name: count[name.casefold()] for name in others})

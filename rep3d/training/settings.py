@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from rep3d.console.options import PATHS, running_config
+from rep3d.console.options import PATHS, plain_values, running_config
 from rep3d.files import read_json
 from rep3d.shipped import AS_TRAINED, OF_THE_DATA, settings_beside, write_settings
 
@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 IMPORTS = "imports"
 OF_WEIGHTS = (*OF_THE_DATA, "network_def", "preprocessing", "spacing", "intensity_window")  # whatever inference has
 OF_A_RUN = (*PATHS, "device", "traceback", "max_grid_bytes", "sw_batch_size", "refinement")  # weights rest on none
+# What the weights rest on neither, of what a training has; its epochs may become more when it goes on.
+OF_THE_COMPUTER = ("rank", "num_workers", "prompt_workers", "cache_num", "keep_freed_memory", "progress_seconds")
+OF_ONE_TRAINING = ("fold", "resume", "epochs", "keep_kernel_sums", "process_group")
 
 
 def training_settings(bundle_root: str | os.PathLike) -> dict[str, Any]:
@@ -35,6 +38,20 @@ def training_settings(bundle_root: str | os.PathLike) -> dict[str, Any]:
     if told.get(IMPORTS) == own.get(IMPORTS):
         told.pop(IMPORTS, None)
     return _as_in_json(told)
+
+
+def learning_settings() -> dict[str, Any]:
+    """The numbers, lists of numbers and truth values that the running training was told and its weights rest on.
+
+    Of folds of one bundle these are the same. An option without a value is None. Empty outside of a workflow.
+    """
+    config = running_config()
+    if config is None:
+        return {}
+    unset = {name: None for name, value in config.items() if value is None}
+    own = {**unset, **plain_values(config)}
+    left_out = {*OF_A_RUN, *OF_THE_COMPUTER, *OF_ONE_TRAINING}
+    return _as_in_json({name: value for name, value in own.items() if name not in left_out})
 
 
 def keep_settings(bundle: Path) -> list[Path]:

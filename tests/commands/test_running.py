@@ -314,6 +314,31 @@ def test_folds_that_were_trained_with_other_settings(own, lines, type_words, tmp
     assert not lines
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--hours", "4"], "hours 0.1, now 4"),
+        (["--learning_rate", "1e-2"], "learning_rate 0.001, now 0.01"),
+        (["--batch_size", "8", "--deep", "False"], r"batch_size 2, now 8; deep true, now false"),
+        (["--patch_size", "(64,64,64)"], r"patch_size \[32, 32, 32\], now \[64, 64, 64\]"),
+        ([], "hours 0.1, now null"),
+    ],
+)
+def test_folds_that_were_trained_otherwise(words, said, own, lines, type_words):
+    """In what only their training knows: an ensemble of them would be mixed."""
+    models = own / "models/trained"
+    write_weights(own, models / "model.pt")
+    settings = {"hours": 0.1, "learning_rate": 0.001, "batch_size": 2, "deep": True, "patch_size": [32, 32, 32]}
+    config = own / "configs/train.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | settings | {"hours": None}))
+    tell_end(models, settings=settings)
+    line = ["train", str(own), "--folds", "0", "--resume", "auto"]
+    type_words(*line, "--hours", "0.1", "--learning_rate", "0.001", "--num_workers", "3")
+    assert not lines
+    with pytest.raises(ValueError, match=f"fold 0: .*model.pt was trained with {said}: give what it was, or train"):
+        type_words(*line, *(["--hours", "0.1"] if words and "--hours" not in words else []), *words)
+
+
 def write_data(folder, cases, folds):
     """A data set whose images are told apart, and its split."""
     folder.mkdir(exist_ok=True)

@@ -1,6 +1,7 @@
 """The built wheel alone, in an empty folder: no checkout is needed. And an editable install of one."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -8,6 +9,8 @@ import sys
 import sysconfig
 import zipfile
 
+import nibabel as nib
+import numpy as np
 import pytest
 from bundle_helpers import ROOT
 
@@ -21,7 +24,8 @@ USE = """
 import sys
 from rep3d import commands, installed
 print(commands.__file__)
-for words in (["bundles"], ["bundles", "kits"], ["bundles", "interactive"]):
+new = ["new", "mine", "--source", "../scans", "--labels", "organ"]
+for words in (["bundles"], ["bundles", "kits"], ["bundles", "interactive"], new):
     sys.argv = ["rep3d", *words]
     commands.main()
 """
@@ -53,6 +57,18 @@ def checkout(tmp_path_factory):
     (copy / "bundles/kits/models").mkdir()
     (copy / "bundles/kits/models/model.pt").write_text("somebody's own")
     return copy
+
+
+@pytest.fixture(autouse=True)
+def scans(tmp_path):
+    """Of somebody's own, beside the folder in which the commands run."""
+    label = np.zeros((20, 18, 12), np.uint8)
+    label[5:15, 5:15, 4:8] = 1
+    for number in range(2):
+        noise = np.random.default_rng(number).normal(0, 5, label.shape)
+        for name, voxels in (("images", (100 + 20.0 * label + noise).astype(np.float32)), ("labels", label)):
+            (tmp_path / f"scans/{name}").mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"scans/{name}/{number}.nii")
 
 
 @pytest.fixture
@@ -88,6 +104,10 @@ def test_the_wheel(install, tmp_path):
     assert printed.endswith((ROOT / "LICENSE").read_text() + "\n")
     for path in ("kits/configs/train.json", "interactive/models/model.pt", "interactive/models/NOTICE"):
         assert (tmp_path / "empty/bundles" / path).read_bytes() == (ROOT / "bundles" / path).read_bytes()
+    assert "  rep3d train mine" in printed
+    made = json.loads((tmp_path / "empty/bundles/mine/configs/train.json").read_text())
+    assert made["label_names"] == ["background", "organ"]
+    assert "| kits |" in python("-m", "rep3d", "bundles", cwd=tmp_path / "other", PYTHONPATH=str(packages))
 
 
 def test_an_editable_install(install, checkout, tmp_path):
@@ -95,4 +115,4 @@ def test_an_editable_install(install, checkout, tmp_path):
     code = EDITABLE.format(libraries=libraries, installed=str(install("build_editable"))) + USE
     # -S: without the packages that are installed here, this one among them.
     printed = python("-S", "-c", code, cwd=tmp_path / "empty")
-    assert printed.startswith(str(checkout)) and "| kits |" in printed
+    assert printed.startswith(str(checkout)) and "| kits |" in printed and "  rep3d train mine" in printed

@@ -190,6 +190,29 @@ def test_channels_of_scans_to_segment(tmp_path):
     assert len(load_inference_list(tmp_path)) == 5  # of a bundle with one channel each is an image
 
 
+def test_files_that_are_called_as_their_channels(tmp_path):
+    """As in a folder for each patient, which trains so."""
+    touch(tmp_path, "p1/T1w.nii.gz", "p1/T2w.nii.gz")
+    files = [str(tmp_path / "p1/T1w.nii.gz"), str(tmp_path / "p1/T2w.nii.gz")]
+    for scans in (tmp_path / "p1", tmp_path / "p1/T2w.nii.gz"):
+        assert load_inference_list(scans, ["T1w", "T2w"]) == [{"image": files, "case": "p1"}]
+    numbers = tmp_path / "numbers"
+    touch(numbers, "0000.nii.gz", "0001.nii.gz")
+    assert len(load_inference_list(numbers, ["0000", "0001"])) == 2  # cases, of four dimensions
+
+
+def test_one_channel_of_several(tmp_path, caplog):
+    """Of a bundle that was made for it; where no name tells it, none is taken for it."""
+    touch(tmp_path, "a_T1w.nii", "a_FLAIR.nii", "b_FLAIR.nii", "c.nii")
+    flair = [{"image": str(tmp_path / f"{case}_FLAIR.nii"), "case": case} for case in "ab"]
+    assert load_inference_list(tmp_path, ["FLAIR"]) == flair
+    assert "2 file(s) are not of the channel FLAIR, and left out" in caplog.text and "a_T1w.nii" in caplog.text
+    assert load_inference_list(tmp_path / "c.nii", ["FLAIR"]) == [{"image": str(tmp_path / "c.nii")}]
+    touch(tmp_path / "numbered", "a_0000.nii", "a_0001.nii")
+    with pytest.raises(ValueError, match="a_0001.nii is one more numbered channel of case 'a', expected 1 of them: FL"):
+        load_inference_list(tmp_path / "numbered", ["FLAIR"])
+
+
 def test_more_numbered_channels_than_the_network_takes(tmp_path):
     """Nobody tells which of them it was trained on."""
     touch(tmp_path, *(f"a_{number:04d}.nii.gz" for number in range(4)))

@@ -101,3 +101,12 @@ def test_what_cannot_be_compared(tmp_path, told, message):
     with pytest.raises(ValueError, match=message):
         write_raw(read_source(source), source, tmp_path / "raw", ["case3"])
     assert not (tmp_path / "raw/dataset.json").exists()
+
+
+def test_label_maps_with_ids_of_their_own(tmp_path):
+    """As labels of the label app's studies have them: linked as they are, their classes would be swapped."""
+    source = make_decathlon(tmp_path / "source")
+    found = read_source(source)
+    swapped = found._replace(cases=[found.cases[0]._replace(ids={1: 2, 2: 1}), *found.cases[1:]])
+    with pytest.raises(ValueError, match="its labels number their segments differently, expected one numbering"):
+        write_raw(swapped, source, tmp_path / "raw", ["case3"])

@@ -1,6 +1,7 @@
 """`rep3d new`: from a folder of scans and labels to a bundle that trains."""
 
 import json
+import math
 import os
 import shutil
 import stat
@@ -8,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import monai
 import nibabel as nib
 import numpy as np
 import pytest
-from bundle_helpers import EVALUATE, INFERENCE, TRAIN, run
+import torch
+from bundle_helpers import EVALUATE, INFERENCE, TRAIN, run, small_network
 
 from rep3d import installed
 from rep3d.commands import creating, main
@@ -22,6 +25,7 @@ from rep3d.datasets.own_bundle import new_bundle, report
 from rep3d.io.nifti import read_volume, write_marked
 from rep3d.locks import lock_file
 from rep3d.shipped import settings_beside
+from rep3d.training.checkpoints import load_deployed
 
 LAPTOP = Machine(16e9, False, "a laptop", 16e9)
 AFFINE = np.diag([-1.0, -1.0, 2.0, 1.0])
@@ -129,12 +133,43 @@ def test_what_a_person_changed_stays(tmp_path):
     change(dataset_file(made), lambda content: content["train"].update(seed=7))
     again = make(tmp_path, tmp_path / "source", label_names=["bone", "marrow"])
     assert set(again.kept) == {"common.spacing", "train.seed"} and "common.spacing is yours" in report(again)
+    assert "spacing 2.00 x 2.00 x 2.00 mm: yours; the data say" in report(again)
     content = json.loads(dataset_file(made).read_text())
     assert content["common"]["spacing"] == [2.0, 2.0, 2.0]
     assert content["common"]["label_names"] == ["background", "bone", "marrow"]
     train = json.loads((made.folder / "configs/train.json").read_text())
     assert train["spacing"] == [2.0, 2.0, 2.0] and train["seed"] == 7
     assert set(make(tmp_path, tmp_path / "source").kept) == {"common.spacing", "train.seed"}
+
+
+def test_the_patch_is_of_the_spacing_that_a_person_wants(tmp_path):
+    made = make(tmp_path)
+    fine = [spacing / 4 for spacing in made.plan.spacing]
+    change(dataset_file(made), lambda content: content["common"].update(spacing=fine))
+    for _ in range(2):
+        again = make(tmp_path, tmp_path / "source")
+        assert again.kept == ["common.spacing"]
+        assert math.prod(again.plan.patch_size) > math.prod(made.plan.patch_size)
+        common = json.loads(dataset_file(made).read_text())["common"]
+        assert common["spacing"] == fine and common["patch_size"] == list(again.plan.patch_size)
+    change(dataset_file(made), lambda content: content["common"].update(spacing=[1, 0, 2]))
+    with pytest.raises(ValueError, match=r"mine.json: spacing is \[1, 0, 2\], expected three numbers above 0, in mm"):
+        make(tmp_path, tmp_path / "source")
+
+
+def test_monai_loads_what_was_trained_in_the_folder(tmp_path):
+    """As the docs have it."""
+    made = make(tmp_path)
+    weights = made.folder / "models/trained/model.pt"
+    weights.parent.mkdir(parents=True)
+    torch.save(small_network(made.folder, {}).state_dict(), weights)
+    loaded = monai.bundle.load(
+        "mine", bundle_dir=str(made.folder.parent), model_file="models/trained/model.pt", workflow_type="inference"
+    )
+    x = torch.randn(1, 1, 32, 32, 32)
+    with torch.no_grad():
+        expected = load_deployed(small_network(made.folder, {}), weights)(x)
+        torch.testing.assert_close(loaded.eval()(x), expected, rtol=1e-4, atol=1e-4)
 
 
 def put_weights(bundle, path, told=None):

@@ -51,6 +51,9 @@ def test_headers_that_must_be_wrong():
         wrong_spacings([case("1"), case("10", spacing=(10.0, 10.0, 10.0))])
 
 
+CT_NAMES = ("NCCT", "CTA", "CECT", "CBCT", "ct_0", "cta arterial")
+
+
 @pytest.mark.parametrize(
     ("darkest", "told", "modality", "expected"),
     [
@@ -60,6 +63,7 @@ def test_headers_that_must_be_wrong():
         (0.0, ("T1w", "MRI"), None, "the data set's file calls it T1w, MRI"),
         (0.0, ("CT",), None, "the data set's file calls it CT; 1 case(s) do not look so, such as a"),
         (-1000.0, ("CT_0", "CT_arterial"), None, "the data set's file calls it CT_0, CT_arterial"),
+        *((-1000.0, (name,), None, f"the data set's file calls it {name}") for name in CT_NAMES),
         (0.0, ("direct", "act"), None, "the data set's file calls it direct, act"),
         (-1000.0, ("CT",), "MR", "you said so"),
     ],
@@ -68,7 +72,7 @@ def test_modality(darkest, told, modality, expected):
     plan, why = reasons([case(darkest=darkest)], told=told, modality=modality)
     assert why[f"modality {plan.modality}"].startswith(expected)
     is_ct = plan.modality == "CT"
-    is_told = modality is None and any(name.startswith("CT") for name in told)
+    is_told = modality is None and any(name.startswith("CT") or name in CT_NAMES for name in told)
     assert is_ct == (is_told or expected.startswith("in all"))
     assert plan.recipes == ["automatic", "window" if is_ct else "z_score"]
     assert (plan.intensity_window is not None) == is_ct

@@ -469,3 +469,18 @@ def test_labels(labels, names, tmp_path):
 def test_label_names_that_are_refused(labels, said, tmp_path):
     with pytest.raises(ValueError, match=re.escape(said)):
         read_labels(tmp_path, labels)
+
+
+def test_one_image_a_case_of_several_kinds(tmp_path):
+    """They train as one channel, which is said; one kind can be chosen. Names of single cases tell no kind."""
+    kinds = {"p1": "T1w", "p2": "FLAIR", "p3": "T1w"}
+    touch(tmp_path, *(f"{case}/{name}.nii.gz" for case, kind in kinds.items() for name in (f"{case}_{kind}", "seg")))
+    source = read_source(tmp_path)
+    assert source.channels == ("image",) and len(choose_channels(source)[0]) == 3
+    (note,) = source.notes
+    assert "called T1w (2), FLAIR (1): taken for one channel; `--channel T1w` takes" in note
+    scans, problems = choose_channels(read_source(tmp_path, ["T1w"]), ["T1w"])
+    assert [scan.case for scan in scans] == ["p1", "p3"] and "no image of the channel 'T1w'" in problems["p2"][0]
+    (tmp_path / "p3/p3_T1w.nii.gz").rename(tmp_path / "p3/p3_other.nii.gz")
+    assert not read_source(tmp_path).notes
+    assert read_source(tmp_path, ["image"]).channels == ("image",)

@@ -1,17 +1,20 @@
 """Labels that several people submitted in the label app: from clicks to a network of their own."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 from rep3d import installed
+from rep3d.data.image_ids import id_of
 from rep3d.data.lists import load_datalist
+from rep3d.data.memory import file_key
 from rep3d.datasets import own_bundle
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle, report
-from rep3d.datasets.studies import common_ids, kept_names
+from rep3d.datasets.studies import common_ids, current_label
 
 LAPTOP = Machine(16e9, False, "a laptop", 16e9)
 SHAPE = (20, 18, 12)
@@ -23,11 +26,16 @@ def save(path, voxels):
     nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
 
 
-def add_case(studies, case, names, **told):
-    """An image, and its label as the app keeps it, of segments that are numbered as their user had them."""
+def drawn(names):
     label = np.zeros(SHAPE, np.uint8)
     for name, i in names.items():
         label[{"front": FRONT, "back": BACK}.get(name.lower(), (0, 0, slice(2)))] = i
+    return label
+
+
+def add_case(studies, case, names, **told):
+    """An image, and its label as the app keeps it, of segments that are numbered as their user had them."""
+    label = drawn(names)
     bright = np.isin(label, [i for name, i in names.items() if name.lower() == "back"])
     noise = np.random.default_rng(list(case.encode())).normal(0, 5, SHAPE)
     save(studies / f"{case}.nii.gz", (100 + 50 * bright + noise).astype(np.float32))
@@ -87,10 +95,10 @@ def test_labels_that_cannot_be_used_are_named(studies):
     assert set(made.problems) == {"half", "hand", "other", "edited"} and made.cases == 5
     text = report(made)
     for said in (
-        "half.nii.gz: has no segment back, as others have: is it finished? Submit it with that segment, empty where",
+        "half/0001.nii.gz: has no segment back, as others have: is it finished? Submit it with that segment, empty",
         "hand.nii.gz: no names were submitted with it, and the ids of others differ",
         "other.nii.gz: no names were submitted with it",
-        "edited.nii.gz: label value(s) [7], which no segment of it has: [1, 2]",
+        "edited/0001.nii.gz: label value(s) [7], which no segment of it has: [1, 2]",
         'segments that less than half of the 7 labels have are background: {"vessel": 1}',
     ):
         assert said in text, text
@@ -101,7 +109,8 @@ def test_labels_that_cannot_be_used_are_named(studies):
 def test_a_label_of_another_scan_is_named(studies):
     add_case(studies, "other", {"back": 1, "front": 2})
     submit(studies, "other", np.ones((9, 9, 9), np.uint8), {"back": 1, "front": 2}, 2)
-    assert f"{studies / 'labels/final/other.nii.gz'}: shape (9, 9, 9) differs from" in report(make(studies))
+    version = studies / "labels/versions/other/0002.nii.gz"
+    assert f"{version}: shape (9, 9, 9) differs from" in report(make(studies))
 
 
 def test_only_current_labels_tell_names(studies):
@@ -110,9 +119,11 @@ def test_only_current_labels_tell_names(studies):
     submit(studies, "ann1", np.zeros(SHAPE, np.uint8), {"bone": 1}, 3, removed=True)
     label = studies / "labels/final/ann1.nii.gz"
     label.write_bytes((studies / "labels/versions/ann1/0001.nii.gz").read_bytes())
-    assert kept_names(studies, label) == {"front": 1, "back": 2}
+    kept = current_label(studies, label)
+    assert kept.names == {"front": 1, "back": 2} and kept.key == ""
+    assert kept.file == studies / "labels/versions/ann1/0001.nii.gz"
     save(label, np.ones(SHAPE, np.uint8))
-    assert kept_names(studies, label) is None
+    assert current_label(studies, label) == (label, file_key(label), None)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +139,78 @@ def test_names_that_monai_label_kept(segments, names, tmp_path):
     """As 3D Slicer's module sends them to a server of MONAI Label's own."""
     told = {"image": {"ext": ".nii.gz"}, "labels": {"final": {"ext": ".nii.gz", "info": {"label_info": segments}}}}
     (tmp_path / "datastore_v2.json").write_text(json.dumps({"name": "x", "objects": {"a": told}}))
-    assert kept_names(tmp_path, tmp_path / "labels/final/a.nii.gz") == names
-    assert kept_names(tmp_path, tmp_path / "labels/final/b.nii.gz") is None
+    for case, kept in (("a", names), ("b", None)):
+        label = tmp_path / f"labels/final/{case}.nii.gz"
+        save(label, np.ones(SHAPE, np.uint8))
+        assert current_label(tmp_path, label).names == kept
+
+
+def test_segments_that_a_submission_left_out(studies):
+    """The app keeps all names of the bundle that they belong to, and which of them the submission lacks."""
+    add_case(studies, "part", {"front": 1})
+    submit(studies, "part", np.zeros(SHAPE, np.uint8), {"front": 1, "back": 2}, 2, unnamed=["back"])
+    made = make(studies)
+    assert list(made.problems) == ["part"] and made.cases == 4
+    assert "part/0002.nii.gz: has no segment back" in report(made)
+
+
+def swap(studies, case):
+    swapped = {"back": 1, "front": 2}
+    submit(studies, case, drawn(swapped), swapped, 2)
+
+
+def test_labels_submitted_later_swap_no_ids(tmp_path, monkeypatch):
+    """Also where all number alike, so that no label map is copied."""
+    monkeypatch.setattr(own_bundle, "write_fingerprint", lambda *_: None)
+    studies = tmp_path / "studies"
+    for case in ("ann1", "ann2", "ann3", "ann4"):
+        add_case(studies, case, {"front": 1, "back": 2})
+    data = make(studies).folder / "data"
+    swap(studies, "ann1")
+    items = [item for part in ("training", "validation") for item in load_datalist(data, part)]
+    assert len(items) == 4
+    for item in items:
+        label = np.asarray(nib.load(item["label"]).dataobj)
+        assert (label[FRONT] == 1).all() and (label[BACK] == 2).all(), item
+
+
+def test_a_label_without_versions_that_is_replaced(tmp_path, monkeypatch):
+    """Put there by hand, so that the bundle lists the file itself; here one is replaced while the bundle is made."""
+    monkeypatch.setattr(own_bundle, "write_fingerprint", lambda *_: None)
+    studies = tmp_path / "studies"
+    for case in ("ann1", "ann2", "ann3"):
+        add_case(studies, case, {"front": 1, "back": 2})
+    shutil.rmtree(studies / "labels/versions/ann1")
+    load_datalist(make(studies).folder / "data", "training")
+    checked = own_bundle.check_pairs
+
+    def check_and_swap(*args):
+        found = checked(*args)
+        swap(studies, "ann1")
+        return found
+
+    monkeypatch.setattr(own_bundle, "check_pairs", check_and_swap)
+    made = make(studies)
+    with pytest.raises(ValueError, match=r"final/ann1.nii.gz, which has changed since: run `rep3d new` again"):
+        load_datalist(made.folder / "data", "training")
+
+
+def test_images_by_the_ids_of_the_app(studies):
+    """In subfolders, and under names that are not plain; of another format than NIfTI they are named."""
+    for place in ("ward/scan", "O'Neil"):
+        name = id_of(place, "image")
+        add_case(studies, name, {"front": 1, "back": 2})
+        (studies / place).parent.mkdir(exist_ok=True)
+        (studies / f"{name}.nii.gz").rename(studies / f"{place}.nii.gz")
+    add_case(studies, "nrrd", {"front": 1, "back": 2})
+    (studies / "nrrd.nii.gz").rename(studies / "nrrd.nrrd")
+    save(studies / "labelsTr/ann1.nii.gz", np.ones(SHAPE, np.uint8))
+    made = make(studies)
+    assert made.cases == 6 and list(made.problems) == ["nrrd"]
+    assert f"{studies / 'nrrd.nrrd'}: NRRD is not read here: convert it to NIfTI" in report(made)
+    items = {item["case"]: item for item in json.loads((made.folder / "data/dataset.json").read_text())["training"]}
+    assert items["ward_scan-3ecbcfc8"]["image"] == str(studies / "ward/scan.nii.gz")
+    assert items[id_of("O'Neil", "image")]["image"] == str(studies / "O'Neil.nii.gz")
 
 
 def test_labels_without_a_common_segment(tmp_path):

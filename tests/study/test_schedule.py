@@ -53,11 +53,11 @@ def test_the_command_times_the_bundle_it_made(tmp_path, monkeypatch, capsys):
         label[5:15, 5:15, 4:8] = 1
         noise = np.random.default_rng(number).normal(0, 5, label.shape)
         for name, voxels in (("images", 100 + 20.0 * label + noise), ("labels", label)):
-            (tmp_path / f"source/{name}").mkdir(parents=True, exist_ok=True)
-            nib.save(nib.Nifti1Image(voxels.astype(np.float32), np.eye(4)), tmp_path / f"source/{name}/{number}.nii")
+            (tmp_path / f"scans #2/{name}").mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(voxels.astype(np.float32), np.eye(4)), tmp_path / f"scans #2/{name}/{number}.nii")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    monkeypatch.setattr(sys, "argv", ["rep3d", "new", "mine", "--source", "source", "--hours", "1.5"])
+    monkeypatch.setattr(sys, "argv", ["rep3d", "new", "mine", "--source", "scans #2", "--hours", "1.5"])
     main()
     lines = capsys.readouterr().out.splitlines()
     assert "  rep3d train mine --hours 1.5" in lines
