@@ -5,7 +5,7 @@ from torch import nn
 
 from rep3d import Rep3D
 from rep3d.networks.lrbm import LRBM
-from rep3d.networks.rep3d import BLOCK_ORDERS, MODULATIONS, Rep3DBlock
+from rep3d.networks.rep3d import BLOCK_ORDERS, MODULATIONS, Rep3DBlock, Rep3DEncoder
 from rep3d.precision import check_layers
 from rep3d.training.parameters import parameter_groups
 
@@ -42,6 +42,11 @@ def test_parameter_count(modulation, expected):
 def test_the_large_convolutions_may_have_a_bias(tiny_rep3d):
     blocks = [module for module in tiny_rep3d(conv_bias=True).modules() if isinstance(module, Rep3DBlock)]
     assert len(blocks) == 8 and all(block.bias.shape == (len(block.weight),) for block in blocks)
+
+
+def test_an_encoder_without_channels():
+    with pytest.raises(ValueError, match="^in_channels must be a positive integer, got 0"):
+        Rep3DEncoder(0, (4, 4, 4, 4), (1, 1, 1, 1), Rep3DBlock)
 
 
 # --- the opposite of what is wrong in the released training code
