@@ -291,7 +291,7 @@ def test_segments_with_odd_values(value, server, images, tmp_path):
 
 def test_names_of_no_model(server, images, material):
     label = {"label": ("x.nii.gz", next(iter(material.labels.values())).read_bytes())}
-    params = json.dumps({"label_info": [{"name": "left ear"}]})
+    params = json.dumps({"label_info": [{"name": "left ear"}, {"name": "right ear"}]})
     answer = server.request("PUT", f"/datastore/label?image={images[0]}", files=label, data={"params": params})
     assert answer.status_code == 400 and "left ear" in answer.json()["detail"]
 
