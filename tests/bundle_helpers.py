@@ -76,6 +76,18 @@ def make_dataset(folder: Path, bundle: Path, count: int = CASES) -> Path:
     return folder
 
 
+def write_pairs(folder: Path, count: int) -> Path:
+    """Images and labels of one structure in two folders, as `rep3d new` takes them."""
+    for number in range(count):
+        label = np.zeros((20, 18, 12), np.uint8)
+        label[5:15, 5:15, 4:8] = 1
+        noise = np.random.default_rng(number).normal(0, 5, label.shape)
+        for name, voxels in (("images", 100 + 20.0 * label + noise), ("labels", label)):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(voxels.astype(np.float32), np.eye(4)), folder / f"{name}/{number}.nii")
+    return folder
+
+
 def bundle_run(bundle: Path, files: list[str], dataset: Path, folder: Path, run_id: str = "run", **override):
     """A run of configs; what it writes goes below `folder`."""
     settings = {

@@ -30,9 +30,7 @@ DICOM = (
 SEGMENT = "images without labels are segmented with --config_file configs/inference.json"
 LOOKED_AT = 100  # files of a folder, to find DICOM among them
 FORMS = '"path" or {"image": path, "label": path}'
-COPY_OF = (
-    "copy_of"  # of an entry: the key, see `rep3d.data.memory.file_key`, of the file that its label was made of, or is
-)
+COPY_OF = "copy_of"  # of an entry: the key, see `rep3d.data.memory.file_key`, of what its label was made of, or is
 NUMBER = re.compile(r"(.+)_(\d{4})")  # nnU-Net's, of a channel, behind the name of a case
 
 Entry = Item  # with a number "fold" where it has one

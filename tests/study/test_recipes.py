@@ -1,10 +1,8 @@
 import json
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
-from bundle_helpers import SMALL
+from bundle_helpers import SMALL, write_pairs
 
 from rep3d import Rep3D, installed
 from rep3d.datasets import own_bundle
@@ -20,17 +18,12 @@ SIZES = {"feature_size": (4, 4, 4, 4), "hidden_size": 8, "kernel_size": 5}
 def bundle(tmp_path_factory):
     """Of `rep3d new`, with a network that a test can afford."""
     folder = tmp_path_factory.mktemp("recipes")
-    for number in range(6):
-        label = np.zeros((20, 18, 12), np.uint8)
-        label[5:15, 5:15, 4:8] = 1
-        noise = np.random.default_rng(number).normal(0, 5, label.shape)
-        for name, voxels in (("images", 100 + 20.0 * label + noise), ("labels", label)):
-            (folder / f"source/{name}").mkdir(parents=True, exist_ok=True)
-            nib.save(nib.Nifti1Image(voxels.astype(np.float32), np.eye(4)), folder / f"source/{name}/{number}.nii")
     machine = Machine(16e9, False, "a laptop", 16e9)
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(own_bundle, "write_fingerprint", lambda *_: None)
-        made = new_bundle("mine", folder / "source", folder / "bundles", root=installed.root(), machine=machine)
+        made = new_bundle(
+            "mine", write_pairs(folder / "source", 6), folder / "bundles", root=installed.root(), machine=machine
+        )
     path = made.folder / "configs/train.json"
     config = json.loads(path.read_text())
     for name, value in SMALL.items():

@@ -2,9 +2,8 @@
 
 import sys
 
-import nibabel as nib
-import numpy as np
 import pytest
+from bundle_helpers import write_pairs
 
 from rep3d.commands import main
 from rep3d.study import schedule
@@ -48,13 +47,7 @@ def test_a_time_that_is_too_short():
 def test_the_command_times_the_bundle_it_made(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(schedule, "WARM_UP", 1)
     monkeypatch.setattr(schedule, "TIMED", 2)
-    for number in range(2):
-        label = np.zeros((20, 18, 12), np.uint8)
-        label[5:15, 5:15, 4:8] = 1
-        noise = np.random.default_rng(number).normal(0, 5, label.shape)
-        for name, voxels in (("images", 100 + 20.0 * label + noise), ("labels", label)):
-            (tmp_path / f"scans #2/{name}").mkdir(parents=True, exist_ok=True)
-            nib.save(nib.Nifti1Image(voxels.astype(np.float32), np.eye(4)), tmp_path / f"scans #2/{name}/{number}.nii")
+    write_pairs(tmp_path / "scans #2", 2)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(sys, "argv", ["rep3d", "new", "mine", "--source", "scans #2", "--hours", "1.5"])
