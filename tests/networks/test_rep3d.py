@@ -223,12 +223,13 @@ def test_kernel_sizes(kernel_size, tiny_rep3d):
     "shape, message",
     [
         ((1, 1, 32, 32, 30), r"multiple of 16.*\[32, 32, 30\]"),
+        ((1, 1, 32, 30, 32), r"multiple of 16.*\[32, 30, 32\]"),
         ((1, 1, 33, 32, 32), r"multiple of 16.*\[33, 32, 32\]"),
         ((1, 1, 16, 16, 16), r"larger than 16x16x16.*\[16, 16, 16\]"),
         ((1, 2, 32, 32, 32), r"\(B, 1, D, H, W\).*\[1, 2, 32, 32, 32\]"),
         ((1, 32, 32, 32), r"\(B, 1, D, H, W\).*\[1, 32, 32, 32\]"),
     ],
-    ids=["last axis", "first axis", "too small", "channels", "no batch"],
+    ids=["last axis", "second axis", "first axis", "too small", "channels", "no batch"],
 )
 def test_input_error_names_the_shape(shape, message, tiny_rep3d):
     with pytest.raises(ValueError, match=message):

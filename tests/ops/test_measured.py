@@ -12,6 +12,7 @@ from rep3d.ops import costs, measured
 from rep3d.ops import depthwise_conv3d as ops
 
 SHAPE = (2, 3, 6, 5, 4)
+WANTED = [(True, True), (True, False), (False, True), (False, False)]  # gradients of x and of the weight
 
 
 @pytest.fixture
@@ -140,7 +141,33 @@ def test_time_of_a_trial(monkeypatch):
     assert waited == [torch.device("cuda"), "trial", torch.device("cuda")]
 
 
-@pytest.mark.parametrize("needs_x, needs_weight", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("keeps_kernel_spectrum", [False, True])
+@pytest.mark.parametrize("needs_x, needs_weight", WANTED)
+def test_what_is_measured_is_the_call(needs_x, needs_weight, keeps_kernel_spectrum, monkeypatch):
+    monkeypatch.setattr(measured, "measures", lambda device: device == torch.device("meta"))
+    monkeypatch.setattr(measured, "fastest", lambda call, *_: call)
+    x = torch.empty(SHAPE, device="meta", requires_grad=needs_x)
+    weight = torch.empty(3, 1, 5, 5, 5, device="meta", requires_grad=needs_weight)
+    expected = costs.Call(
+        SHAPE,
+        k=5,
+        dtype=torch.float64,
+        device=x.device,
+        needs_x=needs_x,
+        needs_weight=needs_weight,
+        saves_spectra=False,
+        keeps_kernel_spectrum=keeps_kernel_spectrum and not (needs_x or needs_weight),
+    )
+    chosen = ops._choose_backend(x, weight, torch.float64, False, keeps_kernel_spectrum)
+    assert chosen == expected
+    plain = expected._replace(dtype=torch.float32, saves_spectra=True, keeps_kernel_spectrum=False)
+    assert ops._choose_backend(x, weight) == plain
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # a graph cannot measure
+    monkeypatch.setattr(ops, "cheapest", lambda call: (call,))
+    assert ops._choose_backend(x, weight) == (plain,)
+
+
+@pytest.mark.parametrize("needs_x, needs_weight", WANTED)
 def test_a_trial_does_what_the_call_will(needs_x, needs_weight, monkeypatch):
     call = costs.Call(
         SHAPE,
