@@ -241,7 +241,7 @@ def test_somebody_elses_dicom_segmentation_stays_and_so_does_its_label_map(bundl
     before = times(folder)
     predict(bundle, series, tmp_path)  # which has nothing to do
     with pytest.raises(RuntimeError) as failed:
-        predict(bundle, series, tmp_path, **{"sliding_window#inferer#overlap": 0.25})
+        predict(bundle, series, tmp_path, **{"sliding_window#inferer#overlap": 0.5})
     assert f"{folder / 'ct_seg.dcm'}: not made by rep3d, and so not replaced" in str(root_cause(failed.value))
     assert times(folder) == before
 
@@ -290,7 +290,7 @@ def test_a_second_run_does_what_is_missing(bundle, scans, tmp_path, caplog):
 @pytest.mark.parametrize("change", ["weights", "overlap"])
 def test_other_weights_and_settings_start_anew(change, bundle, scans, tmp_path):
     folder = predict(bundle, scans / "a.nii.gz", tmp_path)
-    first, options = times(folder), {"sliding_window#inferer#overlap": 0.25}
+    first, options = times(folder), {"sliding_window#inferer#overlap": 0.5}
     if change == "weights":
         weights = torch.load(bundle / "models/model.pt")
         weights[next(iter(weights))] += 0.1

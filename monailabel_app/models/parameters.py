@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 class InferenceParameters(BaseModel):
     device: Annotated[str, Field(max_length=100)] = ""
-    preset: Literal["accurate", "fast"] = "accurate"
+    preset: Literal["fast", "accurate"] = "fast"
     result_extension: Literal[".nii.gz", ".nii", ".nrrd", ".seg.nrrd"] = ".nii.gz"
     result_dtype: Literal["uint8", "uint16", "int16", "int32"] = "uint8"
     result_compress: bool = True

@@ -56,7 +56,7 @@ def test_info(server, material):
         names = label_names(material.bundles / name)
         assert model["labels"] == {label: index for index, label in enumerate(names) if index}
         assert model["type"] == "segmentation" and model["dimension"] == 3
-        assert model["config"]["preset"] == ["accurate", "fast"]
+        assert model["config"]["preset"] == ["fast", "accurate"]
     assert {"random", "first"} <= set(info["strategies"])
     assert info["datastore"]["total"] >= 4
 

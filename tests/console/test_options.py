@@ -89,7 +89,7 @@ def test_options_of_tests_of_the_app_and_of_monai_label():
     of_monai_label = {"bundle_root": "x", "train#trainer#max_epochs": 2, "train#dataset#data": [], "device": "cpu"}
     of_monai_label |= {"validate#dataset#data": [], "train#handlers": [{"_target_": "StatsHandler"}]}
     check(TRAIN, run_id="run", **of_monai_label)
-    of_inference = {"sliding_window#inferer#sw_device": "@device", "sliding_window#inferer#overlap": 0.25}
+    of_inference = {"sliding_window#inferer#sw_device": "@device", "sliding_window#inferer#overlap": 0.5}
     check(INFERENCE, **of_inference, **{"dataset#data": [{"image": "a"}], "sliding_window#inferer#progress": False})
 
 

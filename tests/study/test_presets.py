@@ -10,7 +10,7 @@ from rep3d.study import presets
 from rep3d.study.presets import AIR, Preset, compare_presets, stretch, time_presets
 from rep3d.study.run import BundleRun, run_here
 
-PRESETS = (Preset(0.5, body=False), Preset(0.75), Preset(0.5, scale=1.5))
+PRESETS = (Preset(0.25, body=False), Preset(0.75), Preset(0.25, scale=1.5))
 
 
 def rows(text: str) -> list[list[str]]:
@@ -46,7 +46,7 @@ def test_times_without_truth_and_weights(tmp_path, monkeypatch):
     assert nib.load(scan).shape == (132, 72, 60)
     assert np.allclose(nib.load(scan).header.get_zooms(), (1, 1, 1.2))
     monkeypatch.setattr(presets, "has_fast_bfloat16", lambda device: False)
-    every, body = rows(time_presets(bundle, scan, (*PRESETS[:1], Preset(0.5), Preset(0.5, bfloat16=True))))
+    every, body = rows(time_presets(bundle, scan, (*PRESETS[:1], Preset(0.25), Preset(0.25, bfloat16=True))))
     assert int(every[1]) > int(body[1]) > 0
 
 

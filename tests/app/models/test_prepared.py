@@ -224,7 +224,7 @@ def test_results_are_the_same(tmp_path, scan, preparations):
     before = image.clone()
     score_image(model, scan)
     disagreement(model, scan, [model.bundle.weights] * 2)
-    model.segment(scan, preset="fast", priority=Priority.BATCH)
+    model.segment(scan, preset="accurate", priority=Priority.BATCH)
     again = model.segment(scan)
     assert preparations == ["scan.nii.gz"]
     assert torch.equal(image, before) and image.meta["filename_or_obj"] == before.meta["filename_or_obj"]
