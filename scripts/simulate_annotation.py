@@ -43,8 +43,8 @@ def main(
         bundle: folder of the bundle that follows clicks, with its weights.
         labels: ids that make the structure together; without, all.
         scans: of a set, drawn for each seed.
-        rounds: numbers of annotated scans after which both networks are trained, ascending.
-        ways: some of "clicks alone", random, entropy, disagreement, diverse.
+        rounds: numbers of annotated scans after which networks are trained, ascending.
+        ways: some of "clicks alone", "clicks that learn", random, entropy, disagreement, diverse.
         seeds: of the scans, their order and the trainings.
         automatic_steps: optimizer steps of each training of the automatic network, a multiple of 10.
         interactive_epochs: of each training of the network of clicks, of 24 steps.

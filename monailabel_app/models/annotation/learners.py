@@ -6,7 +6,7 @@ They serve and they are trained as in the app; which weights serve is decided he
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +17,7 @@ import torch
 
 from monailabel_app.bundles import Bundle, read_bundle
 from monailabel_app.history import digest
+from monailabel_app.models.annotation.plan import NETWORKS
 from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.models.parameters import TrainingParameters
@@ -88,13 +89,17 @@ class Learners:
         self.proposing = BundleInference(own["automatic"])
         self.answering = PromptedNetwork(own["interactive"], Turn())
 
-    def serve(self, weights: Path | None) -> None:
+    def serve(self, weights: Path | None, names: Collection[str] = NETWORKS) -> None:
         """Let the weights of a folder serve, as `train` left them; None: those that the bundles came with.
 
         What serves already stays as it is, and in memory.
+
+        Args:
+            weights: the folder.
+            names: of the networks that it has weights of; the others serve as they came.
         """
         for name, bundle in self.bundles.items():
-            if weights is None:
+            if weights is None or name not in names:
                 bundle.own_weights.unlink(missing_ok=True)
             elif not bundle.own_weights.is_file() or digest(bundle.own_weights) != digest(weights / f"{name}.pt"):
                 copy_whole(weights / f"{name}.pt", bundle.own_weights)
@@ -117,20 +122,23 @@ class Learners:
         """Draw those that are not there yet."""
         self.phantoms.draw(Task({}), self.bundles["interactive"], self.folder)
 
-    def train(self, labelled: Mapping[str, Labelled], seed: int, target: Path) -> None:
+    def train(
+        self, labelled: Mapping[str, Labelled], seed: int, target: Path, names: Collection[str] = NETWORKS
+    ) -> None:
         """Go on from the weights that serve with all labels, and leave the new weights in a folder.
 
         Args:
             labelled: the scans, by name.
             seed: of the trainings.
             target: the folder.
+            names: of the networks that learn.
 
         Raises:
             RequestError: a training failed; the message has the reason.
             ValueError: a network cannot learn from one of the labels.
         """
         studies = self._submitted(labelled)
-        trainings = {name: self._prepared(name, studies, seed) for name in self.bundles}
+        trainings = {name: self._prepared(name, studies, seed) for name in names}
         target.mkdir(parents=True, exist_ok=True)
         for name, training in trainings.items():
             training.run(Task({}))

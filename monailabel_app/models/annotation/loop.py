@@ -19,10 +19,10 @@ from tqdm import tqdm
 from monailabel_app.bundles import Bundle, read_bundle
 from monailabel_app.history import digest
 from monailabel_app.models.annotation.learners import Labelled, Learners
-from monailabel_app.models.annotation.plan import ALONE, WAYS, Plan
+from monailabel_app.models.annotation.plan import NETWORKS, WAYS, Plan, taught
 from monailabel_app.models.annotation.sets import AUTOMATIC, make_automatic, write_set
 from monailabel_app.models.annotation.user import NO_USE, annotate
-from monailabel_app.models.picking import BASELINE, Picker
+from monailabel_app.models.picking import BASELINE, STRATEGIES, Picker
 from monailabel_app.models.retraining.phantoms import Phantoms
 from monailabel_app.studies.volumes import read_grid, read_label
 from rep3d.data.cases import Item, file_name, item_name
@@ -154,20 +154,25 @@ class Loop:
         scans: dict[str, Scan] = {}
         labelled: dict[str, Labelled] = {}
         for first, end in self.plan.stages:
-            if scans and way != ALONE:
-                networks.append(self.trained(seed, networks[-1], labelled))
+            if scans and taught(way):
+                networks.append(self.trained(seed, networks[-1], labelled, taught(way)))
             left = [case for case in order if case not in scans]
             versions = [one / "automatic.pt" for one in networks[1:]]
-            strategy = way if versions else BASELINE  # what has learned nothing has no scores
+            strategy = way if versions and way in STRATEGIES else BASELINE  # what has learned nothing has no scores
             for case in self.picker.pick(strategy, end - first, left, list(scans), versions):
-                scans[case], labelled[case] = self.annotated(networks[-1], case)
+                scans[case], labelled[case] = self.annotated(networks[-1], case, taught(way))
                 progress.update()
         return Cell(seed, way, list(scans.values()), [read_json(one / TRAINED)["seconds"] for one in networks[1:]])
 
-    def annotated(self, networks: Path, case: str) -> tuple[Scan, Labelled]:
+    def annotated(self, networks: Path, case: str, names: Sequence[str]) -> tuple[Scan, Labelled]:
         """A scan that was annotated with the networks of a folder, and its label.
 
         One that failed is finished by hand: its label is the truth.
+
+        Args:
+            networks: the folder.
+            case: the scan.
+            names: of the networks that have learned.
         """
         record, image = networks / f"scans/{case}.json", Path(self.items[case]["image"])
         labelled = Labelled(image, networks / f"scans/{case}.nii.gz")
@@ -176,7 +181,7 @@ class Loop:
             return known, labelled
         self._check_time()
         record.parent.mkdir(parents=True, exist_ok=True)
-        self._serve(networks)
+        self._serve(networks, names)
         grid = read_grid(image)
         truth = torch.from_numpy(read_label(Path(self.items[case]["label"]), grid, [1]) > 0)
         with self.learners.scene(image) as scene:
@@ -186,20 +191,21 @@ class Loop:
         write_scan(record, scan)
         return scan, labelled
 
-    def trained(self, seed: int, before: Path, labelled: Mapping[str, Labelled]) -> Path:
+    def trained(self, seed: int, before: Path, labelled: Mapping[str, Labelled], names: Sequence[str]) -> Path:
         """The folder of the networks that went on from those of another folder with these labels."""
         named = hashlib.sha256(" ".join([before.name, *sorted(labelled)]).encode()).hexdigest()[:8]
-        folder = self.output / f"networks/seed{seed}_{len(labelled)}_{named}"
+        alone = "" if names == NETWORKS else f"_{'_'.join(names)}"
+        folder = self.output / f"networks/seed{seed}_{len(labelled)}_{named}{alone}"
         if not (folder / TRAINED).is_file():
             self._check_time()
             start = time.monotonic()
-            self._serve(before)
-            self.learners.train(dict(sorted(labelled.items())), seed, folder)
+            self._serve(before, names)
+            self.learners.train(dict(sorted(labelled.items())), seed, folder, names)
             write_json(folder / TRAINED, {"seconds": round(time.monotonic() - start, 1)})
         return folder
 
-    def _serve(self, networks: Path) -> None:
-        self.learners.serve(None if networks == self.shipped else networks)
+    def _serve(self, networks: Path, names: Sequence[str]) -> None:
+        self.learners.serve(None if networks == self.shipped else networks, names)
 
     def _check_time(self) -> None:
         if self._ends is not None and time.monotonic() > self._ends:

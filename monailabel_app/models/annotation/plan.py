@@ -9,8 +9,15 @@ from typing import Any
 from monailabel_app.models.picking import STRATEGIES
 from monailabel_app.models.simulation import EPOCHS
 
-ALONE = "clicks alone"
-WAYS = (ALONE, *STRATEGIES)
+ALONE, LEARNING = "clicks alone", "clicks that learn"
+WAYS = (ALONE, LEARNING, *STRATEGIES)
+
+NETWORKS = ("automatic", "interactive")
+
+
+def taught(way: str) -> tuple[str, ...]:
+    """The networks that learn in a way."""
+    return {ALONE: (), LEARNING: NETWORKS[1:]}.get(way, NETWORKS)
 
 
 @dataclass(frozen=True)
@@ -19,7 +26,7 @@ class Plan:
 
     Args:
         scans: of a set, drawn for each seed.
-        rounds: numbers of annotated scans after which both networks are trained, ascending.
+        rounds: numbers of annotated scans after which networks are trained, ascending.
         ways: some of WAYS.
         seeds: of the scans, their order and the trainings.
         automatic_steps: optimizer steps of a training of the automatic network, a multiple of EPOCHS.

@@ -25,7 +25,7 @@ from rep3d.study.run import run_here
 
 pytestmark = pytest.mark.slow
 
-WAYS = ["clicks alone", "random", "entropy"]
+WAYS = ["clicks alone", "clicks that learn", "random", "entropy"]
 
 
 @pytest.fixture(scope="module")
@@ -82,14 +82,16 @@ def read_cells(output):
 
 def test_all_ways_annotate_the_same_scans(output, runs):
     cells = read_cells(output)
-    alone, by_random, entropy = ([scan["case"] for scan in cells[way]["scans"]] for way in WAYS)
-    assert set(alone) == set(by_random) == set(entropy) and len(set(alone)) == 3 and alone == by_random
-    assert [len(cells[way]["seconds"]) for way in WAYS] == [0, 1, 1]
-    assert cells["clicks alone"]["scans"][0] == cells["random"]["scans"][0] == cells["entropy"]["scans"][0]
-    proposals = {way: [scan["proposal"] is not None for scan in cells[way]["scans"]] for way in WAYS}
-    assert proposals == {"clicks alone": [False] * 3, "random": [False, True, True], "entropy": [False, True, True]}
-    assert [run.run_id for run in runs] == ["drawing", "training", "training"]  # cells share the trainings
-    assert runs[2].overrides["learning_rate"] == task.LEARNING_RATE and "learning_rate" not in runs[1].overrides
+    alone, learning, by_random, entropy = ([scan["case"] for scan in cells[way]["scans"]] for way in WAYS)
+    assert set(alone) == set(entropy) and len(set(alone)) == 3 and alone == learning == by_random
+    assert [len(cells[way]["seconds"]) for way in WAYS] == [0, 1, 1, 1]
+    assert all(cells[way]["scans"][0] == cells["clicks alone"]["scans"][0] for way in WAYS)
+    assert cells["clicks that learn"]["scans"][1:] != cells["clicks alone"]["scans"][1:]
+    proposals = [[scan["proposal"] is not None for scan in cells[way]["scans"]] for way in WAYS]
+    assert proposals == [[False] * 3, [False] * 3, [False, True, True], [False, True, True]]
+    assert [run.run_id for run in runs] == ["drawing", *["training"] * 3]  # cells share the trainings
+    rates = [run.overrides.get("learning_rate") for run in runs[1:]]  # the network of clicks goes on gently
+    assert rates == [task.LEARNING_RATE, None, task.LEARNING_RATE]
     assert "| entropy | 1 |" in (output / "table.md").read_text()
     config = json.loads((output / "automatic/configs/inference.json").read_text())
     assert (config["spacing"], config["label_names"]) == ([1.5] * 3, ["background", "left + right"])
@@ -120,7 +122,7 @@ def test_goes_on_where_it_was_interrupted(output, settings, runs, capsys):
     half = output / "cells/.1.2.part.seed0_entropy.json"  # as another process writes it, or a kill has left it
     half.write_text("{")
     main(**settings, seeds=[0, 1], hours=0)
-    assert "4 cell(s) are missing" in capsys.readouterr().out and not path.exists()
+    assert "5 cell(s) are missing" in capsys.readouterr().out and not path.exists()
     main(**settings, seeds=0)
     half.unlink()
     assert read_cells(output) == before and len(runs) == began
@@ -136,7 +138,7 @@ def changed_bundle(settings, folder, path, **entries):
 @pytest.fixture
 def two(output, settings, tmp_path):
     """Both networks, and the folder of weights that the loop has left."""
-    (trained,) = output.glob("networks/seed0_*")
+    (trained,) = (path.parent for path in output.glob("networks/*/automatic.pt"))
     made = Phantoms(output / "phantoms")
     return learners.Learners(output / "automatic", Path(settings["bundle"]), made, tmp_path / "both", 2, 1), trained
 
@@ -218,7 +220,7 @@ def test_a_scan_that_cannot_be_trained_on(settings, runs, tmp_path):
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"ways": "entropie"}, "ways is .'entropie',., expected some of clicks alone, random"),
+        ({"ways": "entropie"}, "ways is .'entropie',., expected some of clicks alone, clicks that learn, random"),
         ({"rounds": (1, 1)}, "rounds is .1, 1., expected whole numbers, ascending, between 0 and 3"),
         ({"rounds": 3}, "rounds is .3,., expected"),
         ({"automatic_steps": 15}, "automatic_steps is 15, expected a multiple of 2"),
