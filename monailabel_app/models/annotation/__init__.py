@@ -1,9 +1,9 @@
 """Lets the simulated user annotate a set of scans one after the other, and counts the clicks.
 
 In each way the user brings every scan to the same Dice: by clicks alone, with the network that ships, or with one that
-learns from the labels after every few scans; or in the loop, where an automatic network makes proposals and both networks
-learn, in an order that is random or that a strategy of active learning chooses. Editing, labels, trainings and strategies
-are the app's.
+learns from the labels after every few scans; or in the loop, where an automatic network makes proposals and both
+networks learn, in an order that is random or that a strategy of active learning chooses. Editing, labels, trainings and
+strategies are the app's.
 
     OUTPUT/data/                     the set, with the structure as the only label of its label maps
     OUTPUT/automatic/                the bundle that makes proposals, as `rep3d new` makes it
