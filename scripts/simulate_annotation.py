@@ -55,7 +55,7 @@ def main(
     plan = Plan(
         scans=scans,
         rounds=ensure_tuple(rounds),
-        ways=ensure_tuple(ways),
+        ways=tuple(ways.split(",")) if isinstance(ways, str) else tuple(ways),  # names of several words
         seeds=ensure_tuple(seeds),
         automatic_steps=automatic_steps,
         interactive_epochs=interactive_epochs,

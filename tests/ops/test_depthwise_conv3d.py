@@ -1,6 +1,7 @@
 import copy
 import time
 import weakref
+from functools import partial
 
 import pytest
 import torch
@@ -262,12 +263,15 @@ def test_size_of_channel_blocks(shape, monkeypatch):
 
 @pytest.mark.parametrize("saves", [True, False])
 @pytest.mark.parametrize("wanted", [(0,), (1,), (0, 1)], ids=str)
-def test_spectra_are_saved_where_a_gradient_needs_them(wanted, saves, monkeypatch):
+@pytest.mark.parametrize(
+    "correlate", [fft_conv.correlate, partial(depthwise_conv3d, backend="fft")], ids=["fft", "all"]
+)
+def test_spectra_are_saved_where_a_gradient_needs_them(correlate, wanted, saves, monkeypatch):
     monkeypatch.setitem(fft_conv.BLOCK_NUMBERS, "cpu", 1)  # 3 blocks
     saved, transforms, rfftn = [], [], torch.fft.rfftn
     x, weight, _ = (tensor.requires_grad_(i in wanted) for i, tensor in enumerate(make_inputs((1, 3, 4, 4, 4, 3))))
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
-        y = fft_conv.correlate(x, weight, **({} if saves else {"save_spectra": False}))
+        y = correlate(x, weight, **({} if saves else {"save_spectra": False}))
     assert len(saved) == 2 + 3 * saves * len(wanted)
     monkeypatch.setattr(torch.fft, "rfftn", lambda *args, **kwargs: transforms.append(1) or rfftn(*args, **kwargs))
     y.sum().backward()

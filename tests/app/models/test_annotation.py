@@ -36,7 +36,7 @@ def settings(tmp_path_factory):
         "dataset_dir": str(folder / "data"),
         "output_dir": str(folder / "output"),
         "bundle": str(small_bundle(folder, "interactive")),
-        "ways": WAYS,
+        "ways": ",".join(WAYS),
         "scans": 3,
         "rounds": 1,
         "automatic_steps": 2,
