@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from rep3d import depthwise_conv3d
 from rep3d.ops import costs, measured
 from rep3d.ops import depthwise_conv3d as ops
+from rep3d.ops.fft_conv import KernelSpectra
 
 SHAPE = (2, 3, 6, 5, 4)
 WANTED = [(True, True), (True, False), (False, True), (False, False)]  # gradients of x and of the weight
@@ -165,6 +166,18 @@ def test_what_is_measured_is_the_call(needs_x, needs_weight, keeps_kernel_spectr
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # a graph cannot measure
     monkeypatch.setattr(ops, "cheapest", lambda call: (call,))
     assert ops._choose_backend(x, weight) == (plain,)
+
+
+@pytest.mark.parametrize("dtype, save_spectra, spectra", [(torch.float32, False, True), (torch.float64, True, False)])
+def test_what_the_caller_says_counts(dtype, save_spectra, spectra, monkeypatch):
+    calls = []
+    monkeypatch.setattr(measured, "measures", lambda device: True)
+    monkeypatch.setattr(measured, "fastest", lambda call, *_: calls.append(call) or "direct")
+    x, weight = inputs(requires_grad=False)
+    told = {"save_spectra": False} if not save_spectra else {}
+    depthwise_conv3d(x, weight.to(dtype), **told, spectra=KernelSpectra() if spectra else None)
+    ((_, _, *taken),) = calls
+    assert taken == [dtype, x.device, False, False, save_spectra, spectra, dtype == torch.float64]
 
 
 @pytest.mark.parametrize("needs_x, needs_weight", WANTED)
