@@ -22,6 +22,8 @@ from monailabel_app.models.turn import MAX_WAITING, Priority
 from monailabel_app.models.versions import add_version, keep_serving, list_versions, serve_version
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
+from rep3d.evaluation.refinement_choice import write_refinement
+from rep3d.refinement import Step, refine_label
 from rep3d.shipped import settings_beside
 
 SECONDS = 20  # to end a test that would hang
@@ -46,6 +48,14 @@ def test_a_bundle_in_a_folder_with_a_number_sign(tmp_path, scans):
     model = BundleInference(read_bundle(small_bundle(tmp_path / "site #2", "msd_hippocampus")))
     assert model.configure()._get("bundle_root") == str(model.bundle.root)
     assert model.segment(scans[0]).voxels.shape == (60, 50, 40)
+
+
+def test_a_refinement_that_was_chosen_meanwhile_serves(model, scans):
+    before = model.segment(scans[0]).voxels
+    write_refinement(model.bundle.root, {"largest": ["posterior hippocampus"], "smallest_ml": {}, "filled": []})
+    after = model.segment(scans[0]).voxels
+    np.testing.assert_array_equal(after, refine_label(before, 2, Step(largest=True), ml=0.001))
+    assert not np.array_equal(after, before)
 
 
 def test_weights_serve_with_what_they_were_trained_with(model, scans):
