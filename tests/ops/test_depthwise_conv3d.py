@@ -278,6 +278,16 @@ def test_spectra_are_saved_where_a_gradient_needs_them(correlate, wanted, saves,
     assert len(transforms) == 3 * (1 if saves else 1 + len(wanted))
 
 
+def test_mixed_transforms_in_the_backward_pass_alone(monkeypatch):
+    x, weight, _ = make_inputs((1, 3, 4, 4, 4, 3))
+    transforms, rfftn = [], torch.fft.rfftn
+    monkeypatch.setattr(torch.fft, "rfftn", lambda *args, **kwargs: transforms.append(1) or rfftn(*args, **kwargs))
+    y = depthwise_conv3d(x, weight, backend="mixed")
+    assert not transforms
+    y.sum().backward()
+    assert transforms
+
+
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_inference_keeps_the_spectra_of_one_block(context, monkeypatch):
     """Also where the weight is a parameter, whose gradient is asked for outside `no_grad`."""
