@@ -186,8 +186,8 @@ def test_what_a_training_leaves(folder, caplog):
 # --- inference among its own results
 
 
-def segment(folder, source, output):
-    return run(BUNDLE, INFERENCE, source, folder, "evaluating", output_dir=str(output))
+def segment(folder, source, output, **options):
+    return run(BUNDLE, INFERENCE, source, folder, "evaluating", output_dir=str(output), **options)
 
 
 @pytest.fixture
@@ -260,7 +260,7 @@ def test_progress_within_a_scan(folder, cases, caplog, monkeypatch):
     """Without a terminal a line now and then, here at once."""
     caplog.set_level("INFO")
     monkeypatch.setattr("rep3d.console.progress.Progress.__init__.__kwdefaults__", {"leave": True, "seconds": 0})
-    segment(folder, cases[1]["image"], folder / "out")
+    segment(folder, cases[1]["image"], folder / "out", **{"sliding_window#inferer#overlap": 0.5})
     windows = [line for line in caplog.messages if "windows: window" in line]
     assert len(windows) >= 2 and re.fullmatch(r"windows: window \d+ of \d+", windows[0])
 
