@@ -68,7 +68,11 @@ class ImageSource(Protocol):
         """Raise RequestError unless an image can be removed: 404, there is none; 405, it is not for us to remove."""
 
     def remove(self, image_id: str) -> None:
-        """Remove an image."""
+        """Remove an image.
+
+        Raises:
+            RequestError: as `check_removable`; 409, its file cannot be removed.
+        """
 
 
 class ImageFolder:
@@ -145,4 +149,8 @@ class ImageFolder:
             raise RequestError(405, "a DICOM series is not removed: delete its folder")
 
     def remove(self, image_id: str) -> None:
-        self.path(image_id).unlink()
+        self.check_removable(image_id)
+        try:
+            self.path(image_id).unlink()
+        except OSError as error:
+            raise RequestError(409, f"image {image_id!r} cannot be removed ({error.strerror})") from error

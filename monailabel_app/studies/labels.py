@@ -8,10 +8,12 @@ labels/versions/scan/0001.prompts.json    what users had shown of the scan by th
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,15 @@ from monailabel_app.history import History, Version, digest
 from monailabel_app.studies.entries import OUTSIDE, entries, is_outside, leads_inside, rename_to_ids, shown
 from monailabel_app.studies.names import id_of, was_id
 from monailabel_app.studies.volumes import split_suffix
-from rep3d.files import copy_whole, write_json
+from rep3d.files import WriteError, copy_whole, write_json
 
 TAGS = tuple(tag.value for tag in DefaultLabelTag)
 SUFFIX = ".nii.gz"
 PROMPTS = ".prompts.json"
 VERSIONS = "versions"
+PENDING = "pending"  # of a version that is not the current label yet
+
+logger = logging.getLogger(__name__)
 
 
 class LabelStore:
@@ -148,7 +153,7 @@ class LabelStore:
             raise RequestError(400, f"tag is {tag[:200]!r}, expected one of {', '.join(TAGS)}")
         with self._lock:
             self._keep_current(image_id, tag)
-            version = self._add(image_id, file, tag, info, prompts)
+            version = self._add(image_id, file, tag, {**info, PENDING: True}, prompts)
             try:
                 self._make_current(image_id, tag, version)
             except OSError:
@@ -238,14 +243,18 @@ class LabelStore:
 
     def _make_current(self, image_id: str, tag: str, version: Version) -> None:
         copy_whole(version.file, self._folder / tag / f"{id_of(image_id, 'label')}{SUFFIX}")
+        with suppress(WriteError):  # it counts already; the next start notes it
+            self.history(image_id).update(version.number, {PENDING: False})
 
     def _repair(self) -> None:
-        """Finish what a kill interrupted: a label that is still an older version gives way to the newest."""
+        """Finish what a kill interrupted; what somebody changed by hand meanwhile stays."""
         for image_id in [folder.name for folder in entries(self._folder / VERSIONS) if folder.is_dir()]:
             for tag in TAGS:
                 newest, current = self._newest(image_id, tag), self._current(image_id, tag)
-                if newest and (current is None or self.history(image_id).holding(current)):
+                is_pending = newest is not None and newest.info.get(PENDING, False)
+                if newest and is_pending and (current is None or self.history(image_id).holding(current)):
                     self._make_current(image_id, tag, newest)
+                    logger.warning("label %s: version %d, which was being stored, counts", image_id, newest.number)
 
 
 def _missing(image_id: str, tag: str) -> RequestError:
