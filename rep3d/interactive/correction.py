@@ -198,6 +198,15 @@ def without_effect(prompts: Sequence[Prompt], scan: Grid, taken: torch.Tensor) -
     return _locked(_claims(prompts, scan), prompts, taken)
 
 
+def unkept_prompts(
+    prompts: Sequence[Prompt], mask: torch.Tensor, scan: Grid, taken: torch.Tensor, size: int
+) -> tuple[Prompt, ...]:
+    """The prompts of which a mask breaks the promise that `correct` gives; arguments as there."""
+    claims = _claims(prompts, scan)
+    unkept = _unkept(claims, mask, taken, (0, 0, 0), radius(finest_spacing(scan, size)))
+    return tuple(prompts[number] for number in np.unique(claims.prompt[unkept]))
+
+
 def finest_spacing(scan: Grid, size: int = SIZE) -> float:
     """Of the working grid: the scan's smallest, or less where the whole scan fits."""
     return min(*scan.spacing, max(scan.extent) / size)

@@ -18,7 +18,17 @@ import numpy as np
 import torch
 
 from rep3d.format_number import check_format
-from rep3d.interactive.correction import SIZE, TILES, Correction, Network, check_inside, correct, refine, without_effect
+from rep3d.interactive.correction import (
+    SIZE,
+    TILES,
+    Correction,
+    Network,
+    check_inside,
+    correct,
+    refine,
+    unkept_prompts,
+    without_effect,
+)
 from rep3d.interactive.grid import Box, Grid, bounds, hull
 from rep3d.interactive.prompts import Kind, Prompt
 
@@ -244,8 +254,9 @@ class LabelEdit:
         Where older ones are missing, what followed is undone, and what of it is left is shown again. Masks that were
         painted meanwhile are painted again. The order in which prompts that are known already come does not matter.
 
-        Where locks have changed, what other locks had limited, and what took voxels that are locked now, is undone and
-        answered again, step by step; but for steps that can be undone no more.
+        Where locks have changed, what other locks had limited, what took voxels that are locked now, and what was
+        without effect on voxels that are locked no more, is undone and answered again, step by step; but for steps that
+        can be undone no more.
 
         Raises:
             ValueError: as `show`; an empty list is allowed here.
@@ -561,12 +572,24 @@ class LabelEdit:
         box, taken = self._box, scene.taken
         if box is None or taken is None or not (self._mask[box] & taken[box]).any():
             taken = None  # nothing of it was taken that has stayed
-        others = (number for number, step in enumerate(self._done) if not step.holds_under(scene.locks, taken))
+        freed = self._freed(scene)
+        others = (
+            number
+            for number, step in enumerate(self._done)
+            if not step.holds_under(scene.locks, taken) or (step.locks and freed.intersection(step.prompts))
+        )
         gone = self._done[next(others, len(self._done)) :]
         answers = [self._undo(scene.taken) for _ in gone]
         for step in gone:
             answers.append(self._repaint(step) if step.painted else self._show(step.prompts, scene))
         return answers
+
+    def _freed(self, scene: Scene) -> set[Prompt]:
+        """The prompts in force that lay in a locked label, which has let go of them since."""
+        if scene.taken is None or not any(step.locks for step in self._done):
+            return set()
+        scan = Grid.of_scan(scene.image.shape, scene.spacing)
+        return set(unkept_prompts(self.in_force, self._mask, scan, scene.taken, scene.size))
 
     def _told(self, answers: Sequence[Answer]) -> Answer:
         """What several steps changed together, and refinements before them."""

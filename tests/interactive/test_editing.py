@@ -326,6 +326,19 @@ def test_the_same_list_under_other_locks_is_answered_anew():
     assert torch.equal(edit.bring_to(three[:2], locked).mask, masks["liver"][2])  # nothing is redone from other locks
 
 
+def test_a_click_counts_once_the_locked_label_has_let_go_of_it():
+    """Under the same locks, whose voxels are fewer; what was not in its way is not asked for again."""
+    edit, network, three = LabelEdit(SHAPE), Counted(), clicks(3)
+    liver = replace(scene(network), taken=cube(2, 13), locks="liver")
+    assert edit.bring_to(three, liver).locked == tuple(three[:2]) and not edit.mask[2, 3, 12]
+    count = network.count
+    assert edit.bring_to(three, liver).locked == tuple(three[:2]) and network.count == count
+    smaller = replace(liver, taken=cube(4, 13))
+    assert edit.bring_to(three, smaller).locked == () and edit.mask[2, 3, 12]
+    count = network.count
+    assert not edit.bring_to(three, smaller).forwards and network.count == count
+
+
 def test_what_was_painted_stays_where_locks_change():
     edit, free = LabelEdit(SHAPE), scene()
     edit.bring_to(clicks(1), free)
