@@ -10,7 +10,8 @@ import stat
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -21,6 +22,18 @@ PREFIX = "rep3d_"  # short: the paths of sockets in it have 104 bytes at most
 LOCK = ".lock"
 MARKED = stat.S_ISVTX  # the sticky bit: of a folder that it is ours; systemd-tmpfiles leaves a file alone that has it
 OLD = 24 * 3600  # seconds without a change, after which no server works in a folder that has lost its lock
+
+
+@contextmanager
+def temporary_file(suffix: str) -> Iterator[Path]:
+    """A temporary file, which the caller deletes; where the context fails it is gone."""
+    with tempfile.NamedTemporaryFile(prefix=PREFIX, suffix=suffix, delete=False) as file:
+        path = Path(file.name)
+    try:
+        yield path
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 class TemporaryFolder:

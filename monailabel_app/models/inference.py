@@ -27,6 +27,7 @@ from monailabel_app.models.parameters import InferenceParameters
 from monailabel_app.models.prepared import PreparedImage, PreparedImages
 from monailabel_app.models.turn import Priority, TakeTurn, Turn
 from monailabel_app.studies.volumes import read_grid, read_voxels
+from monailabel_app.temporary import temporary_file
 from rep3d.console.errors import root_cause
 from rep3d.io.geometry import Geometry
 from rep3d.io.volumes import write_label_map
@@ -251,17 +252,15 @@ def write_result(
     Args:
         suffix: of the file; empty: that of the options.
     """
-    suffix = suffix or options.result_extension
-    with tempfile.NamedTemporaryFile(prefix="rep3d_", suffix=suffix, delete=False) as file:
-        path = Path(file.name)
-    write_label_map(
-        voxels,
-        grid,
-        path,
-        labels=labels,
-        dtype=options.result_dtype,
-        compress=options.result_compress,
-    )
+    with temporary_file(suffix or options.result_extension) as path:
+        write_label_map(
+            voxels,
+            grid,
+            path,
+            labels=labels,
+            dtype=options.result_dtype,
+            compress=options.result_compress,
+        )
     return path
 
 

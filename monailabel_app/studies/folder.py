@@ -36,6 +36,7 @@ from monailabel_app.studies.knowledge import KNOWLEDGE, Knowledge
 from monailabel_app.studies.labels import SUFFIX, TAGS, LabelStore
 from monailabel_app.studies.names import id_of
 from monailabel_app.studies.volumes import split_suffix
+from monailabel_app.temporary import temporary_file
 from rep3d.files import remove_parts
 from rep3d.format_number import check_folder, mark_folder
 
@@ -187,11 +188,14 @@ class StudiesFolder(Datastore):
         return image_id
 
     def remove_image(self, image_id: str) -> None:
-        """Remove an image and its current labels; the versions of its labels stay."""
-        self.images.check_removable(image_id)
+        """Remove an image and its current labels, all or nothing; the versions of its labels stay.
+
+        Raises:
+            RequestError: see `ImageSource.remove`.
+        """
+        self.images.remove(image_id)
         for tag in self.labels.tags(image_id):
             self.labels.remove(image_id, tag)
-        self.images.remove(image_id)
         self._knowledge.forget(image_id)
 
     # --- labels
@@ -314,13 +318,12 @@ class StudiesFolder(Datastore):
         if not labelled:
             reasons = "".join(f"; {image_id}: {reason}" for image_id, reason in list(skipped.items())[:TOLD])
             raise RequestError(404, f"there is no labelled image yet{reasons}")
-        with tempfile.NamedTemporaryFile(suffix=".zip", delete=False) as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                for image_id, files in labelled.items():  # by the id: files in several folders may share a name
-                    for key, path in files.items():
-                        archive.write(path, f"{key}/{image_id}{_suffix(path)}")
-                archive.writestr("metadata.json", json.dumps({**self.json(), "skipped": skipped}))
-        return file.name
+        with temporary_file(".zip") as file, zipfile.ZipFile(file, "w") as archive:
+            for image_id, files in labelled.items():  # by the id: files in several folders may share a name
+                for key, path in files.items():
+                    archive.write(path, f"{key}/{image_id}{_suffix(path)}")
+            archive.writestr("metadata.json", json.dumps({**self.json(), "skipped": skipped}))
+        return str(file)
 
     def _labelled(self, limit: int | None = None) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
         """By id, the files "image" and "label" of the images with a final label, and why some cannot be had.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Literal
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse
-from starlette.background import BackgroundTask
 
 from monailabel_app.web.arguments import Annotator, AnyUser, AppServices
+from monailabel_app.web.passing import PassingFile
 
 router = APIRouter()
 
@@ -28,6 +27,6 @@ def datastore(
 
 
 @router.get("/datastore/dataset")
-def download_dataset(user: Annotator, services: AppServices, limit_cases: int | None = None) -> FileResponse:
+def download_dataset(user: Annotator, services: AppServices, limit_cases: int | None = None) -> PassingFile:
     path = services.studies.get_dataset_archive(limit_cases)
-    return FileResponse(path, filename="dataset.zip", background=BackgroundTask(os.unlink, path))
+    return PassingFile(Path(path), filename="dataset.zip")

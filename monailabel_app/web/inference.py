@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, File, Form, Request, UploadFile
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response
 from requests_toolbelt import MultipartEncoder
-from starlette.background import BackgroundTask
 
 from monailabel_app.errors import RequestError
 from monailabel_app.models.inference import BundleInference
@@ -21,9 +19,11 @@ from monailabel_app.services import Services
 from monailabel_app.studies.dicom import make_segmentation, sorted_slices
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.volumes import check_upload
+from monailabel_app.temporary import temporary_file
 from monailabel_app.web.arguments import AnyUser, AppServices
 from monailabel_app.web.authentication import LOCAL_USER, User
 from monailabel_app.web.parameters import check_parameters, parse_parameters
+from monailabel_app.web.passing import PassingFile
 from monailabel_app.web.prompted_inference import answer_prompts
 from monailabel_app.web.prompts import PromptParameters
 from monailabel_app.web.uploads import received
@@ -129,12 +129,9 @@ def _dicom_segmentation(
     slices = sorted_slices(studies.series(image))
     result = model.segment(studies.image(image), device=options.device, preset=options.preset)
     segmentation = make_segmentation(slices, result.voxels, model.bundle)
-    with tempfile.NamedTemporaryFile(prefix="rep3d_", suffix=".dcm", delete=False) as file:
-        segmentation.save_as(file.name)
-    path = Path(file.name)
-    return FileResponse(
-        path, media_type="application/dicom", filename=path.name, background=BackgroundTask(path.unlink)
-    )
+    with temporary_file(".dcm") as path:
+        segmentation.save_as(path)
+    return PassingFile(path, media_type="application/dicom")
 
 
 def _answer(result: Path, info: Mapping[str, object], output: str | None) -> Response:
@@ -143,7 +140,7 @@ def _answer(result: Path, info: Mapping[str, object], output: str | None) -> Res
         result.unlink()
         return Response(json.dumps(info), media_type="application/json")
     if output == "image":
-        return FileResponse(result, filename=result.name, background=BackgroundTask(result.unlink))
+        return PassingFile(result)
     try:
         with result.open("rb") as file:
             fields = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, FiniteFloat
 
 from monailabel_app.errors import RequestError
 from monailabel_app.models.parameters import InferenceParameters
@@ -34,7 +34,7 @@ class PromptParameters(InferenceParameters):  # type: ignore[explicit-any]
 
     client_id: Name = ""
     label: Name = ""
-    roi: Annotated[list[float], Field(max_length=6)] = []
+    roi: Annotated[list[FiniteFloat], Field(max_length=6)] = []
     lock_submitted: bool = False
     label_info: Annotated[list[Segment], Field(max_length=255)] = []
     selected_label_name: Name = ""

@@ -74,6 +74,20 @@ def test_a_label_put_there_by_hand_is_not_lost(store, material):
     assert kept == [path.read_bytes() for path in (sent, by_hand, again)]
 
 
+def test_a_restart_leaves_what_was_changed_by_hand(store, material):
+    """A label that was taken away stays away, and an older one that took the newest one's place counts."""
+    (gone, restored, *_), (first, second, *_) = store.list_images(), material.labels.values()
+    for image in (gone, restored):
+        for label in (first, second):
+            store.save_label(image, str(label), "final", {"user": "ann"})
+    store.label(gone, "final").unlink()
+    shutil.copy(store.label_version(restored, 1), store.label(restored, "final"))
+    store = StudiesFolder(store.root)
+    assert store.get_labeled_images() == [restored]
+    file, info = store.fixed_label(restored, "final")
+    assert file.read_bytes() == first.read_bytes() and (info["version"], info["user"]) == (3, None)
+
+
 def test_a_bad_entry_does_not_block_the_others(store):
     images = store.list_images()
     (store.root / "loop").symlink_to(store.root / "loop")
@@ -149,6 +163,22 @@ def test_an_image_is_not_replaced(store, material):
     assert caught.value.status == 409
     store.remove_image("new one")
     assert "new one" not in store.list_images()
+
+
+def test_an_image_that_cannot_be_removed_keeps_its_labels(store, label, monkeypatch):
+    """As where images belong to somebody else."""
+    image = store.list_images()[0]
+    store.save_label(image, label, "final", {"user": "ann"})
+
+    def forbidden(*_):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.unlink", forbidden)
+        with pytest.raises(RequestError, match=r"cannot be removed \(Permission denied\)") as caught:
+            store.remove_image(image)
+    assert caught.value.status == 409
+    assert store.get_labeled_images() == [image] and store.fixed_label(image, "final")[1]["user"] == "ann"
 
 
 @pytest.mark.parametrize("step", ["copy", "describe", "publish"])
@@ -264,6 +294,21 @@ def test_archive(store, label):
         assert [name.partition("/")[0] for name in names] == ["image", "label", "metadata.json"]
     finally:
         os.unlink(path)
+
+
+def test_an_archive_that_a_full_disk_ends(store, label, tmp_path, monkeypatch):
+    """Nothing of it stays."""
+    store.save_label(store.list_images()[0], label, "final", {})
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(OSError, match="No space left"):
+        store.get_dataset_archive()
+    assert set(tmp_path.iterdir()) == before
 
 
 def test_archive_of_files_that_share_a_name(store, label):

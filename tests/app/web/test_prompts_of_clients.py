@@ -795,6 +795,7 @@ REFUSED = {
     "box outside": ({"roi": [30, 40, 0, 5, 0, 5]}, 400, "roi.* outside the image of 24 x 20 x 12"),
     "half a box": ({"roi": [0, 5, 0, 5]}, 400, "roi.*expected six numbers"),
     "a box of words": ({"roi": ["a"] * 6}, 400, "roi"),
+    "a box of no numbers": ({"roi": ["nan", 0, "inf", 0, 1, 0]}, 400, "roi"),
     "no name": ({"label": " ", "foreground": [FIRST]}, 400, "the label is ' '"),
     "a long name": ({"label": "x" * 201, "foreground": [FIRST]}, 400, "label"),
     "an expression": ({"label": "$1"}, 400, "expressions are not accepted"),
