@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from monailabel_app.bundles import Bundle
 from monailabel_app.models.retraining.labels import Item
 from monailabel_app.models.versions import list_versions
 from monailabel_app.studies.volumes import read_grid, read_voxels
+from rep3d.data.leakage import image_digests
 from rep3d.files import write_json
 from rep3d.training.checkpoints import trained_on
 
@@ -35,7 +37,8 @@ def write_dataset(
         item["image"] = str(_as_nifti(case, Path(item["image"]), folder))
     named = [{**item, "case": case} for case, item in items.items()]
     served_on = trained_on(bundle.weights, named, memory) if bundle.weights.is_file() else []
-    training, validation = split_cases(items, fraction, known_parts(bundle) | dict.fromkeys(served_on, "training"))
+    known = known_parts(bundle) | dict.fromkeys(served_on, "training")
+    training, validation = split_images(_same_image(items, memory), fraction, known)
     write_json(folder / "dataset.json", {"training": named})
     write_json(folder / "splits.json", [{"train": training, "val": validation}])
     return {"training": training, "validation": validation}
@@ -48,6 +51,20 @@ def known_parts(bundle: Bundle) -> dict[str, str]:
         dict.fromkeys((case for cases in seen for case in cases[part]), part) for part in ("validation", "training")
     )
     return validation | training
+
+
+def split_images(
+    cases: Mapping[str, Sequence[str]], fraction: float, known: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """As `split_cases`, where several cases may show one image: they have one part, training where any was trained on.
+
+    Args:
+        cases: that show the same image, by the first of them.
+    """
+    parts = {first: {known[case] for case in alike if case in known} for first, alike in cases.items()}
+    known = {first: "training" if "training" in some else "validation" for first, some in parts.items() if some}
+    training, validation = split_cases(cases, fraction, known)
+    return sorted(chain(*(cases[first] for first in training))), sorted(chain(*(cases[first] for first in validation)))
 
 
 def split_cases(
@@ -68,6 +85,15 @@ def split_cases(
     count = max(count, 0)
     training, validation = sorted(parts["training"] + new[count:]), sorted(parts["validation"] + new[:count])
     return (training, validation) if training else (validation, [])
+
+
+def _same_image(items: Mapping[str, Item], memory: Path) -> dict[str, list[str]]:
+    """The cases whose images have the same voxels, by the first of them."""
+    digests = image_digests([item["image"] for item in items.values()], memory)
+    alike: dict[str, list[str]] = {}
+    for case, item in sorted(items.items()):
+        alike.setdefault(digests.get(item["image"], case), []).append(case)
+    return {cases[0]: cases for cases in alike.values()}
 
 
 def _position(case: str) -> float:

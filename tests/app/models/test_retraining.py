@@ -20,7 +20,7 @@ from monailabel_app.errors import RequestError
 from monailabel_app.models import retraining
 from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.models.retraining import BundleTraining
-from monailabel_app.models.retraining.dataset import split_cases
+from monailabel_app.models.retraining.dataset import split_cases, write_dataset
 from monailabel_app.models.retraining.process import run_watched
 from monailabel_app.models.retraining.promotion import may_serve, promote
 from monailabel_app.models.retraining.record import TrainingRecord, read_record, write_record
@@ -114,6 +114,30 @@ def test_no_case_changes_its_part(name):
 )
 def test_split_of_known_cases(cases, fraction, known, expected):
     assert split_cases(dict.fromkeys(cases), fraction, known) == tuple(list(part) for part in expected)
+
+
+@pytest.mark.parametrize(
+    ("known", "part"),
+    [
+        ({}, ""),
+        ({"case_7": "training"}, "training"),
+        ({"case_7": "validation"}, "validation"),
+        ({"case_7": "validation", "case_3": "training"}, "training"),
+    ],
+)
+def test_an_image_under_many_names_has_one_part(known, part, bundle, material, tmp_path):
+    """Whatever the names, also where some of them have their parts already."""
+    first, second, *_ = material.scans.values()
+    copies = {f"case_{number}": shutil.copy(first, tmp_path / f"{number}.nii.gz") for number in range(12)}
+    items = {case: {"image": str(path), "label": "-"} for case, path in copies.items()}
+    items["other"] = {"image": str(second), "label": "-"}
+    assert all(split_cases(dict.fromkeys(items), 0.4)), "by the names alone there are copies in both"
+    if known:
+        cases = {part: [case for case in known if known[case] == part] for part in ("training", "validation")}
+        add_version(bundle, weights(tmp_path, bundle, 7), {"cases": cases})
+    parts = write_dataset(bundle, items, 0.4, tmp_path, tmp_path / "digests.json")
+    assert sorted(parts.values()) == [sorted(set(items) - {"other"}), ["other"]]
+    assert not part or "case_0" in parts[part]
 
 
 def test_who_was_trained_on_does_not_validate(bundle, studies, material, tmp_path):
