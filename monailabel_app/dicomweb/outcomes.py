@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from monailabel_app.dicomweb.client import is_uid
 from monailabel_app.errors import RequestError
 from rep3d.files import read_json, write_json
+
+SEEN = "seen"
 
 
 class Outcomes:
@@ -24,14 +27,22 @@ class Outcomes:
         folder.mkdir(parents=True, exist_ok=True)
 
     def of(self, uid: str) -> dict[str, Any]:
-        """What became of a segmentation; empty where it is not known."""
+        """What became of a segmentation, or when it was seen first; empty where it is not known."""
         if not self._known.get(uid):
             self._known[uid] = read_json(self._file(uid))
         return self._known[uid]
 
+    def seen(self, uid: str) -> float:
+        """When a segmentation was seen first, in seconds: now, where it is not known."""
+        if not self.of(uid):
+            self.remember(uid, {SEEN: time.time()})
+        return float(self.of(uid).get(SEEN, 0))
+
     def remember(self, uid: str, outcome: Mapping[str, Any]) -> None:
-        write_json(self._file(uid), outcome)
-        self._known[uid] = dict(outcome)
+        """Write an outcome down, with when the segmentation was seen first, where that is known."""
+        seen = {SEEN: self.of(uid)[SEEN]} if SEEN in self.of(uid) else {}
+        write_json(self._file(uid), {**seen, **outcome})
+        self._known[uid] = {**seen, **outcome}
 
     def _file(self, uid: str) -> Path:
         if not is_uid(uid):

@@ -23,10 +23,10 @@ import pydicom
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.dicomweb.client import Pacs, Series
-from monailabel_app.dicomweb.outcomes import Outcomes
+from monailabel_app.dicomweb.outcomes import SEEN, Outcomes
 from monailabel_app.errors import RequestError
 from monailabel_app.studies.dicom import make_segmentation, read_segmentation, sorted_slices
-from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.folder import FINAL, StudiesFolder
 from monailabel_app.studies.knowledge import KNOWLEDGE
 from monailabel_app.studies.labels import TAGS
 from monailabel_app.studies.submission import submit_label
@@ -94,6 +94,8 @@ class Synchronization:
         try:
             images = self._pacs.series()
             found = self._pacs.segmentations()
+            for _, _, uid in found:  # the oldest first
+                self._outcomes.seen(uid)
             for study, series, uid in found:
                 if not self._is_settled(uid, images):
                     self._try(uid, partial(self._look_at, study, series, uid, images))
@@ -139,7 +141,7 @@ class Synchronization:
             return known["waiting"] not in images
         if "refused" in known and known.get("image") in images:
             return known["slices"] == images[known["image"]].count and known.get("models") == self._models
-        return bool(known)
+        return known.keys() != {SEEN}
 
     def _look_at(self, study: str, series: str, uid: str, images: Mapping[str, Series]) -> None:
         """Take a segmentation in, remember why not, or wait for its series."""
@@ -164,6 +166,7 @@ class Synchronization:
         self._outcomes.remember(uid, outcome)
 
     def _submit(self, dataset: pydicom.Dataset, image_id: str, uid: str) -> int:
+        self._check_age(image_id, uid)
         slices = sorted_slices(self._studies.series(image_id))
         voxels, affine, labels = read_segmentation(dataset, slices)
         info = {"user": str(dataset.get("ContentCreatorName") or "") or None, "segmentation": uid}
@@ -171,8 +174,20 @@ class Synchronization:
             path = Path(folder) / "label.seg.nrrd"
             write_label_map(voxels, plain_geometry(voxels.shape, affine), path, labels=labels)
             prompts = self._shown(image_id)
-            submit_label(self._studies, self._bundles, image_id, path, "final", info, prompts=prompts, uploaded=False)
-        return self._studies.labels.info(image_id, "final")["version"]
+            submit_label(self._studies, self._bundles, image_id, path, FINAL, info, prompts=prompts, uploaded=False)
+        return self._studies.labels.info(image_id, FINAL)["version"]
+
+    def _check_age(self, image_id: str, uid: str) -> None:
+        """Refuse a segmentation that was seen before the label that counts, as where it could not be had at first.
+
+        Raises:
+            RequestError: 409.
+        """
+        if self._studies.get_label_by_image_id(image_id, FINAL):
+            info = self._studies.labels.info(image_id, FINAL)
+            taken_in = self._outcomes.of(info["segmentation"]) if info.get("segmentation") else {}
+            if taken_in.get(SEEN, info["ts"]) > self._outcomes.seen(uid):
+                raise RequestError(409, "a newer label has been submitted meanwhile")
 
     def _send_label(self, image_id: str, tag: str, stored: Collection[str]) -> None:
         info = self._studies.labels.info(image_id, tag)

@@ -16,6 +16,7 @@ from monailabel_app.dicomweb.client import COUNT, Series
 from monailabel_app.dicomweb.images import PacsImages
 from monailabel_app.dicomweb.outcomes import Outcomes
 from monailabel_app.dicomweb.synchronization import Synchronization
+from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.knowledge import KNOWLEDGE
 from rep3d.io.dicom import sorted_slices
@@ -79,6 +80,46 @@ def test_a_segmentation_of_a_model_that_is_served_later(pacs, tmp_path):
     outcome, store = look(pacs, tmp_path)
     assert outcome["version"] == 1 and "refused" not in outcome and pacs.asked == 2
     assert len(store.get_labeled_images()) == 1
+
+
+def test_an_older_segmentation_does_not_take_the_place_of_a_newer_label(pacs, tmp_path):
+    """Which came while no model had the segments of the older one."""
+    outcome, store = look(pacs, tmp_path, "kits")
+    (image,) = store.list_images()
+    corrected = tmp_path / "corrected.nii.gz"
+    nib.save(nib.Nifti1Image(np.ones((64, 48, 6), np.uint8), np.eye(4)), corrected)
+    store.save_label(image, str(corrected), "final", {"ts": int(outcome["seen"]) + 1})
+    outcome, store = look(pacs, tmp_path)
+    assert outcome["refused"] == "a newer label has been submitted meanwhile" and pacs.asked == 2
+    assert store.label(image, "final").read_bytes() == corrected.read_bytes()
+
+
+def test_an_older_segmentation_that_the_pacs_delivers_later(pacs, tmp_path, monkeypatch):
+    """It does not take the place of the newer one; one that is newer still does."""
+    monkeypatch.setattr("monailabel_app.dicomweb.synchronization.PAUSE", 0)
+    pacs.segmentation.save_as(tmp_path / "first.dcm")
+    first, *others = (pydicom.dcmread(tmp_path / "first.dcm") for _ in range(3))
+    for dataset in others:
+        dataset.SOPInstanceUID = pydicom.uid.generate_uid()
+    there = {one.SOPInstanceUID: one for one in (first, others[0])}
+    away = {first.SOPInstanceUID}
+
+    def instance(study, series, uid):
+        if uid in away:
+            raise RequestError(502, "the PACS answered 500")
+        return there[uid]
+
+    pacs.segmentations = lambda: [(one.StudyInstanceUID, one.SeriesInstanceUID, uid) for uid, one in there.items()]
+    pacs.instance = instance
+    bundle = read_bundle(small_bundle(tmp_path / "bundles", "msd_hippocampus"))
+    store = StudiesFolder(tmp_path / "kept", PacsImages(pacs, tmp_path / "kept"))
+    synchronization = Synchronization(pacs, store, {bundle.name: bundle}, send=False)
+    (image,) = store.list_images()
+    for newest in (others[0], others[0], others[1]):
+        there[newest.SOPInstanceUID] = newest
+        synchronization.run()
+        assert store.get_label_info(image, "final")["segmentation"] == newest.SOPInstanceUID
+        away.clear()
 
 
 @pytest.mark.parametrize("name", ["anterior hippocampus", "atrium"])
