@@ -45,6 +45,7 @@ class SessionRecord:
         kind: where its image is: among the studies, lent (`monailabel_app.studies.sessions`), or in the session itself.
         image: the id among the studies, or of the lent scan; empty where the image is the session's own.
         stamp: of the image's file, where it is of the studies.
+        digest: of its voxels there, once they were read.
         shape: voxels along each axis.
         spacing: millimetres between them along each axis.
         id: its own, and its folder's name.
@@ -64,6 +65,7 @@ class SessionRecord:
     spacing: Sequence[float]
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     created: int = field(default_factory=lambda: int(time.time()))
+    digest: str = ""
     labels: dict[str, int] = field(default_factory=dict)
     locked: tuple[str, ...] = ()
     begun: dict[str, tuple[str, int]] = field(default_factory=dict)

@@ -20,7 +20,7 @@ from monailabel_app.interaction.disk import Kind, SessionFolder, SessionRecord, 
 from monailabel_app.interaction.recognition import AS_IT_IS, Placement, find_placement, may_be
 from monailabel_app.interaction.refinement import Refinement
 from monailabel_app.interaction.session import InteractiveSession
-from monailabel_app.interaction.voxels import compact
+from monailabel_app.interaction.voxels import compact, voxel_digest
 from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.names import id_of
@@ -63,6 +63,7 @@ class InteractiveSessions:
         self._admitted = threading.BoundedSemaphore(MAX_WAITING)
         self._lock = threading.Lock()  # of what follows
         self._sessions: dict[str, InteractiveSession] = {}  # the one that was used last comes last
+        self._outdated: set[str] = set()  # ids of those whose users were told that their image has changed
         found, unreadable = read_folders(root)
         for folder, record in found:
             self._sessions[record.id] = self._session(folder, record)
@@ -73,7 +74,8 @@ class InteractiveSessions:
         """The owner's session of an image of the studies, in this client's hands; made where there is none.
 
         Raises:
-            RequestError: 404, there is no such image; 429 or 507, too many sessions; or it cannot be read.
+            RequestError: 404, there is no such image; 409, the voxels are others than those of the session that there
+                was, which is told once; 429 or 507, too many sessions; or it cannot be read.
         """
         path, stamp = self._studies.image(image_id), self._studies.stamp(image_id)
         return self._of_file(path, owner, client, "study", id_of(image_id, "image"), stamp)
@@ -120,20 +122,21 @@ class InteractiveSessions:
         """
         path, stamp = self._studies.image(image_id), self._studies.stamp(image_id)
         of_owner = self._of_owner(owner)
-        wanted = (id_of(image_id, "image"), stamp)
-        found = [(one, AS_IT_IS) for one in of_owner if (one.record.image, one.record.stamp) == wanted]
+        own = [one for one in of_owner if one.record.kind == "study" and one.record.image == id_of(image_id, "image")]
+        found = [(one, AS_IT_IS) for one in own if one.record.stamp == stamp]
+        others = [one for one in own if one.record.stamp != stamp]
         grid = read_grid(path)
         spacing = voxel_sizes(grid.affine)
         copies = [one for one in of_owner if one.record.kind != "study" and may_be(one.record, grid.shape, spacing)]
-        if copies:
+        if copies or others:
             try:
-                with self._reading:
-                    scan = compact(read_voxels(path))
+                scan = self._read_file(path)
             except RequestError as error:  # it concerns nobody else's work on the image, such as its label
                 logger.warning("image %s is not compared with sessions: %s", image_id, error.message)
                 return found
             placed = ((one, self._placement(one, scan, spacing)) for one in copies)
             found += [(session, placement) for session, placement in placed if placement is not None]
+            found += [(one, AS_IT_IS) for one in others if self._is_of(one.record, scan, spacing)]
         return found
 
     def shown(self, owner: str | None, image_id: str) -> list[dict[str, object]]:
@@ -191,10 +194,12 @@ class InteractiveSessions:
         record, kept = session.record, self.get(session_id, session.record.owner)
         of_image = [(one.kind, one.image, one.stamp) for one in (record, kept.record)]
         placement = AS_IT_IS if of_image[0] == of_image[1] else None
-        if not placement and kept.record.kind != "study" and may_be(kept.record, record.shape, record.spacing):
-            with self._reading:
-                scan = compact(read_voxels(path))
-            placement = self._placement(kept, scan, record.spacing)
+        if not placement and may_be(kept.record, record.shape, record.spacing):
+            scan = self._read_file(path)
+            if kept.record.kind != "study":
+                placement = self._placement(kept, scan, record.spacing)
+            elif of_image[0][:2] == of_image[1][:2] and self._is_of(kept.record, scan, record.spacing):
+                placement = AS_IT_IS
         if placement is None:
             raise RequestError(400, f"session {session_id} is of another image")
         return kept, placement
@@ -285,7 +290,38 @@ class InteractiveSessions:
         self.remove_expired()
         with self._making:  # two requests at once make one session
             known = (session for session in self._all() if session.record.origin == record.origin)
-            return next(known, None) or self._make(record)
+            return next(known, None) or self._of_same_voxels(record, path) or self._make(record)
+
+    def _of_same_voxels(self, record: SessionRecord, path: Path) -> InteractiveSession | None:
+        """The session that there was of an image whose file has changed since, and whose voxels have not.
+
+        Raises:
+            RequestError: 409, they have; once for each session.
+        """
+        earlier = [one for one in self._all() if one.record.origin[:-1] == record.origin[:-1]]
+        if not earlier:
+            return None
+        last = max(earlier, key=lambda session: session.used)
+        if self._is_of(last.record, self._read_file(path), record.spacing):
+            last.restamp(record.stamp)
+            return last
+        if last.id not in self._outdated:
+            raise self._has_changed(last.record)
+        return None
+
+    def _has_changed(self, record: SessionRecord) -> RequestError:
+        """What the user of a session is told, once, before another one may begin."""
+        self._outdated.add(record.id)
+        return RequestError(409, f"image {record.image!r} has changed since this session began: load it anew")
+
+    def _read_file(self, path: Path) -> np.ndarray:
+        with self._reading:
+            return compact(read_voxels(path))
+
+    @staticmethod
+    def _is_of(record: SessionRecord, voxels: np.ndarray, spacing: Sequence[float]) -> bool:
+        """Whether a session is of these voxels, which are `compact`."""
+        return record.spacing == tuple(spacing) and record.digest == voxel_digest(voxels)
 
     def _make(self, record: SessionRecord, voxels: np.ndarray | None = None) -> InteractiveSession:
         self._check_room(record.owner, 0 if voxels is None else voxels.nbytes)
@@ -310,7 +346,7 @@ class InteractiveSessions:
                 return compact(read_voxels(self._lent.image(record.image, record.owner, touch=False)))
             path = self._studies.image(record.image)
             if not self._has_image(record):
-                raise RequestError(409, f"image {record.image!r} has changed since this session began: begin anew")
+                raise self._has_changed(record)
             return compact(read_voxels(path))
 
     def _placement(self, session: InteractiveSession, scan: np.ndarray, spacing: Sequence[float]) -> Placement | None:

@@ -17,6 +17,7 @@ import torch
 
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction.disk import SessionFolder, SessionRecord
+from monailabel_app.interaction.voxels import voxel_digest
 from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.turn import Priority
 from rep3d.interactive.correction import TILES
@@ -403,6 +404,11 @@ class InteractiveSession:
     def touch(self) -> None:
         self._folder.touch()
 
+    def restamp(self, stamp: str) -> None:
+        """Note that the image's file has changed, and its voxels have not."""
+        with self.hold():
+            self.record = replace(self.record, stamp=stamp)
+
     def leave_memory(self) -> bool:
         """Keep nothing in memory but what is to be refined, unless somebody uses it; all is on disk."""
         if not self._lock.acquire(blocking=False):
@@ -514,7 +520,10 @@ class InteractiveSession:
     def _view(self, taken: np.ndarray | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The image, and what of it the label in memory may not take."""
         if self._image is None:
-            self._image = torch.from_numpy(self._read_image(self.record))
+            voxels = self._read_image(self.record)
+            if self.record.kind == "study" and not self.record.digest:
+                self.record = replace(self.record, digest=voxel_digest(voxels))
+            self._image = torch.from_numpy(voxels)
         return self._image, self._untakable(taken)
 
     def _untakable(self, taken: np.ndarray | None) -> torch.Tensor | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 
 from monailabel_app.errors import RequestError
@@ -39,6 +41,13 @@ def compact(voxels: np.ndarray) -> np.ndarray:
             target[...] = np.rint((piece.astype(np.float64) - middle) / step)
         return scaled
     return voxels.astype(np.float32, order="C")
+
+
+def voxel_digest(voxels: np.ndarray) -> str:
+    """Of the values, their type and shape."""
+    found = hashlib.sha256(f"{voxels.dtype} {voxels.shape}".encode())
+    found.update(np.ascontiguousarray(voxels).data)
+    return found.hexdigest()[:16]
 
 
 def _are_whole(voxels: np.ndarray) -> bool:

@@ -457,6 +457,34 @@ def test_another_scan_under_the_same_name(place, mine):
     assert place.sessions.of_study("ann", "slicer", "scan") is not mine
 
 
+def test_a_user_is_told_once_that_the_image_has_changed(place, mine):
+    """Who still looks at the old one gets no mask of the new one; then begins anew. What there was stays, apart."""
+    mine.show("liver", [at(5, 5, 5)])
+    place.write_scan(place.voxels(1))
+    for client in ("slicer", "slicer again"):
+        if client == "slicer":
+            with refused(409, "image 'scan' has changed since this session began: load it anew"):
+                place.sessions.of_study("ann", "slicer", "scan")
+        new = place.sessions.of_study("ann", client, "scan")
+        assert new.id != mine.id and new.labels == () and place.sessions.of_study("ann", client, "scan") is new
+    assert mine.labels == ("liver",) and mine not in [one for one, _ in place.sessions.of_image("ann", "scan")]
+    with refused(400, "is of another image"):
+        place.sessions.kept_for(new, mine.id, place.studies.image("scan"))
+
+
+def test_a_file_that_was_only_touched(place, mine):
+    """As by a copy from a backup, or a new owner: the voxels are the same, and the user's work goes on."""
+    mine.show("liver", [at(5, 5, 5)])
+    os.utime(place.studies.image("scan"), (1, 1))
+    assert [one for one, _ in place.sessions.of_image("ann", "scan")] == [mine]
+    other = place.sessions.of_study("ann", "ohif", "scan")
+    assert place.sessions.kept_for(other, mine.id, place.studies.image("scan"))[0] is mine
+    again = place.start().of_study("ann", "slicer", "scan")
+    assert again.id == mine.id and again.mask("liver")[5, 5, 5]
+    again.show("liver", [at(6, 6, 6)])
+    assert place.start().of_study("ann", "slicer", "scan").id == mine.id
+
+
 def test_a_series_that_is_read_otherwise_by_now(place, monkeypatch):
     write_series(place.folder / "studies/series")
     one = place.sessions.of_study("ann", "slicer", "series")
@@ -467,7 +495,7 @@ def test_a_series_that_is_read_otherwise_by_now(place, monkeypatch):
     monkeypatch.setattr(converted, "CONVERSION", converted.CONVERSION + 1)
     with refused(409, "has changed"):
         same.show("liver", [editing.Prompt("point", ((3.0, 3.0, 3.0),))])
-    assert place.sessions.of_study("ann", "slicer", "series").id != one.id
+    assert place.sessions.of_study("ann", "slicer", "series").id == one.id  # it has the same voxels
 
 
 # --- how much
