@@ -133,8 +133,8 @@ def new_bundle(
     Raises:
         FileNotFoundError: there is no such source.
         FileExistsError: there is something else of that name.
-        ValueError: the name, the layout, or most cases cannot be used; a label, region or channel is called as a config
-            would not take for a name; it trains just now; or as `plan_bundle`.
+        ValueError: the name, the source's place or layout, or most cases cannot be used; a label, region or channel is
+            called as a config would not take for a name; it trains just now; or as `plan_bundle`.
     """
     folder = bundle_dir / name
     _check_name(name, folder, source, root)
@@ -257,7 +257,13 @@ def _check_name(name: str, folder: Path, source: Path, root: Path) -> None:
         raise ValueError(f"name is {name!r}, expected letters, digits, _, . and -")
     if (root / "configs/datasets" / f"{name}.json").is_file():
         raise ValueError(f"name is {name!r}, which is a bundle that comes with the package: choose another")
-    if source.resolve() in (folder.resolve(), *folder.resolve().parents):
+    whole, places = source.resolve(), [folder.resolve(), (folder / "data").resolve()]  # the latter may be a link
+    if any(whole.is_relative_to(place) for place in places):
+        raise ValueError(
+            f"source is {str(source)!r}, which lies in the bundle's folder {str(folder)!r}, where files are replaced: "
+            "move it, or choose another name"
+        )
+    if any(place.is_relative_to(whole) for place in places):
         raise ValueError(
             f"bundle_dir is {str(folder.parent)!r}, which lies in the source {str(source)!r}, where nothing is to be "
             "written: give another --bundle_dir"

@@ -520,6 +520,33 @@ def test_nothing_is_written_into_the_source(tmp_path):
     assert not (tmp_path / "bundles").exists()
 
 
+@pytest.mark.parametrize("place", ["bundles/mine/data", "bundles/mine/data/knees", "bundles/mine/knees"])
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_source_in_the_folder_of_the_bundle_is_left_alone(place, is_linked, tmp_path):
+    """There `new` writes, and removes label maps of its own; by whichever path the source is given."""
+    source = make_source(tmp_path / place, 2, ids=(2, 7))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    if is_linked:
+        (tmp_path / "link").symlink_to(source)
+        source = tmp_path / "link"
+    with pytest.raises(ValueError, match=f"source is '{source}', which lies in the bundle's folder .*: move it"):
+        make(tmp_path, source)
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize(
+    ("place", "said"), [("source", "which lies in the bundle's folder"), ("source/images", "lies in the source")]
+)
+def test_data_of_a_bundle_that_are_a_link_to_the_source(place, said, tmp_path):
+    source = make_source(tmp_path / "source", 2, ids=(2, 7))
+    (tmp_path / "bundles/mine").mkdir(parents=True)
+    (tmp_path / "bundles/mine/data").symlink_to(tmp_path / place)
+    before = {path: path.read_bytes() for path in source.rglob("*.*")}
+    with pytest.raises(ValueError, match=said):
+        make(tmp_path, source)
+    assert {path: path.read_bytes() for path in source.rglob("*.*")} == before
+
+
 def test_names_that_exist_already(tmp_path):
     made = make(tmp_path)
     before = dataset_file(made).read_text()
