@@ -476,13 +476,16 @@ def _one_channel(cases: list[Case], chosen: Collection[str]) -> tuple[list[Case]
 def _group(path: Path, bare: Collection[str]) -> str:
     """What the files of one case have in common: BIDS' subject and session, else the folder, else the bare name.
 
+    Where a session is of no subject, the folder is that of its patient.
+
     Args:
         path: from the folder on.
         bare: names of labels without the word for their kind.
     """
     entities = [part for part in path.parts[:-1] if re.match(r"(sub|ses)-", part)]
     if entities:
-        return "_".join(dict.fromkeys(entities))
+        is_told = any(part.startswith("sub-") for part in entities)
+        return "_".join(dict.fromkeys(entities if is_told else [path.parts[0], *entities]))
     if len(path.parts) > 1:
         return path.parts[0]
     return _numbered(_without_word(case_name(path)), bare)[0]
@@ -513,7 +516,9 @@ def _without_word(name: str) -> str:
 
 def _kind(name: str, group: str) -> str:
     """The part of a file's name that is not its case's."""
-    return name.removeprefix(group).strip("_-. ") or IMAGE
+    for part in re.split("_(?=ses-)", group):
+        name = name.removeprefix(part).strip("_-. ")
+    return name or IMAGE
 
 
 def _channels_of(cases: Sequence[Case]) -> tuple[str, ...]:

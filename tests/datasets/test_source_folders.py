@@ -174,6 +174,19 @@ def test_sessions_of_a_patient(tmp_path):
     assert patients == {"sub-1_ses-a": "sub-1", "sub-1_ses-b": "sub-1", "sub-2_ses-a": "sub-2"}
 
 
+@pytest.mark.parametrize("begin", ["", "{session}_", "{patient}_", "{patient}_{session}_"])
+@pytest.mark.parametrize("sessions", [("ses-20200101", "ses-20210101", "ses-20220101"), ("ses-1", "ses-2", "ses-1")])
+def test_sessions_in_folders_of_patients(sessions, begin, tmp_path):
+    """Whatever the folders of patients are called: their cases go into one part of a split."""
+    for patient, session in zip(("P01", "P01", "P02"), sessions, strict=True):
+        own = begin.format(patient=patient, session=session)
+        touch(tmp_path, *(f"{patient}/{session}/{own}{name}.nii.gz" for name in ("t1", "t2", "seg")))
+    source = read_source(tmp_path)
+    assert source.channels == ("t1", "t2") and not choose_channels(source)[1]
+    expected = [f"P01_{sessions[0]}", f"P01_{sessions[1]}", f"P02_{sessions[2]}"]
+    assert [(case.name, case.patient) for case in source.cases] == [(name, name[:3]) for name in expected]
+
+
 def test_patients_of_a_list(tmp_path):
     """A case of which the list tells no patient is one by itself, by the name that tells it from others."""
     decathlon_in_folders(tmp_path)
