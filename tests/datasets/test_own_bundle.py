@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from bundle_helpers import EVALUATE, INFERENCE, TRAIN, run, small_network
+from monai.bundle import ConfigParser
 
 from rep3d import installed
 from rep3d.commands import creating, main
@@ -238,6 +239,37 @@ def test_splits_of_a_person_stay(tmp_path):
         (tmp_path / f"source/{name}/case2.nii.gz").unlink()
     with pytest.raises(ValueError, match="splits.json: fold 0 names 'case2' in val, but there is no such case"):
         make(tmp_path, tmp_path / "source")
+
+
+def test_what_a_split_of_a_person_holds_out_validates(tmp_path):
+    """Also where all cases are of one patient, and nothing validates by itself; and nothing does where it says so."""
+    source, cases = make_source(tmp_path / "source", 4), [f"case{i}" for i in range(4)]
+    pairs = [{"image": f"images/{case}.nii.gz", "label": f"labels/{case}.nii.gz", "patient": "p"} for case in cases]
+    (source / "dataset.json").write_text(json.dumps({"training": pairs}))
+    made = make(tmp_path, source)
+    assert "no validation: there is 1 patient" in report(made) and not validates(made)
+    path = made.folder / "data/splits.json"
+    path.write_text(json.dumps([{"train": cases[:3], "val": cases[3:]}]))
+    made = make(tmp_path, source)
+    assert validates(made) and "1 fold(s): yours, from data/splits.json" in report(made)
+    assert "3 training and 1 validation cases; there are no test cases" in (made.folder / "docs/README.md").read_text()
+    path.write_text(json.dumps([{"train": cases[:3], "val": []}]))
+    made = make(tmp_path, source)
+    assert not validates(made) and "no validation: data/splits.json is yours, and holds no case out" in report(made)
+
+
+def test_a_person_may_hold_nothing_out(tmp_path):
+    made = make(tmp_path)
+    assert validates(made)
+    (made.folder / "data/splits.json").write_text(json.dumps([{"train": ["case0", "case1"], "val": []}]))
+    assert not validates(make(tmp_path, tmp_path / "source"))
+
+
+def validates(made):
+    """Whether a training of the bundle does."""
+    parser = ConfigParser()
+    parser.read_config(made.folder / "configs/train.json")
+    return parser["val_interval"] > 0 and parser["validate#dataset#data"] != []
 
 
 def test_a_split_of_the_source_is_not_dropped_without_a_word(tmp_path):
