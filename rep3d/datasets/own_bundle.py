@@ -454,7 +454,7 @@ def _own_splits(folder: Path, cases: Collection[str]) -> list[splits.Split]:
         ValueError: it is no list of splits, or names a case that there is no longer.
     """
     path = folder / splits.FILE
-    if not path.is_file() or read_fragment(path) == read_json(folder / DECIDED).get("splits"):
+    if not path.is_file() or read_fragment(path) in _written(folder, "splits"):
         return []
     return splits.read_splits(path, cases)
 
@@ -462,8 +462,8 @@ def _own_splits(folder: Path, cases: Collection[str]) -> list[splits.Split]:
 def _write_splits(folder: Path, cases: Sequence[str], count: int, patient_of: Mapping[str, str]) -> None:
     one = [{"train": list(cases), "val": []}]
     folds = splits.make_folds(cases, count, patients=patient_of) if count > 1 else one
-    write_json(folder / splits.FILE, folds)
-    write_json(folder / DECIDED, {**read_json(folder / DECIDED), "splits": folds})
+    with _remembered(folder, "splits", folds):
+        write_json(folder / splits.FILE, folds)
 
 
 def _remove_copies(folder: Path, used: Collection[object]) -> None:
@@ -557,23 +557,37 @@ def _write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: S
     Raises:
         ValueError: names of labels are a person's, and do not fit the ids.
     """
-    path, memory = folder / f"{name}.json", read_json(folder / "data" / DECIDED)
-    changes = _own_changes(folder, name)
+    path, changes = folder / f"{name}.json", _own_changes(folder, name)
     content = merge(decided, changes)
     _check_sections(path, content, decided)
     names = content["common"]["label_names"]
     if names != decided["common"]["label_names"]:
-        _check_own_names(path, names, ids, memory.get("named", {}))
-    write_json(path, content)
-    named = {"ids": list(ids), "names": names}
-    write_json(folder / "data" / DECIDED, {**memory, "dataset": decided, "named": named})
+        _check_own_names(path, names, ids, read_json(folder / "data" / DECIDED).get("named", {}))
+    with _remembered(folder / "data", "dataset", decided, named={"ids": list(ids), "names": names}):
+        write_json(path, content)
     return list(_keys(changes))
+
+
+@contextmanager
+def _remembered(folder: Path, key: str, content: object, **more: object) -> Iterator[None]:
+    """Keep what is written in the context for `_written`, and until then also what was written before."""
+    memory, earlier = read_json(folder / DECIDED) | {key: content} | more, f"{key} before"
+    write_json(folder / DECIDED, memory | {earlier: _written(folder, key)})
+    yield
+    memory.pop(earlier, None)
+    write_json(folder / DECIDED, memory)
+
+
+def _written(folder: Path, key: str) -> list[Any]:
+    """What stands in a file that no person has changed: of several, where the command was killed, one."""
+    memory = read_json(folder / DECIDED)
+    return [*memory.get(f"{key} before", []), *([memory[key]] if key in memory else [])]
 
 
 def _own_changes(folder: Path, name: str) -> dict[str, Any]:
     """What a person has changed in NAME.json since it was written last."""
-    path, memory = folder / f"{name}.json", read_json(folder / "data" / DECIDED)
-    return _changes(read_json(path), memory.get("dataset", {})) if path.is_file() else {}
+    path = folder / f"{name}.json"
+    return _changes(read_json(path), _written(folder / "data", "dataset")) if path.is_file() else {}
 
 
 def _own_spacing(folder: Path, name: str) -> list[float] | None:
@@ -616,15 +630,16 @@ def _check_own_names(path: Path, names: Sequence[str], ids: Sequence[int], befor
         )
 
 
-def _changes(now: dict[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that are not as they were written last."""
+def _changes(now: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entries that are as in nothing that was written."""
     found = {}
     for key, value in now.items():
-        before = last.get(key)
-        if isinstance(value, dict) and isinstance(before, Mapping):
-            if nested := _changes(value, before):
+        before = [one[key] for one in written if key in one]
+        sections = [one for one in before if isinstance(one, Mapping)]
+        if isinstance(value, dict) and sections:
+            if nested := _changes(value, sections):
                 found[key] = nested
-        elif value != before:
+        elif value not in before:
             found[key] = value
     return found
 

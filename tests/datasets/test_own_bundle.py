@@ -23,6 +23,7 @@ from rep3d.data.lists import load_datalist
 from rep3d.datasets import own_bundle
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle, report
+from rep3d.files import write_json
 from rep3d.io.nifti import read_volume, write_marked
 from rep3d.locks import lock_file
 from rep3d.shipped import settings_beside
@@ -281,6 +282,40 @@ def test_a_split_of_the_source_is_not_dropped_without_a_word(tmp_path):
     shutil.copy(source / "splits_final.json", made.folder / "data/splits.json")
     assert told not in report(make(tmp_path, source))
     assert load_datalist(made.folder / "data", "validation")[0]["image"] == str(source / "images/case2.nii.gz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("writes", range(8))
+def test_what_was_decided_is_nobodys_change_after_a_kill(writes, tmp_path, monkeypatch):
+    """Wherever `new` was stopped, twice, and whatever it would decide by now; what a person changed is theirs."""
+    made = make(tmp_path)
+    change(dataset_file(made), lambda content: content["train"].update(seed=7))
+    for count, names in ((7, ["bone", "marrow"]), (8, ["bone", "nerve"])):
+        make_source(tmp_path / "source", count)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(own_bundle, "write_json", until(writes))
+            patch.setattr(own_bundle, "write_text", until(0))
+            make(tmp_path, tmp_path / "source", label_names=names)
+    made = make(tmp_path, tmp_path / "source", label_names=["bone", "tendon"])
+    assert made.kept == ["train.seed"] and not any("is yours" in note for note in made.notes)
+    content = json.loads(dataset_file(made).read_text())
+    assert content["common"]["label_names"] == ["background", "bone", "tendon"] and content["train"]["seed"] == 7
+    folds = json.loads((made.folder / "data/splits.json").read_text())
+    assert sorted(sum((fold["val"] for fold in folds), [])) == [f"case{number}" for number in range(8)]
+    change(dataset_file(made), lambda content: content["common"].update(label_names=["background", "bone", "nerve"]))
+    assert make(tmp_path, tmp_path / "source").kept == ["common.label_names", "train.seed"]
+
+
+def until(count):
+    """Writes that many files; then the process is killed."""
+    left = iter(range(count))
+
+    def write(path, content):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write_json(path, content)
+
+    return write
 
 
 def test_a_typing_mistake_in_the_file_is_named(tmp_path):
