@@ -18,6 +18,7 @@ from typing import Any
 from rep3d.data.cases import ONE_CHANNEL, SUFFIXES, Item, case_name, first_file, image_files, is_nifti, name_cases
 from rep3d.data.memory import file_key
 from rep3d.data.regions import IGNORE
+from rep3d.io.dicom_files import is_dicom
 from rep3d.io.nifti import is_label_map_of_ours
 
 FILE = "dataset.json"
@@ -170,18 +171,15 @@ def list_scans(folder: Path) -> list[Path]:
 
 def what_else(folder: Path) -> str:
     """What a folder without a data set holds instead, to end a message with; empty where it is nothing known."""
-    if any(map(is_dicom, islice(folder.rglob("*"), LOOKED_AT))):
+    if any(map(_is_dicom, islice(folder.rglob("*"), LOOKED_AT))):
         return f"; {DICOM}"
     return f"; {SEGMENT}" if list_scans(folder) else ""
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM does; False for one that cannot be read."""
-    if not path.is_file():
-        return False
+def _is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM; False for one that cannot be read."""
     try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+        return path.is_file() and is_dicom(path)
     except OSError:
         return False
 

@@ -396,6 +396,11 @@ def dicom(folder):
     (folder / "slice").write_bytes(b"\0" * 128 + b"DICM")
 
 
+def dicom_without_preamble(folder):
+    folder.mkdir(exist_ok=True)
+    (folder / "slice").write_bytes(b"\x08\0\x16\0UI" + b"\0" * 200)
+
+
 def a_word_for_a_list(folder):
     describe(folder, training=["imagesTr/p1.nii.gz"])
 
@@ -422,6 +427,7 @@ def nnunet_of_other_files(folder):
         (a_label_and_another_form_of_it, "labels/a.nii.gz and .*a_seg.nii.gz are both 'a', expected one file"),
         (two_places, "Images or .*scans. expected one folder each"),
         (dicom, "holds no .nii.gz or .nii files, .*DICOM is not read here"),
+        (dicom_without_preamble, "holds no .nii.gz or .nii files, .*DICOM is not read here"),
         (lambda folder: folder.mkdir(exist_ok=True), "holds no .nii.gz or .nii files, expected a dataset.json, the"),
         (a_word_for_a_list, "dataset.json: lists 'imagesTr/p1.nii.gz', expected {\"image\": path"),
         (too_many_images, "dataset.json: a has 2 images, expected 1, one a channel"),
