@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -306,7 +306,7 @@ def _folder_pairs(folder: Path, part: str, channels: int = 1) -> dict[str, Entry
     if part != "training" and not (folder / f"labels{suffix}").is_dir():
         return {}
     label_of = _by_case((case_name(label), label) for label in labels)
-    numbers = {image: _case_and_number(image, label_of) for image in images}
+    numbers = {image: case_and_number(case_name(image), label_of) for image in images}
     count = max([channels, *(number + 1 for _, number in numbers.values() if number is not None)])
     image_of: dict[str, list[str]] = {}
     for image, (case, number) in numbers.items():
@@ -322,11 +322,15 @@ def _folder_pairs(folder: Path, part: str, channels: int = 1) -> dict[str, Entry
     return {case: {"image": one_or_all(files), "label": str(label_of[case])} for case, files in image_of.items()}
 
 
-def _case_and_number(image: Path, label_of: Mapping[str, Path]) -> tuple[str, int | None]:
-    """The case whose label belongs to an image; and its channel, where its name has a number that the label's lacks."""
-    name = case_name(image)
+def case_and_number(name: str, labels: Collection[str]) -> tuple[str, int | None]:
+    """The case of an image's name; and its channel, where the name has a number that the case's label goes without.
+
+    Args:
+        name: of the image.
+        labels: names of the labels.
+    """
     numbered = NUMBER.fullmatch(name)
-    if name in label_of or numbered is None or numbered[1] not in label_of:
+    if name in labels or numbered is None or numbered[1] not in labels:
         return name, None
     return numbered[1], int(numbered[2])
 

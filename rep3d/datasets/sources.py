@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from rep3d.data import splits
 from rep3d.data.cases import CHANNEL, LABEL_WORDS, case_name, case_names, file_name, is_nifti, without_label_word
-from rep3d.data.layouts import FILE, check_file_ending, list_scans, read_dataset_json, what_else
+from rep3d.data.layouts import FILE, case_and_number, check_file_ending, list_scans, read_dataset_json, what_else
 from rep3d.data.regions import IGNORE
 from rep3d.datasets import studies
 from rep3d.datasets.downloads import Scan
@@ -26,7 +26,6 @@ IMAGE_FOLDERS = {"image", "images", "imgs", "scan", "scans", "volumes", "imagest
 LABEL_FOLDERS = {"label", "labels", "mask", "masks", "seg", "segs", "segmentation", "segmentations", "gt", "labelstr"}
 FOLDERS = "images and labels, or imagesTr and labelsTr"
 BY_PATIENT = "files beside each other, or a folder for each patient"
-CHANNEL_NUMBER = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's, behind the name of a case
 NNUNET_SPLITS = "splits_final.json"
 NO_LABELS = "no image has a label: segment with `rep3d predict`, or draw labels in the label app"
 SHOWN = 5  # kinds of images, in a note
@@ -415,21 +414,13 @@ def _cases_of(
     bare = {name: case_name(label) for name, label in named.items()}
     images_of: dict[str, dict[str, Path]] = {}
     for image in images:
-        name, number = _numbered(name_of(image), label_of.keys() | bare.keys())
+        name, number = case_and_number(name_of(image), label_of.keys() | bare.keys())
         channel = IMAGE if number is None else f"{number:04d}"
         if channels:
             channel = channels[number or 0] if (number or 0) < len(channels) else channel
         _put(images_of.setdefault(name if name in label_of else bare.get(name, name), {}), channel, image)
     names = sorted(images_of.keys() | label_of.keys())
     return [Case(name, images_of.get(name, {}), label_of.get(name), name) for name in names]
-
-
-def _numbered(name: str, labels: Collection[str]) -> tuple[str, int | None]:
-    """The case of an image, and the number of its channel where it has one: its label goes without it."""
-    match = CHANNEL_NUMBER.match(name)
-    if name in labels or match is None or match[1] not in labels:
-        return name, None
-    return match[1], int(match[2])
 
 
 def _by_patient(folder: Path, chosen: Collection[str]) -> Source:
@@ -486,7 +477,7 @@ def _group(path: Path, bare: Collection[str]) -> str:
         return "_".join(dict.fromkeys(entities if is_told else [path.parts[0], *entities]))
     if len(path.parts) > 1:
         return path.parts[0]
-    return _numbered(without_label_word(case_name(path)), bare)[0]
+    return case_and_number(without_label_word(case_name(path)), bare)[0]
 
 
 def _case_of_group(name: str, paths: Sequence[Path]) -> Case:
