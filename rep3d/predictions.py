@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import logging
@@ -25,6 +26,7 @@ from rep3d.data.memory import file_key
 from rep3d.data.notes import Window, channel_windows
 from rep3d.data.regions import Regions, scored_regions
 from rep3d.data.sources import POSTFIX
+from rep3d.evaluation.pictures import drawn_by
 from rep3d.evaluation.preview import draw_preview
 from rep3d.files import read_json, whole_file, write_csv, write_json
 from rep3d.format_number import check_format
@@ -41,6 +43,9 @@ from rep3d.networks.weights import digest
 logger = logging.getLogger(__name__)
 
 RECORD, VOLUMES = "predictions.json", "volumes.csv"
+MILLILITRES = " (ml)"  # ends the columns of VOLUMES that are of labels
+HEADER = 100_000  # characters of its first line, at most
+NOT_OURS = "not made by rep3d, and so not replaced: give another output_dir"
 FORMAT = 3  # of RECORD; the number rises with what this code would misread
 OUTPUT_FORMATS = ("nii.gz", "nii", "seg.nrrd")
 # Entries of a config that change no label map. What the weights are counts, not where they lie.
@@ -108,9 +113,10 @@ def predict_each(
 
     Raises:
         ValueError: an unknown format; another run writes to the folder; newer code has written to it, or its record is
-            damaged; it holds label maps of other scans with these names, or such in another format that were changed.
-        RuntimeError: after all scans, when some have failed, such as for a DICOM Segmentation of somebody else in the
-            place of theirs. Names each with its reason.
+            damaged; it holds label maps of other scans with these names, such in another format that were changed, or
+            somebody else's table or record.
+        RuntimeError: after all scans, when some have failed, such as for a DICOM Segmentation, a picture or a JSON file
+            of somebody else in the place of theirs. Names each with its reason.
     """
     if output_format not in OUTPUT_FORMATS:
         raise ValueError(f"output_format is {output_format!r}, expected one of {', '.join(OUTPUT_FORMATS)}")
@@ -173,9 +179,12 @@ class _Results:
         check_format(content.get("format", 1), FORMAT, self.folder / RECORD)
         self.made_with, self.scans = made_with, scans
         try:
-            self.cases = {case: Prediction(**kept) for case, kept in content.get("cases", {}).items()}
-        except (TypeError, AttributeError) as error:
+            kept_of = content["cases"] if content else {}
+            self.cases = {case: Prediction(**kept) for case, kept in kept_of.items()}
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{self.folder / RECORD}: no record of predictions ({error})") from None
+        if not _is_table_of_ours(self.folder / VOLUMES):
+            raise ValueError(f"{self.folder / VOLUMES}: {NOT_OURS}")
         self._check_scans()
         for case in scans:
             for other in self._in_other_formats(case):
@@ -219,17 +228,26 @@ class _Results:
         return True
 
     def problem(self, case: str) -> dict[str, str]:
-        """The "problem" of a case whose DICOM Segmentation would take the place of somebody else's; empty of others."""
-        target = self.folder / f"{file_name(case)}{POSTFIX}.dcm"
-        if not target.is_file() or not is_series(Path(self.scans[case][0])):
-            return {}
+        """The "problem" of a case of which a file would take the place of somebody else's; empty of others."""
+        path = self.folder / f"{file_name(case)}{POSTFIX}.{self.output_format}"
+        is_written = {".json": _is_nifti(path), ".png": self.preview, ".dcm": is_series(Path(self.scans[case][0]))}
+        for target in (self._beside(path, suffix) for suffix, counts in is_written.items() if counts):
+            if target.is_file() and not self._is_own(target, case):
+                return {"problem": f"{target}: {NOT_OURS}"}
+        return {}
+
+    def _is_own(self, path: Path, case: str) -> bool:
+        """Whether a file beside a label map is of an earlier run."""
+        if path.suffix == ".json":
+            return _is_description(path)
+        if path.suffix == ".png":
+            program = drawn_by(path)
+            return program == "rep3d" or program == "Matplotlib" and case in self.cases  # as pictures once told
         import pydicom  # not before: they need the extra "dicom"
 
         from rep3d.io.dicom_seg import is_own_proposal
 
-        if is_dicom(target) and is_own_proposal(pydicom.dcmread(target, stop_before_pixels=True)):
-            return {}
-        return {"problem": f"{target}: not made by rep3d, and so not replaced: give another output_dir"}
+        return is_dicom(path) and is_own_proposal(pydicom.dcmread(path, stop_before_pixels=True))
 
     def add(self, evaluator: Evaluator) -> None:
         """Write what belongs to the label map that was just saved."""
@@ -261,13 +279,14 @@ class _Results:
             logger.info("%s takes the place of %s", path, other)
             other.unlink()
         if case in self.cases:
-            for suffix in (".png", ".json"):
-                self._beside(path, suffix).unlink(missing_ok=True)
+            for other in (self._beside(path, suffix) for suffix in (".png", ".json")):
+                if other.is_file() and self._is_own(other, case):
+                    other.unlink()
 
     def write(self) -> None:
         """The table holds what was made with these weights and settings; the record comes last."""
         rows = [
-            {"case": case, "image": kept.image, **{f"{name} (ml)": ml for name, ml in kept.volumes.items()}}
+            {"case": case, "image": kept.image, **{f"{name}{MILLILITRES}": ml for name, ml in kept.volumes.items()}}
             for case, kept in sorted(self.cases.items())
             if kept.made_with == self.made_with and (self.folder / kept.label_map).is_file()
         ]
@@ -314,6 +333,23 @@ def _volumes(voxels: np.ndarray, affine: np.ndarray, regions: Regions) -> dict[s
     """Millilitres of regions, to six digits: of a mouse they may be a millionth."""
     counts = np.bincount(voxels.ravel(), minlength=256)
     return {name: float(f"{counts[list(ids)].sum() * voxel_ml(affine):.6g}") for name, ids in regions.items()}
+
+
+def _is_table_of_ours(path: Path) -> bool:
+    """Whether a table of volumes is one that a run wrote, or is still to be written."""
+    if not path.is_file():
+        return True
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        (columns,) = csv.reader([file.readline(HEADER)])
+    return columns[:2] == ["case", "image"] and all(name.endswith(MILLILITRES) for name in columns[2:])
+
+
+def _is_description(path: Path) -> bool:
+    """Whether a file has the names and colours of a label map, as a run writes them."""
+    try:
+        return str(read_json(path).get("software", "")).startswith("rep3d ")
+    except ValueError:
+        return False
 
 
 def _is_nifti(path: Path) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from bundle_helpers import INFERENCE, run, small_bundle
+from matplotlib.figure import Figure
 
 from rep3d.console.errors import root_cause
 from rep3d.data.regions import scored_regions
@@ -244,6 +245,65 @@ def test_somebody_elses_dicom_segmentation_stays_and_so_does_its_label_map(bundl
         predict(bundle, series, tmp_path, **{"sliding_window#inferer#overlap": 0.5})
     assert f"{folder / 'ct_seg.dcm'}: not made by rep3d, and so not replaced" in str(root_cause(failed.value))
     assert times(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("volumes.csv", "case,image,age,liver (ml)\na,a.nii.gz,51,1500\n"),
+        ("volumes.csv", "Patient;Größe\n1;2\n"),
+        ("predictions.json", '{"accuracy": 0.9}'),
+        ("predictions.json", "[0.9]"),
+        ("volumes.csv", ""),
+    ],
+)
+def test_somebody_elses_tables_stay(name, content, bundle, scans, tmp_path):
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / name).write_text(content, encoding="latin-1")
+    with pytest.raises(RuntimeError) as refused:
+        predict(bundle, scans / "a.nii.gz", tmp_path)
+    said = str(root_cause(refused.value))
+    assert said.startswith(f"{tmp_path / 'eval' / name}: ") and len(said.splitlines()) == 1
+    assert (tmp_path / "eval" / name).read_text(encoding="latin-1") == content
+    assert not list((tmp_path / "eval").glob("*_seg*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a_seg.json", b'{"labels": [], "reader": "somebody"}'),
+        ("a_seg.json", b"notes"),
+        ("a_seg.png", b"\x89PNG\r\n\x1a\n of somebody"),
+    ],
+)
+def test_what_somebody_else_put_beside_label_maps_stays(name, content, bundle, scans, tmp_path):
+    """Its scan is named, and not segmented; without a picture to draw, one of somebody else is in nobody's way."""
+    folder = tmp_path / "eval"
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    with pytest.raises(RuntimeError) as failed:
+        predict(bundle, scans / "a.nii.gz", tmp_path, preview=True)
+    assert f"{folder / name}: not made by rep3d, and so not replaced" in str(root_cause(failed.value))
+    assert not (folder / "a_seg.nii.gz").exists() and (folder / name).read_bytes() == content
+    if name == "a_seg.png":
+        for overlap in (0.25, 0.5):  # the second time the record knows the scan
+            predict(bundle, scans / "a.nii.gz", tmp_path, **{"sliding_window#inferer#overlap": overlap})
+        assert (folder / "a_seg.nii.gz").is_file() and (folder / name).read_bytes() == content
+
+
+@pytest.mark.slow
+def test_files_of_a_run_that_was_killed_are_replaced(bundle, scans, tmp_path):
+    """All but the record were written; and so are pictures of versions that put no name of ours into them."""
+    folder = predict(bundle, scans / "a.nii.gz", tmp_path, preview=True)
+    (folder / "predictions.json").unlink()
+    first = times(folder)
+    predict(bundle, scans / "a.nii.gz", tmp_path, preview=True)
+    again = times(folder)
+    assert len(again) == 3 and all(again[name] > first[name] for name in first)
+    picture = folder / "a_seg.png"
+    Figure().savefig(picture, format="png")
+    predict(bundle, scans / "a.nii.gz", tmp_path, preview=True, **{"sliding_window#inferer#overlap": 0.5})
+    assert b"rep3d" in picture.read_bytes()
 
 
 def test_a_series_of_which_no_dicom_segmentation_can_be_made_is_segmented_once(bundle, tmp_path, caplog):

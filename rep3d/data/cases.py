@@ -9,6 +9,7 @@ without it: `liver_1_0000.nii.gz` with the label `liver_1.nii.gz` is the case `l
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 
 SUFFIXES = (".nii.gz", ".nii")
 CHANNEL = "_0000"  # ends the names of nnU-Net's images
+LABEL_WORDS = {"seg", "dseg", "label", "labels", "mask", "segmentation", "gt", "annotation"}  # in a label's name
+WORDS = [re.compile(one) for one in (r"^([A-Za-z]+)[_\-. ]", r"[_\-. ]?([A-Za-z]+)$")]  # the first and the last
 
 ONE_CHANNEL = ("image",)  # names of the channels of images that have one
 
@@ -54,6 +57,14 @@ def case_name(path: str | os.PathLike) -> str:
 def is_nifti(path: Path) -> bool:
     """Whether a file is NIfTI by its name, in whatever case that is written."""
     return path.name.lower().endswith(SUFFIXES)
+
+
+def without_label_word(name: str) -> str:
+    """A label's name without the word, at its beginning or its end, that tells its kind; any other name as it is."""
+    for match in filter(None, (word.search(name) for word in WORDS)):
+        if match[1].lower() in LABEL_WORDS:
+            return name[: match.start()] + name[match.end() :]
+    return name
 
 
 def item_name(item: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 from rep3d.data.cases import ONE_CHANNEL, SUFFIXES, Item, case_name, first_file, image_files, is_nifti, name_cases
 from rep3d.data.memory import file_key
 from rep3d.data.regions import IGNORE
+from rep3d.io.dicom_files import is_dicom
 from rep3d.io.nifti import is_label_map_of_ours
 
 FILE = "dataset.json"
@@ -170,18 +171,15 @@ def list_scans(folder: Path) -> list[Path]:
 
 def what_else(folder: Path) -> str:
     """What a folder without a data set holds instead, to end a message with; empty where it is nothing known."""
-    if any(map(is_dicom, islice(folder.rglob("*"), LOOKED_AT))):
+    if any(map(_is_dicom, islice(folder.rglob("*"), LOOKED_AT))):
         return f"; {DICOM}"
     return f"; {SEGMENT}" if list_scans(folder) else ""
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM does; False for one that cannot be read."""
-    if not path.is_file():
-        return False
+def _is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM; False for one that cannot be read."""
     try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+        return path.is_file() and is_dicom(path)
     except OSError:
         return False
 
@@ -308,7 +306,7 @@ def _folder_pairs(folder: Path, part: str, channels: int = 1) -> dict[str, Entry
     if part != "training" and not (folder / f"labels{suffix}").is_dir():
         return {}
     label_of = _by_case((case_name(label), label) for label in labels)
-    numbers = {image: _case_and_number(image, label_of) for image in images}
+    numbers = {image: case_and_number(case_name(image), label_of) for image in images}
     count = max([channels, *(number + 1 for _, number in numbers.values() if number is not None)])
     image_of: dict[str, list[str]] = {}
     for image, (case, number) in numbers.items():
@@ -324,11 +322,15 @@ def _folder_pairs(folder: Path, part: str, channels: int = 1) -> dict[str, Entry
     return {case: {"image": one_or_all(files), "label": str(label_of[case])} for case, files in image_of.items()}
 
 
-def _case_and_number(image: Path, label_of: Mapping[str, Path]) -> tuple[str, int | None]:
-    """The case whose label belongs to an image; and its channel, where its name has a number that the label's lacks."""
-    name = case_name(image)
+def case_and_number(name: str, labels: Collection[str]) -> tuple[str, int | None]:
+    """The case of an image's name; and its channel, where the name has a number that the case's label goes without.
+
+    Args:
+        name: of the image.
+        labels: names of the labels.
+    """
     numbered = NUMBER.fullmatch(name)
-    if name in label_of or numbered is None or numbered[1] not in label_of:
+    if name in labels or numbered is None or numbered[1] not in labels:
         return name, None
     return numbered[1], int(numbered[2])
 

@@ -24,7 +24,6 @@ from rep3d.data.layouts import (
     SEGMENT,
     check_names,
     group_channels,
-    is_dicom,
     list_pairs,
     list_scans,
     read_lists,
@@ -34,6 +33,7 @@ from rep3d.data.layouts import FILE as DATASET_FILE
 from rep3d.data.leakage import some
 from rep3d.data.splits import FILE as SPLITS_FILE
 from rep3d.data.splits import cases_of, read_splits, unlisted
+from rep3d.io.dicom_files import is_dicom
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rep3d.data.cases import ONE_CHANNEL, Item, case_names, first_file, is_nifti
+from rep3d.data.cases import CHANNEL, ONE_CHANNEL, Item, case_names, first_file, is_nifti, item_name, without_label_word
 from rep3d.data.layouts import FILE
 from rep3d.data.layouts import list_scans as list_nifti
+from rep3d.data.leakage import some
 from rep3d.data.lists import list_images, load_inference_list
 from rep3d.io.dicom_files import is_dicom
 from rep3d.io.folders import walk
@@ -31,8 +32,8 @@ def list_scans(source: str | os.PathLike, channel_names: Sequence[str] = ONE_CHA
     """The scans {"image": path} to segment, some with a name as "case", or with a "problem": why they cannot be read.
 
     Of a folder these are its NIfTI and NRRD files, and the DICOM series in it and in its subfolders, also behind links;
-    what is no scan there, such as label maps that an earlier inference left and DICOM objects other than images, is
-    logged, and so is how many NIfTI and NRRD files lie in its subfolders.
+    what is no scan there, such as label maps, by their names or of an earlier inference, and DICOM objects other than
+    images, is logged, and so is how many NIfTI and NRRD files lie in its subfolders.
 
     Args:
         source: a file; a folder; the folder of a DICOM series, or a file of it; or a data set, see
@@ -77,6 +78,11 @@ def _scans_of(folder: Path, channel_names: Sequence[str]) -> list[Item]:
     for series in found:
         item = {"image": str(series.path), "case": series.name}
         items.append({**item, "problem": series.problem} if series.problem else item)
+    labels = [path for path in _called_as_labels(items) if not is_label_map_of_ours(path)]
+    if labels:
+        told = f"{len(labels)} file(s) are called as label maps of scans beside them, and not segmented"
+        logger.warning("dataset_dir %r: %s: %s", str(folder), told, some([path.name for path in labels]))
+    items = [item for item in items if Path(first_file(item)) not in labels]
     deeper = _files_below(folder)
     hint = f"{len(deeper)} NIfTI or NRRD file(s) lie in its subfolders, such as {deeper[0]}" if deeper else ""
     if not items:
@@ -87,6 +93,14 @@ def _scans_of(folder: Path, channel_names: Sequence[str]) -> list[Item]:
             "dataset_dir %r: %s, and are not segmented: if they are scans, give their folder", str(folder), hint
         )
     return [{**item, "case": name} for item, name in zip(items, case_names(items), strict=True)]
+
+
+def _called_as_labels(items: Sequence[Item]) -> list[Path]:
+    """The NIfTI files that have the name of another scan and a word for labels."""
+    names = {item_name(item) for item in items}
+    names |= {name.removesuffix(CHANNEL) for name in names}
+    files = [(item_name(item), Path(first_file(item))) for item in items]
+    return [path for name, path in files if is_nifti(path) and without_label_word(name) in names - {name}]
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -133,8 +133,9 @@ def new_bundle(
     Raises:
         FileNotFoundError: there is no such source.
         FileExistsError: there is something else of that name.
-        ValueError: the name, the layout, or most cases cannot be used; a label, region or channel is called as a config
-            would not take for a name; it trains just now; or as `plan_bundle`.
+        ValueError: the name, the source's place or layout, or most cases cannot be used; a label, region or channel is
+            called as a config would not take for a name; splits.json is a person's and names a case that there is no
+            longer; it trains just now; or as `plan_bundle`.
     """
     folder = bundle_dir / name
     _check_name(name, folder, source, root)
@@ -173,6 +174,7 @@ def new_bundle(
     facts = [fact._replace(voxels=_counts(fact, labels.ids)) for fact in facts]
     patient_of = {case.name: case.patient for case in found.cases}
     good = {fact.case for fact in facts}
+    own_splits = _own_splits(folder / "data", good)
     plan = plan_bundle(
         facts,
         machine,
@@ -181,6 +183,7 @@ def new_bundle(
         modality=modality,
         schedule=schedule,
         spacing=_own_spacing(folder, name),
+        own_splits=own_splits,
     )
     label_of = {case.name: case.label for case in found.cases if case.label is not None}
     keys = {case.name: case.label_key for case in found.cases if case.label_key}
@@ -188,16 +191,17 @@ def new_bundle(
     with _while_nothing_trains(folder):
         weights = keep_settings(folder)
         kept = _write_dataset_file(
-            folder, name, _dataset_file(name, source, channel_names, are_named, labels, plan, len(facts)), labels.ids
+            folder, name, _dataset_file(name, source, channel_names, are_named, labels, plan), labels.ids
         )
         files = render_file(root, folder / f"{name}.json")  # before the data change: it may refuse what a person wrote
         good_scans = [scan for scan in scans if scan.case in good]
         names = read_json(folder / f"{name}.json")["common"]["label_names"]  # a person may have changed them
-        if _write_data(
-            folder / "data", name, good_scans, label_of, keys, labels._replace(names=names), plan, patient_of
-        ):
+        _write_data(folder / "data", name, good_scans, label_of, keys, labels._replace(names=names))
+        if own_splits:
             notes.append(f"data/{splits.FILE} is yours, and stays")
-        elif found.split:
+        else:
+            _write_splits(folder / "data", [scan.case for scan in good_scans], plan.folds, patient_of)
+        if found.split and not own_splits:
             notes.append(
                 f"the source's own split is not used, {found.split}: cases that it holds out train here, and cases of "
                 f"one patient may stand in both parts; data/{splits.FILE} is yours to edit"
@@ -257,7 +261,13 @@ def _check_name(name: str, folder: Path, source: Path, root: Path) -> None:
         raise ValueError(f"name is {name!r}, expected letters, digits, _, . and -")
     if (root / "configs/datasets" / f"{name}.json").is_file():
         raise ValueError(f"name is {name!r}, which is a bundle that comes with the package: choose another")
-    if source.resolve() in (folder.resolve(), *folder.resolve().parents):
+    whole, places = source.resolve(), [folder.resolve(), (folder / "data").resolve()]  # the latter may be a link
+    if any(whole.is_relative_to(place) for place in places):
+        raise ValueError(
+            f"source is {str(source)!r}, which lies in the bundle's folder {str(folder)!r}, where files are replaced: "
+            "move it, or choose another name"
+        )
+    if any(place.is_relative_to(whole) for place in places):
         raise ValueError(
             f"bundle_dir is {str(folder.parent)!r}, which lies in the source {str(source)!r}, where nothing is to be "
             "written: give another --bundle_dir"
@@ -407,24 +417,14 @@ def _write_data(
     label_of: Mapping[str, Path],
     keys: Mapping[str, str],
     labels: Labels,
-    plan: Plan,
-    patient_of: Mapping[str, str],
-) -> bool:
-    """Write dataset.json and splits.json; whether the latter is a person's, and stays.
+) -> None:
+    """Write dataset.json.
 
-    Where label maps are copied there is no dataset.json meanwhile, so that nothing trains on those of two numberings.
+    Where label maps are copied there is none meanwhile, so that nothing trains on those of two numberings.
 
     Args:
         keys: of files of label_of, as they were when what their ids mean was read.
-
-    Raises:
-        ValueError: it names a case that there is no longer.
     """
-    cases, memory = [scan.case for scan in scans], read_json(folder / DECIDED)
-    path = folder / splits.FILE
-    is_own = path.is_file() and read_fragment(path) != memory.get("splits")
-    if is_own:
-        splits.read_splits(path, cases)
     if labels.have_holes or any(scan.label != label_of[scan.case] for scan in scans):
         (folder / FILE).unlink(missing_ok=True)
     training = []
@@ -445,12 +445,25 @@ def _write_data(
     names = {str(i): text for i, text in enumerate([*labels.names, *([] if labels.ignored is None else [IGNORE])])}
     write_json(folder / FILE, {"name": name, "labels": names, "training": training})
     _remove_copies(folder, {entry["label"] for entry in training})
-    if not is_own:
-        one = [{"train": cases, "val": []}]
-        folds = splits.make_folds(cases, plan.folds, patients=patient_of) if plan.folds > 1 else one
-        write_json(path, folds)
-        write_json(folder / DECIDED, {**memory, "splits": folds})
-    return is_own
+
+
+def _own_splits(folder: Path, cases: Collection[str]) -> list[splits.Split]:
+    """Those of splits.json where a person wrote it; none of ours.
+
+    Raises:
+        ValueError: it is no list of splits, or names a case that there is no longer.
+    """
+    path = folder / splits.FILE
+    if not path.is_file() or read_fragment(path) in _written(folder, "splits"):
+        return []
+    return splits.read_splits(path, cases)
+
+
+def _write_splits(folder: Path, cases: Sequence[str], count: int, patient_of: Mapping[str, str]) -> None:
+    one = [{"train": list(cases), "val": []}]
+    folds = splits.make_folds(cases, count, patients=patient_of) if count > 1 else one
+    with _remembered(folder, "splits", folds):
+        write_json(folder / splits.FILE, folds)
 
 
 def _remove_copies(folder: Path, used: Collection[object]) -> None:
@@ -495,11 +508,10 @@ def _renumbered(voxels: np.ndarray, geometry: Geometry, new_ids: Mapping[int, in
 
 
 def _dataset_file(
-    name: str, source: Path, channel_names: Sequence[str], are_named: bool, labels: Labels, plan: Plan, cases: int
+    name: str, source: Path, channel_names: Sequence[str], are_named: bool, labels: Labels, plan: Plan
 ) -> dict[str, Any]:
     """What NAME.json says, without what a person has changed there."""
-    validation = round(cases / plan.folds) if plan.folds > 1 else 0
-    without: dict[str, Any] = {} if plan.folds > 1 else {"validate": {"dataset": {"data": []}}}
+    without: dict[str, Any] = {} if plan.val_interval else {"validate": {"dataset": {"data": []}}}
     organs = ", ".join(labels.regions or labels.names[1:])
     return {
         "network": plan.network,
@@ -527,7 +539,7 @@ def _dataset_file(
             "layout": OWN,
             "source": os.path.abspath(source),
             "channel": ",".join(channel_names),
-            "split": {"training": cases - validation, "validation": validation, "test": 0},
+            "split": dict(plan.sizes),
             "folds": plan.folds,
         },
         "metadata": {
@@ -545,23 +557,37 @@ def _write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: S
     Raises:
         ValueError: names of labels are a person's, and do not fit the ids.
     """
-    path, memory = folder / f"{name}.json", read_json(folder / "data" / DECIDED)
-    changes = _own_changes(folder, name)
+    path, changes = folder / f"{name}.json", _own_changes(folder, name)
     content = merge(decided, changes)
     _check_sections(path, content, decided)
     names = content["common"]["label_names"]
     if names != decided["common"]["label_names"]:
-        _check_own_names(path, names, ids, memory.get("named", {}))
-    write_json(path, content)
-    named = {"ids": list(ids), "names": names}
-    write_json(folder / "data" / DECIDED, {**memory, "dataset": decided, "named": named})
+        _check_own_names(path, names, ids, read_json(folder / "data" / DECIDED).get("named", {}))
+    with _remembered(folder / "data", "dataset", decided, named={"ids": list(ids), "names": names}):
+        write_json(path, content)
     return list(_keys(changes))
+
+
+@contextmanager
+def _remembered(folder: Path, key: str, content: object, **more: object) -> Iterator[None]:
+    """Keep what is written in the context for `_written`, and until then also what was written before."""
+    memory, earlier = read_json(folder / DECIDED) | {key: content} | more, f"{key} before"
+    write_json(folder / DECIDED, memory | {earlier: _written(folder, key)})
+    yield
+    memory.pop(earlier, None)
+    write_json(folder / DECIDED, memory)
+
+
+def _written(folder: Path, key: str) -> list[Any]:
+    """What stands in a file that no person has changed: of several, where the command was killed, one."""
+    memory = read_json(folder / DECIDED)
+    return [*memory.get(f"{key} before", []), *([memory[key]] if key in memory else [])]
 
 
 def _own_changes(folder: Path, name: str) -> dict[str, Any]:
     """What a person has changed in NAME.json since it was written last."""
-    path, memory = folder / f"{name}.json", read_json(folder / "data" / DECIDED)
-    return _changes(read_json(path), memory.get("dataset", {})) if path.is_file() else {}
+    path = folder / f"{name}.json"
+    return _changes(read_json(path), _written(folder / "data", "dataset")) if path.is_file() else {}
 
 
 def _own_spacing(folder: Path, name: str) -> list[float] | None:
@@ -604,15 +630,16 @@ def _check_own_names(path: Path, names: Sequence[str], ids: Sequence[int], befor
         )
 
 
-def _changes(now: dict[str, Any], last: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries that are not as they were written last."""
+def _changes(now: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entries that are as in nothing that was written."""
     found = {}
     for key, value in now.items():
-        before = last.get(key)
-        if isinstance(value, dict) and isinstance(before, Mapping):
-            if nested := _changes(value, before):
+        before = [one[key] for one in written if key in one]
+        sections = [one for one in before if isinstance(one, Mapping)]
+        if isinstance(value, dict) and sections:
+            if nested := _changes(value, sections):
                 found[key] = nested
-        elif value != before:
+        elif value not in before:
             found[key] = value
     return found
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 
+from rep3d.data import splits
 from rep3d.data.notes import Window
 from rep3d.datasets.fingerprint import CaseFacts
 from rep3d.datasets.machine import Machine
@@ -94,6 +95,7 @@ class Plan:
     learning_rate: float
     num_workers: int
     folds: int
+    sizes: Mapping[str, int]  # cases of the parts of a fold
     decisions: Sequence[Decision]
 
 
@@ -106,6 +108,7 @@ def plan_bundle(
     modality: str | None = None,
     schedule: Schedule | None = None,
     spacing: Sequence[float] | None = None,
+    own_splits: Sequence[splits.Split] = (),
 ) -> Plan:
     """Decide.
 
@@ -117,6 +120,7 @@ def plan_bundle(
         modality: CT or MR, where the user knows; MR stands for all that has no units.
         schedule: how long it is to train, where that was measured.
         spacing: in mm, along the RAS axes, that a user wants; all else is decided for it.
+        own_splits: those that a user wrote.
 
     Raises:
         ValueError: some cases look like CT and others do not, or the memory is too small for any patch.
@@ -132,7 +136,11 @@ def plan_bundle(
     epochs, val_interval, of_epochs, steps = schedule or Schedule(
         budget.epochs, budget.epochs // VALIDATIONS, "of 50 steps each; --hours 2 chooses them by time"
     )
-    folds, of_folds = choose_folds(patients, "patient" if patients < len(facts) else "case")
+    if own_splits:
+        folds, sizes, of_folds = _folds_of(own_splits)
+    else:
+        folds, of_folds = choose_folds(patients, "patient" if patients < len(facts) else "case")
+        sizes = _sizes(len(facts), folds)
     shape = median_shape(facts, spacing)
     case_bytes = 4 * (facts[0].channels + 1) * math.prod(shape)  # with the label map
     cached = min(len(facts), int(CACHE * machine.host_memory / case_bytes))
@@ -157,10 +165,11 @@ def plan_bundle(
         cache_num=cached,
         epochs=epochs,
         steps_per_epoch=steps,
-        val_interval=val_interval if folds > 1 else 0,
+        val_interval=val_interval if sizes["validation"] else 0,
         learning_rate=budget.learning_rate,
         num_workers=budget.num_workers,
         folds=folds,
+        sizes=sizes,
         decisions=decisions,
     )
 
@@ -317,6 +326,20 @@ def choose_folds(count: int, unit: str = "patient") -> tuple[int, Decision]:
         else ", each of which validates once; data/splits.json is yours to edit"
     )
     return folds, Decision(f"{folds} folds", f"there are {count} {unit}s{needed}")
+
+
+def _sizes(cases: int, folds: int) -> dict[str, int]:
+    validation = round(cases / folds) if folds > 1 else 0
+    return {"training": cases - validation, "validation": validation, "test": 0}
+
+
+def _folds_of(own: Sequence[splits.Split]) -> tuple[int, dict[str, int], Decision]:
+    """How many splits of a user there are, the sizes of the first that holds cases out, or of the first, and why."""
+    first = next((split for split in own if split["val"]), own[0])
+    sizes = {part: len(first.get(key, [])) for part, key in splits.KEYS.items()}
+    if not sizes["validation"]:
+        return len(own), sizes, Decision("no validation", f"data/{splits.FILE} is yours, and holds no case out")
+    return len(own), sizes, Decision(f"{len(own)} fold(s)", f"yours, from data/{splits.FILE}")
 
 
 def median_shape(facts: Sequence[CaseFacts], spacing: Sequence[float]) -> list[int]:

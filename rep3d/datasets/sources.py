@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rep3d.data import splits
-from rep3d.data.cases import CHANNEL, case_name, case_names, file_name, is_nifti
-from rep3d.data.layouts import FILE, check_file_ending, list_scans, read_dataset_json, what_else
+from rep3d.data.cases import CHANNEL, LABEL_WORDS, case_name, case_names, file_name, is_nifti, without_label_word
+from rep3d.data.layouts import FILE, case_and_number, check_file_ending, list_scans, read_dataset_json, what_else
 from rep3d.data.regions import IGNORE
 from rep3d.datasets import studies
 from rep3d.datasets.downloads import Scan
@@ -25,10 +25,7 @@ IMAGE = "image"  # the channel of data sets that name none
 IMAGE_FOLDERS = {"image", "images", "imgs", "scan", "scans", "volumes", "imagestr"}
 LABEL_FOLDERS = {"label", "labels", "mask", "masks", "seg", "segs", "segmentation", "segmentations", "gt", "labelstr"}
 FOLDERS = "images and labels, or imagesTr and labelsTr"
-LABEL_WORDS = {"seg", "dseg", "label", "labels", "mask", "segmentation", "gt", "annotation"}  # in a label's name
 BY_PATIENT = "files beside each other, or a folder for each patient"
-WORDS = [re.compile(one) for one in (r"^([A-Za-z]+)[_\-. ]", r"[_\-. ]?([A-Za-z]+)$")]  # the first and the last
-CHANNEL_NUMBER = re.compile(r"(.+)_(\d{4})$")  # nnU-Net's, behind the name of a case
 NNUNET_SPLITS = "splits_final.json"
 NO_LABELS = "no image has a label: segment with `rep3d predict`, or draw labels in the label app"
 SHOWN = 5  # kinds of images, in a note
@@ -413,25 +410,17 @@ def _cases_of(
         _put(label_of, case_name(label), label)
     own, named = set(map(name_of, images)), dict[str, Path]()
     for name, label in label_of.items():
-        _put(named, name if name in own else _without_word(name), label)
+        _put(named, name if name in own else without_label_word(name), label)
     bare = {name: case_name(label) for name, label in named.items()}
     images_of: dict[str, dict[str, Path]] = {}
     for image in images:
-        name, number = _numbered(name_of(image), label_of.keys() | bare.keys())
+        name, number = case_and_number(name_of(image), label_of.keys() | bare.keys())
         channel = IMAGE if number is None else f"{number:04d}"
         if channels:
             channel = channels[number or 0] if (number or 0) < len(channels) else channel
         _put(images_of.setdefault(name if name in label_of else bare.get(name, name), {}), channel, image)
     names = sorted(images_of.keys() | label_of.keys())
     return [Case(name, images_of.get(name, {}), label_of.get(name), name) for name in names]
-
-
-def _numbered(name: str, labels: Collection[str]) -> tuple[str, int | None]:
-    """The case of an image, and the number of its channel where it has one: its label goes without it."""
-    match = CHANNEL_NUMBER.match(name)
-    if name in labels or match is None or match[1] not in labels:
-        return name, None
-    return match[1], int(match[2])
 
 
 def _by_patient(folder: Path, chosen: Collection[str]) -> Source:
@@ -442,7 +431,7 @@ def _by_patient(folder: Path, chosen: Collection[str]) -> Source:
     """
     paths = sorted(path for _, files in walk(folder) for path in files if is_nifti(path))
     names = [case_name(path) for path in paths]
-    bare = {_without_word(name) for name in names if _is_label(name)}
+    bare = {without_label_word(name) for name in names if _is_label(name)}
     groups: dict[str, list[Path]] = {}
     for path in paths:
         groups.setdefault(_group(path.relative_to(folder), bare), []).append(path)
@@ -476,16 +465,19 @@ def _one_channel(cases: list[Case], chosen: Collection[str]) -> tuple[list[Case]
 def _group(path: Path, bare: Collection[str]) -> str:
     """What the files of one case have in common: BIDS' subject and session, else the folder, else the bare name.
 
+    Where a session is of no subject, the folder is that of its patient.
+
     Args:
         path: from the folder on.
         bare: names of labels without the word for their kind.
     """
     entities = [part for part in path.parts[:-1] if re.match(r"(sub|ses)-", part)]
     if entities:
-        return "_".join(dict.fromkeys(entities))
+        is_told = any(part.startswith("sub-") for part in entities)
+        return "_".join(dict.fromkeys(entities if is_told else [path.parts[0], *entities]))
     if len(path.parts) > 1:
         return path.parts[0]
-    return _numbered(_without_word(case_name(path)), bare)[0]
+    return case_and_number(without_label_word(case_name(path)), bare)[0]
 
 
 def _case_of_group(name: str, paths: Sequence[Path]) -> Case:
@@ -500,20 +492,14 @@ def _case_of_group(name: str, paths: Sequence[Path]) -> Case:
 
 
 def _is_label(name: str) -> bool:
-    return _without_word(name) != name
-
-
-def _without_word(name: str) -> str:
-    """A label's name without the word, at its beginning or its end, that tells its kind."""
-    for match in filter(None, (word.search(name) for word in WORDS)):
-        if match[1].lower() in LABEL_WORDS:
-            return name[: match.start()] + name[match.end() :]
-    return name
+    return without_label_word(name) != name
 
 
 def _kind(name: str, group: str) -> str:
     """The part of a file's name that is not its case's."""
-    return name.removeprefix(group).strip("_-. ") or IMAGE
+    for part in re.split("_(?=ses-)", group):
+        name = name.removeprefix(part).strip("_-. ")
+    return name or IMAGE
 
 
 def _channels_of(cases: Sequence[Case]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ logging.getLogger("highdicom").setLevel(logging.WARNING)  # its messages hold id
 SERIES_NUMBER = 300
 MANUFACTURER, PROPOSAL = "Rep3D", "PROPOSAL"
 IDENTIFIERS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
+UTF_8 = "ISO_IR 192"
 STRUCTURE = Code("91723000", "SCT", "Anatomical structure")
 CATEGORY = Code("123037004", "SCT", "Anatomical Structure")
 # Categories of segments by the context group of the concepts that fit it.
@@ -100,6 +101,7 @@ def make_segmentation(
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise VolumeError(series, f"the DICOM series lacks what a segmentation needs ({error})") from error
+    segmentation.SpecificCharacterSet = UTF_8  # pydicom writes all text so, also what was read in another one
     # Viewers take the distance of slices from here; how thick a slice is often differs.
     measures = segmentation.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     measures.SpacingBetweenSlices = float(np.linalg.norm(read_grid_of_slices(slices)[:3, 2]))

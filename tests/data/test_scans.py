@@ -68,6 +68,26 @@ def test_scans_of_several_channels(tmp_path):
     assert [(item["case"], item["image"]) for item in alone] == [("a", found["a"])]
 
 
+def test_label_maps_beside_their_scans_are_named_and_left_out(scans, caplog):
+    """Such as of a folder to train on, drawn by hand or corrected; each one by itself is a scan where it is wanted."""
+    labels = ["a_mask", "b-Label", "c_gt", "label_a", "seg-c"]
+    for name in (*labels, "c_0000", "d_seg", "mass"):
+        write_nifti(scans / f"{name}.nii.gz")
+    assert list(cases(scans)) == ["a", "c_0000", "d_seg", "mass", "b"]
+    told = f"dataset_dir {str(scans)!r}: 5 file(s) are called as label maps of scans beside them, and not segmented: "
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [told + ", ".join(f"{name}.nii.gz" for name in labels)]
+    for name in labels:
+        assert [item["image"] for item in list_scans(scans / f"{name}.nii.gz")] == [str(scans / f"{name}.nii.gz")]
+
+
+def test_label_maps_beside_scans_of_several_channels(tmp_path, caplog):
+    for name in ("a_T1w", "a_FLAIR", "a_seg"):
+        write_nifti(tmp_path / f"{name}.nii.gz")
+    assert [item["case"] for item in list_scans(tmp_path, ["T1w", "FLAIR"])] == ["a"]
+    assert "a_seg.nii.gz" in caplog.text
+
+
 @dicom
 def test_series_below_a_folder(scans, caplog):
     from dicom_helpers import write_series

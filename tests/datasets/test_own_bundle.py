@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from bundle_helpers import EVALUATE, INFERENCE, TRAIN, run, small_network
+from monai.bundle import ConfigParser
 
 from rep3d import installed
 from rep3d.commands import creating, main
@@ -22,6 +23,7 @@ from rep3d.data.lists import load_datalist
 from rep3d.datasets import own_bundle
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle, report
+from rep3d.files import write_json
 from rep3d.io.nifti import read_volume, write_marked
 from rep3d.locks import lock_file
 from rep3d.shipped import settings_beside
@@ -240,6 +242,37 @@ def test_splits_of_a_person_stay(tmp_path):
         make(tmp_path, tmp_path / "source")
 
 
+def test_what_a_split_of_a_person_holds_out_validates(tmp_path):
+    """Also where all cases are of one patient, and nothing validates by itself; and nothing does where it says so."""
+    source, cases = make_source(tmp_path / "source", 4), [f"case{i}" for i in range(4)]
+    pairs = [{"image": f"images/{case}.nii.gz", "label": f"labels/{case}.nii.gz", "patient": "p"} for case in cases]
+    (source / "dataset.json").write_text(json.dumps({"training": pairs}))
+    made = make(tmp_path, source)
+    assert "no validation: there is 1 patient" in report(made) and not validates(made)
+    path = made.folder / "data/splits.json"
+    path.write_text(json.dumps([{"train": cases[:3], "val": cases[3:]}]))
+    made = make(tmp_path, source)
+    assert validates(made) and "1 fold(s): yours, from data/splits.json" in report(made)
+    assert "3 training and 1 validation cases; there are no test cases" in (made.folder / "docs/README.md").read_text()
+    path.write_text(json.dumps([{"train": cases[:3], "val": []}]))
+    made = make(tmp_path, source)
+    assert not validates(made) and "no validation: data/splits.json is yours, and holds no case out" in report(made)
+
+
+def test_a_person_may_hold_nothing_out(tmp_path):
+    made = make(tmp_path)
+    assert validates(made)
+    (made.folder / "data/splits.json").write_text(json.dumps([{"train": ["case0", "case1"], "val": []}]))
+    assert not validates(make(tmp_path, tmp_path / "source"))
+
+
+def validates(made):
+    """Whether a training of the bundle does."""
+    parser = ConfigParser()
+    parser.read_config(made.folder / "configs/train.json")
+    return parser["val_interval"] > 0 and parser["validate#dataset#data"] != []
+
+
 def test_a_split_of_the_source_is_not_dropped_without_a_word(tmp_path):
     source = make_source(tmp_path / "source", 3)
     (source / "splits_final.json").write_text(json.dumps([{"train": ["case0", "case1"], "val": ["case2"]}]))
@@ -249,6 +282,40 @@ def test_a_split_of_the_source_is_not_dropped_without_a_word(tmp_path):
     shutil.copy(source / "splits_final.json", made.folder / "data/splits.json")
     assert told not in report(make(tmp_path, source))
     assert load_datalist(made.folder / "data", "validation")[0]["image"] == str(source / "images/case2.nii.gz")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("writes", range(8))
+def test_what_was_decided_is_nobodys_change_after_a_kill(writes, tmp_path, monkeypatch):
+    """Wherever `new` was stopped, twice, and whatever it would decide by now; what a person changed is theirs."""
+    made = make(tmp_path)
+    change(dataset_file(made), lambda content: content["train"].update(seed=7))
+    for count, names in ((7, ["bone", "marrow"]), (8, ["bone", "nerve"])):
+        make_source(tmp_path / "source", count)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(own_bundle, "write_json", until(writes))
+            patch.setattr(own_bundle, "write_text", until(0))
+            make(tmp_path, tmp_path / "source", label_names=names)
+    made = make(tmp_path, tmp_path / "source", label_names=["bone", "tendon"])
+    assert made.kept == ["train.seed"] and not any("is yours" in note for note in made.notes)
+    content = json.loads(dataset_file(made).read_text())
+    assert content["common"]["label_names"] == ["background", "bone", "tendon"] and content["train"]["seed"] == 7
+    folds = json.loads((made.folder / "data/splits.json").read_text())
+    assert sorted(sum((fold["val"] for fold in folds), [])) == [f"case{number}" for number in range(8)]
+    change(dataset_file(made), lambda content: content["common"].update(label_names=["background", "bone", "nerve"]))
+    assert make(tmp_path, tmp_path / "source").kept == ["common.label_names", "train.seed"]
+
+
+def until(count):
+    """Writes that many files; then the process is killed."""
+    left = iter(range(count))
+
+    def write(path, content):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write_json(path, content)
+
+    return write
 
 
 def test_a_typing_mistake_in_the_file_is_named(tmp_path):
@@ -518,6 +585,33 @@ def test_nothing_is_written_into_the_source(tmp_path):
     ):
         make(tmp_path, tmp_path)
     assert not (tmp_path / "bundles").exists()
+
+
+@pytest.mark.parametrize("place", ["bundles/mine/data", "bundles/mine/data/knees", "bundles/mine/knees"])
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_source_in_the_folder_of_the_bundle_is_left_alone(place, is_linked, tmp_path):
+    """There `new` writes, and removes label maps of its own; by whichever path the source is given."""
+    source = make_source(tmp_path / place, 2, ids=(2, 7))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
+    if is_linked:
+        (tmp_path / "link").symlink_to(source)
+        source = tmp_path / "link"
+    with pytest.raises(ValueError, match=f"source is '{source}', which lies in the bundle's folder .*: move it"):
+        make(tmp_path, source)
+    assert all(path.read_bytes() == content for path, content in before.items())
+
+
+@pytest.mark.parametrize(
+    ("place", "said"), [("source", "which lies in the bundle's folder"), ("source/images", "lies in the source")]
+)
+def test_data_of_a_bundle_that_are_a_link_to_the_source(place, said, tmp_path):
+    source = make_source(tmp_path / "source", 2, ids=(2, 7))
+    (tmp_path / "bundles/mine").mkdir(parents=True)
+    (tmp_path / "bundles/mine/data").symlink_to(tmp_path / place)
+    before = {path: path.read_bytes() for path in source.rglob("*.*")}
+    with pytest.raises(ValueError, match=said):
+        make(tmp_path, source)
+    assert {path: path.read_bytes() for path in source.rglob("*.*")} == before
 
 
 def test_names_that_exist_already(tmp_path):

@@ -124,6 +124,21 @@ def test_folds(count, folds, said):
     assert plan.folds == folds and said in why.values()
 
 
+@pytest.mark.parametrize(
+    ("own", "sizes", "interval", "said"),
+    [
+        ([(3, 1, 0)], (3, 1, 0), 5, ("1 fold(s)", "yours, from data/splits.json")),
+        ([(2, 1, 1), (1, 2, 1)], (2, 1, 1), 5, ("2 fold(s)", "yours, from data/splits.json")),
+        ([(4, 0, 0)], (4, 0, 0), 0, ("no validation", "data/splits.json is yours, and holds no case out")),
+    ],
+)
+def test_folds_of_a_person(own, sizes, interval, said):
+    folds = [{part: ["x"] * n for part, n in zip(("train", "val", "test"), one, strict=True)} for one in own]
+    plan, why = reasons([case(str(i)) for i in range(4)], own_splits=folds)
+    assert plan.folds == len(own) and tuple(plan.sizes.values()) == sizes
+    assert plan.val_interval == interval and said in why.items()
+
+
 def test_patients_of_several_cases():
     plan = plan_bundle([case(str(i)) for i in range(6)], LAPTOP, patients=3)
     assert plan.folds == 3 and "there are 3 patients, and 5 folds need 5" in {one.why for one in plan.decisions}

@@ -174,6 +174,19 @@ def test_sessions_of_a_patient(tmp_path):
     assert patients == {"sub-1_ses-a": "sub-1", "sub-1_ses-b": "sub-1", "sub-2_ses-a": "sub-2"}
 
 
+@pytest.mark.parametrize("begin", ["", "{session}_", "{patient}_", "{patient}_{session}_"])
+@pytest.mark.parametrize("sessions", [("ses-20200101", "ses-20210101", "ses-20220101"), ("ses-1", "ses-2", "ses-1")])
+def test_sessions_in_folders_of_patients(sessions, begin, tmp_path):
+    """Whatever the folders of patients are called: their cases go into one part of a split."""
+    for patient, session in zip(("P01", "P01", "P02"), sessions, strict=True):
+        own = begin.format(patient=patient, session=session)
+        touch(tmp_path, *(f"{patient}/{session}/{own}{name}.nii.gz" for name in ("t1", "t2", "seg")))
+    source = read_source(tmp_path)
+    assert source.channels == ("t1", "t2") and not choose_channels(source)[1]
+    expected = [f"P01_{sessions[0]}", f"P01_{sessions[1]}", f"P02_{sessions[2]}"]
+    assert [(case.name, case.patient) for case in source.cases] == [(name, name[:3]) for name in expected]
+
+
 def test_patients_of_a_list(tmp_path):
     """A case of which the list tells no patient is one by itself, by the name that tells it from others."""
     decathlon_in_folders(tmp_path)
@@ -383,6 +396,11 @@ def dicom(folder):
     (folder / "slice").write_bytes(b"\0" * 128 + b"DICM")
 
 
+def dicom_without_preamble(folder):
+    folder.mkdir(exist_ok=True)
+    (folder / "slice").write_bytes(b"\x08\0\x16\0UI" + b"\0" * 200)
+
+
 def a_word_for_a_list(folder):
     describe(folder, training=["imagesTr/p1.nii.gz"])
 
@@ -409,6 +427,7 @@ def nnunet_of_other_files(folder):
         (a_label_and_another_form_of_it, "labels/a.nii.gz and .*a_seg.nii.gz are both 'a', expected one file"),
         (two_places, "Images or .*scans. expected one folder each"),
         (dicom, "holds no .nii.gz or .nii files, .*DICOM is not read here"),
+        (dicom_without_preamble, "holds no .nii.gz or .nii files, .*DICOM is not read here"),
         (lambda folder: folder.mkdir(exist_ok=True), "holds no .nii.gz or .nii files, expected a dataset.json, the"),
         (a_word_for_a_list, "dataset.json: lists 'imagesTr/p1.nii.gz', expected {\"image\": path"),
         (too_many_images, "dataset.json: a has 2 images, expected 1, one a channel"),

@@ -5,7 +5,7 @@ import numpy as np
 import pydicom
 import pytest
 from bundle_helpers import AUTOMATIC, read
-from dicom_helpers import write_series
+from dicom_helpers import change_tags, write_series
 
 from rep3d.io.dicom import convert_series, sorted_slices
 from rep3d.io.dicom_seg import SNOMED, _choose, make_segmentation, read_segmentation
@@ -42,6 +42,33 @@ def test_there_and_back(slices, voxels, tmp_path):
     np.testing.assert_allclose(affine, nib.load(tmp_path / "series.nii.gz").affine, atol=1e-4)
     measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert measures.SpacingBetweenSlices == 3 and measures.SliceThickness == 5
+
+
+NAMES = {
+    "none": (None, "Phantom^Ball", "knee"),
+    "utf_8": ("ISO_IR 192", "Yamada^Tarou=山田^太郎", "膝関節"),
+    "gb18030": ("GB18030", "Wang^XiaoDong=王^小东", "膝关节"),
+    "iso_2022": (["", "ISO 2022 IR 87"], "Yamada^Tarou=山田^太郎=やまだ^たろう", "膝関節"),
+    "latin_1": ("ISO_IR 100", "Müller^Jörg", "Kniegelenk, beidseitig für Prüfung"),
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_names_of_patients_and_labels_in_any_script(kind, voxels, tmp_path):
+    """Also of those in sequences of the series, and whatever its character set is."""
+    character_set, patient, procedure = NAMES[kind]
+    code = pydicom.Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = "1", "99LOCAL", procedure
+    tags = {"PatientName": patient, "StudyDescription": procedure, "ProcedureCodeSequence": [code]}
+    if character_set is not None:
+        tags["SpecificCharacterSet"] = character_set
+    change_tags(write_series(tmp_path / "series"), **tags)
+    slices = sorted_slices(tmp_path / "series")
+    dataset = saved(make_segmentation(slices, voxels, {"胆嚢": 3, "膵臓": 1}, "膝"), tmp_path / "seg.dcm")
+    assert dataset.PatientName == patient and dataset.StudyDescription == procedure
+    assert dataset.ProcedureCodeSequence[0].CodeMeaning == procedure and dataset.ManufacturerModelName == "膝"
+    assert [segment.SegmentLabel for segment in dataset.SegmentSequence] == ["胆嚢", "膵臓"]
+    assert set(read_segmentation(dataset, slices)[2]) == {"胆嚢", "膵臓"}
 
 
 @pytest.mark.parametrize("bundle", AUTOMATIC, ids=lambda path: path.name)
