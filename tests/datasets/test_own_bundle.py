@@ -413,6 +413,21 @@ def test_predictions_that_nobody_has_changed_are_named(tmp_path):
     assert not [note for note in make(tmp_path, source).notes if "rep3d predict" in note]
 
 
+def test_labels_that_no_validation_case_shows(tmp_path):
+    """Of a person's split, too; a label of one case is told otherwise."""
+    source = make_source(tmp_path / "source", 4)
+    for number in (2, 3):
+        save(source / f"labels/case{number}.nii.gz", np.pad(np.ones((4, 4, 4), np.uint8), ((8, 8), (7, 7), (4, 4))))
+    told = "labels that no validation case shows, so that none judges them: "
+    notes = [note for note in make(tmp_path, source).notes if note.startswith(told)]
+    splits = json.loads((tmp_path / "bundles/mine/data/splits.json").read_text())
+    folds = [str(fold) for fold, split in enumerate(splits) if not {"case0", "case1"} & {*split["val"]}]
+    assert notes == [f"{told}'label 2' in fold {', '.join(folds)}"]
+    own = [{"train": ["case0", "case2"], "val": ["case1", "case3"]}, {"train": ["case0", "case1"], "val": []}]
+    (tmp_path / "bundles/mine/data/splits.json").write_text(json.dumps(own))
+    assert not [note for note in make(tmp_path, source).notes if note.startswith(told)]
+
+
 def test_labels_that_are_rare(tmp_path):
     source = make_source(tmp_path / "source", 4)
     for number in (1, 2, 3):
