@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from ignite.engine import Events
@@ -17,6 +18,11 @@ def is_validated(epoch: int, epochs: int, interval: int) -> bool:
         interval: in epochs; 0: never.
     """
     return interval > 0 and (epoch % interval == 0 or epoch == epochs)
+
+
+def has_score(best: float, epoch: int) -> bool:
+    """Whether a training was validated, by the best score and its epoch: -1 before, NaN where no case shows a label."""
+    return epoch > 0 and not math.isnan(best)
 
 
 class Validation:

@@ -1,10 +1,15 @@
 """A training validates every so many epochs and after the last one."""
 
+import nibabel as nib
+import numpy as np
 import pytest
+import torch
 from bundle_helpers import ROOT, TRAIN, make_dataset, run
 from ignite.engine import Engine, Events
 
+from rep3d.data.lists import load_datalist
 from rep3d.training import Validation
+from rep3d.training.checkpoints import read_weights
 
 BUNDLE = ROOT / "bundles/msd_hippocampus"
 
@@ -53,3 +58,16 @@ def test_a_short_training_of_a_bundle_has_a_score(tmp_path):
     state = done.parser.get_parsed_content("validate#evaluator").state
     assert state.best_metric_epoch == 2 and state.best_metric >= 0
     assert "best validation Dice" in (tmp_path / "models/training.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_without_a_label_to_validate_with_the_last_weights_count(tmp_path, caplog):
+    """All labels of the validation cases are background."""
+    data = make_dataset(tmp_path / "data", BUNDLE, count=5)
+    for item in load_datalist(data, "validation"):
+        label = nib.load(item["label"])
+        nib.save(nib.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), item["label"])
+    run(BUNDLE, TRAIN, data, tmp_path, "training", epochs=2)
+    best, last = (read_weights(tmp_path / f"models/{name}.pt") for name in ("model", "last"))
+    assert all(torch.equal(best[name], last[name]) for name in last)
+    assert "no epoch was validated, every score is NaN: model.pt holds the last weights" in caplog.text
