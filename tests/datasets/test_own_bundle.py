@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from bundle_helpers import EVALUATE, INFERENCE, TRAIN, run, small_network
+from monai.bundle import ConfigParser
 
 from rep3d import installed
 from rep3d.commands import creating, main
@@ -22,6 +23,7 @@ from rep3d.data.lists import load_datalist
 from rep3d.datasets import own_bundle
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle, report
+from rep3d.files import read_json
 from rep3d.io.nifti import read_volume, write_marked
 from rep3d.locks import lock_file
 from rep3d.shipped import settings_beside
@@ -140,6 +142,18 @@ def test_what_a_person_changed_stays(tmp_path):
     train = json.loads((made.folder / "configs/train.json").read_text())
     assert train["spacing"] == [2.0, 2.0, 2.0] and train["seed"] == 7
     assert set(make(tmp_path, tmp_path / "source").kept) == {"common.spacing", "train.seed"}
+
+
+def test_a_window_in_place_of_the_z_score(tmp_path):
+    """That of a person, for images without units."""
+    made = make(tmp_path)
+    change(dataset_file(made), lambda content: content["common"].update(intensity_window=[90, 140]))
+    make(tmp_path)
+    assert "window 90 to 140 to 0-1" in (made.folder / "docs/README.md").read_text()
+    parser = ConfigParser({**read_json(made.folder / "configs/inference.json"), "bundle_root": str(made.folder)})
+    scan = load_datalist(made.folder / "data", "training")[0]["image"]
+    image = parser.get_parsed_content("preprocessing")({"image": scan})["image"]
+    assert image.min() == 0 and image.max() == 1
 
 
 def test_the_patch_is_of_the_spacing_that_a_person_wants(tmp_path):
