@@ -1,14 +1,16 @@
 """A training validates every so many epochs and after the last one."""
 
+from types import SimpleNamespace
+
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_helpers import ROOT, TRAIN, make_dataset, run
+from bundle_helpers import ROOT, TRAIN, make_dataset, run, workflow
 from ignite.engine import Engine, Events
 
 from rep3d.data.lists import load_datalist
-from rep3d.training import Validation
+from rep3d.training import Validation, attach_schedule
 from rep3d.training.checkpoints import read_weights
 
 BUNDLE = ROOT / "bundles/msd_hippocampus"
@@ -43,6 +45,31 @@ def test_a_training_that_goes_on_validates_its_new_last_epoch():
     trainer.run([0], max_epochs=3)
     trainer.run([0], max_epochs=7)
     assert seen == [5, 7]
+
+
+@pytest.mark.parametrize(
+    ("interval", "cases", "counts", "told"),
+    [
+        (0, ["a"], "evaluator", "its schedule goes by validations, and val_interval is 0"),
+        (3, [], "evaluator", "its schedule goes by validations, and there are no validation cases"),
+        (3, ["a"], "evaluator", ""),
+        (0, ["a"], "trainer", ""),
+    ],
+)
+def test_a_schedule_that_waits_for_validations(interval, cases, counts, told, caplog):
+    engines = {name: Engine(lambda engine, batch: None) for name in ("evaluator", "trainer")}
+    attached = []
+    handler = SimpleNamespace(attach=attached.append)
+    attach_schedule(handler, engines[counts], engines["evaluator"], cases, interval)
+    assert attached == [engines[counts]]
+    assert told in caplog.text and bool(told) == bool(caplog.text)
+
+
+@pytest.mark.slow
+def test_a_bundle_of_the_paper_says_that_its_learning_rate_stays(tmp_path, caplog):
+    data = make_dataset(tmp_path / "data", ROOT / "bundles/msd_pancreas", count=5)
+    workflow(ROOT / "bundles/msd_pancreas", TRAIN, data, tmp_path, "training", val_interval=0)
+    assert "the learning rate stays as it is" in caplog.text
 
 
 def test_negative_interval():
