@@ -170,7 +170,7 @@ def run_cells(bundle: Path, recipe: str, seed: int, steps: int) -> list[Cell]:
         length = {"epochs": EPOCHS, "steps_per_epoch": steps // EPOCHS, "val_interval": 0}
         workflow = initialize_here(BundleRun(bundle, "training", ["train.json"], {**told, **length, **changes}))
         trainer, network = (workflow.parser.get_parsed_content(name) for name in ("train#trainer", "network"))
-        average = EMAHandler(network, momentum=MOMENTUM)
+        average = averaging(network)
         average.attach(trainer)
         workflow.run()
         workflow.finalize()
@@ -187,6 +187,11 @@ def run_cells(bundle: Path, recipe: str, seed: int, steps: int) -> list[Cell]:
         return [
             Cell(name, seed, steps, seconds, _dice(bundle, {**told, **changes, **form})) for name, form in forms.items()
         ]
+
+
+def averaging(network: nn.Module) -> EMAHandler:
+    """Handler of a trainer whose `ema_model` has the average of the network's weights and BatchNorm statistics."""
+    return EMAHandler(network, momentum=MOMENTUM, handle_buffers="update")
 
 
 def _dice(bundle: Path, told: Config) -> list[float]:

@@ -3,13 +3,25 @@ import json
 import pytest
 import torch
 from bundle_helpers import SMALL, write_pairs
+from ignite.engine import Engine
+from torch import nn
 
 from rep3d import Rep3D, installed
 from rep3d.datasets import own_bundle
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle
 from rep3d.study import recipes
-from rep3d.study.recipes import PRESENT, RECIPES, Cell, DeeplySupervised, Mirrored, compare_recipes, result_table
+from rep3d.study.recipes import (
+    MOMENTUM,
+    PRESENT,
+    RECIPES,
+    Cell,
+    DeeplySupervised,
+    Mirrored,
+    averaging,
+    compare_recipes,
+    result_table,
+)
 
 SIZES = {"feature_size": (4, 4, 4, 4), "hidden_size": 8, "kernel_size": 5}
 
@@ -68,6 +80,19 @@ def test_mirrored_inference_knows_no_sides():
     with torch.no_grad():
         assert not torch.allclose(network.network(x.flip(2)), network.network(x).flip(2), atol=1e-4)
         assert torch.allclose(network(x.flip(2)), network(x).flip(2), atol=1e-4)
+
+
+def test_the_statistics_are_averaged_as_the_weights_are():
+    """Weights with the statistics of others are no network that trained."""
+    network, rows = nn.BatchNorm1d(1), torch.tensor([[10.0], [12.0]])
+    average = averaging(network)
+    trainer = Engine(lambda engine, batch: network(rows))
+    average.attach(trainer)
+    averaged = torch.zeros(1)
+    for _ in range(3):
+        trainer.run([0])
+        averaged += MOMENTUM * (network.running_mean - averaged)
+    assert torch.allclose(average.ema_model.running_mean, averaged) and averaged < network.running_mean / 10
 
 
 def test_table():
