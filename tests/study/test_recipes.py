@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -114,6 +115,21 @@ def test_table():
 def test_bad_arguments(told, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         compare_recipes(tmp_path, tmp_path / "cells", **{"recipes": [PRESENT], "seeds": [0], "steps": 10, **told})
+
+
+@pytest.mark.parametrize("name", ["splits.json", "dataset.json"])
+def test_cells_of_other_cases_are_refused(name, bundle, tmp_path, monkeypatch):
+    """Differences are of the same validation cases, in the same order."""
+    monkeypatch.setattr(
+        recipes, "run_cells", lambda bundle, recipe, seed, steps: [Cell(recipe, seed, steps, 1.0, [0.5, 0.7])]
+    )
+    copy = shutil.copytree(bundle, tmp_path / "mine")
+    compare_recipes(copy, tmp_path / "cells", [PRESENT], [0], 10)
+    compare_recipes(copy, tmp_path / "cells", ["with blur"], [0], 10)
+    path = copy / "data" / name
+    path.write_text(path.read_text().replace("1", "2", 1))
+    with pytest.raises(ValueError, match="holds cells of .*: give another folder"):
+        compare_recipes(copy, tmp_path / "cells", ["with mirroring"], [0], 10)
 
 
 @pytest.mark.slow
