@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -258,31 +258,31 @@ class NamingCompose(Compose):
 
 
 class NormalizeChannelsd(MapTransform):
-    """Maps each channel's own window to 0 and 1, with clip, or takes its z-score, see `Z_SCORE_PERCENTILES`.
+    """Maps each channel's window to 0 and 1, with clip, or takes its z-score, see `Z_SCORE_PERCENTILES`.
 
     Args:
         keys: images (C, D, H, W).
-        windows: [lowest, highest], or None for the z-score, of each channel.
+        windows: see `rep3d.data.notes.channel_windows`.
     """
 
-    def __init__(
-        self, keys: KeysCollection, windows: Sequence[Sequence[float] | None], allow_missing_keys: bool = False
-    ) -> None:
+    def __init__(self, keys: KeysCollection, windows: Window = None, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.transforms = [
-            Compose([ClipIntensityPercentiles(*Z_SCORE_PERCENTILES), NormalizeIntensity()])
-            if window is None
-            else ScaleIntensityRange(window[0], window[1], 0.0, 1.0, clip=True)
-            for window in windows
-        ]
+        self.windows = windows
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            channels = zip(self.transforms, convert_to_tensor(d[key]), strict=True)
-            voxels = torch.stack([transform(channel[None])[0] for transform, channel in channels])
-            d[key] = convert_to_dst_type(voxels, d[key], dtype=torch.float32)[0]
+            windows = channel_windows(self.windows, len(d[key]))
+            channels = zip(windows, convert_to_tensor(d[key]), strict=True)
+            normalized = torch.cat([_normalization(window)(channel[None]) for window, channel in channels])
+            d[key] = convert_to_dst_type(convert_to_tensor(normalized), d[key], dtype=torch.float32)[0]
         return d
+
+
+def _normalization(window: Sequence[float] | None) -> Callable[[torch.Tensor], Any]:
+    if window is None:
+        return Compose([ClipIntensityPercentiles(*Z_SCORE_PERCENTILES), NormalizeIntensity()])
+    return ScaleIntensityRange(window[0], window[1], 0.0, 1.0, clip=True)
 
 
 class LabelMapWriter(NibabelWriter):

@@ -9,7 +9,6 @@ import torch
 from bundle_helpers import EVALUATE, INFERENCE, TRAIN, run
 from channel_helpers import SHAPE, describe, make, save
 from monai.losses import DiceCELoss, DiceLoss
-from monai.metrics import DiceMetric
 from torch.nn import BCEWithLogitsLoss
 
 from monailabel_app.bundles import read_bundle
@@ -21,7 +20,7 @@ from rep3d.datasets.own_bundle import report
 from rep3d.evaluation.scores import read_scores, score_label_map, score_regions
 from rep3d.inferers import LabelMapInferer
 from rep3d.networks.ensemble import Ensemble
-from rep3d.training import JudgedDiceCELoss, ScoredMasks
+from rep3d.training import JudgedDiceCELoss, ScoredMasks, ValidationDice
 from rep3d.transforms import CropByPosNegLabeld
 
 TUMOR = {"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
@@ -184,9 +183,9 @@ def test_crops_are_centred_on_what_was_judged():
 def test_metric_and_scores(regions, labels):
     truth, prediction = labels[0].clone(), labels[1].clone()
     truth[:, :2] = IGNORED
-    metric = DiceMetric(include_background=True, reduction="none", num_classes=None)  # as in configs/base/judging.json
-    metric(*ScoredMasks(NAMES, regions, IGNORED)([{"pred": prediction, "label": truth}]))
-    found = metric.aggregate()
+    metric = ValidationDice(include_background=True, num_classes=None)  # as in configs/base/judging.json
+    metric.update(ScoredMasks(NAMES, regions, IGNORED)([{"pred": prediction, "label": truth}]))
+    found = metric.metric_fn.get_buffer()
     scored = regions or {name: [i] for i, name in enumerate(NAMES) if i}
     scores = score_regions(prediction[0].numpy(), truth[0].numpy(), scored, np.eye(4), IGNORED)
     for name, ids in scored.items():

@@ -9,6 +9,8 @@ import pytest
 import torch
 from bundle_helpers import EVALUATE, INFERENCE, TRAIN, run
 from channel_helpers import AFFINE, NAMES, SHAPE, case, describe, in_one_each, in_one_file, make, save
+from monai.data import MetaTensor
+from monai.transforms import ClipIntensityPercentilesd, Compose, NormalizeIntensityd
 
 from rep3d.console.errors import root_cause
 from rep3d.data.checks import check_datalist
@@ -116,6 +118,33 @@ def test_each_channel_by_its_own_rule():
     ct, pet = NormalizeChannelsd("image", [[-100, 300], None])({"image": image})["image"]
     assert ct.min() == 0 and ct.max() == 1 and torch.isclose(ct.flatten()[500], torch.tensor(0.2525), atol=1e-3)
     assert abs(pet.mean()) < 1e-3 and 0.9 < pet.std() < 1.1
+
+
+def test_the_scan_of_channels_is_remembered():
+    """Its grid, to which the label map goes back."""
+    scan = MetaTensor(
+        torch.rand(2, 4, 4, 4), affine=torch.diag(torch.tensor([2.0, 2, 2, 1])), meta={"original_affine": 1}
+    )
+    scan.push_applied_operation({"class": "Spacing"})
+    for windows in (None, [0, 1], [[0, 1], None]):
+        found = NormalizeChannelsd("image", windows)({"image": scan})["image"]
+        assert found.meta["original_affine"] == 1 and torch.equal(found.affine, scan.affine)
+        assert found.applied_operations == scan.applied_operations
+
+
+def test_all_channels_by_one_rule():
+    """Without a window as bundles of `rep3d new` had it before, to the bit: MONAI's own transforms."""
+    image = torch.randn((2, 9, 8, 7), generator=torch.manual_seed(0)) * 300
+    monais = [
+        ClipIntensityPercentilesd("image", lower=0.05, upper=99.95, channel_wise=True),
+        NormalizeIntensityd("image", channel_wise=True),
+    ]
+    for one in (image, image[:1]):
+        z_scores = NormalizeChannelsd("image", None)({"image": MetaTensor(one)})["image"]
+        expected = Compose(monais)({"image": MetaTensor(one)})["image"]
+        assert torch.equal(z_scores, expected) and z_scores.dtype == expected.dtype
+    windowed = NormalizeChannelsd("image", [-100, 100])({"image": image})["image"]
+    assert torch.equal(windowed, ((image + 100) / 200).clip(0, 1))
 
 
 # --- a bundle

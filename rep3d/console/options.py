@@ -7,6 +7,7 @@ scans; and its configurations take # in any text for ::.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,10 +23,13 @@ from monai.bundle.reference_resolver import ReferenceResolver
 from rep3d.console.errors import root_cause, show_errors_briefly
 from rep3d.console.nearest import nearest
 
+logger = logging.getLogger(__name__)
+
 PATHS = (
     *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "init_from", "checkpoint"),
     *("more_data", "predictions", "image", "previous", "taken"),  # of bundles that take prompts
 )
+WINDOW, CHECK = "intensity_window", "rep3d.transforms.CheckVolumed"  # which holds scans against the window, and no more
 SEPARATOR = ReferenceResolver.sep
 TYPED_SEPARATOR = "#"
 EVALUATED = ("$", "@", "%")  # begin what a configuration evaluates
@@ -114,8 +118,8 @@ def check_options(known_ids: Iterable[str], known_values: Mapping[str, Any] | No
 
     Raises:
         ValueError: an unknown option, one of another kind than the bundle's or that is None, an entry that a config
-            file took away, a run id that runs nothing, no such device, or a path that is no text and cannot be
-            recovered.
+            file took away, a run id that runs nothing, no such device, a path that is no text and cannot be
+            recovered, or a training with an intensity window that its preprocessing does not take.
     """
     workflow = _running_workflow()
     if workflow is None:
@@ -137,6 +141,8 @@ def check_options(known_ids: Iterable[str], known_values: Mapping[str, Any] | No
         parser[name] = value
     for name, known_value in (known_values or {}).items():
         _check_kind(name, parser[name], known_value)
+    if known_values is not None and WINDOW not in known_values:
+        _check_window(config)
     _check_device(parser)
 
 
@@ -220,6 +226,29 @@ def _check_kind(name: str, value: Any, known: Any) -> None:
         fits, expected = _is_number(value), f"a number such as {known}"
     if not fits:
         raise ValueError(f"{name} is {value!r}, expected {expected}")
+
+
+def _check_window(config: Mapping[str, Any]) -> None:
+    """Refuse to train with an intensity window that no transform takes; of weights that were trained so, tell it.
+
+    Raises:
+        ValueError: there is one, and the image gets its z-score all the same.
+    """
+    window, preprocessing = config.get(WINDOW), config.get("preprocessing")
+    transforms = preprocessing.get("transforms") if isinstance(preprocessing, Mapping) else preprocessing
+    if window is None or WINDOW in references(_without_checks(transforms)):
+        return
+    told = f"{WINDOW} is {window!r}, expected null: the preprocessing of this bundle takes no window"
+    if config.get("training"):
+        raise ValueError(told)
+    logger.warning("%s, and computes without", told)
+
+
+def _without_checks(transforms: Any) -> Any:
+    """Transforms but those that only look at the image."""
+    if not isinstance(transforms, list):
+        return transforms
+    return [one for one in transforms if not (isinstance(one, Mapping) and one.get("_target_") == CHECK)]
 
 
 def _is_number(value: object, kind: type = Real) -> bool:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from monai.bundle import ConfigParser
+
+from rep3d.transforms import Z_SCORE_PERCENTILES
 
 COMPUTED = {"weights", "network", "grid", "labels", "split", "prepare", "folds", "preprocessing"}
 OF_WEIGHTS = {"our_dice"}  # computed too, where weights ship
@@ -129,17 +132,30 @@ def _transform_in_words(kind: str, value: Callable[[str], Any], unit: str) -> st
         case "NormalizeIntensityd":
             return "intensity z-scored per case"
         case "NormalizeChannelsd":
-            return "; ".join(f"channel {c} {_window_in_words(window)}" for c, window in enumerate(value("windows")))
+            return _windows_in_words(value("windows"), unit)
         case "ClipIntensityPercentilesd":
-            return f"clipped at percentiles {value('lower'):g} and {value('upper'):g}"
+            return _clip_in_words(value("lower"), value("upper"))
         case "CropForegroundd":
             return "foreground crop"
         case _:
             return kind.removesuffix("d")
 
 
-def _window_in_words(window: Sequence[float] | None) -> str:
-    return "z-scored per case" if window is None else f"window {window[0]:g} to {window[1]:g} to 0-1"
+def _windows_in_words(windows: Any, unit: str) -> str:
+    """Those of `rep3d.data.notes.channel_windows`."""
+    if windows is None:
+        return f"{_clip_in_words(*Z_SCORE_PERCENTILES)}, intensity z-scored per case"
+    if isinstance(windows[0], Real):
+        return _window_in_words(windows, unit)
+    return "; ".join(f"channel {c} {_window_in_words(window)}" for c, window in enumerate(windows))
+
+
+def _window_in_words(window: Sequence[float] | None, unit: str = "") -> str:
+    return "z-scored per case" if window is None else f"window {window[0]:g} to {window[1]:g}{unit} to 0-1"
+
+
+def _clip_in_words(lower: float, upper: float) -> str:
+    return f"clipped at percentiles {lower:g} and {upper:g}"
 
 
 def _values(parser: ConfigParser, transform: str) -> Callable[[str], Any]:

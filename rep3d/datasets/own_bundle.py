@@ -206,6 +206,7 @@ def new_bundle(
                 f"the source's own split is not used, {found.split}: cases that it holds out train here, and cases of "
                 f"one patient may stand in both parts; data/{splits.FILE} is yours to edit"
             )
+        notes += _unjudged(folder / "data" / splits.FILE, facts, labels.names)
         for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             write_text(folder / path, text)
@@ -334,6 +335,19 @@ def _read_labels(source: Path, facts: Sequence[CaseFacts], told: ToldLabels | No
         became = ", ".join(f"{old} becomes {new}" for old, new in labels.new_ids.items() if old != new)
         notes.append(f"the label ids have holes, and a bundle's have none: {became}")
     return labels, notes
+
+
+def _unjudged(path: Path, facts: Sequence[CaseFacts], names: Sequence[str]) -> list[str]:
+    """Which labels of several cases no validation case of some fold shows."""
+    voxels = {fact.case: fact.voxels for fact in facts}
+    validation = [split["val"] for split in splits.read_splits(path, voxels)]
+    told = []
+    for i, name in enumerate(names[1:], 1):
+        showing = {case for case in voxels if voxels[case][i]}
+        folds = [str(fold) for fold, cases in enumerate(validation) if cases and not showing & {*cases}]
+        if len(showing) > 1 and folds:
+            told.append(f"{name!r} in fold {', '.join(folds)}")
+    return [f"labels that no validation case shows, so that none judges them: {'; '.join(told)}"] if told else []
 
 
 def _counts(fact: CaseFacts, ids: Sequence[int]) -> list[int]:

@@ -43,11 +43,6 @@ def itk_affine(image: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
     return swap_lps(lps)
 
 
-def itk_voxels(image: sitk.Image) -> np.ndarray:
-    """The voxels (D, H, W)."""
-    return sitk.GetArrayFromImage(image).transpose()
-
-
 def write_itk(image: sitk.Image, path: Path, *, compress: bool = True) -> None:
     """Write an image; the suffix of `path` decides the format.
 

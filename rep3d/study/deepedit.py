@@ -75,7 +75,7 @@ def train(
         resume: whether to go on where an earlier call ended.
 
     Raises:
-        ValueError: the file is there and `resume` is not told, or it is of another training.
+        ValueError: the file is there and `resume` is not told, or it is of another training or of other cases.
     """
     locks = FolderLocks([path.parent], "deepedit")
     settings = {"format": FORMAT, "ids": list(ids), "size": list(size), "seed": seed, "cases": len(items)}
@@ -112,6 +112,9 @@ class _Training:
         for name, value in self.settings.items():
             if content.get(name) != value:
                 raise ValueError(f"{self.path}: was trained with {name} {content.get(name)!r}, not {value!r}")
+        if others := self.cases.trained_otherwise(content["network"]):
+            raise ValueError(f"{self.path} is of other cases: {others}; give another file")
+        self.cases.go_on_from(content["network"], self.path)
         self.network.load_state_dict(content["network"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.epochs, self.seconds, self.loss = content["epochs"], content["seconds"], content["loss"]

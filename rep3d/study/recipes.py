@@ -15,9 +15,11 @@ from ignite.handlers import EMAHandler
 from torch import nn
 
 from rep3d.console.tables import markdown_table
+from rep3d.data import splits
+from rep3d.data.layouts import FILE
 from rep3d.evaluation.comparison import bootstrap_interval, p_value
 from rep3d.evaluation.scores import case_means, read_scores
-from rep3d.files import read_json, read_record, write_json
+from rep3d.files import digest, read_json, read_record, write_json
 from rep3d.networks.rep3d import Rep3D
 from rep3d.study.claims import claim, config_digests
 from rep3d.study.run import BundleRun, initialize_here, run_here, scratch_folder
@@ -143,13 +145,15 @@ def compare_recipes(bundle: Path, output: Path, recipes: Sequence[str], seeds: S
         steps: of the optimizer, a multiple of EPOCHS.
 
     Raises:
-        ValueError: an unknown recipe, or such steps, or `output` has cells of another bundle.
+        ValueError: an unknown recipe, or such steps, or `output` has cells of another bundle, or of the bundle with
+            other data or another split.
     """
     if not set(recipes) <= set(RECIPES):
         raise ValueError(f"recipes is {list(recipes)}, expected some of {', '.join(RECIPES)}")
     if steps < EPOCHS or steps % EPOCHS:
         raise ValueError(f"steps is {steps}, expected a multiple of {EPOCHS}")
-    claim(output, {"bundle": bundle.name, **config_digests(bundle, ("train", "evaluate"))})
+    data = digest([bundle / "data" / name for name in (FILE, splits.FILE)])
+    claim(output, {"bundle": bundle.name, "data": data, **config_digests(bundle, ("train", "evaluate"))})
     for seed in seeds:
         for recipe in recipes:
             folder = output / f"{steps}_steps" / f"seed{seed}"
@@ -170,7 +174,7 @@ def run_cells(bundle: Path, recipe: str, seed: int, steps: int) -> list[Cell]:
         length = {"epochs": EPOCHS, "steps_per_epoch": steps // EPOCHS, "val_interval": 0}
         workflow = initialize_here(BundleRun(bundle, "training", ["train.json"], {**told, **length, **changes}))
         trainer, network = (workflow.parser.get_parsed_content(name) for name in ("train#trainer", "network"))
-        average = EMAHandler(network, momentum=MOMENTUM)
+        average = averaging(network)
         average.attach(trainer)
         workflow.run()
         workflow.finalize()
@@ -187,6 +191,11 @@ def run_cells(bundle: Path, recipe: str, seed: int, steps: int) -> list[Cell]:
         return [
             Cell(name, seed, steps, seconds, _dice(bundle, {**told, **changes, **form})) for name, form in forms.items()
         ]
+
+
+def averaging(network: nn.Module) -> EMAHandler:
+    """Handler of a trainer whose `ema_model` has the average of the network's weights and BatchNorm statistics."""
+    return EMAHandler(network, momentum=MOMENTUM, handle_buffers="update")
 
 
 def _dice(bundle: Path, told: Config) -> list[float]:

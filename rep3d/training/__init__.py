@@ -19,7 +19,8 @@ from rep3d.training.progress import TrainingProgress, key_metric, tell_results
 from rep3d.training.settings import training_settings
 from rep3d.training.tensorboard import write_dice, write_learning_rate
 from rep3d.training.time_limit import TimeLimit
-from rep3d.training.validation import Validation
+from rep3d.training.validation import Validation, attach_schedule
+from rep3d.training.validation_dice import ValidationDice
 
 __all__ = [
     "Checkpoints",
@@ -29,6 +30,8 @@ __all__ = [
     "TimeLimit",
     "TrainingProgress",
     "Validation",
+    "ValidationDice",
+    "attach_schedule",
     "check_ckpt_dir",
     "check_patch_size",
     "each_case_once",

@@ -34,6 +34,7 @@ from rep3d.shipped import check_settings, settings_beside, write_settings
 from rep3d.training.finite_steps import FiniteSteps
 from rep3d.training.resuming import learning_settings, resume_learning
 from rep3d.training.settings import warn_of_other_settings
+from rep3d.training.validation import has_score
 
 logger = logging.getLogger(__name__)
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -288,7 +289,7 @@ class Checkpoints:
 
     def _end(self) -> None:
         state = self.evaluator.state
-        unvalidated = state.best_metric_epoch < 0 or math.isnan(state.best_metric)
+        unvalidated = not has_score(state.best_metric, state.best_metric_epoch)
         left_out = self.steps.in_a_row if self.steps else 0
         if left_out > 1 or (left_out and unvalidated):
             raise RuntimeError(
@@ -353,7 +354,7 @@ class Checkpoints:
             )
             if isinstance(self.lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 self.lr_scheduler.best = self.lr_scheduler.mode_worse
-        elif content["best_metric_epoch"] > 0 and not (self.folder / BEST).is_file():
+        elif has_score(content["best_metric"], content["best_metric_epoch"]) and not (self.folder / BEST).is_file():
             logger.warning("resume: %s is gone, and its score counts no more", self.folder / BEST)
         else:
             self.evaluator.state.best_metric = content["best_metric"]

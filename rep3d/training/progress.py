@@ -22,6 +22,7 @@ from rep3d.console.logs import start_status
 from rep3d.console.progress import SECONDS, in_terminal, tell
 from rep3d.console.status import StatusFile
 from rep3d.training.settings import learning_settings
+from rep3d.training.validation import has_score
 
 logger = logging.getLogger(__name__)
 
@@ -158,9 +159,9 @@ def tell_results(evaluator: Workflow, ckpt_dir: str, output_dir: str, rank: int 
     """
     if rank != 0:
         return
-    epoch = evaluator.state.best_metric_epoch
-    best = f"best validation Dice {evaluator.state.best_metric:.3f} in epoch {epoch}" if epoch > 0 else "not validated"
-    logger.info("trained: %s", best)
+    best, epoch = evaluator.state.best_metric, evaluator.state.best_metric_epoch
+    told = f"best validation Dice {best:.3f} in epoch {epoch}" if has_score(best, epoch) else "not validated"
+    logger.info("trained: %s", told)
     logger.info("weights and log: %s", os.path.abspath(ckpt_dir))
     logger.info("curves: tensorboard --logdir %s", shlex.quote(os.path.abspath(f"{output_dir}/tensorboard")))
 

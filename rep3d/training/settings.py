@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from rep3d.shipped import AS_TRAINED, OF_THE_DATA, settings_beside, write_settin
 logger = logging.getLogger(__name__)
 
 IMPORTS = "imports"
-OF_WEIGHTS = (*OF_THE_DATA, "network_def", "preprocessing", "spacing", "intensity_window")  # whatever inference has
+INTERPOLATION = "image_interpolation"
+# Whatever inference has.
+OF_WEIGHTS = (*OF_THE_DATA, "network_def", "preprocessing", "spacing", INTERPOLATION, "intensity_window")
 OF_A_RUN = (*PATHS, "device", "traceback", "max_grid_bytes", "sw_batch_size", "refinement")  # weights rest on none
 # What the weights rest on neither, of what a training has; its epochs may become more when it goes on.
 OF_THE_COMPUTER = ("rank", "num_workers", "prompt_workers", "cache_num", "keep_freed_memory", "progress_seconds")
@@ -37,6 +39,8 @@ def training_settings(bundle_root: str | os.PathLike) -> dict[str, Any]:
     told = {name: config[name] for name in own if name in config}
     if told.get(IMPORTS) == own.get(IMPORTS):
         told.pop(IMPORTS, None)
+    if INTERPOLATION in told:
+        told[INTERPOLATION] = _image_interpolation(config)
     return _as_in_json(told)
 
 
@@ -108,6 +112,14 @@ def _bundle_settings(bundle: Path, always: Collection[str] = ()) -> dict[str, An
         for name, value in inference.items()
         if name in train and (train[name] == value or name in always) and name not in OF_A_RUN
     }
+
+
+def _image_interpolation(config: Mapping[str, Any]) -> Any:
+    """The image's, where a training was told those of image and label by themselves, too."""
+    interpolation = config.get("interpolation", [])
+    first = interpolation if isinstance(interpolation, str) else next(iter(interpolation), None)
+    is_told = first is not None and first != f"@{INTERPOLATION}"
+    return first if is_told else config[INTERPOLATION]
 
 
 def _as_in_json(value: Any) -> Any:

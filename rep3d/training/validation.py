@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Sequence
 
 from ignite.engine import Events
-from monai.engines import Evaluator, Trainer
+from monai.engines import Evaluator, Trainer, Workflow
+from monai.handlers import LrScheduleHandler
 
 from rep3d.data.cases import Item
+
+logger = logging.getLogger(__name__)
 
 
 def is_validated(epoch: int, epochs: int, interval: int) -> bool:
@@ -17,6 +22,27 @@ def is_validated(epoch: int, epochs: int, interval: int) -> bool:
         interval: in epochs; 0: never.
     """
     return interval > 0 and (epoch % interval == 0 or epoch == epochs)
+
+
+def has_score(best: float, epoch: int) -> bool:
+    """Whether a training was validated, by the best score and its epoch: -1 before, NaN where no case shows a label."""
+    return epoch > 0 and not math.isnan(best)
+
+
+def attach_schedule(
+    handler: LrScheduleHandler, engine: Workflow, evaluator: Evaluator, cases: Sequence[Item], interval: int
+) -> None:
+    """Attach the schedule of the learning rate; a warning says where it waits for validations and there will be none.
+
+    Args:
+        handler: of the schedule.
+        engine: whose epochs the schedule counts.
+        evaluator, cases, interval: as of `Validation`.
+    """
+    if engine is evaluator and not (interval and cases):
+        told = f"val_interval is {interval}" if cases else "there are no validation cases"
+        logger.warning("the learning rate stays as it is: its schedule goes by validations, and %s", told)
+    handler.attach(engine)
 
 
 class Validation:

@@ -289,7 +289,7 @@ def test_values_of_another_kind_in_a_config_file(tmp_path):
         {"learning_rate": 1},
         {"gradient_clipping": 0.5},
         {"epochs": "$3 + 4", "batch_size": "@sw_batch_size"},
-        {"patch_size": (32, 32, 32), "intensity_window": [0, 1.5]},
+        {"patch_size": (32, 32, 32), "spacing": [0.5, 1, 1.5]},
         {"resume": "auto"},
         {"seed": np.int64(3), "learning_rate": np.float32(0.1)},
     ],
@@ -308,6 +308,31 @@ def test_a_window_for_each_channel():
     """As weights of several channels have it, whose bundle has one channel by now."""
     windows = [[-100, 300], None]
     assert check(INFERENCE, bundle=ROOT / "bundles/kits", intensity_window=windows)["intensity_window"] == windows
+
+
+@pytest.mark.parametrize("name", ["msd_hippocampus", "interactive"])
+def test_a_window_that_no_transform_takes_trains_nothing(name):
+    told = "intensity_window is [0, 100], expected null: the preprocessing of this bundle takes no window"
+    assert refusal(TRAIN, bundle=ROOT / "bundles" / name, intensity_window=[0, 100]) == told
+
+
+@pytest.mark.parametrize("files", [EVALUATE, INFERENCE], ids=["evaluate", "inference"])
+def test_weights_that_were_trained_with_such_a_window_are_used(files, caplog):
+    check(files, intensity_window=[0, 100])
+    assert "intensity_window is [0, 100], expected null" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "transforms",
+    [
+        [{"_target_": "rep3d.transforms.NormalizeChannelsd", "keys": "image", "windows": "@intensity_window"}],
+        "$[rep3d.transforms.NormalizeChannelsd('image', @intensity_window)]",
+    ],
+)
+def test_a_window_that_a_transform_takes(transforms, tmp_path):
+    """Of a config file of one's own, too."""
+    overlay = {"preprocessing#transforms": transforms, "intensity_window": [0, 100]}
+    assert check(TRAIN, overlay=overlay, folder=tmp_path)["intensity_window"] == [0, 100]
 
 
 def test_bundles_that_were_rendered_without_their_values():

@@ -23,7 +23,7 @@ from rep3d.data.lists import load_datalist
 from rep3d.datasets import own_bundle
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle, report
-from rep3d.files import write_json
+from rep3d.files import read_json, write_json
 from rep3d.io.nifti import read_volume, write_marked
 from rep3d.locks import lock_file
 from rep3d.shipped import settings_beside
@@ -142,6 +142,18 @@ def test_what_a_person_changed_stays(tmp_path):
     train = json.loads((made.folder / "configs/train.json").read_text())
     assert train["spacing"] == [2.0, 2.0, 2.0] and train["seed"] == 7
     assert set(make(tmp_path, tmp_path / "source").kept) == {"common.spacing", "train.seed"}
+
+
+def test_a_window_in_place_of_the_z_score(tmp_path):
+    """That of a person, for images without units."""
+    made = make(tmp_path)
+    change(dataset_file(made), lambda content: content["common"].update(intensity_window=[90, 140]))
+    make(tmp_path)
+    assert "window 90 to 140 to 0-1" in (made.folder / "docs/README.md").read_text()
+    parser = ConfigParser({**read_json(made.folder / "configs/inference.json"), "bundle_root": str(made.folder)})
+    scan = load_datalist(made.folder / "data", "training")[0]["image"]
+    image = parser.get_parsed_content("preprocessing")({"image": scan})["image"]
+    assert image.min() == 0 and image.max() == 1
 
 
 def test_the_patch_is_of_the_spacing_that_a_person_wants(tmp_path):
@@ -478,6 +490,21 @@ def test_predictions_that_nobody_has_changed_are_named(tmp_path):
     assert [note for note in make(tmp_path, source).notes if note.startswith(told)]
     make_source(source, 3)
     assert not [note for note in make(tmp_path, source).notes if "rep3d predict" in note]
+
+
+def test_labels_that_no_validation_case_shows(tmp_path):
+    """Of a person's split, too; a label of one case is told otherwise."""
+    source = make_source(tmp_path / "source", 4)
+    for number in (2, 3):
+        save(source / f"labels/case{number}.nii.gz", np.pad(np.ones((4, 4, 4), np.uint8), ((8, 8), (7, 7), (4, 4))))
+    told = "labels that no validation case shows, so that none judges them: "
+    notes = [note for note in make(tmp_path, source).notes if note.startswith(told)]
+    splits = json.loads((tmp_path / "bundles/mine/data/splits.json").read_text())
+    folds = [str(fold) for fold, split in enumerate(splits) if not {"case0", "case1"} & {*split["val"]}]
+    assert notes == [f"{told}'label 2' in fold {', '.join(folds)}"]
+    own = [{"train": ["case0", "case2"], "val": ["case1", "case3"]}, {"train": ["case0", "case1"], "val": []}]
+    (tmp_path / "bundles/mine/data/splits.json").write_text(json.dumps(own))
+    assert not [note for note in make(tmp_path, source).notes if note.startswith(told)]
 
 
 def test_labels_that_are_rare(tmp_path):

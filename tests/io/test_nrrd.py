@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 
 from rep3d.io.geometry import TooLargeError, VolumeError
-from rep3d.io.itk import itk_affine, itk_voxels
+from rep3d.io.itk import itk_affine
 from rep3d.io.nrrd import MAX_HEADER, read_geometry, read_volume
 
 HEADER = {
@@ -37,8 +37,9 @@ def save(path, fields=(), *, content=CONTENT, end="\n", magic="NRRD0004", more="
 def assert_as_itk_reads(path):
     image = sitk.ReadImage(str(path))
     voxels, geometry = read_volume(path)
-    np.testing.assert_array_equal(voxels, itk_voxels(image))
-    assert voxels.dtype == itk_voxels(image).dtype == geometry.dtype and voxels.dtype.isnative
+    expected = sitk.GetArrayFromImage(image).transpose()
+    np.testing.assert_array_equal(voxels, expected)
+    assert voxels.dtype == expected.dtype == geometry.dtype and voxels.dtype.isnative
     np.testing.assert_allclose(geometry.affine, itk_affine(image), atol=1e-6)
     assert read_geometry(path).shape == image.GetSize()
 

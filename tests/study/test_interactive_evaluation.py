@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import evaluate_interactive as script
@@ -14,6 +15,7 @@ import train_deepedit
 from torch import nn
 
 from rep3d.data.leakage import TrainingCases, image_digests
+from rep3d.data.lists import load_datalist
 from rep3d.evaluation import three_planes
 from rep3d.interactive import channels
 from rep3d.study import interactive
@@ -212,6 +214,12 @@ def test_deepedit_is_trained_in_parts_and_evaluated_beside_the_others(
         train_deepedit.main(**training, minutes=1)
     with pytest.raises(ValueError, match=r"was trained with ids \[1, 2\], not \[1\]"):
         train_deepedit.main(**training, minutes=1, labels=1, resume=True)
+    other = Path(shutil.copytree(files["dataset_dir"], tmp_path / "other"))
+    image = load_datalist(other, "training")[0]["image"]
+    scan = nib.load(image)
+    nib.save(nib.Nifti1Image(scan.get_fdata() + 1, scan.affine), image)
+    with pytest.raises(ValueError, match="deepedit.pt is of other cases: it was not trained on 1 of the"):
+        train_deepedit.main(**{**training, "dataset_dir": str(other)}, minutes=1, resume=True)
     train_deepedit.main(**training, minutes=1e-4, resume=True)  # which is over
     assert torch.load(weights, weights_only=True)["seconds"] == first["seconds"]
     train_deepedit.main(**training, minutes=first["seconds"] / 60 + 1e-4, resume=True)

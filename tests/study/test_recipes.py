@@ -1,15 +1,28 @@
 import json
+import shutil
 
 import pytest
 import torch
 from bundle_helpers import SMALL, write_pairs
+from ignite.engine import Engine
+from torch import nn
 
 from rep3d import Rep3D, installed
 from rep3d.datasets import own_bundle
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle
 from rep3d.study import recipes
-from rep3d.study.recipes import PRESENT, RECIPES, Cell, DeeplySupervised, Mirrored, compare_recipes, result_table
+from rep3d.study.recipes import (
+    MOMENTUM,
+    PRESENT,
+    RECIPES,
+    Cell,
+    DeeplySupervised,
+    Mirrored,
+    averaging,
+    compare_recipes,
+    result_table,
+)
 
 SIZES = {"feature_size": (4, 4, 4, 4), "hidden_size": 8, "kernel_size": 5}
 
@@ -70,6 +83,19 @@ def test_mirrored_inference_knows_no_sides():
         assert torch.allclose(network(x.flip(2)), network(x).flip(2), atol=1e-4)
 
 
+def test_the_statistics_are_averaged_as_the_weights_are():
+    """Weights with the statistics of others are no network that trained."""
+    network, rows = nn.BatchNorm1d(1), torch.tensor([[10.0], [12.0]])
+    average = averaging(network)
+    trainer = Engine(lambda engine, batch: network(rows))
+    average.attach(trainer)
+    averaged = torch.zeros(1)
+    for _ in range(3):
+        trainer.run([0])
+        averaged += MOMENTUM * (network.running_mean - averaged)
+    assert torch.allclose(average.ema_model.running_mean, averaged) and averaged < network.running_mean / 10
+
+
 def test_table():
     cells = [Cell(PRESENT, 0, 10, 10.0, [0.5, 0.7]), Cell(PRESENT, 1, 10, 10.0, [0.7, 0.7])]
     cells += [Cell("with blur", 0, 10, 20.0, [0.6, 0.8]), Cell("averaged weights", 7, 10, 20.0, [0.5, 0.5])]
@@ -89,6 +115,21 @@ def test_table():
 def test_bad_arguments(told, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         compare_recipes(tmp_path, tmp_path / "cells", **{"recipes": [PRESENT], "seeds": [0], "steps": 10, **told})
+
+
+@pytest.mark.parametrize("name", ["splits.json", "dataset.json"])
+def test_cells_of_other_cases_are_refused(name, bundle, tmp_path, monkeypatch):
+    """Differences are of the same validation cases, in the same order."""
+    monkeypatch.setattr(
+        recipes, "run_cells", lambda bundle, recipe, seed, steps: [Cell(recipe, seed, steps, 1.0, [0.5, 0.7])]
+    )
+    copy = shutil.copytree(bundle, tmp_path / "mine")
+    compare_recipes(copy, tmp_path / "cells", [PRESENT], [0], 10)
+    compare_recipes(copy, tmp_path / "cells", ["with blur"], [0], 10)
+    path = copy / "data" / name
+    path.write_text(path.read_text().replace("1", "2", 1))
+    with pytest.raises(ValueError, match="holds cells of .*: give another folder"):
+        compare_recipes(copy, tmp_path / "cells", ["with mirroring"], [0], 10)
 
 
 @pytest.mark.slow

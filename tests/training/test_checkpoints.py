@@ -625,6 +625,17 @@ def test_nan_score_is_not_the_best(tmp_path, caplog):
     assert "no epoch was validated, every score is NaN: model.pt holds the last weights" in caplog.text
 
 
+def test_a_training_without_a_score_goes_on(tmp_path, caplog):
+    """It had no best weights that could be gone."""
+    nan = float("nan")
+    training = Training(tmp_path, epochs=2, scores={1: nan, 2: nan})
+    training.trainer.add_event_handler(Events.EPOCH_COMPLETED(once=1), training.trainer.terminate)
+    training.run()
+    assert files(tmp_path) == ["last.pt"]
+    Training(tmp_path, epochs=2, resume=True)
+    assert "is gone" not in caplog.text
+
+
 # --- resuming with other validation cases
 
 

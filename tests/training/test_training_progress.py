@@ -1,3 +1,4 @@
+import math
 import os
 import re
 import signal
@@ -126,6 +127,14 @@ def test_the_results_are_told(engines, caplog, tmp_path):
     best = f"best validation Dice {evaluator.state.best_metric:.3f} in epoch {evaluator.state.best_metric_epoch}"
     assert best in caplog.text
     assert str(tmp_path / "models") in caplog.text and str(tmp_path / "eval/tensorboard") in caplog.text
+
+
+def test_a_training_without_a_score_is_told_as_not_validated(engines, caplog):
+    _, evaluator, _ = engines
+    evaluator.state.best_metric, evaluator.state.best_metric_epoch = math.nan, 2
+    with caplog.at_level("INFO", "rep3d"):
+        tell_results(evaluator, "models", "eval")
+    assert "trained: not validated" in caplog.text
 
 
 @pytest.fixture

@@ -1,10 +1,17 @@
 """A training validates every so many epochs and after the last one."""
 
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
 import pytest
-from bundle_helpers import ROOT, TRAIN, make_dataset, run
+import torch
+from bundle_helpers import ROOT, TRAIN, make_dataset, run, workflow
 from ignite.engine import Engine, Events
 
-from rep3d.training import Validation
+from rep3d.data.lists import load_datalist
+from rep3d.training import Validation, attach_schedule
+from rep3d.training.checkpoints import read_weights
 
 BUNDLE = ROOT / "bundles/msd_hippocampus"
 
@@ -40,6 +47,31 @@ def test_a_training_that_goes_on_validates_its_new_last_epoch():
     assert seen == [5, 7]
 
 
+@pytest.mark.parametrize(
+    ("interval", "cases", "counts", "told"),
+    [
+        (0, ["a"], "evaluator", "its schedule goes by validations, and val_interval is 0"),
+        (3, [], "evaluator", "its schedule goes by validations, and there are no validation cases"),
+        (3, ["a"], "evaluator", ""),
+        (0, ["a"], "trainer", ""),
+    ],
+)
+def test_a_schedule_that_waits_for_validations(interval, cases, counts, told, caplog):
+    engines = {name: Engine(lambda engine, batch: None) for name in ("evaluator", "trainer")}
+    attached = []
+    handler = SimpleNamespace(attach=attached.append)
+    attach_schedule(handler, engines[counts], engines["evaluator"], cases, interval)
+    assert attached == [engines[counts]]
+    assert told in caplog.text and bool(told) == bool(caplog.text)
+
+
+@pytest.mark.slow
+def test_a_bundle_of_the_paper_says_that_its_learning_rate_stays(tmp_path, caplog):
+    data = make_dataset(tmp_path / "data", ROOT / "bundles/msd_pancreas", count=5)
+    workflow(ROOT / "bundles/msd_pancreas", TRAIN, data, tmp_path, "training", val_interval=0)
+    assert "the learning rate stays as it is" in caplog.text
+
+
 def test_negative_interval():
     with pytest.raises(ValueError, match="val_interval is -1, expected 0 .never. or a number of epochs"):
         Validation(Engine(lambda engine, batch: None), ["a"], -1)
@@ -53,3 +85,16 @@ def test_a_short_training_of_a_bundle_has_a_score(tmp_path):
     state = done.parser.get_parsed_content("validate#evaluator").state
     assert state.best_metric_epoch == 2 and state.best_metric >= 0
     assert "best validation Dice" in (tmp_path / "models/training.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_without_a_label_to_validate_with_the_last_weights_count(tmp_path, caplog):
+    """All labels of the validation cases are background."""
+    data = make_dataset(tmp_path / "data", BUNDLE, count=5)
+    for item in load_datalist(data, "validation"):
+        label = nib.load(item["label"])
+        nib.save(nib.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), item["label"])
+    run(BUNDLE, TRAIN, data, tmp_path, "training", epochs=2)
+    best, last = (read_weights(tmp_path / f"models/{name}.pt") for name in ("model", "last"))
+    assert all(torch.equal(best[name], last[name]) for name in last)
+    assert "no epoch was validated, every score is NaN: model.pt holds the last weights" in caplog.text
