@@ -36,7 +36,8 @@ class Outcomes:
         """When a segmentation was seen first, in seconds: now, where it is not known."""
         if not self.of(uid):
             self.remember(uid, {SEEN: time.time()})
-        return float(self.of(uid).get(SEEN, 0))
+        looked_at = self._file(uid).stat().st_mtime  # last, which is all that earlier code told
+        return float(self.of(uid).get(SEEN, looked_at))
 
     def remember(self, uid: str, outcome: Mapping[str, Any]) -> None:
         """Write an outcome down, with when the segmentation was seen first, where that is known."""
