@@ -21,8 +21,9 @@ from monailabel_app.interaction.voxels import voxel_digest
 from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.turn import Priority
 from rep3d.interactive.correction import TILES
-from rep3d.interactive.editing import Answer, Coarse, LabelEdit, Scene
+from rep3d.interactive.editing import Answer, LabelEdit, Scene
 from rep3d.interactive.prompts import Prompt
+from rep3d.interactive.steps import Coarse
 
 logger = logging.getLogger(__name__)
 

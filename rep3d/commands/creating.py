@@ -55,7 +55,8 @@ def new(
         raise ValueError("hours are measured on this computer, and gpu_memory is of another: expected one of them")
     # Here, not above: they take seconds, and a help needs none of them.
     from rep3d.datasets.machine import this_machine
-    from rep3d.datasets.own_bundle import new_bundle, read_options, report, write_options
+    from rep3d.datasets.own_bundle import new_bundle, report
+    from rep3d.datasets.own_changes import read_options, write_options
 
     folder = Path(bundle_dir) / name
     given = {"labels": labels, "modality": modality, "channel": channel, "gpu_memory": gpu_memory, "hours": hours}

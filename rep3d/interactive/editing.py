@@ -6,7 +6,6 @@ No disk, no server: `LabelEdit.to_bytes` is what others keep.
 from __future__ import annotations
 
 import json
-import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +30,7 @@ from rep3d.interactive.correction import (
 )
 from rep3d.interactive.grid import Box, Grid, bounds, hull
 from rep3d.interactive.prompts import Kind, Prompt
+from rep3d.interactive.steps import NOTHING, Coarse, Step, pack, unchanged, unpack
 
 FORMAT = 3  # of `LabelEdit.to_bytes`; 2 had the box alone of what is to be told, 1 no locks and no old paintings
 MAX_STEPS = 50  # that can be undone, and as many to redo
@@ -90,28 +90,6 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Coarse:
-    """An answer with tiles that are not redrawn yet.
-
-    Attributes:
-        answer: without its mask, which is that of the edit.
-        taken: what it and later answers were not to take, packed.
-    """
-
-    answer: Correction
-    taken: tuple[bytes, ...] = ()
-
-    @property
-    def nbytes(self) -> int:
-        kept = 0 if self.answer.kept is None else self.answer.kept.nbytes
-        return self.answer.region.nbytes + kept + sum(map(len, self.taken))
-
-    def without(self, taken: bytes) -> Coarse:
-        """The same where this, packed, is taken, too."""
-        return self if taken in self.taken else replace(self, taken=(*self.taken, taken))
-
-
-@dataclass(frozen=True)
 class Pending:
     """What an edit has to refine next, as it was when it was asked for.
 
@@ -135,7 +113,7 @@ class Pending:
         """
         taken = scene.taken
         for packed in self.coarse.taken:
-            also = _unpack(packed, _all_of(self.mask))
+            also = unpack(packed, _all_of(self.mask))
             taken = also if taken is None else taken | also
         return refine(
             scene.network,
@@ -162,14 +140,14 @@ class LabelEdit:
         self._begin()
 
     def _begin(self) -> None:
-        self._done: list[_Step] = []
-        self._undone: list[_Step] = []  # the next one to redo last
+        self._done: list[Step] = []
+        self._undone: list[Step] = []  # the next one to redo last
         self._old: tuple[Prompt, ...] = ()  # of steps that can be undone no more
         self._old_in_force: tuple[Prompt, ...] = ()  # those of them that no painting has settled
-        self._old_painting: _Step | None = None  # all that was painted in them
+        self._old_painting: Step | None = None  # all that was painted in them
         self._forgotten = 0  # how many they are
         self._coarse: list[Coarse] = []  # the oldest first
-        self._untold = _NOTHING  # from the mask as the last answer told it to the mask as it is
+        self._untold = NOTHING  # from the mask as the last answer told it to the mask as it is
         self._box: Box | None = None  # that holds the mask; not always the smallest
 
     @property
@@ -291,7 +269,7 @@ class LabelEdit:
         answer = self._take_over(after)
         if answered:
             return self._told([answer])
-        self._untold = _Step.between(mask, self._mask, bounds(mask != self._mask))
+        self._untold = Step.between(mask, self._mask, bounds(mask != self._mask))
         return answer
 
     def begin(self, mask: torch.Tensor) -> Answer:
@@ -370,7 +348,7 @@ class LabelEdit:
         steps = [*self._done, *self._undone, self._untold, *painting]
         prompts = [*self._old, *(prompt for step in steps for prompt in step.prompts)]
         positions = np.array([position for prompt in prompts for position in prompt.positions], np.float64)
-        blobs = [zlib.compress(positions.tobytes(), 1), b"" if self._box is None else _pack(self._mask[self._box])]
+        blobs = [zlib.compress(positions.tobytes(), 1), b"" if self._box is None else pack(self._mask[self._box])]
         blobs += [blob for step in steps for blob in (step.joined, step.left)]
         header = {
             "format": FORMAT,
@@ -412,7 +390,7 @@ class LabelEdit:
         edit = cls(header["shape"])
         edit._box = _slices(header["box"])
         if edit._box is not None:
-            edit._mask[edit._box] = _unpack(blobs[1], edit._box)
+            edit._mask[edit._box] = unpack(blobs[1], edit._box)
         rest = _read_prompts(header["prompts"], blobs[0])
         edit._old = tuple(rest[: header["old"]])
         edit._old_in_force = edit._old[len(edit._old) - header["old_in_force"] :]
@@ -421,12 +399,12 @@ class LabelEdit:
         for (count, painted, numbers, *locks), joined, left in zip(
             header["steps"], blobs[2::2], blobs[3::2], strict=True
         ):
-            steps.append(_Step(tuple(rest[:count]), painted, _slices(numbers), joined, left, *locks))
+            steps.append(Step(tuple(rest[:count]), painted, _slices(numbers), joined, left, *locks))
             rest = rest[count:]
         done = header["done"]
         end = done + header.get("undone", len(steps))
         edit._done, edit._undone, steps = steps[:done], steps[done:end], steps[end:]
-        edit._untold = _unchanged(_slices(header["untold"])) if header["format"] < 3 else steps.pop(0)
+        edit._untold = unchanged(_slices(header["untold"])) if header["format"] < 3 else steps.pop(0)
         edit._old_painting = steps[0] if steps else None
         return edit
 
@@ -443,7 +421,7 @@ class LabelEdit:
         """Make this the mask, as one step where it is another one."""
         box = bounds(mask != self._mask)
         if box is not None:
-            self._add(_Step.between(self._mask, mask, box, painted=True), mask.clone())
+            self._add(Step.between(self._mask, mask, box, painted=True), mask.clone())
         return Answer(self._mask, box)
 
     def _check(self, prompts: Sequence[Prompt], scene: Scene, known: int = 0) -> None:
@@ -476,7 +454,7 @@ class LabelEdit:
         )
         coarse = [*self._coarse, *([Coarse(_without_mask(answer))] if answer.tiles else [])]
         locks = scene.locks if _is_limited(answer, scene) else ""
-        step = _Step.between(self._mask, answer.mask, answer.changed, tuple(prompts), locks=locks)
+        step = Step.between(self._mask, answer.mask, answer.changed, tuple(prompts), locks=locks)
         self._add(step, answer.mask)
         self._coarse = coarse
         locked = tuple(prompt for prompt in answer.locked if prompt in prompts)
@@ -485,10 +463,10 @@ class LabelEdit:
     def _leave_out(self, taken: torch.Tensor | None) -> None:
         """Nothing of what is taken joins where coarse answers are redrawn."""
         if taken is not None and self._coarse:
-            packed = _pack(taken)
+            packed = pack(taken)
             self._coarse = [one.without(packed) for one in self._coarse]
 
-    def _add(self, step: _Step, mask: torch.Tensor) -> None:
+    def _add(self, step: Step, mask: torch.Tensor) -> None:
         self._done.append(replace(step, coarse=self.coarse))
         self._mask, self._coarse = mask, []
         self._box = hull([self._box, step.box])
@@ -497,7 +475,7 @@ class LabelEdit:
         while self._has_too_many_steps:
             self._forget(self._done.pop(0))
 
-    def _forget(self, step: _Step) -> None:
+    def _forget(self, step: Step) -> None:
         """Keep of the oldest step what is needed where older prompts vanish."""
         self._forgotten += 1
         self._old += step.prompts
@@ -521,10 +499,10 @@ class LabelEdit:
         self._coarse = [replace(one) for one in step.coarse]
         return Answer(self._mask, step.box)
 
-    def _repaint(self, step: _Step) -> Answer:
+    def _repaint(self, step: Step) -> Answer:
         mask = step.redone_from(self._mask)
         box = bounds(mask != self._mask)
-        self._add(_Step.between(self._mask, mask, box, painted=True), mask)
+        self._add(Step.between(self._mask, mask, box, painted=True), mask)
         return Answer(mask, box)
 
     # --- several steps
@@ -542,7 +520,7 @@ class LabelEdit:
     def _go_back(self, kept: int, prompts: Sequence[Prompt], scene: Scene) -> list[Answer]:
         """Undo all but so many prompts, and do again what followed of which the prompts are still wanted."""
         answers: list[Answer] = []
-        gone: list[_Step] = []
+        gone: list[Step] = []
         if kept < len(self._old):  # there is no way back but from the start
             gone = [*self._old_steps(), *self._done]
             answers.append(self.reset())
@@ -561,11 +539,11 @@ class LabelEdit:
         again += [prompt for prompt in prompts if _take(wanted, prompt)]
         return [*answers, self._show(again, scene)] if again else answers
 
-    def _old_steps(self) -> list[_Step]:
+    def _old_steps(self) -> list[Step]:
         """The steps that can be undone no more, as far as they are known."""
         settled = self._old[: len(self._old) - len(self._old_in_force)]
         paintings = [] if self._old_painting is None else [self._old_painting]
-        return [_Step(settled, False, None, b"", b""), *paintings, _Step(self._old_in_force, False, None, b"", b"")]
+        return [Step(settled, False, None, b"", b""), *paintings, Step(self._old_in_force, False, None, b"", b"")]
 
     def _under_these_locks(self, scene: Scene) -> list[Answer]:
         """Undo what would be another answer now, and what followed, and do it again step by step."""
@@ -594,7 +572,7 @@ class LabelEdit:
     def _told(self, answers: Sequence[Answer]) -> Answer:
         """What several steps changed together, and refinements before them."""
         changed = hull([self._untold.box, *(answer.changed for answer in answers)])
-        self._untold = _NOTHING
+        self._untold = NOTHING
         locked = tuple(dict.fromkeys(prompt for answer in answers for prompt in answer.locked))
         return Answer(self._mask, changed, locked, any(answer.forwards for answer in answers))
 
@@ -613,101 +591,6 @@ class LabelEdit:
         count, size = len(self._done), sum(len(step.joined) + len(step.left) for step in self._done)
         is_large = (count > MIN_STEPS and size > MAX_STEP_BYTES) or size > MOST_STEP_BYTES
         return count > 1 and (count > MAX_STEPS or is_large)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One way from a mask to the next: which voxels of a box joined the mask, and which left it.
-
-    Attributes:
-        locks: of the scene that it was answered in, where they have limited it.
-        coarse: what was left to refine at its other end: before it, or, where it is undone, after it. Not stored.
-    """
-
-    prompts: tuple[Prompt, ...]
-    painted: bool
-    box: Box | None
-    joined: bytes
-    left: bytes
-    locks: str = ""
-    coarse: tuple[Coarse, ...] = ()
-
-    @classmethod
-    def between(
-        cls,
-        before: torch.Tensor,
-        after: torch.Tensor,
-        box: Box | None,
-        prompts: tuple[Prompt, ...] = (),
-        painted: bool = False,
-        locks: str = "",
-    ) -> _Step:
-        if box is None:
-            return cls(prompts, painted, None, b"", b"", locks)
-        old, new = before[box], after[box]
-        return cls(prompts, painted, box, _pack(new & ~old), _pack(old & ~new), locks)
-
-    def holds_under(self, locks: str, taken: torch.Tensor | None) -> bool:
-        """Whether it stays what it is: it was answered under these locks, or under none and took nothing of theirs."""
-        if self.painted or self.locks == locks:
-            return True
-        if self.locks or self.box is None or taken is None:
-            return not self.locks
-        return not bool((_unpack(self.joined, self.box) & taken[self.box]).any())
-
-    def undone_from(self, mask: torch.Tensor, taken: torch.Tensor | None = None) -> torch.Tensor:
-        """The mask before it; but for `taken`, exactly where `mask` is the one after it."""
-        return _exchanged(mask, self.box, self.left, self.joined, taken)
-
-    def redone_from(self, mask: torch.Tensor, taken: torch.Tensor | None = None) -> torch.Tensor:
-        return _exchanged(mask, self.box, self.joined, self.left, taken)
-
-    def then(self, mask: torch.Tensor, after: torch.Tensor, changed: Box) -> _Step:
-        """This step, which led to `mask`, and what changed afterwards."""
-        return self._between(self.undone_from(mask), after, hull([self.box, changed]))
-
-    def after(self, mask: torch.Tensor, before: torch.Tensor, changed: Box) -> _Step:
-        """This step, which led on from `mask`, to the same mask from `before`, which differs in the box `changed`."""
-        return self._between(before, self.redone_from(mask), hull([self.box, changed]))
-
-    def _between(self, before: torch.Tensor, after: torch.Tensor, box: Box | None) -> _Step:
-        step = self.between(before, after, box, self.prompts, self.painted, self.locks)
-        return replace(step, coarse=self.coarse)
-
-    def and_then(self, later: _Step) -> _Step:
-        """Two paintings as one."""
-        box = hull([self.box, later.box])
-        if box is None:
-            return self
-        joined, left = (torch.zeros([side.stop - side.start for side in box], dtype=torch.bool) for _ in range(2))
-        for step in (self, later):
-            if step.box is not None:
-                where = tuple(slice(s.start - b.start, s.stop - b.start) for s, b in zip(step.box, box, strict=True))
-                joins, leaves = _unpack(step.joined, step.box), _unpack(step.left, step.box)
-                joined[where] = (joined[where] & ~leaves) | joins
-                left[where] = (left[where] & ~joins) | leaves
-        return _Step((), True, box, _pack(joined), _pack(left))
-
-
-_NOTHING = _Step((), False, None, b"", b"")
-
-
-def _unchanged(box: Box | None) -> _Step:
-    """A step of which nothing is known but the box."""
-    if box is None:
-        return _NOTHING
-    none = _pack(torch.zeros([side.stop - side.start for side in box], dtype=torch.bool))
-    return _Step((), False, box, none, none)
-
-
-def _exchanged(
-    mask: torch.Tensor, box: Box | None, joining: bytes, leaving: bytes, taken: torch.Tensor | None
-) -> torch.Tensor:
-    if box is None:
-        return mask
-    mask, joins = mask.clone(), _unpack(joining, box)
-    mask[box] = (mask[box] & ~_unpack(leaving, box)) | (joins if taken is None else joins & ~taken[box])
-    return mask
 
 
 def _is_limited(answer: Correction, scene: Scene) -> bool:
@@ -733,16 +616,6 @@ def _take(counted: Counter[Prompt], prompt: Prompt) -> bool:
     """Take one of these prompts away, if there is one."""
     counted[prompt] -= 1
     return counted[prompt] >= 0
-
-
-def _pack(values: torch.Tensor) -> bytes:
-    return zlib.compress(np.packbits(values.numpy()).tobytes(), 1)
-
-
-def _unpack(content: bytes, box: Box) -> torch.Tensor:
-    shape = [side.stop - side.start for side in box]
-    bits = np.frombuffer(zlib.decompress(content), np.uint8)
-    return torch.from_numpy(np.unpackbits(bits, count=math.prod(shape)).view(bool).reshape(shape))
 
 
 def _all_of(mask: torch.Tensor) -> Box:

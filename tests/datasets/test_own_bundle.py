@@ -20,7 +20,7 @@ from monai.bundle import ConfigParser
 from rep3d import installed
 from rep3d.commands import creating, main
 from rep3d.data.lists import load_datalist
-from rep3d.datasets import own_bundle
+from rep3d.datasets import own_bundle, own_cases, own_changes, own_data
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle, report
 from rep3d.files import read_json, write_json
@@ -305,7 +305,9 @@ def test_what_was_decided_is_nobodys_change_after_a_kill(writes, tmp_path, monke
     for count, names in ((7, ["bone", "marrow"]), (8, ["bone", "nerve"])):
         make_source(tmp_path / "source", count)
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(own_bundle, "write_json", until(writes))
+            one_after_another = until(writes)
+            patch.setattr(own_changes, "write_json", one_after_another)
+            patch.setattr(own_data, "write_json", one_after_another)
             patch.setattr(own_bundle, "write_text", until(0))
             make(tmp_path, tmp_path / "source", label_names=names)
     made = make(tmp_path, tmp_path / "source", label_names=["bone", "tendon"])
@@ -382,7 +384,7 @@ def test_copies_of_label_maps_follow_their_source(tmp_path):
 def test_copies_of_two_numberings_train_nothing(tmp_path, monkeypatch):
     """A command that ends while it writes copies leaves no data set behind."""
     source = make_source(tmp_path / "source", 3, ids=(2, 4))
-    data, renumbered = make(tmp_path, source).folder / "data", own_bundle._renumbered
+    data, renumbered = make(tmp_path, source).folder / "data", own_data.renumbered
     make_source(tmp_path / "new", 4, ids=(1,))
     for name in ("images", "labels"):
         shutil.copy(tmp_path / f"new/{name}/case3.nii.gz", source / name)
@@ -393,7 +395,7 @@ def test_copies_of_two_numberings_train_nothing(tmp_path, monkeypatch):
         return renumbered(voxels, geometry, new_ids, folder, case)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(own_bundle, "_renumbered", until_the_second)
+        patch.setattr(own_data, "renumbered", until_the_second)
         make(tmp_path, source)
     copies = [np.unique(nib.load(data / f"labels/case{i}.nii.gz").dataobj).tolist() for i in range(2)]
     assert copies == [[0, 2, 3], [0, 1, 2]]
@@ -565,7 +567,7 @@ EXPRESSION = "$__import__('pathlib').Path('ran').touch()"
 def test_names_that_a_config_would_evaluate(labels, channels, name, tmp_path, monkeypatch):
     """They come with downloads: they are refused before any file is read, and nothing is written."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(own_bundle, "check_pairs", None)
+    monkeypatch.setattr(own_cases, "check_pairs", None)
     source = make_source(tmp_path / "source", 2)
     pairs = [{"image": f"images/case{i}.nii.gz", "label": f"labels/case{i}.nii.gz"} for i in range(2)]
     told = {"labels": labels, "regions_class_order": [1, 2], "channel_names": dict(enumerate(channels))}

@@ -11,7 +11,7 @@ from rep3d import installed
 from rep3d.data.image_ids import id_of
 from rep3d.data.lists import load_datalist
 from rep3d.data.memory import file_key
-from rep3d.datasets import own_bundle
+from rep3d.datasets import own_bundle, own_cases
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle, report
 from rep3d.datasets.studies import common_ids, current_label
@@ -182,14 +182,14 @@ def test_a_label_without_versions_that_is_replaced(tmp_path, monkeypatch):
         add_case(studies, case, {"front": 1, "back": 2})
     shutil.rmtree(studies / "labels/versions/ann1")
     load_datalist(make(studies).folder / "data", "training")
-    checked = own_bundle.check_pairs
+    checked = own_cases.check_pairs
 
     def check_and_swap(*args):
         found = checked(*args)
         swap(studies, "ann1")
         return found
 
-    monkeypatch.setattr(own_bundle, "check_pairs", check_and_swap)
+    monkeypatch.setattr(own_cases, "check_pairs", check_and_swap)
     made = make(studies)
     with pytest.raises(ValueError, match=r"final/ann1.nii.gz, which has changed since: run `rep3d new` again"):
         load_datalist(made.folder / "data", "training")

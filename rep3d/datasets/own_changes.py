@@ -1,0 +1,129 @@
+"""What a person has changed in the files of a bundle of their own since `rep3d new` wrote them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rep3d.datasets.rendering import merge
+from rep3d.files import read_json, write_json
+
+DECIDED = "decided.json"  # in data: what was written last, to tell what a person has changed since; options of `new`
+
+
+def write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: Sequence[int]) -> list[str]:
+    """Write NAME.json; the keys that a person has changed since it was written last, and that stay so.
+
+    Raises:
+        ValueError: names of labels are a person's, and do not fit the ids.
+    """
+    path, changes = folder / f"{name}.json", _own_changes(folder, name)
+    content = merge(decided, changes)
+    _check_sections(path, content, decided)
+    names = content["common"]["label_names"]
+    if names != decided["common"]["label_names"]:
+        _check_own_names(path, names, ids, read_json(folder / "data" / DECIDED).get("named", {}))
+    with remembered(folder / "data", "dataset", decided, named={"ids": list(ids), "names": names}):
+        write_json(path, content)
+    return list(_keys(changes))
+
+
+@contextmanager
+def remembered(folder: Path, key: str, content: object, **more: object) -> Iterator[None]:
+    """Keep what is written in the context for `written`, and until then also what was written before."""
+    memory, earlier = read_json(folder / DECIDED) | {key: content} | more, f"{key} before"
+    write_json(folder / DECIDED, memory | {earlier: written(folder, key)})
+    yield
+    memory.pop(earlier, None)
+    write_json(folder / DECIDED, memory)
+
+
+def written(folder: Path, key: str) -> list[Any]:
+    """What stands in a file that no person has changed: of several, where the command was killed, one."""
+    memory = read_json(folder / DECIDED)
+    return [*memory.get(f"{key} before", []), *([memory[key]] if key in memory else [])]
+
+
+def _own_changes(folder: Path, name: str) -> dict[str, Any]:
+    """What a person has changed in NAME.json since it was written last."""
+    path = folder / f"{name}.json"
+    return _changes(read_json(path), written(folder / "data", "dataset")) if path.is_file() else {}
+
+
+def read_own_spacing(folder: Path, name: str) -> list[float] | None:
+    """The spacing that a person wrote into NAME.json.
+
+    Raises:
+        ValueError: it is none.
+    """
+    common = _own_changes(folder, name).get("common")
+    spacing = common.get("spacing") if isinstance(common, dict) else None
+    if spacing is None:
+        return None
+    if (
+        not isinstance(spacing, list)
+        or len(spacing) != 3
+        or not all(type(i) in (int, float) and i > 0 for i in spacing)
+    ):
+        told = json.dumps(spacing)
+        raise ValueError(f"{folder / f'{name}.json'}: spacing is {told}, expected three numbers above 0, in mm")
+    return spacing
+
+
+def _check_sections(path: Path, content: Mapping[str, Any], decided: Mapping[str, Any]) -> None:
+    """Refuse what a person wrote in the place of a section, or of the names of labels."""
+    for name, section in decided.items():
+        if isinstance(section, dict) and not isinstance(content[name], dict):
+            raise ValueError(f"{path}: {name} is {json.dumps(content[name])}, expected an object")
+    names = content["common"]["label_names"]
+    if not isinstance(names, list):
+        raise ValueError(f"{path}: label_names is {json.dumps(names)}, expected a list")
+
+
+def _check_own_names(path: Path, names: Sequence[str], ids: Sequence[int], before: Mapping[str, Any]) -> None:
+    """Refuse names that a person gave to other ids than the source has by now."""
+    if len(names) != len(ids) or (before.get("names") == names and before.get("ids") != ids):
+        were = f", were {before['ids']}" if before else ""
+        raise ValueError(
+            f"{path}: label_names is {json.dumps(names)}, yours, and the ids of the source are {list(ids)}{were}: "
+            "expected a name for each, or no label_names"
+        )
+
+
+def _changes(now: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The entries that are as in nothing that was written."""
+    found = {}
+    for key, value in now.items():
+        before = [one[key] for one in written if key in one]
+        sections = [one for one in before if isinstance(one, Mapping)]
+        if isinstance(value, dict) and sections:
+            if nested := _changes(value, sections):
+                found[key] = nested
+        elif value not in before:
+            found[key] = value
+    return found
+
+
+def _keys(changes: Mapping[str, Any], prefix: str = "") -> list[str]:
+    return [
+        key
+        for name, value in changes.items()
+        for key in (_keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"])
+    ]
+
+
+# --- options of `rep3d new`
+
+
+def read_options(folder: Path) -> dict[str, str]:
+    """What `rep3d new` was told for a bundle, by option."""
+    return read_json(folder / "data" / DECIDED).get("options", {})
+
+
+def write_options(folder: Path, options: Mapping[str, str]) -> None:
+    """Remember what `rep3d new` was told."""
+    memory = folder / "data" / DECIDED
+    write_json(memory, {**read_json(memory), "options": dict(options)})
