@@ -139,6 +139,22 @@ def image_digests(images: Iterable[str], memory: str | os.PathLike | None = None
     return {image: known[key] for image, key in keys.items() if known[key]}
 
 
+def voxel_digest(voxels: np.ndarray, affine: np.ndarray) -> str:
+    """By which an image is known; empty of one with few values.
+
+    Args:
+        voxels: of its first channel, (D, H, W).
+        affine: (4, 4), to millimetres.
+    """
+    if np.unique(voxels.ravel(order="K")[:: 1 + voxels.size // SAMPLES]).size < FEWEST_VALUES:
+        return ""
+    digest = hashlib.sha256()
+    voxels = nib.orientations.apply_orientation(voxels, nib.io_orientation(affine))
+    for plane in voxels.T:  # a NIfTI file's order; plane by plane, so that no copy of a large volume is made
+        digest.update(np.ascontiguousarray(plane, dtype=np.float32).data)
+    return digest.hexdigest()
+
+
 def some(names: Sequence[str]) -> str:
     """The first names of a list, for a message."""
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
@@ -164,10 +180,4 @@ def _digest(path: str) -> str:
         (voxels, *_), geometry = read_channels(path)
     except ValueError:
         return ""
-    if np.unique(voxels.ravel(order="K")[:: 1 + voxels.size // SAMPLES]).size < FEWEST_VALUES:
-        return ""
-    digest = hashlib.sha256()
-    voxels = nib.orientations.apply_orientation(voxels, nib.io_orientation(geometry.affine))
-    for plane in voxels.T:  # a NIfTI file's order; plane by plane, so that no copy of a large volume is made
-        digest.update(np.ascontiguousarray(plane, dtype=np.float32).data)
-    return digest.hexdigest()
+    return voxel_digest(voxels, geometry.affine)

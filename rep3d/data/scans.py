@@ -105,8 +105,12 @@ def _called_as_labels(items: Sequence[Item]) -> list[Path]:
 
 def _files_below(folder: Path) -> list[Path]:
     """The NIfTI and NRRD files in the subfolders, without label maps of ours."""
-    files = [path for place, own in walk(folder) if place != folder for path in own if is_nifti(path) or _is_nrrd(path)]
-    return [path for path in files if not is_label_map_of_ours(path)]
+    below = [path for place, own in walk(folder, _pass_over) if place != folder for path in own]
+    return [path for path in below if (is_nifti(path) or _is_nrrd(path)) and not is_label_map_of_ours(path)]
+
+
+def _pass_over(error: OSError) -> None:
+    """A folder that cannot be read is one of the scans, with that for its problem."""
 
 
 def _is_nrrd(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 
 from rep3d.console.tables import markdown_table
 from rep3d.data.checks import image_problem, label_problem
+from rep3d.data.leakage import voxel_digest
 from rep3d.files import whole_file, write_csv
 from rep3d.io.geometry import Geometry
 from rep3d.io.nifti import read_channels, read_volume
@@ -36,8 +36,9 @@ class CaseFacts(NamedTuple):
     percentiles: Sequence[Sequence[float]]  # of all voxels of each channel, see PERCENTILES
     foreground_percentiles: Sequence[Sequence[float]]  # of the labelled voxels; empty where nothing is labelled
     voxels: Sequence[int]  # of each label id
-    digest: str  # of the image's voxels
+    digest: str  # see `rep3d.data.leakage.voxel_digest`
     foreground_quantiles: Sequence[Sequence[float]]  # of the labelled voxels, see QUANTILES
+    note: str = ""  # what is odd about the files, and no problem
 
     @property
     def channels(self) -> int:
@@ -78,7 +79,7 @@ def examine(
         foreground_percentiles=[_percentiles(channel) for channel in foreground if channel.size],
         voxels=[int(voxels_of.get(i, 0)) for i in range(classes)],
         foreground_quantiles=[_percentiles(channel, QUANTILES) for channel in foreground if channel.size],
-        digest=hashlib.sha256(np.ascontiguousarray(intensities.T).data).hexdigest(),  # NIfTI's order: no copy
+        digest=voxel_digest(intensities[0], affine),
     )
     return facts, [f"{path}: {problem}" for path, problem in problems if problem]
 

@@ -89,7 +89,8 @@ def new_bundle(
     found = read_source(source, channels)
     told = with_names(found.labels, label_names) if label_names else found.labels
     _check_names_of(source, told, (channels or found.channels) if len(found.channels) > 1 else ())
-    cases = read_cases(source, found, told, channels, folder / "data")
+    spacing = read_own_spacing(folder, name)
+    cases = read_cases(source, found, told, channels, folder / "data", spacing)
     labels, notes = read_labels(source, cases.facts, told)
     facts = [fact._replace(voxels=[fact.voxels[i] for i in labels.ids]) for fact in cases.facts]
     channel_names = cases.channel_names
@@ -104,11 +105,12 @@ def new_bundle(
         told=_told(found, channel_names),
         modality=modality,
         schedule=schedule,
-        spacing=read_own_spacing(folder, name),
+        spacing=spacing,
         own_splits=own_splits,
     )
     label_of = {case.name: case.label for case in found.cases if case.label is not None}
     keys = {case.name: case.label_key for case in found.cases if case.label_key}
+    notes += [f"{fact.case}: {fact.note}" for fact in facts if fact.note]
     notes += [*found.notes, *_unlabelled(found), *_untouched([label_of[case] for case in sorted(good)])]
     with _while_nothing_trains(folder):
         weights = keep_settings(folder)

@@ -16,7 +16,7 @@ from rep3d.datasets.downloads import Scan
 from rep3d.datasets.fingerprint import CaseFacts
 from rep3d.datasets.own_data import STAGED
 from rep3d.datasets.own_labels import count_ids, renumbered
-from rep3d.datasets.planning import wrong_spacings
+from rep3d.datasets.planning import choose_spacing, too_large, wrong_spacings
 from rep3d.datasets.preparation import CHECKED, check_pairs
 from rep3d.datasets.sources import Source, ToldLabels, choose_channels
 from rep3d.io.geometry import VolumeError
@@ -41,7 +41,14 @@ class Cases(NamedTuple):
     problems: dict[str, list[str]]
 
 
-def read_cases(source: Path, found: Source, told: ToldLabels | None, channels: Sequence[str], data: Path) -> Cases:
+def read_cases(
+    source: Path,
+    found: Source,
+    told: ToldLabels | None,
+    channels: Sequence[str],
+    data: Path,
+    spacing: Sequence[float] | None,
+) -> Cases:
     """Check every file.
 
     Args:
@@ -50,6 +57,7 @@ def read_cases(source: Path, found: Source, told: ToldLabels | None, channels: S
         told: what is known of its labels.
         channels: which of several images of a case; without, all of them.
         data: receives what is remembered of the files, and label maps in common ids.
+        spacing: in mm, along the RAS axes; None: as `choose_spacing`.
 
     Raises:
         ValueError: most cases cannot be used, or `choose_channels`.
@@ -70,6 +78,9 @@ def read_cases(source: Path, found: Source, told: ToldLabels | None, channels: S
         of_spacings = wrong_spacings(facts)
         problems |= of_spacings
         facts = [fact for fact in facts if fact.case not in of_spacings]
+    while facts and (of_sizes := too_large(facts, spacing or choose_spacing(facts)[0])):
+        problems |= of_sizes
+        facts = [fact for fact in facts if fact.case not in of_sizes]
     if not facts:
         raise ValueError(f"source {str(source)!r}: no case can be used: {_some(problems)}")
     if len(problems) > len(facts):

@@ -9,7 +9,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import nibabel as nib
@@ -19,20 +19,22 @@ from rep3d.data import splits
 from rep3d.data.notes import Window
 from rep3d.datasets.fingerprint import CaseFacts
 from rep3d.datasets.machine import Machine
+from rep3d.io.geometry import VolumeError, plain_geometry
+from rep3d.transforms import MAX_GRID_BYTES, check_resampled
 
 CT, MR = "CT", "MR"
 CT_WORD = r"(?<![a-z])(nc|ce|cb)?cta?(?![a-z])"  # also NCCT, CECT, CBCT, CTA, in names of channels
 AIR = -200.0  # Hounsfield units: an image whose darkest percent lies below is a CT
 ANISOTROPIC = 3.0  # ratio of two spacings, from which on the larger is taken finer, as nnU-Net does it
 FINER = 10.0  # percentile of such a spacing
-TENFOLD = 10.0  # ratio of two spacings in all axes, of which one must be wrong
+WRONG = 5.0  # ratio of two spacings in all axes, of which one must be wrong: by ten, where others differ by two
 WINDOW = (0.5, 99.5)  # percentiles of the labelled voxels
 FOLDS = 5
 DIVISOR = 16  # of the edges of a patch; twice as much is the least, so that no stage has a single voxel
 BATCH_SIZE = 2
 SPARE = 0.8  # of the memory: what a training may take
 VALIDATIONS = 20  # in a training
-CACHE = 0.25  # of the computer's memory
+CACHE = 0.25  # of the computer's memory, or without a GPU of what a step leaves of it
 
 
 class Decision(NamedTuple):
@@ -143,7 +145,8 @@ def plan_bundle(
         sizes = _sizes(len(facts), folds)
     shape = median_shape(facts, spacing)
     case_bytes = 4 * (facts[0].channels + 1) * math.prod(shape)  # with the label map
-    cached = min(len(facts), int(CACHE * machine.host_memory / case_bytes))
+    left = machine.host_memory - (0 if machine.has_gpu else _step_bytes(budget, batch, patch))
+    cached = min(len(facts), int(CACHE * left / case_bytes))
     decisions = [
         *of_intensities,
         Decision("orientation RAS", _orientations(facts)),
@@ -152,6 +155,10 @@ def plan_bundle(
         *of_patch,
         of_folds,
         Decision(f"{epochs} epochs", of_epochs),
+        Decision(f"learning rate {budget.learning_rate:g}", f"with {budget.network}"),
+        Decision(
+            f"{cached} case(s) stay in memory", f"in at most {CACHE * left / 1e9:.1f} GB, a quarter of what is free"
+        ),
     ]
     return Plan(
         network=budget.network,
@@ -248,7 +255,7 @@ def _spacing_of(spacing: Sequence[float]) -> str:
 
 
 def wrong_spacings(facts: Sequence[CaseFacts]) -> dict[str, list[str]]:
-    """The cases whose voxels are ten times as large or small as most, along all axes: their headers must be wrong.
+    """The cases whose voxels are five times as large or small as most, along all axes: their headers must be wrong.
 
     Raises:
         ValueError: half of them are, so that nobody knows which.
@@ -256,16 +263,30 @@ def wrong_spacings(facts: Sequence[CaseFacts]) -> dict[str, list[str]]:
     spacings = np.array([ras_spacing(fact) for fact in facts])
     median = np.percentile(spacings, 50, axis=0, method="lower")
     ratios = spacings / median
-    off = (ratios >= TENFOLD).all(axis=1) | (ratios <= 1 / TENFOLD).all(axis=1)
+    off = (ratios >= WRONG).all(axis=1) | (ratios <= 1 / WRONG).all(axis=1)
     cases = {fact.case: spacing for fact, spacing, is_off in zip(facts, spacings, off, strict=True) if is_off}
     if 2 * len(cases) >= len(facts):
         good = next(fact.case for fact, is_off in zip(facts, off, strict=True) if not is_off)
         raise ValueError(
-            f"the voxels of {next(iter(cases))} and of {good} differ tenfold along all axes, and so do those of half "
-            "of the cases: the headers of some must be wrong"
+            f"voxels of {next(iter(cases))} and of {good} differ at least {WRONG:g} times along all axes, and so do "
+            "those of half of the cases: the headers of some must be wrong"
         )
-    told = "ten times as large or small as those of most cases"
+    told = f"at least {WRONG:g} times as large or small as those of most cases"
     return {case: [f"{case}: voxels of {_mm(own)} mm, {told}, {_mm(median)} mm"] for case, own in cases.items()}
+
+
+def too_large(facts: Sequence[CaseFacts], spacing: Sequence[float]) -> dict[str, list[str]]:
+    """The cases that a training would refuse, as they would have too many voxels of a spacing, or a single one."""
+    found = {}
+    for fact in facts:
+        axes, affine = nib.orientations.axcodes2ornt(tuple(fact.orientation)), np.diag([0.0, 0.0, 0.0, 1.0])
+        affine[axes[:, 0].astype(int), range(3)] = fact.spacing
+        geometry = replace(plain_geometry(tuple(fact.shape), affine), channels=fact.channels)
+        try:
+            check_resampled(fact.case, geometry, spacing, MAX_GRID_BYTES)
+        except VolumeError as error:
+            found[fact.case] = [str(error)]
+    return found
 
 
 def choose_window(facts: Sequence[CaseFacts], modality: str, channel: int = 0) -> tuple[list[float] | None, Decision]:
@@ -304,10 +325,14 @@ def choose_patch(
     while math.prod(patch) > most:
         larger = [axis for axis in range(3) if patch[axis] > least]
         patch[max(larger, key=lambda axis: (patch[axis] / shape[axis], patch[axis]))] -= DIVISOR
-    takes = budget.fixed + budget.per_voxel * batch * math.prod(patch)
+    takes = _step_bytes(budget, batch, patch)
     why = f"the median image has {_by(shape)} voxels then, and the network takes multiples of {DIVISOR} from {least}"
     fits = f"a step then takes about {takes / 1e9:.1f} GB of {machine.memory / 1e9:.1f} GB"
     return patch, batch, [Decision(f"patch size {_by(patch)}", why), Decision(f"batch size {batch}", fits)]
+
+
+def _step_bytes(budget: Budget, batch: int, patch: Sequence[int]) -> float:
+    return budget.fixed + budget.per_voxel * batch * math.prod(patch)
 
 
 def choose_folds(count: int, unit: str = "patient") -> tuple[int, Decision]:

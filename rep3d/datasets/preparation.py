@@ -30,7 +30,7 @@ from rep3d.files import read_json, write_json
 logger = logging.getLogger(__name__)
 
 CHECKED = "checked.json"
-FACTS = 3  # the edition of what is kept there of a case
+FACTS = 4  # the edition of what is kept there of a case
 
 
 class Preparation(NamedTuple):
@@ -143,6 +143,7 @@ def check_pairs(
                 problems[scan.case] = entry["problems"]
             else:
                 facts.append(CaseFacts(**entry["facts"]))
+                warn_once(str(scan.images[0]), facts[-1].note)
     finally:
         write_json(memory, seen)
     for case, twin in _twins(facts):
@@ -182,17 +183,17 @@ def _write_splits(
 def _check(scan: Scan, classes: int, channel_names: Sequence[str] | None, ignored: int | None) -> dict[str, Any]:
     images, label = list(map(str, scan.images)), str(scan.label)
     try:
-        warn_once(images[0], check_pair({"image": images, "label": label}, channel_names))
+        note = check_pair({"image": images, "label": label}, channel_names)
         facts, problems = examine(scan.case, images, label, classes, ignored)
     except ValueError as error:
         return {"problems": [str(error)], "facts": None}
-    return {"problems": problems, "facts": facts._asdict()}
+    return {"problems": problems, "facts": facts._replace(note=note)._asdict()}
 
 
 def _twins(facts: Sequence[CaseFacts]) -> list[tuple[str, str]]:
     """Cases whose image another case has too."""
-    first: dict[str, str] = {}
-    return [(fact.case, first[fact.digest]) for fact in facts if first.setdefault(fact.digest, fact.case) != fact.case]
+    known, first = [fact for fact in facts if fact.digest], dict[str, str]()
+    return [(fact.case, first[fact.digest]) for fact in known if first.setdefault(fact.digest, fact.case) != fact.case]
 
 
 def _stamp(scan: Scan, classes: int, channel_names: Sequence[str] | None, ignored: int | None) -> str:

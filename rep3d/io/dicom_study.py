@@ -54,16 +54,23 @@ def read_study(folder: Path) -> Study:
     """
     series: list[Series] = []
     skipped: dict[str, str] = {}
-    for place, _ in walk(folder):
-        name = folder.resolve().name if place == folder else place.name  # that of "." is empty
+
+    def unread(place: Path, error: OSError) -> None:
+        series.append(Series(place, _name(place, folder), problem=f"cannot be read ({error.strerror})"))
+
+    for place, _ in walk(folder, lambda error: unread(Path(error.filename), error)):
         try:
             if is_series(place):
-                series += _series_of(place, name, skipped)
+                series += _series_of(place, _name(place, folder), skipped)
         except VolumeError as error:  # nobody knows which series lacks the file
-            series.append(Series(place, name, problem=error.reason))
+            series.append(Series(place, _name(place, folder), problem=error.reason))
         except OSError as error:
-            series.append(Series(place, name, problem=f"cannot be read ({error.strerror})"))
+            unread(place, error)
     return Study(_named(folder, [_refuse_parts(one, series) for one in series]), skipped)
+
+
+def _name(place: Path, folder: Path) -> str:
+    return folder.resolve().name if place == folder else place.name  # that of "." is empty
 
 
 def _series_of(folder: Path, name: str, skipped: dict[str, str]) -> list[Series]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
+def _refuse(error: OSError) -> None:
+    raise error
+
+
+def walk(folder: Path, on_error: Callable[[OSError], None] = _refuse) -> Iterator[tuple[Path, list[Path]]]:
     """A folder and those below it, each with its files, by name and without hidden ones.
 
     Links to folders are followed, after all else, so that what lies in the folder itself goes by its own place. Nothing
@@ -15,13 +19,17 @@ def walk(folder: Path) -> Iterator[tuple[Path, list[Path]]]:
 
     Args:
         folder: paths begin with it, as it is given.
+        on_error: of a folder that cannot be read, which its `filename` names.
+
+    Raises:
+        OSError: a folder cannot be read, and `on_error` does not say otherwise.
     """
     seen = {os.path.realpath(parent) for parent in folder.resolve().parents}
     waiting = [folder]
     while waiting:
         links: list[Path] = []
         for start in waiting:
-            for name, below, files in os.walk(start):
+            for name, below, files in os.walk(start, onerror=on_error):
                 place = Path(name)
                 real = os.path.realpath(place)
                 if real in seen:

@@ -7,6 +7,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from folder_helpers import deny
 
 from rep3d.data.scans import list_scans
 from rep3d.io.geometry import plain_geometry
@@ -100,6 +101,18 @@ def test_series_below_a_folder(scans, caplog):
     assert items[3]["problem"] == "001.dcm: no DICOM file" and "problem" not in items[2]
     assert cases(scans / "study/ct") == {"ct": str(scans / "study/ct")}
     assert cases(scans / "study/ct/000.dcm") == {"ct": str(scans / "study/ct/000.dcm")}
+
+
+@dicom
+def test_a_folder_that_cannot_be_read_is_a_scan_with_a_problem(scans, monkeypatch):
+    from dicom_helpers import write_series
+
+    write_series(scans / "study/ct", slices=3)
+    (scans / "study/locked").mkdir()
+    deny(monkeypatch, scans / "study/locked")
+    items = list_scans(scans)
+    assert [item["case"] for item in items] == ["a", "b", "ct", "locked"]
+    assert [item.get("problem") for item in items[2:]] == [None, "cannot be read (Permission denied)"]
 
 
 def test_files_below_a_folder_are_told_of(scans, caplog):

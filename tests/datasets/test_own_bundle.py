@@ -734,3 +734,33 @@ def test_options_that_are_refused(words, said, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["rep3d", "new", "x", "--source", str(tmp_path), *words])
     with pytest.raises(ValueError, match=said):
         main()
+
+
+def test_a_case_that_no_training_takes_is_left_out(tmp_path):
+    source = make_source(tmp_path / "source", 4)
+    for kind in ("images", "labels"):
+        voxels = np.asarray(nib.load(source / f"{kind}/case1.nii.gz").dataobj)
+        save(source / f"{kind}/case1.nii.gz", voxels, np.diag([-4.9, -4.9, 9.8, 1.0]))
+        for other in (0, 2, 3):
+            voxels = np.asarray(nib.load(source / f"{kind}/case{other}.nii.gz").dataobj)
+            save(source / f"{kind}/case{other}.nii.gz", voxels, np.diag([-1.0, -1.0, 2.0, 1.0]))
+    made = make(tmp_path, source)
+    assert made.cases == 4 and not made.problems
+    made = make(tmp_path, source, name="fine")
+    change(dataset_file(made), lambda content: content["common"].update(spacing=[0.02, 0.02, 0.5]))
+    again = make(tmp_path, source, name="fine")
+    assert [*again.problems] == ["case1"] and "become 4656 x 4166 x 217 of 0.02 x 0.02 x 0.5 mm" in report(again)
+
+
+def test_headers_that_readers_see_differently_are_told_every_time(tmp_path):
+    source = make_source(tmp_path / "source", 3)
+    for kind in ("images", "labels"):
+        image = nib.load(source / f"{kind}/case1.nii.gz")
+        moved = image.affine.copy()
+        moved[0, 3] += 69.0
+        image.set_qform(moved, code=1)
+        image.set_sform(image.affine, code=1)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), source / f"{kind}/case1.nii.gz")
+    for _ in range(2):
+        made = make(tmp_path, source)
+        assert [note for note in made.notes if note.startswith("case1: ")], made.notes

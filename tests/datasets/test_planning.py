@@ -9,7 +9,7 @@ import pytest
 from rep3d.datasets import machine
 from rep3d.datasets.fingerprint import PERCENTILES, QUANTILES, CaseFacts
 from rep3d.datasets.machine import Machine, this_machine
-from rep3d.datasets.planning import PAPER, SMALL, choose_patch, choose_spacing, plan_bundle, wrong_spacings
+from rep3d.datasets.planning import PAPER, SMALL, choose_patch, choose_spacing, plan_bundle, too_large, wrong_spacings
 
 LAPTOP = Machine(16e9, False, "a laptop", 16e9)
 GPU = Machine(24e9, True, "a GPU of 24 GB", 64e9)
@@ -43,12 +43,36 @@ def test_spacings_count_along_the_same_axes():
 
 def test_headers_that_must_be_wrong():
     facts = [case(str(i)) for i in range(4)] + [case("tenth", spacing=(0.1, 0.1, 0.1))]
-    told = "tenth: voxels of 0.1 x 0.1 x 0.1 mm, ten times as large or small as those of most cases, 1 x 1 x 1 mm"
+    told = (
+        "tenth: voxels of 0.1 x 0.1 x 0.1 mm, at least 5 times as large or small as those of most cases, 1 x 1 x 1 mm"
+    )
     assert wrong_spacings(facts) == {"tenth": [told]}
+    finer = [case(str(i), spacing=(0.9, 0.9, 0.9)) for i in range(4)]
+    assert [*wrong_spacings([*finer, case("centimetres", spacing=(7.0, 7.0, 8.0))])] == ["centimetres"]
     thin_slices = [case("thick", spacing=(0.8, 0.8, 8.0)), case("thin", spacing=(0.8, 0.8, 0.8))]
     assert wrong_spacings(thin_slices) == {}
-    with pytest.raises(ValueError, match="the voxels of 10 and of 1 differ tenfold along all axes, and so do those of"):
+    with pytest.raises(
+        ValueError, match="voxels of 10 and of 1 differ at least 5 times along all axes, and so do those of"
+    ):
         wrong_spacings([case("1"), case("10", spacing=(10.0, 10.0, 10.0))])
+
+
+def test_cases_that_no_training_takes():
+    """One whose header is right, but whose voxels are many at the spacing of the others."""
+    facts = [case(str(i), (20, 20, 20), (0.05, 0.05, 0.05)) for i in range(3)]
+    large = case("large", (120, 130, 140), (0.2, 0.2, 0.4), "SPL")
+    (told,) = too_large([*facts, large], (0.05, 0.05, 0.05))["large"]
+    assert told.startswith("large: 120 x 130 x 140 voxels of 0.2 x 0.2 x 0.4 mm become 1113 x 517 x 477 of 0.05")
+    assert too_large([*facts, large], (0.1, 0.1, 0.1)) == {}
+    assert [*too_large(facts, (2.0, 2.0, 2.0))] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("memory", [1.7e9, 1.9e9, 16e9])
+def test_a_step_and_what_stays_in_memory_fit_together(memory):
+    facts = [case(str(i), (200, 200, 120)) for i in range(40)]
+    plan = plan_bundle(facts, Machine(memory, False, "a computer", memory), patients=40)
+    step = SMALL.fixed + SMALL.per_voxel * plan.batch_size * math.prod(plan.patch_size)
+    assert step + plan.cache_num * 4 * 2 * 200 * 200 * 120 <= memory
 
 
 CT_NAMES = ("NCCT", "CTA", "CECT", "CBCT", "ct_0", "cta arterial")

@@ -526,3 +526,24 @@ def test_numbers_of_cases(tmp_path):
     prepare(CONFIGS["amos_ct"], amos(tmp_path / "amos"), tmp_path / "data")
     dataset = json.loads((tmp_path / "data/dataset.json").read_text(encoding="utf-8"))
     assert (dataset["numTraining"], dataset["numTest"]) == (len(dataset["training"]), len(dataset["test"])) == (10, 2)
+
+
+@pytest.mark.parametrize("kind", ["type", "orientation", "channel"])
+def test_copies_that_are_stored_otherwise_are_the_same_image(kind, tmp_path):
+    """As a training sees it, which refuses a fold that both trains on it and validates with it."""
+    voxels = np.random.default_rng(0).integers(0, 900, (9, 8, 7)).astype(np.int16)
+    affine, label = np.eye(4), np.ones((9, 8, 7), np.uint8)
+    if kind == "type":
+        copy, turned, map_of_copy = voxels.astype(np.float32), affine, label
+    elif kind == "orientation":
+        copy, turned, map_of_copy = voxels[::-1], np.diag([-1.0, 1.0, 1.0, 1.0]), label
+        turned[0, 3] = 8.0
+    else:
+        voxels = np.stack([voxels, voxels + 1], axis=-1)
+        copy, turned, map_of_copy = voxels + np.array([0, 7], np.int16), affine, label
+    for name, image, place, mask in (("a", voxels, affine, label), ("b", copy, turned, map_of_copy)):
+        save(tmp_path / f"{name}.nii", image, place)
+        save(tmp_path / f"{name}_seg.nii", mask, place)
+    scans = [Scan(name, [tmp_path / f"{name}.nii"], tmp_path / f"{name}_seg.nii") for name in "ab"]
+    facts, problems = check_pairs(scans, 2, tmp_path / "checked.json", None)
+    assert [fact.case for fact in facts] == ["a"] and problems == {"b": ["b: the same voxels as a"]}

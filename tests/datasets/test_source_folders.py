@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from folder_helpers import deny
 
 from rep3d.datasets.sources import ToldLabels, choose_channels, read_labels, read_source
 
@@ -503,3 +504,11 @@ def test_one_image_a_case_of_several_kinds(tmp_path):
     (tmp_path / "p3/p3_T1w.nii.gz").rename(tmp_path / "p3/p3_other.nii.gz")
     assert not read_source(tmp_path).notes
     assert read_source(tmp_path, ["image"]).channels == ("image",)
+
+
+def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
+    """Its patient would be missing without a word."""
+    touch(tmp_path, *(f"{case}/{name}.nii.gz" for name in ("image", "seg") for case in CASES))
+    deny(monkeypatch, tmp_path / "p2")
+    with pytest.raises(PermissionError, match=str(tmp_path / "p2")):
+        read_source(tmp_path)

@@ -1,5 +1,8 @@
 """Which folders and files lie below a folder."""
 
+import pytest
+from folder_helpers import deny
+
 from rep3d.io.folders import walk
 
 
@@ -38,3 +41,14 @@ def test_links_are_followed_once_and_never_up(tmp_path):
     assert found[2:] == [("elsewhere_1", []), ("elsewhere_1/deep", ["x"]), ("elsewhere_1/deep/other", ["w"])]
     (tmp_path / "link").symlink_to(tmp_path / "top")
     assert [place for place, _ in below(tmp_path / "link")] == [place for place, _ in found]
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path, monkeypatch):
+    for name in ("a/1", "b/2", "c/3"):
+        touch(tmp_path / name)
+    deny(monkeypatch, tmp_path / "b")
+    with pytest.raises(PermissionError, match=f"Permission denied: '{tmp_path / 'b'}'"):
+        below(tmp_path)
+    errors = []
+    assert [place.name for place, _ in walk(tmp_path, errors.append)][1:] == ["a", "c"]
+    assert [error.filename for error in errors] == [str(tmp_path / "b")]
