@@ -96,9 +96,10 @@ def _scans_of(folder: Path, channel_names: Sequence[str]) -> list[Item]:
 
 
 def _called_as_labels(items: Sequence[Item]) -> list[Path]:
-    """The NIfTI files that have the name of another scan and a word for labels."""
+    """The NIfTI files that have the name of another scan and a word for labels, or beside others that word alone."""
     names = {item_name(item) for item in items}
     names |= {name.removesuffix(CHANNEL) for name in names}
+    names |= {""} if any(map(without_label_word, names)) else set()
     files = [(item_name(item), Path(first_file(item))) for item in items]
     return [path for name, path in files if is_nifti(path) and without_label_word(name) in names - {name}]
 

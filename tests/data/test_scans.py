@@ -82,6 +82,14 @@ def test_label_maps_beside_their_scans_are_named_and_left_out(scans, caplog):
         assert [item["image"] for item in list_scans(scans / f"{name}.nii.gz")] == [str(scans / f"{name}.nii.gz")]
 
 
+def test_a_label_map_that_is_called_so_alone(tmp_path):
+    """As in a folder of KiTS; where there is nothing else it is the scan that is asked for."""
+    write_nifti(tmp_path / "segmentation.nii.gz")
+    assert list(cases(tmp_path)) == ["segmentation"]
+    write_nifti(tmp_path / "imaging.nii.gz")
+    assert list(cases(tmp_path)) == ["imaging"]
+
+
 def test_label_maps_beside_scans_of_several_channels(tmp_path, caplog):
     for name in ("a_T1w", "a_FLAIR", "a_seg"):
         write_nifti(tmp_path / f"{name}.nii.gz")
