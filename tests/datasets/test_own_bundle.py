@@ -759,7 +759,7 @@ def test_headers_that_readers_see_differently_are_told_every_time(tmp_path):
         moved = image.affine.copy()
         moved[0, 3] += 69.0
         image.set_qform(moved, code=1)
-        image.set_sform(image.affine, code=1)
+        image.set_sform(image.affine, code=2)
         nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), source / f"{kind}/case1.nii.gz")
     for _ in range(2):
         made = make(tmp_path, source)

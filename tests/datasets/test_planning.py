@@ -60,9 +60,9 @@ def test_headers_that_must_be_wrong():
 def test_cases_that_no_training_takes():
     """One whose header is right, but whose voxels are many at the spacing of the others."""
     facts = [case(str(i), (20, 20, 20), (0.05, 0.05, 0.05)) for i in range(3)]
-    large = case("large", (120, 130, 140), (0.2, 0.2, 0.4), "SPL")
+    large = case("large", (120, 130, 140), (0.4, 0.4, 0.5), "SPL")
     (told,) = too_large([*facts, large], (0.05, 0.05, 0.05))["large"]
-    assert told.startswith("large: 120 x 130 x 140 voxels of 0.2 x 0.2 x 0.4 mm become 1113 x 517 x 477 of 0.05")
+    assert told.startswith("large: 120 x 130 x 140 voxels of 0.4 x 0.4 x 0.5 mm become 1391 x 1033 x 953 of 0.05")
     assert too_large([*facts, large], (0.1, 0.1, 0.1)) == {}
     assert [*too_large(facts, (2.0, 2.0, 2.0))] == ["0", "1", "2"]
 
