@@ -138,7 +138,7 @@ class LabelMapInferer(SlidingWindowInferer):
                         "the network's output is NaN or infinite: its weights may be of a training that diverged"
                     )
                 if not len(sums):
-                    _check_classes(logits.shape[1])
+                    self._check_classes(logits.shape[1])
                     sums = torch.zeros(logits.shape[1], roi[0], *image.shape[2:], device=device)
                 for window, values in zip(windows, logits, strict=True):
                     sums[(slice(None), slice(None), *window[1:])] += values * importance
@@ -153,6 +153,12 @@ class LabelMapInferer(SlidingWindowInferer):
         progress.close()
         inside = tuple(slice(m // 2, m // 2 + n) for m, n in zip(missing, shape, strict=True))
         return labels[inside].unsqueeze(0)
+
+    def _check_classes(self, number: int) -> None:
+        if number > 256:
+            raise ValueError(f"a label map of uint8 holds 256 classes, the network gives {number}")
+        if number == 1 and self.class_order is None:
+            raise ValueError("the network gives 1 class, expected the background and at least one more, or regions")
 
     def _labels(self, sums: torch.Tensor) -> torch.Tensor:
         """(K, D, H, W) -> (D, H, W)."""
@@ -206,8 +212,3 @@ def _before(body: torch.Tensor, axis: int) -> torch.Tensor:
 
 def _float(output: torch.Tensor) -> torch.Tensor:
     return output.float() if output.is_floating_point() else output
-
-
-def _check_classes(number: int) -> None:
-    if number > 256:
-        raise ValueError(f"a label map of uint8 holds 256 classes, the network gives {number}")

@@ -52,3 +52,5 @@ def test_as_many_classes_as_a_byte_holds():
         assert (LabelMapInferer((2, 2, 2))(torch.zeros(1, 1, 2, 2, 2), last_of(256)) == 255).all()
         with pytest.raises(ValueError, match="holds 256 classes, the network gives 257"):
             LabelMapInferer((2, 2, 2))(torch.zeros(1, 1, 2, 2, 2), last_of(257))
+        with pytest.raises(ValueError, match="the network gives 1 class, expected the background and at least one"):
+            LabelMapInferer((2, 2, 2))(torch.zeros(1, 1, 2, 2, 2), last_of(1))

@@ -19,16 +19,21 @@ GENERATOR_KERNEL_SIZES = (1, 3, 5, 7)  # Table 3
 GENERATOR_DEPTHS = (1, 2, 3)  # Table 9
 
 
-def centre_distance(kernel_size: int) -> torch.Tensor:
+def check_odd(kernel_size: int) -> None:
+    """Refuse a kernel without a centre."""
+    check_positive("kernel_size", kernel_size)
+    if kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+
+
+def centre_distance(kernel_size: int, device: torch.device | None = None) -> torch.Tensor:
     """Euclidean distance of each kernel element from the kernel's centre in voxels, (1, k, k, k). Equation 12.
 
     Raises:
         ValueError: k is not odd, and so has no centre.
     """
-    check_positive("kernel_size", kernel_size)
-    if kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be odd, got {kernel_size}")
-    axis = torch.arange(kernel_size, dtype=torch.float32) - kernel_size // 2
+    check_odd(kernel_size)
+    axis = torch.arange(kernel_size, dtype=torch.float32, device=device) - kernel_size // 2
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     return torch.sqrt(z**2 + y**2 + x**2).unsqueeze(0)
 
@@ -74,13 +79,12 @@ class LRBM(nn.Module):
         ValueError: an argument out of its range.
     """
 
-    distance: torch.Tensor
-
     def __init__(self, channels: int, kernel_size: int, generator_kernel_size: int = 7, generator_depth: int = 2):
         super().__init__()
         check_positive("channels", channels)
         check_generator(generator_kernel_size, generator_depth)
-        self.register_buffer("distance", centre_distance(kernel_size), persistent=False)
+        check_odd(kernel_size)
+        self.kernel_size = kernel_size
         self.log_beta = nn.Parameter(torch.zeros(()))
         self.convs = nn.ModuleList(
             nn.Conv3d(channels, channels, generator_kernel_size, groups=channels, bias=False)
@@ -93,7 +97,7 @@ class LRBM(nn.Module):
     def prior(self) -> torch.Tensor:
         """P = beta / (d + beta), (1, k, k, k). Equation 13."""
         beta = self.log_beta.exp()
-        return beta / (self.distance + beta)
+        return beta / (centre_distance(self.kernel_size, beta.device).to(beta.dtype) + beta)
 
     def generate(self, prior: torch.Tensor) -> torch.Tensor:
         """f(P) = Norm2(DConv2(sigmoid(Norm1(DConv1(P))))), (C, k, k, k). Equation 15."""

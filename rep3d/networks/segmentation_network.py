@@ -39,7 +39,7 @@ class SegmentationNetwork(nn.Module):
 
     def check_input(self, x: torch.Tensor) -> None:
         n = self.divisor
-        if x.dim() != 5 or x.shape[1] != self.in_channels:
+        if x.dim() != 5 or x.shape[0] == 0 or x.shape[1] != self.in_channels:
             raise ValueError(f"x must have the shape (B, {self.in_channels}, D, H, W), got {list(x.shape)}")
         if x.shape[2] % n != 0 or x.shape[3] % n != 0 or x.shape[4] % n != 0 or x[0, 0].numel() <= n**3:
             raise ValueError(
@@ -65,6 +65,8 @@ class SegmentationNetwork(nn.Module):
                 told = f"entries that are no tensors, such as {others[0]!r}; expected those of a network"
                 raise RuntimeError(f"the state_dict holds {told}") from None
             told = differences(state_dict, self.state_dict())
+            if not told:
+                raise
             raise RuntimeError(f"the state_dict is of another network: {told}") from None
 
     def _load_from_state_dict(self, state_dict, prefix, *args) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 AXES = (-3, -2, -1)
@@ -81,8 +82,9 @@ register_optimizer_step_post_hook(_count_step)
 class KernelSpectra:
     """The spectra of one kernel for the last few input sizes: inference transforms a kernel once.
 
-    A changed kernel gets new spectra: another storage, written to in place, or since a step of any optimizer. Whoever
-    writes to its `data` or its NumPy array, which leaves no trace, has to `clear` them. Copies and pickles start empty.
+    A changed kernel gets new spectra: another storage or view of it, written to in place, or since a step of any
+    optimizer. Whoever writes to its `data` or its NumPy array, which leaves no trace, has to `clear` them. Copies and
+    pickles start empty.
 
     Args:
         limit: input sizes that are kept.
@@ -95,7 +97,8 @@ class KernelSpectra:
 
     def get(self, weight: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
         """The spectrum of `weight`, (C, 1, k, k, k), computed in `dtype`, without gradients."""
-        kernel = (weight.dtype, weight.device, weight.data_ptr(), weight._version, _steps)
+        place = (weight.device, weight.data_ptr(), weight.shape, weight.stride())
+        kernel = (weight.dtype, *place, weight._version, _steps)
         entries = self.entries  # read and replaced whole: threads may share the module
         entry = next((entry for entry in entries if entry[0] == (plan, dtype, *kernel)), None)
         if entry is None:
@@ -124,13 +127,20 @@ def correlate(
         spectra: keeps those of `weight` between calls without gradients.
     """
     need_x, need_weight = (torch.is_grad_enabled() and tensor.requires_grad for tensor in (x, weight))
-    if need_x or need_weight:
+    if need_x or need_weight or _is_dual(x) or _is_dual(weight):
         return _Correlation.apply(x, weight.to(x.dtype), need_weight and save_spectra, need_x and save_spectra)[0]
     x, weight = x.detach(), weight.detach()
     kept = None
     if spectra is not None and _can_be_told_apart(weight):
         kept = spectra.get(weight, make_plan(x.shape[2:], weight.shape[-1]), x.dtype)
     return _correlate(x, weight if kept is not None else weight.to(x.dtype), weight_spectrum=kept)[0]
+
+
+def _is_dual(tensor: torch.Tensor) -> bool:
+    """Whether it carries a tangent of forward-mode differentiation, which refuses what has no rule for it."""
+    if torch.compiler.is_compiling():
+        return False
+    return forward_ad.unpack_dual(tensor).tangent is not None
 
 
 def _can_be_told_apart(weight: torch.Tensor) -> bool:
@@ -207,7 +217,8 @@ class _MixedCorrelation(torch.autograd.Function):
         if need_x and torch.is_grad_enabled():  # somebody wants second derivatives
             grad_x = correlate_mixed(grad_y, weight.flip(AXES))
         elif need_x:
-            grad_x = _convolve(grad_y, weight, flipped=True)
+            with torch.autocast(grad_y.device.type, enabled=False):  # of whoever calls backward
+                grad_x = _convolve(grad_y, weight, flipped=True)
         grad_weight = _WeightGradient.apply(x, grad_y, weight.shape[-1]) if need_weight else None
         return grad_x, grad_weight
 

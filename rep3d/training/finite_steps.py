@@ -62,7 +62,7 @@ class FiniteSteps:
         loss = engine.state.output["loss"].detach()
         if _everywhere(torch.isfinite(norm) & torch.isfinite(loss)):
             self.in_a_row = 0
-            if self.max_norm is not None and norm > self.max_norm:
+            if self.max_norm is not None and norm > self.max_norm and _will_step(engine):
                 torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, norm)
         else:
             self._skip(engine, float(loss), float(norm))
@@ -102,6 +102,17 @@ class FiniteSteps:
     def _report(self, engine: SupervisedTrainer) -> None:
         if self.skipped:
             logger.warning("%d of %d steps were left out: not finite", self.skipped, engine.state.iteration)
+
+
+def _will_step(engine: SupervisedTrainer) -> bool:
+    """Whether the optimizer steps now, or gradients of further batches are added first."""
+    place = (engine.state.iteration - 1) % engine.state.epoch_length + 1
+    return place % accumulated(engine) == 0 or place == engine.state.epoch_length
+
+
+def accumulated(engine: SupervisedTrainer) -> int:
+    """Batches whose gradients are added before a step; MONAI has this since version 1.6."""
+    return getattr(engine, "accumulation_steps", 1)
 
 
 def _everywhere(finite: torch.Tensor) -> bool:

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 
+from rep3d.training.finite_steps import accumulated
 from rep3d.training.validation import is_validated
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,14 @@ class TimeLimit:
         self.warned = False
 
     def attach(self, engine: SupervisedTrainer) -> None:
-        """Attach to the trainer, after all that looks at an epoch's length when the epoch ends."""
+        """Attach to the trainer, after all that looks at an epoch's length when the epoch ends.
+
+        Raises:
+            ValueError: the trainer adds up the gradients of several batches.
+        """
         if math.isfinite(self.seconds):
+            if accumulated(engine) > 1:  # MONAI counts batches by the length of an epoch, which changes then
+                raise ValueError(f"hours are given, and accumulation_steps is {accumulated(engine)}, expected 1")
             engine.add_event_handler(Events.STARTED, self._start)
             engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
             engine.add_event_handler(Events.ITERATION_COMPLETED, self._end_step)

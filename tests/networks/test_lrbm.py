@@ -106,3 +106,31 @@ def test_channels_are_named():
 def test_a_kernel_has_a_centre(kernel_size, wanted):
     with pytest.raises(ValueError, match=f"^kernel_size must be {wanted}, got {kernel_size}$"):
         centre_distance(kernel_size)
+
+
+def effective(mask):
+    with torch.no_grad():
+        return mask()
+
+
+def test_a_mask_that_was_never_initialized_is_that_of_its_weights():
+    """As of networks that are built on no device, to be filled from a file."""
+    mask = randomized_lrbm()
+    with torch.device("meta"):
+        empty = LRBM(3, 5)
+    empty = empty.to_empty(device="cpu")
+    empty.load_state_dict(mask.state_dict())
+    assert torch.equal(effective(empty), effective(mask))
+
+
+def test_a_mask_that_was_rounded_for_a_while_is_not_worn():
+    mask = randomized_lrbm()
+    rounded = LRBM(3, 5).bfloat16().float()
+    rounded.load_state_dict(mask.state_dict())
+    assert torch.equal(effective(rounded), effective(mask))
+
+
+def test_any_memory_format():
+    mask = randomized_lrbm()
+    expected = effective(mask)
+    torch.testing.assert_close(effective(mask.to(memory_format=torch.channels_last_3d)), expected)

@@ -94,3 +94,16 @@ def test_a_whole_checkpoint_is_no_state_dict(tiny_rep3d):
     content = {"network": tiny_rep3d().state_dict(), "epoch": 3}
     with pytest.raises(RuntimeError, match="^the state_dict holds entries that are no tensors, such as 'network'; "):
         tiny_rep3d().load_state_dict(content)
+
+
+def test_a_load_that_fails_for_another_reason_says_which(tiny_rep3d):
+    weights = tiny_rep3d().state_dict()
+    with torch.inference_mode():
+        network = tiny_rep3d()
+    with pytest.raises(RuntimeError, match="[Ii]nference"):
+        network.load_state_dict(weights)
+
+
+def test_no_image_at_all(tiny_rep3d):
+    with pytest.raises(ValueError, match="x must have the shape"):
+        tiny_rep3d()(torch.zeros(0, 1, 32, 32, 32))

@@ -337,6 +337,28 @@ def test_autocast_computes_in_float32(x_dtype, backend, dtype, device):
 
 
 @pytest.mark.parametrize("backend", ops.BACKENDS)
+def test_gradients_inside_autocast_are_those_outside(backend):
+    inputs = make_inputs((2, 3, 5, 6, 7, 5))
+    upstream = torch.randn(2, 3, 5, 6, 7)
+    expected = torch.autograd.grad(depthwise_conv3d(*inputs, backend=backend), inputs, upstream)
+    y = depthwise_conv3d(*inputs, backend=backend)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        gradients = torch.autograd.grad(y, inputs, upstream)
+    for gradient, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, other)
+
+
+@pytest.mark.parametrize("backend", ["fft", "mixed"])
+def test_forward_mode_is_refused(backend):
+    """There is no rule for it; a derivative of zero would be wrong."""
+    x, weight = torch.randn(1, 2, 6, 6, 6), torch.randn(2, 1, 5, 5, 5)
+    with pytest.raises(NotImplementedError, match="jvp"):
+        torch.func.jvp(lambda x: depthwise_conv3d(x, weight, backend=backend), (x,), (x,))
+    with pytest.raises(NotImplementedError, match="jvp"):
+        torch.func.jvp(lambda w: depthwise_conv3d(x, w, backend=backend), (weight,), (weight,))
+
+
+@pytest.mark.parametrize("backend", ops.BACKENDS)
 def test_autocast_leaves_float64(backend):
     inputs = make_inputs((1, 2, 4, 5, 6, 3), torch.float64)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -152,3 +152,12 @@ def test_kernels_of_half_precision_are_transformed_once(dtype, monkeypatch):
     assert len(calls) == 1
     assert convolve(x.double(), weight, spectra).dtype == torch.float64  # another precision, another spectrum
     assert len(calls) == 2 and len(spectra.entries) == 2
+
+
+@pytest.mark.parametrize("view", [lambda w: w.transpose(2, 4), lambda w: w[::2], lambda w: w.flip(2)])
+def test_another_view_of_the_same_numbers_is_another_kernel(view):
+    weight, spectra = torch.randn(4, 1, 3, 3, 3), KernelSpectra()
+    convolve(torch.randn(1, 4, 5, 5, 5), weight, spectra)
+    other = view(weight)
+    x = torch.randn(1, other.shape[0], 5, 5, 5)
+    torch.testing.assert_close(convolve(x, other, spectra), convolve(x, other))

@@ -121,6 +121,27 @@ def test_accumulated_gradients():
     assert all(tensor.isfinite().all() for tensor in state(network).values())
 
 
+def test_gradients_are_clipped_once_they_are_added_up():
+    """Two batches that pull far to opposite sides are a short step, and not the second one's direction."""
+    seen = []
+
+    class Watched(torch.optim.SGD):
+        def step(self):
+            seen.append([p.grad.clone() for p in self.param_groups[0]["params"]])
+
+    def run(max_norm):
+        torch.manual_seed(0)
+        engine, _, _ = trainer([1.0, 5.0, 2.0], optimizer=Watched, steps=FiniteSteps(max_norm), accumulation_steps=2)
+        engine.run()
+        return [seen.pop(0) for _ in range(2)]
+
+    whole = run(None)
+    for gradients, expected in zip(run(0.01), whole, strict=True):
+        norm = torch.nn.utils.get_total_norm(expected)
+        for one, other in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(one, other * (0.01 / norm), rtol=1e-3, atol=1e-6)
+
+
 @pytest.mark.parametrize("arguments", [{"max_norm": 0}, {"max_norm": NAN}, {"max_norm": -1.0}, {"patience": 0}])
 def test_arguments(arguments):
     (name,) = arguments

@@ -117,3 +117,11 @@ def test_a_bundle_uses_its_time(tmp_path, monkeypatch):
     assert status.step == status.steps > 15
     assert 0.8 * 30 < next(ticks) < 1.2 * 30
     assert (tmp_path / "models/model.pt").is_file()
+
+
+def test_batches_whose_gradients_are_added_up_are_refused():
+    engine = Engine(lambda engine, batch: None)
+    engine.accumulation_steps = 2
+    with pytest.raises(ValueError, match="hours are given, and accumulation_steps is 2, expected 1"):
+        TimeLimit(1.0, 1).attach(engine)
+    TimeLimit(None, 1).attach(engine)
