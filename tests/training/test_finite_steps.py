@@ -131,7 +131,14 @@ def test_gradients_are_clipped_once_they_are_added_up():
 
     def run(max_norm):
         torch.manual_seed(0)
-        engine, _, _ = trainer([1.0, 5.0, 2.0], optimizer=Watched, steps=FiniteSteps(max_norm), accumulation_steps=2)
+        weights, mean = iter([50.0, -48.0, 3.0, 1.0]), nn.MSELoss()
+        engine, _, _ = trainer(
+            [1.0, 5.0, 2.0],
+            loss=lambda prediction, label: next(weights) * mean(prediction, label),
+            optimizer=Watched,
+            steps=FiniteSteps(max_norm),
+            accumulation_steps=2,
+        )
         engine.run()
         return [seen.pop(0) for _ in range(2)]
 
