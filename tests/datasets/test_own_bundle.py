@@ -235,6 +235,33 @@ def test_a_modality_in_other_words(tmp_path):
     assert make(tmp_path, tmp_path / "source", modality="CT").plan.modality == "CT"
 
 
+def test_a_folder_for_each_patient(tmp_path):
+    """As BIDS has them: two sessions of one patient, two runs of another, and one without a label."""
+    make_source(tmp_path / "flat", 6)
+    files = [f"sub-{i}/ses-a/anat/sub-{i}_ses-a" for i in (1, 2)] + ["sub-1/ses-b/anat/sub-1_ses-b"]
+    files += [f"sub-3/anat/sub-3_run-{i}" for i in (1, 2)] + ["sub-4/anat/sub-4"]
+    for number, file in enumerate(files):
+        for kind, place in (("images", f"{file}_T2w.nii.gz"), ("labels", f"derivatives/truth/{file}_dseg.nii.gz")):
+            (tmp_path / "source" / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / f"flat/{kind}/case{number}.nii.gz", tmp_path / "source" / place)
+    (tmp_path / "source/derivatives/truth/sub-4/anat/sub-4_dseg.nii.gz").unlink()
+    shutil.copy(
+        tmp_path / "source/sub-2/ses-a/anat/sub-2_ses-a_T2w.nii.gz", tmp_path / "source/sub-4/anat/sub-4_PD.nii"
+    )
+    made = make(tmp_path, tmp_path / "source")
+    assert made.cases == 5 and not made.problems and made.channel_names == ("T2w",)
+    assert "1 image(s) have no label and train nothing, such as sub-4" in made.notes
+    items = {item["case"]: item for item in read_json(made.folder / "data/dataset.json")["training"]}
+    names = [*("sub-1_ses-a", "sub-1_ses-b", "sub-2_ses-a", "sub-3_run-1", "sub-3_run-2")]
+    assert sorted(items) == names
+    for name, item in items.items():
+        assert os.path.basename(item["image"]) == f"{name}_T2w.nii.gz"
+        assert os.path.basename(item["label"]) == f"{name}_dseg.nii.gz"
+    splits = json.loads((made.folder / "data/splits.json").read_text())
+    assert sorted(split["val"] for split in splits) == [names[:2], names[2:3], names[3:]]
+    assert load_datalist(made.folder / "data", "validation")
+
+
 def test_monai_loads_what_was_trained_in_the_folder(tmp_path):
     """As the docs have it."""
     made = make(tmp_path)
