@@ -190,6 +190,21 @@ def test_one_of_several_channels_is_what_it_segments(tmp_path):
         load_inference_list(tmp_path / "source/imagesTr", names)
 
 
+@pytest.mark.parametrize(("told", "expected"), [({}, ["0000", "0001"]), ({"channel_names": NAMES}, NAMES)], ids=str)
+def test_numbered_files_are_all_channels(told, expected, tmp_path):
+    """Where dataset.json names none, or by a list; and they are segmented as they trained."""
+    source = in_one_each(tmp_path / "source")
+    describe(source, labels={"background": 0, "organ": 1}, file_ending=".nii.gz", **told)
+    made = make(tmp_path, source)
+    names = content_of(made)["common"]["channel_names"]
+    assert names == expected and not made.problems
+    trained = {tuple(item["image"]) for item in load_datalist(made.folder / "data", "training")}
+    segmented = {tuple(item["image"]) for item in load_inference_list(source / "imagesTr", names)}
+    assert trained < segmented and len(segmented) == 3 and {len(files) for files in segmented} == {2}
+    (tested,) = load_inference_list(source, names)
+    assert tuple(tested["image"]) in segmented
+
+
 def test_a_part_of_one_file_is_refused(tmp_path):
     with pytest.raises(ValueError, match="c0.nii.gz: holds the channel 'T2w' as well: take all, or split the file"):
         make(tmp_path, in_one_file(tmp_path / "source"), channels=["ADC"])

@@ -118,8 +118,7 @@ def check_names(folder: Path, label_names: Sequence[str] = (), channel_names: Se
     dataset = read_dataset_json(folder) if path.is_file() else {}
     _check_places(path, "labels", dataset.get("labels"), label_names)
     if len(channel_names) > 1:
-        key = "channel_names" if "channel_names" in dataset else "modality"
-        _check_places(path, key, dataset.get(key), channel_names)
+        _check_places(path, _channel_key(dataset), dict(enumerate(told_channels(folder, dataset))), channel_names)
 
 
 def _check_places(path: Path, key: str, told: object, names: Sequence[str]) -> None:
@@ -243,13 +242,34 @@ def check_file_ending(folder: Path, ending: object) -> None:
         raise ValueError(f'{folder / FILE}: "file_ending" is {ending!r}, expected one of {", ".join(SUFFIXES)}')
 
 
+def told_channels(folder: Path, dataset: Mapping[str, Any]) -> tuple[str, ...]:
+    """The channels of a `dataset.json` in their order: {"0": name}, or a list of names; empty where it tells none.
+
+    Raises:
+        ValueError: "channel_names" are neither. A "modality" of another form says nothing.
+    """
+    key = _channel_key(dataset)
+    told = dataset.get(key) or {}
+    if isinstance(told, list):
+        told = dict(enumerate(told))
+    if isinstance(told, Mapping) and all(str(number).isdecimal() for _, number in named_places(told)):
+        return tuple(name for name, _ in sorted(named_places(told), key=lambda place: int(place[1])))
+    if key == "modality":
+        return ()
+    raise ValueError(f'{folder / FILE}: "{key}" is {told!r}, expected {{"0": name}}')
+
+
+def _channel_key(dataset: Mapping[str, Any]) -> str:
+    return "channel_names" if dataset.get("channel_names") else "modality"
+
+
 def _nnunet_lists(folder: Path, dataset: Mapping[str, Any]) -> dict[str, list[Entry]]:
-    channels, ending = dataset.get("channel_names"), dataset.get("file_ending")
-    if not isinstance(channels, dict) or not channels:
-        raise ValueError(f'{folder / FILE}: "channel_names" is {channels!r}, expected {{"0": name}}')
-    check_file_ending(folder, ending)
-    training, test = (list(_folder_pairs(folder, part, len(channels)).values()) for part in ("training", "test"))
-    images = group_channels(list_scans(folder / "imagesTs"), list(map(str, channels.values())))
+    names = told_channels(folder, dataset)
+    if "file_ending" in dataset:
+        check_file_ending(folder, dataset["file_ending"])
+    training, test = (list(_folder_pairs(folder, part, max(1, len(names))).values()) for part in ("training", "test"))
+    count = max((len(image_files(pair)) for pair in training), default=1)
+    images = group_channels(list_scans(folder / "imagesTs"), names or [f"{number:04d}" for number in range(count)])
     return {"training": training, "validation": [], "test": test or images}
 
 
@@ -283,11 +303,16 @@ def group_channels(scans: Sequence[Path], channel_names: Sequence[str]) -> list[
             case, suffix = name.removesuffix(ending), scan.name.removeprefix(name)
             further = scan.with_name(f"{case}_{len(channel_names):04d}{suffix}")
             if known is numbers and further.is_file():
-                expected = f"expected {len(channel_names)} of them: {', '.join(channel_names)}"
-                raise ValueError(f"{further} is one more numbered channel of case {case!r}, {expected}")
+                raise ValueError(further_channel(further, case, channel_names))
             item = {"image": one_or_all([str(scan.with_name(f"{case}{one}{suffix}")) for one in known]), "case": case}
         found[first_file(item)] = item
     return list(found.values())
+
+
+def further_channel(path: Path, case: str, channel_names: Sequence[str]) -> str:
+    """What is wrong with a numbered channel behind those that have names."""
+    expected = f"expected {len(channel_names)} of them: {', '.join(channel_names)}"
+    return f"{path} is one more numbered channel of case {case!r}, {expected}"
 
 
 def one_or_all(paths: list[str]) -> str | list[str]:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rep3d.data import splits
+from rep3d.datasets.planning import CT
 from rep3d.datasets.rendering import merge
 from rep3d.files import read_json, write_json
 
@@ -23,6 +25,7 @@ def write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: Se
     path, changes = folder / f"{name}.json", _own_changes(folder, name)
     content = merge(decided, changes)
     _check_sections(path, content, decided)
+    _check_decided(path, content, decided)
     names = content["common"]["label_names"]
     if names != decided["common"]["label_names"]:
         _check_own_names(path, names, ids, read_json(folder / "data" / DECIDED).get("named", {}))
@@ -71,6 +74,41 @@ def read_own_spacing(folder: Path, name: str) -> list[float] | None:
         told = json.dumps(spacing)
         raise ValueError(f"{folder / f'{name}.json'}: spacing is {told}, expected three numbers above 0, in mm")
     return spacing
+
+
+def read_own_folds(folder: Path, name: str, patients: int, in_splits: int) -> int | None:
+    """The number of folds that a person wrote into NAME.json.
+
+    Args:
+        in_splits: how many a person wrote into splits.json; 0 where it is ours.
+
+    Raises:
+        ValueError: it is none, another than that of splits.json, or the patients are too few for it.
+    """
+    data = _own_changes(folder, name).get("data")
+    if not isinstance(data, dict) or "folds" not in data:
+        return None
+    folds, where = data["folds"], f"{folder / f'{name}.json'}: folds is {json.dumps(data['folds'])}"
+    if in_splits and folds != in_splits:
+        raise ValueError(f"{where}, expected {in_splits}, as data/{splits.FILE} has, which is yours")
+    if not in_splits and (type(folds) is not int or not 1 <= folds <= patients):
+        raise ValueError(f"{where}, expected a whole number from 1 to {patients}, the number of patients")
+    return None if in_splits else folds
+
+
+def _check_decided(path: Path, content: Mapping[str, Any], decided: Mapping[str, Any]) -> None:
+    """Refuse what a person wrote in the place of what follows from elsewhere.
+
+    A modality in other words, such as PET for MR, stays: only CT has units.
+    """
+    own, known = content["data"].get("split"), decided["data"]["split"]
+    if own != known:
+        told = f"{path}: split is {json.dumps(own)}, expected {json.dumps(known)}"
+        raise ValueError(f"{told}: who trains and who validates stands in data/{splits.FILE}, which is yours to edit")
+    kind, modality = decided["metadata"]["modality"], content["metadata"].get("modality")
+    if modality != kind and CT in (kind, str(modality).upper()):
+        told = f"{path}: modality is {json.dumps(modality)}, expected {json.dumps(kind)}"
+        raise ValueError(f"{told}: intensities go by it; `rep3d new` with --modality CT or MR decides anew")
 
 
 def _check_sections(path: Path, content: Mapping[str, Any], decided: Mapping[str, Any]) -> None:

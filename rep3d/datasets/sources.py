@@ -6,6 +6,7 @@ label app's studies, and a folder for each patient, as BIDS has them. Nothing is
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections import Counter
@@ -15,7 +16,16 @@ from typing import Any, NamedTuple
 
 from rep3d.data import splits
 from rep3d.data.cases import CHANNEL, LABEL_WORDS, case_name, case_names, file_name, is_nifti, without_label_word
-from rep3d.data.layouts import FILE, case_and_number, check_file_ending, list_scans, read_dataset_json, what_else
+from rep3d.data.layouts import (
+    FILE,
+    case_and_number,
+    check_file_ending,
+    further_channel,
+    list_scans,
+    read_dataset_json,
+    told_channels,
+    what_else,
+)
 from rep3d.data.regions import IGNORE
 from rep3d.datasets import studies
 from rep3d.datasets.downloads import Scan
@@ -29,6 +39,7 @@ BY_PATIENT = "files beside each other, or a folder for each patient"
 NNUNET_SPLITS = "splits_final.json"
 NO_LABELS = "no image has a label: segment with `rep3d predict`, or draw labels in the label app"
 SHOWN = 5  # kinds of images, in a note
+RUN = re.compile(r"(?:^|_)(run-[A-Za-z0-9]+)(?=_|$)")  # BIDS' word for it, in the name of a file
 IDS = range(256)  # of labels: the label maps that bundles write have one byte
 
 
@@ -185,11 +196,9 @@ def _channel_problem(case: Case, channels: Sequence[str]) -> str:
 
 
 def _described(folder: Path, dataset: Mapping[str, Any]) -> Source:
-    told = _in_order(dataset.get("channel_names") or dataset.get("modality") or {})
-    channels = told or (IMAGE,)
-    if len(set(channels)) < len(channels):
-        channels = tuple(f"{name}_{i}" for i, name in enumerate(channels))
-    own = dataset.get("dataset")
+    told = told_channels(folder, dataset)
+    channels = told if len(set(told)) == len(told) else tuple(f"{name}_{i}" for i, name in enumerate(told))
+    own, notes = dataset.get("dataset"), list[str]()
     if "file_ending" in dataset:
         check_file_ending(folder, dataset["file_ending"])
     if isinstance(dataset.get("training"), list):
@@ -197,15 +206,38 @@ def _described(folder: Path, dataset: Mapping[str, Any]) -> Source:
         layout, cases = "Decathlon", [_listed(folder, entry, channels) for entry in entries]
         if any(CHANNEL in path.name for case in cases for path in case.images.values()):
             layout = "nnU-Net, version 1"
+            notes = _beside_the_list(folder / FILE, cases)
     elif isinstance(own, Mapping):
-        layout, cases = "nnU-Net, version 2", [_own(folder, name, entry, channels) for name, entry in own.items()]
+        layout = "nnU-Net, version 2"
+        cases = [_own(folder, name, entry, channels or (IMAGE,)) for name, entry in own.items()]
     elif (folder / "labelsTr").is_dir():
         layout = "nnU-Net, version 2"
         cases = _cases_of(list_scans(folder / "imagesTr"), list_scans(folder / "labelsTr"), channels)
     else:
         raise ValueError(f'{folder / FILE}: lists no "training", and there is no folder labelsTr beside it')
     labels = read_labels(folder / FILE, dataset.get("labels"), dataset.get("regions_class_order"))
-    return Source(layout, cases, channels, labels, told, split=_listed_split(folder / FILE, dataset))
+    if not channels:
+        cases, of_kinds = _one_channel(cases, ())
+        channels, notes = _channels_of(cases), [*notes, *of_kinds]
+    return Source(layout, cases, channels, labels, told, notes, _listed_split(folder / FILE, dataset))
+
+
+def _beside_the_list(path: Path, cases: Sequence[Case]) -> list[str]:
+    """What somebody should know of numbered files that are not listed, beside one that is.
+
+    Args:
+        path: of the list.
+    """
+    further = []
+    for case in cases:
+        first, *others = dict.fromkeys(case.images.values())
+        name = case_name(first)
+        second = _with_number(first.with_name(first.name.replace(f"{CHANNEL}.", ".")), 1)
+        is_numbered = case.label is not None and name == case_name(case.label) + CHANNEL
+        if is_numbered and not others and not case.problem and second.exists():
+            further.append(second)
+    told = f"{len(further)} numbered file(s) beside those that {path} lists are not taken"
+    return [f"{told}, such as {further[0]}: list the files of all channels"] if further else []
 
 
 def _listed_split(path: Path, dataset: Mapping[str, Any]) -> str:
@@ -219,35 +251,47 @@ def _listed_split(path: Path, dataset: Mapping[str, Any]) -> str:
     return f'"fold" of {path}' if numbered else ""
 
 
-def _in_order(names: Any) -> tuple[str, ...]:
-    """The names of {"0": name, "1": name}; of another form none."""
-    if not isinstance(names, Mapping) or not all(str(key).isdecimal() for key in names):
-        return ()
-    return tuple(str(names[key]) for key in sorted(names, key=int))
-
-
 def _listed(folder: Path, entry: Any, channels: Sequence[str]) -> Case:
-    """A case of the list "training": images are listed, or as nnU-Net's version 1 does it, named without channel."""
+    """A case of the list "training": images are listed, or as nnU-Net's version 1 does it, named without channel.
+
+    Args:
+        channels: those that have names.
+    """
     if not isinstance(entry, Mapping) or not entry.get("image"):
         raise ValueError(f'{folder / FILE}: lists {entry!r}, expected {{"image": path, "label": path}}')
     listed = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
     paths = [_within(folder, path) for path in listed]
     name = str(entry.get("case") or case_name(paths[0]).removesuffix(CHANNEL))
-    if len(paths) == 1 and not paths[0].exists():
-        numbered = [_with_number(paths[0], number) for number in range(len(channels))]
-        paths = numbered if any(path.exists() for path in numbered) else paths
+    problem = ""
+    if len(paths) == 1 and not paths[0].exists() and (numbers := _numbers(paths[0], channels)):
+        channels = channels or [f"{number:04d}" for number in numbers]
+        if numbers[-1] >= len(channels):
+            problem = further_channel(_with_number(paths[0], numbers[-1]), name, channels)
+        paths = [_with_number(paths[0], number) for number in range(len(channels))]
+    channels = channels or (IMAGE,)
     if len(paths) not in (1, len(channels)):
         raise ValueError(f"{folder / FILE}: {name} has {len(paths)} images, expected {len(channels)}, one a channel")
     label, patient = entry.get("label"), entry.get("patient")
     images = dict(zip(channels, paths if len(paths) > 1 else paths * len(channels), strict=True))
     own = "" if patient is None else str(patient)
-    return Case(name, images, None if label is None else _within(folder, label), own)
+    return Case(name, images, None if label is None else _within(folder, label), own, problem=problem)
 
 
 def _within(folder: Path, path: Any) -> Path:
     if not isinstance(path, str):
         raise ValueError(f"{folder / FILE}: lists {path!r}, expected a path")
     return Path(os.path.normpath(folder / path))
+
+
+def _numbers(path: Path, channels: Sequence[str]) -> list[int]:
+    """Those of the files of a listed image that is none; behind the channels that have names the next one alone."""
+
+    def is_there(number: int) -> bool:
+        return _with_number(path, number).exists()
+
+    if channels:
+        return list(filter(is_there, range(len(channels) + 1)))
+    return list(itertools.takewhile(is_there, itertools.count()))
 
 
 def _with_number(path: Path, number: int) -> Path:
@@ -378,10 +422,8 @@ def _as_kept(case: Case, label: studies.CurrentLabel | None, unread: Path | None
     """A case with its label as the app kept it; of one without an image, whether there is one that is not read here."""
     if label is None:
         return case
-    problem = (
-        f"{unread}: NRRD is not read here: convert it to NIfTI, in its place" if unread and not case.images else ""
-    )
-    return case._replace(label=label.file, label_key=label.key, problem=problem)
+    nrrd = f"{unread}: NRRD is not read here: convert it to NIfTI, in its place" if unread and not case.images else ""
+    return case._replace(label=label.file, label_key=label.key, problem=case.problem or nrrd)
 
 
 def _in_common_ids(case: Case, common: studies.CommonIds) -> Case:
@@ -401,26 +443,31 @@ def _cases_of(
     Args:
         channels: names by nnU-Net's numbers; the numbers themselves where there are none.
         name_of: of an image.
-
-    Raises:
-        ValueError: two images, or two labels, are of one case.
     """
-    images, label_of = list(images), dict[str, Path]()
+    images, label_of, problems = list(images), dict[str, Path](), dict[str, str]()
+    own, label_names = set(map(name_of, images)), dict[str, str]()
     for label in labels:
-        _put(label_of, case_name(label), label)
-    own, named = set(map(name_of, images)), dict[str, Path]()
-    for name, label in label_of.items():
-        _put(named, name if name in own else without_label_word(name), label)
-    bare = {name: case_name(label) for name, label in named.items()}
+        name = case_name(label)
+        bare = name if name in own else without_label_word(name)
+        case = label_names.setdefault(bare, name)
+        if label_of.setdefault(case, label) != label:
+            problems[case] = _both("label", bare, label_of[case], label)
     images_of: dict[str, dict[str, Path]] = {}
     for image in images:
-        name, number = case_and_number(name_of(image), label_of.keys() | bare.keys())
+        name, number = case_and_number(name_of(image), label_of.keys() | label_names.keys())
+        case = name if name in label_of else label_names.get(name, name)
         channel = IMAGE if number is None else f"{number:04d}"
-        if channels:
-            channel = channels[number or 0] if (number or 0) < len(channels) else channel
-        _put(images_of.setdefault(name if name in label_of else bare.get(name, name), {}), channel, image)
-    names = sorted(images_of.keys() | label_of.keys())
-    return [Case(name, images_of.get(name, {}), label_of.get(name), name) for name in names]
+        if channels and (number or 0) < len(channels):
+            channel = channels[number or 0]
+        elif channels:
+            problems[case] = further_channel(image, name, channels)
+        first = images_of.setdefault(case, {}).setdefault(channel, image)
+        if first != image:
+            problems[case] = _both(channel, name, first, image)
+    return [
+        Case(name, images_of.get(name, {}), label_of.get(name), name, problem=problems.get(name, ""))
+        for name in sorted(images_of.keys() | label_of.keys())
+    ]
 
 
 def _by_patient(folder: Path, chosen: Collection[str]) -> Source:
@@ -440,8 +487,15 @@ def _by_patient(folder: Path, chosen: Collection[str]) -> Source:
             f"source {str(folder)!r} holds no .nii.gz or .nii files, expected a dataset.json, the folders {FOLDERS}, "
             f"or a folder a patient{what_else(folder)}"
         )
-    cases, notes = _one_channel([_case_of_group(name, paths) for name, paths in groups.items()], chosen)
+    parts = [(name, run, own) for name, paths in groups.items() for run, own in _runs(paths).items()]
+    found = min(([_case_of_group(*part, end) for part in parts] for end in (False, True)), key=_oddity)
+    cases, notes = _one_channel(found, chosen)
     return Source(BY_PATIENT, cases, _channels_of(cases), notes=notes)
+
+
+def _oddity(cases: Sequence[Case]) -> tuple[int, int]:
+    """By which of several ways to read their names these are less alike: cases with problems, and kinds of images."""
+    return sum(bool(case.problem) for case in cases), len({kind for case in cases for kind in case.images})
 
 
 def _one_channel(cases: list[Case], chosen: Collection[str]) -> tuple[list[Case], list[str]]:
@@ -450,10 +504,9 @@ def _one_channel(cases: list[Case], chosen: Collection[str]) -> tuple[list[Case]
     Args:
         chosen: where a kind of image is among them, they stay as they are.
     """
-    kinds = Counter(kind for case in cases for kind in case.images)
-    if any(len(case.images) != 1 for case in cases) or not kinds.keys().isdisjoint(chosen):
+    if any(len(case.images) != 1 or not case.images.keys().isdisjoint(chosen) for case in cases):
         return cases, []
-    notes = []
+    kinds, notes = Counter(kind for case in cases if case.label is not None for kind in case.images), []
     if len(kinds) > 1 and max(kinds.values()) > 1:  # names that are those of single cases tell no kind
         common = kinds.most_common(SHOWN)
         told = ", ".join(f"{kind} ({count})" for kind, count in common)
@@ -480,38 +533,62 @@ def _group(path: Path, bare: Collection[str]) -> str:
     return case_and_number(without_label_word(case_name(path)), bare)[0]
 
 
-def _case_of_group(name: str, paths: Sequence[Path]) -> Case:
+def _runs(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """The files of a group by their BIDS run; all together where these are of one at most."""
+    found: dict[str, list[Path]] = {}
+    for path in paths:
+        run = RUN.search(case_name(path))
+        found.setdefault(run[1] if run else "", []).append(path)
+    return found if len(found.keys() - {""}) > 1 else {"": list(paths)}
+
+
+def _case_of_group(group: str, run: str, paths: Sequence[Path], end: bool) -> Case:
+    """The case of some files.
+
+    Args:
+        group, run: what they have in common; the latter may be empty.
+        end: see `_kind`.
+    """
+    name = "_".join(filter(None, (group, run)))
     labels = [path for path in paths if _is_label(case_name(path))]
-    if len(labels) > 1:
-        raise ValueError(f"case {name!r} has several label maps, expected one: {labels[0]}, {labels[1]}")
-    images: dict[str, Path] = {}
+    images, problem = dict[str, Path](), ""
     for path in paths:
         if path not in labels:
-            _put(images, _kind(case_name(path), name), path)
-    return Case(name, images, labels[0] if labels else None, name.partition("_ses-")[0])
+            kind = _kind(case_name(path), group, end)
+            first = images.setdefault(kind, path)
+            problem = problem if first == path else _both(kind, name, first, path)
+    if len(labels) > 1:
+        problem = f"case {name!r} has several label maps, expected one: {labels[0]}, {labels[1]}"
+    return Case(name, images, labels[0] if labels else None, group.partition("_ses-")[0], problem=problem)
 
 
 def _is_label(name: str) -> bool:
     return without_label_word(name) != name
 
 
-def _kind(name: str, group: str) -> str:
-    """The part of a file's name that is not its case's."""
-    for part in re.split("_(?=ses-)", group):
+def _kind(name: str, group: str, end: bool) -> str:
+    """The part of a file's name that is not its case's.
+
+    Args:
+        end: it may end with what its case is called, `t1_p1`, and not only begin so.
+    """
+    parts = re.split("_(?=ses-)", group)
+    for part in parts:
         name = name.removeprefix(part).strip("_-. ")
-    return name or IMAGE
+    for part in reversed(parts) if end else ():
+        name = re.sub(rf"[_\-. ]{re.escape(part)}$", "", name)
+    return RUN.sub("", name).strip("_-. ") or IMAGE
 
 
 def _channels_of(cases: Sequence[Case]) -> tuple[str, ...]:
-    """Of the cases that have images and a label, where there are any: others train nothing."""
-    pairs = [case for case in cases if case.images and case.label is not None]
+    """Of the cases that have images and a label, and no problem, where there are any: others train nothing."""
+    pairs = [case for case in cases if case.images and case.label is not None and not case.problem]
     return tuple(sorted({channel for case in pairs or cases for channel in case.images})) or (IMAGE,)
 
 
-def _put(found: dict[str, Path], name: str, path: Path) -> None:
-    if name in found:
-        raise ValueError(f"{found[name]} and {path} are both {name!r}, expected one file: rename one")
-    found[name] = path
+def _both(what: str, case: str, first: Path, second: Path) -> str:
+    """What is wrong with a case of two files that are the same of it."""
+    return f"{first} and {second} are both {what!r} of case {case!r}, expected one file: rename one"
 
 
 def _uniquely_named(cases: Sequence[Case]) -> list[Case]:

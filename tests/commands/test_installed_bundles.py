@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import tomllib
+from importlib.metadata import EntryPoint
 
 import pytest
 from bundle_helpers import ROOT
@@ -75,6 +77,13 @@ def test_the_list(checkout, capsys):
     find_bundle("kits")
     bundles()
     assert "no weights yet" in (shown := capsys.readouterr().out) and "comes with" not in shown
+
+
+def test_the_command_that_is_installed():
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    assert "rep3d" in scripts
+    for name in scripts.values():
+        assert callable(EntryPoint("", name, "").load())
 
 
 def test_every_command_has_a_line_in_the_overview():

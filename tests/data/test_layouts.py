@@ -65,8 +65,9 @@ def test_labels_that_do_not_contradict_the_bundles(labels, tmp_path):
 
 
 @pytest.mark.parametrize("key", ["channel_names", "modality"])
-def test_channels_in_another_order_than_the_bundles(key, tmp_path):
-    write(tmp_path, {key: {"0": "T1w", "1": "flair", "2": "ADC"}, "training": PAIRS, "test": ["c7.nii.gz"]})
+@pytest.mark.parametrize("names", [{"0": "T1w", "1": "flair", "2": "ADC"}, ["T1w", "flair", "ADC"]], ids=str)
+def test_channels_in_another_order_than_the_bundles(key, names, tmp_path):
+    write(tmp_path, {key: names, "training": PAIRS, "test": ["c7.nii.gz"]})
     for call in (
         lambda names: load_datalist(tmp_path, "training", channel_names=names),
         lambda names: load_inference_list(tmp_path, names),
@@ -113,7 +114,7 @@ def test_lists_that_are_plain(content, encoding, tmp_path):
         ({"training": {"a": "b"}}, '"training" is a dict, expected a list'),
         ({"training": [{**PAIRS[0], "fold": "x"}]}, "\"fold\" is 'x', expected a whole number"),
         ({"training": [{**PAIRS[0], "case": ""}]}, "\"case\" is '', expected a name"),
-        ({**NNUNET, "channel_names": ["T1", "T2"]}, '"channel_names" is .*T2.*expected {"0": name}'),
+        ({**NNUNET, "channel_names": "T1"}, '"channel_names" is \'T1\', expected {"0": name}'),
         ({**NNUNET, "file_ending": ".mha"}, "\"file_ending\" is '.mha', expected one of .nii.gz, .nii"),
     ],
 )
@@ -171,6 +172,19 @@ def test_nnunet_with_two_channels(tmp_path):
     for item in items:  # also where one is missing: whoever reads it names it
         expected = [str(tmp_path / f"imagesTr/{item['case']}_{number:04d}.nii.gz") for number in (0, 1)]
         assert item["image"] == expected
+
+
+@pytest.mark.parametrize("told", [{"channel_names": ["T1", "T2"]}, {"modality": ["T1", "T2"]}, {}], ids=str)
+def test_nnunet_with_a_list_of_names_or_none(told, tmp_path):
+    """As `rep3d new` takes them."""
+    write(tmp_path, told | {"file_ending": ".nii.gz"})
+    for case in ("imagesTr/c0", "imagesTr/c1", "imagesTs/t"):
+        touch(tmp_path, *(f"{case}_{number:04d}.nii.gz" for number in (0, 1)))
+    touch(tmp_path, "labelsTr/c0.nii.gz", "labelsTr/c1.nii.gz")
+    items = [item for part in PARTS[:2] for item in load_datalist(tmp_path, part)]
+    items += load_inference_list(tmp_path, ["T1", "T2"] if told else ["0000", "0001"])
+    assert sorted(item["case"] for item in items) == ["c0", "c1", "t"]
+    assert all([path[-11:-7] for path in item["image"]] == ["0000", "0001"] for item in items)
 
 
 def test_channels_of_scans_to_segment(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -169,6 +170,96 @@ def test_the_patch_is_of_the_spacing_that_a_person_wants(tmp_path):
     change(dataset_file(made), lambda content: content["common"].update(spacing=[1, 0, 2]))
     with pytest.raises(ValueError, match=r"mine.json: spacing is \[1, 0, 2\], expected three numbers above 0, in mm"):
         make(tmp_path, tmp_path / "source")
+
+
+@pytest.mark.slow
+def test_folds_of_a_person(tmp_path):
+    made = make(tmp_path)
+    for folds, said in ((3, "3 folds: yours; the number of patients says 5"), (1, "no validation: yours; the number")):
+        change(dataset_file(made), lambda content, folds=folds: content["data"].update(folds=folds))
+        for _ in range(2):
+            again = make(tmp_path, tmp_path / "source")
+            text, splits = report(again), json.loads((made.folder / "data/splits.json").read_text())
+            assert again.kept == ["data.folds"] and said in text and "5 folds" not in text and len(splits) == folds
+        sizes = {part: len(splits[0][key]) for part, key in (("training", "train"), ("validation", "val"))}
+        assert read_json(dataset_file(made))["data"]["split"] == sizes | {"test": 0}
+        assert validates(again) == (folds > 1)
+        told = f"{sizes['training']} training and {sizes['validation']} validation cases; there are no test cases"
+        readme = (made.folder / "docs/README.md").read_text()
+        assert told in readme and ("3 folds, each of" in readme) == ("`--fold 1` (to 2)" in readme) == (folds == 3)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "said"),
+    [
+        ("data", "folds", 7, "folds is 7, expected a whole number from 1 to 6, the number of patients"),
+        ("data", "folds", 2.5, "folds is 2.5, expected a whole number from 1 to 6, the number of patients"),
+        ("data", "folds", 0, "folds is 0, expected a whole number from 1 to 6, the number of patients"),
+        ("data", "folds", None, "folds is null, expected a whole number from 1 to 6, the number of patients"),
+        ("data", "folds", True, "folds is true, expected a whole number from 1 to 6, the number of patients"),
+        (
+            *("data", "split", {"training": 4, "validation": 2, "test": 0}),
+            'split is {"training": 4, "validation": 2, "test": 0}, expected {"training": 5, "validation": 1, "test": 0}'
+            ": who trains and who validates stands in data/splits.json, which is yours to edit",
+        ),
+        ("metadata", "modality", "CT", 'modality is "CT", expected "MR": intensities go by it; `rep3d new` with --mod'),
+    ],
+)
+def test_changes_that_would_be_of_no_effect(section, key, value, said, tmp_path):
+    made = make(tmp_path)
+    change(dataset_file(made), lambda content: content[section].update({key: value}))
+    with pytest.raises(ValueError, match=f"mine.json: {re.escape(said)}"):
+        make(tmp_path, tmp_path / "source")
+
+
+def test_folds_are_those_of_a_split_of_a_person(tmp_path):
+    made = make(tmp_path)
+    own = [{"train": ["case0", "case1"], "val": ["case2"]}] * 2
+    (made.folder / "data/splits.json").write_text(json.dumps(own))
+    change(dataset_file(made), lambda content: content["data"].update(folds=3))
+    with pytest.raises(ValueError, match="mine.json: folds is 3, expected 2, as data/splits.json has, which is yours"):
+        make(tmp_path, tmp_path / "source")
+    change(dataset_file(made), lambda content: content["data"].update(folds=2))
+    assert "2 fold(s): yours, from data/splits.json" in report(make(tmp_path, tmp_path / "source"))
+
+
+def test_a_modality_in_other_words(tmp_path):
+    """Which has no units either; and the one that is typed may stand in the file."""
+    made = make(tmp_path, make_source(tmp_path / "source", 2))
+    change(dataset_file(made), lambda content: content["metadata"].update(modality="PET"))
+    assert make(tmp_path, tmp_path / "source").kept == ["metadata.modality"]
+    assert (
+        read_json(made.folder / "configs/metadata.json")["network_data_format"]["inputs"]["image"]["modality"] == "PET"
+    )
+    change(dataset_file(made), lambda content: content["metadata"].update(modality="CT"))
+    assert make(tmp_path, tmp_path / "source", modality="CT").plan.modality == "CT"
+
+
+def test_a_folder_for_each_patient(tmp_path):
+    """As BIDS has them: two sessions of one patient, two runs of another, and one without a label."""
+    make_source(tmp_path / "flat", 6)
+    files = [f"sub-{i}/ses-a/anat/sub-{i}_ses-a" for i in (1, 2)] + ["sub-1/ses-b/anat/sub-1_ses-b"]
+    files += [f"sub-3/anat/sub-3_run-{i}" for i in (1, 2)] + ["sub-4/anat/sub-4"]
+    for number, file in enumerate(files):
+        for kind, place in (("images", f"{file}_T2w.nii.gz"), ("labels", f"derivatives/truth/{file}_dseg.nii.gz")):
+            (tmp_path / "source" / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / f"flat/{kind}/case{number}.nii.gz", tmp_path / "source" / place)
+    (tmp_path / "source/derivatives/truth/sub-4/anat/sub-4_dseg.nii.gz").unlink()
+    shutil.copy(
+        tmp_path / "source/sub-2/ses-a/anat/sub-2_ses-a_T2w.nii.gz", tmp_path / "source/sub-4/anat/sub-4_PD.nii"
+    )
+    made = make(tmp_path, tmp_path / "source")
+    assert made.cases == 5 and not made.problems and made.channel_names == ("T2w",)
+    assert "1 image(s) have no label and train nothing, such as sub-4" in made.notes
+    items = {item["case"]: item for item in read_json(made.folder / "data/dataset.json")["training"]}
+    names = [*("sub-1_ses-a", "sub-1_ses-b", "sub-2_ses-a", "sub-3_run-1", "sub-3_run-2")]
+    assert sorted(items) == names
+    for name, item in items.items():
+        assert os.path.basename(item["image"]) == f"{name}_T2w.nii.gz"
+        assert os.path.basename(item["label"]) == f"{name}_dseg.nii.gz"
+    splits = json.loads((made.folder / "data/splits.json").read_text())
+    assert sorted(split["val"] for split in splits) == [names[:2], names[2:3], names[3:]]
+    assert load_datalist(made.folder / "data", "validation")
 
 
 def test_monai_loads_what_was_trained_in_the_folder(tmp_path):

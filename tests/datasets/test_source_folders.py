@@ -167,6 +167,36 @@ def test_splits_in_a_file(place, tmp_path, monkeypatch):
     assert read_source(source).split == str(tmp_path / place)
 
 
+def make_runs(folder, *files):
+    for subject in ("sub-1", "sub-2"):
+        touch(folder, *(f"{subject}/anat/{subject}_{name}.nii.gz" for name in files))
+
+
+def test_runs_of_a_patient(tmp_path):
+    """Each is a case; one without label trains nothing, and so does an image that is of none of them."""
+    make_runs(tmp_path, "acq-a_run-1_T1w", "acq-a_run-2_T1w", "run-1_dseg", "FLAIR")
+    touch(tmp_path, "sub-3/anat/sub-3_acq-a_run-1_T1w.nii.gz", "sub-3/anat/sub-3_dseg.nii.gz")
+    source = read_source(tmp_path)
+    assert source.channels == ("image",) and not source.notes
+    patients = {case.name: case.patient for case in source.cases}
+    runs = {f"sub-{i}{end}": f"sub-{i}" for i in (1, 2) for end in ("", "_run-1", "_run-2")}
+    assert patients == runs | {"sub-3": "sub-3"}
+    scans, problems = choose_channels(source)
+    assert not problems and [scan.case for scan in scans] == ["sub-1_run-1", "sub-2_run-1", "sub-3"]
+    assert all("run-1_T1w" in scan.images[0].name for scan in scans)
+    assert [case.name for case in source.cases if case.label is None] == [
+        *("sub-1", "sub-1_run-2", "sub-2", "sub-2_run-2")
+    ]
+
+
+def test_a_label_that_tells_no_run(tmp_path):
+    make_runs(tmp_path, "run-1_T1w", "run-2_T1w", "run-1_dseg")
+    (tmp_path / "sub-2/anat/sub-2_run-1_dseg.nii.gz").rename(tmp_path / "sub-2/anat/sub-2_dseg.nii.gz")
+    scans, problems = choose_channels(read_source(tmp_path))
+    assert [scan.case for scan in scans] == ["sub-1_run-1"]
+    assert "sub-2_dseg.nii.gz: there is no image of the channel 'T1w' beside this label" in problems["sub-2"][0]
+
+
 def test_sessions_of_a_patient(tmp_path):
     for session in ("sub-1/ses-a", "sub-1/ses-b", "sub-2/ses-a"):
         name = session.replace("/", "_")
@@ -175,13 +205,19 @@ def test_sessions_of_a_patient(tmp_path):
     assert patients == {"sub-1_ses-a": "sub-1", "sub-1_ses-b": "sub-1", "sub-2_ses-a": "sub-2"}
 
 
-@pytest.mark.parametrize("begin", ["", "{session}_", "{patient}_", "{patient}_{session}_"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("{kind}", "{session}_{kind}", "{patient}_{kind}", "{patient}_{session}_{kind}"),
+        *("{kind}_{session}", "{kind}_{patient}", "{kind}-{patient}_{session}"),
+    ],
+)
 @pytest.mark.parametrize("sessions", [("ses-20200101", "ses-20210101", "ses-20220101"), ("ses-1", "ses-2", "ses-1")])
-def test_sessions_in_folders_of_patients(sessions, begin, tmp_path):
+def test_sessions_in_folders_of_patients(sessions, form, tmp_path):
     """Whatever the folders of patients are called: their cases go into one part of a split."""
     for patient, session in zip(("P01", "P01", "P02"), sessions, strict=True):
-        own = begin.format(patient=patient, session=session)
-        touch(tmp_path, *(f"{patient}/{session}/{own}{name}.nii.gz" for name in ("t1", "t2", "seg")))
+        names = [form.format(patient=patient, session=session, kind=kind) for kind in ("t1", "t2", "seg")]
+        touch(tmp_path, *(f"{patient}/{session}/{name}.nii.gz" for name in names))
     source = read_source(tmp_path)
     assert source.channels == ("t1", "t2") and not choose_channels(source)[1]
     expected = [f"P01_{sessions[0]}", f"P01_{sessions[1]}", f"P02_{sessions[2]}"]
@@ -258,6 +294,96 @@ def test_twelve_channels_are_in_the_order_of_their_numbers(tmp_path):
     touch(tmp_path, *(f"imagesTr/p1_{i:04d}.nii.gz" for i in range(12)), "labelsTr/p1.nii.gz")
     describe(tmp_path, labels={"background": 0, "organ": 1}, channel_names=names, file_ending=".nii.gz")
     assert read_source(tmp_path).channels == tuple(f"phase {i}" for i in range(12))
+
+
+def without_names(folder):
+    describe(folder, labels={"background": 0, "organ": 1}, file_ending=".nii.gz")
+
+
+def with_a_name(folder):
+    describe(folder, labels={"background": 0, "organ": 1}, file_ending=".nii.gz", channel_names={"0": "T1"})
+
+
+def with_a_list_of_names(folder):
+    describe(folder, labels={"background": 0, "organ": 1}, file_ending=".nii.gz", channel_names=["T1", "T2"])
+
+
+def listed_without_names(folder):
+    pairs = [{"image": f"imagesTr/{case}.nii.gz", "label": f"labelsTr/{case}.nii.gz"} for case in CASES]
+    describe(folder, training=pairs)
+
+
+def listed_with_a_name(folder):
+    listed_without_names(folder)
+    content = json.loads((folder / "dataset.json").read_text())
+    describe(folder, **content | {"modality": {"0": "T1"}})
+
+
+def listed_with_a_list_of_names(folder):
+    listed_without_names(folder)
+    content = json.loads((folder / "dataset.json").read_text())
+    describe(folder, **content | {"modality": ["T1", "T2"]})
+
+
+def number_files(folder, channels):
+    for number in range(channels):
+        touch(folder, *(f"imagesTr/{case}_{number:04d}.nii.gz" for case in CASES))
+    touch(folder, *(f"labelsTr/{case}.nii.gz" for case in CASES))
+
+
+@pytest.mark.parametrize(
+    ("layout", "channels"),
+    [
+        *((layout, ("0000", "0001")) for layout in (without_names, listed_without_names)),
+        *((layout, ("T1", "T2")) for layout in (with_a_list_of_names, listed_with_a_list_of_names)),
+    ],
+)
+def test_no_numbered_channel_is_dropped(layout, channels, tmp_path):
+    number_files(tmp_path, 2)
+    layout(tmp_path)
+    source = read_source(tmp_path)
+    scans, problems = choose_channels(source)
+    assert source.channels == channels and not problems and not source.notes
+    assert [[path.name[-11:-7] for path in scan.images] for scan in scans] == [["0000", "0001"]] * len(CASES)
+
+
+@pytest.mark.parametrize("layout", [with_a_name, listed_with_a_name])
+def test_more_numbered_channels_than_names(layout, tmp_path):
+    """In the words of `rep3d predict`."""
+    number_files(tmp_path, 1)
+    touch(tmp_path, "imagesTr/p2_0001.nii.gz")
+    layout(tmp_path)
+    scans, problems = choose_channels(read_source(tmp_path))
+    told = f"{tmp_path / 'imagesTr/p2_0001.nii.gz'} is one more numbered channel of case 'p2', expected 1 of them: T1"
+    assert [scan.case for scan in scans] == ["p1", "p3"] and problems == {"p2": [told]}
+
+
+@pytest.mark.parametrize("layout", [without_names, listed_without_names])
+def test_one_numbered_channel_without_a_name(layout, tmp_path):
+    number_files(tmp_path, 1)
+    (tmp_path / "imagesTr/p2_0000.nii.gz").rename(tmp_path / "imagesTr/p2.nii.gz")
+    layout(tmp_path)
+    source = read_source(tmp_path)
+    assert source.channels == ("image",) and len(choose_channels(source)[0]) == len(CASES)
+
+
+def test_numbered_files_beside_those_of_a_list(tmp_path):
+    number_files(tmp_path, 2)
+    pairs = [{"image": f"imagesTr/{case}_0000.nii.gz", "label": f"labelsTr/{case}.nii.gz"} for case in CASES]
+    describe(tmp_path, training=pairs)
+    (note,) = read_source(tmp_path).notes
+    assert note.startswith(
+        f"3 numbered file(s) beside those that {tmp_path / 'dataset.json'} lists are not taken, such"
+    )
+    assert note.endswith("imagesTr/p1_0001.nii.gz: list the files of all channels")
+
+
+def test_channel_names_of_another_form(tmp_path):
+    nnunet_2(tmp_path)
+    content = json.loads((tmp_path / "dataset.json").read_text())
+    describe(tmp_path, **content | {"channel_names": "CT"})
+    with pytest.raises(ValueError, match='dataset.json: "channel_names" is \'CT\', expected {"0": name}'):
+        read_source(tmp_path)
 
 
 def nnunet_1_of_two(folder):
@@ -358,6 +484,19 @@ def test_a_label_without_its_image(tmp_path):
     assert len(scans) == 2 and list(problems) == ["p2_mask"]
 
 
+def test_the_kind_of_image_first(tmp_path):
+    """What stands behind it is no patient's name where others have it, too."""
+    touch(tmp_path, *(f"{case}/{kind}_{case}.nii.gz" for case in CASES for kind in ("t1", "t2", "seg")))
+    source = read_source(tmp_path)
+    assert source.channels == ("t1", "t2") and not choose_channels(source)[1]
+    echoes = tmp_path / "echoes"
+    touch(echoes, *(f"{case}/{kind}.nii.gz" for case in "123" for kind in ("echo_1", "echo_2", "seg")))
+    assert read_source(echoes).channels == ("echo_1", "echo_2")
+    alone = tmp_path / "alone"
+    touch(alone, *(f"1/{kind}.nii.gz" for kind in ("echo", "echo_1", "seg")))
+    assert read_source(alone).channels == ("echo", "echo_1")
+
+
 def unlabelled(folder):
     touch(folder, *(f"{case}/image.nii.gz" for case in CASES))
 
@@ -379,12 +518,48 @@ def two_labels(folder):
     touch(folder, "p2/second_mask.nii.gz")
 
 
+def two_forms_of_an_image(folder):
+    kits(folder)
+    touch(folder, "p2/imaging.nii")
+
+
 def two_labels_of_an_image(folder):
-    touch(folder, "images/a.nii.gz", "labels/a_seg.nii.gz", "labels/a_mask.nii.gz")
+    two_folders(folder)
+    touch(folder, "masks/p2_seg.nii.gz")
 
 
 def a_label_and_another_form_of_it(folder):
-    touch(folder, "images/a_0000.nii.gz", "labels/a_seg.nii.gz", "labels/a.nii.gz")
+    numbered_images(folder)
+    touch(folder, "labels/p2.nii.gz")
+
+
+def two_forms_of_an_image_in_a_folder(folder):
+    two_folders(folder)
+    touch(folder, "Images/p2.nii.gz")
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        (two_labels, "case 'p2' has several label maps, expected one: .*second_mask.nii.gz, .*segmentation.nii.gz"),
+        (
+            two_forms_of_an_image,
+            "p2/imaging.nii and .*imaging.nii.gz are both 'imaging' of case 'p2', expected one",
+        ),
+        (two_labels_of_an_image, "p2_mask.nii.gz and .*p2_seg.nii.gz are both 'label' of case 'p2', expected one file"),
+        (a_label_and_another_form_of_it, "p2-seg.nii.gz and .*p2.nii.gz are both 'label' of case 'p2', expected one"),
+        (two_forms_of_an_image_in_a_folder, "p2.nii and .*p2.nii.gz are both 'image' of case 'p2', expected one file"),
+    ],
+)
+def test_an_odd_case_is_left_out(layout, said, tmp_path):
+    """The others are as they would be without it."""
+    layout(tmp_path)
+    source = read_source(tmp_path)
+    scans, problems = choose_channels(source)
+    assert source.channels in (("image",), ("0000",)) and len(source.cases) == len(CASES)
+    assert [scan.images[0].name[:2] for scan in scans] in (["p1", "p3"], ["im", "im"])
+    ((told,),) = problems.values()
+    assert re.search(said, told)
 
 
 def two_places(folder):
@@ -423,9 +598,6 @@ def nnunet_of_other_files(folder):
 @pytest.mark.parametrize(
     ("layout", "said"),
     [
-        (two_labels, "case 'p2' has several label maps, expected one: "),
-        (two_labels_of_an_image, "a_mask.nii.gz and .*a_seg.nii.gz are both 'a', expected one file: rename one"),
-        (a_label_and_another_form_of_it, "labels/a.nii.gz and .*a_seg.nii.gz are both 'a', expected one file"),
         (two_places, "Images or .*scans. expected one folder each"),
         (dicom, "holds no .nii.gz or .nii files, .*DICOM is not read here"),
         (dicom_without_preamble, "holds no .nii.gz or .nii files, .*DICOM is not read here"),
