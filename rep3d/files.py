@@ -35,18 +35,35 @@ def whole_file(target: str | os.PathLike) -> Iterator[Path]:
     Raises:
         WriteError: an OSError in the context, or at its end. What was there stays as it was.
     """
-    target = Path(target)
-    temporary = target.with_name(f".{os.getpid()}.{threading.get_ident()}{PART}.{target.name}")
-    try:
+    with whole_files([target]) as (temporary,):
         yield temporary
-        with temporary.open("r+b") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
+
+
+@contextmanager
+def whole_files(targets: Iterable[str | os.PathLike]) -> Iterator[list[Path]]:
+    """The same for files that belong together: the first takes its place when all of them are safe on the disk.
+
+    Raises:
+        WriteError: as `whole_file`, which names the first of them.
+    """
+    parts = {target: _part(target) for target in map(Path, targets)}
+    try:
+        yield list(parts.values())
+        for temporary in parts.values():
+            with temporary.open("r+b") as file:
+                os.fsync(file.fileno())
+        for target, temporary in parts.items():
+            os.replace(temporary, target)
     except OSError as error:
-        raise WriteError(error.errno, error.strerror or str(error), str(target)) from error
+        raise WriteError(error.errno, error.strerror or str(error), str(next(iter(parts)))) from error
     finally:
-        with suppress(OSError):  # not to hide what went wrong
-            temporary.unlink()
+        for temporary in parts.values():
+            with suppress(OSError):  # not to hide what went wrong
+                temporary.unlink()
+
+
+def _part(target: Path) -> Path:
+    return target.with_name(f".{os.getpid()}.{threading.get_ident()}{PART}.{target.name}")
 
 
 def copy_whole(source: str | os.PathLike, target: str | os.PathLike) -> None:

@@ -10,6 +10,7 @@ from rep3d.files import (
     read_record,
     remove_parts,
     whole_file,
+    whole_files,
     write_csv,
     write_json,
     write_text,
@@ -72,6 +73,30 @@ def test_a_temporary_name_lies_beside_and_keeps_the_suffix(tmp_path):
         assert temporary.parent == tmp_path and temporary.name.endswith(".a.nii.gz") and temporary.name[0] == "."
         assert not (tmp_path / "a.nii.gz").exists()
     assert (tmp_path / "a.nii.gz").read_bytes() == b"whole"
+
+
+def test_files_that_belong_together_take_their_places_when_all_are_written(tmp_path, monkeypatch):
+    first, second = paths = [tmp_path / "a", tmp_path / "b"]
+    first.write_bytes(b"old")
+    fsync, calls = os.fsync, []
+
+    def fail(descriptor):
+        calls.append(1)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    def write():
+        with whole_files(paths) as temporaries:
+            for temporary in temporaries:
+                temporary.write_bytes(b"new")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(WriteError, match="No space left") as caught:
+        write()
+    assert caught.value.filename == str(first) and first.read_bytes() == b"old" and list(tmp_path.iterdir()) == [first]
+    write()
+    assert first.read_bytes() == second.read_bytes() == b"new" and sorted(tmp_path.iterdir()) == paths
 
 
 def test_parts_of_a_kill(tmp_path):

@@ -85,7 +85,7 @@ class Conversation:
         Raises:
             RequestError: as `InteractiveSessions.of_array`.
         """
-        session = self._sessions.of_array(self._owner, CLIENT, voxels, spacing)
+        session = self._sessions.of_array(self._owner, CLIENT, voxels, spacing, self._unused())
         self.end()
         self._session_id, self._first_steps = session.id, 0
         self._begin()
@@ -146,8 +146,15 @@ class Conversation:
     def end(self) -> None:
         """Leave the image; one of which nothing was made is forgotten."""
         with suppress(RequestError):  # it is gone already
-            if not self._session.labels:
+            if self._unused():
                 self._sessions.remove(self._session_id, self._owner)
+
+    def _unused(self) -> str:
+        """The id of the session, if nothing was made of its image; else, or where it is gone, an empty text."""
+        with suppress(RequestError):
+            if not self._session.labels:
+                return self._session_id
+        return ""
 
     @property
     def _session(self) -> InteractiveSession:

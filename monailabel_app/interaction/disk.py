@@ -14,8 +14,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -23,7 +22,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 
 from monailabel_app.studies.sessions import is_session_id
-from rep3d.files import read_json, read_record, remove_parts, whole_file
+from rep3d.files import read_json, read_record, remove_parts, whole_file, whole_files
 from rep3d.format_number import check_format
 from rep3d.interactive.editing import LabelEdit
 
@@ -97,7 +96,7 @@ class SessionFolder:
         self.path.mkdir(mode=0o700)
         try:
             if image is not None:
-                with _private_file(self.path / IMAGE) as file:
+                with whole_file(self.path / IMAGE) as temporary, _open_private(temporary) as file:
                     np.save(file, image)
             self.write({}, record)
         except BaseException:
@@ -125,15 +124,15 @@ class SessionFolder:
         Where a kill ends it, some of them may be written, the record last.
 
         Raises:
-            WriteError: as `rep3d.files.whole_file`.
+            WriteError: as `rep3d.files.whole_files`.
         """
-        contents = {} if record is None else {self.path / RECORD: json.dumps(asdict(record), indent=2).encode()}
-        contents |= {self._label(number): content for number, content in labels.items()}
-        with ExitStack() as files:  # which take their places the last one first
-            for path, content in contents.items():
-                file = files.enter_context(_private_file(path))
-                file.write(content)
-                file.flush()
+        contents = {self._label(number): content for number, content in labels.items()}
+        if record is not None:
+            contents[self.path / RECORD] = json.dumps(asdict(record), indent=2).encode()
+        with whole_files(contents) as temporaries:
+            for temporary, content in zip(temporaries, contents.values(), strict=True):
+                with _open_private(temporary) as file:
+                    file.write(content)
 
     def touch(self) -> None:
         """Note that the session is used now."""
@@ -190,16 +189,6 @@ def read_folders(root: Path) -> tuple[list[tuple[SessionFolder, SessionRecord]],
     return found, unreadable
 
 
-@contextmanager
-def _private_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to be written as a whole that nobody but its owner may read.
-
-    Raises:
-        WriteError: as `rep3d.files.whole_file`.
-    """
-    with whole_file(path) as temporary, open(temporary, "wb", opener=_open_private) as file:
-        yield file
-
-
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
+def _open_private(path: Path) -> BinaryIO:
+    """A new file that nobody but its owner may read, to be written."""
+    return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))

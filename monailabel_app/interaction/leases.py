@@ -87,13 +87,15 @@ class Leases(Generic[HeldT]):
     def remaining(self, token: str, owner: str, *, alive: bool = False) -> float:
         """Seconds until a lease ends unless the user does something.
 
+        This is quick: what leases that have expired hold is left to the next claim, release or request at work.
+
         Args:
             alive: take this as a sign that the client is.
 
         Raises:
             RequestError: 410, the lease has ended, or never was.
         """
-        with self._current():
+        with self._lock:
             lease = self._get(token, owner)
             if alive:
                 lease.seen = self._clock()
@@ -146,4 +148,4 @@ class Leases(Generic[HeldT]):
 
     def _find(self, token: str, owner: str) -> _Lease[HeldT] | None:
         lease = self._leases.get(token)
-        return lease if lease is not None and lease.owner == owner else None
+        return lease if lease is not None and lease.owner == owner and not self._is_expired(token) else None

@@ -35,7 +35,7 @@ SWEEP_SECONDS = 60  # between looks for what must not be kept any longer
 MAX_WAITING = 16  # requests that work or wait in sessions, all together: others must find a thread meanwhile
 LARGEST_SPACING = 1e3  # millimetres
 # Of one owner and of all together, on disk.
-OWNER_SESSIONS, ALL_SESSIONS = 200, 2000
+OWNER_SESSIONS, ALL_SESSIONS = 1000, 2000
 OWNER_BYTES, ALL_BYTES = 16 * 2**30, 64 * 2**30
 
 
@@ -88,11 +88,14 @@ class InteractiveSessions:
         """
         return self._of_file(self._lent.image(session_id, owner), owner, client, "lent", session_id)
 
-    def of_array(self, owner: str, client: str, voxels: np.ndarray, spacing: Sequence[float]) -> InteractiveSession:
+    def of_array(
+        self, owner: str, client: str, voxels: np.ndarray, spacing: Sequence[float], leaving: str = ""
+    ) -> InteractiveSession:
         """A new session of voxels (D, H, W) that came from the client, which it keeps; of any order of the axes.
 
         Args:
             spacing: millimetres between voxels along each axis.
+            leaving: the id of a session that the client is about to delete: it takes no room.
 
         Raises:
             RequestError: 400 or 413, voxels or spacing that cannot be; 429 or 507, too many sessions.
@@ -106,7 +109,7 @@ class InteractiveSessions:
         kept = compact(voxels)
         self.remove_expired()
         with self._making:
-            return self._make(SessionRecord(owner, client, "array", "", "", kept.shape, spacing), kept)
+            return self._make(SessionRecord(owner, client, "array", "", "", kept.shape, spacing), kept, leaving)
 
     def of_image(self, owner: str | None, image_id: str) -> list[tuple[InteractiveSession, Placement]]:
         """The owner's sessions of an image of the studies in any client's hands, and how their voxels lie on it.
@@ -288,9 +291,14 @@ class InteractiveSessions:
         grid = read_grid(path)
         record = SessionRecord(owner, client, kind, image, stamp, grid.shape, voxel_sizes(grid.affine))
         self.remove_expired()
+        known = self._known(record)  # which waits for nobody who makes another
+        if known is not None:
+            return known
         with self._making:  # two requests at once make one session
-            known = (session for session in self._all() if session.record.origin == record.origin)
-            return next(known, None) or self._of_same_voxels(record, path) or self._make(record)
+            return self._known(record) or self._of_same_voxels(record, path) or self._make(record)
+
+    def _known(self, record: SessionRecord) -> InteractiveSession | None:
+        return next((session for session in self._all() if session.record.origin == record.origin), None)
 
     def _of_same_voxels(self, record: SessionRecord, path: Path) -> InteractiveSession | None:
         """The session that there was of an image whose file has changed since, and whose voxels have not.
@@ -323,8 +331,8 @@ class InteractiveSessions:
         """Whether a session is of these voxels, which are `compact`."""
         return record.spacing == tuple(spacing) and record.digest == voxel_digest(voxels)
 
-    def _make(self, record: SessionRecord, voxels: np.ndarray | None = None) -> InteractiveSession:
-        self._check_room(record.owner, 0 if voxels is None else voxels.nbytes)
+    def _make(self, record: SessionRecord, voxels: np.ndarray | None = None, leaving: str = "") -> InteractiveSession:
+        self._check_room(record.owner, 0 if voxels is None else voxels.nbytes, leaving)
         folder = SessionFolder(self.root / record.id)
         folder.create(record, voxels)
         session = self._session(folder, record)
@@ -411,8 +419,8 @@ class InteractiveSessions:
             return True
         return False
 
-    def _check_room(self, owner: str, size: int) -> None:
-        sizes = [(session.record.owner, session.stored_nbytes) for session in self._all()]
+    def _check_room(self, owner: str, size: int, leaving: str) -> None:
+        sizes = [(session.record.owner, session.stored_nbytes) for session in self._all() if session.id != leaving]
         own = [number for name, number in sizes if name == owner]
         if len(own) >= OWNER_SESSIONS or sum(own) + size > OWNER_BYTES:
             raise RequestError(

@@ -452,6 +452,8 @@ class InteractiveSession:
             if label not in self.record.labels:
                 labels = {**self.record.labels, label: len(self.record.labels) + 1}
                 self.record, self._is_changed = replace(self.record, labels=labels), True
+            if self.record.kind == "study" and not self.record.digest:
+                self.record = replace(self.record, digest=voxel_digest(self._loaded_image().numpy()))
             if edit.is_coarse:
                 self._refine_later(self)
             return answer
@@ -520,12 +522,12 @@ class InteractiveSession:
 
     def _view(self, taken: np.ndarray | None = None) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The image, and what of it the label in memory may not take."""
+        return self._loaded_image(), self._untakable(taken)
+
+    def _loaded_image(self) -> torch.Tensor:
         if self._image is None:
-            voxels = self._read_image(self.record)
-            if self.record.kind == "study" and not self.record.digest:
-                self.record = replace(self.record, digest=voxel_digest(voxels))
-            self._image = torch.from_numpy(voxels)
-        return self._image, self._untakable(taken)
+            self._image = torch.from_numpy(self._read_image(self.record))
+        return self._image
 
     def _untakable(self, taken: np.ndarray | None) -> torch.Tensor | None:
         """What is locked for the label in memory, and what is taken besides."""

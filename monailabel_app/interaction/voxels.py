@@ -21,7 +21,7 @@ def compact(voxels: np.ndarray) -> np.ndarray:
 
     Whole numbers that int16 can hold stay what they are. Others are scaled, from the lowest to the highest, to the
     range of int16, if that moves no voxel by more than TOLERANCE of the window; the network's input does not depend on
-    the scale. The same voxels in another type give the same result.
+    the scale. The same voxels in another type give the same result, also where a reader has rounded them to float32.
 
     Raises:
         RequestError: 400, no numbers, or some are NaN, infinite or beyond LARGEST.
@@ -31,6 +31,8 @@ def compact(voxels: np.ndarray) -> np.ndarray:
     low, high = float(voxels.min()), float(voxels.max())
     if not (-LARGEST < low and high < LARGEST):  # also where they are NaN
         raise RequestError(400, f"some voxels are NaN, infinite or beyond {LARGEST:g}")
+    if voxels.dtype.itemsize > np.dtype(np.int16).itemsize:
+        voxels, low, high = voxels.astype(np.float32, copy=False), float(np.float32(low)), float(np.float32(high))
     bounds = np.iinfo(np.int16)
     if bounds.min <= low and high <= bounds.max and _are_whole(voxels):
         return voxels.astype(np.int16, order="C", copy=False)
@@ -40,7 +42,7 @@ def compact(voxels: np.ndarray) -> np.ndarray:
         for target, piece in zip(scaled, voxels, strict=True):  # slice by slice: as few bytes more as may be
             target[...] = np.rint((piece.astype(np.float64) - middle) / step)
         return scaled
-    return voxels.astype(np.float32, order="C")
+    return voxels.astype(np.float32, order="C", copy=False)
 
 
 def voxel_digest(voxels: np.ndarray) -> str:

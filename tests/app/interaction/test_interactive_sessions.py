@@ -5,6 +5,7 @@ import os
 import stat
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import nibabel as nib
@@ -15,6 +16,7 @@ from interaction_helpers import DAY, SHAPE, SPACING, Place, at
 
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction import registry, session
+from monailabel_app.interaction.conversation import Conversation
 from monailabel_app.interaction.disk import SessionFolder
 from monailabel_app.interaction.refinement import Refinement
 from monailabel_app.studies import converted
@@ -266,19 +268,20 @@ def test_all_of_it_survives_a_restart(place, mine):
 
 
 @pytest.mark.parametrize("at_call", range(3))
-def test_a_kill_in_the_middle_of_a_write(at_call, place, mine, monkeypatch):
+@pytest.mark.parametrize("name", ["fsync", "replace"])
+def test_a_kill_in_the_middle_of_a_write(name, at_call, place, mine, monkeypatch):
     """The session is as before the request, or as after it; what was half written goes."""
     mine.show("liver", [at(5, 5, 5)])
-    calls, fsync = [], os.fsync
+    calls, call = [], getattr(os, name)
 
-    def killed(descriptor):
+    def killed(*args):
         calls.append(1)
         if len(calls) > at_call:
             raise KeyboardInterrupt
-        fsync(descriptor)
+        call(*args)
 
     monkeypatch.setattr(files.Path, "unlink", lambda *_, **__: None)  # a kill cleans nothing up
-    monkeypatch.setattr(files.os, "fsync", killed)
+    monkeypatch.setattr(files.os, name, killed)
     try:
         mine.paint("spleen", cube(10, 15))  # the label, then the record
     except KeyboardInterrupt:
@@ -322,6 +325,23 @@ def test_a_full_disk_changes_nothing(place, mine, monkeypatch):
     monkeypatch.undo()
     assert content_of(place.root / mine.id) == before and len(list(place.root.iterdir())) == 1
     assert mine.labels == ("liver",) and mine.locked == ()
+
+
+def test_a_disk_that_is_full_after_the_first_file_changes_nothing(place, mine, monkeypatch):
+    mine.paint("liver", cube(1, 4)), mine.paint("spleen", cube(5, 9))  # noqa: B018
+    before, calls, fsync = content_of(place.root / mine.id), [], os.fsync
+
+    def full(descriptor):
+        calls.append(1)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(files.WriteError), mine.hold():
+        mine.paint("liver", cube(10, 12)), mine.paint("spleen", cube(12, 15))  # noqa: B018
+    assert len(calls) == 2 and content_of(place.root / mine.id) == before
+    assert np.array_equal(mine.mask("liver"), cube(1, 4)) and np.array_equal(mine.mask("spleen"), cube(5, 9))
 
 
 @pytest.mark.parametrize("wrong", ['"format": 2', '"format": 1,'])
@@ -472,9 +492,20 @@ def test_a_user_is_told_once_that_the_image_has_changed(place, mine):
         place.sessions.kept_for(new, mine.id, place.studies.image("scan"))
 
 
-def test_a_file_that_was_only_touched(place, mine):
+def click_beside_it_first(one):
+    with refused(400):
+        one.show("liver", [at(99, 5, 5)])
+    one.show("liver", [at(5, 5, 5)])
+
+
+@pytest.mark.parametrize(
+    "work",
+    [lambda one: one.show("liver", [at(5, 5, 5)]), click_beside_it_first, lambda one: one.paint("liver", cube(4, 7))],
+    ids=["a click", "a click after a refused one", "only painted"],
+)
+def test_a_file_that_was_only_touched(work, place, mine):
     """As by a copy from a backup, or a new owner: the voxels are the same, and the user's work goes on."""
-    mine.show("liver", [at(5, 5, 5)])
+    work(mine)
     os.utime(place.studies.image("scan"), (1, 1))
     assert [one for one, _ in place.sessions.of_image("ann", "scan")] == [mine]
     other = place.sessions.of_study("ann", "ohif", "scan")
@@ -518,6 +549,28 @@ def test_room(name, value, status, place, monkeypatch):
     assert len(list(place.root.iterdir())) == 2
     place.sessions.remove(kept[0].id, "ann")
     place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
+
+
+def test_room_for_a_week_of_many_images(place, mine):
+    """Where nobody logs in, all users are one owner."""
+    place.sessions._sessions |= {str(number): mine for number in range(998)}
+    place.sessions.of_study("ann", "ohif", "scan")
+    with refused(429, "has 1000 interactive sessions"):
+        place.sessions.of_study("ann", "napari", "scan")
+
+
+def test_a_client_at_the_limit_takes_another_image(place, monkeypatch):
+    """That of which nothing was made goes, once the other one is there."""
+    monkeypatch.setattr(registry, "OWNER_SESSIONS", 1)
+    talk = Conversation(place.sessions, "ann")
+    talk.set_image(place.voxels(), SPACING)
+    talk.set_image(place.voxels(1), SPACING)
+    with refused(400, "spacing"):
+        talk.set_image(place.voxels(2), (0, 1, 1))
+    talk.show(at(5, 5, 5), answer=True)
+    with refused(429):
+        talk.set_image(place.voxels(2), SPACING)
+    assert [one["labels"] for one in place.sessions.list("ann")] == [["segment"]] and talk.undo().answered
 
 
 def test_memory_of_one_session(place, mine):
@@ -619,6 +672,18 @@ def test_two_requests_at_once_make_one_session(place):
     for one in workers:
         one.join()
     assert len({one.id for one in found}) == 1 and len(list(place.root.iterdir())) == 1
+
+
+def test_a_click_waits_for_nobodys_upload(place, mine, monkeypatch):
+    writes, go_on, create = threading.Event(), threading.Event(), SessionFolder.create
+    monkeypatch.setattr(SessionFolder, "create", lambda *args: (writes.set(), go_on.wait(30), create(*args)))
+    with ThreadPoolExecutor() as pool:
+        pool.submit(place.sessions.of_array, "bob", "napari", place.voxels(), SPACING)
+        assert writes.wait(30)
+        try:
+            assert pool.submit(place.sessions.of_study, "ann", "slicer", "scan").result(5) is mine
+        finally:
+            go_on.set()
 
 
 def test_too_many_waiting_are_told_to_come_again(place, mine, monkeypatch):

@@ -53,7 +53,19 @@ def test_a_client_that_is_gone(leases, clock, ended):
     clock.now += 60
     assert leases.remaining(token, "ann") == 490  # asking is no sign of life
     clock.now += 1
-    assert status(leases.remaining, token, "ann", alive=True) == 410 and ended == ["hers"]
+    assert status(leases.remaining, token, "ann", alive=True) == 410
+
+
+def test_who_asks_waits_for_nobodys_end(leases, clock, ended):
+    """It would hold up all others: the server answers heartbeats without a thread of their own."""
+    gone, token = leases.claim("ann", "hers"), leases.claim("bob", "his")
+    clock.now += 50
+    leases.remaining(token, "bob", alive=True)
+    clock.now += 11
+    assert leases.remaining(token, "bob", alive=True) == 539 and status(leases.remaining, gone, "ann") == 410
+    assert ended == []
+    act(leases, token, "bob")
+    assert ended == ["hers"]
 
 
 def test_a_user_who_does_nothing(leases, clock):

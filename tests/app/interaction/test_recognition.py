@@ -7,6 +7,7 @@ from itertools import permutations, product
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from interaction_helpers import SHAPE, SPACING, Place, at
 
 from monailabel_app.errors import RequestError
@@ -83,6 +84,23 @@ def test_an_array_in_another_type_is_the_same_scan(place):
     place.sessions.of_array("bob", "nninteractive", array, SPACING[::-1])
     study = place.sessions.of_study("ann", "slicer", "scan")
     assert [found.id for found, _ in place.sessions.of_image("ann", "scan")] == [study.id, one.id]
+
+
+def test_a_scan_with_a_fractional_scale_is_the_same_as_itk_reads_it(place):
+    """Which rounds to float32, as 3D Slicer does."""
+    image = nib.Nifti1Image(place.voxels(), np.diag([*SPACING, 1]))
+    image.header.set_slope_inter(0.73, 0)
+    path = place.folder / "studies/scaled.nii.gz"
+    nib.save(image, path)
+    array = sitk.GetArrayFromImage(sitk.ReadImage(path))
+    one = place.sessions.of_array("ann", "nninteractive", array, SPACING[::-1])
+    one.show("kidney", [at(5, 6, 7)])
+    study = place.sessions.of_study("ann", "slicer", "scaled")
+    assert array.dtype == np.float32 and place.sessions.kept_for(study, one.id, path)[0] is one
+    assert [shown["session"] for shown in place.sessions.shown("ann", "scaled")] == [one.id]
+    with place.sessions.removing_image("scaled"):
+        place.studies.remove_image("scaled")
+    assert not list(place.root.iterdir())
 
 
 def test_prompts_wait_beside_the_label_that_their_user_submits(place, tmp_path):
@@ -192,6 +210,8 @@ def test_whole_numbers_stay_what_they_are(dtype):
         np.random.default_rng(0).normal(1000, 1, (20, 20, 20)).astype(np.float32),
         np.random.default_rng(0).integers(0, 60_000, (20, 20, 20)).astype(np.uint16),
         np.random.default_rng(0).exponential(1e-5, (20, 20, 20)),
+        np.random.default_rng(0).integers(0, 2**30, (20, 20, 20)).astype(np.int32),
+        np.random.default_rng(0).integers(-1000, 1000, (20, 20, 20)) * 0.73,
     ],
 )
 def test_others_are_scaled_within_a_thousandth_of_the_window(voxels):
@@ -200,7 +220,7 @@ def test_others_are_scaled_within_a_thousandth_of_the_window(voxels):
     steps = (voxels - voxels.min()) / (voxels.max() - voxels.min()) * (2**16 - 2) - (2**15 - 1)
     low, high = np.percentile(steps, (0.5, 99.5))
     assert np.abs(kept - steps).max() < 1e-3 * (high - low)
-    assert np.array_equal(kept, compact(voxels.astype(np.float64)))
+    assert all(np.array_equal(kept, compact(voxels.astype(dtype))) for dtype in (np.float32, np.float64))
 
 
 def test_what_int16_cannot_tell_apart_stays_float32():
