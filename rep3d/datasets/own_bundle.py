@@ -13,7 +13,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +24,9 @@ from rep3d.datasets.fingerprint import CaseFacts, summary, write_fingerprint
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_cases import read_cases
 from rep3d.datasets.own_changes import read_own_folds, read_own_spacing, write_dataset_file
-from rep3d.datasets.own_data import decide_splits, read_own_splits, write_data, write_splits
+from rep3d.datasets.own_data import read_own_splits, write_data, write_splits
 from rep3d.datasets.own_labels import Labels, read_labels, with_names
-from rep3d.datasets.planning import Decision, Plan, Schedule, plan_bundle
+from rep3d.datasets.planning import Plan, Schedule, plan_bundle
 from rep3d.datasets.rendering import check_plain_names, render_file
 from rep3d.datasets.sources import Source, ToldLabels, read_source
 from rep3d.files import read_json, write_text
@@ -109,11 +108,9 @@ def new_bundle(
         modality=modality,
         schedule=schedule,
         spacing=spacing,
+        folds=own_folds,
         own_splits=own_splits,
     )
-    folds = own_splits or decide_splits([scan.case for scan in cases.scans], own_folds or plan.folds, patient_of)
-    if own_folds is not None:
-        plan = _with_folds(plan, folds)
     label_of = {case.name: case.label for case in found.cases if case.label is not None}
     keys = {case.name: case.label_key for case in found.cases if case.label_key}
     notes += [f"{fact.case}: {fact.note}" for fact in facts if fact.note]
@@ -129,7 +126,7 @@ def new_bundle(
         if own_splits:
             notes.append(f"data/{splits.FILE} is yours, and stays")
         else:
-            write_splits(folder / "data", folds)
+            write_splits(folder / "data", [scan.case for scan in cases.scans], own_folds or plan.folds, patient_of)
         if found.split and not own_splits:
             notes.append(
                 f"the source's own split is not used, {found.split}: cases that it holds out train here, and cases of "
@@ -237,15 +234,6 @@ def _told(source: Source, channel_names: Sequence[str]) -> Sequence[str]:
     """What the data set's own file says of the modality."""
     named = set(channel_names) <= set(source.told)
     return channel_names if named or (source.told and len(channel_names) > 1) else source.told
-
-
-def _with_folds(plan: Plan, own: Sequence[splits.Split]) -> Plan:
-    """The plan for folds of a person's number; its own number stays that of the data, as its spacing does."""
-    sizes = {part: len(own[0].get(key, [])) for part, key in splits.KEYS.items()}
-    what = f"{len(own)} folds" if sizes["validation"] else "no validation"
-    of_folds = Decision(what, f"yours; the number of patients says {plan.folds}")
-    decisions = [of_folds if one.what in (f"{plan.folds} folds", "no validation") else one for one in plan.decisions]
-    return replace(plan, sizes=sizes, val_interval=plan.val_interval if sizes["validation"] else 0, decisions=decisions)
 
 
 def _of_earlier_trainings(folder: Path, weights: Sequence[Path]) -> list[str]:

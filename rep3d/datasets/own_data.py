@@ -70,14 +70,10 @@ def read_own_splits(folder: Path, cases: Collection[str]) -> list[splits.Split]:
     return splits.read_splits(path, cases)
 
 
-def decide_splits(cases: Sequence[str], count: int, patient_of: Mapping[str, str]) -> list[splits.Split]:
-    """As many folds; of one all cases train."""
-    if count == 1:
-        return [{"train": list(cases), "val": []}]
-    return splits.make_folds(cases, count, patients=patient_of)
-
-
-def write_splits(folder: Path, folds: Sequence[splits.Split]) -> None:
+def write_splits(folder: Path, cases: Sequence[str], count: int, patient_of: Mapping[str, str]) -> None:
+    """Write as many folds; of one all cases train."""
+    one = [{"train": list(cases), "val": []}]
+    folds = splits.make_folds(cases, count, patients=patient_of) if count > 1 else one
     with remembered(folder, "splits", folds):
         write_json(folder / splits.FILE, folds)
 

@@ -80,7 +80,7 @@ PAPER = Budget("rep3d", 1.5e9, 5.2e3, 128 * 128 * 128, 0.0001, 600, 2, 1)
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes into the data set's file, and the decisions behind it; the spacing is that of the data."""
+    """What goes into the data set's file, and the decisions behind it; spacing and folds are those of the data."""
 
     network: str
     recipes: Sequence[str]
@@ -110,6 +110,7 @@ def plan_bundle(
     modality: str | None = None,
     schedule: Schedule | None = None,
     spacing: Sequence[float] | None = None,
+    folds: int | None = None,
     own_splits: Sequence[splits.Split] = (),
 ) -> Plan:
     """Decide.
@@ -122,6 +123,7 @@ def plan_bundle(
         modality: CT or MR, where the user knows; MR stands for all that has no units.
         schedule: how long it is to train, where that was measured.
         spacing: in mm, along the RAS axes, that a user wants; all else is decided for it.
+        folds: how many a user wants.
         own_splits: those that a user wrote.
 
     Raises:
@@ -139,10 +141,13 @@ def plan_bundle(
         budget.epochs, budget.epochs // VALIDATIONS, "of 50 steps each; --hours 2 chooses them by time"
     )
     if own_splits:
-        folds, sizes, of_folds = _folds_of(own_splits)
+        decided_folds, sizes, of_folds = _folds_of(own_splits)
     else:
-        folds, of_folds = choose_folds(patients, "patient" if patients < len(facts) else "case")
-        sizes = _sizes(len(facts), folds)
+        decided_folds, of_folds = choose_folds(patients, "patient" if patients < len(facts) else "case")
+        sizes = _sizes(len(facts), folds or decided_folds)
+    if folds is not None:
+        what = f"{folds} folds" if sizes["validation"] else "no validation"
+        of_folds = Decision(what, f"yours; the number of patients says {decided_folds}")
     shape = median_shape(facts, spacing)
     case_bytes = 4 * (facts[0].channels + 1) * math.prod(shape)  # with the label map
     left = machine.host_memory - (0 if machine.has_gpu else _step_bytes(budget, batch, patch))
@@ -175,7 +180,7 @@ def plan_bundle(
         val_interval=val_interval if sizes["validation"] else 0,
         learning_rate=budget.learning_rate,
         num_workers=budget.num_workers,
-        folds=folds,
+        folds=decided_folds,
         sizes=sizes,
         decisions=decisions,
     )
