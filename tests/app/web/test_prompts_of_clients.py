@@ -400,6 +400,44 @@ def test_points_that_follow_leave_the_limits_of_the_scribbles_in_force(slicer, f
     assert (slicer.segments["cyst"] == answered).all() and forwards == [1, 1]
 
 
+@pytest.mark.parametrize("name", ["drawn", "clicked"])
+@pytest.mark.parametrize("is_later", [True, False])
+def test_what_was_painted_over_a_segment_is_taken_from_it(slicer, name, is_later):
+    """3D Slicer takes it away in the scene; the export alone would not tell, for segments may overlap."""
+    for segment in ("cyst", name) if is_later else (name, "cyst"):
+        slicer.add(segment)
+    slicer.points["cyst"]["foreground"].append(FIRST)
+    slicer.update("interactive", "cyst")
+    if name == "clicked":
+        slicer.points[name]["foreground"].append(SECOND)
+        slicer.update("interactive", name)
+    over = slicer.segments["cyst"] & (np.indices(SHAPE)[0] > 5)
+    slicer.segments[name] |= over
+    slicer.segments["cyst"] &= ~over
+    scribbled(slicer)
+    slicer.update_scribbles(name)
+    slicer.points["cyst"]["foreground"].append(SECOND)
+    slicer.update("interactive", "cyst")
+    assert over.any() and not (slicer.segments["cyst"] & over).any() and slicer.segments["cyst"][tuple(SECOND)]
+
+
+def test_scribbles_that_overlap_a_segment_keep_what_they_took(slicer):
+    """What is painted of the segment afterwards is taken from them."""
+    slicer.add("cyst")
+    slicer.add("drawn")
+    slicer.segments["drawn"][ball(FIRST, 9) & (np.indices(SHAPE)[0] > 5)] = True
+    scribbled(slicer, foreground=[FIRST])
+    slicer.update_scribbles("cyst")
+    answered = slicer.segments["cyst"].copy()
+    assert (answered & slicer.segments["drawn"]).any()
+    painted = answered & (np.indices(SHAPE)[0] == 5)
+    painted[tuple(FIRST)] = False  # it is below the scribble
+    slicer.segments["drawn"] |= painted
+    slicer.segments["cyst"] &= ~painted
+    slicer.update_scribbles("cyst")
+    assert painted.any() and (slicer.segments["cyst"] == (answered & ~painted)).all()
+
+
 @pytest.mark.parametrize("lock", [True, False])
 def test_other_segments_are_locked_where_that_is_wished(slicer, lock):
     slicer.add("first")
