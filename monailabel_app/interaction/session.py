@@ -215,17 +215,21 @@ class InteractiveSession:
         before, steps = self.record.begun.get(label, (origin, 0))
         return before != origin and self.steps(label) == steps and not self.prompts(label)
 
-    def undo(self, label: str) -> Answer:
-        """Take the label's last step back, where there is one."""
-        return self._change(label, lambda edit: edit.undo(self._locked_voxels()))
+    def undo(self, label: str, *, answered: bool = True) -> Answer:
+        """Take the label's last step back, where there is one.
 
-    def redo(self, label: str) -> Answer:
-        """Take the last step that was undone again, where there is one."""
-        return self._change(label, lambda edit: edit.redo(self._locked_voxels()))
+        Args:
+            answered: whether the user sees the answer; if not, what changes is told with the next one.
+        """
+        return self._change(label, lambda edit: edit.undo(self._locked_voxels()), answered=answered)
 
-    def reset(self, label: str) -> Answer:
-        """Forget the label's mask, prompts and steps."""
-        return self._change(label, LabelEdit.reset)
+    def redo(self, label: str, *, answered: bool = True) -> Answer:
+        """Take the last step that was undone again, where there is one; `answered` as above."""
+        return self._change(label, lambda edit: edit.redo(self._locked_voxels()), answered=answered)
+
+    def reset(self, label: str, *, answered: bool = True) -> Answer:
+        """Forget the label's mask, prompts and steps; `answered` as above."""
+        return self._change(label, LabelEdit.reset, answered=answered)
 
     def rename(self, label: str, name: str) -> None:
         """Give a label another name, which no other one has; nothing else of it changes.
@@ -331,12 +335,20 @@ class InteractiveSession:
             RequestError: 404, one is not there.
         """
         with self.hold():
-            wanted = dict.fromkeys(labels)
-            missing = [name for name in wanted if name not in self.record.labels]
-            if missing:
-                raise RequestError(404, f"there is no label {missing[0][:MAX_NAME]!r} in this session")
-            self.record = replace(self.record, locked=tuple(wanted))
+            self.record = replace(self.record, locked=self.known(labels))
             self._taken = None
+
+    def known(self, labels: Iterable[str]) -> tuple[str, ...]:
+        """These labels, each once.
+
+        Raises:
+            RequestError: 404, one is not there.
+        """
+        wanted = tuple(dict.fromkeys(labels))
+        missing = [name for name in wanted if name not in self.record.labels]
+        if missing:
+            raise RequestError(404, f"there is no label {missing[0][:MAX_NAME]!r} in this session")
+        return wanted
 
     def submitted(self, key: object, read: Callable[[], np.ndarray]) -> np.ndarray:
         """A label map of the image, (D, H, W), not to be changed; it stays in memory as long as the image does.
@@ -439,14 +451,17 @@ class InteractiveSession:
 
         return self._change(label, ask)
 
-    def _change(self, label: str, step: Callable[[LabelEdit], Answer]) -> Answer:
+    def _change(self, label: str, step: Callable[[LabelEdit], Answer], *, answered: bool = True) -> Answer:
         with self.hold():
             edit = self._get(label)
             mask, rest = edit.mask, (edit.undoable, edit.redoable, edit.untold)
+            told = None if answered else edit.told
             try:
                 answer = step(edit)
             except ValueError as error:
                 raise RequestError(400, str(error)) from error
+            if told is not None:
+                edit.leave_untold(told)
             if edit.mask is not mask or (edit.undoable, edit.redoable, edit.untold) != rest:
                 self._is_changed = True
             if label not in self.record.labels:
@@ -457,8 +472,7 @@ class InteractiveSession:
             return answer
 
     def _known(self, label: str) -> LabelEdit:
-        if label not in self.record.labels:
-            raise RequestError(404, f"there is no label {label[:MAX_NAME]!r} in this session")
+        self.known([label])
         return self._get(label)
 
     def _get(self, label: str) -> LabelEdit:
