@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import threading
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 MAX_LABELS = 255
 MAX_NAME = 200  # characters of a label's name
+UNPRINTED = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of what no name has; joiners of letters are of others
 
 
 class InteractiveSession:
@@ -517,8 +519,10 @@ class InteractiveSession:
         self._is_changed, self._changed = False, {}
 
     def _new(self, label: str) -> LabelEdit:
-        if not label.strip() or not label.isprintable() or len(label) > MAX_NAME:
+        if not label.strip() or len(label) > MAX_NAME:
             raise RequestError(400, f"the label is {label[:MAX_NAME]!r}, expected a name of 1 to {MAX_NAME} characters")
+        if any(unicodedata.category(character) in UNPRINTED for character in label):
+            raise RequestError(400, f"the label is {label!r}, expected a name without control characters or line ends")
         if len(self.record.labels) >= MAX_LABELS:
             raise RequestError(413, f"the session has {MAX_LABELS} labels, which is the most")
         return LabelEdit(self.record.shape)

@@ -332,6 +332,22 @@ def test_slicer_replaces_no_segments_by_those_of_a_file(slicer):
     assert b".nrrd" in name and b".seg.nrrd" not in name
 
 
+@pytest.mark.parametrize("name", ["\u06a9\u0628\u062f\u200c\u0686\u067e", "rein\u00a0gauche"])
+def test_names_of_any_script(slicer, name, tmp_path):
+    """With a joiner between letters, or with a blank at which no line breaks."""
+    slicer.add(name)
+    slicer.points[name]["foreground"].append(FIRST)
+    slicer.update("interactive", name)
+    assert slicer.segments[name][tuple(FIRST)] and session_of(slicer).labels == (name,)
+    nib.save(nib.Nifti1Image(slicer.segments[name].astype(np.uint8), slicer.scan.affine), tmp_path / "label.nii.gz")
+    with (tmp_path / "label.nii.gz").open("rb") as file:
+        told = {"label": ("label.nii.gz", file), "params": (None, json.dumps({"label_info": [{"name": name}]}))}
+        assert slicer.client.put("/datastore/label?image=scan", files=told).status_code == 200
+    info = slicer.client.get("/datastore/label/info?label=scan&tag=final").json()
+    assert info["label_names"] == {name: 1}
+    slicer.client.delete("/datastore/label?id=scan&tag=final")
+
+
 # --- scribbles
 
 
