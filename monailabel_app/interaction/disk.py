@@ -53,6 +53,7 @@ class SessionRecord:
         locked: names of labels.
         begun: of labels that began with a mask that others made, what it came from, and how many steps there were then.
         went_on: of labels that were told to go on from a session, its id, also where it had nothing for them.
+        background: of labels that lists of points were for, where those points lie that the background's list had.
     """
 
     owner: str
@@ -69,6 +70,7 @@ class SessionRecord:
     locked: tuple[str, ...] = ()
     begun: dict[str, tuple[str, int]] = field(default_factory=dict)
     went_on: dict[str, str] = field(default_factory=dict)
+    background: dict[str, list[list[float]]] = field(default_factory=dict)
     format: int = FORMAT
 
     def __post_init__(self) -> None:

@@ -29,7 +29,8 @@ def follow_scribbles(
 ) -> Answer:
     """Take over the segments as the user has them, and show the label the scribbles that it does not know yet.
 
-    The answer is the label's alone: of the others the user has what earlier answers told.
+    The answer is the label's alone: of the others the user has what earlier answers told. Segments that the answer
+    overlaps become labels as they are, so that the next label map shows what of them was painted since.
 
     Args:
         label: that the scribbles are for.
@@ -41,10 +42,11 @@ def follow_scribbles(
     Raises:
         RequestError: 413, too many scribbles; others as `InteractiveSession.show`.
     """
-    for name in values:
-        if name != label and name in session.labels:
+    for name in sorted(values, key=values.__getitem__):  # a segment before those that lie over it
+        if name == label:
+            answer = paint_segment(session, name, voxels, values, lock_others=lock_others, answered=True)
+        elif name in session.labels:
             paint_segment(session, name, voxels, values, lock_others=False, answered=False)
-    painted = paint_segment(session, label, voxels, values, lock_others=lock_others, answered=True)
     taken = np.zeros(voxels.shape, bool)
     if lock_others:
         others = [value for name, value in values.items() if name not in (label, *NO_SEGMENTS)]
@@ -58,7 +60,13 @@ def follow_scribbles(
         for name, positive in ((FOREGROUND, True), (BACKGROUND, False))
         if name in values and (prompt := _new_scribble(session, label, voxels == values[name], positive, taken))
     ]
-    return session.show(label, shown, taken) if shown else painted
+    if shown:
+        answer = session.show(label, shown, taken)
+    overlapped = np.unique(voxels[answer.mask.numpy()])
+    for name, value in values.items():
+        if value in overlapped and name not in (*NO_SEGMENTS, *session.labels):
+            session.paint(name, voxels == value, answered=False)
+    return answer
 
 
 def paint_segment(
@@ -73,16 +81,24 @@ def paint_segment(
     """Let the segment of a label map win over the session's mask of the label, as far as the user has seen that.
 
     Below scribbles, and below segments that were exported later and may overlap it, the label map does not tell: there
-    the session's mask stays.
+    the session's mask stays. But what was painted of such a segment since it was told was painted over this one.
 
     Args:
         answered: see `LabelEdit.paint`.
     """
     value = values[label]
-    over = [v for name, v in values.items() if name in (FOREGROUND, BACKGROUND) or (v > value and not lock_others)]
     mask = voxels == value
     if label in session.labels:
-        mask |= np.isin(voxels, over) & session.told(label)
+        told = session.told(label)
+        occurring = np.unique(voxels[told])
+        for name, over in values.items():
+            is_scribble = name in (FOREGROUND, BACKGROUND)
+            if over not in occurring or not (is_scribble or (over > value and not lock_others)):
+                continue
+            below = (voxels == over) & told
+            if not is_scribble:
+                below &= session.told(name) if name in session.labels else False
+            mask |= below
     return session.paint(label, mask, answered=answered)
 
 

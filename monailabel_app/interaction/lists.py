@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import replace
 from itertools import takewhile
 
@@ -21,22 +21,32 @@ def bring_to_lists(
     session: InteractiveSession,
     label: str,
     own: Sequence[Prompt],
-    background: Sequence[Prompt] = (),
+    background: Sequence[Prompt] | None = None,
     taken: np.ndarray | None = None,
 ) -> Answer:
     """Make these the points and the box of a label.
 
-    The same lists lead to the same mask without the network, shorter ones to exactly the earlier mask.
+    The same lists lead to the same mask without the network, shorter ones to exactly the earlier mask. A negative point
+    vanishes where it is missing in the list that it came from: one model has the background's, another the label's own.
 
     Args:
         own: of the label.
-        background: points that belong to no label. One is shown to the label once its mask reaches there.
+        background: points that belong to no label, of a model without negative points of labels. One is shown to the
+            label once its mask reaches there. None: of a model without such a list.
         taken: see `InteractiveSession.show`.
 
     Raises:
         RequestError: as `InteractiveSession.bring_to`.
     """
     with session.hold():
+        known, noted = _negative_points(session, label), of_background(session, label)
+        if background is None:
+            noted = set() if session.background(label) is None else noted - set(own)
+            background = [prompt for prompt in known if prompt in noted]
+        else:
+            own = [*own, *(prompt for prompt in known if prompt not in noted.union(background))]
+            noted = noted.union(background)
+        session.note_background(label, noted)
         return _bring_to_lists(session, label, own, background, taken)
 
 
@@ -48,12 +58,43 @@ def concerned_labels(session: InteractiveSession, labels: Iterable[str], backgro
     scan, listed = scan_of(session), set(background)
     changed, known = [], []
     for label in labels:
-        shown = {prompt for prompt in known_prompts(session, label) if prompt.kind == "point" and not prompt.positive}
+        shown = of_background(session, label)
         if shown - listed or any(lies_in(prompt, session.mask(label), scan) for prompt in listed - shown):
             changed.append(label)
         elif shown:
             known.append(label)
     return changed or known
+
+
+def of_background(session: InteractiveSession, label: str) -> set[Prompt]:
+    """The negative points of a label that are the background's; all, where nobody has noted whose they are."""
+    known, noted = _negative_points(session, label), session.background(label)
+    return set(known) if noted is None else noted.intersection(known)
+
+
+def begin_as_renamed(
+    session: InteractiveSession, label: str, own: Sequence[Prompt], listed: Container[str] = ()
+) -> str:
+    """Let a label that is not there begin as the one is that has its points, as a segment does that was renamed.
+
+    That one stays, for the segment may as well be a copy. Of several it is that with the most points.
+
+    Args:
+        own: prompts of the label.
+        listed: labels that have points besides.
+
+    Returns:
+        The other label's name; empty where there is none.
+    """
+    if label in session.labels or not own:
+        return ""
+    points = {name: _positive_points(session, name) for name in reversed(session.labels) if name not in listed}
+    found = [name for name, some in points.items() if some and some <= set(own)]
+    if not found:
+        return ""
+    source = max(found, key=lambda name: len(points[name]))
+    session.copy(source, label)
+    return source
 
 
 def known_prompts(session: InteractiveSession, label: str) -> tuple[Prompt, ...]:
@@ -67,6 +108,14 @@ def scan_of(session: InteractiveSession) -> Grid:
 
 def lies_in(point: Prompt, mask: np.ndarray | None, scan: Grid) -> bool:
     return mask is not None and bool(mask[scan.voxel(point.positions[0])])
+
+
+def _negative_points(session: InteractiveSession, label: str) -> list[Prompt]:
+    return [prompt for prompt in known_prompts(session, label) if prompt.kind == "point" and not prompt.positive]
+
+
+def _positive_points(session: InteractiveSession, label: str) -> set[Prompt]:
+    return {prompt for prompt in known_prompts(session, label) if prompt.kind == "point" and prompt.positive}
 
 
 def _bring_to_lists(

@@ -6,11 +6,13 @@ import json
 import logging
 import math
 import threading
+import unicodedata
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,8 +29,11 @@ from rep3d.interactive.steps import Coarse
 
 logger = logging.getLogger(__name__)
 
+ValueT = TypeVar("ValueT")
+
 MAX_LABELS = 255
 MAX_NAME = 200  # characters of a label's name
+UNPRINTED = ("Cc", "Cs", "Zl", "Zp")  # Unicode's categories of what no name has; joiners of letters are of others
 
 
 class InteractiveSession:
@@ -194,12 +199,25 @@ class InteractiveSession:
             if session_id == self.id:
                 self._change(label, LabelEdit.settle)
                 begun = {name: one for name, one in self.record.begun.items() if name != label}
-                self.record = replace(self.record, begun=begun)
+                background = {name: some for name, some in self.record.background.items() if name != label}
+                self.record = replace(self.record, begun=begun, background=background)
             self.record = replace(self.record, went_on={**self.record.went_on, label: session_id})
 
     def went_on(self, label: str, session_id: str) -> bool:
         """Whether a label has gone on from that session."""
         return self.record.went_on.get(label) == session_id
+
+    def background(self, label: str) -> set[Prompt] | None:
+        """What `note_background` was told of a label last; None where that was not yet."""
+        places = self.record.background.get(label)
+        return None if places is None else {Prompt("point", ((x, y, z),), positive=False) for x, y, z in places}
+
+    def note_background(self, label: str, points: Iterable[Prompt]) -> None:
+        """Note which points that a label has, or gets, are those of a list of the background's."""
+        with self.hold():
+            places = sorted(list(prompt.positions[0]) for prompt in points)
+            if places != self.record.background.get(label):
+                self.record = replace(self.record, background={**self.record.background, label: places})
 
     def origin(self, label: str) -> str:
         """What the mask comes from that a label began with; empty where that is not known, and of the user's own."""
@@ -215,17 +233,21 @@ class InteractiveSession:
         before, steps = self.record.begun.get(label, (origin, 0))
         return before != origin and self.steps(label) == steps and not self.prompts(label)
 
-    def undo(self, label: str) -> Answer:
-        """Take the label's last step back, where there is one."""
-        return self._change(label, lambda edit: edit.undo(self._locked_voxels()))
+    def undo(self, label: str, *, answered: bool = True) -> Answer:
+        """Take the label's last step back, where there is one.
 
-    def redo(self, label: str) -> Answer:
-        """Take the last step that was undone again, where there is one."""
-        return self._change(label, lambda edit: edit.redo(self._locked_voxels()))
+        Args:
+            answered: whether the user sees the answer; if not, what changes is told with the next one.
+        """
+        return self._change(label, lambda edit: edit.undo(self._locked_voxels()), answered=answered)
 
-    def reset(self, label: str) -> Answer:
-        """Forget the label's mask, prompts and steps."""
-        return self._change(label, LabelEdit.reset)
+    def redo(self, label: str, *, answered: bool = True) -> Answer:
+        """Take the last step that was undone again, where there is one; `answered` as above."""
+        return self._change(label, lambda edit: edit.redo(self._locked_voxels()), answered=answered)
+
+    def reset(self, label: str, *, answered: bool = True) -> Answer:
+        """Forget the label's mask, prompts and steps; `answered` as above."""
+        return self._change(label, LabelEdit.reset, answered=answered)
 
     def rename(self, label: str, name: str) -> None:
         """Give a label another name, which no other one has; nothing else of it changes.
@@ -245,9 +267,32 @@ class InteractiveSession:
                 locked=tuple(renamed[one] for one in record.locked),
                 begun={renamed[one]: begun for one, begun in record.begun.items()},
                 went_on={renamed[one]: session_id for one, session_id in record.went_on.items()},
+                background={renamed[one]: places for one, places in record.background.items()},
             )
             self._changed = {renamed[one]: content for one, content in self._changed.items()}
             self._coarse = {renamed[one]: coarse for one, coarse in self._coarse.items()}
+
+    def copy(self, label: str, name: str) -> None:
+        """Make a label of this name, which no other one has, that is as the label is. A lock goes on to it.
+
+        Raises:
+            RequestError: 404, there is no such label; others as `show`.
+        """
+        with self.hold():
+            edit = self._known(label)
+            self._check_new(name)
+            self._changed[name] = edit.to_bytes()
+            if edit.is_coarse:
+                self._coarse[name] = edit.coarse
+            self._taken, record = None, self.record
+            self.record = replace(
+                record,
+                labels={**record.labels, name: len(record.labels) + 1},
+                locked=tuple(name if one == label else one for one in record.locked),
+                begun=_copied(record.begun, label, name),
+                went_on=_copied(record.went_on, label, name),
+                background=_copied(record.background, label, name),
+            )
 
     def refine(self, priority: Priority = Priority.SEGMENTATION) -> bool:
         """Redraw one cube of what the last answers left coarse. What changes is told with the next answer.
@@ -331,12 +376,20 @@ class InteractiveSession:
             RequestError: 404, one is not there.
         """
         with self.hold():
-            wanted = dict.fromkeys(labels)
-            missing = [name for name in wanted if name not in self.record.labels]
-            if missing:
-                raise RequestError(404, f"there is no label {missing[0][:MAX_NAME]!r} in this session")
-            self.record = replace(self.record, locked=tuple(wanted))
+            self.record = replace(self.record, locked=self.known(labels))
             self._taken = None
+
+    def known(self, labels: Iterable[str]) -> tuple[str, ...]:
+        """These labels, each once.
+
+        Raises:
+            RequestError: 404, one is not there.
+        """
+        wanted = tuple(dict.fromkeys(labels))
+        missing = [name for name in wanted if name not in self.record.labels]
+        if missing:
+            raise RequestError(404, f"there is no label {missing[0][:MAX_NAME]!r} in this session")
+        return wanted
 
     def submitted(self, key: object, read: Callable[[], np.ndarray]) -> np.ndarray:
         """A label map of the image, (D, H, W), not to be changed; it stays in memory as long as the image does.
@@ -439,14 +492,17 @@ class InteractiveSession:
 
         return self._change(label, ask)
 
-    def _change(self, label: str, step: Callable[[LabelEdit], Answer]) -> Answer:
+    def _change(self, label: str, step: Callable[[LabelEdit], Answer], *, answered: bool = True) -> Answer:
         with self.hold():
             edit = self._get(label)
             mask, rest = edit.mask, (edit.undoable, edit.redoable, edit.untold)
+            told = None if answered else edit.told
             try:
                 answer = step(edit)
             except ValueError as error:
                 raise RequestError(400, str(error)) from error
+            if told is not None:
+                edit.leave_untold(told)
             if edit.mask is not mask or (edit.undoable, edit.redoable, edit.untold) != rest:
                 self._is_changed = True
             if label not in self.record.labels:
@@ -459,14 +515,17 @@ class InteractiveSession:
             return answer
 
     def _known(self, label: str) -> LabelEdit:
-        if label not in self.record.labels:
-            raise RequestError(404, f"there is no label {label[:MAX_NAME]!r} in this session")
+        self.known([label])
         return self._get(label)
 
     def _get(self, label: str) -> LabelEdit:
         """The label, which takes the place of another one in memory; a new one counts once it is written."""
         if self._edit is None or self._name != label:
-            edit = self._read(label) if label in self.record.labels else self._new(label)
+            if label in self.record.labels:
+                edit = self._read(label)
+            else:
+                self._check_new(label)
+                edit = LabelEdit(self.record.shape)
             self._let_go()
             edit.go_on_refining(self._coarse.pop(label, ()))
             self._name, self._edit = label, edit
@@ -504,12 +563,14 @@ class InteractiveSession:
             self._folder.write(labels, None if self.record is before else self.record)
         self._is_changed, self._changed = False, {}
 
-    def _new(self, label: str) -> LabelEdit:
-        if not label.strip() or not label.isprintable() or len(label) > MAX_NAME:
+    def _check_new(self, label: str) -> None:
+        """Raise RequestError where there can be no label of this name."""
+        if not label.strip() or len(label) > MAX_NAME:
             raise RequestError(400, f"the label is {label[:MAX_NAME]!r}, expected a name of 1 to {MAX_NAME} characters")
+        if any(unicodedata.category(character) in UNPRINTED for character in label):
+            raise RequestError(400, f"the label is {label!r}, expected a name without control characters or line ends")
         if len(self.record.labels) >= MAX_LABELS:
             raise RequestError(413, f"the session has {MAX_LABELS} labels, which is the most")
-        return LabelEdit(self.record.shape)
 
     def _read(self, label: str) -> LabelEdit:
         if label in self._changed:
@@ -561,3 +622,8 @@ class InteractiveSession:
                     mask = self._read(name).mask
                     self._taken = mask if self._taken is None else self._taken | mask
         return self._taken
+
+
+def _copied(table: Mapping[str, ValueT], label: str, name: str) -> dict[str, ValueT]:
+    """A table of labels in which the name stands for what the label does."""
+    return {**table, name: table[label]} if label in table else dict(table)

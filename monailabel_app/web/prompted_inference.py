@@ -13,7 +13,14 @@ from monailabel.interfaces.tasks.infer_v2 import InferType
 
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction.label_maps import NO_SEGMENTS, follow_scribbles
-from monailabel_app.interaction.lists import LISTED, bring_to_lists, concerned_labels, known_prompts, scan_of
+from monailabel_app.interaction.lists import (
+    LISTED,
+    begin_as_renamed,
+    bring_to_lists,
+    concerned_labels,
+    known_prompts,
+    scan_of,
+)
 from monailabel_app.interaction.registry import InteractiveSessions
 from monailabel_app.interaction.session import InteractiveSession
 from monailabel_app.models.inference import BundleInference, write_result
@@ -25,6 +32,7 @@ from monailabel_app.web.prompts import PromptParameters, box_prompt, point_lists
 from rep3d.interactive.prompts import Prompt
 
 UNNAMED = "structure"  # the label of clients that tell none
+MAX_NAMES = 20  # of a session's labels, in a note
 
 Taken = Callable[[str], npt.NDArray[np.bool_] | None]  # by a label, voxels (D, H, W) that it may not take
 
@@ -99,51 +107,61 @@ def _clicked(
     options: PromptParameters,
     parameters: Mapping[str, object],
     taken: Taken,
-    kept: Taken,
+    kept: Callable[[str], tuple[npt.NDArray[np.bool_] | None, str]],
 ) -> Found:
     """One label of any name, from points on it and on the rest.
 
     Args:
-        kept: the mask that a label of this name begins with.
+        kept: see `_kept`.
     """
     scan, label = scan_of(session), options.label or UNNAMED
     points = read_points(parameters.get("foreground", []), "foreground", scan, positive=True)
     points += read_points(parameters.get("background", []), "background", scan, positive=False)
-    begins = kept(label)  # not while the session is held, for it takes another one
+    begins, missing = kept(label)  # not while the session is held, for it takes another one
     with session.hold():
         if begins is not None and label not in session.labels:
             session.begin(label, begins, taken(label))
+        renamed = begin_as_renamed(session, label, points)
+        note = _renamed_note(label, renamed) if renamed else missing
         if options.continue_from == session.id:
             _come_back(session, label, [*_drawn(session, options), *points])
         prompts = [*_box(session, label, options, points), *points]
         if not prompts and label not in session.labels:
-            raise RequestError(400, f"the segment {label!r} has no prompts yet: place a point or a box")
+            reasons = (f"the segment {label!r} has no prompts yet: place a point or a box", missing)
+            raise RequestError(400, "; ".join(filter(None, reasons)))
         answer = bring_to_lists(session, label, prompts, taken=taken(label))
         if options.continue_from not in ("", session.id):
             session.go_on(label, options.continue_from)
-        note = _box_note(session, [label], options)
+        note = "; ".join(filter(None, (note, _box_note(session, [label], options))))
     return Found(answer.mask.numpy().view(np.uint8), {label: 1}, answer.locked, note)
 
 
 def _kept(
     sessions: InteractiveSessions, session: InteractiveSession, options: PromptParameters, label: str, path: Path
-) -> npt.NDArray[np.bool_] | None:
+) -> tuple[npt.NDArray[np.bool_] | None, str]:
     """What a label that is not there yet takes over from the session that the request names, if it names one.
 
     That is the mask of the label of its name. The first label of all takes that of the only one, whatever its name: of
     programs that give none.
 
+    Returns:
+        The mask, and, where the session has none for the label, what to say of it.
+
     Raises:
         RequestError: as `InteractiveSessions.kept_for`, also for a label that is there.
     """
     if not options.continue_from or session.went_on(label, options.continue_from):
-        return None
+        return None, ""
     kept, placement = sessions.kept_for(session, options.continue_from, path)
     if label in session.labels:
-        return None
+        return None, ""
     only = kept.labels[0] if len(kept.labels) == 1 and not session.labels else label
     source = label if label in kept.labels else only
-    return placement.mask_on_scan(kept.mask(source)) if source in kept.labels else None
+    if source in kept.labels:
+        return placement.mask_on_scan(kept.mask(source)), ""
+    names = ", ".join(map(repr, kept.labels[:MAX_NAMES])) or "none"
+    more = f" and {len(kept.labels) - MAX_NAMES} more" if len(kept.labels) > MAX_NAMES else ""
+    return None, f"session {kept.id} has no segment {label!r} to go on from; its segments are {names}{more}"
 
 
 def _come_back(session: InteractiveSession, label: str, shown: Sequence[Prompt]) -> None:
@@ -188,6 +206,8 @@ def _edited(
     found = _found(session, start, origin, path, options)  # not while the session is held: others see it meanwhile
     everything = not any((*points.values(), background, roi)) and (found is not None or not options.label)
     with session.hold():
+        others = {name for name, value in point_lists(parameters).items() if value}
+        renamed = {name: begin_as_renamed(session, name, some, others) for name, some in points.items()}
         if found is not None:
             _begin(session, labels, found, origin, taken)
         if everything:
@@ -202,8 +222,10 @@ def _edited(
             voxels[session.mask(name)] = ids[name]
         kept = [name for name in ids if session.origin(name) != origin]
         boxes = _box_note(session, chosen, options)
-    note = f"{', '.join(kept)}: kept as you have it, not as {start.bundle.name} finds it now" if kept else ""
-    return Found(voxels, ids, locked, "; ".join(filter(None, (note, boxes))))
+    notes = [_renamed_note(name, source) for name, source in renamed.items() if source]
+    if kept:
+        notes.append(f"{', '.join(kept)}: kept as you have it, not as {start.bundle.name} finds it now")
+    return Found(voxels, ids, locked, "; ".join(filter(None, (*notes, boxes))))
 
 
 def _chosen(
@@ -311,6 +333,10 @@ def _drawn(session: InteractiveSession, options: PromptParameters) -> list[Promp
     scan = scan_of(session)
     roi = read_roi(options.roi, scan)
     return [] if roi is None else [box_prompt(roi, scan)]
+
+
+def _renamed_note(label: str, source: str) -> str:
+    return f"{label} has the points of {source}, and goes on from it"
 
 
 def _box_note(session: InteractiveSession, labels: Iterable[str], options: PromptParameters) -> str:

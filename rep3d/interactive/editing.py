@@ -269,7 +269,7 @@ class LabelEdit:
         answer = self._take_over(after)
         if answered:
             return self._told([answer])
-        self._untold = Step.between(mask, self._mask, bounds(mask != self._mask))
+        self.leave_untold(mask)
         return answer
 
     def begin(self, mask: torch.Tensor) -> Answer:
@@ -284,6 +284,10 @@ class LabelEdit:
         if answer.changed is not None:
             self._untold = self._untold.then(before, answer.mask, answer.changed)
         return answer
+
+    def leave_untold(self, told: torch.Tensor) -> None:
+        """Let this mask, (D, H, W) of bool, be the one that the user knows: the next answer tells what has changed."""
+        self._untold = Step.between(told, self._mask, bounds(told != self._mask))
 
     def settle(self) -> Answer:
         """Keep the mask, as one that was painted, and forget the prompts and the steps that led to it."""

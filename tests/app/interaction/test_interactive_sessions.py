@@ -219,7 +219,11 @@ def test_all_that_a_request_does_or_nothing(place, mine):
         (lambda one: one.paint("liver", np.zeros(SHAPE, np.uint8)), 400, "of bool"),
         (lambda one: one.show("liver", [at(5, 5, 5)], taken=np.zeros(SHAPE)), 400, "taken has the shape"),
         (lambda one: one.paint("", cube(1, 2)), 400, "expected a name"),
-        (lambda one: one.paint("a\ud800", cube(1, 2)), 400, "expected a name"),
+        (lambda one: one.paint("a\ud800", cube(1, 2)), 400, "without control characters or line ends"),
+        (lambda one: one.paint("a\tb", cube(1, 2)), 400, "without control characters or line ends"),
+        (lambda one: one.paint("a\u2028b", cube(1, 2)), 400, "without control characters or line ends"),
+        (lambda one: one.copy("liver", "a\n"), 400, "without control characters or line ends"),
+        (lambda one: one.copy("absent", "new"), 404, "no label 'absent'"),
         (lambda one: one.paint("x" * 201, cube(1, 2)), 400, "expected a name"),
         (lambda one: one.mask("absent"), 404, "no label 'absent'"),
         (lambda one: one.prompts("absent"), 404, "no label 'absent'"),
@@ -737,6 +741,37 @@ def test_a_label_of_another_name_is_the_same(place, mine):
     assert again.labels == ("spleen", "liver") and again.locked == ("spleen",) and again.origin("spleen") == "one"
     assert again.prompts("spleen") == (at(20, 20, 15),) and again.undoable("spleen") == (2, 0)
     assert again.mask("spleen")[2:8, 2:8, 2:8].all() and np.array_equal(again.mask("liver"), cube(1, 4))
+
+
+def test_a_copy_is_as_the_label(place, mine):
+    """And each goes on by itself; a lock goes on to the copy, which it would leave without a voxel."""
+    mine.begin("liver", cube(2, 8), origin="one")
+    mine.show("liver", [at(20, 20, 15)])
+    mine.note_background("liver", [at(1, 1, 1, False)])
+    mine.lock(["liver"])
+    with mine.hold():
+        mine.copy("liver", "spleen")
+        mine.paint("liver", cube(1, 4))
+        mine.show("spleen", [at(30, 20, 15)])
+    again = place.start().get(mine.id, "ann")
+    assert again.labels == ("liver", "spleen") and again.locked == ("spleen",) and again.origin("spleen") == "one"
+    assert again.background("spleen") == again.background("liver") == {at(1, 1, 1, False)}
+    assert again.prompts("spleen") == (at(20, 20, 15), at(30, 20, 15)) and again.undoable("spleen") == (3, 0)
+    assert again.mask("spleen")[2:8, 2:8, 2:8].all() and np.array_equal(again.mask("liver"), cube(1, 4))
+    again.rename("spleen", "kidney")
+    assert again.background("kidney") == {at(1, 1, 1, False)} and again.background("spleen") is None
+
+
+def test_a_step_that_nobody_was_shown_is_told_with_the_next_answer(mine):
+    mine.paint("liver", cube(2, 8))
+    mine.paint("liver", cube(2, 9))
+    mine.undo("liver", answered=False)
+    assert np.array_equal(mine.told("liver"), cube(2, 9)) and np.array_equal(mine.mask("liver"), cube(2, 8))
+    answer = mine.paint("liver", cube(2, 9))  # as it was told: no hand edit
+    assert np.array_equal(answer.mask, cube(2, 8)) and mine.undoable("liver") == (1, 1)
+    mine.redo("liver", answered=False)
+    mine.reset("liver", answered=False)
+    assert np.array_equal(mine.told("liver"), cube(2, 8)) and not mine.mask("liver").any()
 
 
 # --- coarse answers

@@ -1,4 +1,4 @@
-"""Listing, locking and deleting interactive sessions: who may, and what the audit log has of it."""
+"""Listing, locking, undoing and deleting of interactive sessions: who may, and what the audit log has of it."""
 
 import json
 import threading
@@ -124,10 +124,35 @@ def test_locks(services, session):
     assert ann("PUT", address, {"labels": []})[1]["locked"] == []
 
 
+def test_steps_are_taken_back_and_again(services, session):
+    ann, bob = as_user(services, "ann", USER), as_user(services, "bob", USER)
+    session.paint("secret", np.zeros(SHAPE, bool))
+    session.paint("liver", np.ones(SHAPE, bool))
+    address, both = f"/interaction/{session.id}", {"labels": ["secret", "liver", "secret"]}
+    status, told = ann("POST", f"{address}/undo", both)
+    assert (status, told["labels"]) == (200, ["secret", "liver"])
+    assert told["steps"] == {"secret": {"undo": 1, "redo": 1}, "liver": {"undo": 0, "redo": 1}}
+    assert session.mask("secret").all() and not session.mask("liver").any() and not session.told("secret").any()
+    assert ann("POST", f"{address}/redo", {"labels": ["liver"]})[1]["steps"] == {"liver": {"undo": 1, "redo": 0}}
+    assert session.mask("liver").all()
+    for path, body, expected in (
+        ("undo", {"labels": ["liver", "absent"]}, 404),
+        ("reset", {}, 400),
+        ("reset", {"labels": "liver"}, 400),
+        ("anything", {"labels": ["liver"]}, 422),
+    ):
+        status, answer = ann("POST", f"{address}/{path}", body)
+        assert status == expected and "\n" not in answer["detail"] and session.undoable("liver") == (1, 0), body
+    assert bob("POST", f"{address}/reset", both)[0] == 404 and session.mask("liver").all()
+    assert ann("POST", f"{address}/reset", both)[1]["steps"]["liver"] == {"undo": 0, "redo": 0}
+    assert session.labels == ("secret", "liver") and not session.mask("liver").any()
+
+
 def test_the_audit_log_has_it_without_names(services, session):
     ann = as_user(services, "ann", USER)
     kept = services.interaction.of_study("ann", "ohif", "patient7")
     ann("PUT", f"/interaction/{session.id}/locks", {"labels": ["secret"]})
+    ann("POST", f"/interaction/{session.id}/undo", {"labels": ["secret"]})
     ann("DELETE", f"/interaction/{session.id}")
     services.interaction.expiry = -1
     services.interaction.remove_expired()
@@ -139,7 +164,7 @@ def test_the_audit_log_has_it_without_names(services, session):
         ("interactive session deleted", session.id, "ann"),
         ("interactive session expired", kept.id, "ann"),
     ]
-    assert [line["method"] for line in lines if "path" in line] == ["PUT", "DELETE"]
+    assert [line["method"] for line in lines if "path" in line] == ["PUT", "POST", "DELETE"]
     assert "secret" not in text and "patient7" not in text
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from copy import deepcopy
 from dataclasses import replace
 
 import nibabel as nib
@@ -230,6 +231,97 @@ def test_a_label_that_grows_to_a_point_of_the_background_stops_there(slicer, for
     assert (slicer.segments[ANTERIOR] == ball(FIRST, 2)).all() and forwards == [1, 1]
 
 
+def test_a_point_of_the_background_stays_where_another_model_goes_on(slicer, forwards):
+    """That one has no list of the background's points; the model that has it deletes them."""
+    slicer.update("msd_hippocampus_edit", POSTERIOR)
+    slicer.points["background"]["foreground"].append(SECOND)
+    slicer.update("msd_hippocampus_edit", "background")
+    corrected = slicer.segments[POSTERIOR]
+    slicer.points[POSTERIOR]["foreground"].append([20, 10, 6])
+    slicer.update("interactive", POSTERIOR)
+    assert slicer.segments[POSTERIOR][20, 10, 6] and not slicer.segments[POSTERIOR][tuple(SECOND)]
+    assert [prompt.positive for prompt in session_of(slicer).prompts(POSTERIOR)] == [False, True]
+    slicer.points[POSTERIOR]["foreground"].clear()
+    slicer.update("interactive", POSTERIOR)
+    assert (slicer.segments[POSTERIOR] == corrected).all() and forwards == [1, 1]
+    slicer.points["background"]["foreground"].clear()
+    slicer.update("msd_hippocampus_edit", "background")
+    assert (slicer.segments[POSTERIOR] == ball(SECOND, 2)).all() and forwards == [1, 1]
+
+
+def test_negative_points_of_a_segment_stay_where_its_bundle_goes_on(slicer, forwards):
+    """Its model sends the background's, and no others, and 3D Slicer shows no others there."""
+    slicer.points[POSTERIOR]["foreground"].append(SECOND)
+    slicer.points[POSTERIOR]["background"].append([18, 10, 7])
+    slicer.update("interactive", POSTERIOR)
+    clicked = slicer.segments[POSTERIOR]
+    slicer.points["background"]["foreground"].append(FIRST)
+    assert slicer.update("msd_hippocampus_edit", "background")["label_names"] == {ANTERIOR: 1}
+    slicer.points[POSTERIOR]["foreground"].append([12, 3, 6])
+    slicer.update("msd_hippocampus_edit", POSTERIOR)
+    assert slicer.segments[POSTERIOR][12, 3, 6] and not slicer.segments[POSTERIOR][18, 10, 7]
+    assert session_of(slicer).leave_memory()
+    slicer.points[POSTERIOR]["foreground"].pop()
+    slicer.update("msd_hippocampus_edit", POSTERIOR)
+    assert (slicer.segments[POSTERIOR] == clicked).all() and forwards == [2, 1, 1]
+    slicer.points[POSTERIOR]["background"].clear()
+    slicer.update("interactive", POSTERIOR)
+    assert all(prompt.positive for prompt in session_of(slicer).prompts(POSTERIOR))
+
+
+@pytest.mark.parametrize("model", ["interactive", "msd_hippocampus_edit"])
+def test_any_list_deletes_the_points_of_an_earlier_server(slicer, model):
+    """It does not tell which list they came from."""
+    slicer.points[POSTERIOR]["foreground"].append(SECOND)
+    slicer.points[POSTERIOR]["background"].append([18, 10, 7])
+    slicer.update("interactive", POSTERIOR)
+    session = session_of(slicer)
+    session.record = replace(session.record, background={})
+    slicer.points[POSTERIOR]["background"].clear()
+    slicer.update(model, POSTERIOR)
+    assert [prompt.positive for prompt in session.prompts(POSTERIOR)] == [True]
+
+
+@pytest.mark.parametrize(("model", "label"), [("interactive", "cyst"), ("msd_hippocampus_edit", POSTERIOR)])
+@pytest.mark.parametrize("copied", [True, False])
+def test_a_segment_that_was_renamed_or_copied_goes_on(slicer, forwards, model, label, copied):
+    """The module sends the same points under another name: they tell which mask is meant."""
+    slicer.add("Segment_1")
+    slicer.points["Segment_1"]["foreground"].append(SECOND)
+    slicer.update("interactive", "Segment_1")
+    slicer.segments["Segment_1"][0, 0, 0] = True  # by hand
+    scribbled(slicer)
+    slicer.update_scribbles("Segment_1")
+    drawn = slicer.segments["Segment_1"].copy()
+    slicer.segments[label] = slicer.segments["Segment_1"].copy()
+    slicer.points[label] = deepcopy(slicer.points["Segment_1"])
+    if not copied:
+        del slicer.segments["Segment_1"], slicer.points["Segment_1"]
+    slicer.points[label]["foreground"].append([12, 3, 6])
+    told = slicer.update(model, label)
+    assert (slicer.segments[label] & drawn).sum() == drawn.sum() and slicer.segments[label][12, 3, 6]
+    assert f"{label} has the points of Segment_1, and goes on from it" in told["note"] and forwards == [1, 1]
+    if copied:
+        slicer.points["Segment_1"]["foreground"].append([12, 16, 6])
+        slicer.update("interactive", "Segment_1")
+        assert (slicer.segments["Segment_1"] & drawn).sum() == drawn.sum() and slicer.segments["Segment_1"][12, 16, 6]
+    asked = len(forwards)
+    slicer.points[label]["foreground"].pop()
+    assert "has the points" not in slicer.update(model, label)["note"]
+    assert (slicer.segments[label] == drawn).all() and len(forwards) == asked
+
+
+def test_a_segment_that_was_renamed_twice_goes_on_from_the_last_name(slicer):
+    before = ""
+    for number, name in enumerate(("Segment_1", "cyst", "left cyst")):
+        slicer.segments[name] = slicer.segments.pop(before, np.zeros(SHAPE, bool))
+        slicer.points[name] = slicer.points.pop(before, {"foreground": [], "background": []})
+        slicer.points[name]["foreground"].append([4 + 8 * number, 10, 6])
+        told = slicer.update("interactive", name)
+        before = name
+    assert told["note"] == "left cyst has the points of cyst, and goes on from it"
+
+
 @pytest.fixture
 def both(tmp_path):
     """A scene of 3D Slicer over two bundles that both have a tumor, and find it in different places."""
@@ -332,6 +424,22 @@ def test_slicer_replaces_no_segments_by_those_of_a_file(slicer):
     assert b".nrrd" in name and b".seg.nrrd" not in name
 
 
+@pytest.mark.parametrize("name", ["\u06a9\u0628\u062f\u200c\u0686\u067e", "rein\u00a0gauche"])
+def test_names_of_any_script(slicer, name, tmp_path):
+    """With a joiner between letters, or with a blank at which no line breaks."""
+    slicer.add(name)
+    slicer.points[name]["foreground"].append(FIRST)
+    slicer.update("interactive", name)
+    assert slicer.segments[name][tuple(FIRST)] and session_of(slicer).labels == (name,)
+    nib.save(nib.Nifti1Image(slicer.segments[name].astype(np.uint8), slicer.scan.affine), tmp_path / "label.nii.gz")
+    with (tmp_path / "label.nii.gz").open("rb") as file:
+        told = {"label": ("label.nii.gz", file), "params": (None, json.dumps({"label_info": [{"name": name}]}))}
+        assert slicer.client.put("/datastore/label?image=scan", files=told).status_code == 200
+    info = slicer.client.get("/datastore/label/info?label=scan&tag=final").json()
+    assert info["label_names"] == {name: 1}
+    slicer.client.delete("/datastore/label?id=scan&tag=final")
+
+
 # --- scribbles
 
 
@@ -398,6 +506,44 @@ def test_points_that_follow_leave_the_limits_of_the_scribbles_in_force(slicer, f
     slicer.update("interactive", "cyst")
     assert answered.any() and not answered[6:].any()
     assert (slicer.segments["cyst"] == answered).all() and forwards == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["drawn", "clicked"])
+@pytest.mark.parametrize("is_later", [True, False])
+def test_what_was_painted_over_a_segment_is_taken_from_it(slicer, name, is_later):
+    """3D Slicer takes it away in the scene; the export alone would not tell, for segments may overlap."""
+    for segment in ("cyst", name) if is_later else (name, "cyst"):
+        slicer.add(segment)
+    slicer.points["cyst"]["foreground"].append(FIRST)
+    slicer.update("interactive", "cyst")
+    if name == "clicked":
+        slicer.points[name]["foreground"].append(SECOND)
+        slicer.update("interactive", name)
+    over = slicer.segments["cyst"] & (np.indices(SHAPE)[0] > 5)
+    slicer.segments[name] |= over
+    slicer.segments["cyst"] &= ~over
+    scribbled(slicer)
+    slicer.update_scribbles(name)
+    slicer.points["cyst"]["foreground"].append(SECOND)
+    slicer.update("interactive", "cyst")
+    assert over.any() and not (slicer.segments["cyst"] & over).any() and slicer.segments["cyst"][tuple(SECOND)]
+
+
+def test_scribbles_that_overlap_a_segment_keep_what_they_took(slicer):
+    """What is painted of the segment afterwards is taken from them."""
+    slicer.add("cyst")
+    slicer.add("drawn")
+    slicer.segments["drawn"][ball(FIRST, 9) & (np.indices(SHAPE)[0] > 5)] = True
+    scribbled(slicer, foreground=[FIRST])
+    slicer.update_scribbles("cyst")
+    answered = slicer.segments["cyst"].copy()
+    assert (answered & slicer.segments["drawn"]).any()
+    painted = answered & (np.indices(SHAPE)[0] == 5)
+    painted[tuple(FIRST)] = False  # it is below the scribble
+    slicer.segments["drawn"] |= painted
+    slicer.segments["cyst"] &= ~painted
+    slicer.update_scribbles("cyst")
+    assert painted.any() and (slicer.segments["cyst"] == (answered & ~painted)).all()
 
 
 @pytest.mark.parametrize("lock", [True, False])
@@ -709,6 +855,21 @@ def test_a_kept_session_goes_on(place, slicer, forwards, request):
     elsewhere.add("another")
     elsewhere.update("interactive", "another", continue_from=session_of(slicer).id)
     assert (elsewhere.segments["another"] == slicer.segments["another"]).all()
+
+
+def test_a_segment_that_the_kept_session_does_not_have_is_told(place, slicer):
+    """Once, where there are points; an answer without any would empty it."""
+    sessions = place.services.interaction
+    kept = sessions.of_array(LOCAL_USER.username, "nnInteractive", np.asarray(place.scan.dataobj), (1, 1, 2))
+    for name in ("segment 1", "segment"):
+        kept.paint(name, ball(FIRST, 3))
+    slicer.add("Segment")
+    told = f"session {kept.id} has no segment 'Segment' to go on from; its segments are 'segment 1', 'segment'"
+    with pytest.raises(Refused, match="'Segment' has no prompts yet: place a point or a box; " + told):
+        slicer.update("interactive", "Segment", continue_from=kept.id)
+    slicer.points["Segment"]["foreground"].append(SECOND)
+    assert slicer.update("interactive", "Segment", continue_from=kept.id)["note"] == told
+    assert slicer.update("interactive", "Segment", continue_from=kept.id)["note"] == ""
 
 
 @pytest.mark.parametrize("first", [[], [[12, 10, 6]]])

@@ -132,13 +132,18 @@ class Walk:
             user.add(label)
         user.segments[label][tuple(self.voxel())] ^= self.rng.random() < 0.3
         before, session = self.masks(user), self.session(user)
+        told = {name: session.told(name) for name in before}
+        painted = np.zeros(self.scan.shape, bool)
+        for name, mask in user.segments.items():
+            painted |= mask & ~told.get(name, np.zeros_like(mask)) & (not name.endswith("_scribbles"))
         as_told = [
             name
             for name in before
-            if name not in user.segments or np.array_equal(user.segments[name], session.told(name))
+            if name not in user.segments
+            or (np.array_equal(user.segments[name], told[name]) and not (told[name] & painted).any())
         ]
         user.update_scribbles(label)
-        for name in as_told:  # in which nobody has painted
+        for name in as_told:  # in which, and over which, nobody has painted
             assert name == label or np.array_equal(session.mask(name), before[name]), name
 
     def refine(self, user, _):

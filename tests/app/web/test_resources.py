@@ -22,6 +22,7 @@ ROLE_OF = {
     "GET /interaction/": USER,
     "GET /interaction/{session_id}": USER,
     "PUT /interaction/{session_id}/locks": USER,
+    "POST /interaction/{session_id}/{step}": USER,
     "DELETE /interaction/{session_id}": USER,
     "GET /batch/infer": USER,
     "POST /batch/infer/{model}": ADMIN,
