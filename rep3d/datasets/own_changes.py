@@ -20,7 +20,8 @@ def write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: Se
     """Write NAME.json; the keys that a person has changed since it was written last, and that stay so.
 
     Raises:
-        ValueError: names of labels are a person's, and do not fit the ids.
+        ValueError: a person wrote something else than a section, names of labels that do not fit the ids, or what
+            follows from elsewhere: the parts of the split, or another modality that makes CT or unmakes it.
     """
     path, changes = folder / f"{name}.json", _own_changes(folder, name)
     content = merge(decided, changes)

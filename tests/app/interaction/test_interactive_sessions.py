@@ -332,7 +332,8 @@ def test_a_full_disk_changes_nothing(place, mine, monkeypatch):
 
 
 def test_a_disk_that_is_full_after_the_first_file_changes_nothing(place, mine, monkeypatch):
-    mine.paint("liver", cube(1, 4)), mine.paint("spleen", cube(5, 9))  # noqa: B018
+    mine.paint("liver", cube(1, 4))
+    mine.paint("spleen", cube(5, 9))
     before, calls, fsync = content_of(place.root / mine.id), [], os.fsync
 
     def full(descriptor):
@@ -343,7 +344,8 @@ def test_a_disk_that_is_full_after_the_first_file_changes_nothing(place, mine, m
 
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(files.WriteError), mine.hold():
-        mine.paint("liver", cube(10, 12)), mine.paint("spleen", cube(12, 15))  # noqa: B018
+        mine.paint("liver", cube(10, 12))
+        mine.paint("spleen", cube(12, 15))
     assert len(calls) == 2 and content_of(place.root / mine.id) == before
     assert np.array_equal(mine.mask("liver"), cube(1, 4)) and np.array_equal(mine.mask("spleen"), cube(5, 9))
 
@@ -387,7 +389,8 @@ def test_what_others_put_there_is_left_alone(place, mine):
 
 
 def test_a_damaged_label_is_said(place, mine, caplog):
-    mine.paint("liver", cube(1, 9)), mine.paint("spleen", cube(10, 12))  # noqa: B018
+    mine.paint("liver", cube(1, 9))
+    mine.paint("spleen", cube(10, 12))
     path = place.root / mine.id / "0001.label"
     path.write_bytes(path.read_bytes()[:-2])
     with refused(500, "'liver' cannot be read"):
