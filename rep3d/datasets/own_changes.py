@@ -21,7 +21,8 @@ def write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: Se
 
     Raises:
         ValueError: a person wrote something else than a section, names of labels that do not fit the ids, or what
-            follows from elsewhere: the parts of the split, or another modality that makes CT or unmakes it.
+            follows from elsewhere: the parts of the split, the channels that are taken, the layout, or another
+            modality that makes CT or unmakes it.
     """
     path, changes = folder / f"{name}.json", _own_changes(folder, name)
     content = merge(decided, changes)
@@ -102,10 +103,15 @@ def _check_decided(path: Path, content: Mapping[str, Any], decided: Mapping[str,
 
     A modality in other words, such as PET for MR, stays: only CT has units.
     """
-    own, known = content["data"].get("split"), decided["data"]["split"]
-    if own != known:
-        told = f"{path}: split is {json.dumps(own)}, expected {json.dumps(known)}"
-        raise ValueError(f"{told}: who trains and who validates stands in data/{splits.FILE}, which is yours to edit")
+    decides = {
+        "split": f"who trains and who validates stands in data/{splits.FILE}, which is yours to edit",
+        "channel": "`rep3d new` with --channel decides anew",
+        "layout": "this is what every data set of one's own has",
+    }
+    for key, why in decides.items():
+        own, known = content["data"].get(key), decided["data"][key]
+        if own != known:
+            raise ValueError(f"{path}: {key} is {json.dumps(own)}, expected {json.dumps(known)}: {why}")
     kind, modality = decided["metadata"]["modality"], content["metadata"].get("modality")
     if modality != kind and CT in (kind, str(modality).upper()):
         told = f"{path}: modality is {json.dumps(modality)}, expected {json.dumps(kind)}"

@@ -202,6 +202,8 @@ def test_folds_of_a_person(tmp_path):
             'split is {"training": 4, "validation": 2, "test": 0}, expected {"training": 5, "validation": 1, "test": 0}'
             ": who trains and who validates stands in data/splits.json, which is yours to edit",
         ),
+        ("data", "channel", "T1w", 'channel is "T1w", expected "image": `rep3d new` with --channel decides anew'),
+        ("data", "layout", "AMOS", 'layout is "AMOS", expected "own"'),
         ("metadata", "modality", "CT", 'modality is "CT", expected "MR": intensities go by it; `rep3d new` with --mod'),
     ],
 )
