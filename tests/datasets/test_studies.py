@@ -14,7 +14,7 @@ from rep3d.data.memory import file_key
 from rep3d.datasets import own_bundle, own_cases
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle, report
-from rep3d.datasets.studies import common_ids, current_label
+from rep3d.datasets.sources.studies import common_ids, current_label
 
 LAPTOP = Machine(16e9, False, "a laptop", 16e9)
 SHAPE = (20, 18, 12)

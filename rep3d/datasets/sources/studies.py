@@ -18,6 +18,8 @@ from rep3d.data.image_ids import id_of
 from rep3d.data.layouts import list_scans
 from rep3d.data.memory import file_key
 from rep3d.data.regions import IGNORE
+from rep3d.datasets.sources.cases import Case, Source, cases_of, channels_of
+from rep3d.datasets.sources.labels import ToldLabels, read_labels
 from rep3d.files import read_json
 from rep3d.io.folders import walk
 from rep3d.io.volumes import split_suffix
@@ -158,3 +160,43 @@ def common_ids(names_of: Mapping[str, Names | None]) -> CommonIds:
         notes.append(f"segments that less than half of the {len(told)} labels have are background: {rare}")
     ids = {case: {i: new.get(key, 0) for key, i in names.items()} for case, names in told.items()}
     return CommonIds([spelled[key] for key in learned], new.get(IGNORE), ids, problems, notes)
+
+
+def studies_source(folder: Path) -> Source:
+    """The label app's studies: the labels that were submitted last, with the names that the app kept with them.
+
+    Raises:
+        ValueError: the labels have no segments in common.
+    """
+    paths, images = list_scans(folder / LABELS), list_images(folder)
+    labels = {case_name(path): current_label(folder, path) for path in paths}
+    found = cases_of(images.ids, paths, name_of=images.ids.__getitem__)
+    cases = [_as_kept(case, labels.get(case.name), images.unread.get(case.name)) for case in found]
+    names_of = {name: label.names for name, label in labels.items()}
+    source = Source("the label app's studies", cases, channels_of(cases))
+    known = [names for names in names_of.values() if names]
+    if all(names == known[0] for names in known):
+        return source._replace(labels=read_labels(folder / LABELS, known[0]) if known else None)
+    common = common_ids(names_of)
+    if not common.names:
+        raise ValueError(f"{folder / LABELS}: no segment is in half of the labels: {'; '.join(common.notes[1:])}")
+    names = dict(enumerate(["background", *common.names]))
+    return source._replace(
+        cases=[_in_common_ids(case, common) for case in cases],
+        labels=ToldLabels(names, ignored=common.ignored),
+        notes=common.notes,
+    )
+
+
+def _as_kept(case: Case, label: CurrentLabel | None, unread: Path | None) -> Case:
+    """A case with its label as the app kept it; of one without an image, whether there is one that is not read here."""
+    if label is None:
+        return case
+    nrrd = f"{unread}: NRRD is not read here: convert it to NIfTI, in its place" if unread and not case.images else ""
+    return case._replace(label=label.file, label_key=label.key, problem=case.problem or nrrd)
+
+
+def _in_common_ids(case: Case, common: CommonIds) -> Case:
+    problem = common.problems.get(case.name, "")
+    told = f"{case.label}: {problem}" if problem and case.label is not None else ""
+    return case._replace(ids=common.ids.get(case.name), problem=case.problem or told)
