@@ -8,8 +8,9 @@ are those of the image that the client sent.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, BinaryIO, TypeVar
 
@@ -38,6 +39,8 @@ SCRIBBLE_VOXELS = [2, 2, 2]  # how thick clients draw scribbles
 ANSWERING = CHANNELS[1:]  # all but the image, in the protocol's count
 
 router = APIRouter(prefix=PREFIX)
+
+logger = logging.getLogger(__name__)
 
 Mask = npt.NDArray[np.bool_]
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
@@ -95,8 +98,15 @@ class Caller:
     token: str
     owner: str
 
-    def acting(self) -> AbstractContextManager[Conversation]:
-        return self.leases.acting(self.token, self.owner)
+    @contextmanager
+    def acting(self) -> Iterator[Conversation]:
+        """What the lease holds; why it refuses stands in the log, since clients show the status alone."""
+        try:
+            with self.leases.acting(self.token, self.owner) as conversation:
+                yield conversation
+        except RequestError as error:
+            logger.info("%s refused %s: %s", PREFIX, self.owner, error.message)
+            raise
 
 
 Token = Annotated[str, Header(alias="X-Lease-Token", max_length=100)]
@@ -188,7 +198,8 @@ def set_image(caller: LeaseHolder, body: PackedBody, x_meta: Meta = "{}") -> dic
     meta = _read_meta(ImageMeta, x_meta)
     with caller.acting() as conversation, admitted():  # a small body may unpack to gigabytes: one at a time
         image = unpack(body, _check_image)
-        conversation.set_image(image[0], meta.image_properties.spacing)
+        spacing = [abs(step) for step in meta.image_properties.spacing]  # napari's is negative along a flipped axis
+        conversation.set_image(image[0], spacing)
         return {"original_image_shape": list(image.shape)}
 
 
@@ -197,8 +208,8 @@ def set_target_buffer(caller: LeaseHolder, meta: BufferMeta) -> dict[str, object
     """Masks go to the client as what has changed, so that there is no buffer here; but its own must take them."""
     with caller.acting() as conversation:
         shape = list(conversation.scan.shape)
-    if meta.shape != shape:
-        raise RequestError(400, f"the target buffer has the shape {meta.shape}, expected the image's, {shape}")
+        if meta.shape != shape:
+            raise RequestError(400, f"the target buffer has the shape {meta.shape}, expected the image's, {shape}")
     return {}
 
 

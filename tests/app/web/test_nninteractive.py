@@ -78,6 +78,17 @@ def test_the_axes_are_those_of_the_image(server):
         assert dice(client.target_buffer.transpose(1, 2, 0), ball(FIRST)) > 0.85
 
 
+def test_axes_that_run_the_other_way(client, server):
+    """Of these napari tells a negative spacing, as of most NIfTI files."""
+    client.add_point_interaction(FIRST, True)
+    with Client(server.url) as other:
+        other.set_image(two_balls()[None], {"spacing": [-SPACING[0], SPACING[1], -SPACING[2]]})
+        other.set_target_buffer(np.zeros(SHAPE, np.uint8))
+        other.add_point_interaction(FIRST, True)
+        assert other.target_buffer.any()
+        np.testing.assert_array_equal(other.target_buffer, client.target_buffer)
+
+
 def test_boxes(client):
     z, y, x = FIRST
     client.add_bbox_interaction([[z, z + 1], [y - 5, y + 6], [x - 4, x + 5]], True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import threading
 import time
 
@@ -271,7 +272,8 @@ def test_images_that_are_refused(meta, body, status, told, steady):
     assert server.kept() == before
 
 
-def test_what_needs_an_image(server):
+def test_what_needs_an_image(server, caplog):
+    caplog.set_level(logging.INFO)
     client = Client(server.url)
     for call in (
         client.undo,
@@ -288,6 +290,7 @@ def test_what_needs_an_image(server):
     with pytest.raises(httpx.HTTPStatusError) as raised:
         client.set_target_buffer(np.zeros(SHAPE[::-1], np.uint8))
     assert "target buffer has the shape [36, 40, 24]" in raised.value.response.json()["detail"]
+    assert "/nninteractive refused local: the target buffer has the shape [36, 40, 24]" in caplog.text
 
 
 def test_bodies_are_as_large_as_files_only_where_arrays_come(steady):
