@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +38,7 @@ def submit_label(
     info: Mapping[str, Any],
     *,
     names: Sequence[str] = (),
+    model: str = "",
     prompts: Sequence[Mapping[str, Any]] = (),
     prompted: Bundle | None = None,
     nameless: re.Pattern[str] = NEVER,
@@ -53,11 +54,13 @@ def submit_label(
     In a label without any voxels, all of them do.
 
     Args:
-        bundles: those that are served. The one that segmented the image last comes first, then their own order; one
-            that has all names, also of segments without voxels, comes before all that have not.
+        bundles: those that are served. Of several that have all segments with voxels it is the one that segmented the
+            image last, or else `model`, or the one that has all names, also of segments without voxels, and preferably
+            no others.
         file: what was uploaded, NIfTI or NRRD.
         info: what to store with the version, such as who submitted it.
         names: of the segments with the voxel values 1, 2 and so on; the background, which has none, does not count.
+        model: that the client has chosen, where it tells one.
         prompts: to be stored beside the label, as `InteractiveSessions.shown` gives them.
         prompted: the bundle that follows prompts, where it serves. Segments of which no other bundle has all are its
             own, where each name that no bundle has is one of a label of the prompts.
@@ -66,27 +69,31 @@ def submit_label(
         uploaded: whether it waits among the uploads.
 
     Raises:
-        RequestError: no such image, no bundle with these names, or a label that does not fit its image; 503, too many
-            uploads wait.
+        RequestError: no such image, no bundle with these names, several and nothing tells which, or a label that does
+            not fit its image; 503, too many uploads wait.
     """
     image = datastore.image(image_id)
-    last = datastore.knowledge(image_id).get("model")
-    candidates = sorted(bundles.values(), key=lambda bundle: bundle.name != last)
+    candidates = list(bundles.values())
+    preferred = (datastore.knowledge(image_id).get("model", ""), model)
     segments = _segments(file, names)
     if not segments and not candidates:
         raise _unknown(candidates, [])
     grid = read_grid(image)
     with admitted() if uploaded else nullcontext():
-        values = segments.values() or candidates[0].labels.values()
+        likely = _preferred(candidates, preferred) or candidates
+        values = segments.values() or {value for one in likely for value in one.labels.values()}
         voxels = read_label(file, grid, values, allow_empty).astype(np.uint8)
-    occurs = np.bincount(voxels.ravel(), minlength=256)
-    deciding = [name for name, value in segments.items() if occurs[value]] or list(segments)
-    fitting = _fitting(candidates, segments) or _fitting(candidates, deciding)
-    if fitting is None and prompts and prompted is not None:
+    occurs = {int(value) for value in np.flatnonzero(np.bincount(voxels.ravel())) if value}
+    deciding = [name for name, value in segments.items() if value in occurs] or list(segments)
+    if segments:
+        fitting = _choose(_with_names(candidates, deciding), preferred, segments)
+    else:
+        fitting = _choose([one for one in candidates if occurs <= set(one.labels.values())], preferred)
+    if fitting is None and segments and prompts and prompted is not None:
         _check_shown(candidates, deciding, prompts, nameless)
         fitting = replace(prompted, labels={name: number for number, name in enumerate(deciding, 1)})
     if fitting is None:
-        raise _unknown(candidates, deciding)
+        raise _unknown(candidates, deciding or sorted(occurs))
     ids = {name.casefold(): index for name, index in fitting.labels.items()}
     table = np.arange(256, dtype=np.uint8)
     for name, value in segments.items():
@@ -150,10 +157,35 @@ def _segments(file: Path, names: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(found, 1)}
 
 
-def _fitting(bundles: Iterable[Bundle], names: Iterable[str]) -> Bundle | None:
-    """The first that has all these labels."""
+def _with_names(bundles: Iterable[Bundle], names: Iterable[str]) -> list[Bundle]:
+    """Those that have all these labels."""
     wanted = {name.casefold() for name in names}
-    return next((one for one in bundles if wanted <= {name.casefold() for name in one.labels}), None)
+    return [one for one in bundles if wanted <= {name.casefold() for name in one.labels}]
+
+
+def _preferred(bundles: Iterable[Bundle], names: Sequence[str]) -> list[Bundle]:
+    """The one whose name comes first among these; none where no name is there."""
+    return sorted((one for one in bundles if one.name in names), key=lambda one: names.index(one.name))[:1]
+
+
+def _choose(fitting: Sequence[Bundle], preferred: Sequence[str], names: Collection[str] = ()) -> Bundle | None:
+    """The bundle whose label it is among those that have its segments; None where none has.
+
+    Args:
+        preferred: names of bundles, the best first.
+        names: of the segments, also of those without voxels.
+
+    Raises:
+        RequestError: 400, several have them, and nothing tells which it is.
+    """
+    named = _with_names(fitting, names)
+    exactly = [one for one in named if len(one.labels) == len(names)]
+    found = _preferred(fitting, preferred) or exactly or named or fitting
+    if len(found) > 1:
+        models = ", ".join(one.name for one in found)
+        expected = "expected params['model'], or segments with the names of one of them and no others"
+        raise RequestError(400, f"the label may be of {models}, {expected}")
+    return found[0] if found else None
 
 
 def _check_shown(
@@ -173,7 +205,7 @@ def _check_shown(
         raise RequestError(400, f"{_unknown(bundles, names).message}. {told}")
 
 
-def _unknown(bundles: Sequence[Bundle], names: Sequence[str]) -> RequestError:
+def _unknown(bundles: Sequence[Bundle], names: Sequence[str | int]) -> RequestError:
     known = "; ".join(f"{bundle.name}: {', '.join(bundle.labels)}" for bundle in bundles)
     return RequestError(400, f"no model has all the segments {names}. The models have {known}")
 

@@ -42,6 +42,7 @@ def save_label(
             tag or "final",
             info,
             names=[segment.name for segment in parameters.label_info or []],
+            model=parameters.model,
             prompts=prompts,
             prompted=services.interaction.network.served(),
             nameless=NAMELESS,

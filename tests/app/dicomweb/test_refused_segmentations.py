@@ -82,6 +82,22 @@ def test_a_segmentation_of_a_model_that_is_served_later(pacs, tmp_path):
     assert len(store.get_labeled_images()) == 1
 
 
+def test_a_segmentation_that_may_be_of_several_models(pacs, tmp_path):
+    """It is looked at again once one of them has segmented the series."""
+    pacs.segmentation.SegmentSequence[0].SegmentLabel = "tumor"
+    bundles = [read_bundle(small_bundle(tmp_path / "bundles", name)) for name in ("kits", "msd_pancreas")]
+    store = StudiesFolder(tmp_path / "kept", PacsImages(pacs, tmp_path / "kept"))
+    synchronization = Synchronization(pacs, store, {one.name: one for one in bundles}, send=False)
+    (image,) = store.list_images()
+    for _ in range(2):
+        synchronization.run()
+    assert store.labels.tags(image) == [] and pacs.asked == 1
+    store.update_image_info(image, {"model": "msd_pancreas"})
+    for _ in range(2):
+        synchronization.run()
+    assert store.get_label_info(image, "final")["model"] == "msd_pancreas" and pacs.asked == 2
+
+
 def test_an_older_segmentation_does_not_take_the_place_of_a_newer_label(pacs, tmp_path):
     """Which came while no model had the segments of the older one."""
     outcome, store = look(pacs, tmp_path, "kits")
