@@ -25,6 +25,7 @@ MAX_SEGMENTS = 255  # of a label map
 # What is stored with a label.
 LARGEST = "largest_structure"  # voxels
 UNNAMED = "unnamed"  # labels of its model that are none of its segments
+ABSENT = "absent"  # labels of its model without a voxel
 
 NEVER = re.compile(r"(?!)")  # matches nothing
 
@@ -102,7 +103,15 @@ def submit_label(
         path = Path(folder) / "label.nii.gz"
         label = table[voxels]
         write_label_map(label, grid, path, labels=fitting.labels)
-        stored = {**info, "model": fitting.name, "label_names": fitting.labels, LARGEST: _largest(label)}
+        present = {int(table[value]) for value in occurs}
+        absent = [name for name, index in fitting.labels.items() if index not in present]
+        stored = {
+            **info,
+            "model": fitting.name,
+            "label_names": fitting.labels,
+            LARGEST: _largest(label),
+            ABSENT: absent,
+        }
         named = {name.casefold() for name in segments}
         if unnamed := [name for name in fitting.labels if named and name.casefold() not in named]:
             stored[UNNAMED] = unnamed

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.submission import UNNAMED, bundles_with, label_ids, largest_structure
+from monailabel_app.studies.submission import ABSENT, UNNAMED, bundles_with, label_ids, largest_structure
 from monailabel_app.studies.volumes import read_grid
 from rep3d.data.regions import IGNORE
 from rep3d.interactive.cubes import MIN_VOXELS
@@ -61,17 +61,22 @@ def find_labelled(
     return items, left_out
 
 
-def describe_unnamed(images: Iterable[str], datastore: StudiesFolder) -> str:
-    """Which labels name some of the model's structures only; an empty text where all are named.
+def describe_absent(images: Collection[str], datastore: StudiesFolder) -> str:
+    """Which of the model's structures labels do not show, what few lack first; an empty text where each shows all.
 
     A scan may show no others, and its label be complete; or somebody corrected one of many.
     """
-    unnamed = {image: datastore.fixed_label(image, "final")[1].get(UNNAMED) for image in images}
-    found = [f"{image}: no {', '.join(names)}" for image, names in unnamed.items() if names]
-    if not found:
-        return ""
-    told = f"{len(found)} label(s) name some of the structures only, and the others count as background"
-    return f"{told}: {_first(found)}"
+    lacking: dict[str, list[str]] = {}
+    for image in images:
+        info = datastore.fixed_label(image, "final")[1]
+        for name in info.get(ABSENT, info.get(UNNAMED, ())):  # the latter of labels that earlier code stored
+            lacking.setdefault(name, []).append(image)
+    lacking.pop(IGNORE, None)
+    found = [
+        f"no {name} in {len(some)} of {len(images)} label(s), such as {some[0]}"
+        for name, some in sorted(lacking.items(), key=lambda item: len(item[1]))
+    ]
+    return f"what a label does not show counts as background: {_first(found)}" if found else ""
 
 
 def describe(left_out: Mapping[str, str]) -> str:

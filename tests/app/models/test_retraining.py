@@ -322,11 +322,13 @@ def test_a_label_by_hand_that_may_be_of_several_models(by_hand, bundle, material
         trainer.check(store, TrainingParameters())
 
 
-def test_a_label_of_some_structures_is_named(studies, material, bundle):
-    """It is learned from: the scan may show no others."""
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_label_of_some_structures_is_named(empty, studies, material, bundle):
+    """It is learned from: the scan may show no others. 3D Slicer names a segment also where it is empty."""
     store, served, trainer = StudiesFolder(studies), {bundle.name: bundle}, BundleTraining(bundle)
     (first, second), (anterior, posterior) = store.list_images()[:2], bundle.labels
-    for image, names in ((first, [anterior]), (second, [posterior, anterior.title()])):
+    some = [anterior, posterior] if empty else [anterior]
+    for image, names in ((first, some), (second, [posterior, anterior.title()])):
         label = Path(material.labels[f"{image}.nii.gz"])
         if image == first:
             label = shutil.copy(label, studies.parent / "first.nii.gz")
@@ -336,8 +338,8 @@ def test_a_label_of_some_structures_is_named(studies, material, bundle):
     trainer.prepare(store, TrainingParameters(), "ann")
     record = read_record(trainer.folder)
     assert record.left_out == {} and sorted(sum(record.cases.values(), [])) == sorted([first, second])
-    expected = "1 label(s) name some of the structures only, and the others count as background"
-    assert record.unnamed == f"{expected}: {first}: no {posterior}"
+    expected = "what a label does not show counts as background"
+    assert record.unnamed == f"{expected}: no {posterior} in 1 of 2 label(s), such as {first}"
 
 
 def test_a_label_by_hand_of_another_model(by_hand, bundle, material):
