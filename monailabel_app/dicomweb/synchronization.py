@@ -217,10 +217,12 @@ class Synchronization:
         self._studies.labels.update(image_id, info["version"], {"segmentation": uid})
 
     def _bundle_of(self, info: Mapping[str, Any]) -> Bundle | None:
-        """Whose label it is, with the labels that it has there."""
-        if self._prompted is not None and info.get("model") == self._prompted.name:
-            return replace(self._prompted, labels=info["label_names"])
-        return self._bundles.get(info.get("model", ""))
+        """Whose label it is, with the labels that it has there: the bundle may have others by now."""
+        model = info.get("model", "")
+        is_prompted = self._prompted is not None and model == self._prompted.name
+        bundle = self._prompted if is_prompted else self._bundles.get(model)
+        labels = {**info.get("params", {}), **info}.get("label_names")
+        return replace(bundle, labels=labels) if bundle and labels else bundle
 
     def _make(self, image_id: str, number: int, bundle: Bundle, uid: str, *, is_proposal: bool) -> pydicom.Dataset:
         label: Any = nib.load(self._studies.labels.version(image_id, number).file)

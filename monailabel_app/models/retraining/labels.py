@@ -48,6 +48,8 @@ def find_labelled(
             elif info["model"] != bundle.name:
                 _check_names(bundle, served, info)
                 continue
+            else:
+                _check_numbers(bundle, info)
             grid = read_grid(image)
             if grid.channels != bundle.channels:
                 raise RequestError(400, f"it has {grid.channels} channel(s), expected {bundle.channels}")
@@ -61,15 +63,17 @@ def find_labelled(
     return items, left_out
 
 
-def describe_absent(images: Collection[str], datastore: StudiesFolder) -> str:
-    """Which of the model's structures labels do not show, what few lack first; an empty text where each shows all.
+def describe_absent(bundle: Bundle, images: Collection[str], datastore: StudiesFolder) -> str:
+    """Which of the bundle's structures labels do not show, what few lack first; an empty text where each shows all.
 
     A scan may show no others, and its label be complete; or somebody corrected one of many.
     """
     lacking: dict[str, list[str]] = {}
     for image in images:
         info = datastore.fixed_label(image, "final")[1]
-        for name in info.get(ABSENT, info.get(UNNAMED, ())):  # the latter of labels that earlier code stored
+        absent = info.get(ABSENT, info.get(UNNAMED, ()))  # the latter of labels that earlier code stored
+        known = {name.casefold() for name in info.get("label_names", bundle.labels)}
+        for name in (*absent, *(name for name in bundle.labels if name.casefold() not in known)):
             lacking.setdefault(name, []).append(image)
     lacking.pop(IGNORE, None)
     found = [
@@ -105,6 +109,14 @@ def _check_names(bundle: Bundle, served: Iterable[Bundle], info: Mapping[str, An
     own = {name.casefold() for name in bundle.labels}
     if model not in {one.name for one in served} and not own.isdisjoint(map(str.casefold, names)):
         raise RequestError(400, f"its segments are {', '.join(names)}, and so it counts as a label of {model!r}")
+
+
+def _check_numbers(bundle: Bundle, info: Mapping[str, Any]) -> None:
+    """Whether the bundle numbers the structures of a label as it did when that was submitted."""
+    now = {name.casefold(): index for name, index in bundle.labels.items()}
+    others = {name: index for name, index in info.get("label_names", {}).items() if now.get(name.casefold()) != index}
+    if others:
+        raise RequestError(400, f"its label has other ids than those of the bundle by now, {others}: submit it again")
 
 
 def _check_ids(bundle: Bundle, served: Sequence[Bundle], ids: Sequence[int]) -> None:

@@ -125,7 +125,7 @@ class BundleTraining(TrainTask):
         data = self.folder / "data"
         data.mkdir(parents=True)
         cases = write_dataset(self.bundle, items, options.val_split, data, self.folder / "eval/digests.json")
-        unnamed = "" if self.bundle.takes_prompts else describe_absent(items, datastore)
+        unnamed = "" if self.bundle.takes_prompts else describe_absent(self.bundle, items, datastore)
         write_record(self.folder, TrainingRecord("RUNNING", user, cases, left_out, unnamed, options.model_dump()))
 
     def interrupted(self) -> TrainingRecord | None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
@@ -21,6 +22,12 @@ from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.knowledge import KNOWLEDGE
 from rep3d.io.dicom import sorted_slices
 from rep3d.io.dicom_seg import make_segmentation
+
+
+@dataclass
+class SimpleBundle:
+    name: str
+    labels: dict
 
 
 class Pacs:
@@ -96,6 +103,17 @@ def test_a_segmentation_that_may_be_of_several_models(pacs, tmp_path):
     for _ in range(2):
         synchronization.run()
     assert store.get_label_info(image, "final")["model"] == "msd_pancreas" and pacs.asked == 2
+
+
+@pytest.mark.parametrize(
+    "told", [{"label_names": {"a": 1, "b": 2}}, {"params": {"label_names": {"a": 1, "b": 2}}}, {}], ids=str
+)
+def test_a_label_that_is_sent_has_the_names_that_it_was_stored_with(told, tmp_path):
+    """Its bundle numbers them otherwise by now."""
+    bundle = SimpleBundle("one", {"b": 1, "a": 2})
+    synchronization = Synchronization(None, StudiesFolder(tmp_path), {"one": bundle}, send=True)
+    expected = {"a": 1, "b": 2} if told else bundle.labels
+    assert synchronization._bundle_of({"model": "one", **told}).labels == expected
 
 
 def test_an_older_segmentation_does_not_take_the_place_of_a_newer_label(pacs, tmp_path):

@@ -3,8 +3,10 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -340,6 +342,30 @@ def test_a_label_of_some_structures_is_named(empty, studies, material, bundle):
     assert record.left_out == {} and sorted(sum(record.cases.values(), [])) == sorted([first, second])
     expected = "what a label does not show counts as background"
     assert record.unnamed == f"{expected}: no {posterior} in 1 of 2 label(s), such as {first}"
+
+
+@pytest.mark.parametrize("change", ["swapped", "renamed", "added", "spelt"])
+def test_a_bundle_that_numbers_its_structures_otherwise_by_now(change, studies, material, bundle):
+    """A label keeps the ids that it was stored with: as those of other structures it teaches nothing."""
+    store = StudiesFolder(studies)
+    image = store.list_images()[0]
+    anterior, posterior = bundle.labels
+    submit_label(store, {bundle.name: bundle}, image, Path(material.labels[f"{image}.nii.gz"]), "final", {})
+    labels = {
+        "swapped": {posterior: 1, anterior: 2},
+        "renamed": {"head": 1, posterior: 2},
+        "added": {anterior: 1, posterior: 2, "tail": 3},
+        "spelt": {anterior.title(): 1, posterior.title(): 2},
+    }[change]
+    trainer = BundleTraining(replace(bundle, labels=labels))
+    if change in ("swapped", "renamed"):
+        others = {"swapped": {anterior: 1, posterior: 2}, "renamed": {anterior: 1}}[change]
+        with pytest.raises(RequestError, match=re.escape(f"ids than those of the bundle by now, {others}: submit it")):
+            trainer.prepare(store, TrainingParameters(), "ann")
+    else:
+        trainer.prepare(store, TrainingParameters(), "ann")
+        told = f"no tail in 1 of 1 label(s), such as {image}"
+        assert read_record(trainer.folder).unnamed.partition("background: ")[2] == (told if change == "added" else "")
 
 
 def test_a_label_by_hand_of_another_model(by_hand, bundle, material):
