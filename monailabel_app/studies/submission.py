@@ -26,6 +26,7 @@ MAX_SEGMENTS = 255  # of a label map
 LARGEST = "largest_structure"  # voxels
 UNNAMED = "unnamed"  # labels of its model that are none of its segments
 ABSENT = "absent"  # labels of its model without a voxel
+IMAGE = "image"  # checksum of its image's file
 
 NEVER = re.compile(r"(?!)")  # matches nothing
 
@@ -111,6 +112,7 @@ def submit_label(
             "label_names": fitting.labels,
             LARGEST: _largest(label),
             ABSENT: absent,
+            IMAGE: datastore.checksum(image_id),
         }
         named = {name.casefold() for name in segments}
         if unnamed := [name for name in fitting.labels if named and name.casefold() not in named]:

@@ -9,7 +9,7 @@ from typing import Any
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.submission import ABSENT, UNNAMED, bundles_with, label_ids, largest_structure
+from monailabel_app.studies.submission import ABSENT, IMAGE, UNNAMED, bundles_with, label_ids, largest_structure
 from monailabel_app.studies.volumes import read_grid
 from rep3d.data.regions import IGNORE
 from rep3d.interactive.cubes import MIN_VOXELS
@@ -81,6 +81,20 @@ def describe_absent(bundle: Bundle, images: Collection[str], datastore: StudiesF
         for name, some in sorted(lacking.items(), key=lambda item: len(item[1]))
     ]
     return f"what a label does not show counts as background: {_first(found)}" if found else ""
+
+
+def describe_exchanged(images: Iterable[str], datastore: StudiesFolder) -> str:
+    """Which images are other files than those that were labelled; an empty text where none is.
+
+    A label still holds where its image was only worked on; it is of another scan where a name was used twice.
+    """
+    exchanged = []
+    for image in images:
+        labelled = datastore.fixed_label(image, "final")[1].get(IMAGE)  # not of what earlier code stored
+        if labelled and labelled != datastore.checksum(image):
+            exchanged.append(image)
+    told = f"{len(exchanged)} image(s) are other files than those that were labelled, check them"
+    return f"{told}: {_first(exchanged)}" if exchanged else ""
 
 
 def describe(left_out: Mapping[str, str]) -> str:

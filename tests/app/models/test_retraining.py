@@ -368,6 +368,22 @@ def test_a_bundle_that_numbers_its_structures_otherwise_by_now(change, studies, 
         assert read_record(trainer.folder).unnamed.partition("background: ")[2] == (told if change == "added" else "")
 
 
+def test_an_image_that_was_exchanged_after_it_was_labelled(studies, material, bundle):
+    """On the same grid, so that nothing else would tell. A file that was only touched is the same."""
+    store, trainer = StudiesFolder(studies), BundleTraining(bundle)
+    first, second, third = store.list_images()[:3]
+    for image in (first, second):
+        submit_label(store, {bundle.name: bundle}, image, Path(material.labels[f"{image}.nii.gz"]), "final", {})
+    store.image(first).touch()
+    scan, grid = nib.load(material.scans[f"{third}.nii.gz"]), nib.load(material.scans[f"{second}.nii.gz"])
+    other = np.resize(scan.get_fdata(dtype=np.float32), grid.shape)
+    nib.save(nib.Nifti1Image(other, grid.affine), store.image(second))
+    trainer.prepare(store, TrainingParameters(), "ann")
+    record = read_record(trainer.folder)
+    assert record.left_out == {} and sorted(sum(record.cases.values(), [])) == [first, second]
+    assert record.unnamed == f"1 image(s) are other files than those that were labelled, check them: {second}"
+
+
 def test_a_label_by_hand_of_another_model(by_hand, bundle, material):
     store, name = by_hand
     path = store.label(name, "final")
