@@ -126,7 +126,7 @@ def label_ids(
     """The ids beside 0 in a label that nobody submitted; read once and kept with it.
 
     Args:
-        label: the current final one, and what was stored with it.
+        label, info: the current final one as a version, see `StudiesFolder.fixed_label`.
 
     Raises:
         RequestError: a label that does not fit its image.
@@ -134,7 +134,7 @@ def label_ids(
     if "ids" in info:
         return info["ids"]
     ids = [int(value) for value in np.unique(read_label(label, read_grid(image), range(256))) if value]
-    datastore.update_label_info(image_id, "final", {"ids": ids})
+    datastore.labels.update(image_id, info["version"], {"ids": ids})
     return ids
 
 
@@ -148,7 +148,7 @@ def largest_structure(
     if LARGEST in info:
         return int(info[LARGEST])
     largest = _largest(read_label(label, read_grid(image), range(256), allow_empty=True).astype(np.uint8))
-    datastore.update_label_info(image_id, "final", {LARGEST: largest})
+    datastore.labels.update(image_id, info["version"], {LARGEST: largest})
     return largest
 
 

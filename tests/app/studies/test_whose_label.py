@@ -12,8 +12,10 @@ from prompt_helpers import start_app
 
 from monailabel_app.bundles import read_bundle
 from monailabel_app.errors import RequestError
+from monailabel_app.studies import submission
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.submission import submit_label
+from monailabel_app.studies.submission import label_ids, largest_structure, submit_label
+from monailabel_app.studies.volumes import read_label
 
 SHAPE, AFFINE = (8, 8, 8), np.diag([1.5, 1.5, 2.0, 1.0])
 BOTH = r"the label may be of amos_ct, amos_mri, expected params\['model'\], or segments with the names of one of them"
@@ -57,6 +59,23 @@ def test_what_segmented_the_scan_has_not_all_segments(store):
     store.update_image_info("scan", {"model": "amos_mri"})
     names = list(CT.labels)
     assert submit(store, (MRI, CT), names, values=(1, names.index("bladder") + 1)) == ("amos_ct", [0, 1, 14])
+
+
+@pytest.mark.parametrize("find", [label_ids, largest_structure])
+def test_what_is_found_in_a_label_is_kept_with_that_label(find, store, monkeypatch):
+    """Another one is submitted while it is read."""
+    first, second = (save(store.root.parent / f"uploads/{n}.nii.gz", np.full(SHAPE, n, np.uint8)) for n in (1, 2))
+    store.save_label("scan", str(first), "final", {})
+    label, info = store.fixed_label("scan", "final")
+
+    def read_meanwhile(*args, **kwargs):
+        store.save_label("scan", str(second), "final", {})
+        return read_label(*args, **kwargs)
+
+    monkeypatch.setattr(submission, "read_label", read_meanwhile)
+    found = find(store, "scan", store.image("scan"), label, info)
+    (key,) = {"ids", "largest_structure"} & store.versions("scan")[0].keys()
+    assert store.versions("scan")[0][key] == found and key not in store.versions("scan")[1]
 
 
 @pytest.mark.slow
