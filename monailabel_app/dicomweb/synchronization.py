@@ -134,13 +134,14 @@ class Synchronization:
     def _is_settled(self, uid: str, images: Mapping[str, Series]) -> bool:
         """Whether a segmentation needs no other look: its series is still away, or what it did not fit is as it was.
 
-        That is the series, by its slices, and the models, by their labels.
+        That is the series, by its slices, the models, by their labels, and which of them segmented the series last.
         """
         known = self._outcomes.of(uid)
         if "waiting" in known:
             return known["waiting"] not in images
         if "refused" in known and known.get("image") in images:
-            return known["slices"] == images[known["image"]].count and known.get("models") == self._models
+            fits = known["slices"] == images[known["image"]].count and known.get("models") == self._models
+            return fits and known.get("model") == self._segmented_by(known["image"])
         return known.keys() != {SEEN}
 
     def _look_at(self, study: str, series: str, uid: str, images: Mapping[str, Series]) -> None:
@@ -162,8 +163,13 @@ class Synchronization:
                 if error.status >= 500:
                     raise
                 logger.warning("segmentation %s of the PACS is not taken as a label: %s", uid, error.message)
-                outcome |= {"refused": error.message, "models": self._models}
+                told = {"models": self._models, "model": self._segmented_by(image_id)}
+                outcome |= {"refused": error.message, **told}
         self._outcomes.remember(uid, outcome)
+
+    def _segmented_by(self, image_id: str) -> str | None:
+        """The model that segmented an image last, by which its label may be told."""
+        return self._studies.knowledge(image_id).get("model")
 
     def _submit(self, dataset: pydicom.Dataset, image_id: str, uid: str) -> int:
         self._check_age(image_id, uid)
@@ -211,10 +217,12 @@ class Synchronization:
         self._studies.labels.update(image_id, info["version"], {"segmentation": uid})
 
     def _bundle_of(self, info: Mapping[str, Any]) -> Bundle | None:
-        """Whose label it is, with the labels that it has there."""
-        if self._prompted is not None and info.get("model") == self._prompted.name:
-            return replace(self._prompted, labels=info["label_names"])
-        return self._bundles.get(info.get("model", ""))
+        """Whose label it is, with the labels that it has there: the bundle may have others by now."""
+        model = info.get("model", "")
+        is_prompted = self._prompted is not None and model == self._prompted.name
+        bundle = self._prompted if is_prompted else self._bundles.get(model)
+        labels = {**info.get("params", {}), **info}.get("label_names")
+        return replace(bundle, labels=labels) if bundle and labels else bundle
 
     def _make(self, image_id: str, number: int, bundle: Bundle, uid: str, *, is_proposal: bool) -> pydicom.Dataset:
         label: Any = nib.load(self._studies.labels.version(image_id, number).file)

@@ -24,7 +24,7 @@ def segment_all(
     options: InferenceParameters,
     user: str,
 ) -> dict[str, Any]:
-    """Store a label with the tag "original" for each image; see `for_each_image`."""
+    """Store a label with the tag "original" for each image, which remembers its bundle; see `for_each_image`."""
     labels = model.bundle.labels
     info = {"user": user, "model": model.bundle.name, "params": {"label_names": labels}}
 
@@ -37,5 +37,6 @@ def segment_all(
             write_label_map(result.voxels, result.grid, path, labels=labels)
             note = {"note": result.note} if result.note else {}
             datastore.save_label(image, str(path), "original", {**info, **note})
+        datastore.update_image_info(image, {"model": model.bundle.name})
 
     return for_each_image(task, "batch inference", images, segment)

@@ -181,9 +181,11 @@ class StudiesFolder(Datastore):
         """Take a checked file in.
 
         Raises:
-            RequestError: see `ImageSource.add`.
+            RequestError: see `ImageSource.add`; 409, there are labels of that id, whose image is gone.
         """
-        image_id = self.images.add(image_id, Path(image_filename))
+        file = Path(image_filename)
+        self._check_lonely(id_of(image_id or split_suffix(file.name)[0], "image"))
+        image_id = self.images.add(image_id, file)
         self._knowledge.replace(image_id, {"ts": int(time.time()), **image_info})
         return image_id
 
@@ -257,6 +259,17 @@ class StudiesFolder(Datastore):
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """See `LabelStore.remove`."""
         self.labels.remove(label_id, label_tag)
+
+    def _check_lonely(self, image_id: str) -> None:
+        """Refuse an id whose labels are of an image that is gone: they would count as those of a new one.
+
+        Raises:
+            RequestError: 409.
+        """
+        tags = self.labels.tags(image_id)
+        if tags and image_id not in (*self.images.paths(), *self.images.set_aside()):
+            lonely = " and ".join(f"labels/{tag}/{image_id}{SUFFIX}" for tag in tags)
+            raise RequestError(409, f"{lonely} is of an earlier image {image_id!r}: choose another name, or remove it")
 
     def _log_what_is_there(self) -> None:
         paths = {image_id: shown(path, self.root) for image_id, path in self.images.paths().items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +25,8 @@ MAX_SEGMENTS = 255  # of a label map
 # What is stored with a label.
 LARGEST = "largest_structure"  # voxels
 UNNAMED = "unnamed"  # labels of its model that are none of its segments
+ABSENT = "absent"  # labels of its model without a voxel
+IMAGE = "image"  # checksum of its image's file
 
 NEVER = re.compile(r"(?!)")  # matches nothing
 
@@ -38,6 +40,7 @@ def submit_label(
     info: Mapping[str, Any],
     *,
     names: Sequence[str] = (),
+    model: str = "",
     prompts: Sequence[Mapping[str, Any]] = (),
     prompted: Bundle | None = None,
     nameless: re.Pattern[str] = NEVER,
@@ -53,11 +56,13 @@ def submit_label(
     In a label without any voxels, all of them do.
 
     Args:
-        bundles: those that are served. The one that segmented the image last comes first, then their own order; one
-            that has all names, also of segments without voxels, comes before all that have not.
+        bundles: those that are served. Of several that have all segments with voxels it is the one that segmented the
+            image last, or else `model`, or the one that has all names, also of segments without voxels, and preferably
+            no others.
         file: what was uploaded, NIfTI or NRRD.
         info: what to store with the version, such as who submitted it.
         names: of the segments with the voxel values 1, 2 and so on; the background, which has none, does not count.
+        model: that the client has chosen, where it tells one.
         prompts: to be stored beside the label, as `InteractiveSessions.shown` gives them.
         prompted: the bundle that follows prompts, where it serves. Segments of which no other bundle has all are its
             own, where each name that no bundle has is one of a label of the prompts.
@@ -66,27 +71,31 @@ def submit_label(
         uploaded: whether it waits among the uploads.
 
     Raises:
-        RequestError: no such image, no bundle with these names, or a label that does not fit its image; 503, too many
-            uploads wait.
+        RequestError: no such image, no bundle with these names, several and nothing tells which, or a label that does
+            not fit its image; 503, too many uploads wait.
     """
     image = datastore.image(image_id)
-    last = datastore.knowledge(image_id).get("model")
-    candidates = sorted(bundles.values(), key=lambda bundle: bundle.name != last)
+    candidates = list(bundles.values())
+    preferred = (datastore.knowledge(image_id).get("model", ""), model)
     segments = _segments(file, names)
     if not segments and not candidates:
         raise _unknown(candidates, [])
     grid = read_grid(image)
     with admitted() if uploaded else nullcontext():
-        values = segments.values() or candidates[0].labels.values()
+        likely = _preferred(candidates, preferred) or candidates
+        values = segments.values() or {value for one in likely for value in one.labels.values()}
         voxels = read_label(file, grid, values, allow_empty).astype(np.uint8)
-    occurs = np.bincount(voxels.ravel(), minlength=256)
-    deciding = [name for name, value in segments.items() if occurs[value]] or list(segments)
-    fitting = _fitting(candidates, segments) or _fitting(candidates, deciding)
-    if fitting is None and prompts and prompted is not None:
+    occurs = {int(value) for value in np.flatnonzero(np.bincount(voxels.ravel())) if value}
+    deciding = [name for name, value in segments.items() if value in occurs] or list(segments)
+    if segments:
+        fitting = _choose(_with_names(candidates, deciding), preferred, segments)
+    else:
+        fitting = _choose([one for one in candidates if occurs <= set(one.labels.values())], preferred)
+    if fitting is None and segments and prompts and prompted is not None:
         _check_shown(candidates, deciding, prompts, nameless)
         fitting = replace(prompted, labels={name: number for number, name in enumerate(deciding, 1)})
     if fitting is None:
-        raise _unknown(candidates, deciding)
+        raise _unknown(candidates, deciding or sorted(occurs))
     ids = {name.casefold(): index for name, index in fitting.labels.items()}
     table = np.arange(256, dtype=np.uint8)
     for name, value in segments.items():
@@ -95,7 +104,16 @@ def submit_label(
         path = Path(folder) / "label.nii.gz"
         label = table[voxels]
         write_label_map(label, grid, path, labels=fitting.labels)
-        stored = {**info, "model": fitting.name, "label_names": fitting.labels, LARGEST: _largest(label)}
+        present = {int(table[value]) for value in occurs}
+        absent = [name for name, index in fitting.labels.items() if index not in present]
+        stored = {
+            **info,
+            "model": fitting.name,
+            "label_names": fitting.labels,
+            LARGEST: _largest(label),
+            ABSENT: absent,
+            IMAGE: datastore.checksum(image_id),
+        }
         named = {name.casefold() for name in segments}
         if unnamed := [name for name in fitting.labels if named and name.casefold() not in named]:
             stored[UNNAMED] = unnamed
@@ -108,7 +126,7 @@ def label_ids(
     """The ids beside 0 in a label that nobody submitted; read once and kept with it.
 
     Args:
-        label: the current final one, and what was stored with it.
+        label, info: the current final one as a version, see `StudiesFolder.fixed_label`.
 
     Raises:
         RequestError: a label that does not fit its image.
@@ -116,7 +134,7 @@ def label_ids(
     if "ids" in info:
         return info["ids"]
     ids = [int(value) for value in np.unique(read_label(label, read_grid(image), range(256))) if value]
-    datastore.update_label_info(image_id, "final", {"ids": ids})
+    datastore.labels.update(image_id, info["version"], {"ids": ids})
     return ids
 
 
@@ -130,7 +148,7 @@ def largest_structure(
     if LARGEST in info:
         return int(info[LARGEST])
     largest = _largest(read_label(label, read_grid(image), range(256), allow_empty=True).astype(np.uint8))
-    datastore.update_label_info(image_id, "final", {LARGEST: largest})
+    datastore.labels.update(image_id, info["version"], {LARGEST: largest})
     return largest
 
 
@@ -150,10 +168,35 @@ def _segments(file: Path, names: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(found, 1)}
 
 
-def _fitting(bundles: Iterable[Bundle], names: Iterable[str]) -> Bundle | None:
-    """The first that has all these labels."""
+def _with_names(bundles: Iterable[Bundle], names: Iterable[str]) -> list[Bundle]:
+    """Those that have all these labels."""
     wanted = {name.casefold() for name in names}
-    return next((one for one in bundles if wanted <= {name.casefold() for name in one.labels}), None)
+    return [one for one in bundles if wanted <= {name.casefold() for name in one.labels}]
+
+
+def _preferred(bundles: Iterable[Bundle], names: Sequence[str]) -> list[Bundle]:
+    """The one whose name comes first among these; none where no name is there."""
+    return sorted((one for one in bundles if one.name in names), key=lambda one: names.index(one.name))[:1]
+
+
+def _choose(fitting: Sequence[Bundle], preferred: Sequence[str], names: Collection[str] = ()) -> Bundle | None:
+    """The bundle whose label it is among those that have its segments; None where none has.
+
+    Args:
+        preferred: names of bundles, the best first.
+        names: of the segments, also of those without voxels.
+
+    Raises:
+        RequestError: 400, several have them, and nothing tells which it is.
+    """
+    named = _with_names(fitting, names)
+    exactly = [one for one in named if len(one.labels) == len(names)]
+    found = _preferred(fitting, preferred) or exactly or named or fitting
+    if len(found) > 1:
+        models = ", ".join(one.name for one in found)
+        expected = "expected params['model'], or segments with the names of one of them and no others"
+        raise RequestError(400, f"the label may be of {models}, {expected}")
+    return found[0] if found else None
 
 
 def _check_shown(
@@ -173,7 +216,7 @@ def _check_shown(
         raise RequestError(400, f"{_unknown(bundles, names).message}. {told}")
 
 
-def _unknown(bundles: Sequence[Bundle], names: Sequence[str]) -> RequestError:
+def _unknown(bundles: Sequence[Bundle], names: Sequence[str | int]) -> RequestError:
     known = "; ".join(f"{bundle.name}: {', '.join(bundle.labels)}" for bundle in bundles)
     return RequestError(400, f"no model has all the segments {names}. The models have {known}")
 

@@ -127,6 +127,7 @@ def _dicom_segmentation(
         RequestError: 400, the image is no DICOM series; others as inference does.
     """
     slices = sorted_slices(studies.series(image))
+    studies.update_image_info(image, {"model": model.bundle.name})
     result = model.segment(studies.image(image), device=options.device, preset=options.preset)
     segmentation = make_segmentation(slices, result.voxels, model.bundle)
     with temporary_file(".dcm") as path:

@@ -30,6 +30,7 @@ def save_label(
     tag: str = "final",
     params: Annotated[str, Form()] = "{}",
 ) -> dict[str, object]:
+    """The answer, which 3D Slicer shows, also tells the model whose label it is, and what of that it does not show."""
     parameters = check_parameters(SubmissionParameters, parse_parameters(params))
     info = {"user": user.username, "client_id": parameters.client_id}
     prompts = services.interaction.shown(user.username, image)
@@ -42,13 +43,15 @@ def save_label(
             tag or "final",
             info,
             names=[segment.name for segment in parameters.label_info or []],
+            model=parameters.model,
             prompts=prompts,
             prompted=services.interaction.network.served(),
             nameless=NAMELESS,
             allow_empty=parameters.allow_empty,
         )
     services.synchronize_soon()
-    return {"image": image, "label": label_id}
+    stored = services.studies.get_label_info(label_id, tag or "final")
+    return {"image": image, "label": label_id, "model": stored.get("model"), "absent": stored.get("absent")}
 
 
 @router.delete("/datastore/label")

@@ -41,6 +41,7 @@ class SubmissionParameters(BaseModel):  # type: ignore[explicit-any]
     """Of a label."""
 
     label_info: Annotated[list[LabelInfo], Field(max_length=255)] | None = None
+    model: Annotated[str, Field(max_length=200)] = ""
     client_id: Annotated[str, Field(max_length=200)] | None = None
     allow_empty: bool = False
 

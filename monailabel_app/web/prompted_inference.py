@@ -263,8 +263,11 @@ def _scribbled(session: InteractiveSession, path: Path, options: PromptParameter
     with admitted():
         voxels = read_label(label, read_grid(path), values.values(), allow_empty=True).astype(np.uint8)
     with session.hold():
+        told = [one for one in session.labels if one in values and session.told(one).any()]
+        absent = [one for one in told if not (voxels == values[one]).any()]
         answer = follow_scribbles(session, name, voxels, values, roi, lock_others=options.lock_others)
-    return Found(answer.mask.numpy().view(np.uint8), {name: 1}, answer.locked)
+        note = _emptied_note([one for one in absent if one == name or not session.mask(one).any()])
+    return Found(answer.mask.numpy().view(np.uint8), {name: 1}, answer.locked, note)
 
 
 def _check_labels(label: str, parameters: Mapping[str, object], labels: Mapping[str, int]) -> None:
@@ -337,6 +340,11 @@ def _drawn(session: InteractiveSession, options: PromptParameters) -> list[Promp
 
 def _renamed_note(label: str, source: str) -> str:
     return f"{label} has the points of {source}, and goes on from it"
+
+
+def _emptied_note(labels: Sequence[str]) -> str:
+    """Which labels a label map has emptied: a scene that was begun anew has empty segments, too."""
+    return f"{', '.join(labels)}: emptied, as in what you sent; undo brings it back" if labels else ""
 
 
 def _box_note(session: InteractiveSession, labels: Iterable[str], options: PromptParameters) -> str:

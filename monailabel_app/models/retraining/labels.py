@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.submission import UNNAMED, bundles_with, label_ids, largest_structure
+from monailabel_app.studies.submission import ABSENT, IMAGE, UNNAMED, bundles_with, label_ids, largest_structure
 from monailabel_app.studies.volumes import read_grid
 from rep3d.data.regions import IGNORE
 from rep3d.interactive.cubes import MIN_VOXELS
@@ -48,6 +48,8 @@ def find_labelled(
             elif info["model"] != bundle.name:
                 _check_names(bundle, served, info)
                 continue
+            else:
+                _check_numbers(bundle, info)
             grid = read_grid(image)
             if grid.channels != bundle.channels:
                 raise RequestError(400, f"it has {grid.channels} channel(s), expected {bundle.channels}")
@@ -61,17 +63,38 @@ def find_labelled(
     return items, left_out
 
 
-def describe_unnamed(images: Iterable[str], datastore: StudiesFolder) -> str:
-    """Which labels name some of the model's structures only; an empty text where all are named.
+def describe_absent(bundle: Bundle, images: Collection[str], datastore: StudiesFolder) -> str:
+    """Which of the bundle's structures labels do not show, what few lack first; an empty text where each shows all.
 
     A scan may show no others, and its label be complete; or somebody corrected one of many.
     """
-    unnamed = {image: datastore.fixed_label(image, "final")[1].get(UNNAMED) for image in images}
-    found = [f"{image}: no {', '.join(names)}" for image, names in unnamed.items() if names]
-    if not found:
-        return ""
-    told = f"{len(found)} label(s) name some of the structures only, and the others count as background"
-    return f"{told}: {_first(found)}"
+    lacking: dict[str, list[str]] = {}
+    for image in images:
+        info = datastore.fixed_label(image, "final")[1]
+        absent = info.get(ABSENT, info.get(UNNAMED, ()))  # the latter of labels that earlier code stored
+        known = {name.casefold() for name in info.get("label_names", bundle.labels)}
+        for name in (*absent, *(name for name in bundle.labels if name.casefold() not in known)):
+            lacking.setdefault(name, []).append(image)
+    lacking.pop(IGNORE, None)
+    found = [
+        f"no {name} in {len(some)} of {len(images)} label(s), such as {some[0]}"
+        for name, some in sorted(lacking.items(), key=lambda item: len(item[1]))
+    ]
+    return f"what a label does not show counts as background: {_first(found)}" if found else ""
+
+
+def describe_exchanged(images: Iterable[str], datastore: StudiesFolder) -> str:
+    """Which images are other files than those that were labelled; an empty text where none is.
+
+    A label still holds where its image was only worked on; it is of another scan where a name was used twice.
+    """
+    exchanged = []
+    for image in images:
+        labelled = datastore.fixed_label(image, "final")[1].get(IMAGE)  # not of what earlier code stored
+        if labelled and labelled != datastore.checksum(image):
+            exchanged.append(image)
+    told = f"{len(exchanged)} image(s) are other files than those that were labelled, check them"
+    return f"{told}: {_first(exchanged)}" if exchanged else ""
 
 
 def describe(left_out: Mapping[str, str]) -> str:
@@ -100,6 +123,14 @@ def _check_names(bundle: Bundle, served: Iterable[Bundle], info: Mapping[str, An
     own = {name.casefold() for name in bundle.labels}
     if model not in {one.name for one in served} and not own.isdisjoint(map(str.casefold, names)):
         raise RequestError(400, f"its segments are {', '.join(names)}, and so it counts as a label of {model!r}")
+
+
+def _check_numbers(bundle: Bundle, info: Mapping[str, Any]) -> None:
+    """Whether the bundle numbers the structures of a label as it did when that was submitted."""
+    now = {name.casefold(): index for name, index in bundle.labels.items()}
+    others = {name: index for name, index in info.get("label_names", {}).items() if now.get(name.casefold()) != index}
+    if others:
+        raise RequestError(400, f"its label has other ids than those of the bundle by now, {others}: submit it again")
 
 
 def _check_ids(bundle: Bundle, served: Sequence[Bundle], ids: Sequence[int]) -> None:

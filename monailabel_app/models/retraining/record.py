@@ -20,7 +20,7 @@ class TrainingRecord:
         user: who started it.
         cases: names by part, "training" and "validation".
         left_out: images that are not trained on, and why.
-        unnamed: which labels name some of the structures only, in words.
+        unnamed: which images were exchanged after they were labelled, which structures labels do not show, in words.
         options: the client's, as `TrainingParameters`.
         result: of one that is done, see `promotion.promote`.
     """

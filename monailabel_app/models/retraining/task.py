@@ -17,7 +17,13 @@ from monailabel_app.errors import RequestError
 from monailabel_app.models import contract
 from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.models.retraining.dataset import write_dataset
-from monailabel_app.models.retraining.labels import Item, describe, describe_unnamed, find_labelled
+from monailabel_app.models.retraining.labels import (
+    Item,
+    describe,
+    describe_absent,
+    describe_exchanged,
+    find_labelled,
+)
 from monailabel_app.models.retraining.phantoms import Phantoms
 from monailabel_app.models.retraining.process import run_watched
 from monailabel_app.models.retraining.promotion import promote
@@ -125,8 +131,9 @@ class BundleTraining(TrainTask):
         data = self.folder / "data"
         data.mkdir(parents=True)
         cases = write_dataset(self.bundle, items, options.val_split, data, self.folder / "eval/digests.json")
-        unnamed = "" if self.bundle.takes_prompts else describe_unnamed(items, datastore)
-        write_record(self.folder, TrainingRecord("RUNNING", user, cases, left_out, unnamed, options.model_dump()))
+        absent = "" if self.bundle.takes_prompts else describe_absent(self.bundle, items, datastore)
+        told = "; ".join(filter(None, (describe_exchanged(items, datastore), absent)))
+        write_record(self.folder, TrainingRecord("RUNNING", user, cases, left_out, told, options.model_dump()))
 
     def interrupted(self) -> TrainingRecord | None:
         """What was training when the server ended."""

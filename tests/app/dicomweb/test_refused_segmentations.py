@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
@@ -21,6 +22,12 @@ from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.knowledge import KNOWLEDGE
 from rep3d.io.dicom import sorted_slices
 from rep3d.io.dicom_seg import make_segmentation
+
+
+@dataclass
+class SimpleBundle:
+    name: str
+    labels: dict
 
 
 class Pacs:
@@ -80,6 +87,33 @@ def test_a_segmentation_of_a_model_that_is_served_later(pacs, tmp_path):
     outcome, store = look(pacs, tmp_path)
     assert outcome["version"] == 1 and "refused" not in outcome and pacs.asked == 2
     assert len(store.get_labeled_images()) == 1
+
+
+def test_a_segmentation_that_may_be_of_several_models(pacs, tmp_path):
+    """It is looked at again once one of them has segmented the series."""
+    pacs.segmentation.SegmentSequence[0].SegmentLabel = "tumor"
+    bundles = [read_bundle(small_bundle(tmp_path / "bundles", name)) for name in ("kits", "msd_pancreas")]
+    store = StudiesFolder(tmp_path / "kept", PacsImages(pacs, tmp_path / "kept"))
+    synchronization = Synchronization(pacs, store, {one.name: one for one in bundles}, send=False)
+    (image,) = store.list_images()
+    for _ in range(2):
+        synchronization.run()
+    assert store.labels.tags(image) == [] and pacs.asked == 1
+    store.update_image_info(image, {"model": "msd_pancreas"})
+    for _ in range(2):
+        synchronization.run()
+    assert store.get_label_info(image, "final")["model"] == "msd_pancreas" and pacs.asked == 2
+
+
+@pytest.mark.parametrize(
+    "told", [{"label_names": {"a": 1, "b": 2}}, {"params": {"label_names": {"a": 1, "b": 2}}}, {}], ids=str
+)
+def test_a_label_that_is_sent_has_the_names_that_it_was_stored_with(told, tmp_path):
+    """Its bundle numbers them otherwise by now."""
+    bundle = SimpleBundle("one", {"b": 1, "a": 2})
+    synchronization = Synchronization(None, StudiesFolder(tmp_path), {"one": bundle}, send=True)
+    expected = {"a": 1, "b": 2} if told else bundle.labels
+    assert synchronization._bundle_of({"model": "one", **told}).labels == expected
 
 
 def test_an_older_segmentation_does_not_take_the_place_of_a_newer_label(pacs, tmp_path):

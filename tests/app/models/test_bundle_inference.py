@@ -286,6 +286,7 @@ def test_a_batch_gives_way(model, studies, monkeypatch):
     info = store.get_label_info(result["done"][0], "original")
     assert (info["user"], info["model"]) == ("ann", "msd_hippocampus")
     assert info["params"] == {"label_names": model.bundle.labels}
+    assert [store.knowledge(image).get("model") for image in (result["done"][0], "broken")] == ["msd_hippocampus", None]
 
 
 def test_a_network_is_read_once_for_its_weights(model):

@@ -3,8 +3,10 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -322,11 +324,13 @@ def test_a_label_by_hand_that_may_be_of_several_models(by_hand, bundle, material
         trainer.check(store, TrainingParameters())
 
 
-def test_a_label_of_some_structures_is_named(studies, material, bundle):
-    """It is learned from: the scan may show no others."""
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_label_of_some_structures_is_named(empty, studies, material, bundle):
+    """It is learned from: the scan may show no others. 3D Slicer names a segment also where it is empty."""
     store, served, trainer = StudiesFolder(studies), {bundle.name: bundle}, BundleTraining(bundle)
     (first, second), (anterior, posterior) = store.list_images()[:2], bundle.labels
-    for image, names in ((first, [anterior]), (second, [posterior, anterior.title()])):
+    some = [anterior, posterior] if empty else [anterior]
+    for image, names in ((first, some), (second, [posterior, anterior.title()])):
         label = Path(material.labels[f"{image}.nii.gz"])
         if image == first:
             label = shutil.copy(label, studies.parent / "first.nii.gz")
@@ -336,8 +340,48 @@ def test_a_label_of_some_structures_is_named(studies, material, bundle):
     trainer.prepare(store, TrainingParameters(), "ann")
     record = read_record(trainer.folder)
     assert record.left_out == {} and sorted(sum(record.cases.values(), [])) == sorted([first, second])
-    expected = "1 label(s) name some of the structures only, and the others count as background"
-    assert record.unnamed == f"{expected}: {first}: no {posterior}"
+    expected = "what a label does not show counts as background"
+    assert record.unnamed == f"{expected}: no {posterior} in 1 of 2 label(s), such as {first}"
+
+
+@pytest.mark.parametrize("change", ["swapped", "renamed", "added", "spelt"])
+def test_a_bundle_that_numbers_its_structures_otherwise_by_now(change, studies, material, bundle):
+    """A label keeps the ids that it was stored with: as those of other structures it teaches nothing."""
+    store = StudiesFolder(studies)
+    image = store.list_images()[0]
+    anterior, posterior = bundle.labels
+    submit_label(store, {bundle.name: bundle}, image, Path(material.labels[f"{image}.nii.gz"]), "final", {})
+    labels = {
+        "swapped": {posterior: 1, anterior: 2},
+        "renamed": {"head": 1, posterior: 2},
+        "added": {anterior: 1, posterior: 2, "tail": 3},
+        "spelt": {anterior.title(): 1, posterior.title(): 2},
+    }[change]
+    trainer = BundleTraining(replace(bundle, labels=labels))
+    if change in ("swapped", "renamed"):
+        others = {"swapped": {anterior: 1, posterior: 2}, "renamed": {anterior: 1}}[change]
+        with pytest.raises(RequestError, match=re.escape(f"ids than those of the bundle by now, {others}: submit it")):
+            trainer.prepare(store, TrainingParameters(), "ann")
+    else:
+        trainer.prepare(store, TrainingParameters(), "ann")
+        told = f"no tail in 1 of 1 label(s), such as {image}"
+        assert read_record(trainer.folder).unnamed.partition("background: ")[2] == (told if change == "added" else "")
+
+
+def test_an_image_that_was_exchanged_after_it_was_labelled(studies, material, bundle):
+    """On the same grid, so that nothing else would tell. A file that was only touched is the same."""
+    store, trainer = StudiesFolder(studies), BundleTraining(bundle)
+    first, second, third = store.list_images()[:3]
+    for image in (first, second):
+        submit_label(store, {bundle.name: bundle}, image, Path(material.labels[f"{image}.nii.gz"]), "final", {})
+    store.image(first).touch()
+    scan, grid = nib.load(material.scans[f"{third}.nii.gz"]), nib.load(material.scans[f"{second}.nii.gz"])
+    other = np.resize(scan.get_fdata(dtype=np.float32), grid.shape)
+    nib.save(nib.Nifti1Image(other, grid.affine), store.image(second))
+    trainer.prepare(store, TrainingParameters(), "ann")
+    record = read_record(trainer.folder)
+    assert record.left_out == {} and sorted(sum(record.cases.values(), [])) == [first, second]
+    assert record.unnamed == f"1 image(s) are other files than those that were labelled, check them: {second}"
 
 
 def test_a_label_by_hand_of_another_model(by_hand, bundle, material):

@@ -165,6 +165,21 @@ def test_an_image_is_not_replaced(store, material):
     assert "new one" not in store.list_images()
 
 
+@pytest.mark.parametrize("tag", ["final", "original"])
+def test_a_new_image_takes_over_no_label(tag, store, label, material):
+    """Of an image of its name whose file somebody removed, or of which a kill left the labels."""
+    image = store.list_images()[0]
+    store.save_label(image, label, tag, {"user": "ann"})
+    store.image(image).unlink()
+    scan = str(material.scans[f"{store.list_images()[0]}.nii.gz"])
+    expected = f"labels/{tag}/{image}.nii.gz is of an earlier image '{image}': choose another name, or remove it"
+    with pytest.raises(RequestError, match=expected) as caught:
+        store.add_image(image, scan, {})
+    assert caught.value.status == 409 and image not in store.list_images()
+    store.remove_label(image, tag)
+    assert store.add_image(image, scan, {}) == image and store.get_labels_by_image_id(image) == {}
+
+
 def test_an_image_that_cannot_be_removed_keeps_its_labels(store, label, monkeypatch):
     """As where images belong to somebody else."""
     image = store.list_images()[0]

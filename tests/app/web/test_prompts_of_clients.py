@@ -575,6 +575,26 @@ def test_a_click_goes_on_from_a_hand_edit_that_the_scribbles_told(slicer):
     assert slicer.segments["cyst"][0, 0, 0] and slicer.segments["cyst"][8, 10, 6]
 
 
+def test_a_scene_that_was_begun_anew_is_told_what_its_scribbles_empty(slicer):
+    """3D Slicer was closed meanwhile: its segments are empty, which the server takes for a hand edit. Undo helps."""
+    for name, voxel in (("cyst", FIRST), ("node", SECOND)):
+        slicer.add(name)
+        slicer.points[name]["foreground"].append(voxel)
+        slicer.update("interactive", name)
+    before = {name: slicer.segments[name].copy() for name in ("cyst", "node")}
+    assert slicer.update_scribbles("node")["note"] == ""
+    again = Slicer(slicer.client, "scan", slicer.scan, slicer.client_id)
+    for name in before:
+        again.add(name)
+    scribbled(again, foreground=[[12, 3, 6]])
+    told = again.update_scribbles("node")
+    assert told["note"] == "cyst, node: emptied, as in what you sent; undo brings it back"
+    for labels in (["cyst", "node"], ["node"]):  # of the node the stroke first
+        again.client.post(f"/interaction/{told['interaction']}/undo", json={"labels": labels})
+    for name, mask in before.items():
+        assert (session_of(again).mask(name) == mask).all()
+
+
 @pytest.mark.parametrize("model", ["interactive", "msd_hippocampus_edit"])
 def test_what_was_rubbed_out_stays_so_where_an_older_point_vanishes(slicer, model):
     """A point from before the painting does not win over it; one from after it does."""
