@@ -41,7 +41,14 @@ class FiniteSteps:
         self.buffers: list[torch.Tensor] = []
 
     def attach(self, engine: SupervisedTrainer) -> None:
-        """Attach to the trainer."""
+        """Attach to the trainer.
+
+        Raises:
+            ValueError: its epochs have no steps.
+        """
+        steps = engine.state.epoch_length
+        if steps is not None and not (isinstance(steps, int) and steps >= 1):  # MONAI ends such a training at once
+            raise ValueError(f"an epoch has {steps!r} steps (steps_per_epoch, epoch_length), expected 1 or more")
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
         engine.add_event_handler(Events.ITERATION_STARTED, self._remember_buffers)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._check)

@@ -51,6 +51,13 @@ def state(network):
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
+@pytest.mark.parametrize("length", [0, -1, 2.5])
+def test_epochs_without_steps_are_refused(length):
+    """MONAI ends the first of these trainings at once, as if it were over, and the last one never."""
+    with pytest.raises(ValueError, match=rf"an epoch has {length} steps .*expected 1 or more"):
+        trainer([1.0], epoch_length=length)
+
+
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
 def test_step_is_left_out(bad, caplog):
     """Weights, moments, weight decay and running statistics are those of a training without it."""
