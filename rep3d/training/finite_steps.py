@@ -89,9 +89,10 @@ class FiniteSteps:
         with torch.no_grad():
             for buffer, before in zip(engine.network.buffers(), self.buffers, strict=True):
                 buffer.copy_(before)
-        if engine.scaler is not None and math.isfinite(loss):
+        scaler = engine.scaler if engine.scaler is not None and engine.scaler.is_enabled() else None
+        if scaler is not None and math.isfinite(loss) and scaler.get_scale() > 1:
             return  # the scaler looks for its scale, and leaves such steps out by itself
-        if engine.scaler is None:
+        if scaler is None:
             engine.optimizer.zero_grad(set_to_none=True)  # then the optimizer's step does nothing
         self.skipped += 1
         self.in_a_row += 1
