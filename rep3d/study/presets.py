@@ -25,6 +25,7 @@ from rep3d.io.volumes import read_volume
 from rep3d.precision import has_fast_bfloat16
 from rep3d.shipped import overlays_of
 from rep3d.study.run import BundleRun, parse
+from rep3d.training.checkpoints import trained_on
 
 INFERER = "sliding_window"
 WINDOWS = f"{INFERER}#inferer"
@@ -94,6 +95,8 @@ def compare_presets(
 ) -> str:
     """Time and Dice of each preset, and what it loses against the first: a table in Markdown.
 
+    Before it stands which of the cases the weights were trained on.
+
     Args:
         bundle: its folder.
         dataset_dir: a data set, whose test cases are segmented, or else those of validation.
@@ -128,7 +131,9 @@ def compare_presets(
             prediction, truth = (maps[key][0].cpu().numpy() for key in ("pred", "label"))
             affine = np.asarray(item["label"].affine, dtype=np.float64)
             scores[preset][str(case)] = score_regions(prediction, truth, scored, affine, ignored_label)
-    return _table(costs, len(numbers), scores)
+    seen = trained_on(checkpoint, dataset.data[:cases])
+    told = f"**The weights were trained on {len(seen)} of these cases**: {', '.join(seen)}\n\n" if seen else ""
+    return told + _table(costs, len(numbers), scores)
 
 
 def time_presets(bundle: Path, scan: Path, presets: Sequence[Preset] = PRESETS) -> str:

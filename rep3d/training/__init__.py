@@ -9,6 +9,7 @@ from rep3d.training.gradient_scales import scale_gradients
 from rep3d.training.judging import JudgedDiceCELoss, ScoredMasks
 from rep3d.training.parameters import parameter_groups
 from rep3d.training.processes import (
+    ReshuffledSampler,
     each_case_once,
     handlers_of_rank,
     join_process_group,
@@ -26,6 +27,7 @@ __all__ = [
     "Checkpoints",
     "FiniteSteps",
     "JudgedDiceCELoss",
+    "ReshuffledSampler",
     "ScoredMasks",
     "TimeLimit",
     "TrainingProgress",

@@ -41,7 +41,14 @@ class FiniteSteps:
         self.buffers: list[torch.Tensor] = []
 
     def attach(self, engine: SupervisedTrainer) -> None:
-        """Attach to the trainer."""
+        """Attach to the trainer.
+
+        Raises:
+            ValueError: its epochs have no steps.
+        """
+        steps = engine.state.epoch_length
+        if steps is not None and not (isinstance(steps, int) and steps >= 1):  # MONAI ends such a training at once
+            raise ValueError(f"an epoch has {steps!r} steps (steps_per_epoch, epoch_length), expected 1 or more")
         engine.add_event_handler(Events.EPOCH_STARTED, self._begin_epoch)
         engine.add_event_handler(Events.ITERATION_STARTED, self._remember_buffers)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self._check)
@@ -82,9 +89,10 @@ class FiniteSteps:
         with torch.no_grad():
             for buffer, before in zip(engine.network.buffers(), self.buffers, strict=True):
                 buffer.copy_(before)
-        if engine.scaler is not None and math.isfinite(loss):
+        scaler = engine.scaler if engine.scaler is not None and engine.scaler.is_enabled() else None
+        if scaler is not None and math.isfinite(loss) and scaler.get_scale() > 1:
             return  # the scaler looks for its scale, and leaves such steps out by itself
-        if engine.scaler is None:
+        if scaler is None:
             engine.optimizer.zero_grad(set_to_none=True)  # then the optimizer's step does nothing
         self.skipped += 1
         self.in_a_row += 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.distributed as dist
@@ -13,6 +13,8 @@ from monai.data import Dataset, DistributedSampler
 from monai.handlers import StatsHandler, TensorBoardStatsHandler
 
 from rep3d.training.progress import TrainingProgress
+
+PASSES_APART = 1_000_003  # their seeds, of whose bits torch takes the lowest 32; the epochs are between
 
 
 def handlers_of_rank(handlers: Sequence, rank: int) -> list:
@@ -40,6 +42,22 @@ def each_case_once(dataset: Dataset) -> DistributedSampler:
             f"as cases, --nproc_per_node {cases}"
         )
     return DistributedSampler(dataset, even_divisible=False, shuffle=False)
+
+
+class ReshuffledSampler(DistributedSampler):
+    """The training cases of this process: in each pass, of which an epoch may have several, dealt anew, in a new order.
+
+    Args:
+        dataset: of all processes.
+        seed: of the training.
+    """
+
+    def __init__(self, dataset: Dataset, seed: int) -> None:
+        super().__init__(dataset, seed=seed)
+
+    def __iter__(self) -> Iterator[int]:
+        self.seed += PASSES_APART
+        return super().__iter__()
 
 
 def leave_process_group() -> None:

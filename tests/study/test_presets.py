@@ -2,8 +2,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_helpers import make_dataset, small_bundle
+from bundle_helpers import make_dataset, small_bundle, small_network
 
+from rep3d.data.leakage import TrainingCases, image_digests
+from rep3d.data.lists import load_datalist
 from rep3d.evaluation.scores import means, read_scores, table
 from rep3d.shipped import find_weights
 from rep3d.study import presets
@@ -33,6 +35,17 @@ def test_dice_is_that_of_the_evaluation(tmp_path):
     assert same[4:] == [f"{dice:.4f}", "0.0000", "0.0000 to 0.0000"]
     assert int(closer[1]) > int(same[1]) > int(larger[1])
     assert rows(compare_presets(bundle, data, weights, 1, PRESETS[:1]))[0][4] != same[4]  # of the first case alone
+
+
+@pytest.mark.slow
+def test_cases_of_the_training_are_named(tmp_path):
+    """Such as those of another fold, where a data set has no test cases of its own."""
+    bundle = small_bundle(tmp_path, "msd_hippocampus", weights=False)
+    data, weights = str(make_dataset(tmp_path / "data", bundle)), tmp_path / "model.pt"
+    (digest,) = image_digests([load_datalist(data, "test")[0]["image"]]).values()
+    torch.save(TrainingCases({digest: "seen"}, {}).mark(small_network(bundle).state_dict()), weights)
+    told, _, first, *_ = compare_presets(bundle, data, weights, presets=PRESETS[:1]).splitlines()
+    assert told.startswith("**The weights were trained on 1 of these cases**: phantom_") and first.startswith("|")
 
 
 @pytest.mark.slow

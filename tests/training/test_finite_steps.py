@@ -51,6 +51,13 @@ def state(network):
     return {name: tensor.clone() for name, tensor in network.state_dict().items()}
 
 
+@pytest.mark.parametrize("length", [0, -1, 2.5])
+def test_epochs_without_steps_are_refused(length):
+    """MONAI ends the first of these trainings at once, as if it were over, and the last one never."""
+    with pytest.raises(ValueError, match=rf"an epoch has {length} steps .*expected 1 or more"):
+        trainer([1.0], epoch_length=length)
+
+
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
 def test_step_is_left_out(bad, caplog):
     """Weights, moments, weight decay and running statistics are those of a training without it."""
@@ -252,3 +259,56 @@ def test_looking_again_changes_nothing():
         states.append([*state(network).values(), torch.get_rng_state()])
         assert network.training
     assert all(torch.equal(one, other) for one, other in zip(*states, strict=True))
+
+
+class NoGradient(torch.autograd.Function):
+    """What it was given, of which the gradients are NaN."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return torch.full_like(gradient, NAN)
+
+
+class Loss(nn.MSELoss):
+    """The mean squared error, of which some steps have gradients that are not finite."""
+
+    def __init__(self, bad):
+        super().__init__()
+        self.bad = iter(bad)
+
+    def forward(self, prediction, truth):
+        return super().forward(NoGradient.apply(prediction) if next(self.bad, False) else prediction, truth)
+
+
+@pytest.fixture
+def scaler(monkeypatch):
+    """That of a GPU, on a CPU."""
+    monkeypatch.setattr(torch.cuda.amp, "GradScaler", lambda: torch.amp.GradScaler("cpu"))
+
+
+def test_a_scaler_that_finds_its_scale_is_left_alone(scaler, caplog):
+    engine, network, steps = trainer([1.0] * 9, loss=Loss([True] * 8 + [False]), amp=True)
+    before = state(network)
+    engine.run()
+    assert engine.scaler.get_scale() == 2**8 and steps.skipped == 0 and not caplog.records
+    assert not torch.equal(network.linear.weight, before["linear.weight"])
+
+
+def test_gradients_that_no_scale_makes_finite_end_a_training(scaler):
+    """It would come to its end with the weights that it began with."""
+    engine, _, _ = trainer([1.0] * 40, loss=Loss([True] * 40), amp=True)
+    with pytest.raises(RuntimeError, match="diverged at epoch 1, step 21: 5 steps in a row were not finite"):
+        engine.run()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
+def test_the_scaler_of_a_cpu_leaves_no_step_out():
+    """It does nothing there."""
+    engine, network, steps = trainer([1.0] * 3, loss=Loss([False, True, False]), amp=True)
+    engine.run()
+    assert not engine.scaler.is_enabled() and steps.skipped == 1
+    assert all(tensor.isfinite().all() for tensor in network.state_dict().values())
