@@ -22,6 +22,7 @@ from rep3d.data.layouts import (
     DICOM,
     PARTS,
     SEGMENT,
+    check_channel_files,
     check_names,
     group_channels,
     list_pairs,
@@ -31,6 +32,7 @@ from rep3d.data.layouts import (
 )
 from rep3d.data.layouts import FILE as DATASET_FILE
 from rep3d.data.leakage import some
+from rep3d.data.regions import Regions
 from rep3d.data.splits import FILE as SPLITS_FILE
 from rep3d.data.splits import cases_of, read_splits, unlisted
 from rep3d.io.dicom_files import is_dicom
@@ -50,6 +52,7 @@ def load_datalist(
     fold: int = 0,
     label_names: Sequence[str] = (),
     channel_names: Sequence[str] = ONE_CHANNEL,
+    regions: Regions | None = None,
 ) -> list[Item]:
     """The pairs {"image": path, "label": path} of one part of a data set; of several files of an image all paths.
 
@@ -66,18 +69,18 @@ def load_datalist(
         dataset_dir: the data set's folder.
         part: "training", "validation" or "test".
         fold: of `splits.json` or of the "fold" keys.
-        label_names, channel_names: as of `rep3d.data.layouts.check_names`.
+        label_names, channel_names, regions: as of `rep3d.data.layouts.check_names`.
 
     Raises:
-        ValueError: an unknown part or fold, labels or channels in other places, a `dataset.json` or `splits.json` that
-            cannot be read or names what is not there, a case that stands in two parts or twice in one, an image without
-            a label, or an empty list.
+        ValueError: an unknown part or fold, labels, regions or channels in other places, a `dataset.json` or
+            `splits.json` that cannot be read or names what is not there, a case that stands in two parts or twice in
+            one, an image without a label, or an empty list.
         FileNotFoundError: the folder does not exist or has neither layout.
     """
     if part not in PARTS:
         raise ValueError(f"part must be one of {PARTS}, got {part!r}")
     folder = _existing_folder(dataset_dir)
-    check_names(folder, label_names, channel_names)
+    check_names(folder, label_names, channel_names, regions)
     pairs, splits = list_pairs(folder), folder / SPLITS_FILE
     if splits.is_file():
         items = _split_items(splits, pairs, part, fold)
@@ -96,6 +99,7 @@ def load_datalist(
         raise ValueError(
             f"the {part} list of {str(folder)!r} is empty: expected at least one image with a label; {SEGMENT}"
         )
+    check_channel_files(items, channel_names)
     _tell_missing(items, folder, part)
     return [{key: value for key, value in item.items() if key != "fold"} for item in items]
 
@@ -158,6 +162,7 @@ def load_inference_list(source: str | os.PathLike, channel_names: Sequence[str] 
     if not listed:
         expected = f"expected files that end with .nii.gz or .nii{what_else(folder)}"
         raise ValueError(f"dataset_dir {str(folder)!r} holds no scans: {expected}")
+    check_channel_files(listed, channel_names)
     return name_cases(_named_as_pairs(folder, listed))
 
 

@@ -64,6 +64,42 @@ def test_labels_that_do_not_contradict_the_bundles(labels, tmp_path):
     assert load_datalist(tmp_path, "training", label_names=LABEL_NAMES)
 
 
+REGIONS = {"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"whole": [1, 2, 3], "Core": [1, 3], "enhancing": 3}, "'Core' as 1, 3, expected the ids 2, 3 of"),
+        ({"whole": [1, 2, 3], "core": ["2", "3"], "enhancing": 2}, "'enhancing' as 2, expected the ids 3 of"),
+    ],
+)
+def test_regions_of_other_ids_than_the_bundles(labels, said, tmp_path):
+    write(tmp_path, {"labels": labels, "training": PAIRS})
+    with pytest.raises(ValueError, match=rf'dataset.json: "labels" has {said} the bundle'):
+        load_datalist(tmp_path, "training", label_names=["background", "a", "b", "c"], regions=REGIONS)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [None, {"core": [3, 2], "tumor": [1, 3]}, {"1": "whole", "2": "core", "3": "enhancing"}, {"a": 1, "b": 2, "c": 3}],
+)
+def test_regions_that_do_not_contradict_the_bundles(labels, tmp_path):
+    write(tmp_path, {"labels": labels, "training": PAIRS})
+    assert load_datalist(tmp_path, "training", label_names=["background", "a", "b", "c"], regions=REGIONS)
+
+
+@pytest.mark.parametrize("part", ["training", "test"])
+def test_lists_of_channels_in_another_order_than_the_bundles(part, tmp_path):
+    """Such as MONAI's of BraTS and nnU-Net's."""
+    pairs = [{"image": [f"c{i}-flair.nii.gz", f"c{i}-t1.nii.gz"], "label": f"c{i}.nii.gz"} for i in range(6)]
+    write(tmp_path, {"training": pairs, "test": [{"image": pair["image"]} for pair in pairs]})
+    call = load_inference_list if part == "test" else lambda folder, names: load_datalist(folder, part, 0, (), names)
+    assert call(tmp_path, ["FLAIR", "T1"]) and call(tmp_path, ["T1w", "FLAIR"])
+    with pytest.raises(ValueError, match="-flair.nii.gz, .*-t1.nii.gz: another order by their names, expected T1, FL"):
+        call(tmp_path, ["T1", "FLAIR"])
+
+
 @pytest.mark.parametrize("key", ["channel_names", "modality"])
 @pytest.mark.parametrize("names", [{"0": "T1w", "1": "flair", "2": "ADC"}, ["T1w", "flair", "ADC"]], ids=str)
 def test_channels_in_another_order_than_the_bundles(key, names, tmp_path):
