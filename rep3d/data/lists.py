@@ -34,7 +34,7 @@ from rep3d.data.layouts import FILE as DATASET_FILE
 from rep3d.data.leakage import some
 from rep3d.data.regions import Regions
 from rep3d.data.splits import FILE as SPLITS_FILE
-from rep3d.data.splits import cases_of, read_splits, unlisted
+from rep3d.data.splits import KEYS, cases_of, read_splits, unlisted
 from rep3d.io.dicom_files import is_dicom
 
 logger = logging.getLogger(__name__)
@@ -58,12 +58,13 @@ def load_datalist(
 
     Where the names of the image files do not tell the data set's cases apart, a pair has its name as "case".
 
-    Where the folder has a `splits.json`, it names the pairs. Otherwise, where those of a `dataset.json` have a "fold"
-    as Auto3DSeg writes it, the pairs of that fold validate. Otherwise a Decathlon set is split by its own lists
-    "validation" and "test" as far as they hold pairs: without a test list, the test part is the validation part;
-    without a validation list, one eighth of the training list is taken, at random with a fixed seed; without both, the
-    training list is split 70/10/20 %. Without `imagesTs` and `labelsTs`, the test part of the folder layout is its
-    validation part.
+    Where the folder has a `splits.json`, it names the pairs. Where a fold of it has no test cases, these are the pairs
+    of the data set's own test part that it does not name, and without any the validation cases. Otherwise, where those
+    of a `dataset.json` have a "fold" as Auto3DSeg writes it, the pairs of that fold validate. Otherwise a Decathlon set
+    is split by its own lists "validation" and "test" as far as they hold pairs: without a test list, the test part is
+    the validation part; without a validation list, one eighth of the training list is taken, at random with a fixed
+    seed; without both, the training list is split 70/10/20 %. Without `imagesTs` and `labelsTs`, the test part of the
+    folder layout is its validation part.
 
     Args:
         dataset_dir: the data set's folder.
@@ -227,6 +228,10 @@ def _split_items(splits: Path, pairs: Parts, part: str, fold: int) -> list[Item]
     read = read_splits(splits, item_of)
     cases = cases_of(read, part, fold, splits)
     left_out = unlisted(read[fold], item_of)
+    if not read[fold].get(KEYS["test"]):
+        test = [case for case in map(item_name, pairs["test"]) if case in left_out]
+        left_out = [case for case in left_out if case not in test]
+        cases = test if test and part == "test" else cases
     if part == "training" and left_out:
         logger.warning("%s: %d case(s) are in no part of fold %d: %s", splits, len(left_out), fold, ", ".join(left_out))
     return [item_of[case] for case in cases]
