@@ -165,16 +165,17 @@ def check_channel_files(items: Iterable[Item], channel_names: Sequence[str]) -> 
     Raises:
         ValueError: names the files and the order.
     """
-    own = [name.casefold() for name in channel_names]
     for files in map(image_files, items):
-        told = [_told_channel(case_name(path).casefold(), own) for path in files]
-        if told != own and sorted(told) == sorted(own):
+        told = [channel_of(path, channel_names) for path in files]
+        if told != list(channel_names) and sorted(told) == sorted(channel_names):
             raise ValueError(f"{', '.join(files)}: another order by their names, expected {', '.join(channel_names)}")
 
 
-def _told_channel(name: str, channels: Sequence[str]) -> str:
-    """The longest of the channels that ends a file's name, or an empty text."""
-    return max((one for one in channels if re.search(rf"(^|[_\-. ]){re.escape(one)}$", name)), key=len, default="")
+def channel_of(path: str | os.PathLike, channel_names: Sequence[str]) -> str:
+    """The longest of the channels that ends a file's name, in whatever case, or an empty text."""
+    name = case_name(path)
+    own = [one for one in channel_names if re.search(rf"(^|[_\-. ]){re.escape(one)}$", name, re.IGNORECASE)]
+    return max(own, key=len, default="")
 
 
 def named_places(told: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rep3d.data.cases import ONE_CHANNEL, Item, case_name, first_file, image_files, is_nifti, item_name, name_cases
+from rep3d.data.cases import ONE_CHANNEL, Item, first_file, image_files, is_nifti, item_name, name_cases
 from rep3d.data.layouts import (
     DICOM,
     PARTS,
     SEGMENT,
+    channel_of,
     check_channel_files,
     check_names,
     group_channels,
@@ -191,7 +192,7 @@ def list_images(scans: Sequence[Path], channel_names: Sequence[str]) -> list[Ite
 
 def _of_channel(scans: Sequence[Path], channel: str) -> Sequence[Path]:
     """The files of one channel, or all where no name tells it."""
-    own = [scan for scan in scans if case_name(scan) == channel or case_name(scan).endswith(f"_{channel}")]
+    own = [scan for scan in scans if channel_of(scan, [channel])]
     others = [str(scan) for scan in scans if scan not in own]
     if own and others:
         logger.warning("%d file(s) are not of the channel %s, and left out: %s", len(others), channel, some(others))

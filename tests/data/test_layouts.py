@@ -251,6 +251,16 @@ def test_files_that_are_called_as_their_channels(tmp_path):
     assert len(load_inference_list(numbers, ["0000", "0001"])) == 2  # cases, of four dimensions
 
 
+@pytest.mark.parametrize("names", ["a_flair a_t1w", "a-FLAIR a-T1w", "Flair T1W"])
+def test_one_channel_of_several_that_is_written_otherwise(names, tmp_path, caplog):
+    """Than by the bundle: the others are not taken for it."""
+    touch(tmp_path, *(f"{name}.nii" for name in names.split()))
+    assert [item["image"] for item in load_inference_list(tmp_path, ["FLAIR"])] == [
+        f"{tmp_path}/{names.split()[0]}.nii"
+    ]
+    assert "1 file(s) are not of the channel FLAIR, and left out" in caplog.text
+
+
 def test_one_channel_of_several(tmp_path, caplog):
     """Of a bundle that was made for it; where no name tells it, none is taken for it."""
     touch(tmp_path, "a_T1w.nii", "a_FLAIR.nii", "b_FLAIR.nii", "c.nii")
