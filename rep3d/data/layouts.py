@@ -165,10 +165,17 @@ def check_channel_files(items: Iterable[Item], channel_names: Sequence[str]) -> 
     Raises:
         ValueError: names the files and the order.
     """
-    for files in map(image_files, items):
-        told = [channel_of(path, channel_names) for path in files]
-        if told != list(channel_names) and sorted(told) == sorted(channel_names):
-            raise ValueError(f"{', '.join(files)}: another order by their names, expected {', '.join(channel_names)}")
+    for problem in (order_problem(image_files(item), channel_names) for item in items):
+        if problem:
+            raise ValueError(problem)
+
+
+def order_problem(files: Sequence[str], channel_names: Sequence[str]) -> str:
+    """That files of channels are called after these in another order, or an empty text."""
+    told = [channel_of(path, channel_names) for path in files]
+    if told == list(channel_names) or sorted(told) != sorted(channel_names):
+        return ""
+    return f"{', '.join(files)}: another order by their names, expected {', '.join(channel_names)}"
 
 
 def channel_of(path: str | os.PathLike, channel_names: Sequence[str]) -> str:

@@ -22,6 +22,7 @@ from rep3d.data.layouts import (
     check_file_ending,
     further_channel,
     list_scans,
+    order_problem,
     read_dataset_json,
     told_channels,
     what_else,
@@ -271,6 +272,7 @@ def _listed(folder: Path, entry: Any, channels: Sequence[str]) -> Case:
     channels = channels or (IMAGE,)
     if len(paths) not in (1, len(channels)):
         raise ValueError(f"{folder / FILE}: {name} has {len(paths)} images, expected {len(channels)}, one a channel")
+    problem = problem or order_problem([str(path) for path in paths], channels)
     label, patient = entry.get("label"), entry.get("patient")
     images = dict(zip(channels, paths if len(paths) > 1 else paths * len(channels), strict=True))
     own = "" if patient is None else str(patient)
