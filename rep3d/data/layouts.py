@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from rep3d.data.cases import ONE_CHANNEL, SUFFIXES, Item, case_name, first_file, image_files, is_nifti, name_cases
+from rep3d.data.leakage import some
 from rep3d.data.memory import file_key
+from rep3d.data.notes import warn_once
 from rep3d.data.regions import IGNORE, Regions
 from rep3d.io.dicom_files import is_dicom
 from rep3d.io.nifti import is_label_map_of_ours
@@ -394,6 +396,9 @@ def _folder_pairs(folder: Path, part: str, channels: int = 1) -> dict[str, Entry
     if missing:
         told = f"the label of {missing[0]} and {len(missing) - 1} other image(s)"
         raise ValueError(f"{folder / f'labels{suffix}'} lacks {told}; {SEGMENT}")
+    imageless = [label.name for case, label in label_of.items() if case not in image_of]
+    told = f"{len(imageless)} label map(s) have no image in {folder / f'images{suffix}'}, and are left out"
+    warn_once(str(folder / f"labels{suffix}"), f"{told}: {some(imageless)}" if imageless else "")
     return {case: {"image": one_or_all(files), "label": str(label_of[case])} for case, files in image_of.items()}
 
 

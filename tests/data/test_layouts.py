@@ -164,6 +164,21 @@ def test_utf_16_is_named(tmp_path):
         read_dataset_json(write(tmp_path, {"training": PAIRS}, "utf-16"))
 
 
+@pytest.mark.parametrize("content", [None, {"file_ending": ".nii.gz"}], ids=["folders", "nnU-Net"])
+def test_label_maps_without_an_image_are_said_once(content, tmp_path, caplog):
+    """Or they would lack in an average without a word."""
+    touch(tmp_path, *(f"{kind}Ts/{case}.nii.gz" for kind in ("images", "labels") for case in "ab"), "labelsTs/c.nii.gz")
+    touch(tmp_path, "imagesTr/x.nii.gz", "labelsTr/x.nii.gz")
+    if content:
+        write(tmp_path, content)
+    for _ in range(2):
+        assert len(load_datalist(tmp_path, "test")) == 2
+    told = (
+        f"{tmp_path / 'labelsTs'}: 1 label map(s) have no image in {tmp_path / 'imagesTs'}, and are left out: c.nii.gz"
+    )
+    assert caplog.messages == [told]
+
+
 # --- nnU-Net
 
 
