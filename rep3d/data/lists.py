@@ -83,26 +83,16 @@ def load_datalist(
         raise ValueError(f"part must be one of {PARTS}, got {part!r}")
     folder = _existing_folder(dataset_dir)
     check_names(folder, label_names, channel_names, regions)
-    pairs, splits = list_pairs(folder), folder / SPLITS_FILE
-    if splits.is_file():
-        items = _split_items(splits, pairs, part, fold)
-    elif any("fold" in pair for pair in pairs["training"]):
-        items = _fold_items(folder / DATASET_FILE, pairs, fold)[part]
-    elif fold != 0:
-        raise ValueError(
-            f"fold is {fold}, but {str(folder)!r} has no {splits.name}: write one, "
-            '[{"train": [case, ...], "val": [...]}, ...] with an entry for each fold'
-        )
-    elif (folder / DATASET_FILE).is_file():
-        items = _decathlon_items(pairs)[part]
-    else:
-        items = pairs[part] or (pairs["validation"] if part == "test" else [])
+    pairs = list_pairs(folder)
+    items = _items_of(folder, pairs, part, fold)
     if not items:
         raise ValueError(
             f"the {part} list of {str(folder)!r} is empty: expected at least one image with a label; {SEGMENT}"
         )
     check_channel_files(items, channel_names)
     _tell_missing(items, folder, part)
+    if part == "test" and items == _items_of(folder, pairs, "validation", fold):
+        logger.info("%s has no test cases: those of validation stand in, by which trainings choose weights", folder)
     return [{key: value for key, value in item.items() if key != "fold"} for item in items]
 
 
@@ -222,6 +212,23 @@ def random_split(
     later = [max(part, count - parts + part) for part in range(1, parts)]  # leaves one for each later part
     bounds = [0, *map(int, np.minimum(ends, later)), count]
     return [shuffled[start:end] for start, end in pairwise(bounds)]
+
+
+def _items_of(folder: Path, pairs: Parts, part: str, fold: int) -> list[Item]:
+    """Raises ValueError: as `load_datalist`."""
+    splits = folder / SPLITS_FILE
+    if splits.is_file():
+        return _split_items(splits, pairs, part, fold)
+    if any("fold" in pair for pair in pairs["training"]):
+        return _fold_items(folder / DATASET_FILE, pairs, fold)[part]
+    if fold != 0:
+        raise ValueError(
+            f"fold is {fold}, but {str(folder)!r} has no {splits.name}: write one, "
+            '[{"train": [case, ...], "val": [...]}, ...] with an entry for each fold'
+        )
+    if (folder / DATASET_FILE).is_file():
+        return _decathlon_items(pairs)[part]
+    return pairs[part] or (pairs["validation"] if part == "test" else [])
 
 
 def _split_items(splits: Path, pairs: Parts, part: str, fold: int) -> list[Item]:

@@ -123,6 +123,18 @@ def test_without_test_cases_validation_stands_in(tmp_path):
     assert [cases_of(splits, "test", fold, path) for fold in (0, 1)] == [["b"], ["a"]]
 
 
+@pytest.mark.parametrize("test", [[], ["c"]], ids=["validation stands in", "test"])
+def test_it_is_said_that_validation_stands_in(test, tmp_path, caplog):
+    pairs = [{"image": f"{case}.nii.gz", "label": f"labels/{case}.nii.gz"} for case in "abc"]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": pairs}), encoding="utf-8")
+    write(tmp_path, [{"train": ["a"], "val": ["b"], "test": test}])
+    with caplog.at_level("INFO", "rep3d.data"):
+        for part in ("training", "validation", "test"):
+            load_datalist(tmp_path, part)
+    told = f"{tmp_path} has no test cases: those of validation stand in, by which trainings choose weights"
+    assert caplog.messages.count(told) == (not test)
+
+
 @pytest.mark.parametrize("fold", [-1, 5, 7])
 def test_no_such_fold(fold, tmp_path):
     splits = make_splits(CASES, KITS, folds=5)
