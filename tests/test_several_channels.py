@@ -219,6 +219,20 @@ def test_cases_with_other_channels_are_left_out(tmp_path):
     assert "c1.nii.gz: 1 channel(s) of an image, expected 2: T2w, ADC" in report(made)
 
 
+def test_a_case_that_lists_its_channels_in_another_order_is_left_out(tmp_path):
+    files = {number: [f"c{number}_{name}.nii.gz" for name in NAMES[:: -1 if number == 1 else 1]] for number in range(4)}
+    for number, listed in files.items():
+        label, image = case(number)
+        save(tmp_path / f"source/c{number}.nii.gz", label)
+        for channel, file in enumerate(listed):
+            save(tmp_path / "source" / file, image[..., channel])
+    pairs = [{"image": listed, "label": f"c{i}.nii.gz", "case": f"c{i}"} for i, listed in files.items()]
+    modality = dict(zip("01", NAMES, strict=True))
+    made = make(tmp_path, describe(tmp_path / "source", labels={"1": "organ"}, modality=modality, training=pairs))
+    ((name, (problem,)),) = made.problems.items()
+    assert name == "c1" and problem.endswith("c1_T2w.nii.gz: another order by their names, expected T2w, ADC")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", [in_one_file, in_one_each])
 def test_it_trains_scores_and_segments(layout, tmp_path):

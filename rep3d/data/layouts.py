@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from rep3d.data.cases import ONE_CHANNEL, SUFFIXES, Item, case_name, first_file, image_files, is_nifti, name_cases
+from rep3d.data.leakage import some
 from rep3d.data.memory import file_key
-from rep3d.data.regions import IGNORE
+from rep3d.data.notes import warn_once
+from rep3d.data.regions import IGNORE, Regions
 from rep3d.io.dicom_files import is_dicom
 from rep3d.io.nifti import is_label_map_of_ours
 
@@ -102,14 +104,20 @@ def read_dataset_json(folder: Path) -> dict:
     return dataset
 
 
-def check_names(folder: Path, label_names: Sequence[str] = (), channel_names: Sequence[str] = ONE_CHANNEL) -> None:
+def check_names(
+    folder: Path,
+    label_names: Sequence[str] = (),
+    channel_names: Sequence[str] = ONE_CHANNEL,
+    regions: Regions | None = None,
+) -> None:
     """Refuse a data set whose `dataset.json` has a label, or one of several channels, of a bundle in another place.
 
-    Names that are not the bundle's say nothing.
+    So is one whose regions are of other ids than the bundle's. Names that are not the bundle's say nothing.
 
     Args:
         label_names: the bundle's, of the ids from 0 on; empty: they are not looked at.
         channel_names: the bundle's, in their order.
+        regions: the bundle's, see `rep3d.data.regions`.
 
     Raises:
         ValueError: names what stands elsewhere; or voxels that nobody has judged have the id of a label.
@@ -117,6 +125,7 @@ def check_names(folder: Path, label_names: Sequence[str] = (), channel_names: Se
     path = folder / FILE
     dataset = read_dataset_json(folder) if path.is_file() else {}
     _check_places(path, "labels", dataset.get("labels"), label_names)
+    _check_regions(path, dataset.get("labels"), regions or {})
     if len(channel_names) > 1:
         _check_places(path, _channel_key(dataset), dict(enumerate(told_channels(folder, dataset))), channel_names)
 
@@ -133,6 +142,49 @@ def _check_places(path: Path, key: str, told: object, names: Sequence[str]) -> N
         if own.get(plain, i) != i or plain == IGNORE and i < len(names):
             expected = ", ".join(f"{place} {own_name}" for place, own_name in enumerate(names))
             raise ValueError(f'{path}: "{key}" has {name!r} as {i}, expected {expected}, as the bundle has them')
+
+
+def _check_regions(path: Path, told: object, regions: Regions) -> None:
+    """One id for a region of several says nothing: the label maps may show the region by it."""
+    own = {name.strip().casefold(): sorted(map(str, ids)) for name, ids in regions.items()}
+    for name, ids in named_places(told) if isinstance(told, Mapping) else ():
+        found = sorted(map(str, ids if isinstance(ids, list) else [ids]))
+        expected = own.get(name.strip().casefold(), found)
+        if found != expected and not len(found) == 1 < len(expected):
+            raise ValueError(
+                f'{path}: "labels" has {name!r} as {", ".join(found)}, expected the ids {", ".join(expected)} of the '
+                "bundle's region"
+            )
+
+
+def check_channel_files(items: Iterable[Item], channel_names: Sequence[str]) -> None:
+    """Refuse an image of a file for each channel where the files' names are those of the channels in another order.
+
+    Args:
+        items: {"image": path or paths}.
+        channel_names: the bundle's, in their order.
+
+    Raises:
+        ValueError: names the files and the order.
+    """
+    for problem in (order_problem(image_files(item), channel_names) for item in items):
+        if problem:
+            raise ValueError(problem)
+
+
+def order_problem(files: Sequence[str], channel_names: Sequence[str]) -> str:
+    """That files of channels are called after these in another order, or an empty text."""
+    told = [channel_of(path, channel_names) for path in files]
+    if told == list(channel_names) or sorted(told) != sorted(channel_names):
+        return ""
+    return f"{', '.join(files)}: another order by their names, expected {', '.join(channel_names)}"
+
+
+def channel_of(path: str | os.PathLike, channel_names: Sequence[str]) -> str:
+    """The longest of the channels that ends a file's name, in whatever case, or an empty text."""
+    name = case_name(path)
+    own = [one for one in channel_names if re.search(rf"(^|[_\-. ]){re.escape(one)}$", name, re.IGNORECASE)]
+    return max(own, key=len, default="")
 
 
 def named_places(told: Mapping[str, Any]) -> list[tuple[str, Any]]:
@@ -344,6 +396,9 @@ def _folder_pairs(folder: Path, part: str, channels: int = 1) -> dict[str, Entry
     if missing:
         told = f"the label of {missing[0]} and {len(missing) - 1} other image(s)"
         raise ValueError(f"{folder / f'labels{suffix}'} lacks {told}; {SEGMENT}")
+    imageless = [label.name for case, label in label_of.items() if case not in image_of]
+    told = f"{len(imageless)} label map(s) have no image in {folder / f'images{suffix}'}, and are left out"
+    warn_once(str(folder / f"labels{suffix}"), f"{told}: {some(imageless)}" if imageless else "")
     return {case: {"image": one_or_all(files), "label": str(label_of[case])} for case, files in image_of.items()}
 
 

@@ -17,11 +17,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rep3d.data.cases import ONE_CHANNEL, Item, case_name, first_file, image_files, is_nifti, item_name, name_cases
+from rep3d.data.cases import ONE_CHANNEL, Item, first_file, image_files, is_nifti, item_name, name_cases
 from rep3d.data.layouts import (
     DICOM,
     PARTS,
     SEGMENT,
+    channel_of,
+    check_channel_files,
     check_names,
     group_channels,
     list_pairs,
@@ -31,8 +33,9 @@ from rep3d.data.layouts import (
 )
 from rep3d.data.layouts import FILE as DATASET_FILE
 from rep3d.data.leakage import some
+from rep3d.data.regions import Regions
 from rep3d.data.splits import FILE as SPLITS_FILE
-from rep3d.data.splits import cases_of, read_splits, unlisted
+from rep3d.data.splits import KEYS, cases_of, read_splits, unlisted
 from rep3d.io.dicom_files import is_dicom
 
 logger = logging.getLogger(__name__)
@@ -50,53 +53,46 @@ def load_datalist(
     fold: int = 0,
     label_names: Sequence[str] = (),
     channel_names: Sequence[str] = ONE_CHANNEL,
+    regions: Regions | None = None,
 ) -> list[Item]:
     """The pairs {"image": path, "label": path} of one part of a data set; of several files of an image all paths.
 
     Where the names of the image files do not tell the data set's cases apart, a pair has its name as "case".
 
-    Where the folder has a `splits.json`, it names the pairs. Otherwise, where those of a `dataset.json` have a "fold"
-    as Auto3DSeg writes it, the pairs of that fold validate. Otherwise a Decathlon set is split by its own lists
-    "validation" and "test" as far as they hold pairs: without a test list, the test part is the validation part;
-    without a validation list, one eighth of the training list is taken, at random with a fixed seed; without both, the
-    training list is split 70/10/20 %. Without `imagesTs` and `labelsTs`, the test part of the folder layout is its
-    validation part.
+    Where the folder has a `splits.json`, it names the pairs. Where a fold of it has no test cases, these are the pairs
+    of the data set's own test part that it does not name, and without any the validation cases. Otherwise, where those
+    of a `dataset.json` have a "fold" as Auto3DSeg writes it, the pairs of that fold validate. Otherwise a Decathlon set
+    is split by its own lists "validation" and "test" as far as they hold pairs: without a test list, the test part is
+    the validation part; without a validation list, one eighth of the training list is taken, at random with a fixed
+    seed; without both, the training list is split 70/10/20 %. Without `imagesTs` and `labelsTs`, the test part of the
+    folder layout is its validation part.
 
     Args:
         dataset_dir: the data set's folder.
         part: "training", "validation" or "test".
         fold: of `splits.json` or of the "fold" keys.
-        label_names, channel_names: as of `rep3d.data.layouts.check_names`.
+        label_names, channel_names, regions: as of `rep3d.data.layouts.check_names`.
 
     Raises:
-        ValueError: an unknown part or fold, labels or channels in other places, a `dataset.json` or `splits.json` that
-            cannot be read or names what is not there, a case that stands in two parts or twice in one, an image without
-            a label, or an empty list.
+        ValueError: an unknown part or fold, labels, regions or channels in other places, a `dataset.json` or
+            `splits.json` that cannot be read or names what is not there, a case that stands in two parts or twice in
+            one, an image without a label, or an empty list.
         FileNotFoundError: the folder does not exist or has neither layout.
     """
     if part not in PARTS:
         raise ValueError(f"part must be one of {PARTS}, got {part!r}")
     folder = _existing_folder(dataset_dir)
-    check_names(folder, label_names, channel_names)
-    pairs, splits = list_pairs(folder), folder / SPLITS_FILE
-    if splits.is_file():
-        items = _split_items(splits, pairs, part, fold)
-    elif any("fold" in pair for pair in pairs["training"]):
-        items = _fold_items(folder / DATASET_FILE, pairs, fold)[part]
-    elif fold != 0:
-        raise ValueError(
-            f"fold is {fold}, but {str(folder)!r} has no {splits.name}: write one, "
-            '[{"train": [case, ...], "val": [...]}, ...] with an entry for each fold'
-        )
-    elif (folder / DATASET_FILE).is_file():
-        items = _decathlon_items(pairs)[part]
-    else:
-        items = pairs[part] or (pairs["validation"] if part == "test" else [])
+    check_names(folder, label_names, channel_names, regions)
+    pairs = list_pairs(folder)
+    items = _items_of(folder, pairs, part, fold)
     if not items:
         raise ValueError(
             f"the {part} list of {str(folder)!r} is empty: expected at least one image with a label; {SEGMENT}"
         )
+    check_channel_files(items, channel_names)
     _tell_missing(items, folder, part)
+    if part == "test" and items == _items_of(folder, pairs, "validation", fold):
+        logger.info("%s has no test cases: those of validation stand in, by which trainings choose weights", folder)
     return [{key: value for key, value in item.items() if key != "fold"} for item in items]
 
 
@@ -158,6 +154,7 @@ def load_inference_list(source: str | os.PathLike, channel_names: Sequence[str] 
     if not listed:
         expected = f"expected files that end with .nii.gz or .nii{what_else(folder)}"
         raise ValueError(f"dataset_dir {str(folder)!r} holds no scans: {expected}")
+    check_channel_files(listed, channel_names)
     return name_cases(_named_as_pairs(folder, listed))
 
 
@@ -185,7 +182,7 @@ def list_images(scans: Sequence[Path], channel_names: Sequence[str]) -> list[Ite
 
 def _of_channel(scans: Sequence[Path], channel: str) -> Sequence[Path]:
     """The files of one channel, or all where no name tells it."""
-    own = [scan for scan in scans if case_name(scan) == channel or case_name(scan).endswith(f"_{channel}")]
+    own = [scan for scan in scans if channel_of(scan, [channel])]
     others = [str(scan) for scan in scans if scan not in own]
     if own and others:
         logger.warning("%d file(s) are not of the channel %s, and left out: %s", len(others), channel, some(others))
@@ -217,11 +214,32 @@ def random_split(
     return [shuffled[start:end] for start, end in pairwise(bounds)]
 
 
+def _items_of(folder: Path, pairs: Parts, part: str, fold: int) -> list[Item]:
+    """Raises ValueError: as `load_datalist`."""
+    splits = folder / SPLITS_FILE
+    if splits.is_file():
+        return _split_items(splits, pairs, part, fold)
+    if any("fold" in pair for pair in pairs["training"]):
+        return _fold_items(folder / DATASET_FILE, pairs, fold)[part]
+    if fold != 0:
+        raise ValueError(
+            f"fold is {fold}, but {str(folder)!r} has no {splits.name}: write one, "
+            '[{"train": [case, ...], "val": [...]}, ...] with an entry for each fold'
+        )
+    if (folder / DATASET_FILE).is_file():
+        return _decathlon_items(pairs)[part]
+    return pairs[part] or (pairs["validation"] if part == "test" else [])
+
+
 def _split_items(splits: Path, pairs: Parts, part: str, fold: int) -> list[Item]:
     item_of = {item_name(item): item for items in pairs.values() for item in items}
     read = read_splits(splits, item_of)
     cases = cases_of(read, part, fold, splits)
     left_out = unlisted(read[fold], item_of)
+    if not read[fold].get(KEYS["test"]):
+        test = [case for case in map(item_name, pairs["test"]) if case in left_out]
+        left_out = [case for case in left_out if case not in test]
+        cases = test if test and part == "test" else cases
     if part == "training" and left_out:
         logger.warning("%s: %d case(s) are in no part of fold %d: %s", splits, len(left_out), fold, ", ".join(left_out))
     return [item_of[case] for case in cases]

@@ -96,22 +96,26 @@ def _scans_of(folder: Path, channel_names: Sequence[str]) -> list[Item]:
 
 
 def _called_as_labels(items: Sequence[Item]) -> list[Path]:
-    """The NIfTI files that have the name of another scan and a word for labels, or beside others that word alone."""
+    """The files that have the name of another scan and a word for labels, or beside others that word alone."""
     names = {item_name(item) for item in items}
     names |= {name.removesuffix(CHANNEL) for name in names}
     names |= {""} if any(map(without_label_word, names)) else set()
     files = [(item_name(item), Path(first_file(item))) for item in items]
-    return [path for name, path in files if is_nifti(path) and without_label_word(name) in names - {name}]
+    return [path for name, path in files if _is_file_of_scan(path) and without_label_word(name) in names - {name}]
 
 
 def _files_below(folder: Path) -> list[Path]:
     """The NIfTI and NRRD files in the subfolders, without label maps of ours."""
     below = [path for place, own in walk(folder, _pass_over) if place != folder for path in own]
-    return [path for path in below if (is_nifti(path) or _is_nrrd(path)) and not is_label_map_of_ours(path)]
+    return [path for path in below if _is_file_of_scan(path) and not is_label_map_of_ours(path)]
 
 
 def _pass_over(error: OSError) -> None:
     """A folder that cannot be read is one of the scans, with that for its problem."""
+
+
+def _is_file_of_scan(path: Path) -> bool:
+    return is_nifti(path) or _is_nrrd(path)
 
 
 def _is_nrrd(path: Path) -> bool:

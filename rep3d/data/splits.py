@@ -3,7 +3,7 @@
     [{"train": ["case_003", ...], "val": [...], "test": [...]}, ...]
 
 The names are those of `rep3d.data.cases`, or any end of one that fits one case alone. As in nnU-Net's
-`splits_final.json`, "test" may be missing.
+`splits_final.json`, "test" may be missing: then the data set's own test cases count, see `rep3d.data.lists`.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from rep3d.io.itk import to_itk, write_itk
 
 SAME_PLACE = 0.01  # millimetres between slices that lie at one place
 TILT_TOLERANCE = 0.1  # millimetres that a slice may lie beside the first
+ROUNDED = 0.01  # of the products of a slice's directions: what rounding may change
 GRID = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2, "Rows": 1, "Columns": 1}
 OTHERS = [
     "SOPClassUID",
@@ -172,6 +173,10 @@ def slice_problem(header: Header) -> str:
     for tag, length in GRID.items():
         if np.size(header[tag]) != length or not np.isfinite(np.asarray(header[tag], dtype=float)).all():
             return f"{tag} is {header[tag]}, expected {length} numbers"
+    directions = _directions(header["ImageOrientationPatient"])
+    if not np.allclose(directions @ directions.T, np.eye(2), rtol=0, atol=ROUNDED):
+        told = header["ImageOrientationPatient"]
+        return f"ImageOrientationPatient is {told}, expected two directions of length 1 at right angles"
     if header["ModalityLUTSequence"]:
         return "its values are to be looked up in a table (ModalityLUTSequence), expected RescaleSlope"
     slope, intercept = header["RescaleSlope"], header["RescaleIntercept"]
@@ -325,6 +330,9 @@ def _decode(path: Path) -> sitk.Image:
     if dataset.BitsAllocated > 16 and dataset.BitsStored != dataset.BitsAllocated:  # GDCM gives other values
         bits = f"{dataset.BitsStored} bits stored in {dataset.BitsAllocated}"
         raise VolumeError(path.parent, f"{path.name}: {bits} are not read")
+    if dataset.get("HighBit", dataset.BitsStored - 1) != dataset.BitsStored - 1:  # GDCM does not shift
+        told = f"HighBit is {dataset.HighBit} of {dataset.BitsStored} bits stored"
+        raise VolumeError(path.parent, f"{path.name}: {told}, expected {dataset.BitsStored - 1}")
     if dataset.get("PhotometricInterpretation") != "MONOCHROME1":
         return sitk.ReadImage(str(path), imageIO="GDCMImageIO")
     dataset.PhotometricInterpretation = "MONOCHROME2"  # how it is to be shown; the values are the same

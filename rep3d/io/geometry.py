@@ -52,6 +52,7 @@ class Geometry:
         dtype: of the voxels as they will be in memory.
         header: of a NIfTI file, as it is there.
         channels: volumes on this grid in the file.
+        note: of another format than NIfTI, what `geometry_note` says.
     """
 
     shape: tuple[int, ...]
@@ -60,6 +61,7 @@ class Geometry:
     dtype: np.dtype
     header: Any = None
     channels: int = 1
+    note: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -155,6 +157,8 @@ def agrees_in_itk(label: Geometry, image: Geometry) -> bool:
 def geometry_note(geometry: Geometry) -> str:
     """What is odd about a file's place and yet no reason to refuse it, or an empty text: readers see it elsewhere."""
     header, dispute = geometry.header, geometry.dispute
+    if geometry.note:
+        return geometry.note
     if header is not None and header["qform_code"] <= 0 and header["sform_code"] <= 0:
         return "the header does not tell where the scan lies (qform and sform have the code 0): left may be right"
     if math.isinf(dispute):

@@ -12,7 +12,7 @@ import os
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,8 @@ SPACES = {  # the signs by which their axes become RAS
     "left-anterior-superior": (-1, 1, 1),
     "las": (-1, 1, 1),
 }
+NO_SPACE = "the header does not tell where the scan lies (no space): left may be right"
+NO_SPACINGS = "; nor how large its voxels are (no spacings): 1 mm is taken"
 UNITS = ("mm", "millimeter", "millimetre", "")
 SPATIAL = ("domain", "space", "none", "???")  # kinds of the axes of a volume
 LAYERS = "list"  # the kind of an axis of several volumes
@@ -264,7 +266,8 @@ def _interpret(path: Path, told: Mapping[str, str], fields: dict[str, str], offs
     layer_axis = _layer_axis(path, kinds)
     shape = tuple(size for axis, size in enumerate(sizes) if axis != layer_axis)
     affine = _affine(path, told, layer_axis)
-    geometry = plain_geometry(shape, affine, dtype.newbyteorder("="))
+    note = "" if "space" in told else NO_SPACE + NO_SPACINGS * ("spacings" not in told)
+    geometry = replace(plain_geometry(shape, affine, dtype.newbyteorder("=")), note=note)
     return Header(geometry, fields, dtype, sizes, layer_axis, encoding in GZIP, offset)
 
 

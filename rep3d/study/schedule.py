@@ -118,7 +118,7 @@ def time_training(bundle: Path) -> Timing:
 
 def _first(part: str, count: int) -> str:
     """The first cases of a part of the data, as an expression: MONAI takes each # of a path in a config for ::."""
-    return f"$rep3d.data.load_datalist(@dataset_dir, {part!r}, @fold, @label_names, @channel_names)[:{count}]"
+    return f"$rep3d.data.load_datalist(@dataset_dir, {part!r}, @fold, @label_names, @channel_names, @regions)[:{count}]"
 
 
 def _ends(engine: Engine) -> list[float]:

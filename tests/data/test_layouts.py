@@ -64,6 +64,42 @@ def test_labels_that_do_not_contradict_the_bundles(labels, tmp_path):
     assert load_datalist(tmp_path, "training", label_names=LABEL_NAMES)
 
 
+REGIONS = {"whole": [1, 2, 3], "core": [2, 3], "enhancing": [3]}
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ({"whole": [1, 2, 3], "Core": [1, 3], "enhancing": 3}, "'Core' as 1, 3, expected the ids 2, 3 of"),
+        ({"whole": [1, 2, 3], "core": ["2", "3"], "enhancing": 2}, "'enhancing' as 2, expected the ids 3 of"),
+    ],
+)
+def test_regions_of_other_ids_than_the_bundles(labels, said, tmp_path):
+    write(tmp_path, {"labels": labels, "training": PAIRS})
+    with pytest.raises(ValueError, match=rf'dataset.json: "labels" has {said} the bundle'):
+        load_datalist(tmp_path, "training", label_names=["background", "a", "b", "c"], regions=REGIONS)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [None, {"core": [3, 2], "tumor": [1, 3]}, {"1": "whole", "2": "core", "3": "enhancing"}, {"a": 1, "b": 2, "c": 3}],
+)
+def test_regions_that_do_not_contradict_the_bundles(labels, tmp_path):
+    write(tmp_path, {"labels": labels, "training": PAIRS})
+    assert load_datalist(tmp_path, "training", label_names=["background", "a", "b", "c"], regions=REGIONS)
+
+
+@pytest.mark.parametrize("part", ["training", "test"])
+def test_lists_of_channels_in_another_order_than_the_bundles(part, tmp_path):
+    """Such as MONAI's of BraTS and nnU-Net's."""
+    pairs = [{"image": [f"c{i}-flair.nii.gz", f"c{i}-t1.nii.gz"], "label": f"c{i}.nii.gz"} for i in range(6)]
+    write(tmp_path, {"training": pairs, "test": [{"image": pair["image"]} for pair in pairs]})
+    call = load_inference_list if part == "test" else lambda folder, names: load_datalist(folder, part, 0, (), names)
+    assert call(tmp_path, ["FLAIR", "T1"]) and call(tmp_path, ["T1w", "FLAIR"])
+    with pytest.raises(ValueError, match="-flair.nii.gz, .*-t1.nii.gz: another order by their names, expected T1, FL"):
+        call(tmp_path, ["T1", "FLAIR"])
+
+
 @pytest.mark.parametrize("key", ["channel_names", "modality"])
 @pytest.mark.parametrize("names", [{"0": "T1w", "1": "flair", "2": "ADC"}, ["T1w", "flair", "ADC"]], ids=str)
 def test_channels_in_another_order_than_the_bundles(key, names, tmp_path):
@@ -126,6 +162,21 @@ def test_lists_that_are_refused(content, message, tmp_path):
 def test_utf_16_is_named(tmp_path):
     with pytest.raises(ValueError, match="dataset.json: no valid JSON"):
         read_dataset_json(write(tmp_path, {"training": PAIRS}, "utf-16"))
+
+
+@pytest.mark.parametrize("content", [None, {"file_ending": ".nii.gz"}], ids=["folders", "nnU-Net"])
+def test_label_maps_without_an_image_are_said_once(content, tmp_path, caplog):
+    """Or they would lack in an average without a word."""
+    touch(tmp_path, *(f"{kind}Ts/{case}.nii.gz" for kind in ("images", "labels") for case in "ab"), "labelsTs/c.nii.gz")
+    touch(tmp_path, "imagesTr/x.nii.gz", "labelsTr/x.nii.gz")
+    if content:
+        write(tmp_path, content)
+    for _ in range(2):
+        assert len(load_datalist(tmp_path, "test")) == 2
+    told = (
+        f"{tmp_path / 'labelsTs'}: 1 label map(s) have no image in {tmp_path / 'imagesTs'}, and are left out: c.nii.gz"
+    )
+    assert caplog.messages == [told]
 
 
 # --- nnU-Net
@@ -213,6 +264,16 @@ def test_files_that_are_called_as_their_channels(tmp_path):
     numbers = tmp_path / "numbers"
     touch(numbers, "0000.nii.gz", "0001.nii.gz")
     assert len(load_inference_list(numbers, ["0000", "0001"])) == 2  # cases, of four dimensions
+
+
+@pytest.mark.parametrize("names", ["a_flair a_t1w", "a-FLAIR a-T1w", "Flair T1W"])
+def test_one_channel_of_several_that_is_written_otherwise(names, tmp_path, caplog):
+    """Than by the bundle: the others are not taken for it."""
+    touch(tmp_path, *(f"{name}.nii" for name in names.split()))
+    assert [item["image"] for item in load_inference_list(tmp_path, ["FLAIR"])] == [
+        f"{tmp_path}/{names.split()[0]}.nii"
+    ]
+    assert "1 file(s) are not of the channel FLAIR, and left out" in caplog.text
 
 
 def test_one_channel_of_several(tmp_path, caplog):

@@ -82,6 +82,14 @@ def test_label_maps_beside_their_scans_are_named_and_left_out(scans, caplog):
         assert [item["image"] for item in list_scans(scans / f"{name}.nii.gz")] == [str(scans / f"{name}.nii.gz")]
 
 
+def test_label_maps_in_nrrd_beside_their_scans(scans, caplog):
+    """As 3D Slicer saves label volumes."""
+    for name in ("a_seg", "b-label", "label"):
+        (scans / f"{name}.nrrd").touch()
+    assert list(cases(scans)) == ["a", "b"]
+    assert "3 file(s) are called as label maps of scans beside them" in caplog.text
+
+
 def test_a_label_map_that_is_called_so_alone(tmp_path):
     """As in a folder of KiTS; where there is nothing else it is the scan that is asked for."""
     write_nifti(tmp_path / "segmentation.nii.gz")

@@ -1,4 +1,6 @@
+import itertools
 import json
+from pathlib import Path
 
 import pytest
 
@@ -121,6 +123,18 @@ def test_without_test_cases_validation_stands_in(tmp_path):
     assert [cases_of(splits, "test", fold, path) for fold in (0, 1)] == [["b"], ["a"]]
 
 
+@pytest.mark.parametrize("test", [[], ["c"]], ids=["validation stands in", "test"])
+def test_it_is_said_that_validation_stands_in(test, tmp_path, caplog):
+    pairs = [{"image": f"{case}.nii.gz", "label": f"labels/{case}.nii.gz"} for case in "abc"]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": pairs}), encoding="utf-8")
+    write(tmp_path, [{"train": ["a"], "val": ["b"], "test": test}])
+    with caplog.at_level("INFO", "rep3d.data"):
+        for part in ("training", "validation", "test"):
+            load_datalist(tmp_path, part)
+    told = f"{tmp_path} has no test cases: those of validation stand in, by which trainings choose weights"
+    assert caplog.messages.count(told) == (not test)
+
+
 @pytest.mark.parametrize("fold", [-1, 5, 7])
 def test_no_such_fold(fold, tmp_path):
     splits = make_splits(CASES, KITS, folds=5)
@@ -200,6 +214,26 @@ def test_cases_in_no_part_are_said_once(tmp_path, caplog):
         load_datalist(tmp_path, part)
     (record,) = [record for record in caplog.records if "in no part" in record.message]
     assert record.getMessage().endswith("splits.json: 2 case(s) are in no part of fold 0: case_1/imaging, scan")
+
+
+@pytest.mark.parametrize("layout", ["decathlon", "folders", "nnunet"])
+def test_the_test_cases_of_the_data_set_count_where_a_fold_has_none(layout, tmp_path, caplog):
+    """As in nnU-Net's file; one that the fold names elsewhere is no test case."""
+    names = {"Tr": ["a", "b", "c"], "Ts": ["t", "u", "v"]}
+    for kind, suffix in itertools.product(("images", "labels"), names):
+        (tmp_path / (kind + suffix)).mkdir()
+        for name in names[suffix]:
+            (tmp_path / f"{kind}{suffix}/{name}.nii.gz").touch()
+    listed = [[{"image": f"images{s}/{n}.nii.gz", "label": f"labels{s}/{n}.nii.gz"} for n in names[s]] for s in names]
+    contents = {"decathlon": dict(zip(("training", "test"), listed, strict=True)), "nnunet": {"file_ending": ".nii.gz"}}
+    if layout in contents:
+        (tmp_path / "dataset.json").write_text(json.dumps(contents[layout]))
+    write(tmp_path, [{"train": ["a", "v"], "val": ["b"]}, {"train": ["a"], "val": ["b", "c"], "test": ["t"]}])
+    found = {fold: [Path(item["image"]).name[0] for item in load_datalist(tmp_path, "test", fold)] for fold in (0, 1)}
+    assert found == {0: ["t", "u"], 1: ["t"]}
+    assert images(tmp_path, "validation") == ["imagesTr/b.nii.gz"]
+    load_datalist(tmp_path, "training")
+    assert caplog.messages == [f"{tmp_path / 'splits.json'}: 1 case(s) are in no part of fold 0: c"]
 
 
 @pytest.mark.parametrize("part", ["training", "validation"])

@@ -91,6 +91,21 @@ def test_series_that_make_no_grid(break_it, message, series):
         sorted_slices(series)
 
 
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 0.5, 0.5), (2, 0, 0, 0, 1, 0), (1, 0, 0, 0.6, 0.8, 0)], ids=str)
+def test_directions_by_which_volumes_would_be_wrong(orientation, series):
+    for path in sorted_slices(series):
+        change(path, ImageOrientationPatient=list(orientation))
+    with pytest.raises(VolumeError, match="ImageOrientationPatient is .*, expected two directions of length 1 "):
+        sorted_slices(series)
+
+
+def test_directions_to_two_digits(series):
+    slices = sorted_slices(series)
+    for number, path in enumerate(slices):
+        change(path, ImageOrientationPatient=[0.71, 0.71, 0, -0.71, 0.71, 0], ImagePositionPatient=[0, 0, number])
+    assert sorted_slices(series) == slices
+
+
 def test_tilted_gantry(series):
     for number, path in enumerate(sorted_slices(series)):
         x, y, z = pydicom.dcmread(path).ImagePositionPatient

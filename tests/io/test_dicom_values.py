@@ -186,9 +186,14 @@ def wide(dataset, number):
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 32, 20, 19
 
 
+def shifted(dataset, number):
+    dataset.BitsStored, dataset.HighBit = 12, 15
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (shifted, "000.dcm: HighBit is 15 of 12 bits stored, expected 11"),
         (wide, "20 bits stored in 32 are not read"),
         (cut, "005.dcm: 1000 bytes of pixels, expected 6144"),
         (lookup_table, "000.dcm: .*ModalityLUTSequence"),

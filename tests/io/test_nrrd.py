@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from rep3d.io.geometry import TooLargeError, VolumeError
+from rep3d.io.geometry import TooLargeError, VolumeError, geometry_note
 from rep3d.io.itk import itk_affine
 from rep3d.io.nrrd import MAX_HEADER, read_geometry, read_volume
 
@@ -82,6 +82,16 @@ def test_what_itk_writes(dtype, compress, tmp_path):
 @pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["LF", "CRLF"])
 def test_geometry_as_itk_reads_it(fields, end, tmp_path):
     assert_as_itk_reads(save(tmp_path / "a.nrrd", fields, end=end, more=f"# a comment{end}key:=data file: x{end}"))
+
+
+def test_a_header_that_does_not_tell_the_place_is_said(tmp_path):
+    nothing = {"space": None, "space directions": None, "space origin": None}
+    notes = [
+        geometry_note(read_geometry(save(tmp_path / "a.nrrd", fields)))
+        for fields in (HEADER, nothing | {"spacings": "0.5 1 2"}, nothing)
+    ]
+    where = "the header does not tell where the scan lies (no space): left may be right"
+    assert notes == ["", where, f"{where}; nor how large its voxels are (no spacings): 1 mm is taken"]
 
 
 @pytest.mark.parametrize("encoding", ["raw", "gzip", "gz"])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rep3d.data.cases import CHANNEL, case_name
-from rep3d.data.layouts import FILE, check_file_ending, further_channel, list_scans, told_channels
+from rep3d.data.layouts import FILE, check_file_ending, further_channel, list_scans, order_problem, told_channels
 from rep3d.datasets.sources.cases import IMAGE, Case, Source, cases_of, channels_of, one_channel
 from rep3d.datasets.sources.labels import read_labels
 
@@ -98,6 +98,7 @@ def _listed(folder: Path, entry: Any, channels: Sequence[str]) -> Case:
     channels = channels or (IMAGE,)
     if len(paths) not in (1, len(channels)):
         raise ValueError(f"{folder / FILE}: {name} has {len(paths)} images, expected {len(channels)}, one a channel")
+    problem = problem or order_problem([str(path) for path in paths], channels)
     label, patient = entry.get("label"), entry.get("patient")
     images = dict(zip(channels, paths if len(paths) > 1 else paths * len(channels), strict=True))
     own = "" if patient is None else str(patient)
