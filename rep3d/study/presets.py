@@ -132,8 +132,8 @@ def compare_presets(
             affine = np.asarray(item["label"].affine, dtype=np.float64)
             scores[preset][str(case)] = score_regions(prediction, truth, scored, affine, ignored_label)
     seen = trained_on(checkpoint, dataset.data[:cases])
-    told = f"**The weights were trained on {len(seen)} of these cases**: {', '.join(seen)}\n\n" if seen else ""
-    return told + _table(costs, len(numbers), scores)
+    note = f"**The weights were trained on {len(seen)} of these cases**: {', '.join(seen)}\n\n" if seen else ""
+    return note + _table(costs, len(numbers), scores)
 
 
 def time_presets(bundle: Path, scan: Path, presets: Sequence[Preset] = PRESETS) -> str:
