@@ -82,7 +82,7 @@ def test_who_does_not_learn_from_what(bundle, studies, tmp_path):
         items, left_out = find_labelled(by, [served], studies)
         return list(items), left_out
 
-    assert found(bundle, half, "both", "one") == (["both"], {"one": "it has 1 channel(s), expected 2"})
+    assert found(served, half, "both", "one") == (["both"], {"one": "it has 1 channel(s), expected 2"})
     unjudged = "its label has voxels that nobody has judged"
     assert found(prompted, half) == ([], {"both": unjudged, "one": unjudged})
     assert found(prompted, whole, "both", "one") == (["one"], {"both": "it has 2 channel(s), expected 1"})

@@ -56,9 +56,10 @@ def weights(folder, bundle, seed):
 
 
 def submit(server, material, names):
+    data = {"params": json.dumps({"model": MODEL})}  # other bundles have its ids, too
     for name in names:
         label = {"label": (name, material.labels[name].read_bytes())}
-        answer = server.request("PUT", f"/datastore/label?image={name.removesuffix('.nii.gz')}", files=label)
+        answer = server.request("PUT", f"/datastore/label?image={name.removesuffix('.nii.gz')}", files=label, data=data)
         assert answer.status_code == 200, answer.text
 
 
