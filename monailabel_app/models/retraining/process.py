@@ -35,7 +35,7 @@ def run_watched(task: Task, run: BundleRun, folder: Path, status_file: Path, spa
     Raises:
         RequestError: 500, it failed; with its reason.
     """
-    _end_orphan(folder)
+    end_orphan(folder)
     threads = max(1, torch.get_num_threads() - spared)
     process = BundleProcess(run, log=folder / LOG, status=status_file, threads=threads)
     started = psutil.Process(process.pid)
@@ -60,7 +60,7 @@ def run_watched(task: Task, run: BundleRun, folder: Path, status_file: Path, spa
     return True
 
 
-def _end_orphan(folder: Path) -> None:
+def end_orphan(folder: Path) -> None:
     """A server that was killed leaves its training running: end it before another writes to the same folder."""
     known = read_json(folder / PROCESS)
     try:

@@ -25,7 +25,7 @@ from monailabel_app.models.retraining.labels import (
     find_labelled,
 )
 from monailabel_app.models.retraining.phantoms import Phantoms
-from monailabel_app.models.retraining.process import run_watched
+from monailabel_app.models.retraining.process import end_orphan, run_watched
 from monailabel_app.models.retraining.promotion import promote
 from monailabel_app.models.retraining.record import TrainingRecord, read_record, write_record
 from monailabel_app.models.retraining.scoring import Scores, read_clicking, read_segmenting, write_held_out
@@ -126,8 +126,10 @@ class BundleTraining(TrainTask):
             RequestError: as `check`.
         """
         items, left_out = self.check(datastore, options)
+        end_orphan(self.folder)
         self._keep_unfinished()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)  # nothing may be left that the training would go on from
         data = self.folder / "data"
         data.mkdir(parents=True)
         cases = write_dataset(self.bundle, items, options.val_split, data, self.folder / "eval/digests.json")

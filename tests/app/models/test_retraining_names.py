@@ -1,7 +1,10 @@
 """Training on images whose files share a name in different folders, or have odd ones."""
 
 import shutil
+import subprocess
+import sys
 
+import psutil
 import pytest
 from app_helpers import small_bundle
 
@@ -13,6 +16,7 @@ from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
 from rep3d.data.cases import item_name
 from rep3d.data.lists import load_datalist
+from rep3d.files import write_json
 
 MODEL = "msd_hippocampus"
 NAMES = ["ann/T1", "bob/T1", "T1#2", "T1"]
@@ -63,3 +67,18 @@ def test_what_was_stopped_while_it_waited_does_not_begin(store, trainer):
     task.stopping.set()
     assert trainer.run(task) == {"note": "stopped"}
     assert trainer.interrupted() is None and not (trainer.folder / PROCESS).exists()
+
+
+def test_what_a_killed_server_left_running_writes_nothing_into_the_next_training(store, trainer):
+    trainer.prepare(store, TrainingParameters(), "ann")
+    (trainer.models / "last.pt").parent.mkdir()
+    (trainer.models / "last.pt").touch()
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as orphan:
+        try:
+            started = psutil.Process(orphan.pid).create_time()
+            write_json(trainer.folder / PROCESS, {"pid": orphan.pid, "started": started})
+            trainer.prepare(store, TrainingParameters(), "bob")
+            orphan.wait(5)
+            assert not (trainer.models / "last.pt").exists()
+        finally:
+            orphan.kill()
