@@ -23,6 +23,7 @@ from monailabel_app.models.annotation.plan import NETWORKS, WAYS, Plan, taught
 from monailabel_app.models.annotation.sets import AUTOMATIC, make_automatic, write_set
 from monailabel_app.models.annotation.user import NO_USE, annotate
 from monailabel_app.models.picking import BASELINE, STRATEGIES, Picker
+from monailabel_app.models.retraining.averaging import SHARE
 from monailabel_app.models.retraining.phantoms import Phantoms
 from monailabel_app.studies.volumes import read_grid, read_label
 from rep3d.data.cases import Item, file_name, item_name
@@ -34,7 +35,8 @@ from rep3d.study.annotation import AIM, Cell, Scan, read_cell, read_scan, summar
 from rep3d.study.claims import claim, config_digests
 
 TRAINED = "training.json"  # written last
-RULES = {"aim": AIM, "most clicks": MOST, "no use": NO_USE}  # by which cells are told from those of other code
+# By which cells are told from those of other code.
+RULES = {"aim": AIM, "most clicks": MOST, "no use": NO_USE, "share": SHARE}
 
 
 class OutOfTime(Exception):

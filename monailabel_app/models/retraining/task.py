@@ -16,6 +16,7 @@ from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.models import contract
 from monailabel_app.models.parameters import TrainingParameters
+from monailabel_app.models.retraining.averaging import save_half_way
 from monailabel_app.models.retraining.dataset import write_dataset
 from monailabel_app.models.retraining.labels import (
     Item,
@@ -36,6 +37,7 @@ from monailabel_app.tasks import Task
 from rep3d.console.status import read_status
 from rep3d.data.lists import load_datalist
 from rep3d.evaluation.click_cases import ALL
+from rep3d.files import copy_whole
 from rep3d.shipped import overlays_of
 from rep3d.study.run import BundleRun
 from rep3d.training.checkpoints import read_weights, save_whole
@@ -43,6 +45,7 @@ from rep3d.training.checkpoints import read_weights, save_whole
 VALIDATIONS = 10  # of one training, at most
 EPOCH_LENGTH = 24  # steps, of a bundle that takes prompts: users wait for the end
 LEARNING_RATE = 0.0005  # at its start, of such a bundle: it goes on from good weights
+BEGAN, ENDED = "began.pt", "ended.pt"  # the weights of such a bundle before and after
 
 
 class BundleTraining(TrainTask):
@@ -182,6 +185,7 @@ class BundleTraining(TrainTask):
         new = self.models / "model.pt"
         if not new.is_file():  # the server was killed between the last checkpoint and it
             save_whole(read_weights(new.with_name("last.pt")), new)
+        self._turn_half_way(new)
 
         def score(weights: Path, name: str) -> Scores | None:
             return self._score(task, weights, self.folder / f"scores_{name}", device, record.cases["validation"])
@@ -207,8 +211,19 @@ class BundleTraining(TrainTask):
             contract.check_trained(self.bundle)
             overrides[contract.INIT_FROM] = self.bundle.weights
             weights = self.bundle.weights
+            if self.phantoms is not None and not (self.folder / BEGAN).is_file():
+                copy_whole(weights, self.folder / BEGAN)
         run = self._bundle_run(contract.TRAINING, ["train.json"], device, overrides, weights)
         return run_watched(task, run, self.folder, self.status_file, self.spared)
+
+    def _turn_half_way(self, new: Path) -> None:
+        """Bring new weights of a bundle that takes prompts half-way back to those that the training began with."""
+        began, ended = self.folder / BEGAN, self.folder / ENDED
+        if not began.is_file():
+            return
+        if not ended.is_file():  # it is there where the server was killed after this
+            copy_whole(new, ended)
+        save_half_way(began, ended, new)
 
     def _mixed(self, phantoms: Phantoms) -> dict[str, Any]:
         """As often a case of the users as a phantom."""

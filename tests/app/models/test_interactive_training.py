@@ -18,6 +18,7 @@ from monailabel_app.dicomweb.synchronization import Synchronization
 from monailabel_app.errors import RequestError
 from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.models.retraining import BundleTraining
+from monailabel_app.models.retraining.averaging import save_half_way
 from monailabel_app.models.retraining.phantoms import Phantoms
 from monailabel_app.models.retraining.promotion import promote
 from monailabel_app.models.retraining.record import TrainingRecord
@@ -25,6 +26,7 @@ from monailabel_app.models.retraining.scoring import Scores
 from monailabel_app.models.versions import add_version, list_versions
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
+from rep3d.training.checkpoints import read_weights
 
 MODEL = "interactive"
 FEW = {
@@ -87,9 +89,25 @@ def test_from_clicks_on_a_new_structure_to_a_new_version(material, studies, tmp_
             assert server.request("POST", f"/model/{MODEL}/versions/{number}").json()["serving"]
             click(server, image, f"other {number}", [12, 10, 5])
         assert (server.app / "anatomy/held_out/dataset.json").is_file()
+    folder = bundles / MODEL / "models/retraining"
+    began, ended, new = (read_weights(folder / name) for name in ("began.pt", "ended.pt", "models/model.pt"))
+    weights = [name for name in new if new[name].is_floating_point()]
+    assert any((began[name] != ended[name]).any() for name in weights)
+    for name in weights:
+        torch.testing.assert_close(new[name], (began[name] + ended[name]) / 2)
 
 
 # --- rules, without a training
+
+
+@pytest.mark.parametrize(("width", "expected"), [(2, [2.0, 3.0]), (3, [3.0, 5.0])])
+def test_weights_half_way(width, expected, tmp_path):
+    """In half precision as they may ship; counters, and the weights of another network, are as they were trained."""
+    torch.save({"w": torch.ones(width, dtype=torch.float16), "count": torch.tensor(1)}, tmp_path / "began.pt")
+    torch.save({"network": {"w": torch.tensor([3.0, 5.0]), "count": torch.tensor(9)}}, tmp_path / "ended.pt")
+    save_half_way(tmp_path / "began.pt", tmp_path / "ended.pt", tmp_path / "new.pt")
+    found = torch.load(tmp_path / "new.pt", weights_only=True)
+    assert found["w"].dtype == torch.float32 and found["w"].tolist() == expected and found["count"] == 9
 
 
 @pytest.fixture
