@@ -20,7 +20,7 @@ class TrainingRecord:
         user: who started it.
         cases: names by part, "training" and "validation".
         left_out: images that are not trained on, and why.
-        unnamed: which images were exchanged after they were labelled, which structures labels do not show, in words.
+        remarks: which images were exchanged after they were labelled, which structures labels do not show, in words.
         options: the client's, as `TrainingParameters`.
         result: of one that is done, see `promotion.promote`.
     """
@@ -29,7 +29,7 @@ class TrainingRecord:
     user: str | None = None
     cases: dict[str, list[str]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
-    unnamed: str = ""
+    remarks: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
 

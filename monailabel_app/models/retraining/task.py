@@ -137,8 +137,8 @@ class BundleTraining(TrainTask):
         data.mkdir(parents=True)
         cases = write_dataset(self.bundle, items, options.val_split, data, self.folder / "eval/digests.json")
         absent = "" if self.bundle.takes_prompts else describe_absent(self.bundle, items, datastore)
-        told = "; ".join(filter(None, (describe_exchanged(items, datastore), absent)))
-        write_record(self.folder, TrainingRecord("RUNNING", user, cases, left_out, told, options.model_dump()))
+        remarks = "; ".join(filter(None, (describe_exchanged(items, datastore), absent)))
+        write_record(self.folder, TrainingRecord("RUNNING", user, cases, left_out, remarks, options.model_dump()))
 
     def interrupted(self) -> TrainingRecord | None:
         """What was training when the server ended."""
@@ -172,8 +172,8 @@ class BundleTraining(TrainTask):
         device = name_to_device(options.device)
         if record.left_out:
             task.report(describe(record.left_out))
-        if record.unnamed:
-            task.report(record.unnamed)
+        if record.remarks:
+            task.report(record.remarks)
         if not record.cases["validation"]:
             task.report("there is no label to validate with: the new weights will not serve by themselves")
         if self.phantoms is not None and not self.phantoms.draw(task, self.bundle, self.folder):
@@ -211,7 +211,7 @@ class BundleTraining(TrainTask):
             contract.check_trained(self.bundle)
             overrides[contract.INIT_FROM] = self.bundle.weights
             weights = self.bundle.weights
-            if self.phantoms is not None and not (self.folder / BEGAN).is_file():
+            if self.phantoms is not None and not (self.models / "last.pt").is_file():  # else it goes on from that
                 copy_whole(weights, self.folder / BEGAN)
         run = self._bundle_run(contract.TRAINING, ["train.json"], device, overrides, weights)
         return run_watched(task, run, self.folder, self.status_file, self.spared)

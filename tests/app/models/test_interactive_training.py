@@ -17,7 +17,7 @@ from monailabel_app.commands import run_command
 from monailabel_app.dicomweb.synchronization import Synchronization
 from monailabel_app.errors import RequestError
 from monailabel_app.models.parameters import TrainingParameters
-from monailabel_app.models.retraining import BundleTraining
+from monailabel_app.models.retraining import BundleTraining, task
 from monailabel_app.models.retraining.averaging import save_half_way
 from monailabel_app.models.retraining.phantoms import Phantoms
 from monailabel_app.models.retraining.promotion import promote
@@ -138,6 +138,20 @@ def test_who_forgets_does_not_serve(bundle, tmp_path, of_cases, of_phantoms, ser
     assert result["serving"] is serves and result["phantoms"]["serving"] == of_phantoms[1]
     assert ("forgotten" in result["note"]) == (of_cases[0] >= of_cases[1] and not serves)
     assert [(one["version"], one["serving"]) for one in list_versions(bundle)] == [(1, not serves), (2, serves)]
+
+
+def test_half_way_from_the_weights_that_a_training_really_began_with(bundle, tmp_path, monkeypatch):
+    """Others may serve when one begins anew after a kill; one that goes on from its own checkpoint has begun before."""
+    monkeypatch.setattr(task, "run_watched", lambda *_: False)
+    monkeypatch.setattr(BundleTraining, "_mixed", lambda *_: {})
+    trainer = BundleTraining(bundle, phantoms=Phantoms(tmp_path / "anatomy"))
+    trainer.models.mkdir(parents=True)
+    for serving, expected in ((1.0, 1.0), (2.0, 2.0), (3.0, 2.0)):
+        torch.save({**torch.load(bundle.weights), "bias": torch.tensor([serving])}, bundle.weights)
+        trainer._train(Task({}), TrainingParameters(), "cpu", validated=False)
+        assert read_weights(trainer.folder / "began.pt")["bias"].item() == expected
+        if serving == 2:
+            (trainer.models / "last.pt").touch()
 
 
 def test_its_versions_on_the_command_line(bundle, tmp_path):

@@ -342,7 +342,7 @@ def test_a_label_of_some_structures_is_named(empty, studies, material, bundle):
     record = read_record(trainer.folder)
     assert record.left_out == {} and sorted(sum(record.cases.values(), [])) == sorted([first, second])
     expected = "what a label does not show counts as background"
-    assert record.unnamed == f"{expected}: no {posterior} in 1 of 2 label(s), such as {first}"
+    assert record.remarks == f"{expected}: no {posterior} in 1 of 2 label(s), such as {first}"
 
 
 @pytest.mark.parametrize("change", ["swapped", "renamed", "added", "spelt"])
@@ -366,7 +366,7 @@ def test_a_bundle_that_numbers_its_structures_otherwise_by_now(change, studies, 
     else:
         trainer.prepare(store, TrainingParameters(), "ann")
         told = f"no tail in 1 of 1 label(s), such as {image}"
-        assert read_record(trainer.folder).unnamed.partition("background: ")[2] == (told if change == "added" else "")
+        assert read_record(trainer.folder).remarks.partition("background: ")[2] == (told if change == "added" else "")
 
 
 def test_an_image_that_was_exchanged_after_it_was_labelled(studies, material, bundle):
@@ -382,7 +382,7 @@ def test_an_image_that_was_exchanged_after_it_was_labelled(studies, material, bu
     trainer.prepare(store, TrainingParameters(), "ann")
     record = read_record(trainer.folder)
     assert record.left_out == {} and sorted(sum(record.cases.values(), [])) == [first, second]
-    assert record.unnamed == f"1 image(s) are other files than those that were labelled, check them: {second}"
+    assert record.remarks == f"1 image(s) are other files than those that were labelled, check them: {second}"
 
 
 def test_a_label_by_hand_of_another_model(by_hand, bundle, material):
