@@ -45,6 +45,8 @@ def main(
     """
     if (dataset_dir is None) == (scan is None):
         raise ValueError("expected either dataset_dir or scan")
+    if cases is not None and cases < 1:
+        raise ValueError(f"cases is {cases}, expected 1 or more")
     if dataset_dir is not None:
         weights = Path(checkpoint) if checkpoint else find_weights(bundle)
         print(compare_presets(Path(bundle), dataset_dir, weights, cases))

@@ -48,6 +48,8 @@ def main(
     logging.getLogger("monai.apps").setLevel(logging.WARNING)  # it tells every click
     if minutes <= 0:
         raise ValueError(f"minutes is {minutes}, expected more than 0")
+    if cases < 0:
+        raise ValueError(f"cases is {cases}, expected 0 or more")
     if len(size) != 3 or any(n % 16 or n < 16 for n in size) or max(size) == 16:
         raise ValueError(f"size is {size}, expected three multiples of 16, of which one is larger")
     chosen = named_labels(Path(dataset_dir), labels if labels == TOGETHER else ensure_tuple(labels))

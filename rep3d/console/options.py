@@ -30,6 +30,7 @@ PATHS = (
     *("more_data", "predictions", "image", "previous", "taken"),  # of bundles that take prompts
 )
 WINDOW, CHECK = "intensity_window", "rep3d.transforms.CheckVolumed"  # which holds scans against the window, and no more
+LOSS, JUDGING = "loss", ("regions", "ignored_label")  # what a training's loss takes, or else only its scores would
 SEPARATOR = ReferenceResolver.sep
 TYPED_SEPARATOR = "#"
 EVALUATED = ("$", "@", "%")  # begin what a configuration evaluates
@@ -119,7 +120,8 @@ def check_options(known_ids: Iterable[str], known_values: Mapping[str, Any] | No
     Raises:
         ValueError: an unknown option, one of another kind than the bundle's or that is None, an entry that a config
             file took away, a run id that runs nothing, no such device, a path that is no text and cannot be
-            recovered, or a training with an intensity window that its preprocessing does not take.
+            recovered, or a training with an intensity window that its preprocessing does not take, or with regions or
+            an ignored label that its loss does not take.
     """
     workflow = _running_workflow()
     if workflow is None:
@@ -143,6 +145,7 @@ def check_options(known_ids: Iterable[str], known_values: Mapping[str, Any] | No
         _check_kind(name, parser[name], known_value)
     if known_values is not None and WINDOW not in known_values:
         _check_window(config)
+    _check_loss(config)
     _check_device(parser)
 
 
@@ -242,6 +245,20 @@ def _check_window(config: Mapping[str, Any]) -> None:
     if config.get("training"):
         raise ValueError(told)
     logger.warning("%s, and computes without", told)
+
+
+def _check_loss(config: Mapping[str, Any]) -> None:
+    """Refuse to train with regions or an ignored label that the loss does not take.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name in JUDGING if config.get("training") else ():
+        if config.get(name) is not None and name not in references(config.get(LOSS)):
+            raise ValueError(
+                f"{name} is {config[name]!r}, expected null: the loss of this bundle takes none; `rep3d new` "
+                "makes a bundle whose loss does, by the file of the data set"
+            )
 
 
 def _without_checks(transforms: Any) -> Any:

@@ -335,6 +335,15 @@ def test_a_window_that_a_transform_takes(transforms, tmp_path):
     assert check(TRAIN, overlay=overlay, folder=tmp_path)["intensity_window"] == [0, 100]
 
 
+@pytest.mark.parametrize(("name", "value"), [("ignored_label", 2), ("regions", {"whole": [1, 2]})])
+def test_judging_that_the_loss_does_not_take_trains_nothing(name, value, tmp_path):
+    told = f"{name} is {value!r}, expected null: the loss of this bundle takes none; `rep3d new` makes a bundle whose "
+    assert refusal(TRAIN, **{name: value}).startswith(told)
+    assert check(EVALUATE, **{name: value})[name] == value
+    loss = {"_target_": "rep3d.training.JudgedDiceCELoss", name: f"@{name}"}
+    assert check(TRAIN, overlay={"loss#loss": loss}, folder=tmp_path, **{name: value})[name] == value
+
+
 def test_bundles_that_were_rendered_without_their_values():
     """Packed ones of an earlier version."""
     assert check(TRAIN, known="@known_ids, None and @known_values", epochs="three")["epochs"] == "three"
