@@ -12,7 +12,7 @@ from monailabel_app.interaction.disk import SessionRecord
 from rep3d.interactive.prompts import Prompt
 
 STRIDE = 8  # of the voxels that are compared first
-SPACING_TOLERANCE = 1e-2  # relative: clients round, and the voxels are compared
+SPACING_TOLERANCE = 1e-2  # relative: the voxels are compared, too
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Placement:
 AS_IT_IS = Placement((0, 1, 2), (False, False, False))
 
 
+def is_spacing(spacing: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two spacings are one, which programs and forms of a header round in their ways."""
+    return bool(np.allclose(spacing, other, rtol=SPACING_TOLERANCE, atol=0))
+
+
 def may_be(array: SessionRecord, shape: Sequence[int], spacing: Sequence[float]) -> bool:
     """Whether an array may be a scan of this shape and spacing; costs nothing."""
     return any(_fits(axes, array.shape, array.spacing, shape, spacing) for axes in permutations(range(3)))
@@ -86,4 +91,4 @@ def _fits(
     scan_spacing: Sequence[float],
 ) -> bool:
     same_shape = tuple(shape) == tuple(scan_shape[axis] for axis in axes)
-    return same_shape and np.allclose(spacing, [scan_spacing[axis] for axis in axes], rtol=SPACING_TOLERANCE, atol=0)
+    return same_shape and is_spacing(spacing, [scan_spacing[axis] for axis in axes])

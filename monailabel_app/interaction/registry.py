@@ -17,7 +17,7 @@ from nibabel.affines import voxel_sizes
 from monailabel_app.errors import RequestError
 from monailabel_app.events import record_event
 from monailabel_app.interaction.disk import Kind, SessionFolder, SessionRecord, read_folders
-from monailabel_app.interaction.recognition import AS_IT_IS, Placement, find_placement, may_be
+from monailabel_app.interaction.recognition import AS_IT_IS, Placement, find_placement, is_spacing, may_be
 from monailabel_app.interaction.refinement import Refinement
 from monailabel_app.interaction.session import InteractiveSession
 from monailabel_app.interaction.voxels import compact, voxel_digest
@@ -139,7 +139,7 @@ class InteractiveSessions:
                 return found
             placed = ((one, self._placement(one, scan, spacing)) for one in copies)
             found += [(session, placement) for session, placement in placed if placement is not None]
-            found += [(one, AS_IT_IS) for one in others if self._is_of(one.record, scan, spacing)]
+            found += [(one, AS_IT_IS) for one in _of_voxels(others, scan, spacing)]
         return found
 
     def shown(self, owner: str | None, image_id: str) -> list[dict[str, object]]:
@@ -201,7 +201,7 @@ class InteractiveSessions:
             scan = self._read_file(path)
             if kept.record.kind != "study":
                 placement = self._placement(kept, scan, record.spacing)
-            elif of_image[0][:2] == of_image[1][:2] and self._is_of(kept.record, scan, record.spacing):
+            elif of_image[0][:2] == of_image[1][:2] and _of_voxels([kept], scan, record.spacing):
                 placement = AS_IT_IS
         if placement is None:
             raise RequestError(400, f"session {session_id} is of another image")
@@ -301,21 +301,22 @@ class InteractiveSessions:
         return next((session for session in self._all() if session.record.origin == record.origin), None)
 
     def _of_same_voxels(self, record: SessionRecord, path: Path) -> InteractiveSession | None:
-        """The session that there was of an image whose file has changed since, and whose voxels have not.
+        """The session that there was of an image's voxels, whose file has changed since; the last one of several.
 
         Raises:
-            RequestError: 409, they have; once for each session.
+            RequestError: 409, the session that was used last is of other voxels; once for each session.
         """
         earlier = [one for one in self._all() if one.record.origin[:-1] == record.origin[:-1]]
         if not earlier:
             return None
-        last = max(earlier, key=lambda session: session.used)
-        if self._is_of(last.record, self._read_file(path), record.spacing):
-            last.restamp(record.stamp)
-            return last
-        if last.id not in self._outdated:
-            raise self._has_changed(last.record)
-        return None
+        earlier.sort(key=lambda session: session.used, reverse=True)
+        same = next(iter(_of_voxels(earlier, self._read_file(path), record.spacing)), None)
+        if earlier[0] is not same and earlier[0].id not in self._outdated:
+            raise self._has_changed(earlier[0].record)
+        if same is not None:
+            same.restamp(record.stamp)
+            self._outdated.discard(same.id)
+        return same
 
     def _has_changed(self, record: SessionRecord) -> RequestError:
         """What the user of a session is told, once, before another one may begin."""
@@ -325,11 +326,6 @@ class InteractiveSessions:
     def _read_file(self, path: Path) -> np.ndarray:
         with self._reading:
             return compact(read_voxels(path))
-
-    @staticmethod
-    def _is_of(record: SessionRecord, voxels: np.ndarray, spacing: Sequence[float]) -> bool:
-        """Whether a session is of these voxels, which are `compact`."""
-        return record.spacing == tuple(spacing) and record.digest == voxel_digest(voxels)
 
     def _make(self, record: SessionRecord, voxels: np.ndarray | None = None, leaving: str = "") -> InteractiveSession:
         self._check_room(record.owner, 0 if voxels is None else voxels.nbytes, leaving)
@@ -432,6 +428,14 @@ class InteractiveSessions:
         sizes_of_all = [*(number for _, number in sizes), *unreadable]
         if len(sizes_of_all) >= ALL_SESSIONS or sum(sizes_of_all) + size > ALL_BYTES:
             raise RequestError(507, "the server's room for interactive sessions is full: wait until some expire")
+
+
+def _of_voxels(
+    sessions: Sequence[InteractiveSession], voxels: np.ndarray, spacing: Sequence[float]
+) -> list[InteractiveSession]:
+    """Those of the sessions that are of these voxels, which are `compact`."""
+    digest = voxel_digest(voxels) if sessions else ""
+    return [one for one in sessions if one.record.digest == digest and is_spacing(one.record.spacing, spacing)]
 
 
 def _sweep_regularly(sessions: weakref.ref[InteractiveSessions]) -> None:

@@ -523,6 +523,33 @@ def test_a_file_that_was_only_touched(work, place, mine):
     assert place.start().of_study("ann", "slicer", "scan").id == mine.id
 
 
+def test_a_file_that_another_program_saved_anew(place, mine):
+    """The header tells the same spacing in another form, which rounds otherwise: nothing of the work is left out."""
+    mine.show("liver", [at(5, 5, 5)])
+    file = place.studies.image("scan")
+    nib.save(nib.Nifti1Image(place.voxels(), np.diag([*np.multiply(SPACING, 1 + 1e-6), 1])), file)
+    assert [shown["session"] for shown in place.sessions.shown("ann", "scan")] == [mine.id]
+    other = place.sessions.of_study("ann", "ohif", "scan")
+    assert other.record.spacing != mine.record.spacing
+    assert place.sessions.kept_for(other, mine.id, file)[0] is mine
+    assert place.sessions.of_study("ann", "slicer", "scan") is mine
+    assert not mine.bring_to("liver", [at(5, 5, 5)]).forwards
+
+
+def test_a_scan_that_is_restored_finds_its_session(place, mine):
+    """After a mistaken overwrite, however often. Who has worked on the other scan meanwhile is told so, each time."""
+    mine.show("liver", [at(5, 5, 5)])
+    found = []
+    for seed in (1, 0, 1, 0):
+        place.write_scan(place.voxels(seed))
+        with refused(409, "has changed"):
+            place.sessions.of_study("ann", "slicer", "scan")
+        found.append(place.sessions.of_study("ann", "slicer", "scan"))
+        found[-1].show("spleen", [at(6, 6, 6)])
+    assert found[1] is found[3] is mine and found[0] is found[2] is not mine
+    assert mine.labels == ("liver", "spleen") and found[0].labels == ("spleen",)
+
+
 def test_a_series_that_is_read_otherwise_by_now(place, monkeypatch):
     write_series(place.folder / "studies/series")
     one = place.sessions.of_study("ann", "slicer", "series")
