@@ -499,12 +499,12 @@ class InteractiveSession:
             told = None if answered else edit.told
             try:
                 answer = step(edit)
+                if told is not None:
+                    edit.leave_untold(told)
             except ValueError as error:
                 raise RequestError(400, str(error)) from error
-            if told is not None:
-                edit.leave_untold(told)
-            if edit.mask is not mask or (edit.undoable, edit.redoable, edit.untold) != rest:
-                self._is_changed = True
+            finally:
+                self._is_changed |= edit.mask is not mask or (edit.undoable, edit.redoable, edit.untold) != rest
             if label not in self.record.labels:
                 labels = {**self.record.labels, label: len(self.record.labels) + 1}
                 self.record, self._is_changed = replace(self.record, labels=labels), True

@@ -221,9 +221,10 @@ class LabelEdit:
             ValueError: no prompt or too many, one that lies outside the scan, or as `correct`.
         """
         self._check(prompts, scene, known=len(self.prompts))
-        answer = self._show(prompts, scene)
-        self._leave_out(scene.taken)
-        return self._told([answer])
+        with self._whole():
+            answer = self._show(prompts, scene)
+            self._leave_out(scene.taken)
+            return self._told([answer])
 
     def bring_to(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
         """Make these, and no others, the label's prompts; what clients ask for that send all of them each time.
@@ -266,11 +267,12 @@ class LabelEdit:
         self._check_mask(mask)
         is_own = self.untold is not None and bool(mask.any()) and not bool(self.told.any())
         after = mask if is_own else self._untold.redone_from(mask)
-        answer = self._take_over(after)
-        if answered:
-            return self._told([answer])
-        self.leave_untold(mask)
-        return answer
+        with self._whole():
+            answer = self._take_over(after)
+            if answered:
+                return self._told([answer])
+            self.leave_untold(mask)
+            return answer
 
     def begin(self, mask: torch.Tensor) -> Answer:
         """Take over a mask that others made, as one that is painted; it is told with the next answer.
@@ -280,10 +282,11 @@ class LabelEdit:
         """
         self._check_mask(mask)
         before = self._mask
-        answer = self._take_over(mask)
-        if answer.changed is not None:
-            self._untold = self._untold.then(before, answer.mask, answer.changed)
-        return answer
+        with self._whole():
+            answer = self._take_over(mask)
+            if answer.changed is not None:
+                self._untold = self._untold.then(before, answer.mask, answer.changed)
+            return answer
 
     def leave_untold(self, told: torch.Tensor) -> None:
         """Let this mask, (D, H, W) of bool, be the one that the user knows: the next answer tells what has changed."""
@@ -292,18 +295,21 @@ class LabelEdit:
     def settle(self) -> Answer:
         """Keep the mask, as one that was painted, and forget the prompts and the steps that led to it."""
         mask = self._mask
-        return self._told([self.reset(), self.paint(mask)])
+        with self._whole():
+            return self._told([self.reset(), self.paint(mask)])
 
     def undo(self, taken: torch.Tensor | None = None) -> Answer:
         """Take the last step back, where there is one. No voxel of `taken`, (D, H, W) of bool, joins the mask.
 
         What was coarse before the step is so again, and goes on being refined.
         """
-        return self._told([self._undo(taken)] if self._done else [])
+        with self._whole():
+            return self._told([self._undo(taken)] if self._done else [])
 
     def redo(self, taken: torch.Tensor | None = None) -> Answer:
         """Take the last step that was undone again, where there is one; `taken` as above."""
-        return self._told([self._redo(taken)] if self._undone else [])
+        with self._whole():
+            return self._told([self._redo(taken)] if self._undone else [])
 
     def reset(self) -> Answer:
         """Forget mask, prompts and steps."""
@@ -336,14 +342,10 @@ class LabelEdit:
         is_next = bool(self._coarse) and self._coarse[0] is pending.coarse
         if not is_next or self._mask is not pending.mask:
             return None
-        self._coarse[:1] = [replace(pending.coarse, answer=_without_mask(finer))] if finer.tiles else []
-        if finer.changed is not None:
-            self._done[-1] = self._done[-1].then(self._mask, finer.mask, finer.changed)
-            if self._undone:
-                self._undone[-1] = self._undone[-1].after(self._mask, finer.mask, finer.changed)
-            self._untold = self._untold.then(self._mask, finer.mask, finer.changed)
-            self._mask = finer.mask
-            self._box = hull([self._box, finer.changed])
+        with self._whole():
+            self._coarse[:1] = [replace(pending.coarse, answer=_without_mask(finer))] if finer.tiles else []
+            if finer.changed is not None:
+                self._add_to_last(finer.mask, finer.changed)
         return finer.changed
 
     def to_bytes(self) -> bytes:
@@ -478,6 +480,15 @@ class LabelEdit:
         self._done[:-MAX_COARSE_STEPS] = [replace(old, coarse=()) for old in self._done[:-MAX_COARSE_STEPS]]
         while self._has_too_many_steps:
             self._forget(self._done.pop(0))
+
+    def _add_to_last(self, mask: torch.Tensor, changed: Box) -> None:
+        """Make this the mask, as part of the last step."""
+        self._done[-1] = self._done[-1].then(self._mask, mask, changed)
+        if self._undone:
+            self._undone[-1] = self._undone[-1].after(self._mask, mask, changed)
+        self._untold = self._untold.then(self._mask, mask, changed)
+        self._mask = mask
+        self._box = hull([self._box, changed])
 
     def _forget(self, step: Step) -> None:
         """Keep of the oldest step what is needed where older prompts vanish."""

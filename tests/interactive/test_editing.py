@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_correction import SIZE, everything, marked, random_case, random_network
 
-from rep3d.interactive import editing
+from rep3d.interactive import editing, steps
 from rep3d.interactive.editing import LabelEdit, Scene
 from rep3d.interactive.prompts import point, scribble
 
@@ -414,6 +414,39 @@ def test_a_step_that_fails_changes_nothing(step, match):
     with pytest.raises(ValueError, match=match):
         step(edit)
     assert edit.to_bytes() == before
+
+
+@pytest.mark.parametrize("packed", range(4))
+@pytest.mark.parametrize("act", ["show", "paint", "begin", "settle", "undo", "redo"])
+def test_too_little_memory_changes_nothing(act, packed, monkeypatch):
+    """Wherever in a step it ends."""
+    edit = LabelEdit(SHAPE)
+    edit.show(clicks(1), scene())
+    edit.paint(cube(2, 8))
+    edit.begin(cube(2, 9))
+    edit.undo()
+    edit.begin(cube(2, 10)), edit.begin(cube(2, 11)), edit.undo()  # noqa: B018
+    before, calls = edit.to_bytes(), []
+
+    def scarce(function):
+        def call(*args):
+            calls.append(1)
+            if len(calls) > packed:
+                raise MemoryError
+            return function(*args)
+
+        return call
+
+    arguments = {"show": (clicks(2)[1:], scene()), "paint": (cube(3, 7),), "begin": (cube(3, 7),)}
+    with monkeypatch.context() as patch:
+        for function in (steps.pack, steps.unpack):
+            patch.setattr(steps, function.__name__, scarce(function))
+        try:
+            getattr(edit, act)(*arguments.get(act, ()))
+        except MemoryError:
+            assert edit.to_bytes() == before
+        else:
+            assert 0 < len(calls) <= packed
 
 
 def test_undo_gives_nothing_of_a_locked_label_back():

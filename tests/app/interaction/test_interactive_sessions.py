@@ -21,7 +21,7 @@ from monailabel_app.interaction.disk import SessionFolder
 from monailabel_app.interaction.refinement import Refinement
 from monailabel_app.studies import converted
 from rep3d import files
-from rep3d.interactive import editing
+from rep3d.interactive import editing, steps
 
 
 @pytest.fixture
@@ -114,6 +114,25 @@ def test_undo_and_redo_leave_locked_voxels_alone(mine):
     mine.lock(["spleen"])
     assert np.array_equal(mine.undo("liver").mask.numpy(), cube(5, 15) & ~cube(8, 12))
     assert mine.undoable("liver") == (1, 1) and mine.undoable("spleen") == (1, 0) and mine.undoable("new") == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [(steps, "unpack"), (editing.LabelEdit, "leave_untold")], ids=["undoing", "telling"]
+)
+def test_an_undo_that_runs_out_of_memory_changes_nothing(where, name, place, mine, monkeypatch):
+    mine.paint("liver", cube(2, 8))
+    mine.paint("liver", cube(2, 9))
+    before = content_of(place.root / mine.id)
+
+    def scarce(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(where, name, scarce)
+        mine.undo("liver", answered=False)
+    assert mine.undoable("liver") == (2, 0) and np.array_equal(mine.mask("liver"), cube(2, 9))
+    assert content_of(place.root / mine.id) == before
+    assert np.array_equal(mine.undo("liver").mask, cube(2, 8)) and mine.undoable("liver") == (1, 1)
 
 
 def test_a_locked_label_may_itself_be_edited(mine):
