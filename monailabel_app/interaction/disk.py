@@ -106,8 +106,14 @@ class SessionFolder:
             raise
 
     def remove(self) -> None:
-        (self.path / RECORD).unlink(missing_ok=True)  # first, so that a kill leaves no session without its labels
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove all of it; the record goes first, so that a kill leaves no session without its labels.
+
+        Raises:
+            OSError: some of it stays.
+        """
+        (self.path / RECORD).unlink(missing_ok=True)
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
 
     def read_record(self) -> SessionRecord | None:
         """None where there is none, as a kill leaves it.
@@ -141,8 +147,11 @@ class SessionFolder:
         os.utime(self.path / RECORD)
 
     def used(self) -> float:
-        """When the session was last used, in seconds."""
-        return (self.path / RECORD).stat().st_mtime
+        """When the session was last used, in seconds; the beginning of time, where there is no record."""
+        try:
+            return (self.path / RECORD).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def read_image(self) -> np.ndarray:
         """The voxels (D, H, W) that `create` was given."""
@@ -166,10 +175,10 @@ class SessionFolder:
 
 
 def read_folders(root: Path) -> tuple[list[tuple[SessionFolder, SessionRecord]], list[SessionFolder]]:
-    """All sessions below a folder, which is made where it is missing; what a kill left half made goes.
+    """All sessions below a folder, which is made where it is missing.
 
     Returns:
-        Those that can be read, and those whose record newer code wrote, or is damaged.
+        Those that can be read, and the others: newer code wrote their record, or it is damaged, or was not written.
     """
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o700)
@@ -185,7 +194,7 @@ def read_folders(root: Path) -> tuple[list[tuple[SessionFolder, SessionRecord]],
             unreadable.append(folder)
             continue
         if record is None:
-            folder.remove()
+            unreadable.append(folder)
         else:
             found.append((folder, record))
     return found, unreadable

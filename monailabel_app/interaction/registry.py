@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,22 @@ OWNER_SESSIONS, ALL_SESSIONS = 1000, 2000
 OWNER_BYTES, ALL_BYTES = 16 * 2**30, 64 * 2**30
 
 
+@dataclass(frozen=True)
+class _Unused:
+    """A folder without a session: its record cannot be read, or it could not be removed.
+
+    Attributes:
+        used: when its session was last used; 0 where it is to be removed.
+        owner: whose it was; empty where nobody knows.
+        reason: why it goes, for the audit log.
+    """
+
+    folder: SessionFolder
+    used: float
+    owner: str = ""
+    reason: str = "expired"
+
+
 class InteractiveSessions:
     """The sessions of a server.
 
@@ -67,7 +83,7 @@ class InteractiveSessions:
         found, unreadable = read_folders(root)
         for folder, record in found:
             self._sessions[record.id] = self._session(folder, record)
-        self._unreadable = {folder.path.name: (folder, folder.used()) for folder in unreadable}
+        self._unused = {folder.path.name: _Unused(folder, folder.used()) for folder in unreadable}
         threading.Thread(target=_sweep_regularly, args=(weakref.ref(self),), name="sessions", daemon=True).start()
 
     def of_study(self, owner: str, client: str, image_id: str) -> InteractiveSession:
@@ -210,13 +226,13 @@ class InteractiveSessions:
     def list(self, owner: str | None) -> list[dict[str, object]]:
         """What clients are told of the owner's sessions, or of all, those that were used last first.
 
-        Among all are those that cannot be read, last.
+        Among all are those that cannot be read, or could not be removed, last.
         """
         self.remove_expired()
         found = sorted(self._of_owner(owner), key=lambda session: session.used, reverse=True)
         told = [self.describe(session) for session in found]
         if owner is None:
-            told += [self._describe_unreadable(*one) for one in tuple(self._unreadable.values())]
+            told += [self._describe_unused(one) for one in tuple(self._unused.values())]
         return told
 
     def describe(self, session: InteractiveSession) -> dict[str, object]:
@@ -228,11 +244,16 @@ class InteractiveSessions:
         """Delete a session, once nobody uses it; arguments and errors as `get`.
 
         Whose a session is that cannot be read, nobody knows: administrators delete it.
+
+        Raises:
+            RequestError: also 500, some of its files stay; the server tries again.
         """
-        if owner is None and session_id in self._unreadable:
-            self._remove_unreadable(session_id, "deleted")
+        if owner is None and session_id in self._unused:
+            is_gone = self._remove_unused(session_id, "deleted")
         else:
-            self._remove(self.get(session_id, owner), "deleted")
+            is_gone = self._remove(self.get(session_id, owner), "deleted")
+        if not is_gone:
+            raise RequestError(500, "nobody can use the session any more, but some of its files cannot be deleted yet")
 
     @contextmanager
     def removing_image(self, image_id: str) -> Iterator[None]:
@@ -258,13 +279,10 @@ class InteractiveSessions:
 
     def remove_expired(self) -> int:
         """Delete what has expired; how many that were."""
+        outlived = [name for name, unused in tuple(self._unused.items()) if self._is_over(unused.used)]
         expired = [session for session in self._all() if self._is_expired(session)]
-        for session in expired:
-            self._remove(session, "expired")
-        outlived = [name for name, (_, used) in tuple(self._unreadable.items()) if self._is_over(used)]
-        for name in outlived:
-            self._remove_unreadable(name, "expired")
-        return len(expired) + len(outlived)
+        gone = [*map(self._remove_unused, outlived), *(self._remove(session, "expired") for session in expired)]
+        return sum(gone)
 
     def sweep(self) -> None:
         """Delete what has expired, and keep nothing in memory that was not used for long or whose image is gone."""
@@ -384,26 +402,41 @@ class InteractiveSessions:
             size = other.nbytes
             room += size - other.nbytes if other.leave_memory() else 0
 
-    def _remove(self, session: InteractiveSession, reason: str) -> None:
+    def _remove(self, session: InteractiveSession, reason: str) -> bool:
+        """Whether it is gone."""
         with self._lock:
             known = self._sessions.pop(session.id, None)
-        if known is not None:  # no other request was faster
-            session.remove()
-            record_event(f"interactive session {reason}", session=session.id, user=session.record.owner)
+        if known is None:  # another request was faster
+            return True
+        session.end()
+        return self._remove_folder(_Unused(SessionFolder(self.root / session.id), 0.0, session.record.owner, reason))
 
-    def _remove_unreadable(self, session_id: str, reason: str) -> None:
-        known = self._unreadable.pop(session_id, None)
-        if known is not None:  # no other request was faster
-            known[0].remove()
-            record_event(f"interactive session {reason}", session=session_id, user="")
+    def _remove_unused(self, session_id: str, reason: str = "") -> bool:
+        """Whether it is gone."""
+        unused = self._unused.pop(session_id, None)
+        return unused is None or self._remove_folder(replace(unused, used=0.0, reason=reason or unused.reason))
 
-    def _describe_unreadable(self, folder: SessionFolder, used: float) -> dict[str, object]:
-        expires = int(used + self.expiry)
-        told = {"id": folder.path.name, "used": int(used), "expires": expires, "bytes": folder.nbytes()}
+    def _remove_folder(self, unused: _Unused) -> bool:
+        """Whether it is gone; what cannot be removed is kept in mind, and tried again at the next look."""
+        name = unused.folder.path.name
+        try:
+            unused.folder.remove()
+        except OSError as error:
+            logger.warning("session %s cannot be removed: %s", name, error)
+            self._unused[name] = unused
+            return False
+        record_event(f"interactive session {unused.reason}", session=name, user=unused.owner)
+        return True
+
+    def _describe_unused(self, unused: _Unused) -> dict[str, object]:
+        folder, expires = unused.folder, int(unused.used + self.expiry)
+        told = {"id": folder.path.name, "used": int(unused.used), "expires": expires, "bytes": folder.nbytes()}
+        if not unused.used:
+            return {**told, "note": "it is deleted, but some of its files cannot be yet: the server tries again"}
         return {**told, "note": "it cannot be read: a newer server wrote it, or it is damaged"}
 
     def _is_over(self, used: float) -> bool:
-        return used + self.expiry < time.time()
+        return not used or used + self.expiry < time.time()
 
     def _is_expired(self, session: InteractiveSession) -> bool:
         record = session.record
@@ -424,8 +457,8 @@ class InteractiveSessions:
                 f"{owner} has {len(own)} interactive sessions, and may have {OWNER_SESSIONS} with "
                 f"{OWNER_BYTES / 2**30:g} GiB in all: delete some, or wait until they expire",
             )
-        unreadable = [folder.nbytes() for folder, _ in tuple(self._unreadable.values())]
-        sizes_of_all = [*(number for _, number in sizes), *unreadable]
+        unused = [one.folder.nbytes() for one in tuple(self._unused.values())]
+        sizes_of_all = [*(number for _, number in sizes), *unused]
         if len(sizes_of_all) >= ALL_SESSIONS or sum(sizes_of_all) + size > ALL_BYTES:
             raise RequestError(507, "the server's room for interactive sessions is full: wait until some expire")
 

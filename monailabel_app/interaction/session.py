@@ -426,10 +426,7 @@ class InteractiveSession:
     @property
     def used(self) -> float:
         """When it was last used, in seconds; the beginning of time, where it is gone."""
-        try:
-            return self._folder.used()
-        except FileNotFoundError:
-            return 0.0
+        return self._folder.used()
 
     @property
     def stored_nbytes(self) -> int:
@@ -474,12 +471,11 @@ class InteractiveSession:
         finally:
             self._lock.release()
 
-    def remove(self) -> None:
-        """Forget it, once nobody uses it."""
+    def end(self) -> None:
+        """Be used by nobody any more, once nobody uses it. Its folder is left to the caller."""
         with self._lock:
             self._removed = True
             self.leave_memory()
-            self._folder.remove()
 
     # --- inside
 

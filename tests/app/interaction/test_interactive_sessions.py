@@ -15,7 +15,7 @@ from dicom_helpers import write_series
 from interaction_helpers import DAY, SHAPE, SPACING, Place, at
 
 from monailabel_app.errors import RequestError
-from monailabel_app.interaction import registry, session
+from monailabel_app.interaction import disk, registry, session
 from monailabel_app.interaction.conversation import Conversation
 from monailabel_app.interaction.disk import SessionFolder
 from monailabel_app.interaction.refinement import Refinement
@@ -389,6 +389,47 @@ def test_what_newer_code_wrote_or_is_damaged_is_left_alone_until_it_expires(wron
     assert [path.name for path in place.root.iterdir()] == [mine.id]
     place.age(mine, 7.1)
     assert place.start().remove_expired() == 1 and not list(place.root.iterdir())
+
+
+@pytest.mark.parametrize(("where", "name"), [(disk.shutil, "rmtree"), (files.Path, "unlink")], ids=["folder", "record"])
+def test_what_cannot_be_deleted_is_told_and_tried_again(where, name, place, mine, monkeypatch):
+    """The audit log has a deletion once the voxels are gone; nobody else's request fails meanwhile."""
+    events = []
+    monkeypatch.setattr(registry, "record_event", lambda event, **more: events.append((event, more["user"])))
+    array = place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
+    kept = place.sessions.of_study("bob", "slicer", "scan")
+    del events[:]
+
+    def fails(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, fails)
+        with refused(500, "some of its files cannot be deleted yet"):
+            place.sessions.remove(array.id, "ann")
+        place.age(mine, 8)
+        assert place.sessions.of_study("bob", "slicer", "scan") is kept and place.sessions.list("ann") == []
+        told = {one["id"]: one.get("note", "") for one in place.sessions.list(None)}
+        assert set(told) == {array.id, mine.id, kept.id} and "some of its files cannot be" in told[array.id]
+        with refused(404):
+            array.mask("liver")
+        assert (place.root / array.id / "image.npy").exists() and events == []
+    place.sessions.sweep()
+    assert [path.name for path in place.root.iterdir()] == [kept.id]
+    assert sorted(events) == [("interactive session deleted", "ann"), ("interactive session expired", "ann")]
+
+
+def test_a_deletion_that_a_kill_interrupts_goes_on(place, mine, monkeypatch):
+    array = place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(disk.shutil, "rmtree", killed)
+        place.sessions.remove(array.id, "ann")
+    assert (place.root / array.id / "image.npy").exists()
+    assert place.start().remove_expired() == 1 and [path.name for path in place.root.iterdir()] == [mine.id]
 
 
 def test_what_cannot_be_read_takes_room(place, mine, monkeypatch):
