@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -98,8 +98,8 @@ class SessionFolder:
         self.path.mkdir(mode=0o700)
         try:
             if image is not None:
-                with whole_file(self.path / IMAGE) as temporary, _open_private(temporary) as file:
-                    np.save(file, image)
+                with whole_file(self.path / IMAGE, private=True) as temporary:
+                    np.save(temporary, image)
             self.write({}, record)
         except BaseException:
             shutil.rmtree(self.path, ignore_errors=True)
@@ -137,10 +137,9 @@ class SessionFolder:
         contents = {self._label(number): content for number, content in labels.items()}
         if record is not None:
             contents[self.path / RECORD] = json.dumps(asdict(record), indent=2).encode()
-        with whole_files(contents) as temporaries:
+        with whole_files(contents, private=True) as temporaries:
             for temporary, content in zip(temporaries, contents.values(), strict=True):
-                with _open_private(temporary) as file:
-                    file.write(content)
+                temporary.write_bytes(content)
 
     def touch(self) -> None:
         """Note that the session is used now."""
@@ -198,8 +197,3 @@ def read_folders(root: Path) -> tuple[list[tuple[SessionFolder, SessionRecord]],
         else:
             found.append((folder, record))
     return found, unreadable
-
-
-def _open_private(path: Path) -> BinaryIO:
-    """A new file that nobody but its owner may read, to be written."""
-    return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))
