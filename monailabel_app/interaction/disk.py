@@ -1,9 +1,11 @@
 """What lies on disk of a session: its owner's alone to read, every file whole or not there.
 
 SESSION/
-    session.json        its record; when it was last written or touched is when the session was last used
+    session.json        its record, which names the labels' files; when it was touched is when the session was last used
     image.npy           the scan's voxels, where they came from the client
     0001.label ...      a label each: mask, prompts and steps, see `rep3d.interactive.editing`
+
+A label that changes gets a file of a new number, and counts once the record names it.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -28,7 +31,7 @@ from rep3d.interactive.editing import LabelEdit
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # the number rises with what this code would misread
+FORMAT = 2  # the number rises with what older code would misread: 1 gave a label the same number each time
 RECORD, IMAGE = "session.json", "image.npy"
 
 Kind = Literal["study", "lent", "array"]
@@ -49,7 +52,7 @@ class SessionRecord:
         spacing: millimetres between them along each axis.
         id: its own, and its folder's name.
         created: seconds.
-        labels: the numbers of their files by name, in the order in which they were made.
+        labels: the numbers of their files by name, in the order in which they were made; 0 of one without a file yet.
         locked: names of labels.
         begun: of labels that began with a mask that others made, what it came from, and how many steps there were then.
         went_on: of labels that were told to go on from a session, its id, also where it had nothing for them.
@@ -126,20 +129,33 @@ class SessionFolder:
             check_format(content.get("format"), FORMAT, self.path / RECORD)
         return read_record(self.path / RECORD, SessionRecord)
 
-    def write(self, labels: Mapping[int, bytes], record: SessionRecord | None = None) -> None:
-        """Write labels by their numbers, as `LabelEdit.to_bytes` gives them, and the record; all of it or nothing.
+    def write(self, labels: Mapping[int, bytes], record: SessionRecord) -> None:
+        """Write labels, as `LabelEdit.to_bytes` gives them, and the record; all of it or nothing, also at a kill.
 
-        Where a kill ends it, some of them may be written, the record last.
+        Args:
+            labels: by numbers that no earlier record has.
+            record: names them. When the session was last used stays as it is.
 
         Raises:
             WriteError: as `rep3d.files.whole_files`.
         """
         contents = {self._label(number): content for number, content in labels.items()}
-        if record is not None:
-            contents[self.path / RECORD] = json.dumps(asdict(record), indent=2).encode()
+        contents[self.path / RECORD] = json.dumps({**asdict(record), "format": FORMAT}, indent=2).encode()
+        used = self.used()
         with whole_files(contents, private=True) as temporaries:
             for temporary, content in zip(temporaries, contents.values(), strict=True):
                 temporary.write_bytes(content)
+            if used:
+                os.utime(temporaries[-1], (used, used))
+        self.tidy(record)
+
+    def tidy(self, record: SessionRecord) -> None:
+        """Remove the labels that the record does not name: what they were before, and what a kill left."""
+        named = {self._label(number) for number in record.labels.values()}
+        with suppress(OSError):  # it is tried again with the next write
+            for path in self.path.glob("*.label"):
+                if path not in named:
+                    path.unlink()
 
     def touch(self) -> None:
         """Note that the session is used now."""
@@ -164,10 +180,12 @@ class SessionFolder:
 
     def nbytes(self) -> int:
         """Of all files; 0 where the folder is gone."""
-        try:
-            return sum(path.stat().st_size for path in self.path.iterdir())
-        except FileNotFoundError:  # also where a file is replaced meanwhile
-            return 0
+        total = 0
+        with suppress(OSError):
+            for path in self.path.iterdir():
+                with suppress(OSError):  # it is replaced just now
+                    total += path.stat().st_size
+        return total
 
     def _label(self, number: int) -> Path:
         return self.path / f"{number:04d}.label"
@@ -195,5 +213,6 @@ def read_folders(root: Path) -> tuple[list[tuple[SessionFolder, SessionRecord]],
         if record is None:
             unreadable.append(folder)
         else:
+            folder.tidy(record)
             found.append((folder, record))
     return found, unreadable

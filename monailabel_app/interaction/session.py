@@ -287,7 +287,7 @@ class InteractiveSession:
             self._taken, record = None, self.record
             self.record = replace(
                 record,
-                labels={**record.labels, name: len(record.labels) + 1},
+                labels={**record.labels, name: 0},
                 locked=tuple(name if one == label else one for one in record.locked),
                 begun=_copied(record.begun, label, name),
                 went_on=_copied(record.went_on, label, name),
@@ -502,8 +502,7 @@ class InteractiveSession:
             finally:
                 self._is_changed |= edit.mask is not mask or (edit.undoable, edit.redoable, edit.untold) != rest
             if label not in self.record.labels:
-                labels = {**self.record.labels, label: len(self.record.labels) + 1}
-                self.record, self._is_changed = replace(self.record, labels=labels), True
+                self.record, self._is_changed = replace(self.record, labels={**self.record.labels, label: 0}), True
             if self.record.kind == "study" and not self.record.digest:
                 self.record = replace(self.record, digest=voxel_digest(self._loaded_image().numpy()))
             if edit.is_coarse:
@@ -551,12 +550,15 @@ class InteractiveSession:
             raise
 
     def _write(self, before: SessionRecord) -> None:
-        """What has changed."""
+        """What has changed; labels under new numbers, see `SessionFolder.write`."""
         if self._edit is not None and self._is_changed:
             self._changed[self._name] = self._edit.to_bytes()
-        labels = {self.record.labels[name]: content for name, content in self._changed.items()}
-        if labels or self.record is not before:
-            self._folder.write(labels, None if self.record is before else self.record)
+        if self._changed or self.record is not before:
+            last = max(self.record.labels.values(), default=0)
+            numbers = {name: number for number, name in enumerate(self._changed, last + 1)}
+            record = replace(self.record, labels={**self.record.labels, **numbers})
+            self._folder.write({numbers[name]: content for name, content in self._changed.items()}, record)
+            self.record = record
         self._is_changed, self._changed = False, {}
 
     def _check_new(self, label: str) -> None:

@@ -6,6 +6,7 @@ import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import nibabel as nib
@@ -317,6 +318,45 @@ def test_a_kill_in_the_middle_of_a_write(name, at_call, place, mine, monkeypatch
     assert again.paint("spleen", cube(1, 4)).mask.sum() == 27
 
 
+@pytest.mark.parametrize("at_call", range(4))
+def test_a_kill_between_two_labels(at_call, place, mine, monkeypatch):
+    """Voxels that go from one label to another are in one of them, and nothing is left of what they were before."""
+    mine.paint("liver", cube(1, 9))
+    mine.paint("spleen", cube(10, 15))
+    calls, replace_file = [], os.replace
+
+    def killed(*args):
+        calls.append(1)
+        if len(calls) > at_call:
+            raise KeyboardInterrupt
+        replace_file(*args)
+
+    monkeypatch.setattr(files.Path, "unlink", lambda *_, **__: None)  # a kill cleans nothing up
+    monkeypatch.setattr(files.os, "replace", killed)
+    with suppress(KeyboardInterrupt), mine.hold():
+        mine.paint("liver", cube(1, 5))
+        mine.paint("spleen", cube(5, 15))
+    monkeypatch.undo()
+    again = place.start().get(mine.id, "ann")
+    after = at_call == 3  # the two labels, then the record
+    assert np.array_equal(again.mask("liver"), cube(1, 5) if after else cube(1, 9))
+    assert np.array_equal(again.mask("spleen"), cube(5, 15) if after else cube(10, 15))
+    assert len(list((place.root / mine.id).iterdir())) == 3
+
+
+def test_folders_of_the_first_format_go_on(place, mine):
+    mine.paint("liver", cube(1, 9))
+    mine.paint("spleen", cube(10, 15))
+    record = place.root / mine.id / "session.json"
+    record.write_text(record.read_text().replace('"format": 2', '"format": 1'))
+    again = place.start().get(mine.id, "ann")
+    assert again.mask("liver").sum() == 8**3 and again.labels == ("liver", "spleen")
+    again.undo("liver")
+    assert '"format": 2' in record.read_text()
+    again = place.start().get(mine.id, "ann")
+    assert not again.mask("liver").any() and again.mask("spleen").sum() == 5**3 and again.undoable("liver") == (0, 1)
+
+
 def test_a_kill_while_a_session_is_made(place, monkeypatch):
     monkeypatch.setattr(SessionFolder, "write", lambda *_: None)
     session_id = place.sessions.of_array("ann", "napari", place.voxels(), SPACING).id
@@ -369,13 +409,13 @@ def test_a_disk_that_is_full_after_the_first_file_changes_nothing(place, mine, m
     assert np.array_equal(mine.mask("liver"), cube(1, 4)) and np.array_equal(mine.mask("spleen"), cube(5, 9))
 
 
-@pytest.mark.parametrize("wrong", ['"format": 2', '"format": 1,'])
+@pytest.mark.parametrize("wrong", ['"format": 3', '"format": 2,'])
 def test_what_newer_code_wrote_or_is_damaged_is_left_alone_until_it_expires(wrong, place, mine, caplog):
     """It may hold a scan: administrators see it, and may delete it."""
     array = place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
     for one in (mine, array):
         record = place.root / one.id / "session.json"
-        record.write_text(record.read_text().replace('"format": 1', wrong))
+        record.write_text(record.read_text().replace('"format": 2', wrong))
     place.age(mine, 6.9), place.age(array, 1)  # noqa: B018
     place.start()
     assert "session left alone until it expires" in caplog.text and place.sessions.list("ann") == []
@@ -969,6 +1009,17 @@ def test_what_is_to_be_refined_counts_as_memory(coarse):
     while one.refine():
         pass
     assert one.nbytes == 28**3 * 3
+
+
+def test_what_is_refined_in_the_background_is_no_use_of_the_session(place, coarse):
+    """Nobody waits for it to be idle again, and it expires no later."""
+    one, click = coarse
+    one.show("cube", [click])
+    place.age(one, 1)
+    used, before = one.used, content_of(place.root / one.id)
+    while one.refine():
+        pass
+    assert one.used == pytest.approx(used, abs=1e-3) and content_of(place.root / one.id) != before
 
 
 def test_a_label_of_another_name_goes_on_being_refined(coarse):
