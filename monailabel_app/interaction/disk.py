@@ -168,9 +168,9 @@ class SessionFolder:
         except FileNotFoundError:
             return 0.0
 
-    def read_image(self) -> np.ndarray:
-        """The voxels (D, H, W) that `create` was given."""
-        voxels: np.ndarray = np.load(self.path / IMAGE, allow_pickle=False)
+    def read_image(self, *, mapped: bool = False) -> np.ndarray:
+        """The voxels (D, H, W) that `create` was given; `mapped`: read where somebody looks at them, and no others."""
+        voxels: np.ndarray = np.load(self.path / IMAGE, mmap_mode="r" if mapped else None, allow_pickle=False)
         return voxels
 
     def read_label(self, number: int) -> LabelEdit:

@@ -11,7 +11,7 @@ import numpy as np
 from monailabel_app.interaction.disk import SessionRecord
 from rep3d.interactive.prompts import Prompt
 
-STRIDE = 8  # of the voxels that are compared first
+FEW = 16  # voxels along each axis, at most, that are compared first
 SPACING_TOLERANCE = 1e-2  # relative: the voxels are compared, too
 
 
@@ -67,12 +67,12 @@ def find_placement(
     """How an array lies on a scan; None where it is another one.
 
     Args:
-        array, scan: (D, H, W), as `voxels.compact` gives them.
+        array, scan: (D, H, W), as `voxels.compact` gives them. Of an array on the disk little is read, unless it fits.
         spacing, scan_spacing: millimetres between their voxels along each axis.
     """
     if array.dtype != scan.dtype:
         return None
-    few = (slice(None, None, STRIDE),) * 3
+    few = tuple(slice(None, None, -(-n // FEW)) for n in array.shape)
     for axes in permutations(range(3)):
         if not _fits(axes, array.shape, spacing, scan.shape, scan_spacing):
             continue

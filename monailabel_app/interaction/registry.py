@@ -373,8 +373,9 @@ class InteractiveSessions:
 
     def _placement(self, session: InteractiveSession, scan: np.ndarray, spacing: Sequence[float]) -> Placement | None:
         """How the voxels of a session lie on a scan; None where they are of another one, or cannot be read."""
+        is_array, folder = session.record.kind == "array", SessionFolder(self.root / session.id)
         try:
-            voxels = self._read_image(session.record)
+            voxels = folder.read_image(mapped=True) if is_array else self._read_image(session.record)
         except (OSError, ValueError, EOFError, RequestError) as error:  # it was deleted meanwhile, or is damaged
             logger.warning("session %s is not compared: %s", session.id, error)
             return None

@@ -155,6 +155,18 @@ def test_a_look_at_a_lent_scan_is_no_use_of_it(place, monkeypatch, caplog):
     assert place.sessions.shown("ann", "scan") == [] and "is not compared" in caplog.text
 
 
+def test_of_kept_arrays_of_other_scans_hardly_anything_is_read(place, monkeypatch):
+    """However many there are: with each submission the image is compared with all of them."""
+    scan = np.random.default_rng(0).integers(-1000, 1000, (80, 70, 60)).astype(np.int16)
+    place.write_scan(scan, "large")
+    arrays = [place.sessions.of_array("ann", "napari", scan + np.int16(n), SPACING) for n in range(3)]
+    compared, equal = [], np.array_equal
+    monkeypatch.setattr(np, "array_equal", lambda one, other: compared.append(one) or equal(one, other))
+    assert [one for one, _ in place.sessions.of_image("ann", "large")] == [arrays[0]]
+    assert all(isinstance(one, np.memmap) for one in compared)
+    assert sorted(one.size for one in compared if one.size > 16**3) == [scan.size]
+
+
 def test_prompts_of_all_masks_of_a_client_wait(place):
     """One of nnInteractive's knows one mask at a time; those before it are kept."""
     talk = Conversation(place.sessions, "ann")
