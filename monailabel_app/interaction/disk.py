@@ -91,6 +91,7 @@ class SessionFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._nbytes: int | None = None
 
     def create(self, record: SessionRecord, image: np.ndarray | None = None) -> None:
         """Make the folder; it counts once the record is there.
@@ -114,6 +115,7 @@ class SessionFolder:
         Raises:
             OSError: some of it stays.
         """
+        self._nbytes = None
         (self.path / RECORD).unlink(missing_ok=True)
         if self.path.is_dir():
             shutil.rmtree(self.path)
@@ -148,6 +150,7 @@ class SessionFolder:
             if used:
                 os.utime(temporaries[-1], (used, used))
         self.tidy(record)
+        self._nbytes = None
 
     def tidy(self, record: SessionRecord) -> None:
         """Remove the labels that the record does not name: what they were before, and what a kill left."""
@@ -179,13 +182,14 @@ class SessionFolder:
         return LabelEdit.from_bytes(path.read_bytes(), str(path))
 
     def nbytes(self) -> int:
-        """Of all files; 0 where the folder is gone."""
-        total = 0
-        with suppress(OSError):
-            for path in self.path.iterdir():
-                with suppress(OSError):  # it is replaced just now
-                    total += path.stat().st_size
-        return total
+        """Of all files, as they were when this folder was last written to here; 0 where it is gone."""
+        if self._nbytes is None:
+            self._nbytes = sum(map(_size, _files(self.path)))
+        return self._nbytes
+
+    def label_nbytes(self, number: int) -> int:
+        """Of a label; 0 where it has no file."""
+        return _size(self._label(number))
 
     def _label(self, number: int) -> Path:
         return self.path / f"{number:04d}.label"
@@ -216,3 +220,19 @@ def read_folders(root: Path) -> tuple[list[tuple[SessionFolder, SessionRecord]],
             folder.tidy(record)
             found.append((folder, record))
     return found, unreadable
+
+
+def _files(folder: Path) -> list[Path]:
+    """None where there is no folder."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _size(path: Path) -> int:
+    """0 where there is no file, or it is replaced just now."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

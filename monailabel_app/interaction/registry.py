@@ -346,7 +346,7 @@ class InteractiveSessions:
             return compact(read_voxels(path))
 
     def _make(self, record: SessionRecord, voxels: np.ndarray | None = None, leaving: str = "") -> InteractiveSession:
-        self._check_room(record.owner, 0 if voxels is None else voxels.nbytes, leaving)
+        self._check_room(record.owner, 0 if voxels is None else voxels.nbytes, sessions=1, leaving=leaving)
         folder = SessionFolder(self.root / record.id)
         folder.create(record, voxels)
         session = self._session(folder, record)
@@ -357,7 +357,14 @@ class InteractiveSessions:
 
     def _session(self, folder: SessionFolder, record: SessionRecord) -> InteractiveSession:
         return InteractiveSession(
-            folder, record, self._read_image, self.network, self._admitted, self._use, self._refinement.soon
+            folder,
+            record,
+            self._read_image,
+            self.network,
+            self._admitted,
+            self._use,
+            self._check_room,
+            self._refinement.soon,
         )
 
     def _read_image(self, record: SessionRecord) -> np.ndarray:
@@ -449,10 +456,11 @@ class InteractiveSessions:
             return True
         return False
 
-    def _check_room(self, owner: str, size: int, leaving: str) -> None:
+    def _check_room(self, owner: str, size: int, *, sessions: int = 0, leaving: str = "") -> None:
+        """Raise RequestError where an owner, or all together, may not have so many bytes and sessions more."""
         sizes = [(session.record.owner, session.stored_nbytes) for session in self._all() if session.id != leaving]
         own = [number for name, number in sizes if name == owner]
-        if len(own) >= OWNER_SESSIONS or sum(own) + size > OWNER_BYTES:
+        if len(own) + sessions > OWNER_SESSIONS or sum(own) + size > OWNER_BYTES:
             raise RequestError(
                 429,
                 f"{owner} has {len(own)} interactive sessions, and may have {OWNER_SESSIONS} with "
@@ -460,7 +468,7 @@ class InteractiveSessions:
             )
         unused = [one.folder.nbytes() for one in tuple(self._unused.values())]
         sizes_of_all = [*(number for _, number in sizes), *unused]
-        if len(sizes_of_all) >= ALL_SESSIONS or sum(sizes_of_all) + size > ALL_BYTES:
+        if len(sizes_of_all) + sessions > ALL_SESSIONS or sum(sizes_of_all) + size > ALL_BYTES:
             raise RequestError(507, "the server's room for interactive sessions is full: wait until some expire")
 
 

@@ -55,6 +55,7 @@ class InteractiveSession:
         network: answers prompts.
         admitted: tickets of those who may wait for sessions, all together.
         before_use: called by who holds the session, to make room in memory.
+        check_room: raises RequestError where its owner may not have so many bytes more on disk.
         refine_later: called where an answer is coarse; see `refine`.
     """
 
@@ -66,6 +67,7 @@ class InteractiveSession:
         network: PromptedNetwork,
         admitted: threading.Semaphore,
         before_use: Callable[[InteractiveSession], None],
+        check_room: Callable[[str, int], None],
         refine_later: Callable[[InteractiveSession], None],
     ) -> None:
         self.record = record
@@ -74,6 +76,7 @@ class InteractiveSession:
         self._network = network
         self._admitted = admitted
         self._before_use = before_use
+        self._check_room = check_room
         self._refine_later = refine_later
         self._lock = threading.RLock()
         self._removed = False
@@ -106,8 +109,9 @@ class InteractiveSession:
         """Keep other threads away for as long as the context lasts. What it raises takes back all that it has changed.
 
         Raises:
-            RequestError: 404, the session was removed meanwhile; 503, too many wait.
-            WriteError: what has changed cannot be written.
+            RequestError: 404, the session was removed meanwhile; 503, too many wait; 429 or 507, there is no room for
+                what has changed.
+            WriteError: it cannot be written.
         """
         if self._holder == threading.get_ident():
             yield
@@ -557,9 +561,17 @@ class InteractiveSession:
             last = max(self.record.labels.values(), default=0)
             numbers = {name: number for number, name in enumerate(self._changed, last + 1)}
             record = replace(self.record, labels={**self.record.labels, **numbers})
+            self._check_growth()
             self._folder.write({numbers[name]: content for name, content in self._changed.items()}, record)
             self.record = record
         self._is_changed, self._changed = False, {}
+
+    def _check_growth(self) -> None:
+        """Raise RequestError where there is no room on disk for the labels that have changed."""
+        before = sum(self._folder.label_nbytes(self.record.labels[name]) for name in self._changed)
+        growth = sum(map(len, self._changed.values())) - before
+        if growth > 0:
+            self._check_room(self.record.owner, growth)
 
     def _check_new(self, label: str) -> None:
         """Raise RequestError where there can be no label of this name."""

@@ -685,6 +685,27 @@ def test_room(name, value, status, place, monkeypatch):
     place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
 
 
+@pytest.mark.parametrize(("name", "status"), [("OWNER_BYTES", 429), ("ALL_BYTES", 507)])
+def test_room_for_what_a_session_grows_by(name, status, place, mine, monkeypatch):
+    """255 labels with 64 MB of steps each are more than an owner may have."""
+    mine.paint("liver", cube(1, 9))
+    before, noise = content_of(place.root / mine.id), np.random.default_rng(0).random(SHAPE) > 0.5
+    monkeypatch.setattr(registry, name, place.sessions.list("ann")[0]["bytes"] + 2000)
+
+    def together():
+        with mine.hold():
+            mine.paint("spleen", cube(10, 12)), mine.paint("liver", noise)  # noqa: B018
+
+    for step in (lambda: mine.paint("liver", noise), lambda: mine.paint("cyst", noise), together):
+        with refused(status):
+            step()
+        assert content_of(place.root / mine.id) == before and mine.labels == ("liver",)
+        assert np.array_equal(mine.mask("liver"), cube(1, 9)) and mine.undoable("liver") == (1, 0)
+    assert mine.paint("liver", cube(1, 10)).mask.sum() == 9**3 and not mine.reset("liver").mask.any()
+    with refused(status):
+        place.sessions.of_study("ann", "ohif", "scan").paint("liver", noise)
+
+
 def test_room_for_a_week_of_many_images(place, mine):
     """Where nobody logs in, all users are one owner."""
     place.sessions._sessions |= {str(number): mine for number in range(998)}
