@@ -17,6 +17,7 @@ from nibabel.affines import voxel_sizes
 from monailabel_app.errors import RequestError
 from monailabel_app.events import record_event
 from monailabel_app.interaction.disk import Kind, SessionFolder, SessionRecord, read_folders
+from monailabel_app.interaction.memory import Memory
 from monailabel_app.interaction.recognition import AS_IT_IS, Placement, find_placement, is_spacing, may_be
 from monailabel_app.interaction.refinement import Refinement
 from monailabel_app.interaction.session import InteractiveSession
@@ -29,8 +30,8 @@ from monailabel_app.studies.volumes import MAX_BYTES, MAX_EDGE, read_grid, read_
 
 logger = logging.getLogger(__name__)
 
-MAX_MEMORY = 4 * 2**30  # bytes of all sessions together; those that were used longest ago leave for the disk
 KEPT_SECONDS = 1800  # in memory after the last use
+ROOM_SECONDS = 20  # that a request waits for room there
 SWEEP_SECONDS = 60  # between looks for what must not be kept any longer
 MAX_WAITING = 16  # requests that work or wait in sessions, all together: others must find a thread meanwhile
 LARGEST_SPACING = 1e3  # millimetres
@@ -75,7 +76,7 @@ class InteractiveSessions:
         self._studies = studies
         self._lent = lent
         self._making, self._reading = threading.Lock(), threading.Lock()  # one session at a time, one image at a time
-        self._refinement = Refinement()
+        self._refinement, self._memory = Refinement(), Memory(self._all)
         self._admitted = threading.BoundedSemaphore(MAX_WAITING)
         self._lock = threading.Lock()  # of what follows
         self._sessions: dict[str, InteractiveSession] = {}  # the one that was used last comes last
@@ -343,7 +344,7 @@ class InteractiveSessions:
 
     def _read_file(self, path: Path) -> np.ndarray:
         with self._reading:
-            return compact(read_voxels(path))
+            return _read(path)
 
     def _make(self, record: SessionRecord, voxels: np.ndarray | None = None, leaving: str = "") -> InteractiveSession:
         self._check_room(record.owner, 0 if voxels is None else voxels.nbytes, sessions=1, leaving=leaving)
@@ -363,6 +364,7 @@ class InteractiveSessions:
             self.network,
             self._admitted,
             self._use,
+            self._memory.room_for,
             self._check_room,
             self._refinement.soon,
         )
@@ -372,11 +374,11 @@ class InteractiveSessions:
             if record.kind == "array":
                 return SessionFolder(self.root / record.id).read_image()
             if record.kind == "lent":
-                return compact(read_voxels(self._lent.image(record.image, record.owner, touch=False)))
+                return _read(self._lent.image(record.image, record.owner, touch=False))
             path = self._studies.image(record.image)
             if not self._has_image(record):
                 raise self._has_changed(record)
-            return compact(read_voxels(path))
+            return _read(path)
 
     def _placement(self, session: InteractiveSession, scan: np.ndarray, spacing: Sequence[float]) -> Placement | None:
         """How the voxels of a session lie on a scan; None where they are of another one, or cannot be read."""
@@ -394,21 +396,17 @@ class InteractiveSessions:
         except RequestError:
             return False
 
-    def _use(self, session: InteractiveSession) -> None:
-        """Note the use, and make room for what it takes in memory."""
+    @contextmanager
+    def _use(self, session: InteractiveSession) -> Iterator[None]:
+        """Note the use, and keep room for it in memory."""
         session.touch()
         if session.record.kind == "lent":
             self._lent.get(session.record.image, session.record.owner)  # it is used, too
         with self._lock:
             if session.id in self._sessions:
                 self._sessions[session.id] = self._sessions.pop(session.id)
-        others = [other for other in self._all() if other is not session and other.nbytes]
-        room = MAX_MEMORY - session.full_nbytes - sum(other.nbytes for other in others)
-        for other in others:
-            if room >= 0:
-                break
-            size = other.nbytes
-            room += size - other.nbytes if other.leave_memory() else 0
+        with self._memory.room_for(session, ROOM_SECONDS):
+            yield
 
     def _remove(self, session: InteractiveSession, reason: str) -> bool:
         """Whether it is gone."""
@@ -470,6 +468,11 @@ class InteractiveSessions:
         sizes_of_all = [*(number for _, number in sizes), *unused]
         if len(sizes_of_all) + sessions > ALL_SESSIONS or sum(sizes_of_all) + size > ALL_BYTES:
             raise RequestError(507, "the server's room for interactive sessions is full: wait until some expire")
+
+
+def _read(path: Path) -> np.ndarray:
+    """The voxels of a file as sessions keep them, in no more memory meanwhile than a session may take."""
+    return compact(read_voxels(path, single=True))
 
 
 def _of_voxels(

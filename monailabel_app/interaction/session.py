@@ -9,7 +9,7 @@ import threading
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from itertools import chain
 from typing import TypeVar
@@ -54,7 +54,8 @@ class InteractiveSession:
         read_image: its voxels, as `voxels.compact` gives them.
         network: answers prompts.
         admitted: tickets of those who may wait for sessions, all together.
-        before_use: called by who holds the session, to make room in memory.
+        use: a context in which the session is used, and has room in memory.
+        room_for: the same without the session counting as used, after so many seconds of waiting at most.
         check_room: raises RequestError where its owner may not have so many bytes more on disk.
         refine_later: called where an answer is coarse; see `refine`.
     """
@@ -66,7 +67,8 @@ class InteractiveSession:
         read_image: Callable[[SessionRecord], np.ndarray],
         network: PromptedNetwork,
         admitted: threading.Semaphore,
-        before_use: Callable[[InteractiveSession], None],
+        use: Callable[[InteractiveSession], AbstractContextManager[None]],
+        room_for: Callable[[InteractiveSession, float], AbstractContextManager[None]],
         check_room: Callable[[str, int], None],
         refine_later: Callable[[InteractiveSession], None],
     ) -> None:
@@ -75,7 +77,8 @@ class InteractiveSession:
         self._read_image = read_image
         self._network = network
         self._admitted = admitted
-        self._before_use = before_use
+        self._use = use
+        self._room_for = room_for
         self._check_room = check_room
         self._refine_later = refine_later
         self._lock = threading.RLock()
@@ -109,8 +112,8 @@ class InteractiveSession:
         """Keep other threads away for as long as the context lasts. What it raises takes back all that it has changed.
 
         Raises:
-            RequestError: 404, the session was removed meanwhile; 503, too many wait; 429 or 507, there is no room for
-                what has changed.
+            RequestError: 404, the session was removed meanwhile; 503, too many wait, or others take the memory; 429 or
+                507, there is no room for what has changed.
             WriteError: it cannot be written.
         """
         if self._holder == threading.get_ident():
@@ -119,8 +122,7 @@ class InteractiveSession:
         if not self._admitted.acquire(blocking=False):
             raise RequestError(503, "too many clicks are waiting already, try again later")
         try:
-            with self._held():
-                self._before_use(self)
+            with self._held(), self._use(self):
                 self._holder = threading.get_ident()
                 try:
                     with self._whole():
@@ -305,7 +307,14 @@ class InteractiveSession:
 
         Returns:
             Whether there is more to do.
+
+        Raises:
+            RequestError: 503, others take the memory, or other weights serve by now; others as `show`.
         """
+        with self._room_for(self, 0):
+            return self._refine(priority)
+
+    def _refine(self, priority: Priority) -> bool:
         with self._held():
             label = self._name if self._edit is not None and self._edit.is_coarse else next(iter(self._coarse), None)
             if label is None:
@@ -453,8 +462,9 @@ class InteractiveSession:
 
     @property
     def full_nbytes(self) -> int:
-        """In memory, at most, while a request is answered: that of int16 is 2 bytes a voxel."""
-        return 6 * math.prod(self.record.shape)
+        """In memory, at most, while a request is answered: the image, in int16 as most are, and four masks."""
+        image = self._image  # others may let go of it meanwhile
+        return (4 + (2 if image is None else image.element_size())) * math.prod(self.record.shape)
 
     def touch(self) -> None:
         self._folder.touch()

@@ -16,7 +16,7 @@ from dicom_helpers import write_series
 from interaction_helpers import DAY, SHAPE, SPACING, Place, at
 
 from monailabel_app.errors import RequestError
-from monailabel_app.interaction import disk, registry, session
+from monailabel_app.interaction import disk, memory, registry, session
 from monailabel_app.interaction.conversation import Conversation
 from monailabel_app.interaction.disk import SessionFolder
 from monailabel_app.interaction.refinement import Refinement
@@ -741,7 +741,7 @@ def test_memory_of_one_session(place, mine):
 def test_sessions_leave_memory_for_others_and_come_back(place, monkeypatch):
     sessions = [place.sessions.of_study("ann", f"client {number}", "scan") for number in range(4)]
     one = sessions[0].full_nbytes
-    monkeypatch.setattr(registry, "MAX_MEMORY", 1.5 * one)
+    monkeypatch.setattr(memory, "MAX_MEMORY", 1.5 * one)
     for number, each in enumerate(sessions):
         each.show("liver", [at(5 + number, 5, 5)])
         assert place.sessions.nbytes <= 1.5 * one
@@ -786,15 +786,50 @@ def test_sweeping_goes_on_by_itself_and_ends_with_the_sessions(place, mine, monk
 
 
 def test_a_session_in_use_stays_in_memory(place, mine, monkeypatch):
+    """Who finds no room waits for it, and is told to come again after a while."""
     mine.paint("liver", cube(1, 5))
-    monkeypatch.setattr(registry, "MAX_MEMORY", 0)
+    monkeypatch.setattr(memory, "MAX_MEMORY", mine.full_nbytes)
+    monkeypatch.setattr(registry, "ROOM_SECONDS", 0.1)
     other = place.sessions.of_study("ann", "ohif", "scan")
-    with mine.hold():
-        worker = threading.Thread(target=other.paint, args=("liver", cube(1, 5)))
-        worker.start(), worker.join()  # noqa: B018
-        assert mine.nbytes
-    other.paint("liver", cube(1, 6))
+    with ThreadPoolExecutor() as pool:
+        with mine.hold():
+            with refused(503, "the memory for interactive sessions is at capacity"):
+                pool.submit(other.paint, "liver", cube(1, 5)).result(30)
+            with mine.hold():  # who has room has it
+                assert mine.nbytes and other.labels == ()
+            monkeypatch.setattr(registry, "ROOM_SECONDS", 30)
+            waiting = pool.submit(other.paint, "liver", cube(1, 6))
+            time.sleep(0.2)
+            assert not waiting.done()
+        assert waiting.result(30).mask.sum() == 125
     assert not mine.nbytes and mine.mask("liver").sum() == 64
+
+
+def test_many_who_click_at_once_take_no_more_memory_than_there_is(place, monkeypatch):
+    """After a restart nothing is in memory yet, and each one begins by reading the scan."""
+    for number in range(6):
+        place.sessions.of_study("ann", f"client {number}", "scan")
+    ids, started = [one["id"] for one in place.sessions.list("ann")], place.start()
+    sessions = [started.get(session_id, "ann") for session_id in ids]
+    full, in_use = sessions[0].full_nbytes, []
+    monkeypatch.setattr(memory, "MAX_MEMORY", 2.5 * full)
+
+    def look():
+        in_use.append(sum(one._holder is not None for one in sessions))
+        time.sleep(0.02)
+
+    monkeypatch.setattr(place.network, "before", look)
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        answers = list(pool.map(lambda one: one.show("liver", [at(5, 5, 5)]), sessions))
+    assert all(answer.mask[5, 5, 5] for answer in answers) and max(in_use) == 2
+    assert place.sessions.nbytes <= 2.5 * full
+
+
+def test_a_scan_larger_than_the_memory_has_it_alone(place, mine, monkeypatch):
+    monkeypatch.setattr(memory, "MAX_MEMORY", 0)
+    assert mine.show("liver", [at(5, 5, 5)]).mask[5, 5, 5] and mine.nbytes
+    place.sessions.of_study("ann", "ohif", "scan").show("liver", [at(5, 5, 5)])
+    assert not mine.nbytes
 
 
 # --- at the same time

@@ -2,6 +2,7 @@
 
 import json
 import time
+import tracemalloc
 from itertools import permutations, product
 
 import nibabel as nib
@@ -233,6 +234,22 @@ def test_others_are_scaled_within_a_thousandth_of_the_window(voxels):
     low, high = np.percentile(steps, (0.5, 99.5))
     assert np.abs(kept - steps).max() < 1e-3 * (high - low)
     assert all(np.array_equal(kept, compact(voxels.astype(dtype))) for dtype in (np.float32, np.float64))
+
+
+@pytest.mark.parametrize("slope", [1, 0.73])
+def test_reading_a_scan_takes_what_a_session_may_take(slope, place):
+    """Three times its voxels in int16, also where the header scales them."""
+    voxels = np.random.default_rng(0).integers(-1000, 1000, (256, 256, 64)).astype(np.int16)
+    image = nib.Nifti1Image(voxels, np.eye(4))
+    image.header.set_slope_inter(slope, 0)
+    nib.save(image, place.folder / "studies/large.nii")
+    tracemalloc.start()
+    try:
+        kept = place.sessions._read_file(place.folder / "studies/large.nii")
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert kept.dtype == np.int16 and most < 3 * voxels.nbytes + 2**21
 
 
 def test_what_int16_cannot_tell_apart_stays_float32():
