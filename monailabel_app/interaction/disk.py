@@ -57,6 +57,7 @@ class SessionRecord:
         begun: of labels that began with a mask that others made, what it came from, and how many steps there were then.
         went_on: of labels that were told to go on from a session, its id, also where it had nothing for them.
         background: of labels that lists of points were for, where those points lie that the background's list had.
+        coarse: names of labels that are to be refined.
     """
 
     owner: str
@@ -74,10 +75,12 @@ class SessionRecord:
     begun: dict[str, tuple[str, int]] = field(default_factory=dict)
     went_on: dict[str, str] = field(default_factory=dict)
     background: dict[str, list[list[float]]] = field(default_factory=dict)
+    coarse: tuple[str, ...] = ()
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        for name, kind in (("shape", int), ("spacing", float), ("locked", str)):  # lists, where they come from JSON
+        kinds = {"shape": int, "spacing": float, "locked": str, "coarse": str}
+        for name, kind in kinds.items():  # lists, where they come from JSON
             object.__setattr__(self, name, tuple(map(kind, getattr(self, name))))
 
     @property

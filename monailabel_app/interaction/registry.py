@@ -366,7 +366,6 @@ class InteractiveSessions:
             self._use,
             self._memory.room_for,
             self._check_room,
-            self._refinement.soon,
         )
 
     def _read_image(self, record: SessionRecord) -> np.ndarray:
@@ -398,7 +397,7 @@ class InteractiveSessions:
 
     @contextmanager
     def _use(self, session: InteractiveSession) -> Iterator[None]:
-        """Note the use, and keep room for it in memory."""
+        """Note the use, and keep room for it in memory; what is coarse then is refined once the session is idle."""
         session.touch()
         if session.record.kind == "lent":
             self._lent.get(session.record.image, session.record.owner)  # it is used, too
@@ -406,7 +405,11 @@ class InteractiveSessions:
             if session.id in self._sessions:
                 self._sessions[session.id] = self._sessions.pop(session.id)
         with self._memory.room_for(session, ROOM_SECONDS):
-            yield
+            try:
+                yield
+            finally:
+                if session.is_coarse:
+                    self._refinement.soon(session)
 
     def _remove(self, session: InteractiveSession, reason: str) -> bool:
         """Whether it is gone."""

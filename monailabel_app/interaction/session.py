@@ -9,9 +9,8 @@ import threading
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -25,7 +24,6 @@ from monailabel_app.models.turn import Priority
 from rep3d.interactive.correction import TILES
 from rep3d.interactive.editing import Answer, LabelEdit, Scene
 from rep3d.interactive.prompts import Prompt
-from rep3d.interactive.steps import Coarse
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +55,6 @@ class InteractiveSession:
         use: a context in which the session is used, and has room in memory.
         room_for: the same without the session counting as used, after so many seconds of waiting at most.
         check_room: raises RequestError where its owner may not have so many bytes more on disk.
-        refine_later: called where an answer is coarse; see `refine`.
     """
 
     def __init__(
@@ -70,7 +67,6 @@ class InteractiveSession:
         use: Callable[[InteractiveSession], AbstractContextManager[None]],
         room_for: Callable[[InteractiveSession, float], AbstractContextManager[None]],
         check_room: Callable[[str, int], None],
-        refine_later: Callable[[InteractiveSession], None],
     ) -> None:
         self.record = record
         self._folder = folder
@@ -80,7 +76,6 @@ class InteractiveSession:
         self._use = use
         self._room_for = room_for
         self._check_room = check_room
-        self._refine_later = refine_later
         self._lock = threading.RLock()
         self._removed = False
         self._image: torch.Tensor | None = None
@@ -88,7 +83,6 @@ class InteractiveSession:
         self._edit: LabelEdit | None = None  # of the label of that name
         self._taken: torch.Tensor | None = None  # by labels that are locked, for the label in memory
         self._submitted: tuple[object, np.ndarray] | None = None  # the label map that was read last, and its key
-        self._coarse: dict[str, tuple[Coarse, ...]] = {}  # what is to be refined of labels that are not in memory
         self._holder: int | None = None  # the thread that holds the session
         self._is_changed = False  # whether the label in memory is not on disk yet
         self._changed: dict[str, bytes] = {}  # other labels that are not yet
@@ -274,9 +268,9 @@ class InteractiveSession:
                 begun={renamed[one]: begun for one, begun in record.begun.items()},
                 went_on={renamed[one]: session_id for one, session_id in record.went_on.items()},
                 background={renamed[one]: places for one, places in record.background.items()},
+                coarse=tuple(renamed[one] for one in record.coarse),
             )
             self._changed = {renamed[one]: content for one, content in self._changed.items()}
-            self._coarse = {renamed[one]: coarse for one, coarse in self._coarse.items()}
 
     def copy(self, label: str, name: str) -> None:
         """Make a label of this name, which no other one has, that is as the label is. A lock goes on to it.
@@ -287,9 +281,6 @@ class InteractiveSession:
         with self.hold():
             edit = self._known(label)
             self._check_new(name)
-            self._changed[name] = edit.to_bytes()
-            if edit.is_coarse:
-                self._coarse[name] = edit.coarse
             self._taken, record = None, self.record
             self.record = replace(
                 record,
@@ -299,6 +290,12 @@ class InteractiveSession:
                 went_on=_copied(record.went_on, label, name),
                 background=_copied(record.background, label, name),
             )
+            self._keep(name, edit)
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether `refine` has something to do."""
+        return bool(self.record.coarse)
 
     def refine(self, priority: Priority = Priority.SEGMENTATION) -> bool:
         """Redraw one cube of what the last answers left coarse. What changes is told with the next answer.
@@ -311,28 +308,36 @@ class InteractiveSession:
         Raises:
             RequestError: 503, others take the memory, or other weights serve by now; others as `show`.
         """
-        with self._room_for(self, 0):
-            return self._refine(priority)
+        if self.is_coarse:
+            with self._room_for(self, 0):
+                self._refine(priority)
+        return self.is_coarse
 
-    def _refine(self, priority: Priority) -> bool:
+    def _refine(self, priority: Priority) -> None:
         with self._held():
-            label = self._name if self._edit is not None and self._edit.is_coarse else next(iter(self._coarse), None)
-            if label is None:
-                return False
-            try:
-                edit = self._get(label)
-            except RequestError:  # it cannot be read; others may
-                del self._coarse[label]
-                return bool(self._coarse)
-            locked, pending, view = self.record.locked, edit.pending, self._view()
-        assert pending is not None
+            edit = self._coarse_label()
+            pending = None if edit is None else edit.pending
+            if pending is None:
+                return
+            locked, view = self.record.locked, self._view()
         with self._scene(view, priority, tiles=1) as scene:
             finer = pending.refined(scene)
         with self._held():
-            if self._edit is edit and self.record.locked == locked:
+            if edit is not None and self._edit is edit and self.record.locked == locked:
                 with self._whole():
-                    self._is_changed = edit.accept(pending, finer) is not None
-            return bool(self._coarse) or (self._edit is not None and self._edit.is_coarse)
+                    before = edit.coarse
+                    edit.accept(pending, finer)
+                    self._is_changed = edit.coarse != before
+
+    def _coarse_label(self) -> LabelEdit | None:
+        """One that is to be refined, that in memory first; None where there is none that can be read."""
+        for label in sorted(self.record.coarse, key=lambda name: name != self._name):
+            with suppress(RequestError):
+                edit = self._get(label)
+                if edit.is_coarse:
+                    return edit
+            self.record = replace(self.record, coarse=tuple(one for one in self.record.coarse if one != label))
+        return None
 
     def mask(self, label: str) -> np.ndarray:
         """(D, H, W) of bool, not to be changed.
@@ -457,7 +462,7 @@ class InteractiveSession:
             None if edit is None else edit.mask,
             None if submitted is None else submitted[1],
         )
-        coarse = sum(one.nbytes for one in chain(*self._coarse.values())) + (0 if edit is None else edit.coarse_nbytes)
+        coarse = 0 if edit is None else edit.coarse_nbytes
         return sum(values.nbytes for values in kept if values is not None) + coarse
 
     @property
@@ -475,7 +480,7 @@ class InteractiveSession:
             self.record = replace(self.record, stamp=stamp)
 
     def leave_memory(self) -> bool:
-        """Keep nothing in memory but what is to be refined, unless somebody uses it; all is on disk."""
+        """Keep nothing in memory, unless somebody uses it; all is on disk."""
         if not self._lock.acquire(blocking=False):
             return False
         try:
@@ -505,7 +510,7 @@ class InteractiveSession:
     def _change(self, label: str, step: Callable[[LabelEdit], Answer], *, answered: bool = True) -> Answer:
         with self.hold():
             edit = self._get(label)
-            mask, rest = edit.mask, (edit.undoable, edit.redoable, edit.untold)
+            mask, rest = edit.mask, _rest(edit)
             told = None if answered else edit.told
             try:
                 answer = step(edit)
@@ -514,13 +519,11 @@ class InteractiveSession:
             except ValueError as error:
                 raise RequestError(400, str(error)) from error
             finally:
-                self._is_changed |= edit.mask is not mask or (edit.undoable, edit.redoable, edit.untold) != rest
+                self._is_changed |= edit.mask is not mask or _rest(edit) != rest
             if label not in self.record.labels:
                 self.record, self._is_changed = replace(self.record, labels={**self.record.labels, label: 0}), True
             if self.record.kind == "study" and not self.record.digest:
                 self.record = replace(self.record, digest=voxel_digest(self._loaded_image().numpy()))
-            if edit.is_coarse:
-                self._refine_later(self)
             return answer
 
     def _known(self, label: str) -> LabelEdit:
@@ -536,37 +539,38 @@ class InteractiveSession:
                 self._check_new(label)
                 edit = LabelEdit(self.record.shape)
             self._let_go()
-            edit.go_on_refining(self._coarse.pop(label, ()))
             self._name, self._edit = label, edit
         return self._edit
 
     def _let_go(self) -> None:
-        """Of the label in memory; on disk, or in `_changed`, it is as it is there, but for what is to be refined."""
-        if self._edit is not None and self._edit.is_coarse:
-            self._coarse[self._name] = self._edit.coarse
+        """Of the label in memory; on disk, or in `_changed`, it is as it is there."""
         if self._edit is not None and self._is_changed:
-            self._changed[self._name] = self._edit.to_bytes()
+            self._keep(self._name, self._edit)
         self._edit, self._taken, self._is_changed = None, None, False
+
+    def _keep(self, label: str, edit: LabelEdit) -> None:
+        """Put a label among those that are to be written."""
+        self._changed[label] = edit.to_bytes()
+        others = tuple(one for one in self.record.coarse if one != label)
+        self.record = replace(self.record, coarse=(*others, label) if edit.is_coarse else others)
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
         """All that changes in the context is on disk at its end; where that raises, nothing has changed."""
-        record, coarse = self.record, dict(self._coarse)
-        if self._edit is not None and self._edit.is_coarse:
-            coarse[self._name] = self._edit.coarse
+        record = self.record
         try:
             yield
             self._write(record)
         except BaseException:
             if self._is_changed or self._changed or self.record is not record:
-                self.record, self._coarse = record, coarse
+                self.record = record
                 self._edit, self._taken, self._is_changed, self._changed = None, None, False, {}
             raise
 
     def _write(self, before: SessionRecord) -> None:
         """What has changed; labels under new numbers, see `SessionFolder.write`."""
         if self._edit is not None and self._is_changed:
-            self._changed[self._name] = self._edit.to_bytes()
+            self._keep(self._name, self._edit)
         if self._changed or self.record is not before:
             last = max(self.record.labels.values(), default=0)
             numbers = {name: number for number, name in enumerate(self._changed, last + 1)}
@@ -642,6 +646,11 @@ class InteractiveSession:
                     mask = self._read(name).mask
                     self._taken = mask if self._taken is None else self._taken | mask
         return self._taken
+
+
+def _rest(edit: LabelEdit) -> tuple[object, ...]:
+    """What tells whether an edit has changed, beside its mask."""
+    return edit.undoable, edit.redoable, edit.untold, edit.coarse
 
 
 def _copied(table: Mapping[str, ValueT], label: str, name: str) -> dict[str, ValueT]:

@@ -975,7 +975,7 @@ def test_coarse_answers_are_refined_in_the_background(place, monkeypatch):
     coarse = one.show("cube", [click]).mask
     one.paint("another", np.zeros((48, 48, 48), bool))  # the first one leaves memory
     deadline = time.monotonic() + 30
-    while (one._coarse or one._edit.is_coarse) and time.monotonic() < deadline:
+    while one.is_coarse and time.monotonic() < deadline:
         time.sleep(0.02)
     answer = one.bring_to("cube", [click])
     assert not answer.forwards and answer.changed is not None and (answer.mask != coarse).any()
@@ -1058,10 +1058,10 @@ def test_what_a_request_had_taken_stays_so_in_the_background(coarse):
 def test_what_is_to_be_refined_counts_as_memory(coarse):
     one, click = coarse
     one.show("cube", [click], np.zeros((28, 28, 28), bool))
-    left = one._edit.coarse
-    kept = sum(part.answer.region.nbytes + len(part.taken[0]) for part in left)
-    assert left and one.nbytes == 28**3 * 3 + kept and one.leave_memory() and one.nbytes == kept
+    kept = sum(len(part.region) + len(part.kept) + len(part.taken[0]) for part in one._edit.coarse)
+    assert kept and one.nbytes == 28**3 * 3 + kept and one.leave_memory() and one.nbytes == 0
     one.mask("cube")
+    assert one.nbytes == 28**3 + kept
     while one.refine():
         pass
     assert one.nbytes == 28**3 * 3
@@ -1078,6 +1078,23 @@ def test_what_is_refined_in_the_background_is_no_use_of_the_session(place, coars
     assert one.used == pytest.approx(used, abs=1e-3) and content_of(place.root / one.id) != before
 
 
+def test_what_is_coarse_is_refined_after_a_restart(place, coarse, monkeypatch):
+    """Once the session is used again; as it would have been before."""
+    one, click = coarse
+    other = place.sessions.of_study("ann", "ohif", "large")
+    before = [each.show("cube", [click]).mask.numpy() for each in (one, other)][0]
+    one.paint("another", before & False)
+    while other.refine():
+        pass
+    again, asked = place.start().get(one.id, "ann"), []
+    monkeypatch.setattr(place.sessions._refinement, "soon", asked.append)
+    assert np.array_equal(again.mask("cube"), before) and asked == [again]
+    while again.refine():
+        pass
+    assert np.array_equal(again.mask("cube"), other.mask("cube")) and (again.mask("cube") != before).any()
+    assert not place.start().get(one.id, "ann").is_coarse
+
+
 def test_a_label_of_another_name_goes_on_being_refined(coarse):
     one, click = coarse
     before = one.show("cube", [click]).mask.numpy()
@@ -1087,13 +1104,13 @@ def test_a_label_of_another_name_goes_on_being_refined(coarse):
     assert one.labels == ("another",) and (one.mask("another") != before).any()
 
 
-def test_what_an_undo_makes_coarse_again_is_refined_in_the_background(coarse, monkeypatch):
+def test_what_an_undo_makes_coarse_again_is_refined_in_the_background(place, coarse, monkeypatch):
     one, click = coarse
     before = one.show("cube", [click]).mask
     one.paint("cube", np.zeros((28, 28, 28), bool))
     assert not one.refine()
     asked = []
-    monkeypatch.setattr(one, "_refine_later", asked.append)
+    monkeypatch.setattr(place.sessions._refinement, "soon", asked.append)
     assert (one.undo("cube").mask == before).all() and asked == [one]
     while one.refine():
         pass
@@ -1111,7 +1128,7 @@ def test_a_label_that_cannot_be_read_holds_no_others_up(place, coarse):
     while one.refine():
         rounds += 1
         assert rounds < 1000
-    assert (one.mask("cube") != before).any() and not one._coarse
+    assert (one.mask("cube") != before).any() and not one.is_coarse
 
 
 def test_prompts_are_told_while_a_label_is_refined(place, coarse, monkeypatch):
@@ -1138,12 +1155,45 @@ def test_prompts_are_told_while_a_label_is_refined(place, coarse, monkeypatch):
 def test_a_refused_request_leaves_what_is_to_be_refined(coarse):
     one, click = coarse
     one.show("cube", [click])
-    left = one._edit.coarse
+    left = [(part.told(), part.blobs) for part in one._edit.coarse]
     with refused(400), one.hold():
         one.paint("cube", one.mask("cube") & False)
         one.show("cube", [replace(click, positions=((99.0, 0.0, 0.0),))])
     one.mask("cube")
-    assert one._edit.coarse == left
+    assert left and [(part.told(), part.blobs) for part in one._edit.coarse] == left
+
+
+@pytest.mark.parametrize(("status", "times"), [(503, 3), (404, 1)])
+def test_what_cannot_be_refined_just_now_is_tried_again(status, times, monkeypatch):
+    """Where others wait or other weights have come to serve; not what is gone."""
+    monkeypatch.setattr("monailabel_app.interaction.refinement.IDLE_SECONDS", 0)
+    monkeypatch.setattr("monailabel_app.interaction.refinement.AGAIN_SECONDS", 0.05)
+    tried, others = [], threading.Event()
+
+    class Coarse:
+        id, used = "one", 0.0
+
+        def refine(self):
+            tried.append(1)
+            if len(tried) < 3:
+                raise RequestError(status, "not now")
+            return False
+
+    class Other:
+        id, used = "other", 0.0
+
+        def refine(self):
+            others.set()
+            return False
+
+    background = Refinement()
+    background.soon(Coarse()), background.soon(Other())  # noqa: B018
+    assert others.wait(30)
+    deadline = time.monotonic() + (30 if times > 1 else 0.5)
+    while len(tried) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    background.end()
+    assert len(tried) == times
 
 
 def test_the_background_ends_when_it_is_told_to(monkeypatch):
