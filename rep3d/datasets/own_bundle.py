@@ -72,7 +72,7 @@ def new_bundle(
         bundle_dir: receives the bundle, in a folder of its name.
         root: the folder that holds our configs.
         machine: where it will train.
-        modality: CT or MR, where it is known.
+        modality: CT or MR, where it is known; as `plan_bundle`.
         channels: which of several images of a case; without, all of them.
         label_names: of the ids 1, 2, ..., where the data set has no file that tells them.
         schedule: how long it is to train, where that was measured.
