@@ -26,7 +26,7 @@ from rep3d.evaluation.click_pictures import State, click_strip
 from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, MixedUser, Segment, User, deepest_user, evaluate, follow
 from rep3d.evaluation.montage import PLANES
-from rep3d.evaluation.three_planes import MOST, SPACINGS, TooSmall, dice_by_plane
+from rep3d.evaluation.scribble_planes import MOST, SPACINGS, TooSmall, dice_by_plane
 from rep3d.files import digest, read_json, write_csv, write_json, write_text
 from rep3d.interactive.prompts import Prompt
 from rep3d.shipped import find_weights, overlays_of

@@ -32,7 +32,7 @@ from rep3d.networks.upkern import fitting_weights, is_smaller_kernel
 from rep3d.networks.weights import check_finite, differences, facts, non_finite
 from rep3d.shipped import check_settings, settings_beside, write_settings
 from rep3d.training.finite_steps import FiniteSteps
-from rep3d.training.resuming import learning_settings, resume_learning
+from rep3d.training.resuming import optimization_settings, resume_learning
 from rep3d.training.settings import warn_of_other_settings
 from rep3d.training.validation import has_score
 
@@ -246,7 +246,7 @@ class Checkpoints:
         self.folder = Path(folder)
         self.cases = cases or TrainingCases({}, {})
         self.steps = steps
-        self.settings = learning_settings(optimizer, lr_scheduler)
+        self.settings = optimization_settings(optimizer, lr_scheduler)
         self.new_validation = False  # than that of the training that is resumed
         told, resume = str(resume).lower(), _resumes(resume, folder)
         if resume and told == "auto":
