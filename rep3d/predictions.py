@@ -21,11 +21,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from rep3d.console.options import running_config
-from rep3d.data.cases import ONE_CHANNEL, case_names, file_name, image_files
+from rep3d.data.cases import ONE_CHANNEL, POSTFIX, case_names, file_name, image_files
 from rep3d.data.memory import file_key
 from rep3d.data.notes import Window, channel_windows
 from rep3d.data.regions import Regions, scored_regions
-from rep3d.data.sources import POSTFIX
 from rep3d.evaluation.pictures import drawn_by
 from rep3d.evaluation.preview import draw_preview
 from rep3d.files import read_json, whole_file, write_csv, write_json

@@ -7,13 +7,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rep3d.data.cases import SUFFIXES, Item, file_name, first_file, item_name
+from rep3d.data.cases import POSTFIX, SUFFIXES, Item, file_name, first_file, item_name
 from rep3d.data.layouts import check_all_judged
 from rep3d.data.lists import load_datalist
 
 logger = logging.getLogger(__name__)
-
-POSTFIX = "_seg"  # of the label maps that bundles write
 
 
 def load_sources(

@@ -8,7 +8,7 @@ from typing import Any
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
-from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.folder import FINAL, StudiesFolder
 from monailabel_app.studies.submission import ABSENT, IMAGE, UNNAMED, bundles_with, label_ids, largest_structure
 from monailabel_app.studies.volumes import read_grid
 from rep3d.data.regions import IGNORE
@@ -35,7 +35,7 @@ def find_labelled(
     """
     items, left_out = {}, datastore.labels_set_aside()
     for image_id in datastore.get_labeled_images():
-        label, info = datastore.fixed_label(image_id, "final")
+        label, info = datastore.fixed_label(image_id, FINAL)
         try:
             image = datastore.image(image_id)
             if bundle.takes_prompts:
@@ -70,7 +70,7 @@ def describe_absent(bundle: Bundle, images: Collection[str], datastore: StudiesF
     """
     lacking: dict[str, list[str]] = {}
     for image in images:
-        info = datastore.fixed_label(image, "final")[1]
+        info = datastore.fixed_label(image, FINAL)[1]
         absent = info.get(ABSENT, info.get(UNNAMED, ()))  # the latter of labels that earlier code stored
         known = {name.casefold() for name in info.get("label_names", bundle.labels)}
         for name in (*absent, *(name for name in bundle.labels if name.casefold() not in known)):
@@ -90,7 +90,7 @@ def describe_exchanged(images: Iterable[str], datastore: StudiesFolder) -> str:
     """
     exchanged = []
     for image in images:
-        labelled = datastore.fixed_label(image, "final")[1].get(IMAGE)  # not of what earlier code stored
+        labelled = datastore.fixed_label(image, FINAL)[1].get(IMAGE)  # not of what earlier code stored
         if labelled and labelled != datastore.checksum(image):
             exchanged.append(image)
     told = f"{len(exchanged)} image(s) are other files than those that were labelled, check them"

@@ -34,7 +34,7 @@ from monailabel_app.models.versions import add_version
 from monailabel_app.settings import PROMOTION
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
-from rep3d.console.status import read_status
+from rep3d.console.status import TRAINING_STATUS, read_status
 from rep3d.data.lists import load_datalist
 from rep3d.evaluation.click_cases import ALL
 from rep3d.files import copy_whole
@@ -76,7 +76,7 @@ class BundleTraining(TrainTask):
         self.spared = spared
         self.folder = bundle.root / "models/retraining"
         self.models = self.folder / "models"
-        self.status_file = self.models / "training.status.json"
+        self.status_file = self.models / TRAINING_STATUS
 
     def config(self) -> dict[str, Any]:
         defaults = self.parameters()
