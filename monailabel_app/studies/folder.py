@@ -115,7 +115,7 @@ class StudiesFolder(Datastore):
         found = self.images.path(image_id)
         path = self.images.file(id_of(image_id, "image"), found)
         if not path.is_file():  # reading it may have no end
-            raise RequestError(400, f"image {image_id!r} is no regular file")
+            raise RequestError(400, f"image {image_id!r} is not a regular file")
         return path
 
     def series(self, image_id: str) -> Path:

@@ -90,7 +90,7 @@ def _add_predictions(items: Sequence[Item], folder: Path) -> None:
         item["prediction"] = str(path)
     if not found:
         raise ValueError(
-            f"predictions {str(folder)!r} holds no label map of any case, expected such as "
+            f"predictions {str(folder)!r} holds no label map of any case, expected for example "
             f"{file_name(item_name(items[0]))}{POSTFIX}{SUFFIXES[0]}"
         )
     logger.info("predictions: of %d of %d cases", len(found), len(items))

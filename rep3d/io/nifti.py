@@ -93,7 +93,7 @@ def _read(path: str | os.PathLike, proxy: ArrayProxy, geometry: Geometry) -> tup
             path, f"the file is cut, its voxels cannot be read: {count} bytes, expected {content.size} by its header"
         )
     if rest:
-        raise VolumeError(path, f"the file goes on after the {content.size} bytes of voxels that its header tells of")
+        raise VolumeError(path, f"the file goes on behind the {content.size} bytes of voxels that its header declares")
     stored = content.view(proxy.dtype).reshape((*geometry.shape, geometry.channels), order="F")
     voxels = np.moveaxis(stored, -1, 0).astype(geometry.dtype, copy=False)
     if (proxy.slope, proxy.inter) != (1, 0):  # in place: nibabel's own takes twice the memory

@@ -350,12 +350,12 @@ class Checkpoints:
         if self.new_validation:
             told = f"{content['best_metric']:.3f} in epoch {content['best_metric_epoch']}"
             logger.warning(
-                "resume: the validation cases are others than before: the best score, %s, counts no more", told
+                "resume: the validation cases are others than before: the best score, %s, is discarded", told
             )
             if isinstance(self.lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 self.lr_scheduler.best = self.lr_scheduler.mode_worse
         elif has_score(content["best_metric"], content["best_metric_epoch"]) and not (self.folder / BEST).is_file():
-            logger.warning("resume: %s is gone, and its score counts no more", self.folder / BEST)
+            logger.warning("resume: %s is gone, and its score is discarded", self.folder / BEST)
         else:
             self.evaluator.state.best_metric = content["best_metric"]
             self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]

@@ -85,7 +85,7 @@ def test_wrong_arguments(arguments, message):
 
 def test_networks_without_large_kernels_and_closures():
     network = nn.Conv3d(1, 2, 3)
-    with pytest.raises(ValueError, match="Conv3d names no large kernels, expected such as Rep3D"):
+    with pytest.raises(ValueError, match="Conv3d names no large kernels, expected for example Rep3D"):
         scale_gradients(torch.optim.SGD(network.parameters(), lr=0.1), network)
     own = UXNet(1, 2, **SMALL)
     with pytest.raises(ValueError, match="takes a closure"):

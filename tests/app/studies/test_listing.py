@@ -144,7 +144,7 @@ def test_what_is_not_served_is_said(root, tmp_path, caplog):
     suffix, outside = "has no known suffix, expected one of .nii.gz", "a link that leads out of the studies folder"
     expected = {name: suffix for name in ("image.mha", "dataset.json", "Thumbs.db", "sub/notes.txt", "analyze.hdr")}
     expected |= {"line\nbreak.nii": "without control characters", "latin\\udce9.nii.gz": "without control characters"}
-    expected |= {"pipe.nii.gz": "no regular file", "out.nii.gz": outside, "sub/loop": outside}
+    expected |= {"pipe.nii.gz": "not a regular file", "out.nii.gz": outside, "sub/loop": outside}
     expected |= {"up": "a link to a folder", "labelsTr": "a folder of labels"}
     assert reasons.keys() == expected.keys()
     for name, reason in expected.items():
@@ -201,7 +201,7 @@ def test_labels_by_hand_that_are_none(root, caplog):
         "labels/final/O'Neil.nii.gz": f"rename it to {odd}.nii.gz",
         "labels/final/notes.txt": reasons["labels/final/notes.txt"],
         "labels/final/deep.nii.gz": "there is no image 'deep'",
-        "labels/final/scan": "no regular file",
+        "labels/final/scan": "not a regular file",
         "labels/scan.nii.gz": "expected a label in the folder original or final",
         "labels/old": "expected a label in the folder original or final",
     }
