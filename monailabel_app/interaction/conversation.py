@@ -22,7 +22,7 @@ from rep3d.interactive.prompts import Prompt
 
 CLIENT = "nnInteractive"
 LABEL = "segment"  # the name of the mask, for those who go on with the session elsewhere
-MAX_EARLIER = 50  # masks before it that the session keeps, as `segment 1` and so on; the oldest go first
+MAX_EARLIER = 50  # masks before it that the session keeps, as `segment 1` and so on; the oldest unlocked ones go first
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Conversation:
     """One client's, from its claim to its end. One thread at a time may use it.
 
     Of what raises nothing has changed. Everything raises RequestError: 409, there is no image yet; 410, its session was
-    deleted, or as `InteractiveSession`.
+    deleted; 413, all masks that might go for another one are locked; or as `InteractiveSession`.
 
     Attributes:
         zooms_out: whether the field of view grows as far as what changes.
@@ -199,8 +199,23 @@ class Conversation:
                 session.rename(LABEL, f"{LABEL} {1 + max(earlier, default=0)}")
                 if len(earlier) < MAX_EARLIER:
                     return
-                session.rename(f"{LABEL} {earlier[0]}", LABEL)
+                session.rename(_oldest_unlocked(session, earlier), LABEL)
             session.reset(LABEL)
+            if LABEL in session.locked:
+                session.lock([name for name in session.locked if name != LABEL])
+
+
+def _oldest_unlocked(session: InteractiveSession, numbers: Sequence[int]) -> str:
+    """The name of the earlier mask that goes, of those with these numbers.
+
+    Raises:
+        RequestError: 413, all are locked.
+    """
+    names = [f"{LABEL} {number}" for number in numbers]
+    unlocked = [name for name in names if name not in session.locked]
+    if not unlocked:
+        raise RequestError(413, f"all {len(names)} earlier masks of the scan are locked: unlock one to begin another")
+    return unlocked[0]
 
 
 def _is_edited(session: InteractiveSession, mask: np.ndarray) -> bool:

@@ -257,6 +257,38 @@ def test_only_so_many_earlier_masks_are_kept(client, server, monkeypatch):
     assert sorted(kept.labels) == ["segment", "segment 3", "segment 4"]
 
 
+def test_locked_masks_do_not_go(client, server, monkeypatch):
+    monkeypatch.setattr(conversation, "MAX_EARLIER", 2)
+    for number, voxel in enumerate([FIRST, SECOND, (3, 4, 4), SECOND, SECOND]):
+        client.reset_interactions()
+        client.add_point_interaction(voxel, True)
+        if number == 0:
+            first = client.target_buffer > 0
+            server.session().lock(["segment"])
+    kept = server.session()
+    assert sorted(kept.labels) == ["segment", "segment 1", "segment 4"] and kept.locked == ("segment 1",)
+    np.testing.assert_array_equal(kept.mask("segment 1"), first)
+    kept.lock(["segment 1", "segment 4"])
+    before = server.kept()
+    client.reset_interactions()
+    with pytest.raises(Exception, match="413"):
+        client.add_point_interaction(SECOND, True)
+    assert server.kept() == before and kept.locked == ("segment 1", "segment 4")
+    kept.lock([])
+    client.add_point_interaction(SECOND, True)
+    assert client.target_buffer.any()
+
+
+def test_a_mask_that_begins_anew_is_not_locked(client, server):
+    client.add_point_interaction(FIRST, True)
+    assert client.undo()
+    kept = server.session()
+    kept.lock(["segment"])
+    client.reset_interactions()
+    client.add_point_interaction(SECOND, True)
+    assert kept.labels == ("segment",) and kept.locked == ()
+
+
 class Slicer:
     """What nnInteractive's module for 3D Slicer does: the mask is sent again, after a reset, where the segment is
     another one than the module left there; one marker for each prompt, one less for each undo."""
