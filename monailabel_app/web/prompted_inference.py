@@ -29,6 +29,7 @@ from monailabel_app.studies.folder import FINAL, StudiesFolder
 from monailabel_app.studies.volumes import admitted, read_grid, read_label
 from monailabel_app.web.parameters import check_parameters
 from monailabel_app.web.prompts import PromptParameters, box_prompt, point_lists, read_points, read_roi, read_segments
+from rep3d.data.regions import IGNORE
 from rep3d.interactive.prompts import Prompt
 
 UNNAMED = "structure"  # the label of clients that tell none
@@ -356,7 +357,7 @@ def _box_note(session: InteractiveSession, labels: Iterable[str], options: Promp
 
 
 def _submitted(session: InteractiveSession, studies: StudiesFolder, image: str, path: Path) -> Taken:
-    """The voxels of the other labels in the label map that was submitted last.
+    """The voxels of the other labels in the label map that was submitted last, but for what nobody has judged.
 
     Raises:
         RequestError: 400, it was put there by hand, and nothing tells the names of its labels.
@@ -371,11 +372,12 @@ def _submitted(session: InteractiveSession, studies: StudiesFolder, image: str, 
             f"params['lock_submitted'] is true, but nothing tells the names of the labels of image {image!r}, whose "
             "label map was put there by hand: submit it, or switch the option off",
         )
+    unjudged = ids.get(IGNORE, 0)
     voxels = session.submitted(
         (file, file.stat().st_mtime_ns),
         lambda: read_label(file, read_grid(path), range(256), allow_empty=True).astype(np.uint8),
     )
-    return lambda label: (voxels != 0) & (voxels != ids.get(_plain(label), 0))
+    return lambda label: (voxels != 0) & (voxels != unjudged) & (voxels != ids.get(_plain(label), 0))
 
 
 def _plain(name: str) -> str:

@@ -774,6 +774,22 @@ def test_a_submitted_label_is_locked_where_that_is_wished(slicer, tmp_path, monk
     slicer.client.delete("/datastore/label?id=scan&tag=final")
 
 
+def test_what_nobody_has_judged_is_not_locked(slicer, tmp_path):
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"].append(FIRST)
+    slicer.update("interactive", "cyst")
+    clicked, judged = slicer.segments["cyst"], np.indices(SHAPE)[0] < FIRST[0]
+    nib.save(nib.Nifti1Image(np.where(judged, 1, 2).astype(np.uint8), slicer.scan.affine), tmp_path / "label.nii.gz")
+    names = json.dumps({"label_info": [{"name": POSTERIOR}, {"name": "Ignore"}]})
+    with (tmp_path / "label.nii.gz").open("rb") as file:
+        told = {"label": ("label.nii.gz", file), "params": (None, names)}
+        assert slicer.client.put("/datastore/label?image=scan", files=told).status_code == 200
+    slicer.update("interactive", "cyst", lock_submitted=True)
+    assert (clicked & judged).any() and not (slicer.segments["cyst"] & judged).any()
+    assert slicer.segments["cyst"][tuple(FIRST)]
+    slicer.client.delete("/datastore/label?id=scan&tag=final")
+
+
 @pytest.mark.parametrize(("model", "label"), [("interactive", "cyst"), ("msd_hippocampus_edit", POSTERIOR)])
 def test_a_label_whose_names_nobody_told_is_not_locked(slicer, model, label):
     """Nothing tells which of its ids are those of the segment itself."""
