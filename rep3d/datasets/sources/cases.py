@@ -49,6 +49,7 @@ class Source(NamedTuple):
         told: what the data set's own file calls its channels; empty where it has none.
         notes: what somebody should know of it.
         split: where it tells a split of its own, in words; empty where it has none.
+        tests: files that it lists for tests.
     """
 
     layout: str
@@ -58,6 +59,7 @@ class Source(NamedTuple):
     told: tuple[str, ...] = ()
     notes: Sequence[str] = ()
     split: str = ""
+    tests: Sequence[Path] = ()
 
 
 def cases_of(

@@ -15,6 +15,7 @@ from rep3d.datasets.sources.described import described_source
 from rep3d.datasets.sources.folders import folder_pairs, side_by_side
 from rep3d.datasets.sources.patients import BY_PATIENT, by_patient
 from rep3d.datasets.sources.studies import LABELS, studies_source
+from rep3d.datasets.sources.unused import unused_files
 
 NNUNET_SPLITS = "splits_final.json"
 NO_LABELS = "no image has a label: segment with `rep3d predict`, or draw labels in the label app"
@@ -35,19 +36,25 @@ def read_source(folder: Path, chosen: Sequence[str] = ()) -> Source:
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
         raise FileNotFoundError(f"source {str(folder)!r} {what}: give the folder of the data set")
+    source = _read_layout(folder, chosen)
+    if all(case.label is None for case in source.cases):
+        hint = f"; the name of a label begins or ends with one of {', '.join(sorted(LABEL_WORDS))}"
+        raise ValueError(f"source {str(folder)!r}: {NO_LABELS}{hint if source.layout == BY_PATIENT else ''}")
+    return source._replace(cases=_uniquely_named(source.cases), split=source.split or _split_beside(folder))
+
+
+def _read_layout(folder: Path, chosen: Sequence[str]) -> Source:
+    """The cases as the folder's layout has them, and which of its files are in none of them."""
     if (folder / FILE).is_file():
         source = described_source(folder, read_dataset_json(folder))
     elif (folder / LABELS).is_dir():
-        source = studies_source(folder)
+        return studies_source(folder)
     elif pairs := folder_pairs(folder):
         names = " and ".join(path.name for path in pairs[0])
         source = side_by_side(folder, pairs, f"the folders {names}")
     else:
         source = by_patient(folder, chosen)
-    if all(case.label is None for case in source.cases):
-        hint = f"; the name of a label begins or ends with one of {', '.join(sorted(LABEL_WORDS))}"
-        raise ValueError(f"source {str(folder)!r}: {NO_LABELS}{hint if source.layout == BY_PATIENT else ''}")
-    return source._replace(cases=_uniquely_named(source.cases), split=source.split or _split_beside(folder))
+    return source._replace(notes=[*source.notes, *unused_files(folder, source)])
 
 
 def _split_beside(folder: Path) -> str:
