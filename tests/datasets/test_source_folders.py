@@ -238,6 +238,34 @@ def test_patients_of_a_list(tmp_path):
     assert patients == {"p1_image": "7", "p2_image": "7", "p3_image": "p3_image"}
 
 
+@pytest.mark.parametrize(
+    ("image", "label", "told"),
+    [
+        ("images/{}.nii.gz", "labels/{}.nii.gz", None),
+        ("{}.nii.gz", "{}_seg.nii.gz", None),
+        ("imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz", lambda files: {"channel_names": {"0": "CT"}}),
+        ("all/{}.nii.gz", "all/{}_seg.nii.gz", lambda files: {"training": list(files.values())}),
+        ("all/{}.nii.gz", "all/{}_seg.nii.gz", lambda files: {"dataset": files}),
+    ],
+    ids=["two folders", "one folder", "nnU-Net", "a list", "a list of nnU-Net"],
+)
+def test_patients_by_the_names_of_files(image, label, told, tmp_path):
+    """As BIDS has them, in folders of any layout; other names are of one patient each."""
+    patients = {
+        "sub-01_ses-1": "sub-01",
+        "sub-01_acq-a": "sub-01",
+        "sub-02": "sub-02",
+        "P1_ses-1": "P1",
+        "P2_b": "P2_b",
+    }
+    places = {case: (image.format(case), label.format(case)) for case in patients}
+    files = {case: {"image": first, "images": [first], "label": last} for case, (first, last) in places.items()}
+    touch(tmp_path, *(path for pair in places.values() for path in pair))
+    if told:
+        describe(tmp_path, **told(files))
+    assert {case.name: case.patient for case in read_source(tmp_path).cases} == patients
+
+
 def test_links_to_folders_of_patients(tmp_path):
     kits(tmp_path / "archive")
     (tmp_path / "chosen").mkdir()

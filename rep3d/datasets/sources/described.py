@@ -18,7 +18,7 @@ from rep3d.data.layouts import (
     order_problem,
     told_channels,
 )
-from rep3d.datasets.sources.cases import IMAGE, Case, Source, cases_of, channels_of, one_channel
+from rep3d.datasets.sources.cases import IMAGE, Case, Source, cases_of, channels_of, one_channel, patient_of
 from rep3d.datasets.sources.labels import read_labels
 
 
@@ -152,4 +152,4 @@ def _own(folder: Path, name: str, entry: Any, channels: Sequence[str]) -> Case:
         expected = f'{{"images": [{len(channels)} path(s)], "label": path}}'
         raise ValueError(f'{folder / FILE}: {name!r} of "dataset" is {entry!r}, expected {expected}')
     paths = [_within(folder, path) for path in images]
-    return Case(name, dict(zip(channels, paths, strict=True)), _within(folder, entry["label"]), name)
+    return Case(name, dict(zip(channels, paths, strict=True)), _within(folder, entry["label"]), patient_of(name))

@@ -10,7 +10,7 @@ from rep3d.data import splits
 from rep3d.data.cases import CHANNEL, LABEL_WORDS, case_name, case_names, file_name
 from rep3d.data.layouts import FILE, read_dataset_json
 from rep3d.datasets.downloads import Scan
-from rep3d.datasets.sources.cases import Case, Source
+from rep3d.datasets.sources.cases import Case, Source, patient_of
 from rep3d.datasets.sources.described import described_source
 from rep3d.datasets.sources.folders import folder_pairs, side_by_side
 from rep3d.datasets.sources.patients import BY_PATIENT, by_patient
@@ -116,7 +116,7 @@ def _channel_problem(case: Case, channels: Sequence[str]) -> str:
 
 
 def _uniquely_named(cases: Sequence[Case]) -> list[Case]:
-    """The cases, with names that become file names and tell them apart; one of no patient is a patient by itself.
+    """The cases, with names that become file names and tell them apart, and the patient where nobody else does.
 
     Raises:
         ValueError: two are of one name, and their images' paths do not tell them apart either.
@@ -124,7 +124,10 @@ def _uniquely_named(cases: Sequence[Case]) -> list[Case]:
     names = [file_name(case.name) for case in cases]
     if len(set(names)) < len(names):
         names = list(map(file_name, case_names([{"image": str(path)} for path in map(_place, cases)])))
-    return [case._replace(name=name, patient=case.patient or name) for case, name in zip(cases, names, strict=True)]
+    return [
+        case._replace(name=name, patient=case.patient or patient_of(name))
+        for case, name in zip(cases, names, strict=True)
+    ]
 
 
 def _place(case: Case) -> Path:
