@@ -91,11 +91,11 @@ def new_bundle(
     _check_names_of(source, told, (channels or found.channels) if len(found.channels) > 1 else ())
     spacing = read_own_spacing(folder, name)
     cases = read_cases(source, found, told, channels, folder / "data", spacing)
-    labels, notes = read_labels(source, cases.facts, told)
+    patient_of = {case.name: case.patient for case in found.cases}
+    labels, notes = read_labels(source, cases.facts, told, patient_of)
     facts = [fact._replace(voxels=[fact.voxels[i] for i in labels.ids]) for fact in cases.facts]
     channel_names = cases.channel_names
     are_named = len(channel_names) > 1 or len(found.channels) > 1  # or the only one that there is
-    patient_of = {case.name: case.patient for case in found.cases}
     good = [fact.case for fact in facts]
     patients = len({patient_of[case] for case in good})
     own_splits = read_own_splits(folder / "data", good)
@@ -132,7 +132,7 @@ def new_bundle(
                 f"the source's own split is not used, {found.split}: cases that it holds out train here, and cases of "
                 f"one patient may stand in both parts; data/{splits.FILE} is yours to edit"
             )
-        notes += _unjudged(folder / "data" / splits.FILE, facts, labels.names)
+        notes += _unshown(folder / "data" / splits.FILE, facts, labels.names)
         for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             write_text(folder / path, text)
@@ -217,17 +217,21 @@ def _check_names_of(source: Path, told: ToldLabels | None, channels: Sequence[st
     check_plain_names(where, channels)
 
 
-def _unjudged(path: Path, facts: Sequence[CaseFacts], names: Sequence[str]) -> list[str]:
-    """Which labels of several cases no validation case of some fold shows."""
-    voxels = {fact.case: fact.voxels for fact in facts}
-    validation = [split["val"] for split in splits.read_splits(path, voxels)]
-    told = []
-    for i, name in enumerate(names[1:], 1):
-        showing = {case for case in voxels if voxels[case][i]}
-        folds = [str(fold) for fold, cases in enumerate(validation) if cases and not showing & {*cases}]
-        if len(showing) > 1 and folds:
-            told.append(f"{name!r} in fold {', '.join(folds)}")
-    return [f"labels that no validation case shows, so that none judges them: {'; '.join(told)}"] if told else []
+def _unshown(path: Path, facts: Sequence[CaseFacts], names: Sequence[str]) -> list[str]:
+    """Which labels of several cases no training case, or no validation case, of some fold shows."""
+    showing = [(name, {fact.case for fact in facts if fact.voxels[i]}) for i, name in enumerate(names)][1:]
+    folds = splits.read_splits(path, [fact.case for fact in facts])
+    notes = list[str]()
+    for part, kind, does in (("train", "training", "teaches"), ("val", "validation", "judges")):
+        without = [(name, _folds_without(cases, folds, part)) for name, cases in showing if len(cases) > 1]
+        told = "; ".join(f"{name!r} in fold {', '.join(numbers)}" for name, numbers in without if numbers)
+        notes += [f"labels that no {kind} case shows, so that none {does} them: {told}"] if told else []
+    return notes
+
+
+def _folds_without(cases: set[str], folds: Sequence[splits.Split], part: str) -> list[str]:
+    """The folds of which a part that has cases has none of these."""
+    return [str(i) for i, split in enumerate(folds) if split[part] and cases.isdisjoint(split[part])]
 
 
 def _told(source: Source, channel_names: Sequence[str]) -> Sequence[str]:

@@ -599,7 +599,36 @@ def test_labels_that_no_validation_case_shows(tmp_path):
     assert notes == [f"{told}'label 2' in fold {', '.join(folds)}"]
     own = [{"train": ["case0", "case2"], "val": ["case1", "case3"]}, {"train": ["case0", "case1"], "val": []}]
     (tmp_path / "bundles/mine/data/splits.json").write_text(json.dumps(own))
-    assert not [note for note in make(tmp_path, source).notes if note.startswith(told)]
+    assert not [note for note in make(tmp_path, source).notes if note.startswith("labels that no")]
+
+
+def test_labels_that_no_training_case_shows(tmp_path):
+    source = make_source(tmp_path / "source", 4)
+    for number in (2, 3):
+        save(source / f"labels/case{number}.nii.gz", np.pad(np.ones((4, 4, 4), np.uint8), ((8, 8), (7, 7), (4, 4))))
+    make(tmp_path, source)
+    own = [
+        {"train": cases[:2], "val": cases[2:]} for cases in (["case0", "case2", "case1"], ["case2", "case3", "case0"])
+    ]
+    (tmp_path / "bundles/mine/data/splits.json").write_text(json.dumps(own))
+    notes = [note for note in make(tmp_path, source).notes if note.startswith("labels that no")]
+    assert notes == ["labels that no training case shows, so that none teaches them: 'label 2' in fold 1"]
+
+
+def test_a_label_of_one_patient(tmp_path):
+    """All its cases go into one part of a split."""
+    source = make_source(tmp_path / "flat", 4)
+    for number in (2, 3):
+        save(source / f"labels/case{number}.nii.gz", np.pad(np.ones((4, 4, 4), np.uint8), ((8, 8), (7, 7), (4, 4))))
+    for kind in ("images", "labels"):
+        for number, name in enumerate(("sub-1_ses-a", "sub-1_ses-b", "sub-2", "sub-3")):
+            (source / f"{kind}/case{number}.nii.gz").rename(source / f"{kind}/{name}.nii.gz")
+    made = make(tmp_path, source)
+    splits = json.loads((made.folder / "data/splits.json").read_text())
+    (fold,) = (i for i, split in enumerate(splits) if {*split["val"]} == {"sub-1_ses-a", "sub-1_ses-b"})
+    told = "label 'label 2' occurs in the cases of one patient, sub-1: it can be learned or judged, not both"
+    assert told in made.notes
+    assert f"labels that no training case shows, so that none teaches them: 'label 2' in fold {fold}" in made.notes
 
 
 def test_labels_that_are_rare(tmp_path):
