@@ -114,7 +114,7 @@ def new_bundle(
     label_of = {case.name: case.label for case in found.cases if case.label is not None}
     keys = {case.name: case.label_key for case in found.cases if case.label_key}
     notes += [f"{fact.case}: {fact.note}" for fact in facts if fact.note]
-    notes += [*found.notes, *_unlabelled(found), *_untouched([label_of[case] for case in sorted(good)])]
+    notes += [*found.notes, *cases.notes, *_unlabelled(found), *_untouched([label_of[case] for case in sorted(good)])]
     with _while_nothing_trains(folder):
         weights = keep_settings(folder)
         kept = write_dataset_file(

@@ -631,6 +631,23 @@ def test_a_label_of_one_patient(tmp_path):
     assert f"labels that no training case shows, so that none teaches them: 'label 2' in fold {fold}" in made.notes
 
 
+def test_a_drawing_among_the_channels(tmp_path):
+    """Its name has no word for labels: it is named, and hides no image that is there twice."""
+    flat, source = make_source(tmp_path / "flat", 4), tmp_path / "source"
+    for number in range(4):
+        label = f"labels/case{number}.nii.gz"
+        files = {"t1": f"images/case{number % 3}.nii.gz", "brain_mask": label, "lesion": label}
+        (source / f"p{number}").mkdir(parents=True)
+        for name, file in files.items():
+            shutil.copy(flat / file, source / f"p{number}/{name}.nii.gz")
+    for _ in range(2):
+        made = make(tmp_path, source)
+        assert made.channel_names == ("lesion", "t1") and made.problems == {"p3": ["p3: the same voxels as p0"]}
+        told = "channel 'lesion' has fewer than 16 values, all of them whole numbers, in 3 case(s), such as p0: is it a"
+        assert [note for note in made.notes if note.startswith("channel")] == [f"{told} drawing?"]
+    assert not [note for note in make(tmp_path, flat, name="flat").notes if note.startswith("channel")]
+
+
 def test_labels_that_are_rare(tmp_path):
     source = make_source(tmp_path / "source", 4)
     for number in (1, 2, 3):
