@@ -50,6 +50,7 @@ class NewBundle(NamedTuple):
     notes: Sequence[str]  # what somebody should know
     problems: Mapping[str, Sequence[str]]  # by case; these were left out
     kept: Sequence[str]  # keys of NAME.json that a person has changed
+    removed: Sequence[str]  # those that a person has taken out, and that are decided anew
 
 
 def new_bundle(
@@ -117,7 +118,7 @@ def new_bundle(
     notes += [*found.notes, *cases.notes, *_unlabelled(found), *_untouched([label_of[case] for case in sorted(good)])]
     with _while_nothing_trains(folder):
         weights = keep_settings(folder)
-        kept = write_dataset_file(
+        own = write_dataset_file(
             folder, name, _dataset_file(name, source, channel_names, are_named, labels, plan), labels.ids
         )
         files = render_file(root, folder / f"{name}.json")  # before the data change: it may refuse what a person wrote
@@ -138,7 +139,7 @@ def new_bundle(
             write_text(folder / path, text)
         notes += _of_earlier_trainings(folder, weights)
     write_fingerprint(facts, labels.names, folder / "data")
-    made = NewBundle(folder, found.layout, len(facts), channel_names, labels, plan, notes, cases.problems, kept)
+    made = NewBundle(folder, found.layout, len(facts), channel_names, labels, plan, notes, cases.problems, *own)
     write_text(folder / "data/report.md", f"{report(made)}\n\n{summary(facts, labels.names)}")
     return made
 
@@ -155,6 +156,8 @@ def report(made: NewBundle) -> str:
         lines.append(f"channels: {', '.join(f'{i} {name}' for i, name in enumerate(made.channel_names))}")
     lines += [f"{decision.what}: {decision.why}" for decision in made.plan.decisions]
     lines += [f"{key} is yours, from {made.folder.name}.json" for key in made.kept]
+    anew = "is decided anew: write null there to do without it, where that can be"
+    lines += [f"{key} was removed from {made.folder.name}.json, and {anew}" for key in made.removed]
     parts = [f"# {made.folder.name}", "\n".join(f"- {line}" for line in lines)]
     if made.notes:
         parts.append("## Please note\n" + "\n".join(f"- {note}" for note in made.notes))

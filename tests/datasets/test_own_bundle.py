@@ -145,6 +145,27 @@ def test_what_a_person_changed_stays(tmp_path):
     assert set(make(tmp_path, tmp_path / "source").kept) == {"common.spacing", "train.seed"}
 
 
+def test_keys_that_a_person_took_out_of_the_file(tmp_path):
+    """They are decided anew, which is said; null stays."""
+    source, regions = make_source(tmp_path / "source", 3), ["regions", "regions_class_order"]
+    pairs = [{"image": f"images/case{i}.nii.gz", "label": f"labels/case{i}.nii.gz"} for i in range(3)]
+    told = {"labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2], "training": pairs}
+    (source / "dataset.json").write_text(json.dumps(told))
+    made, keys = make(tmp_path, source), [f"common.{key}" for key in regions]
+    before = dataset_file(made).read_text()
+    assert made.removed == []
+    change(dataset_file(made), lambda content: [content["common"].pop(key) for key in regions])
+    again = make(tmp_path, source)
+    assert again.removed == keys and again.kept == [] and dataset_file(made).read_text() == before
+    assert "common.regions was removed from mine.json, and is decided anew: write null there to do" in report(again)
+    change(dataset_file(made), lambda content: content["common"].update(dict.fromkeys(regions)))
+    again = make(tmp_path, source)
+    assert again.removed == [] and again.kept == keys
+    assert read_json(made.folder / "configs/train.json")["regions"] is None
+    change(dataset_file(made), lambda content: content.pop("train"))
+    assert make(tmp_path, source).removed == ["train"]
+
+
 def test_a_window_in_place_of_the_z_score(tmp_path):
     """That of a person, for images without units."""
     made = make(tmp_path)
