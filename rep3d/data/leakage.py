@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import nibabel as nib
@@ -153,6 +153,17 @@ def image_digests(images: Iterable[str], memory: str | os.PathLike | None = None
     if pending:
         write_memory(memory, known)
     return {image: known[key] for image, key in keys.items() if known[key]}
+
+
+def cases_among(items: Sequence[Item], known: Collection[str], memory: str | os.PathLike | None = None) -> list[str]:
+    """The cases among {"image": path} whose images have one of these digests.
+
+    Args:
+        known: where there is none, no image is read.
+        memory: as for `training_cases`.
+    """
+    digests = item_digests(items, memory) if known else {}
+    return [name for item, name in zip(items, case_names(items), strict=True) if digests.get(first_file(item)) in known]
 
 
 def sampled_values(channel: np.ndarray) -> np.ndarray:

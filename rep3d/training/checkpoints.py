@@ -21,8 +21,8 @@ from monai.engines import Workflow
 from monai.utils import set_determinism
 from torch import nn
 
-from rep3d.data.cases import Item, case_names, first_file
-from rep3d.data.leakage import TrainingCases, item_digests, some, trained_images
+from rep3d.data.cases import Item
+from rep3d.data.leakage import TrainingCases, cases_among, some, trained_images
 from rep3d.data.regions import Regions
 from rep3d.deploy import reparameterize
 from rep3d.files import copy_whole, whole_file
@@ -134,8 +134,7 @@ def trained_on(
     """
     paths = [path] if isinstance(path, str | os.PathLike) else path
     known = {digest for one in paths for digest in trained_images(read_weights(one))}
-    digests = item_digests(items, memory) if known else {}
-    seen = [name for item, name in zip(items, case_names(items), strict=True) if digests.get(first_file(item)) in known]
+    seen = cases_among(items, known, memory)
     if seen:
         logger.warning("%s was trained on %d of the %d case(s): %s", path, len(seen), len(items), some(seen))
     return seen
