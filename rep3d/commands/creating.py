@@ -84,7 +84,8 @@ def new(
         from rep3d.study.schedule import time_training
 
         print("timing some steps ...", flush=True)
-        made = make(schedule=time_training(made.folder).schedule(limit))
+        schedule = time_training(made.folder).schedule(limit)
+        made = make(schedule=schedule)._replace(removed=made.removed)  # which the first call has put back
     write_options(folder, told)
     print(report(made))
     if before:

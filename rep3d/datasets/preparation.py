@@ -30,7 +30,7 @@ from rep3d.files import read_json, write_json
 logger = logging.getLogger(__name__)
 
 CHECKED = "checked.json"
-FACTS = 4  # the edition of what is kept there of a case
+FACTS = 5  # the edition of what is kept there of a case
 
 
 class Preparation(NamedTuple):
