@@ -257,6 +257,8 @@ def test_patients_by_the_names_of_files(image, label, told, tmp_path):
         "sub-02": "sub-02",
         "P1_ses-1": "P1",
         "P2_b": "P2_b",
+        "sub-siteA_001": "sub-siteA_001",
+        "sub-siteA_002": "sub-siteA_002",
     }
     places = {case: (image.format(case), label.format(case)) for case in patients}
     files = {case: {"image": first, "images": [first], "label": last} for case, (first, last) in places.items()}

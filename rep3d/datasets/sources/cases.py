@@ -14,7 +14,7 @@ from rep3d.datasets.sources.labels import ToldLabels
 
 IMAGE = "image"  # the channel of data sets that name none
 SHOWN = 5  # kinds of images, in a note
-SUBJECT = re.compile(r"sub-[^_]+")  # BIDS' word for a patient, at the beginning of a name
+SUBJECT = re.compile(r"sub-[^_]+(?=_[A-Za-z]|$)")  # BIDS' word for a patient, before entities such as _ses-1
 
 
 class Case(NamedTuple):
