@@ -5,14 +5,13 @@ A version is a copy of the file, and a JSON file of what is known of it. It coun
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rep3d.files import copy_whole, read_json, write_json
+from rep3d.files import copy_whole, read_json, sha256, write_json
 
 
 @dataclass(frozen=True)
@@ -106,4 +105,4 @@ class History:
 
 def digest(file: Path) -> str:
     """SHA-256 of a file; empty where there is none."""
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+    return sha256(file) if file.is_file() else ""

@@ -93,7 +93,7 @@ class Settings:
         "all",
         str,
         "bundles to serve, separated by commas, or `all`: every bundle that has weights; the one that takes prompts is "
-        "served besides, whatever stands here",
+        "always served as well",
     )
     bundles: Path = _setting("APP/../bundles", _folder, "folder of the bundles")
     promotion: str = _setting(

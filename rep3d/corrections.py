@@ -18,10 +18,10 @@ import torch
 from monai.inferers import Inferer
 from torch import nn
 
+from rep3d.data.cases import POSTFIX
 from rep3d.data.checks import image_problem, label_problem
 from rep3d.data.notes import warn_once
-from rep3d.data.sources import POSTFIX
-from rep3d.evaluation.planes import draw_planes
+from rep3d.evaluation.correction_picture import draw_planes
 from rep3d.interactive import prompts as show
 from rep3d.interactive.correction import SIZE, Correction, check_inside, correct
 from rep3d.interactive.grid import Grid

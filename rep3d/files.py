@@ -147,3 +147,9 @@ def digest(paths: Iterable[Path]) -> str:
     for path in paths:
         found.update(path.read_bytes())
     return found.hexdigest()[:16]
+
+
+def sha256(path: Path) -> str:
+    """Of the content of a file, which may be larger than the memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

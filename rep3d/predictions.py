@@ -21,11 +21,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from rep3d.console.options import running_config
-from rep3d.data.cases import ONE_CHANNEL, case_names, file_name, image_files
+from rep3d.data.cases import ONE_CHANNEL, POSTFIX, case_names, file_name, image_files
+from rep3d.data.leakage import some
 from rep3d.data.memory import file_key
 from rep3d.data.notes import Window, channel_windows
 from rep3d.data.regions import Regions, scored_regions
-from rep3d.data.sources import POSTFIX
 from rep3d.evaluation.pictures import drawn_by
 from rep3d.evaluation.preview import draw_preview
 from rep3d.files import read_json, whole_file, write_csv, write_json
@@ -133,11 +133,14 @@ def predict_each(
             told = f"{len(named) - len(pending)} of {len(named)} scan(s) were segmented by an earlier run"
             logger.info("%s with the same weights and settings, see %s", told, results.folder / RECORD)
             results.write()
-        if pending:
-            items = [{**item, **results.problem(item["case"])} for item in pending]
-            todo = DataLoader(monai.data.Dataset(items, dataset.transform), num_workers=dataloader.num_workers)
-            with evaluator.add_event_handler(Events.ITERATION_COMPLETED, results.add):
-                segment_each(evaluator, todo, output_dir)
+        try:
+            if pending:
+                items = [{**item, **results.problem(item["case"])} for item in pending]
+                todo = DataLoader(monai.data.Dataset(items, dataset.transform), num_workers=dataloader.num_workers)
+                with evaluator.add_event_handler(Events.ITERATION_COMPLETED, results.add):
+                    segment_each(evaluator, todo, output_dir)
+        finally:
+            results.tell_left_out()
     finally:
         locks.release()
 
@@ -287,13 +290,30 @@ class _Results:
         """The table holds what was made with these weights and settings; the record comes last."""
         rows = [
             {"case": case, "image": kept.image, **{f"{name}{MILLILITRES}": ml for name, ml in kept.volumes.items()}}
-            for case, kept in sorted(self.cases.items())
-            if kept.made_with == self.made_with and (self.folder / kept.label_map).is_file()
+            for case, kept in self._kept_maps()
+            if kept.made_with == self.made_with
         ]
         if rows:
             write_csv(self.folder / VOLUMES, rows)
         cases = {case: asdict(kept) for case, kept in self.cases.items()}
         write_json(self.folder / RECORD, {"format": FORMAT, "cases": cases})
+
+    def tell_left_out(self) -> None:
+        """Say which label maps of earlier runs have no row in the table: other weights may know other labels."""
+        rows = {kept.label_map for _, kept in self._kept_maps() if kept.made_with == self.made_with}
+        others = [kept.label_map for _, kept in self._kept_maps() if kept.label_map not in rows]
+        if rows and others:  # without any, an earlier run's table stays
+            logger.warning(
+                "%s has no row of %d label map(s) there, which were made with other weights or settings: %s; segment "
+                "their scans again",
+                self.folder / VOLUMES,
+                len(others),
+                some(others),
+            )
+
+    def _kept_maps(self) -> list[tuple[str, Prediction]]:
+        """The cases in the record whose label maps lie in the folder."""
+        return [(case, kept) for case, kept in sorted(self.cases.items()) if (self.folder / kept.label_map).is_file()]
 
     def _describe(self, path: Path, volumes: Mapping[str, float]) -> None:
         colors = distinct_colors(self.labels)

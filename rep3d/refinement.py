@@ -71,6 +71,7 @@ class RefineLabelsd(MapTransform):
         largest: names of labels whose largest component alone stays.
         smallest_ml: by name of a label, the millilitres that a component must have to stay.
         filled: names of labels whose holes are filled.
+        chosen_on: digests of the images that it was chosen on, see `rep3d.evaluation.chosen_on`.
 
     Raises:
         ValueError: there is no label of that name.
@@ -83,8 +84,10 @@ class RefineLabelsd(MapTransform):
         largest: Sequence[str] = (),
         smallest_ml: Mapping[str, float] | None = None,
         filled: Sequence[str] = (),
+        chosen_on: Sequence[str] = (),
     ) -> None:
         super().__init__(keys)
+        self.chosen_on = tuple(chosen_on)
         least = smallest_ml or {}
         unknown = [name for name in (*largest, *least, *filled) if name not in label_names[1:]]
         if unknown:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
+from rep3d.files import sha256
 from rep3d.networks.weights import check_finite
 from rep3d.shipped import SHIPPED
 from rep3d.training.checkpoints import load_weights, read_weights, save_whole
@@ -60,10 +60,9 @@ def ship_weights(bundle: str | os.PathLike, weights: str | os.PathLike, logit_sh
 
 def file_facts(path: str | os.PathLike) -> dict[str, Any]:
     """What a file of weights is: sha256, bytes, and the number of its parameters that are in half precision."""
-    content = Path(path).read_bytes()
     halved = [tensor for tensor in read_weights(path).values() if tensor.dtype == torch.float16]
     return {
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "bytes": len(content),
+        "sha256": sha256(Path(path)),
+        "bytes": Path(path).stat().st_size,
         "float16_parameters": sum(tensor.numel() for tensor in halved),
     }

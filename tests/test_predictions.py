@@ -360,6 +360,22 @@ def test_other_weights_and_settings_start_anew(change, bundle, scans, tmp_path):
     assert times(folder)["a_seg.nii.gz"] > first["a_seg.nii.gz"] and list(table(folder)) == ["a"]
 
 
+def test_label_maps_without_a_row_are_named(bundle, scans, tmp_path, caplog):
+    """Other settings may know other labels; so the table is of one kind, and says what it leaves out."""
+    folder = predict(bundle, scans / "a.nii.gz", tmp_path)
+    assert "has no row" not in caplog.text
+    predict(bundle, scans / "b.nrrd", tmp_path, **{"sliding_window#inferer#overlap": 0.5})
+    assert list(table(folder)) == ["b"] and {"a_seg.nii.gz", "b_seg.nii.gz"} <= times(folder).keys()
+    told = (
+        f"{folder / 'volumes.csv'} has no row of 1 label map(s) there, which were made with other weights or settings"
+    )
+    assert caplog.text.count(f"{told}: a_seg.nii.gz; segment their scans again") == 1
+    (folder / "a_seg.nii.gz").unlink()
+    caplog.clear()
+    predict(bundle, scans / "b.nrrd", tmp_path, **{"sliding_window#inferer#overlap": 0.5})
+    assert "were segmented by an earlier run" in caplog.text and "has no row" not in caplog.text
+
+
 def test_refused(bundle, scans, tmp_path):
     with pytest.raises(RuntimeError) as refused:
         predict(bundle, scans / "a.nii.gz", tmp_path, output_format="mha")

@@ -169,6 +169,21 @@ def test_ct_beside_another_modality(tmp_path):
     assert tensor["num_channels"] == 2 and tensor["channel_def"] == {"0": "channel 0", "1": "channel 1"}
 
 
+def test_volumes_that_nobody_names(tmp_path):
+    """They may be times."""
+    for number in range(2):
+        label, image = case(number)
+        save(tmp_path / f"source/images/c{number}.nii.gz", image)
+        save(tmp_path / f"source/labels/c{number}.nii.gz", label)
+    told = (
+        "the 2 volumes of each image file are taken for channels, since nothing says what they are: a series over time"
+    )
+    assert f"{told} is not read" in make(tmp_path, tmp_path / "source").notes
+    for layout in (in_one_file, in_one_each):
+        made = make(tmp_path / layout.__name__, layout(tmp_path / f"named_{layout.__name__}"))
+        assert made.cases == 3 and not [note for note in made.notes if "volumes" in note]
+
+
 @pytest.mark.parametrize(("layout", "channels"), [(in_one_each, ["ADC"]), (in_one_each, ["T2w", "ADC"])])
 def test_some_channels_are_chosen(layout, channels, tmp_path):
     made = make(tmp_path, layout(tmp_path / "source"), channels=channels)

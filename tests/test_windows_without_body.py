@@ -7,6 +7,7 @@ import torch
 from bundle_helpers import ROOT
 from torch import nn
 
+from rep3d import inferers
 from rep3d.inferers import LabelMapInferer, above_lowest, above_noise
 
 
@@ -74,6 +75,16 @@ def test_bright_metal_leaves_the_tissue():
     image = noisy(image)
     image[13, 15, 24:26] = 500.0
     assert above_noise(image[None])[inside].float().mean() > 0.98
+
+
+def test_the_threshold_is_of_the_whole_scan(monkeypatch):
+    """Not of one slice, such as a dark one at the end."""
+    image, inside = patient()
+    image = noisy(image)
+    image[..., 0] *= 0.01
+    monkeypatch.setattr(inferers, "SAMPLED", image.numel() // image.shape[-1])
+    body = above_noise(image[None])
+    assert body[inside].float().mean() > 0.98 and body.float().mean() < 0.5
 
 
 def test_air_alone():

@@ -22,7 +22,7 @@ from rep3d.interactive.prompts import Prompt
 
 CLIENT = "nnInteractive"
 LABEL = "segment"  # the name of the mask, for those who go on with the session elsewhere
-MAX_EARLIER = 50  # masks before it that the session keeps, as `segment 1` and so on; the oldest go first
+MAX_EARLIER = 50  # masks before it that the session keeps, as `segment 1` and so on; the oldest unlocked ones go first
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Conversation:
     """One client's, from its claim to its end. One thread at a time may use it.
 
     Of what raises nothing has changed. Everything raises RequestError: 409, there is no image yet; 410, its session was
-    deleted, or as `InteractiveSession`.
+    deleted; 413, all masks that might go for another one are locked; or as `InteractiveSession`.
 
     Attributes:
         zooms_out: whether the field of view grows as far as what changes.
@@ -67,7 +67,7 @@ class Conversation:
 
     def _begin(self) -> None:
         self._waiting: list[Prompt] = []  # prompts that are not answered yet
-        self._is_empty = True  # for the client: the session's label may still be what it was before a reset
+        self._resets = 1  # in a row, since the client's mask was the session's label; a new image is one, too
 
     @property
     def scan(self) -> Grid:
@@ -110,16 +110,17 @@ class Conversation:
         """Take over a mask (D, H, W) of bool, which settles all prompts.
 
         An undo goes back to the mask before it. After a reset it does so only where this is that mask with changes, as
-        3D Slicer sends what was painted by hand; else the client begins with it, and no undo takes it away.
+        3D Slicer sends what was painted by hand; else the client begins with it, and no undo takes it away. So it does
+        after two resets in a row: 3D Slicer resets where the user chooses another segment, and again before its mask.
         """
         session = self._session
-        begins = self._is_empty and not _is_edited(session, mask)
+        begins = self._is_empty and (self._resets > 1 or not _is_edited(session, mask))
         with session.hold():
             if begins:
                 self._empty(session)
             session.paint(LABEL, mask, answered=False)
             steps = session.steps(LABEL)
-        self._waiting, self._is_empty = [], False
+        self._waiting, self._resets = [], 0
         if begins:
             self._first_steps = steps
 
@@ -141,7 +142,7 @@ class Conversation:
     def reset(self) -> None:
         """Begin another mask."""
         self._session  # noqa: B018, raises
-        self._begin()
+        self._waiting, self._resets = [], self._resets + 1
 
     def end(self) -> None:
         """Leave the image; one of which nothing was made is forgotten."""
@@ -155,6 +156,11 @@ class Conversation:
             if not self._session.labels:
                 return self._session_id
         return ""
+
+    @property
+    def _is_empty(self) -> bool:
+        """Whether the client's mask is: the session's label may still be what it was before a reset."""
+        return self._resets > 0
 
     @property
     def _session(self) -> InteractiveSession:
@@ -180,7 +186,7 @@ class Conversation:
     def _goes_on(self) -> None:
         """The client's mask is the session's label from now on."""
         if self._is_empty:
-            self._is_empty, self._first_steps = False, 0
+            self._resets, self._first_steps = 0, 0
 
     @staticmethod
     def _empty(session: InteractiveSession) -> None:
@@ -193,16 +199,31 @@ class Conversation:
                 session.rename(LABEL, f"{LABEL} {1 + max(earlier, default=0)}")
                 if len(earlier) < MAX_EARLIER:
                     return
-                session.rename(f"{LABEL} {earlier[0]}", LABEL)
+                session.rename(_oldest_unlocked(session, earlier), LABEL)
             session.reset(LABEL)
+            if LABEL in session.locked:
+                session.lock([name for name in session.locked if name != LABEL])
+
+
+def _oldest_unlocked(session: InteractiveSession, numbers: Sequence[int]) -> str:
+    """The name of the earlier mask that goes, of those with these numbers.
+
+    Raises:
+        RequestError: 413, all are locked.
+    """
+    names = [f"{LABEL} {number}" for number in numbers]
+    unlocked = [name for name in names if name not in session.locked]
+    if not unlocked:
+        raise RequestError(413, f"all {len(names)} earlier masks of the scan are locked: unlock one to begin another")
+    return unlocked[0]
 
 
 def _is_edited(session: InteractiveSession, mask: np.ndarray) -> bool:
-    """Whether a mask shares most of its voxels with the session's."""
+    """Whether a mask is the session's with changes: of the smaller of the two most voxels are the other's, too."""
     if LABEL not in session.labels:
         return False
     before = session.mask(LABEL)
-    return 2 * np.count_nonzero(before & mask) > np.count_nonzero(before | mask)
+    return 2 * np.count_nonzero(before & mask) > min(np.count_nonzero(before), np.count_nonzero(mask))
 
 
 def _change(answer: Answer) -> Change:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -33,6 +33,7 @@ TYPES = (
 CHUNK_BYTES = 2**30  # unpacked: blosc2 takes less than 2 GiB at once
 LEAST_BYTES = 2**20  # unpacked, of all chunks but the last: a million tiny ones would take minutes
 BLOSC_HEADER = 32  # bytes; the most, too, by which a chunk is longer than what it packs
+MARKED = 2**20  # numbers of a mask that are looked at together
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Declared:
     @property
     def nbytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def stored(self) -> np.dtype:
+        """The type of its bytes, which may be any in a message."""
+        return np.dtype(np.uint8) if self.dtype == bool else self.dtype
 
     def __str__(self) -> str:
         return f"{self.dtype.name} of shape {list(self.shape[:8])}"
@@ -86,9 +92,52 @@ def unpack(file: BinaryIO, check: Callable[[Declared], None]) -> np.ndarray:
     """
     declared = _read_declared(file)
     check(declared)
-    is_bool = declared.dtype == bool
-    array = np.zeros(declared.shape, np.uint8 if is_bool else declared.dtype)  # a damaged chunk may leave parts out
-    voxels = array.reshape(-1).view(np.uint8)
+    array = np.zeros(declared.shape, declared.stored)  # a damaged chunk may leave parts out
+    rest = array.reshape(-1).view(np.uint8)
+    for length, packed in _read_lengths(file, declared):
+        _unpack_chunk(_read_bytes(file, packed), rest[:length])
+        rest = rest[length:]
+    return array.astype(bool) if declared.dtype == bool else array
+
+
+def unpack_mask(file: BinaryIO, check: Callable[[Declared], None]) -> np.ndarray:
+    """Where the array of a message is not 0: beside the mask, one chunk at a time is in memory.
+
+    Args:
+        file: as above.
+        check: as above; it lets whole numbers and bool through, and no others.
+
+    Raises:
+        RequestError: as above; 400, beside 0 there are several values.
+    """
+    declared = _read_declared(file)
+    check(declared)
+    mask = np.zeros(declared.shape, bool)
+    rest, values = mask.reshape(-1), set[int]()
+    for length, packed in _read_lengths(file, declared):
+        chunk = np.zeros(length, np.uint8)  # as above
+        _unpack_chunk(_read_bytes(file, packed), chunk)
+        values |= _mark(chunk.view(declared.stored), rest)
+        rest = rest[length // declared.stored.itemsize :]
+        if len(values) > 1:
+            raise RequestError(400, "the mask holds several values, expected 0 and one other")
+    return mask
+
+
+def _mark(numbers: np.ndarray, mask: np.ndarray) -> set[int]:
+    """Set a mask, which is False, where numbers are not 0; the lowest and the highest of these."""
+    ends: set[int] = set()
+    for start in range(0, len(numbers), MARKED):
+        piece = numbers[start : start + MARKED]
+        inside = piece != 0
+        if inside.any():
+            mask[start : start + len(piece)] = inside
+            ends |= {int(piece[inside].min()), int(piece[inside].max())}
+    return ends
+
+
+def _read_lengths(file: BinaryIO, declared: Declared) -> Iterator[tuple[int, int]]:
+    """The bytes of each chunk, unpacked and packed; who asks has read the chunk before the next ones are told."""
     (chunks,) = _read(file, "<I")
     if chunks > 1 + declared.nbytes // LEAST_BYTES:
         raise _refused(f"has {chunks} chunks for {declared.nbytes} bytes")
@@ -99,11 +148,10 @@ def unpack(file: BinaryIO, check: Callable[[Declared], None]) -> np.ndarray:
             raise _refused(f"has a chunk of {length} bytes after {position} of {declared.nbytes}")
         if not BLOSC_HEADER <= packed <= length + BLOSC_HEADER:
             raise _refused(f"has a chunk of {length} bytes packed into {packed}")
-        _unpack_chunk(_read_bytes(file, packed), voxels[position : position + length])
+        yield length, packed
         position += length
     if position != declared.nbytes or file.read(1):
         raise _refused(f"declares {declared} and holds {'more' if position == declared.nbytes else position} bytes")
-    return array.astype(bool) if is_bool else array
 
 
 def _unpack_chunk(packed: bytes, target: np.ndarray) -> None:

@@ -43,14 +43,22 @@ class BackgroundWork:
         self._datastore = datastore
         self._scoring = scoring
 
+    def training_parameters(self, model: str) -> type[TrainingParameters]:
+        """What a client may set for the training of a bundle.
+
+        Raises:
+            RequestError: no such model.
+        """
+        if model not in self._trainers:
+            raise RequestError(404, f"there is no model {model[:100]!r}, expected one of {', '.join(self._trainers)}")
+        return self._trainers[model].parameters
+
     def start_training(self, model: str, options: TrainingParameters, user: str, enqueue: bool = False) -> Task:
         """Train a bundle on the submitted labels, in the background.
 
         Raises:
-            RequestError: no such model, no label, or a training is running.
+            RequestError: no label, or a training is running.
         """
-        if model not in self._trainers:
-            raise RequestError(404, f"there is no model {model[:100]!r}, expected one of {', '.join(self._trainers)}")
         trainer = self._trainers[model]
 
         def prepare_and_run(task: Task) -> dict[str, Any]:

@@ -20,3 +20,9 @@ class TrainingParameters(BaseModel):
     max_epochs: Annotated[int, Field(ge=1, le=100_000)] = 50
     val_split: Annotated[float, Field(ge=0, le=0.9)] = 0.2
     pretrained: bool = True
+
+
+class PromptTrainingParameters(TrainingParameters):
+    """Of a bundle that takes prompts, whose epochs are long: its users wait for the end."""
+
+    max_epochs: Annotated[int, Field(ge=1, le=100_000)] = 2

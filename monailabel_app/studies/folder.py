@@ -28,7 +28,6 @@ from typing import Any
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 
 from monailabel_app.errors import RequestError
-from monailabel_app.history import digest
 from monailabel_app.studies import converted
 from monailabel_app.studies.entries import shown, stamp
 from monailabel_app.studies.images import ImageFolder, ImageSource
@@ -37,6 +36,7 @@ from monailabel_app.studies.labels import SUFFIX, TAGS, LabelStore
 from monailabel_app.studies.names import id_of
 from monailabel_app.studies.volumes import split_suffix
 from monailabel_app.temporary import temporary_file
+from rep3d.data.submissions import checksum
 from rep3d.files import remove_parts
 from rep3d.format_number import check_folder, mark_folder
 
@@ -115,7 +115,7 @@ class StudiesFolder(Datastore):
         found = self.images.path(image_id)
         path = self.images.file(id_of(image_id, "image"), found)
         if not path.is_file():  # reading it may have no end
-            raise RequestError(400, f"image {image_id!r} is no regular file")
+            raise RequestError(400, f"image {image_id!r} is not a regular file")
         return path
 
     def series(self, image_id: str) -> Path:
@@ -171,7 +171,7 @@ class StudiesFolder(Datastore):
 
     def checksum(self, image_id: str) -> str:
         """SHA-256 of the image's file, by which clients tell cached downloads apart."""
-        return f"SHA256:{digest(self.image(image_id))}"
+        return checksum(self.image(image_id))
 
     def update_image_info(self, image_id: str, info: Mapping[str, Any]) -> None:
         self.images.path(image_id)

@@ -201,7 +201,7 @@ class LabelStore:
         if is_outside(entry, self._root):
             return OUTSIDE
         if not entry.is_file():
-            return "no regular file"
+            return "not a regular file"
         try:
             name, suffix = split_suffix(entry.name)
             expected = f"{id_of(name, 'label')}{SUFFIX}"

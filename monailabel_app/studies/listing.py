@@ -87,7 +87,7 @@ def _walk(folder: Path, root: Path, wanted: str) -> Iterator[tuple[Path, str]]:
         elif entry.is_dir():
             yield from _look_into(path, root, wanted)
         elif not entry.is_file():
-            yield path, "no regular file"
+            yield path, "not a regular file"
         elif not holds_series or _is_volume(entry.name):  # what else lies in a series' folder is for its reader to tell
             yield path, ""
 

@@ -10,17 +10,6 @@ from rep3d.data import image_ids
 _EARLIER_LENGTH = 200  # characters, of ids when the names of files were ids
 
 
-def check_name(value: str, what: str) -> str:
-    """A name that stays inside the folder it is joined to.
-
-    Raises:
-        RequestError: separators, a leading dot, control characters, an empty or an overlong name.
-    """
-    if not image_ids.is_plain(value):
-        raise RequestError(400, f"{what} is {value[:100]!r}, expected a plain name of letters, digits, blanks and .-_")
-    return value
-
-
 def id_of(name: str, what: str) -> str:
     """The id of what somebody named, see `rep3d.data.image_ids.id_of`.
 

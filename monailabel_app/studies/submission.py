@@ -18,15 +18,12 @@ from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.refusals import refusals
 from monailabel_app.studies.volumes import admitted, read_grid, read_label
 from rep3d.data.regions import IGNORE
+from rep3d.data.submissions import ABSENT, LABELLED, UNNAMED
 from rep3d.io.segments import read_segments, without_background
 from rep3d.io.volumes import write_label_map
 
 MAX_SEGMENTS = 255  # of a label map
-# What is stored with a label.
-LARGEST = "largest_structure"  # voxels
-UNNAMED = "unnamed"  # labels of its model that are none of its segments
-ABSENT = "absent"  # labels of its model without a voxel
-IMAGE = "image"  # checksum of its image's file
+LARGEST = "largest_structure"  # voxels, as stored with a label
 
 NEVER = re.compile(r"(?!)")  # matches nothing
 
@@ -112,7 +109,7 @@ def submit_label(
             "label_names": fitting.labels,
             LARGEST: _largest(label),
             ABSENT: absent,
-            IMAGE: datastore.checksum(image_id),
+            LABELLED: datastore.checksum(image_id),
         }
         named = {name.casefold() for name in segments}
         if unnamed := [name for name in fitting.labels if named and name.casefold() not in named]:

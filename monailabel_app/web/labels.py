@@ -9,6 +9,7 @@ from fastapi import APIRouter, File, Form, UploadFile
 from fastapi.responses import FileResponse, Response
 
 from monailabel_app.interaction.conversation import LABEL
+from monailabel_app.studies.folder import FINAL
 from monailabel_app.studies.submission import submit_label
 from monailabel_app.web.arguments import Admin, Annotator, AnyUser, AppServices
 from monailabel_app.web.parameters import SubmissionParameters, check_parameters, parse_parameters
@@ -27,7 +28,7 @@ def save_label(
     services: AppServices,
     image: str,
     label: Annotated[UploadFile, File()],
-    tag: str = "final",
+    tag: str = FINAL,
     params: Annotated[str, Form()] = "{}",
 ) -> dict[str, object]:
     """The answer, which 3D Slicer shows, also tells the model whose label it is, and what of that it does not show."""
@@ -40,7 +41,7 @@ def save_label(
             services.bundles,
             image,
             path,
-            tag or "final",
+            tag or FINAL,
             info,
             names=[segment.name for segment in parameters.label_info or []],
             model=parameters.model,
@@ -50,7 +51,7 @@ def save_label(
             allow_empty=parameters.allow_empty,
         )
     services.synchronize_soon()
-    stored = services.studies.get_label_info(label_id, tag or "final")
+    stored = services.studies.get_label_info(label_id, tag or FINAL)
     return {"image": image, "label": label_id, "model": stored.get("model"), "absent": stored.get("absent")}
 
 

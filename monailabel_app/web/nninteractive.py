@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Annotated, BinaryIO, TypeVar
 
@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction.conversation import UNANSWERED, Change, Conversation
 from monailabel_app.interaction.leases import Leases
-from monailabel_app.interaction.packing import Declared, pack, unpack
+from monailabel_app.interaction.packing import Declared, pack, unpack, unpack_mask
 from monailabel_app.interaction.prompting import box_of, check_sides, lasso_round, point_at, scribble_over
 from monailabel_app.studies.volumes import MAX_BYTES, MAX_EDGE, admitted
 from monailabel_app.web.arguments import AnyUser, AppServices
@@ -36,6 +36,7 @@ VERSION = "2.6.0"
 PREFIX = "/nninteractive"
 OCTETS = "application/octet-stream"
 SCRIBBLE_VOXELS = [2, 2, 2]  # how thick clients draw scribbles
+SMALL_BYTES = 2**27  # of a mask, unpacked: larger ones come one at a time, as uploads do
 ANSWERING = CHANNELS[1:]  # all but the image, in the protocol's count
 
 router = APIRouter(prefix=PREFIX)
@@ -308,19 +309,19 @@ def _mask(body: BinaryIO, shape: tuple[int, ...]) -> Mask:
     """The packed mask as bool.
 
     Raises:
-        RequestError: 400, it is no mask of that shape.
+        RequestError: 400, it is no mask of that shape; 413, it is too large; 503, too many large ones wait.
     """
+    with ExitStack() as waiting:
 
-    def check(declared: Declared) -> None:
-        if declared.shape != shape or declared.dtype.kind not in "biu":
-            raise RequestError(400, f"the mask is {declared}, expected whole numbers of shape {list(shape)}")
+        def check(declared: Declared) -> None:
+            if declared.shape != shape or declared.dtype.kind not in "biu":
+                raise RequestError(400, f"the mask is {declared}, expected whole numbers of shape {list(shape)}")
+            if declared.nbytes > MAX_BYTES:
+                raise RequestError(413, f"the mask is {declared}: at most {MAX_BYTES} bytes, send it as uint8")
+            if declared.nbytes > SMALL_BYTES:
+                waiting.enter_context(admitted())
 
-    values = unpack(body, check)
-    mask: Mask = values != 0
-    inside = values[mask]
-    if inside.size and inside.min() != inside.max():
-        raise RequestError(400, "the mask holds several values, expected 0 and one other")
-    return mask
+        return unpack_mask(body, check)
 
 
 def _answer(change: Change) -> Response:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from monailabel.interfaces.tasks.infer_v2 import InferType
 
 from monailabel_app.errors import RequestError
-from monailabel_app.interaction.label_maps import NO_SEGMENTS, follow_scribbles
+from monailabel_app.interaction.label_maps import NO_SEGMENTS, follow_scribbles, segments_round_strokes
 from monailabel_app.interaction.lists import (
     LISTED,
     begin_as_renamed,
@@ -29,6 +29,7 @@ from monailabel_app.studies.folder import FINAL, StudiesFolder
 from monailabel_app.studies.volumes import admitted, read_grid, read_label
 from monailabel_app.web.parameters import check_parameters
 from monailabel_app.web.prompts import PromptParameters, box_prompt, point_lists, read_points, read_roi, read_segments
+from rep3d.data.regions import IGNORE
 from rep3d.interactive.prompts import Prompt
 
 UNNAMED = "structure"  # the label of clients that tell none
@@ -265,9 +266,15 @@ def _scribbled(session: InteractiveSession, path: Path, options: PromptParameter
     with session.hold():
         told = [one for one in session.labels if one in values and session.told(one).any()]
         absent = [one for one in told if not (voxels == values[one]).any()]
+        others = segments_round_strokes(voxels, values) if options.lock_others else []
+        unknown = [one for one in others if one not in (name, *told)]
         answer = follow_scribbles(session, name, voxels, values, roi, lock_others=options.lock_others)
-        note = _emptied_note([one for one in absent if one == name or not session.mask(one).any()])
-    return Found(answer.mask.numpy().view(np.uint8), {name: 1}, answer.locked, note)
+        notes = (
+            _note(answer.locked, session, "the strokes lie in another segment, a locked label or outside the box"),
+            _unlocked_note(unknown),
+            _emptied_note([one for one in absent if one == name or not session.mask(one).any()]),
+        )
+    return Found(answer.mask.numpy().view(np.uint8), {name: 1}, (), "; ".join(filter(None, notes)))
 
 
 def _check_labels(label: str, parameters: Mapping[str, object], labels: Mapping[str, int]) -> None:
@@ -342,6 +349,11 @@ def _renamed_note(label: str, source: str) -> str:
     return f"{label} has the points of {source}, and goes on from it"
 
 
+def _unlocked_note(labels: Sequence[str]) -> str:
+    """Which segments strokes may have crossed, of which nothing tells what lies below them."""
+    return f"{', '.join(labels)}: not locked below the strokes, for what they hide was never sent" if labels else ""
+
+
 def _emptied_note(labels: Sequence[str]) -> str:
     """Which labels a label map has emptied: a scene that was begun anew has empty segments, too."""
     return f"{', '.join(labels)}: emptied, as in what you sent; undo brings it back" if labels else ""
@@ -356,7 +368,7 @@ def _box_note(session: InteractiveSession, labels: Iterable[str], options: Promp
 
 
 def _submitted(session: InteractiveSession, studies: StudiesFolder, image: str, path: Path) -> Taken:
-    """The voxels of the other labels in the label map that was submitted last.
+    """The voxels of the other labels in the label map that was submitted last, but for what nobody has judged.
 
     Raises:
         RequestError: 400, it was put there by hand, and nothing tells the names of its labels.
@@ -371,11 +383,12 @@ def _submitted(session: InteractiveSession, studies: StudiesFolder, image: str, 
             f"params['lock_submitted'] is true, but nothing tells the names of the labels of image {image!r}, whose "
             "label map was put there by hand: submit it, or switch the option off",
         )
+    unjudged = ids.get(IGNORE, 0)
     voxels = session.submitted(
         (file, file.stat().st_mtime_ns),
         lambda: read_label(file, read_grid(path), range(256), allow_empty=True).astype(np.uint8),
     )
-    return lambda label: (voxels != 0) & (voxels != ids.get(_plain(label), 0))
+    return lambda label: (voxels != 0) & (voxels != unjudged) & (voxels != ids.get(_plain(label), 0))
 
 
 def _plain(name: str) -> str:
@@ -383,8 +396,8 @@ def _plain(name: str) -> str:
     return name.strip().casefold()
 
 
-def _note(locked: Sequence[Prompt], session: InteractiveSession) -> str:
-    """Which prompts are without effect."""
+def _note(locked: Sequence[Prompt], session: InteractiveSession, reason: str = "they lie in a locked label") -> str:
+    """Which prompts are without effect, and why."""
     voxels = [list(scan_of(session).voxel(prompt.positions[0])) for prompt in locked]
     some = ", ".join(map(str, voxels[:5]))
-    return f"without effect, because they lie in a locked label: {some}" if voxels else ""
+    return f"without effect, because {reason}: {some}" if voxels else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from monailabel_app.errors import RequestError
-from monailabel_app.models.parameters import TrainingParameters
 from monailabel_app.web.answers import TaskStatus, task_status
 from monailabel_app.web.arguments import Admin, AnyUser, AppServices, JSONParameters
 from monailabel_app.web.parameters import check_parameters
@@ -29,7 +28,8 @@ def train_all(user: Admin, services: AppServices, params: JSONParameters) -> dic
     for name in services.trainers:
         own = params.get(name)
         try:
-            options = check_parameters(TrainingParameters, own if isinstance(own, dict) else {})
+            schema = services.background.training_parameters(name)
+            options = check_parameters(schema, own if isinstance(own, dict) else {})
             task = services.background.start_training(name, options, user.username, enqueue=True)
             answers[name] = {"result": task.json(), "detail": None}
         except RequestError as error:
@@ -45,7 +45,7 @@ def train(
     user: Admin, services: AppServices, model: str, params: JSONParameters, enqueue: bool = False
 ) -> dict[str, object]:
     services.synchronize()
-    options = check_parameters(TrainingParameters, params)
+    options = check_parameters(services.background.training_parameters(model), params)
     return services.background.start_training(model, options, user.username, enqueue).json()
 
 

@@ -43,7 +43,7 @@ def new(
         source: the folder of the data set, with NIfTI files.
         bundle_dir: the folder that holds your bundles.
         labels: names of the label ids 1, 2, ... such as "liver,tumor", where the data set has no dataset.json.
-        modality: CT, or MR for all that has no units, where it is told wrong.
+        modality: CT, or MR for all that has no units, where it is told wrong; of several channels one each: CT,MR.
         channel: which of several images of a case, such as T1w, or T1w,FLAIR; all of them without.
         gpu_memory: GB of the GPU that it will train on, where it is not this computer's.
         hours: that the training of one fold takes on this computer; some steps are timed. The training keeps to them
@@ -65,8 +65,8 @@ def new(
     if hours or gpu_memory:
         before = {option: value for option, value in before.items() if option not in ("hours", "gpu_memory")}
     told = {option: value for option, value in (before | given).items() if value}
-    if told.get("modality", MODALITIES[0]) not in MODALITIES:
-        raise ValueError(f"modality is {modality!r}, expected one of {', '.join(MODALITIES)}")
+    if not {*told.get("modality", MODALITIES[0]).split(",")} <= {*MODALITIES}:
+        raise ValueError(f"modality is {modality!r}, expected one of {', '.join(MODALITIES)}, or one for each channel")
     make = partial(
         new_bundle,
         name,
@@ -84,7 +84,8 @@ def new(
         from rep3d.study.schedule import time_training
 
         print("timing some steps ...", flush=True)
-        made = make(schedule=time_training(made.folder).schedule(limit))
+        schedule = time_training(made.folder).schedule(limit)
+        made = make(schedule=schedule)._replace(removed=made.removed)  # which the first call has put back
     write_options(folder, told)
     print(report(made))
     if before:

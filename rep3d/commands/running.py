@@ -18,7 +18,7 @@ from fire.parser import DefaultParseValue
 from rep3d import installed
 from rep3d.commands.bundle_folders import FOLDER, find_bundle
 from rep3d.console.commands import switch
-from rep3d.console.status import read_status
+from rep3d.console.status import TRAINING_STATUS, read_status
 from rep3d.files import read_json
 from rep3d.shipped import OF_THE_DATA, TRAINED, check_settings, differences, find_weights, settings_beside
 
@@ -257,7 +257,7 @@ def _is_trained(bundle: Path, overlays: str | None, options: Mapping[str, str]) 
             that were changed since.
     """
     weights = _weights_of(bundle, options)
-    status = read_status(weights.with_name("training.status.json"))
+    status = read_status(weights.with_name(TRAINING_STATUS))
     config = _config(bundle, overlays, options)
     epochs = DefaultParseValue(str(options.get("epochs", config.get("epochs"))))
     if not weights.is_file() or status is None or (status.state, status.epochs) != ("finished", epochs):
@@ -324,7 +324,7 @@ def _check_labels(weights: Path, parser: ConfigParser, fold: str) -> None:
     from rep3d.data.layouts import originals  # here, not above: they take seconds
     from rep3d.data.leakage import some
 
-    status = read_status(weights.with_name("training.status.json"))
+    status = read_status(weights.with_name(TRAINING_STATUS))
     began = min(weights.stat().st_mtime, (status and status.started) or math.inf)
     original_of = originals(Path(parser.get_parsed_content("dataset_dir")))  # copies are written by each `rep3d new`
     items = [item for part in ("train", "validate") for item in parser.get_parsed_content(f"{part}#dataset#data")]

@@ -288,7 +288,8 @@ def _check_device(parser: ConfigParser) -> None:
         torch.empty(0, device=parser.get_parsed_content("device"))
     except Exception as error:
         told = str(root_cause(error)).splitlines()[0]
-        raise ValueError(f"device is {parser['device']!r}, expected such as cpu, cuda or cuda:1 ({told})") from error
+        expected = "expected for example cpu, cuda or cuda:1"
+        raise ValueError(f"device is {parser['device']!r}, {expected} ({told})") from error
 
 
 def _check_run_id(config: dict, run_id: str) -> None:

@@ -15,6 +15,7 @@ from rep3d.files import read_record, write_json
 
 logger = logging.getLogger(__name__)
 
+TRAINING_STATUS = "training.status.json"  # in the folder of a training
 SECONDS = 2  # between two writes, at least
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 SUFFIXES = (".nii.gz", ".nii")
+POSTFIX = "_seg"  # of the label maps that bundles write
 CHANNEL = "_0000"  # ends the names of nnU-Net's images
 LABEL_WORDS = {"seg", "dseg", "label", "labels", "mask", "segmentation", "gt", "annotation"}  # in a label's name
 WORDS = [re.compile(one) for one in (r"^([A-Za-z]+)[_\-. ]", r"[_\-. ]?([A-Za-z]+)$")]  # the first and the last

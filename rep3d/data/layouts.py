@@ -222,12 +222,12 @@ def list_scans(folder: Path) -> list[Path]:
 
 def what_else(folder: Path) -> str:
     """What a folder without a data set holds instead, to end a message with; empty where it is nothing known."""
-    if any(map(_is_dicom, islice(folder.rglob("*"), LOOKED_AT))):
+    if any(map(is_dicom_file, islice(folder.rglob("*"), LOOKED_AT))):
         return f"; {DICOM}"
     return f"; {SEGMENT}" if list_scans(folder) else ""
 
 
-def _is_dicom(path: Path) -> bool:
+def is_dicom_file(path: Path) -> bool:
     """Whether a file is DICOM; False for one that cannot be read."""
     try:
         return path.is_file() and is_dicom(path)

@@ -1,10 +1,10 @@
 """No image both trains and judges: between the parts of a training, and between it and the weights it goes on from.
 
-An image is known by the voxels of its first channel: its digest depends neither on the file's name, header and
-compression nor on the type and order of the voxels. Weights carry the digests of the images that they were trained on
-in the `_metadata` of their state dict, which PyTorch saves with it and ignores when it loads weights. An equal name
-only gives a warning: many data sets have a `case_0`. Names are hashed as well, because weights are passed on and names
-may be of patients.
+An image is known by the voxels of its first channel that is no drawing: its digest depends neither on the file's name,
+header and compression nor on the type and order of the voxels. Weights carry the digests of the images that they were
+trained on in the `_metadata` of their state dict, which PyTorch saves with it and ignores when it loads weights. An
+equal name only gives a warning: many data sets have a `case_0`. Names are hashed as well, because weights are passed on
+and names may be of patients.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from rep3d.console.progress import track
-from rep3d.data.cases import Item, case_names, first_file
+from rep3d.data.cases import Item, case_names, first_file, image_files
 from rep3d.data.memory import file_key, read_memory, write_memory
 from rep3d.io.nifti import read_channels
 
@@ -102,10 +102,11 @@ def training_cases(
     Raises:
         ValueError: an image stands in both parts, or two images are one case. Names the files.
     """
-    name_of = _names([*training, *validation])
-    digests = image_digests(name_of, memory)
+    items = [*training, *validation]
+    name_of, digests = _names(items), item_digests(items, memory)
     parts = [
-        {digests[image]: image for image in map(_path, items) if image in digests} for items in (training, validation)
+        {digests[first_file(item)]: _path(item) for item in part if first_file(item) in digests}
+        for part in (training, validation)
     ]
     shared = [f"{parts[0][digest]} and {parts[1][digest]}" for digest in parts[0] if digest in parts[1]]
     if shared:
@@ -120,6 +121,21 @@ def training_cases(
 def trained_images(weights: Mapping[str, Any]) -> dict[str, str]:
     """The digests of the images that a state dict was trained on, with hashed names; none where it does not tell."""
     return getattr(weights, "_metadata", {}).get(KEY, {})
+
+
+def item_digests(items: Iterable[Item], memory: str | os.PathLike | None = None) -> dict[str, str]:
+    """Digests of images, by their first files; none of one whose files `image_digests` has none of.
+
+    Args:
+        items: {"image": path or paths}.
+        memory: as for `training_cases`.
+    """
+    left, found = {first_file(item): image_files(item) for item in items}, dict[str, str]()
+    while left:
+        digests = image_digests([file for file, *_ in left.values()], memory)
+        found |= {first: digests[file] for first, (file, *_) in left.items() if file in digests}
+        left = {first: others for first, (_, *others) in left.items() if others and first not in found}
+    return found
 
 
 def image_digests(images: Iterable[str], memory: str | os.PathLike | None = None) -> dict[str, str]:
@@ -139,14 +155,31 @@ def image_digests(images: Iterable[str], memory: str | os.PathLike | None = None
     return {image: known[key] for image, key in keys.items() if known[key]}
 
 
-def voxel_digest(voxels: np.ndarray, affine: np.ndarray) -> str:
-    """By which an image is known; empty of one with few values.
+def cases_among(items: Sequence[Item], known: Collection[str], memory: str | os.PathLike | None = None) -> list[str]:
+    """The cases among {"image": path} whose images have one of these digests.
 
     Args:
-        voxels: of its first channel, (D, H, W).
+        known: where there is none, no image is read.
+        memory: as for `training_cases`.
+    """
+    digests = item_digests(items, memory) if known else {}
+    return [name for item, name in zip(items, case_names(items), strict=True) if digests.get(first_file(item)) in known]
+
+
+def sampled_values(channel: np.ndarray) -> np.ndarray:
+    """The values that SAMPLES of the voxels have."""
+    return np.unique(channel.ravel(order="K")[:: 1 + channel.size // SAMPLES])
+
+
+def voxel_digest(channels: np.ndarray, affine: np.ndarray) -> str:
+    """By which an image is known; empty where each channel has few values.
+
+    Args:
+        channels: (C, D, H, W).
         affine: (4, 4), to millimetres.
     """
-    if np.unique(voxels.ravel(order="K")[:: 1 + voxels.size // SAMPLES]).size < FEWEST_VALUES:
+    voxels = next((channel for channel in channels if sampled_values(channel).size >= FEWEST_VALUES), None)
+    if voxels is None:
         return ""
     digest = hashlib.sha256()
     voxels = nib.orientations.apply_orientation(voxels, nib.io_orientation(affine))
@@ -177,7 +210,7 @@ def _path(item: Item) -> str:
 
 def _digest(path: str) -> str:
     try:
-        (voxels, *_), geometry = read_channels(path)
+        channels, geometry = read_channels(path)
     except ValueError:
         return ""
-    return voxel_digest(voxels, geometry.affine)
+    return voxel_digest(channels, geometry.affine)

@@ -163,9 +163,7 @@ def _tell_missing(items: Sequence[Item], folder: Path, part: str) -> None:
     files = [path for item in items for path in (*image_files(item), item.get("label"))]
     missing = [path for path in files if path is not None and not Path(path).is_file()]
     if missing:
-        logger.warning(
-            "the %s list of %s names %d file(s) that are none: %s", part, folder, len(missing), some(missing)
-        )
+        logger.warning("the %s list of %s names %d missing file(s): %s", part, folder, len(missing), some(missing))
 
 
 def list_images(scans: Sequence[Path], channel_names: Sequence[str]) -> list[Item]:

@@ -7,13 +7,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rep3d.data.cases import SUFFIXES, Item, file_name, first_file, item_name
+from rep3d.data.cases import POSTFIX, SUFFIXES, Item, file_name, first_file, item_name
 from rep3d.data.layouts import check_all_judged
 from rep3d.data.lists import load_datalist
 
 logger = logging.getLogger(__name__)
-
-POSTFIX = "_seg"  # of the label maps that bundles write
 
 
 def load_sources(
@@ -92,7 +90,7 @@ def _add_predictions(items: Sequence[Item], folder: Path) -> None:
         item["prediction"] = str(path)
     if not found:
         raise ValueError(
-            f"predictions {str(folder)!r} holds no label map of any case, expected such as "
+            f"predictions {str(folder)!r} holds no label map of any case, expected for example "
             f"{file_name(item_name(items[0]))}{POSTFIX}{SUFFIXES[0]}"
         )
     logger.info("predictions: of %d of %d cases", len(found), len(items))

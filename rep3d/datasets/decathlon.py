@@ -8,9 +8,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from rep3d.data.layouts import FILE
 from rep3d.files import read_json, whole_file, write_json
 
-INDEX = "dataset.json"
 PARTS = ("imagesTr", "labelsTr")
 
 
@@ -21,7 +21,7 @@ def case_files(folder: Path, file_name: str) -> list[Path]:
 
 def list_cases(folder: Path) -> list[tuple[Path, Path]]:
     """The images and labels that dataset.json lists."""
-    return [(folder / pair["image"], folder / pair["label"]) for pair in read_json(folder / INDEX)["training"]]
+    return [(folder / pair["image"], folder / pair["label"]) for pair in read_json(folder / FILE)["training"]]
 
 
 def write_case(
@@ -72,4 +72,4 @@ def write_index(
         "training": training,
         "test": [],
     }
-    write_json(folder / INDEX, dataset)
+    write_json(folder / FILE, dataset)

@@ -50,6 +50,7 @@ class NewBundle(NamedTuple):
     notes: Sequence[str]  # what somebody should know
     problems: Mapping[str, Sequence[str]]  # by case; these were left out
     kept: Sequence[str]  # keys of NAME.json that a person has changed
+    removed: Sequence[str]  # those that a person has taken out, and that are decided anew
 
 
 def new_bundle(
@@ -72,7 +73,7 @@ def new_bundle(
         bundle_dir: receives the bundle, in a folder of its name.
         root: the folder that holds our configs.
         machine: where it will train.
-        modality: CT or MR, where it is known.
+        modality: CT or MR, where it is known; as `plan_bundle`.
         channels: which of several images of a case; without, all of them.
         label_names: of the ids 1, 2, ..., where the data set has no file that tells them.
         schedule: how long it is to train, where that was measured.
@@ -91,11 +92,11 @@ def new_bundle(
     _check_names_of(source, told, (channels or found.channels) if len(found.channels) > 1 else ())
     spacing = read_own_spacing(folder, name)
     cases = read_cases(source, found, told, channels, folder / "data", spacing)
-    labels, notes = read_labels(source, cases.facts, told)
+    patient_of = {case.name: case.patient for case in found.cases}
+    labels, notes = read_labels(source, cases.facts, told, patient_of)
     facts = [fact._replace(voxels=[fact.voxels[i] for i in labels.ids]) for fact in cases.facts]
     channel_names = cases.channel_names
     are_named = len(channel_names) > 1 or len(found.channels) > 1  # or the only one that there is
-    patient_of = {case.name: case.patient for case in found.cases}
     good = [fact.case for fact in facts]
     patients = len({patient_of[case] for case in good})
     own_splits = read_own_splits(folder / "data", good)
@@ -114,10 +115,10 @@ def new_bundle(
     label_of = {case.name: case.label for case in found.cases if case.label is not None}
     keys = {case.name: case.label_key for case in found.cases if case.label_key}
     notes += [f"{fact.case}: {fact.note}" for fact in facts if fact.note]
-    notes += [*found.notes, *_unlabelled(found), *_untouched([label_of[case] for case in sorted(good)])]
+    notes += [*found.notes, *cases.notes, *_unlabelled(found), *_untouched([label_of[case] for case in sorted(good)])]
     with _while_nothing_trains(folder):
         weights = keep_settings(folder)
-        kept = write_dataset_file(
+        own = write_dataset_file(
             folder, name, _dataset_file(name, source, channel_names, are_named, labels, plan), labels.ids
         )
         files = render_file(root, folder / f"{name}.json")  # before the data change: it may refuse what a person wrote
@@ -132,13 +133,13 @@ def new_bundle(
                 f"the source's own split is not used, {found.split}: cases that it holds out train here, and cases of "
                 f"one patient may stand in both parts; data/{splits.FILE} is yours to edit"
             )
-        notes += _unjudged(folder / "data" / splits.FILE, facts, labels.names)
+        notes += _unshown(folder / "data" / splits.FILE, facts, labels.names)
         for path, text in files.items():
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             write_text(folder / path, text)
         notes += _of_earlier_trainings(folder, weights)
     write_fingerprint(facts, labels.names, folder / "data")
-    made = NewBundle(folder, found.layout, len(facts), channel_names, labels, plan, notes, cases.problems, kept)
+    made = NewBundle(folder, found.layout, len(facts), channel_names, labels, plan, notes, cases.problems, *own)
     write_text(folder / "data/report.md", f"{report(made)}\n\n{summary(facts, labels.names)}")
     return made
 
@@ -155,6 +156,8 @@ def report(made: NewBundle) -> str:
         lines.append(f"channels: {', '.join(f'{i} {name}' for i, name in enumerate(made.channel_names))}")
     lines += [f"{decision.what}: {decision.why}" for decision in made.plan.decisions]
     lines += [f"{key} is yours, from {made.folder.name}.json" for key in made.kept]
+    anew = "is decided anew: write null there to do without it, where that can be"
+    lines += [f"{key} was removed from {made.folder.name}.json, and {anew}" for key in made.removed]
     parts = [f"# {made.folder.name}", "\n".join(f"- {line}" for line in lines)]
     if made.notes:
         parts.append("## Please note\n" + "\n".join(f"- {note}" for note in made.notes))
@@ -217,17 +220,21 @@ def _check_names_of(source: Path, told: ToldLabels | None, channels: Sequence[st
     check_plain_names(where, channels)
 
 
-def _unjudged(path: Path, facts: Sequence[CaseFacts], names: Sequence[str]) -> list[str]:
-    """Which labels of several cases no validation case of some fold shows."""
-    voxels = {fact.case: fact.voxels for fact in facts}
-    validation = [split["val"] for split in splits.read_splits(path, voxels)]
-    told = []
-    for i, name in enumerate(names[1:], 1):
-        showing = {case for case in voxels if voxels[case][i]}
-        folds = [str(fold) for fold, cases in enumerate(validation) if cases and not showing & {*cases}]
-        if len(showing) > 1 and folds:
-            told.append(f"{name!r} in fold {', '.join(folds)}")
-    return [f"labels that no validation case shows, so that none judges them: {'; '.join(told)}"] if told else []
+def _unshown(path: Path, facts: Sequence[CaseFacts], names: Sequence[str]) -> list[str]:
+    """Which labels of several cases no training case, or no validation case, of some fold shows."""
+    showing = [(name, {fact.case for fact in facts if fact.voxels[i]}) for i, name in enumerate(names)][1:]
+    folds = splits.read_splits(path, [fact.case for fact in facts])
+    notes = list[str]()
+    for part, kind, does in (("train", "training", "teaches"), ("val", "validation", "judges")):
+        without = [(name, _folds_without(cases, folds, part)) for name, cases in showing if len(cases) > 1]
+        told = "; ".join(f"{name!r} in fold {', '.join(numbers)}" for name, numbers in without if numbers)
+        notes += [f"labels that no {kind} case shows, so that none {does} them: {told}"] if told else []
+    return notes
+
+
+def _folds_without(cases: set[str], folds: Sequence[splits.Split], part: str) -> list[str]:
+    """The folds of which a part that has cases has none of these."""
+    return [str(i) for i, split in enumerate(folds) if split[part] and cases.isdisjoint(split[part])]
 
 
 def _told(source: Source, channel_names: Sequence[str]) -> Sequence[str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from rep3d.console.errors import describe
 from rep3d.data.checks import check_pair
+from rep3d.data.leakage import FEWEST_VALUES
 from rep3d.datasets.downloads import Scan
 from rep3d.datasets.fingerprint import CaseFacts
 from rep3d.datasets.own_data import STAGED
@@ -33,12 +34,14 @@ class Cases(NamedTuple):
         facts: the same cases.
         channel_names: of each of them.
         problems: of the others, by case.
+        notes: what somebody should know of them.
     """
 
     scans: list[Scan]
     facts: list[CaseFacts]
     channel_names: Sequence[str]
     problems: dict[str, list[str]]
+    notes: list[str]
 
 
 def read_cases(
@@ -69,7 +72,8 @@ def read_cases(
     problems |= of_ids
     facts, of_files = check_pairs(scans, count_ids(told), data / CHECKED, None, told and told.ignored)
     problems |= of_files
-    channel_names = _channel_names(facts, channels or found.channels, bool(found.told))
+    known = channels or found.channels
+    channel_names = _channel_names(facts, known, bool(found.told))
     others = _other_channels(facts, channel_names, {scan.case: scan.images[0] for scan in scans})
     others |= _other_labels(facts, told, {scan.case: scan.label for scan in scans})
     problems |= others
@@ -87,7 +91,8 @@ def read_cases(
         count = f"{len(problems)} of {len(problems) + len(facts)} cases cannot be used, expected half of them at most"
         raise ValueError(f"source {str(source)!r}: {count}; mend them, or take them out: {_some(problems)}")
     good = {fact.case for fact in facts}
-    return Cases([scan for scan in scans if scan.case in good], facts, channel_names, problems)
+    notes = [*_volumes(channel_names, known), *_drawings(facts, channel_names)]
+    return Cases([scan for scan in scans if scan.case in good], facts, channel_names, problems, notes)
 
 
 def _in_common_ids(scans: Sequence[Scan], source: Source, folder: Path) -> tuple[list[Scan], dict[str, list[str]]]:
@@ -119,6 +124,23 @@ def _channel_names(facts: Sequence[CaseFacts], known: Sequence[str], is_told: bo
         return known
     ((count, _),) = counts.most_common(1)
     return known if count == len(known) else [f"channel {i}" for i in range(count)]
+
+
+def _volumes(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """That the volumes of a file are taken for channels, where nobody tells them."""
+    told = f"the {len(names)} volumes of each image file are taken for channels, since nothing says what they are"
+    return [f"{told}: a series over time is not read"] if len(names) > len(known) else []
+
+
+def _drawings(facts: Sequence[CaseFacts], names: Sequence[str]) -> list[str]:
+    """Channels that look as label maps do."""
+    notes = []
+    for i, name in enumerate(names):
+        cases = [fact.case for fact in facts if fact.drawn[i]]
+        if cases:
+            told = f"channel {name!r} has fewer than {FEWEST_VALUES} values, all of them whole numbers"
+            notes.append(f"{told}, in {len(cases)} case(s), such as {cases[0]}: is it a drawing?")
+    return notes
 
 
 def _other_channels(

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rep3d.data import splits
 from rep3d.datasets.planning import CT
@@ -16,8 +16,20 @@ from rep3d.files import read_json, write_json
 DECIDED = "decided.json"  # in data: what was written last, to tell what a person has changed since; options of `new`
 
 
-def write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: Sequence[int]) -> list[str]:
-    """Write NAME.json; the keys that a person has changed since it was written last, and that stay so.
+class OwnKeys(NamedTuple):
+    """Keys of NAME.json, which a person has changed since it was written last.
+
+    Args:
+        kept: they stay as they are.
+        removed: they are there again, as they are decided.
+    """
+
+    kept: list[str]
+    removed: list[str]
+
+
+def write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: Sequence[int]) -> OwnKeys:
+    """Write NAME.json, with what a person has changed there.
 
     Raises:
         ValueError: a person wrote something else than a section, names of labels that do not fit the ids, or what
@@ -25,6 +37,7 @@ def write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: Se
             modality that makes CT or unmakes it.
     """
     path, changes = folder / f"{name}.json", _own_changes(folder, name)
+    removed = _removed(read_json(path), written(folder / "data", "dataset"), decided) if path.is_file() else []
     content = merge(decided, changes)
     _check_sections(path, content, decided)
     _check_decided(path, content, decided)
@@ -33,7 +46,7 @@ def write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: Se
         _check_own_names(path, names, ids, read_json(folder / "data" / DECIDED).get("named", {}))
     with remembered(folder / "data", "dataset", decided, named={"ids": list(ids), "names": names}):
         write_json(path, content)
-    return list(_keys(changes))
+    return OwnKeys(_keys(changes), removed)
 
 
 @contextmanager
@@ -149,6 +162,22 @@ def _changes(now: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> di
                 found[key] = nested
         elif value not in before:
             found[key] = value
+    return found
+
+
+def _removed(
+    now: Mapping[str, Any], written: Sequence[Mapping[str, Any]], decided: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
+    """The keys that are decided, and stood in all that was written, but stand in the file no longer."""
+    found = []
+    for key, value in decided.items():
+        if not written or not all(key in one for one in written):
+            continue
+        if key not in now:
+            found.append(f"{prefix}{key}")
+        elif isinstance(value, dict) and isinstance(now[key], dict):
+            sections = [one[key] for one in written if isinstance(one[key], Mapping)]
+            found += _removed(now[key], sections, value, f"{prefix}{key}.")
     return found
 
 

@@ -82,8 +82,16 @@ def count_ids(told: ToldLabels | None) -> int:
     return len(IDS) if told is None else max([*told.names, told.ignored or 0]) + 1
 
 
-def read_labels(source: Path, facts: Sequence[CaseFacts], told: ToldLabels | None) -> tuple[Labels, list[str]]:
+def read_labels(
+    source: Path, facts: Sequence[CaseFacts], told: ToldLabels | None, patient_of: Mapping[str, str]
+) -> tuple[Labels, list[str]]:
     """The labels, and what somebody should know of them.
+
+    Args:
+        source: the folder, for messages.
+        facts: of the cases.
+        told: what is known of the labels.
+        patient_of: by case.
 
     Raises:
         ValueError: nothing is labelled, or as `rep3d.data.regions.check_judging`.
@@ -99,12 +107,7 @@ def read_labels(source: Path, facts: Sequence[CaseFacts], told: ToldLabels | Non
     notes = []
     if not told:
         notes.append("no file tells the labels' names: give them with --labels, in the order of their ids")
-    for i, name in zip(ids[1:], labels.names[1:], strict=True):
-        if cases_with[i] == 0:
-            notes.append(f"label {name!r} occurs in no case: nothing can be learned of it")
-        elif cases_with[i] == 1 and len(facts) > 1:
-            (case,) = (fact.case for fact in facts if fact.voxels[i])
-            notes.append(f"label {name!r} occurs in one case, {case}: it can be learned or judged, not both")
+    notes += _rare_labels(facts, dict(zip(ids[1:], labels.names[1:], strict=True)), patient_of)
     if labels.have_holes:
         became = ", ".join(f"{old} becomes {new}" for old, new in labels.new_ids.items() if old != new)
         notes.append(f"the label ids have holes, and a bundle's have none: {became}")
@@ -114,6 +117,24 @@ def read_labels(source: Path, facts: Sequence[CaseFacts], told: ToldLabels | Non
     except ValueError as error:
         raise ValueError(f"{source / FILE}: {error}") from None
     return labels, notes
+
+
+def _rare_labels(facts: Sequence[CaseFacts], names: Mapping[int, str], patient_of: Mapping[str, str]) -> list[str]:
+    """Which labels no case shows, or of several patients one alone.
+
+    Args:
+        names: by id.
+    """
+    notes, several = [], len({patient_of[fact.case] for fact in facts}) > 1
+    for i, name in names.items():
+        cases = [fact.case for fact in facts if fact.voxels[i]]
+        patients = {patient_of[case] for case in cases}
+        if not cases:
+            notes.append(f"label {name!r} occurs in no case: nothing can be learned of it")
+        elif several and len(patients) == 1:
+            where = f"one case, {cases[0]}" if len(cases) == 1 else f"the cases of one patient, {patients.pop()}"
+            notes.append(f"label {name!r} occurs in {where}: it can be learned or judged, not both")
+    return notes
 
 
 def renumbered(voxels: np.ndarray, geometry: Geometry, new_ids: Mapping[int, int], folder: Path, case: str) -> Path:

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rep3d.datasets.decathlon import INDEX, case_files, write_case, write_index
+from rep3d.data.layouts import FILE
+from rep3d.datasets.decathlon import case_files, write_case, write_index
 from rep3d.datasets.fields import random_field
 
 MODALITIES = ("MRI", "CT")
@@ -282,7 +283,7 @@ def _acquire_mri(
 
 def _clear(folder: Path) -> None:
     """Remove the phantoms that an earlier call wrote into the folder, its dataset.json first."""
-    index = folder / INDEX
+    index = folder / FILE
     if not index.exists():
         return
     try:

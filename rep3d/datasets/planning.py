@@ -23,7 +23,8 @@ from rep3d.io.geometry import VolumeError, plain_geometry
 from rep3d.transforms import MAX_GRID_BYTES, check_resampled
 
 CT, MR = "CT", "MR"
-CT_WORD = r"(?<![a-z])(nc|ce|cb)?cta?(?![a-z])"  # also NCCT, CECT, CBCT, CTA, in names of channels
+CT_WORD = r"(?<![a-z])((nc|ce|cb)?cta?|computed tomography)(?![a-z])"  # also NCCT, CECT, CBCT, CTA, in names
+NUMBERED = rf"\d{CT_WORD}|{CT_WORD}\d"  # a CT, or a T1 with contrast, which some call CT1 or T1CT
 AIR = -200.0  # Hounsfield units: an image whose darkest percent lies below is a CT
 ANISOTROPIC = 3.0  # ratio of two spacings, from which on the larger is taken finer, as nnU-Net does it
 FINER = 10.0  # percentile of such a spacing
@@ -32,6 +33,7 @@ WINDOW = (0.5, 99.5)  # percentiles of the labelled voxels
 FOLDS = 5
 DIVISOR = 16  # of the edges of a patch; twice as much is the least, so that no stage has a single voxel
 BATCH_SIZE = 2
+MEASURED, PER_LABEL = 16, 28.0  # labels of the measured steps, and bytes of a voxel for each further one
 SPARE = 0.8  # of the memory: what a training may take
 VALIDATIONS = 20  # in a training
 CACHE = 0.25  # of the computer's memory, or without a GPU of what a step leaves of it
@@ -60,8 +62,8 @@ class Schedule(NamedTuple):
 class Budget(NamedTuple):
     """A network, and what a training step takes: fixed bytes and those for each voxel of a batch.
 
-    Measured in float32 (`scripts/benchmark_network.py`; of `rep3d_tiny` the memory of a process): an upper bound for
-    half precision.
+    Measured in float32 with 16 labels (`scripts/benchmark_network.py`; of `rep3d_tiny` the memory of a process): an
+    upper bound for half precision.
     """
 
     network: str
@@ -120,7 +122,8 @@ def plan_bundle(
         machine: where it will train.
         patients: how many the cases are of.
         told: what the data set's own file calls its channels; of several one name each.
-        modality: CT or MR, where the user knows; MR stands for all that has no units.
+        modality: CT or MR, where the user knows, of several channels one for all or one each: "CT,MR"; MR stands for
+            all that has no units.
         schedule: how long it is to train, where that was measured.
         spacing: in mm, along the RAS axes, that a user wants; all else is decided for it.
         folds: how many a user wants.
@@ -150,7 +153,8 @@ def plan_bundle(
         of_folds = Decision(what, f"yours; the number of patients says {decided_folds}")
     shape = median_shape(facts, spacing)
     case_bytes = 4 * (facts[0].channels + 1) * math.prod(shape)  # with the label map
-    left = machine.host_memory - (0 if machine.has_gpu else _step_bytes(budget, batch, patch))
+    labels = len(facts[0].voxels)
+    left = machine.host_memory - (0 if machine.has_gpu else _step_bytes(budget, batch, patch, labels))
     cached = min(len(facts), int(CACHE * left / case_bytes))
     decisions = [
         *of_intensities,
@@ -192,12 +196,17 @@ def choose_intensities(
     """The modalities, the windows as `rep3d.data.notes.channel_windows` takes them, the recipe, and why.
 
     Raises:
-        ValueError: as `choose_modality`.
+        ValueError: as `choose_modality`, or more or fewer modalities than channels.
     """
     count = facts[0].channels
+    own = modality.split(",") if modality else [None]
+    if len(own) not in (1, count):
+        raise ValueError(f"modality is {modality!r}, expected one, or {count}: there are so many channels")
+    own = own * count if len(own) == 1 else own
     kinds, windows, decisions = [], [], []
     for channel in range(count):
-        kind, of_kind = choose_modality(facts, told[channel : channel + 1] if count > 1 else told, modality, channel)
+        names = told[channel : channel + 1] if count > 1 else told
+        kind, of_kind = choose_modality(facts, names, own[channel], channel)
         window, of_window = choose_window(facts, kind, channel)
         kinds.append(kind)
         windows.append(window)
@@ -224,30 +233,38 @@ def choose_modality(
     looks = {fact.case: fact.percentiles[channel][0] < AIR for fact in facts}
     ct, other = ([case for case, is_ct in looks.items() if is_ct == value] for value in (True, False))
     if told:
-        kind = CT if any(re.search(CT_WORD, name, re.IGNORECASE) for name in told) else MR
+        kind = CT if any(_means_ct(name, not other) for name in told) else MR
         doubtful = other if kind == CT else ct
         doubt = f"; {len(doubtful)} case(s) do not look so, such as {doubtful[0]}" if doubtful else ""
         return kind, Decision(f"modality {kind}", f"the data set's file calls it {', '.join(told)}{doubt}")
     if ct and other:
         raise ValueError(
             f"{len(ct)} case(s) have the air of CT, such as {ct[0]}, and {len(other)} have not, such as {other[0]}: "
-            "expected one modality, or --modality CT or MR for all"
+            "expected one modality, or --modality CT or MR, of several channels one each"
         )
     if ct:
         return CT, Decision(f"modality {CT}", f"in all cases voxels lie below {AIR:g}, as air in Hounsfield units does")
     return MR, Decision(f"modality {MR}", f"in no case voxels lie below {AIR:g}, as air in CT would")
 
 
+def _means_ct(name: str, has_air: bool) -> bool:
+    """Whether a channel's name calls it CT, by its air where it may be another."""
+    found = re.search(CT_WORD, name, re.IGNORECASE) is not None
+    return found and (has_air or not re.search(NUMBERED, name, re.IGNORECASE))
+
+
 def choose_spacing(facts: Sequence[CaseFacts]) -> tuple[list[float], Decision]:
-    """The median of each RAS axis; of an axis much coarser than another a finer one."""
+    """The median of each RAS axis; of an axis much coarser than another a finer one, but not finer than the others."""
     spacings = np.array([ras_spacing(fact) for fact in facts])
     chosen = np.median(spacings, axis=0)
     why = f"median of {len(facts)} case(s)"
     coarse = int(chosen.argmax())
     if chosen[coarse] >= ANISOTROPIC * chosen.min() and len(facts) > 1:
-        chosen[coarse] = np.percentile(spacings[:, coarse], FINER)
+        finer = np.percentile(spacings[:, coarse], FINER)
+        chosen[coarse] = max(finer, np.delete(chosen, coarse).max())
         axis = ("first", "second", "third")[coarse]
         why += f"; the {axis} axis is anisotropic, so its {FINER:g}th percentile"
+        why += ", but no finer than the others" if chosen[coarse] > finer else ""
     spread = spacings.max(axis=0) / spacings.min(axis=0)
     if spread.max() >= ANISOTROPIC:
         why += f"; they differ by up to {spread.max():.2g} times"
@@ -318,11 +335,12 @@ def choose_patch(
     shape = median_shape(facts, spacing)
     least = 2 * DIVISOR
     patch = [max(least, DIVISOR * math.ceil(n / DIVISOR)) for n in shape]
-    room = (SPARE * machine.memory - budget.fixed) / budget.per_voxel  # voxels of a batch
+    labels = len(facts[0].voxels)
+    room = (SPARE * machine.memory - budget.fixed) / _per_voxel(budget, labels)  # voxels of a batch
     batch = BATCH_SIZE if room >= BATCH_SIZE * least**3 else 1
     most = min(budget.most_voxels, int(room / batch))
     if most < least**3:
-        needed = (budget.fixed + budget.per_voxel * least**3) / SPARE
+        needed = _step_bytes(budget, 1, [least] * 3, labels) / SPARE
         raise ValueError(
             f"{machine.told} is too small: a step of {budget.network} with the least patch, {_by([least] * 3)} voxels, "
             f"takes {needed / 1e9:.1f} GB"
@@ -330,14 +348,18 @@ def choose_patch(
     while math.prod(patch) > most:
         larger = [axis for axis in range(3) if patch[axis] > least]
         patch[max(larger, key=lambda axis: (patch[axis] / shape[axis], patch[axis]))] -= DIVISOR
-    takes = _step_bytes(budget, batch, patch)
+    takes = _step_bytes(budget, batch, patch, labels)
     why = f"the median image has {_by(shape)} voxels then, and the network takes multiples of {DIVISOR} from {least}"
     fits = f"a step then takes about {takes / 1e9:.1f} GB of {machine.memory / 1e9:.1f} GB"
     return patch, batch, [Decision(f"patch size {_by(patch)}", why), Decision(f"batch size {batch}", fits)]
 
 
-def _step_bytes(budget: Budget, batch: int, patch: Sequence[int]) -> float:
-    return budget.fixed + budget.per_voxel * batch * math.prod(patch)
+def _step_bytes(budget: Budget, batch: int, patch: Sequence[int], labels: int) -> float:
+    return budget.fixed + _per_voxel(budget, labels) * batch * math.prod(patch)
+
+
+def _per_voxel(budget: Budget, labels: int) -> float:
+    return budget.per_voxel + PER_LABEL * max(0, labels - MEASURED)
 
 
 def choose_folds(count: int, unit: str = "patient") -> tuple[int, Decision]:

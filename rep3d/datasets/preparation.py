@@ -19,7 +19,7 @@ from rep3d.console.progress import track
 from rep3d.data import splits
 from rep3d.data.cases import ONE_CHANNEL, Item, image_files
 from rep3d.data.checks import check_pair
-from rep3d.data.layouts import one_or_all
+from rep3d.data.layouts import FILE, one_or_all
 from rep3d.data.memory import file_key
 from rep3d.data.notes import warn_once
 from rep3d.data.regions import count_ids
@@ -30,7 +30,7 @@ from rep3d.files import read_json, write_json
 logger = logging.getLogger(__name__)
 
 CHECKED = "checked.json"
-FACTS = 4  # the edition of what is kept there of a case
+FACTS = 5  # the edition of what is kept there of a case
 
 
 class Preparation(NamedTuple):
@@ -87,7 +87,7 @@ def prepare(
     good = [scan for scan in scans if scan.case not in problems]
     for scan in good:
         link_scan(scan, folder)
-    write_json(folder / "dataset.json", dataset_json(dataset, good))
+    write_json(folder / FILE, dataset_json(dataset, good))
     return Preparation(facts, problems, _write_splits(path, whole, problems, is_kept))
 
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from scipy.stats import wilcoxon
 
 from rep3d.console.tables import markdown_table
+from rep3d.evaluation.pictures import save_picture
 from rep3d.evaluation.scores import Scores, case_means, labels_of, means, table
-from rep3d.files import whole_file
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
@@ -123,6 +123,4 @@ def box_plot(evaluations: Mapping[str, Scores], path: str | os.PathLike, column:
     axes.set_ylabel(column)
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=len(evaluations), frameon=False)
-    with whole_file(path) as temporary:
-        figure.savefig(temporary)
-    return Path(path)
+    return save_picture(figure, path)

@@ -35,7 +35,7 @@ def receptive_fields(network: nn.Module, images: Iterable[torch.Tensor]) -> list
     encoder = getattr(network, "encoder", None)
     stages = getattr(encoder, "stages", None)
     if encoder is None or stages is None:
-        raise ValueError(f"{type(network).__name__} has no encoder.stages, expected such as Rep3D")
+        raise ValueError(f"{type(network).__name__} has no encoder.stages, expected for example Rep3D")
     maps: list[torch.Tensor] = []
     hooks = [stage.register_forward_hook(lambda module, inputs, output: maps.append(output)) for stage in stages]
     sums: list[torch.Tensor] = []

@@ -13,9 +13,9 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from rep3d.evaluation.correction_picture import WINDOW, in_plane, panels_of
 from rep3d.evaluation.montage import PLANES, fullest_slice
 from rep3d.evaluation.pictures import save_picture
-from rep3d.evaluation.planes import WINDOW, in_plane, panels_of
 from rep3d.io.colors import distinct_colors
 
 FRONT = PLANES["coronal"]  # the axis that the projection looks along

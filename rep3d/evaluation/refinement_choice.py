@@ -17,8 +17,9 @@ from scipy import ndimage
 from torch.utils.data import DataLoader
 
 from rep3d import installed
+from rep3d.data.cases import Item, first_file
 from rep3d.data.checks import check_datalist
-from rep3d.data.leakage import some
+from rep3d.data.leakage import cases_among, image_digests, some
 from rep3d.data.notes import Window
 from rep3d.evaluation.scores import CaseScores, means
 from rep3d.files import read_json, write_json, write_text
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 TRANSFORM = "rep3d.refinement.RefineLabelsd"
 GAIN = 0.001  # of a mean Dice: what a step must bring
 SHARES = (0.01, 0.1, 0.5)  # of a label's median volume: what may be the least volume of a component
+FEW = 5  # cases: what fewer of them choose is said to be uncertain
 
 
 class Case(NamedTuple):
@@ -56,6 +58,7 @@ def choose_refinement(
     memory: str | os.PathLike,
     window: Window,
     channel_names: Sequence[str],
+    digests: str | os.PathLike | None = None,
 ) -> None:
     """Segment the validation cases, and write the refinement that gains on them into the bundle.
 
@@ -66,6 +69,7 @@ def choose_refinement(
         bundle_root: the bundle's folder.
         label_names: of the ids from 0 on.
         classes, memory, window, channel_names: as of `rep3d.data.check_datalist`.
+        digests: as the memory of `chosen_on`.
 
     Raises:
         ValueError: there are several processes, the weights were trained on one of the cases, or a case is broken; or
@@ -88,7 +92,39 @@ def choose_refinement(
         cases.extend(map(_case, evaluator.state.output))  # type: ignore[arg-type]
 
     raise_failures(run_each(evaluator, dataloader, "Segmenting", remember), len(items), "segmented")
-    write_refinement(Path(bundle_root), best_refinement(cases, label_names, scores.regions, scores.ignored_label))
+    chosen = best_refinement(cases, label_names, scores.regions, scores.ignored_label)
+    if chosen:
+        _tell_count(len(cases))
+        chosen = {**chosen, "chosen_on": sorted(image_digests(map(first_file, items), digests).values())}
+    write_refinement(Path(bundle_root), chosen)
+
+
+def _tell_count(count: int) -> None:
+    logger.info("refinement: chosen by %d validation case(s)", count)
+    if count < FEW:
+        logger.warning(
+            "refinement: %d case(s) are few to choose by, expected %d at least: new ones may lose by it; choose again "
+            "when there are more",
+            count,
+            FEW,
+        )
+
+
+def chosen_on(
+    refinement: Sequence[object], items: Sequence[Item], memory: str | os.PathLike | None = None
+) -> list[str]:
+    """The cases among {"image": path} that a refinement was chosen on, as a warning says.
+
+    Args:
+        refinement: transforms of label maps. Others than `rep3d.refinement.RefineLabelsd` were chosen on none.
+        items: what is to be evaluated.
+        memory: as for `rep3d.data.leakage.training_cases`.
+    """
+    known = {digest for one in refinement for digest in getattr(one, "chosen_on", ())}
+    seen = cases_among(items, known, memory)
+    if seen:
+        logger.warning("the refinement was chosen on %d of the %d case(s): %s", len(seen), len(items), some(seen))
+    return seen
 
 
 def _case(item: Mapping[str, Any]) -> Case:

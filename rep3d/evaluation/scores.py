@@ -153,6 +153,7 @@ class CaseScores:
         ignored_label: id of voxels that nobody judged, which count neither way; None: all count.
         items: the evaluator's data, {"image": path}, to name the cases by; without, by their files.
         trained_on: cases that the weights were trained on, which the summary says.
+        chosen_on: cases that its refinement was chosen on, likewise.
 
     Raises:
         ValueError: two items are one case.
@@ -166,6 +167,7 @@ class CaseScores:
         trained_on: Sequence[str] = (),
         regions: Regions | None = None,
         ignored_label: int | None = None,
+        chosen_on: Sequence[str] = (),
     ) -> None:
         self.folder = Path(folder)
         self.regions = scored_regions(label_names, regions)
@@ -173,7 +175,7 @@ class CaseScores:
         self.case_of = {
             str(Path(first_file(item)).expanduser()): case for item, case in zip(items, case_names(items), strict=True)
         }
-        self.trained_on = trained_on
+        self.trained_on, self.chosen_on = trained_on, chosen_on
         self.rows: list[dict[str, object]] = []
 
     def attach(self, engine: Workflow) -> None:
@@ -205,7 +207,7 @@ class CaseScores:
             dist.all_gather_object(parts, (rows, failed))
             rows, failed = (sum(lists, []) for lists in zip(*parts, strict=True))
         if rows and not (dist.is_initialized() and dist.get_rank()):
-            write_scores(rows, self.folder, trained_on=self.trained_on, failures=failed)
+            write_scores(rows, self.folder, trained_on=self.trained_on, chosen_on=self.chosen_on, failures=failed)
             scores = read_scores(self.folder)
             dice = means(table(scores, "dice"))[-1]
             logger.info("mean Dice %.3f over %d case(s): %s", dice, len(scores), (self.folder / "summary.md").resolve())
@@ -222,18 +224,20 @@ def write_scores(
     folder: Path,
     *,
     trained_on: Sequence[str] = (),
+    chosen_on: Sequence[str] = (),
     failures: Sequence[str] = (),
 ) -> None:
     """Leave scores.csv and summary.md, whole or not at all.
 
     Args:
         trained_on: cases that the weights were trained on; the summary names them.
+        chosen_on: cases that the refinement was chosen on, likewise.
         failures: cases without scores, and why; the summary names them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     by_case = sorted(rows, key=lambda row: str(row["case"]))  # keeps the order of the labels
     write_csv(folder / "scores.csv", [{key: _cell(row[key]) for key in ("case", "label", *COLUMNS)} for row in by_case])
-    text = summary(read_scores(folder), trained_on)
+    text = summary(read_scores(folder), trained_on, chosen_on)
     if failures:
         text += f"\n\n{len(failures)} more case(s) could not be scored:\n\n" + "\n".join(f"- {one}" for one in failures)
     write_text(folder / "summary.md", text)
@@ -334,17 +338,22 @@ def means(values: np.ndarray) -> list[float]:
     return [*map(float, of_label), float(np.nanmean(of_label)) if counted.any() else math.nan]
 
 
-def summary(scores: Scores, trained_on: Sequence[str] = ()) -> str:
+def summary(scores: Scores, trained_on: Sequence[str] = (), chosen_on: Sequence[str] = ()) -> str:
     """Markdown in the layout of the paper's tables: one column per label and the mean, one row per score.
 
     Args:
         trained_on: cases that the weights were trained on, which it says.
+        chosen_on: cases that the refinement was chosen on, likewise.
     """
     labels = labels_of(scores)
     lines = [f"Means over {len(scores)} case(s)", ""]
-    if trained_on:
-        told = f"**The weights were trained on {len(trained_on)} of these cases**"
-        lines += [f"{told}, so that the means say little about new ones: {', '.join(trained_on)}", ""]
+    for told, of_them, names in (
+        ("The weights were trained on", "the means say", trained_on),
+        ("The refinement was chosen on", "what it gains there says", chosen_on),
+    ):
+        if names:
+            known = f"**{told} {len(names)} of these cases**, so that {of_them} little about new ones"
+            lines += [f"{known}: {', '.join(names)}", ""]
     titles = {
         "dice": ("Dice", 3),
         "hd95_mm": ("95 % Hausdorff distance (mm)", 2),

@@ -42,7 +42,7 @@ def open_regular(path: str | os.PathLike) -> io.BufferedReader:
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise VolumeError(path, "no regular file (a folder, a pipe or a device)")
+            raise VolumeError(path, "not a regular file (a folder, a pipe or a device)")
         return open(path, "rb")
     except FileNotFoundError:
         raise VolumeError(path, "no such file") from None

@@ -102,7 +102,7 @@ def _read(path: str | os.PathLike, proxy: ArrayProxy, geometry: Geometry) -> tup
             path, f"the file is cut, its voxels cannot be read: {count} bytes, expected {content.size} by its header"
         )
     if rest:
-        raise VolumeError(path, f"the file goes on after the {content.size} bytes of voxels that its header tells of")
+        raise VolumeError(path, f"the file goes on behind the {content.size} bytes of voxels that its header declares")
     stored = content.view(proxy.dtype).reshape((*geometry.shape, geometry.channels), order="F")
     voxels = _scaled(stored, proxy, geometry.dtype) if _is_scaled(proxy) else stored.astype(geometry.dtype, copy=False)
     return np.moveaxis(voxels, -1, 0), geometry

@@ -229,7 +229,7 @@ def _parse(path: Path, content: bytes) -> tuple[dict[str, str], dict[str, str]]:
         else:
             known, name, value = told, name.replace(" ", "").lower(), value.strip()
         if name in known:
-            raise VolumeError(path, f"line {number} of the header tells for the second time what another one told")
+            raise VolumeError(path, f"line {number} of the header repeats a field")
         known[name] = value
     _check_names(path, told)
     return told, fields

@@ -120,5 +120,6 @@ def _expected(network: nn.Module, size: Sequence[int], error: Exception) -> str:
         rounded = list(compute_divisible_spatial_size(size, divisors))
         for works in (rounded, [max(edge, 2 * d) for edge, d in zip(rounded, divisors, strict=True)]):
             if channels and takes(network, channels, works):
-                return f"expected multiples of {divisor}, such as {works}" if divisor else f"expected such as {works}"
+                example = f"multiples of {divisor}, such as" if divisor else "for example"
+                return f"expected {example} {works}"
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rep3d.data.cases import case_names, file_name, first_file
+from rep3d.data.cases import POSTFIX, case_names, file_name, first_file
 from rep3d.data.lists import load_datalist
 from rep3d.evaluation.curve import divergence, training_curve
 from rep3d.evaluation.montage import overlay_montage
@@ -138,7 +138,7 @@ class Demo:
         named = zip(case_names(cases)[:SHOWN_CASES], cases, strict=False)
         predictions = self.folder / "predictions"
         return [
-            (name, item["image"], item["label"], str(predictions / f"{file_name(name)}_seg.nii.gz"))
+            (name, item["image"], item["label"], str(predictions / f"{file_name(name)}{POSTFIX}.nii.gz"))
             for name, item in named
         ]
 

@@ -15,7 +15,7 @@ import torch
 
 from rep3d.console.progress import Progress
 from rep3d.console.tables import markdown_table
-from rep3d.data.cases import Item, file_name, item_name
+from rep3d.data.cases import POSTFIX, Item, file_name, item_name
 from rep3d.data.layouts import check_names
 from rep3d.evaluation import cvpr25, deepedit
 from rep3d.evaluation.case_records import CaseRecords
@@ -26,7 +26,7 @@ from rep3d.evaluation.click_pictures import State, click_strip
 from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, MixedUser, Segment, User, deepest_user, evaluate, follow
 from rep3d.evaluation.montage import PLANES
-from rep3d.evaluation.three_planes import MOST, SPACINGS, TooSmall, dice_by_plane
+from rep3d.evaluation.scribble_planes import MOST, SPACINGS, TooSmall, dice_by_plane
 from rep3d.files import digest, read_json, write_csv, write_json, write_text
 from rep3d.interactive.prompts import Prompt
 from rep3d.shipped import find_weights, overlays_of
@@ -258,7 +258,7 @@ def _automatic(
     target, paths, missing = folder / made_with, {}, []
     for item in items:
         case = f"{file_name(item_name(item))}_{digest([Path(item['image'])])}"
-        paths[item_name(item)] = path = target / f"{case}_seg.nii.gz"
+        paths[item_name(item)] = path = target / f"{case}{POSTFIX}.nii.gz"
         if not path.is_file():
             missing.append({"image": item["image"], "case": case})
     if missing:

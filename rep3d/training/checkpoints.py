@@ -21,8 +21,8 @@ from monai.engines import Workflow
 from monai.utils import set_determinism
 from torch import nn
 
-from rep3d.data.cases import Item, case_names, first_file
-from rep3d.data.leakage import TrainingCases, image_digests, some, trained_images
+from rep3d.data.cases import Item
+from rep3d.data.leakage import TrainingCases, cases_among, some, trained_images
 from rep3d.data.regions import Regions
 from rep3d.deploy import reparameterize
 from rep3d.files import copy_whole, whole_file
@@ -32,7 +32,7 @@ from rep3d.networks.upkern import fitting_weights, is_smaller_kernel
 from rep3d.networks.weights import check_finite, differences, facts, non_finite
 from rep3d.shipped import check_settings, settings_beside, write_settings
 from rep3d.training.finite_steps import FiniteSteps
-from rep3d.training.resuming import learning_settings, resume_learning
+from rep3d.training.resuming import optimization_settings, resume_learning
 from rep3d.training.settings import warn_of_other_settings
 from rep3d.training.validation import has_score
 
@@ -134,8 +134,7 @@ def trained_on(
     """
     paths = [path] if isinstance(path, str | os.PathLike) else path
     known = {digest for one in paths for digest in trained_images(read_weights(one))}
-    digests = image_digests(map(first_file, items), memory) if known else {}
-    seen = [name for item, name in zip(items, case_names(items), strict=True) if digests.get(first_file(item)) in known]
+    seen = cases_among(items, known, memory)
     if seen:
         logger.warning("%s was trained on %d of the %d case(s): %s", path, len(seen), len(items), some(seen))
     return seen
@@ -246,7 +245,7 @@ class Checkpoints:
         self.folder = Path(folder)
         self.cases = cases or TrainingCases({}, {})
         self.steps = steps
-        self.settings = learning_settings(optimizer, lr_scheduler)
+        self.settings = optimization_settings(optimizer, lr_scheduler)
         self.new_validation = False  # than that of the training that is resumed
         told, resume = str(resume).lower(), _resumes(resume, folder)
         if resume and told == "auto":
@@ -350,12 +349,12 @@ class Checkpoints:
         if self.new_validation:
             told = f"{content['best_metric']:.3f} in epoch {content['best_metric_epoch']}"
             logger.warning(
-                "resume: the validation cases are others than before: the best score, %s, counts no more", told
+                "resume: the validation cases are others than before: the best score, %s, is discarded", told
             )
             if isinstance(self.lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
                 self.lr_scheduler.best = self.lr_scheduler.mode_worse
         elif has_score(content["best_metric"], content["best_metric_epoch"]) and not (self.folder / BEST).is_file():
-            logger.warning("resume: %s is gone, and its score counts no more", self.folder / BEST)
+            logger.warning("resume: %s is gone, and its score is discarded", self.folder / BEST)
         else:
             self.evaluator.state.best_metric = content["best_metric"]
             self.evaluator.state.best_metric_epoch = content["best_metric_epoch"]

@@ -44,7 +44,8 @@ def scale_gradients(
     names = named_parameters_of(network, "large_kernels")
     kernels = [parameter for name, parameter in network.named_parameters() if name in names]
     if not kernels:
-        raise ValueError(f"scale_gradients: {type(network).__name__} names no large kernels, expected such as Rep3D")
+        told = f"{type(network).__name__} names no large kernels"
+        raise ValueError(f"scale_gradients: {told}, expected for example Rep3D")
     scales = {
         kernel: gradient_scales(kernel.shape[-1], large_scale, small_scale, small_kernel_size) for kernel in kernels
     }

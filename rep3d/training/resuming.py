@@ -16,7 +16,7 @@ WORDS = {"lr": "learning rate", "total_iters": "the number of epochs in the sche
 RATES = ("lr", "initial_lr", "base_lrs")  # follow from the learning rate
 
 
-def learning_settings(optimizer: torch.optim.Optimizer, lr_scheduler: LRScheduler) -> dict[str, Any]:
+def optimization_settings(optimizer: torch.optim.Optimizer, lr_scheduler: LRScheduler) -> dict[str, Any]:
     """How optimizer and schedule are configured. To be asked before they step, and kept in the checkpoint."""
     groups = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     settings = {
@@ -34,13 +34,13 @@ def resume_learning(optimizer: torch.optim.Optimizer, lr_scheduler: LRScheduler,
     Args:
         optimizer: as configured now.
         lr_scheduler: likewise.
-        checkpoint: "optimizer" and "lr_scheduler", their state dicts, and "settings", the `learning_settings` that they
-            started with. Without them, as in older checkpoints, nothing counts as changed.
+        checkpoint: "optimizer" and "lr_scheduler", their state dicts, and "settings", the `optimization_settings` that
+            they started with. Without them, as in older checkpoints, nothing counts as changed.
 
     Raises:
         ValueError: the optimizer has other parameter groups.
     """
-    now = learning_settings(optimizer, lr_scheduler)
+    now = optimization_settings(optimizer, lr_scheduler)
     if "settings" not in checkpoint:
         logger.warning("resume: learning rate, weight decay and schedule are the checkpoint's, which is an older one")
     before = checkpoint.get("settings", now)

@@ -352,7 +352,7 @@ def test_bundles_that_were_rendered_without_their_values():
 
 @pytest.mark.parametrize("device", ["cud:0", "$torch.device('cud:0')", "gpu", "$torch.device('cuda', 99)", "cpu:x"])
 def test_devices_that_are_none(device):
-    assert refusal(TRAIN, device=device).startswith(f"device is {device!r}, expected such as cpu, cuda or cuda:1 (")
+    assert refusal(TRAIN, device=device).startswith(f"device is {device!r}, expected for example cpu, cuda or cuda:1 (")
 
 
 # --- what people have in mind

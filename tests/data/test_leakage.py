@@ -84,6 +84,27 @@ def test_digests_are_remembered(tmp_path, monkeypatch):
     assert image_digests([image, str(tmp_path / "absent.nii")], memory).keys() == {image}
 
 
+@pytest.mark.parametrize("twin", [["drawn", "scan_of_b"], ["both"]], ids=["in one each", "in one file"])
+def test_an_image_is_known_by_a_channel_that_is_no_drawing(twin, tmp_path):
+    scan = np.random.default_rng(0).integers(-1000, 1000, (6, 5, 4)).astype(np.int16)
+    drawing = (scan > 0).astype(np.int16)
+    files = {
+        "lesion": drawing,
+        "scan": scan,
+        "drawn": drawing,
+        "scan_of_b": scan,
+        "both": np.stack([drawing, scan], -1),
+    }
+    for name, voxels in files.items():
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii")
+    image, copy = ({"image": [str(tmp_path / f"{name}.nii") for name in names]} for names in (["lesion", "scan"], twin))
+    with pytest.raises(ValueError, match="1 image.s. stand in the training and in the validation part: .*lesion.nii"):
+        training_cases([image], [copy])
+    weights = weights_of(training_cases([image], []))
+    torch.save(weights, tmp_path / "model.pt")
+    assert trained_on(tmp_path / "model.pt", [copy]) == [twin[0]]
+
+
 # --- what weights were trained on
 
 

@@ -321,6 +321,6 @@ def test_files_of_a_list_that_are_none(tmp_path, caplog):
     load_datalist(tmp_path, "training")
     load_inference_list(tmp_path)
     assert [record.getMessage() for record in caplog.records] == [
-        f"the training list of {tmp_path} names 1 file(s) that are none: {tmp_path / 'labelsTr/b.nii.gz'}",
-        f"the test list of {tmp_path} names 1 file(s) that are none: {tmp_path / 'imagesTs/d.nii.gz'}",
+        f"the training list of {tmp_path} names 1 missing file(s): {tmp_path / 'labelsTr/b.nii.gz'}",
+        f"the test list of {tmp_path} names 1 missing file(s): {tmp_path / 'imagesTs/d.nii.gz'}",
     ]

@@ -129,7 +129,7 @@ def test_what_is_refused(options, error, said, folders):
 
 def test_predictions_of_nobody_or_of_two(folders, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds no label map of any case, expected such as .*_seg.nii.gz"):
+    with pytest.raises(ValueError, match="holds no label map of any case, expected for example .*_seg.nii.gz"):
         load_sources(folders[0], None, "training", predictions=tmp_path / "empty")
     everything = [item for part in ("training", "validation", "test") for item in load_datalist(folders[0], part)]
     write_predictions(everything, tmp_path / "all")

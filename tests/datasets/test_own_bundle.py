@@ -145,6 +145,27 @@ def test_what_a_person_changed_stays(tmp_path):
     assert set(make(tmp_path, tmp_path / "source").kept) == {"common.spacing", "train.seed"}
 
 
+def test_keys_that_a_person_took_out_of_the_file(tmp_path):
+    """They are decided anew, which is said; null stays."""
+    source, regions = make_source(tmp_path / "source", 3), ["regions", "regions_class_order"]
+    pairs = [{"image": f"images/case{i}.nii.gz", "label": f"labels/case{i}.nii.gz"} for i in range(3)]
+    told = {"labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2], "training": pairs}
+    (source / "dataset.json").write_text(json.dumps(told))
+    made, keys = make(tmp_path, source), [f"common.{key}" for key in regions]
+    before = dataset_file(made).read_text()
+    assert made.removed == []
+    change(dataset_file(made), lambda content: [content["common"].pop(key) for key in regions])
+    again = make(tmp_path, source)
+    assert again.removed == keys and again.kept == [] and dataset_file(made).read_text() == before
+    assert "common.regions was removed from mine.json, and is decided anew: write null there to do" in report(again)
+    change(dataset_file(made), lambda content: content["common"].update(dict.fromkeys(regions)))
+    again = make(tmp_path, source)
+    assert again.removed == [] and again.kept == keys
+    assert read_json(made.folder / "configs/train.json")["regions"] is None
+    change(dataset_file(made), lambda content: content.pop("train"))
+    assert make(tmp_path, source).removed == ["train"]
+
+
 def test_a_window_in_place_of_the_z_score(tmp_path):
     """That of a person, for images without units."""
     made = make(tmp_path)
@@ -599,7 +620,53 @@ def test_labels_that_no_validation_case_shows(tmp_path):
     assert notes == [f"{told}'label 2' in fold {', '.join(folds)}"]
     own = [{"train": ["case0", "case2"], "val": ["case1", "case3"]}, {"train": ["case0", "case1"], "val": []}]
     (tmp_path / "bundles/mine/data/splits.json").write_text(json.dumps(own))
-    assert not [note for note in make(tmp_path, source).notes if note.startswith(told)]
+    assert not [note for note in make(tmp_path, source).notes if note.startswith("labels that no")]
+
+
+def test_labels_that_no_training_case_shows(tmp_path):
+    source = make_source(tmp_path / "source", 4)
+    for number in (2, 3):
+        save(source / f"labels/case{number}.nii.gz", np.pad(np.ones((4, 4, 4), np.uint8), ((8, 8), (7, 7), (4, 4))))
+    make(tmp_path, source)
+    own = [
+        {"train": cases[:2], "val": cases[2:]} for cases in (["case0", "case2", "case1"], ["case2", "case3", "case0"])
+    ]
+    (tmp_path / "bundles/mine/data/splits.json").write_text(json.dumps(own))
+    notes = [note for note in make(tmp_path, source).notes if note.startswith("labels that no")]
+    assert notes == ["labels that no training case shows, so that none teaches them: 'label 2' in fold 1"]
+
+
+def test_a_label_of_one_patient(tmp_path):
+    """All its cases go into one part of a split."""
+    source = make_source(tmp_path / "flat", 4)
+    for number in (2, 3):
+        save(source / f"labels/case{number}.nii.gz", np.pad(np.ones((4, 4, 4), np.uint8), ((8, 8), (7, 7), (4, 4))))
+    for kind in ("images", "labels"):
+        for number, name in enumerate(("sub-1_ses-a", "sub-1_ses-b", "sub-2", "sub-3")):
+            (source / f"{kind}/case{number}.nii.gz").rename(source / f"{kind}/{name}.nii.gz")
+    made = make(tmp_path, source)
+    splits = json.loads((made.folder / "data/splits.json").read_text())
+    (fold,) = (i for i, split in enumerate(splits) if {*split["val"]} == {"sub-1_ses-a", "sub-1_ses-b"})
+    told = "label 'label 2' occurs in the cases of one patient, sub-1: it can be learned or judged, not both"
+    assert told in made.notes
+    assert f"labels that no training case shows, so that none teaches them: 'label 2' in fold {fold}" in made.notes
+
+
+def test_a_drawing_among_the_channels(tmp_path):
+    """Its name has no word for labels: it is named, and hides no image that is there twice."""
+    flat, source = make_source(tmp_path / "flat", 4), tmp_path / "source"
+    for number in range(4):
+        label = f"labels/case{number}.nii.gz"
+        files = {"t1": f"images/case{number % 3}.nii.gz", "brain_mask": label, "lesion": label}
+        (source / f"p{number}").mkdir(parents=True)
+        for name, file in files.items():
+            shutil.copy(flat / file, source / f"p{number}/{name}.nii.gz")
+    for _ in range(2):
+        made = make(tmp_path, source)
+        assert made.channel_names == ("lesion", "t1") and made.problems == {"p3": ["p3: the same voxels as p0"]}
+        told = "channel 'lesion' has fewer than 16 values, all of them whole numbers, in 3 case(s), such as p0: is it a"
+        assert [note for note in made.notes if note.startswith("channel")] == [f"{told} drawing?"]
+    assert not [note for note in make(tmp_path, flat, name="flat").notes if note.startswith("channel")]
 
 
 def test_labels_that_are_rare(tmp_path):

@@ -34,6 +34,14 @@ def test_the_reason_of_an_anisotropic_spacing():
     assert decision.why == "median of 5 case(s); the third axis is anisotropic, so its 10th percentile"
 
 
+def test_a_spacing_is_not_finer_than_that_of_the_other_axes():
+    spacing, decision = choose_spacing([case(spacing=(0.8, 0.8, z)) for z in [0.625] * 3 + [5.0] * 17])
+    assert spacing == [0.8, 0.8, 0.8]
+    assert decision.why.startswith(
+        "median of 20 case(s); the third axis is anisotropic, so its 10th percentile, but no finer than the others"
+    )
+
+
 def test_spacings_count_along_the_same_axes():
     """A file's axes may lie anyhow."""
     facts = [case(spacing=(0.8, 0.8, 3.0)), case(spacing=(3.0, 0.8, 0.8), orientation="SPL")]
@@ -90,13 +98,18 @@ CT_NAMES = ("NCCT", "CTA", "CECT", "CBCT", "ct_0", "cta arterial")
         *((-1000.0, (name,), None, f"the data set's file calls it {name}") for name in CT_NAMES),
         (0.0, ("direct", "act"), None, "the data set's file calls it direct, act"),
         (-1000.0, ("CT",), "MR", "you said so"),
+        (0.0, ("CT1",), None, "the data set's file calls it CT1"),
+        (0.0, ("T1CT",), None, "the data set's file calls it T1CT"),
+        (-1000.0, ("CT1",), None, "the data set's file calls it CT1"),
+        (0.0, ("Computed Tomography",), None, "the data set's file calls it Computed Tomography; 1 case(s) do not"),
     ],
 )
 def test_modality(darkest, told, modality, expected):
     plan, why = reasons([case(darkest=darkest)], told=told, modality=modality)
     assert why[f"modality {plan.modality}"].startswith(expected)
     is_ct = plan.modality == "CT"
-    is_told = modality is None and any(name.startswith("CT") or name in CT_NAMES for name in told)
+    sure = "CT1" not in told or darkest < 0
+    is_told = modality is None and sure and any(name.startswith(("CT", "Comp")) or name in CT_NAMES for name in told)
     assert is_ct == (is_told or expected.startswith("in all"))
     assert plan.recipes == ["automatic", "window" if is_ct else "z_score"]
     assert (plan.intensity_window is not None) == is_ct
@@ -125,6 +138,12 @@ def test_patches_that_networks_take_and_memory_holds(machine, budget, shape):
     assert all(edge <= max(32, n + 15) for edge, n in zip(patch, shape, strict=True))
     assert budget.fixed + budget.per_voxel * batch * math.prod(patch) <= machine.memory
     assert math.prod(patch) <= max(budget.most_voxels, 32**3)
+
+
+def test_many_labels_take_memory():
+    few, many = (case(shape=(200, 200, 200))._replace(voxels=[9] * count) for count in (16, 117))
+    edges = [math.prod(choose_patch([one], (1.0, 1.0, 1.0), PAPER, GPU)[0]) for one in (few, many)]
+    assert edges[0] > 1.3 * edges[1]
 
 
 def test_little_memory_takes_small_patches_and_less_is_refused():

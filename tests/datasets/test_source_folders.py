@@ -3,10 +3,13 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from folder_helpers import deny
 
 from rep3d.datasets.sources import ToldLabels, choose_channels, read_labels, read_source
+from rep3d.io.geometry import plain_geometry
+from rep3d.io.nifti import write_marked
 
 CASES = ("p1", "p2", "p3")
 
@@ -235,6 +238,36 @@ def test_patients_of_a_list(tmp_path):
     assert patients == {"p1_image": "7", "p2_image": "7", "p3_image": "p3_image"}
 
 
+@pytest.mark.parametrize(
+    ("image", "label", "told"),
+    [
+        ("images/{}.nii.gz", "labels/{}.nii.gz", None),
+        ("{}.nii.gz", "{}_seg.nii.gz", None),
+        ("imagesTr/{}_0000.nii.gz", "labelsTr/{}.nii.gz", lambda files: {"channel_names": {"0": "CT"}}),
+        ("all/{}.nii.gz", "all/{}_seg.nii.gz", lambda files: {"training": list(files.values())}),
+        ("all/{}.nii.gz", "all/{}_seg.nii.gz", lambda files: {"dataset": files}),
+    ],
+    ids=["two folders", "one folder", "nnU-Net", "a list", "a list of nnU-Net"],
+)
+def test_patients_by_the_names_of_files(image, label, told, tmp_path):
+    """As BIDS has them, in folders of any layout; other names are of one patient each."""
+    patients = {
+        "sub-01_ses-1": "sub-01",
+        "sub-01_acq-a": "sub-01",
+        "sub-02": "sub-02",
+        "P1_ses-1": "P1",
+        "P2_b": "P2_b",
+        "sub-siteA_001": "sub-siteA_001",
+        "sub-siteA_002": "sub-siteA_002",
+    }
+    places = {case: (image.format(case), label.format(case)) for case in patients}
+    files = {case: {"image": first, "images": [first], "label": last} for case, (first, last) in places.items()}
+    touch(tmp_path, *(path for pair in places.values() for path in pair))
+    if told:
+        describe(tmp_path, **told(files))
+    assert {case.name: case.patient for case in read_source(tmp_path).cases} == patients
+
+
 def test_links_to_folders_of_patients(tmp_path):
     kits(tmp_path / "archive")
     (tmp_path / "chosen").mkdir()
@@ -371,7 +404,8 @@ def test_numbered_files_beside_those_of_a_list(tmp_path):
     number_files(tmp_path, 2)
     pairs = [{"image": f"imagesTr/{case}_0000.nii.gz", "label": f"labelsTr/{case}.nii.gz"} for case in CASES]
     describe(tmp_path, training=pairs)
-    (note,) = read_source(tmp_path).notes
+    note, others = read_source(tmp_path).notes
+    assert others.startswith("in no case: 3 NIfTI file(s), such as ")
     assert note.startswith(
         f"3 numbered file(s) beside those that {tmp_path / 'dataset.json'} lists are not taken, such"
     )
@@ -560,6 +594,44 @@ def test_an_odd_case_is_left_out(layout, said, tmp_path):
     assert [scan.images[0].name[:2] for scan in scans] in (["p1", "p3"], ["im", "im"])
     ((told,),) = problems.values()
     assert re.search(said, told)
+
+
+def test_what_belongs_to_no_case_is_counted(tmp_path):
+    """Of each layout of files: in folders that it does not look into, and of formats that are not read."""
+    for layout, below in ((two_folders, "Images/siteB"), (ours, "imagesTr/siteB"), (decathlon, "imagesTr/siteB")):
+        folder = tmp_path / layout.__name__
+        layout(folder)
+        touch(folder, f"{below}/p8.nii.gz", f"{below}/p9.NII", f"{below}/p9.txt")
+        (note,) = read_source(folder).notes
+        assert note.startswith(f"in no case: 2 NIfTI file(s), such as {folder / below}/p8.nii.gz: cases are read from")
+    kits(tmp_path / "kits")
+    touch(tmp_path / "kits", "p4/image.nrrd", "p4/seg.nrrd", "p5/image.mha", "p5/seg.mhd")
+    dicom(tmp_path / "kits/p6")
+    (note,) = read_source(tmp_path / "kits").notes
+    kinds = (("2 NRRD", "p4/image.nrrd"), ("2 MHA", "p5/image.mha"), ("1 DICOM", "p6/slice"))
+    told = "; ".join(f"{kind} file(s), such as {tmp_path / 'kits' / name}" for kind, name in kinds)
+    assert note.startswith(f"in no case: {told}: ")
+
+
+def test_what_is_known_to_belong_to_no_case(tmp_path):
+    """Test cases, predictions, hidden files, and what BIDS keeps apart; a file that a case has by a link is of it."""
+    decathlon(tmp_path / "listed")
+    tests = {"test": ["./tests/a.nii.gz", {"image": ["tests/b.nii.gz"], "label": "tests/c.nii.gz"}], "testing": 3}
+    describe(tmp_path / "listed", **json.loads((tmp_path / "listed/dataset.json").read_text()) | tests)
+    touch(tmp_path / "listed", *(f"tests/{name}.nii.gz" for name in "abc"))
+    touch(tmp_path / "listed", "imagesTs/d.nii.gz", "labelsTs/d.nii.gz", "imagesTr/._p1.nii.gz", ".cache/p1.nrrd")
+    predicted = np.ones((4, 4, 4), np.uint8)
+    write_marked(predicted, plain_geometry(predicted.shape, np.eye(4)), tmp_path / "listed/eval.nii.gz")
+    bids(tmp_path / "bids")
+    touch(tmp_path / "bids", "derivatives/x/sub-p1/sub-p1.mha")
+    dicom(tmp_path / "bids/sourcedata")
+    studies_of_the_app(tmp_path / "studies")
+    touch(tmp_path / "studies", "labels/original/p1.nii.gz", "p9.nrrd")
+    two_folders(tmp_path / "linked")
+    (tmp_path / "linked/Images/p1.nii").rename(tmp_path / "linked/p1.nii")
+    (tmp_path / "linked/Images/p1.nii").symlink_to(tmp_path / "linked/p1.nii")
+    for folder in ("listed", "bids", "studies", "linked"):
+        assert not read_source(tmp_path / folder).notes, folder
 
 
 def two_places(folder):

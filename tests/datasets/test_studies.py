@@ -11,10 +11,12 @@ from rep3d import installed
 from rep3d.data.image_ids import id_of
 from rep3d.data.lists import load_datalist
 from rep3d.data.memory import file_key
+from rep3d.data.submissions import checksum
 from rep3d.datasets import own_bundle, own_cases
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle, report
-from rep3d.datasets.sources.studies import common_ids, current_label
+from rep3d.datasets.sources import read_source
+from rep3d.datasets.sources.studies import CurrentLabel, common_ids, current_label
 
 LAPTOP = Machine(16e9, False, "a laptop", 16e9)
 SHAPE = (20, 18, 12)
@@ -123,7 +125,7 @@ def test_only_current_labels_tell_names(studies):
     assert kept.names == {"front": 1, "back": 2} and kept.key == ""
     assert kept.file == studies / "labels/versions/ann1/0001.nii.gz"
     save(label, np.ones(SHAPE, np.uint8))
-    assert current_label(studies, label) == (label, file_key(label), None)
+    assert current_label(studies, label) == CurrentLabel(label, file_key(label), None)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +154,44 @@ def test_segments_that_a_submission_left_out(studies):
     made = make(studies)
     assert list(made.problems) == ["part"] and made.cases == 4
     assert "part/0002.nii.gz: has no segment back" in report(made)
+
+
+def test_structures_that_labels_do_not_show(studies):
+    """3D Slicer names a segment also where it is empty. What is not learned, and what is left out, lacks nothing."""
+    submit(studies, "ann1", drawn({"front": 1}), {"front": 1, "back": 2}, 2, absent=["back"])
+    submit(studies, "bob1", drawn({"Front": 2}), {"Back": 1, "Front": 2}, 2, absent=["Back"])
+    submit(studies, "cyn1", drawn({"front": 3}), {"front": 3, "back": 1, "ignore": 2}, 2, absent=["back", "ignore"])
+    add_case(studies, "half", {"front": 1, "vessel": 2}, absent=["vessel"])
+    told = "what a label does not show counts as background: no back in 3 of 4 label(s), such as ann1"
+    made = make(studies)
+    assert told in made.notes and f"- {told}" in report(made) and list(made.problems) == ["half"]
+
+
+def test_structures_that_labels_do_not_show_where_all_number_alike(tmp_path):
+    for case, told in (("a", {}), ("b", {"absent": ["back"]}), ("c", {"absent": []})):
+        add_case(tmp_path, case, {"front": 1, "back": 2}, **told)
+    expected = "what a label does not show counts as background: no back in 1 of 3 label(s), such as b"
+    assert read_source(tmp_path).notes == [expected]
+    submit(tmp_path, "b", drawn({"front": 1, "back": 2}), {"front": 1, "back": 2}, 2)
+    assert read_source(tmp_path).notes == []
+
+
+def test_images_that_were_exchanged(tmp_path):
+    """On the same grid, so that nothing else would tell. A file that was only touched is the same."""
+    names = {"front": 1, "back": 2}
+    for case in ("same", "other", "gone", "earlier"):
+        add_case(tmp_path, case, names)
+        image = tmp_path / f"{case}.nii.gz"
+        told = {} if case == "earlier" else {"image": checksum(image)}
+        submit(tmp_path, case, drawn(names), names, 2, **told)
+        if case == "same":
+            image.touch()
+        else:
+            save(image, np.full(SHAPE, 7, np.float32))
+    (tmp_path / "gone.nii.gz").unlink()
+    (tmp_path / "gone.nii.gz").symlink_to(tmp_path / "nowhere.nii.gz")
+    told = "1 image(s) are other files than those that were labelled, check them: other"
+    assert read_source(tmp_path).notes == [told]
 
 
 def swap(studies, case):

@@ -76,11 +76,15 @@ def test_missing_numbers_are_empty_cells(tmp_path):
 
 
 def test_the_whole_summary(tmp_path):
-    write_scores(rows(0.5, 0.6, 0.7, 0.8), tmp_path, trained_on=["a", "x"], failures=["c: broken", "d: gone"])
+    write_scores(
+        rows(0.5, 0.6, 0.7, 0.8), tmp_path, trained_on=["a", "x"], chosen_on=["b"], failures=["c: broken", "d: gone"]
+    )
     assert (tmp_path / "summary.md").read_text(encoding="utf-8").splitlines() == [
         "Means over 2 case(s)",
         "",
         "**The weights were trained on 2 of these cases**, so that the means say little about new ones: a, x",
+        "",
+        "**The refinement was chosen on 1 of these cases**, so that what it gains there says little about new ones: b",
         "",
         "| score | left | right | Mean |",
         "| --- | --- | --- | --- |",

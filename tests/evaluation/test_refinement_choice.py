@@ -10,11 +10,20 @@ from bundle_helpers import EVALUATE, INFERENCE, ROOT, label_names, make_dataset,
 from scipy import ndimage
 
 from rep3d import installed
+from rep3d.data.leakage import image_digests
 from rep3d.data.lists import load_datalist
 from rep3d.datasets.rendering import render_file
 from rep3d.evaluation import refinement_choice
-from rep3d.evaluation.refinement_choice import Case, best_refinement, check_is_ours, choose_refinement, write_refinement
+from rep3d.evaluation.refinement_choice import (
+    Case,
+    best_refinement,
+    check_is_ours,
+    choose_refinement,
+    chosen_on,
+    write_refinement,
+)
 from rep3d.evaluation.scores import CaseScores
+from rep3d.refinement import RefineLabelsd
 
 NAMES = ["background", "liver", "tumor"]
 REGIONS = {"liver": [1], "tumor": [2]}
@@ -147,8 +156,32 @@ def test_cases_that_the_weights_know_choose_nothing(own, tmp_path):
         choose_refinement(None, None, scores, own, NAMES, 3, tmp_path / "memory", None, ["image"])
 
 
+@pytest.mark.parametrize(("count", "are_few"), [(1, True), (4, True), (5, False)])
+def test_how_many_cases_chose(count, are_few, caplog):
+    caplog.set_level("INFO")
+    refinement_choice._tell_count(count)
+    assert f"refinement: chosen by {count} validation case(s)" in caplog.text
+    assert (f"refinement: {count} case(s) are few to choose by, expected 5 at least" in caplog.text) == are_few
+
+
+def test_cases_that_chose(tmp_path, caplog, monkeypatch):
+    """By their images, whatever they are called; without a choice of ours no image is read."""
+    items = []
+    for seed, name in enumerate("abc"):
+        voxels = np.random.default_rng(seed).normal(size=(8, 8, 8)).astype(np.float32)
+        nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"{name}.nii")
+        items.append({"image": str(tmp_path / f"{name}.nii")})
+    digests = list(image_digests([item["image"] for item in items]).values())
+    chosen = RefineLabelsd("pred", NAMES, largest=["liver"], chosen_on=[digests[2], digests[0]])
+    assert chosen_on([chosen], items, tmp_path / "digests.json") == ["a", "c"]
+    assert "the refinement was chosen on 2 of the 3 case(s): a, c" in caplog.text
+    assert chosen_on([chosen], items[1:2]) == []
+    monkeypatch.setattr("rep3d.data.leakage.read_channels", lambda path: 1 / 0)
+    assert chosen_on([RefineLabelsd("pred", NAMES), ndimage.label], items) == []
+
+
 @pytest.mark.slow
-def test_it_is_chosen_on_validation_cases_and_used(tmp_path, monkeypatch):
+def test_it_is_chosen_on_validation_cases_and_used(tmp_path, monkeypatch, caplog):
     bundle = small_bundle(tmp_path, "msd_hippocampus")
     dataset = make_dataset(tmp_path / "data", bundle)
     seen = []
@@ -162,11 +195,17 @@ def test_it_is_chosen_on_validation_cases_and_used(tmp_path, monkeypatch):
         assert [np.count_nonzero(case.truth) for case in chosen] == [np.count_nonzero(labels) for labels in truths]
     assert all(np.array_equal(*(case.prediction for case in pair)) for pair in zip(seen[0][0], seen[1][0], strict=True))
     assert not list((tmp_path / "out/eval").glob("scores.csv"))
+    assert f"chosen by {len(items)} validation case(s)" in caplog.text and "are few to choose by" in caplog.text
+    for name, cases in {"seen": {"validate#dataset#data": items}, "new": {}}.items():
+        run(bundle, EVALUATE, dataset, tmp_path / name, "evaluating", **told, **cases)
+        told_of = f"**The refinement was chosen on {len(items)} of these cases**"
+        assert (told_of in (tmp_path / name / "eval/summary.md").read_text()) == (name == "seen")
     run(bundle, INFERENCE, dataset, tmp_path / "out", **told)
     (refined,) = json.loads((bundle / "configs/inference.json").read_text())["refinement"]
     assert refined == {
         **{"_target_": "rep3d.refinement.RefineLabelsd", "keys": "pred", "label_names": "@label_names"},
         **CHOSEN,
+        "chosen_on": sorted(image_digests([item["image"] for item in items]).values()),
     }
     label = label_names(bundle).index("anterior hippocampus")
     maps = [np.asarray(nib.load(path).dataobj) for path in (tmp_path / "out/eval").glob("*_seg.nii.gz")]

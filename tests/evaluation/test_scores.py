@@ -151,7 +151,9 @@ def test_handler_of_an_evaluator(tmp_path, caplog):
     affine = torch.diag(torch.tensor([*SPACING, 1.0]))
     label = MetaTensor(torch.from_numpy(balls())[None], affine=affine)
     image = MetaTensor(torch.from_numpy(balls(shift=3))[None].float(), meta={"filename_or_obj": "x/case 1.nii.gz"})
-    collected = CaseScores(tmp_path / "eval", ["background", "left", "right"], trained_on=["case 1"])
+    collected = CaseScores(
+        tmp_path / "eval", ["background", "left", "right"], trained_on=["case 1"], chosen_on=["case 1"]
+    )
     evaluator = SupervisedEvaluator(
         "cpu",
         val_data_loader=DataLoader([{"image": image, "label": label}], batch_size=1),
@@ -168,6 +170,7 @@ def test_handler_of_an_evaluator(tmp_path, caplog):
     summary_text = (tmp_path / "eval/summary.md").read_text(encoding="utf-8")
     assert summary_text.startswith("Means over 1 case(s)")
     assert "**The weights were trained on 1 of these cases**" in summary_text
+    assert "**The refinement was chosen on 1 of these cases**" in summary_text
     dice = (1 + scores["case 1"]["right"]["dice"]) / 2
     assert f"mean Dice {dice:.3f} over 1 case(s): {tmp_path / 'eval/summary.md'}" in caplog.text
     assert summary_text.endswith("1 more case(s) could not be scored:\n\n- x/case 2.nii.gz: is broken\n")

@@ -268,7 +268,7 @@ def test_damaged_file(damage, tmp_path):
     ("change", "words"),
     [
         (lambda c: c[:-4], "the file is cut, .* 1340 bytes, expected 1344"),
-        (lambda c: c + b"\0", "goes on after the 1344"),
+        (lambda c: c + b"\0", "goes on behind the 1344"),
     ],
 )
 def test_uncompressed_file_of_another_length(change, words, tmp_path):

@@ -220,7 +220,7 @@ def test_a_header_without_end(tmp_path):
         ({"line skip": "2"}, "lineskip is '2', expected 0"),
         ({"byte skip": "-1"}, "byteskip is '-1', expected 0"),
         ({"byte skip": ""}, "byteskip is '', expected 0"),
-        ({"Sizes": "2 3 4"}, "for the second time"),
+        ({"Sizes": "2 3 4"}, "of the header repeats a field"),
         ({"nothing known": "1"}, "field 'nothingknown'"),
     ],
     ids=str,
@@ -237,7 +237,7 @@ def test_what_is_not_read(fields, told, tmp_path):
         ({"magic": "NRRD0009"}, "versions 1 to 5"),
         ({"magic": "NRRD0004 "}, "versions 1 to 5"),
         ({"more": "no field\n"}, "line 10 of the header is no field"),
-        ({"more": "a:=1\na:=2\n"}, "line 11 of the header tells for the second time"),
+        ({"more": "a:=1\na:=2\n"}, "line 11 of the header repeats a field"),
         ({"more": "a:=\udcff\n"}, "no text in UTF-8"),
         ({"content": VOXELS.tobytes()[:-1]}, "not the 24 bytes"),
         ({"content": VOXELS.tobytes() + b"x"}, "not the 24 bytes"),
@@ -288,6 +288,6 @@ def test_what_is_no_regular_file_is_not_opened(suffix, tmp_path):
     folder.mkdir()
     start = time.monotonic()
     for path in (pipe, device, folder):
-        with pytest.raises(VolumeError, match="no regular file"):
+        with pytest.raises(VolumeError, match="not a regular file"):
             read_any(path)
     assert time.monotonic() - start < 2

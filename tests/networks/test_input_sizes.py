@@ -80,7 +80,7 @@ def test_trying_changes_nothing():
         (
             UNETR(1, 2, (48, 32, 32), feature_size=4, hidden_size=12, mlp_dim=12, num_heads=2),
             [40, 32, 32],
-            r"patch_size \[40, 32, 32\] does not fit UNETR: expected such as \[48, 32, 32\]",
+            r"patch_size \[40, 32, 32\] does not fit UNETR: expected for example \[48, 32, 32\]",
         ),
         (
             Rep3D(1, 2, feature_size=(4, 4, 4, 4), hidden_size=8, kernel_size=3),

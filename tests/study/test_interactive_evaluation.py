@@ -16,7 +16,7 @@ from torch import nn
 
 from rep3d.data.leakage import TrainingCases, image_digests
 from rep3d.data.lists import load_datalist
-from rep3d.evaluation import three_planes
+from rep3d.evaluation import scribble_planes
 from rep3d.interactive import channels
 from rep3d.study import interactive
 from rep3d.study.run import BundleRun
@@ -314,11 +314,11 @@ def test_what_holds_no_scribble_is_left_out(
 ) -> None:
     """A stroke of 14 mm, for which the second blob of the first case is too narrow."""
     options = {**files, "output_dir": str(tmp_path), "part": "all", "methods": "ours", "protocol": "planes"}
-    monkeypatch.setattr(three_planes, "LENGTHS", (14,))
+    monkeypatch.setattr(scribble_planes, "LENGTHS", (14,))
     script.main(**options)
     printed = capsys.readouterr().out
     assert "blobs_0, second, 1 x 1 x 1 mm: the structure is too small for a scribble of 14 mm" in printed
     assert "| ours | blobs_0 | first | 1 x 1 x 1 |" in printed and "| ours | blobs_0 | second | 1 x" not in printed
-    monkeypatch.setattr(three_planes, "LENGTHS", (40,))
+    monkeypatch.setattr(scribble_planes, "LENGTHS", (40,))
     with pytest.raises(ValueError, match="blobs_3, second, 1 x 1 x 1 mm: the structure is too small for a scribble"):
         script.main(**options)

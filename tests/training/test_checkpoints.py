@@ -335,7 +335,7 @@ def test_the_score_of_weights_that_are_gone_does_not_count(tmp_path, caplog):
     Training(tmp_path, epochs=1, scores={1: 0.9}).run()
     (tmp_path / "model.pt").unlink()
     second = Training(tmp_path, epochs=2, scores={2: 0.4}, resume=True).run()
-    assert "model.pt is gone, and its score counts no more" in caplog.text
+    assert "model.pt is gone, and its score is discarded" in caplog.text
     assert weight(tmp_path / "model.pt") == second.network.weight.item()
 
 
@@ -649,9 +649,7 @@ def test_a_score_of_other_validation_cases_counts_no_more(tmp_path, caplog):
     first.run()
     best = weight(tmp_path / "model.pt")
     second = Training(tmp_path, epochs=4, scores={3: 0.4, 4: 0.3}, cases=validated_on("a", "c"), resume=True)
-    assert (
-        "the validation cases are others than before: the best score, 0.900 in epoch 1, counts no more" in caplog.text
-    )
+    assert "the validation cases are others than before: the best score, 0.900 in epoch 1, is discarded" in caplog.text
     second.run()
     assert (second.evaluator.state.best_metric, second.evaluator.state.best_metric_epoch) == (0.4, 3)
     (kept,) = tmp_path.glob("model_*.pt")

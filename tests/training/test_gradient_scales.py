@@ -9,7 +9,7 @@ from rep3d import Rep3D, UXNet
 from rep3d.evaluation.kernels import effective_kernels
 from rep3d.training.gradient_scales import gradient_scales, scale_gradients
 from rep3d.training.parameters import parameter_groups
-from rep3d.training.resuming import learning_settings, resume_learning
+from rep3d.training.resuming import optimization_settings, resume_learning
 
 SMALL = {"feature_size": (2, 2, 2, 4), "hidden_size": 4, "kernel_size": 5}
 
@@ -85,7 +85,7 @@ def test_wrong_arguments(arguments, message):
 
 def test_networks_without_large_kernels_and_closures():
     network = nn.Conv3d(1, 2, 3)
-    with pytest.raises(ValueError, match="Conv3d names no large kernels, expected such as Rep3D"):
+    with pytest.raises(ValueError, match="Conv3d names no large kernels, expected for example Rep3D"):
         scale_gradients(torch.optim.SGD(network.parameters(), lr=0.1), network)
     own = UXNet(1, 2, **SMALL)
     with pytest.raises(ValueError, match="takes a closure"):
@@ -102,7 +102,7 @@ def test_a_resumed_training_tells_of_other_scales(caplog):
 
     def resume(before, now):
         optimizer, schedule = learning(before)
-        content = {"settings": learning_settings(optimizer, schedule), "optimizer": optimizer.state_dict()}
+        content = {"settings": optimization_settings(optimizer, schedule), "optimizer": optimizer.state_dict()}
         resume_learning(*learning(now), content | {"lr_scheduler": schedule.state_dict()})
 
     resume({}, {})

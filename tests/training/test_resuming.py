@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import lr_scheduler as schedules
 
 from rep3d.training.parameters import parameter_groups
-from rep3d.training.resuming import learning_settings, resume_learning
+from rep3d.training.resuming import optimization_settings, resume_learning
 
 EPOCHS = 4
 
@@ -22,7 +22,7 @@ class Learning:
         groups = [{"params": [weight], "weight_decay": options.pop("weight_decay", 0.08)}, {"params": [bias]}]
         self.optimizer = optimizer(groups, lr=rate, **options)
         self.schedule = schedule(self.optimizer)
-        self.settings = learning_settings(self.optimizer, self.schedule)
+        self.settings = optimization_settings(self.optimizer, self.schedule)
 
     def run(self, epochs=EPOCHS):
         for _ in range(epochs):
@@ -206,7 +206,7 @@ def test_the_rate_of_the_small_kernels(before, now, named, tiny_rep3d, caplog):
 
     optimizer, schedule = learning(*before)
     checkpoint = {"optimizer": optimizer.state_dict(), "lr_scheduler": schedule.state_dict()}
-    checkpoint["settings"] = learning_settings(optimizer, schedule)
+    checkpoint["settings"] = optimization_settings(optimizer, schedule)
     resume_learning(*learning(*now), checkpoint)
     assert [record.getMessage() for record in caplog.records] == [
         f"resume: {line}: the new one counts" for line in named

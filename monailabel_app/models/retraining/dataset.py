@@ -15,7 +15,9 @@ from monailabel_app.bundles import Bundle
 from monailabel_app.models.retraining.labels import Item
 from monailabel_app.models.versions import list_versions
 from monailabel_app.studies.volumes import read_grid, read_voxels
+from rep3d.data.layouts import FILE as DATASET_FILE
 from rep3d.data.leakage import image_digests
+from rep3d.data.splits import FILE as SPLITS_FILE
 from rep3d.files import write_json
 from rep3d.training.checkpoints import trained_on
 
@@ -39,8 +41,8 @@ def write_dataset(
     served_on = trained_on(bundle.weights, named, memory) if bundle.weights.is_file() else []
     known = known_parts(bundle) | dict.fromkeys(served_on, "training")
     training, validation = split_images(_same_image(items, memory), fraction, known)
-    write_json(folder / "dataset.json", {"training": named})
-    write_json(folder / "splits.json", [{"train": training, "val": validation}])
+    write_json(folder / DATASET_FILE, {"training": named})
+    write_json(folder / SPLITS_FILE, [{"train": training, "val": validation}])
     return {"training": training, "validation": validation}
 
 

@@ -8,16 +8,16 @@ from typing import Any
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
-from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.submission import ABSENT, IMAGE, UNNAMED, bundles_with, label_ids, largest_structure
+from monailabel_app.studies.folder import FINAL, StudiesFolder
+from monailabel_app.studies.submission import bundles_with, label_ids, largest_structure
 from monailabel_app.studies.volumes import read_grid
+from rep3d.data import submissions
 from rep3d.data.regions import IGNORE
+from rep3d.data.submissions import ABSENT, LABELLED, UNNAMED
 from rep3d.interactive.cubes import MIN_VOXELS
 from rep3d.io.geometry import agreement_problem
 
 logger = logging.getLogger(__name__)
-
-DESCRIBED = 3  # cases that are left out, in a message
 
 Item = dict[str, str]  # paths of image and label
 
@@ -35,7 +35,7 @@ def find_labelled(
     """
     items, left_out = {}, datastore.labels_set_aside()
     for image_id in datastore.get_labeled_images():
-        label, info = datastore.fixed_label(image_id, "final")
+        label, info = datastore.fixed_label(image_id, FINAL)
         try:
             image = datastore.image(image_id)
             if bundle.takes_prompts:
@@ -64,46 +64,32 @@ def find_labelled(
 
 
 def describe_absent(bundle: Bundle, images: Collection[str], datastore: StudiesFolder) -> str:
-    """Which of the bundle's structures labels do not show, what few lack first; an empty text where each shows all.
-
-    A scan may show no others, and its label be complete; or somebody corrected one of many.
-    """
+    """Which of the bundle's structures labels do not show, see `rep3d.data.submissions.describe_absent`."""
     lacking: dict[str, list[str]] = {}
     for image in images:
-        info = datastore.fixed_label(image, "final")[1]
+        info = datastore.fixed_label(image, FINAL)[1]
         absent = info.get(ABSENT, info.get(UNNAMED, ()))  # the latter of labels that earlier code stored
         known = {name.casefold() for name in info.get("label_names", bundle.labels)}
         for name in (*absent, *(name for name in bundle.labels if name.casefold() not in known)):
             lacking.setdefault(name, []).append(image)
     lacking.pop(IGNORE, None)
-    found = [
-        f"no {name} in {len(some)} of {len(images)} label(s), such as {some[0]}"
-        for name, some in sorted(lacking.items(), key=lambda item: len(item[1]))
-    ]
-    return f"what a label does not show counts as background: {_first(found)}" if found else ""
+    return submissions.describe_absent(lacking, len(images))
 
 
 def describe_exchanged(images: Iterable[str], datastore: StudiesFolder) -> str:
-    """Which images are other files than those that were labelled; an empty text where none is.
-
-    A label still holds where its image was only worked on; it is of another scan where a name was used twice.
-    """
+    """Which images are other files now, see `rep3d.data.submissions.describe_exchanged`."""
     exchanged = []
     for image in images:
-        labelled = datastore.fixed_label(image, "final")[1].get(IMAGE)  # not of what earlier code stored
+        labelled = datastore.fixed_label(image, FINAL)[1].get(LABELLED)  # not of what earlier code stored
         if labelled and labelled != datastore.checksum(image):
             exchanged.append(image)
-    told = f"{len(exchanged)} image(s) are other files than those that were labelled, check them"
-    return f"{told}: {_first(exchanged)}" if exchanged else ""
+    return submissions.describe_exchanged(exchanged)
 
 
 def describe(left_out: Mapping[str, str]) -> str:
     """How many images are left out, and why the first of them."""
-    return f"left out {len(left_out)} image(s): {_first([f'{case}: {reason}' for case, reason in left_out.items()])}"
-
-
-def _first(described: Sequence[str]) -> str:
-    return "; ".join(described[:DESCRIBED]) + ("; ..." if len(described) > DESCRIBED else "")
+    reasons = [f"{case}: {reason}" for case, reason in left_out.items()]
+    return f"left out {len(left_out)} image(s): {submissions.first_of(reasons)}"
 
 
 def _check_size(voxels: int) -> None:

@@ -15,7 +15,7 @@ from monailabel.utils.others.generic import device_list, name_to_device
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.models import contract
-from monailabel_app.models.parameters import TrainingParameters
+from monailabel_app.models.parameters import PromptTrainingParameters, TrainingParameters
 from monailabel_app.models.retraining.averaging import save_half_way
 from monailabel_app.models.retraining.dataset import write_dataset
 from monailabel_app.models.retraining.labels import (
@@ -34,7 +34,7 @@ from monailabel_app.models.versions import add_version
 from monailabel_app.settings import PROMOTION
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
-from rep3d.console.status import read_status
+from rep3d.console.status import TRAINING_STATUS, read_status
 from rep3d.data.lists import load_datalist
 from rep3d.evaluation.click_cases import ALL
 from rep3d.files import copy_whole
@@ -72,13 +72,14 @@ class BundleTraining(TrainTask):
         self.served = served or [bundle]
         self.promotion = promotion
         self.phantoms = phantoms if bundle.takes_prompts else None
+        self.parameters = PromptTrainingParameters if bundle.takes_prompts else TrainingParameters
         self.spared = spared
         self.folder = bundle.root / "models/retraining"
         self.models = self.folder / "models"
-        self.status_file = self.models / "training.status.json"
+        self.status_file = self.models / TRAINING_STATUS
 
     def config(self) -> dict[str, Any]:
-        defaults = TrainingParameters()
+        defaults = self.parameters()
         return {
             "device": device_list(),
             "max_epochs": defaults.max_epochs,

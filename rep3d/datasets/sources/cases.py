@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from rep3d.datasets.sources.labels import ToldLabels
 
 IMAGE = "image"  # the channel of data sets that name none
 SHOWN = 5  # kinds of images, in a note
+SUBJECT = re.compile(r"sub-[^_]+(?=_[A-Za-z]|$)")  # BIDS' word for a patient, before entities such as _ses-1
 
 
 class Case(NamedTuple):
@@ -22,7 +24,7 @@ class Case(NamedTuple):
         name: its files in the bundle are named after it.
         images: by the name of their channel; one file may hold all.
         label: None where it has none.
-        patient: all cases of a patient go into the same part of a split; the case's own name where nobody tells it.
+        patient: all cases of a patient go into the same part of a split; see `patient_of` where nobody tells it.
         ids: what the values of its label map become, where these are not those of the source.
         problem: why it cannot be used, or an empty text.
         label_key: of its label as it was when its names were read, see `rep3d.data.memory.file_key`; empty where the
@@ -49,6 +51,7 @@ class Source(NamedTuple):
         told: what the data set's own file calls its channels; empty where it has none.
         notes: what somebody should know of it.
         split: where it tells a split of its own, in words; empty where it has none.
+        tests: files that it lists for tests.
     """
 
     layout: str
@@ -58,6 +61,7 @@ class Source(NamedTuple):
     told: tuple[str, ...] = ()
     notes: Sequence[str] = ()
     split: str = ""
+    tests: Sequence[Path] = ()
 
 
 def cases_of(
@@ -93,9 +97,15 @@ def cases_of(
         if first != image:
             problems[case] = both_files(channel, name, first, image)
     return [
-        Case(name, images_of.get(name, {}), label_of.get(name), name, problem=problems.get(name, ""))
+        Case(name, images_of.get(name, {}), label_of.get(name), patient_of(name), problem=problems.get(name, ""))
         for name in sorted(images_of.keys() | label_of.keys())
     ]
+
+
+def patient_of(case: str) -> str:
+    """The patient that a case's name tells, as in BIDS; the whole name where it tells none."""
+    subject = SUBJECT.match(case)
+    return subject[0] if subject else case.partition("_ses-")[0]
 
 
 def one_channel(cases: list[Case], chosen: Collection[str]) -> tuple[list[Case], list[str]]:

@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from rep3d.data.cases import CHANNEL, case_name
-from rep3d.data.layouts import FILE, check_file_ending, further_channel, list_scans, order_problem, told_channels
-from rep3d.datasets.sources.cases import IMAGE, Case, Source, cases_of, channels_of, one_channel
+from rep3d.data.layouts import (
+    FILE,
+    LISTS,
+    check_file_ending,
+    further_channel,
+    list_scans,
+    order_problem,
+    told_channels,
+)
+from rep3d.datasets.sources.cases import IMAGE, Case, Source, cases_of, channels_of, one_channel, patient_of
 from rep3d.datasets.sources.labels import read_labels
 
 
@@ -46,7 +54,8 @@ def described_source(folder: Path, dataset: Mapping[str, Any]) -> Source:
     if not channels:
         cases, of_kinds = one_channel(cases, ())
         channels, notes = channels_of(cases), [*notes, *of_kinds]
-    return Source(layout, cases, channels, labels, told, notes, _listed_split(folder / FILE, dataset))
+    split, tests = _listed_split(folder / FILE, dataset), _listed_tests(folder, dataset)
+    return Source(layout, cases, channels, labels, told, notes, split, tests)
 
 
 def _beside_the_list(path: Path, cases: Sequence[Case]) -> list[str]:
@@ -76,6 +85,15 @@ def _listed_split(path: Path, dataset: Mapping[str, Any]) -> str:
         return f'"validation" of {path}'
     numbered = any(isinstance(entry, Mapping) and "fold" in entry for entry in training)
     return f'"fold" of {path}' if numbered else ""
+
+
+def _listed_tests(folder: Path, dataset: Mapping[str, Any]) -> list[Path]:
+    """The files that a `dataset.json` lists for tests, in whatever form."""
+    lists = [dataset.get(name) for name in LISTS["test"]]
+    entries = [entry for listed in lists if isinstance(listed, list) for entry in listed]
+    values = [value for entry in entries for value in (entry.values() if isinstance(entry, Mapping) else [entry])]
+    paths = [path for value in values for path in (value if isinstance(value, list) else [value])]
+    return [_within(folder, path) for path in paths if isinstance(path, str)]
 
 
 def _listed(folder: Path, entry: Any, channels: Sequence[str]) -> Case:
@@ -134,4 +152,4 @@ def _own(folder: Path, name: str, entry: Any, channels: Sequence[str]) -> Case:
         expected = f'{{"images": [{len(channels)} path(s)], "label": path}}'
         raise ValueError(f'{folder / FILE}: {name!r} of "dataset" is {entry!r}, expected {expected}')
     paths = [_within(folder, path) for path in images]
-    return Case(name, dict(zip(channels, paths, strict=True)), _within(folder, entry["label"]), name)
+    return Case(name, dict(zip(channels, paths, strict=True)), _within(folder, entry["label"]), patient_of(name))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rep3d.data.cases import case_name, is_nifti, without_label_word
 from rep3d.data.layouts import case_and_number, what_else
-from rep3d.datasets.sources.cases import IMAGE, Case, Source, both_files, channels_of, one_channel
+from rep3d.datasets.sources.cases import IMAGE, Case, Source, both_files, channels_of, one_channel, patient_of
 from rep3d.datasets.sources.folders import FOLDERS
 from rep3d.io.folders import walk
 
@@ -88,7 +88,7 @@ def _case_of_group(group: str, run: str, paths: Sequence[Path], end: bool) -> Ca
             problem = problem if first == path else both_files(kind, name, first, path)
     if len(labels) > 1:
         problem = f"case {name!r} has several label maps, expected one: {labels[0]}, {labels[1]}"
-    return Case(name, images, labels[0] if labels else None, group.partition("_ses-")[0], problem=problem)
+    return Case(name, images, labels[0] if labels else None, patient_of(group), problem=problem)
 
 
 def _is_label(name: str) -> bool:

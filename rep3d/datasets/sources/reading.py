@@ -10,11 +10,12 @@ from rep3d.data import splits
 from rep3d.data.cases import CHANNEL, LABEL_WORDS, case_name, case_names, file_name
 from rep3d.data.layouts import FILE, read_dataset_json
 from rep3d.datasets.downloads import Scan
-from rep3d.datasets.sources.cases import Case, Source
+from rep3d.datasets.sources.cases import Case, Source, patient_of
 from rep3d.datasets.sources.described import described_source
 from rep3d.datasets.sources.folders import folder_pairs, side_by_side
 from rep3d.datasets.sources.patients import BY_PATIENT, by_patient
 from rep3d.datasets.sources.studies import LABELS, studies_source
+from rep3d.datasets.sources.unused import unused_files
 
 NNUNET_SPLITS = "splits_final.json"
 NO_LABELS = "no image has a label: segment with `rep3d predict`, or draw labels in the label app"
@@ -35,19 +36,25 @@ def read_source(folder: Path, chosen: Sequence[str] = ()) -> Source:
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
         raise FileNotFoundError(f"source {str(folder)!r} {what}: give the folder of the data set")
+    source = _read_layout(folder, chosen)
+    if all(case.label is None for case in source.cases):
+        hint = f"; the name of a label begins or ends with one of {', '.join(sorted(LABEL_WORDS))}"
+        raise ValueError(f"source {str(folder)!r}: {NO_LABELS}{hint if source.layout == BY_PATIENT else ''}")
+    return source._replace(cases=_uniquely_named(source.cases), split=source.split or _split_beside(folder))
+
+
+def _read_layout(folder: Path, chosen: Sequence[str]) -> Source:
+    """The cases as the folder's layout has them, and which of its files are in none of them."""
     if (folder / FILE).is_file():
         source = described_source(folder, read_dataset_json(folder))
     elif (folder / LABELS).is_dir():
-        source = studies_source(folder)
+        return studies_source(folder)
     elif pairs := folder_pairs(folder):
         names = " and ".join(path.name for path in pairs[0])
         source = side_by_side(folder, pairs, f"the folders {names}")
     else:
         source = by_patient(folder, chosen)
-    if all(case.label is None for case in source.cases):
-        hint = f"; the name of a label begins or ends with one of {', '.join(sorted(LABEL_WORDS))}"
-        raise ValueError(f"source {str(folder)!r}: {NO_LABELS}{hint if source.layout == BY_PATIENT else ''}")
-    return source._replace(cases=_uniquely_named(source.cases), split=source.split or _split_beside(folder))
+    return source._replace(notes=[*source.notes, *unused_files(folder, source)])
 
 
 def _split_beside(folder: Path) -> str:
@@ -109,7 +116,7 @@ def _channel_problem(case: Case, channels: Sequence[str]) -> str:
 
 
 def _uniquely_named(cases: Sequence[Case]) -> list[Case]:
-    """The cases, with names that become file names and tell them apart; one of no patient is a patient by itself.
+    """The cases, with names that become file names and tell them apart, and the patient where nobody else does.
 
     Raises:
         ValueError: two are of one name, and their images' paths do not tell them apart either.
@@ -117,7 +124,10 @@ def _uniquely_named(cases: Sequence[Case]) -> list[Case]:
     names = [file_name(case.name) for case in cases]
     if len(set(names)) < len(names):
         names = list(map(file_name, case_names([{"image": str(path)} for path in map(_place, cases)])))
-    return [case._replace(name=name, patient=case.patient or name) for case, name in zip(cases, names, strict=True)]
+    return [
+        case._replace(name=name, patient=case.patient or patient_of(name))
+        for case, name in zip(cases, names, strict=True)
+    ]
 
 
 def _place(case: Case) -> Path:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import filecmp
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from rep3d.console.progress import track
 from rep3d.data.cases import SUFFIXES, case_name, is_nifti
 from rep3d.data.image_ids import id_of
 from rep3d.data.layouts import list_scans
 from rep3d.data.memory import file_key
 from rep3d.data.regions import IGNORE
-from rep3d.datasets.sources.cases import Case, Source, cases_of, channels_of
+from rep3d.data.submissions import ABSENT, LABELLED, UNNAMED, checksum, describe_absent, describe_exchanged
+from rep3d.datasets.sources.cases import IMAGE, Case, Source, cases_of, channels_of
 from rep3d.datasets.sources.labels import ToldLabels, read_labels
 from rep3d.files import read_json
 from rep3d.io.folders import walk
@@ -85,11 +87,15 @@ class CurrentLabel(NamedTuple):
         file: its version, which no later submission changes; where there is none, the file that one replaces.
         key: of such a file before its names were read, see `rep3d.data.memory.file_key`; empty of a version.
         names: of its segments, as they were submitted with it; None of one that somebody put there by hand.
+        absent: names of those that it does not show.
+        image: checksum of the image that was labelled; empty where nobody knows.
     """
 
     file: Path
     key: str
     names: dict[str, int] | None
+    absent: Sequence[str] = ()
+    image: str = ""
 
 
 def current_label(studies: Path, label: Path) -> CurrentLabel:
@@ -105,9 +111,9 @@ def current_label(studies: Path, label: Path) -> CurrentLabel:
         if info.get("tag", "final") == "final" and not info.get("removed"):
             version = told.with_suffix(SUFFIXES[0])
             if not version.is_file():
-                return CurrentLabel(label, key, _named(info))
+                return _submitted(label, key, info)
             if filecmp.cmp(version, label, shallow=False):
-                return CurrentLabel(version, "", _named(info))
+                return _submitted(version, "", info)
             return CurrentLabel(label, key, None)
     entry = read_json(studies / MONAI_LABEL).get("objects", {}).get(name, {})
     segments = entry.get("labels", {}).get("final", {}).get("info", {}).get("label_info")
@@ -117,9 +123,14 @@ def current_label(studies: Path, label: Path) -> CurrentLabel:
     return CurrentLabel(label, key, None)
 
 
+def _submitted(file: Path, key: str, info: Mapping[str, Any]) -> CurrentLabel:
+    """A label with what was stored with it."""
+    return CurrentLabel(file, key, _named(info), info.get(ABSENT, ()), info.get(LABELLED, ""))
+
+
 def _named(info: Mapping[str, Any]) -> dict[str, int] | None:
     """The names that were submitted, of all that its bundle has."""
-    names, unnamed = info.get("label_names") or {}, info.get("unnamed", ())
+    names, unnamed = info.get("label_names") or {}, info.get(UNNAMED, ())
     return {name: int(i) for name, i in names.items() if int(i) and name not in unnamed} or None
 
 
@@ -172,8 +183,19 @@ def studies_source(folder: Path) -> Source:
     labels = {case_name(path): current_label(folder, path) for path in paths}
     found = cases_of(images.ids, paths, name_of=images.ids.__getitem__)
     cases = [_as_kept(case, labels.get(case.name), images.unread.get(case.name)) for case in found]
-    names_of = {name: label.names for name, label in labels.items()}
     source = Source("the label app's studies", cases, channels_of(cases))
+    source = _with_names(source, folder, {name: label.names for name, label in labels.items()})
+    used = {case.name: case for case in source.cases if case.images and case.label is not None and not case.problem}
+    remarks = _exchanged(used, labels), _absent(used, labels, source.labels)
+    return source._replace(notes=[*source.notes, *filter(None, remarks)])
+
+
+def _with_names(source: Source, folder: Path, names_of: Mapping[str, Names | None]) -> Source:
+    """The source with the names of its labels, in ids that all cases share.
+
+    Raises:
+        ValueError: as `studies_source`.
+    """
     known = [names for names in names_of.values() if names]
     if all(names == known[0] for names in known):
         return source._replace(labels=read_labels(folder / LABELS, known[0]) if known else None)
@@ -182,10 +204,35 @@ def studies_source(folder: Path) -> Source:
         raise ValueError(f"{folder / LABELS}: no segment is in half of the labels: {'; '.join(common.notes[1:])}")
     names = dict(enumerate(["background", *common.names]))
     return source._replace(
-        cases=[_in_common_ids(case, common) for case in cases],
+        cases=[_in_common_ids(case, common) for case in source.cases],
         labels=ToldLabels(names, ignored=common.ignored),
         notes=common.notes,
     )
+
+
+def _exchanged(cases: Mapping[str, Case], labels: Mapping[str, CurrentLabel]) -> str:
+    """Which cases have another image than was labelled, in words."""
+    known = [name for name, case in cases.items() if labels[name].image and IMAGE in case.images]
+    compared = track(known, "Comparing images", "image")
+    return describe_exchanged([name for name in compared if _is_other(cases[name].images[IMAGE], labels[name].image)])
+
+
+def _is_other(image: Path, labelled: str) -> bool:
+    """Whether a file has another checksum. One that cannot be read is named by those who need its voxels."""
+    with suppress(OSError):
+        return checksum(image) != labelled
+    return False
+
+
+def _absent(cases: Mapping[str, Case], labels: Mapping[str, CurrentLabel], told: ToldLabels | None) -> str:
+    """What labels do not show of that which is learned, in words."""
+    spelled = {name.casefold(): name for name in told.names.values()} if told else {}
+    lacking: dict[str, list[str]] = {}
+    for case in cases:
+        for key in map(str.casefold, labels[case].absent):
+            if key in spelled:
+                lacking.setdefault(spelled[key], []).append(case)
+    return describe_absent(lacking, len(cases))
 
 
 def _as_kept(case: Case, label: CurrentLabel | None, unread: Path | None) -> Case:

@@ -13,8 +13,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rep3d.console.status import read_status
+from rep3d.console.status import TRAINING_STATUS, read_status
+from rep3d.data.cases import POSTFIX
 from rep3d.data.regions import scored_regions
+from rep3d.data.splits import FILE as SPLITS_FILE
 from rep3d.datasets.nnunet_raw import ENDING
 from rep3d.evaluation.scores import score_regions, write_scores
 from rep3d.files import read_json, read_record, write_json
@@ -34,7 +36,7 @@ MINUTES, STEPS = "minutes", "steps"
 RECORD, TRAINING = "cell.json", "trained.json"
 BUNDLE = "compared"
 EPOCH = 50  # steps of ours, at most
-PREDICTED = {NNUNET: ENDING, REP3D: f"_seg{ENDING}"}  # ends the names of label maps, behind the case
+PREDICTED = {NNUNET: ENDING, REP3D: f"{POSTFIX}{ENDING}"}  # ends the names of label maps, behind the case
 
 
 @dataclass(frozen=True)
@@ -215,7 +217,7 @@ def _train_rep3d(fold: Fold, budget: Budget, folder: Path, nnunet: NnUNet) -> Tr
     """`rep3d new` and `rep3d train`, without a value by hand but the length of the training."""
     data = folder / BUNDLE / "data"
     data.mkdir(parents=True, exist_ok=True)
-    write_json(data / "splits.json", [{"train": fold.split.train, "val": fold.split.val}])
+    write_json(data / SPLITS_FILE, [{"train": fold.split.train, "val": fold.split.val}])
     place = ["--bundle_dir", folder]
     options: dict[str, Any] = {}
     hours: list[str] = []
@@ -230,7 +232,7 @@ def _train_rep3d(fold: Fold, budget: Budget, folder: Path, nnunet: NnUNet) -> Tr
     run_logged([*_rep3d("new"), BUNDLE, "--source", fold.raw, *place, *hours], log)
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     seconds = run_logged([*_rep3d("train"), BUNDLE, *place, *hours, *words], log)
-    status = read_status(weights.with_name("training.status.json"))
+    status = read_status(weights.with_name(TRAINING_STATUS))
     if status is None or not weights.is_file():
         raise RunFailed(f"the training left no weights and status in {weights.parent} (see {log})")
     config = {**read_json(folder / BUNDLE / "configs/train.json"), **options}

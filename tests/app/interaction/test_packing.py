@@ -12,7 +12,7 @@ from nnInteractive.inference.remote.serialization import pack_array, unpack_arra
 
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction import packing
-from monailabel_app.interaction.packing import TYPES, Declared, pack, unpack
+from monailabel_app.interaction.packing import TYPES, Declared, pack, unpack, unpack_mask
 
 QUOTA = 2**16  # bytes
 
@@ -46,6 +46,43 @@ def test_round_trips(dtype, monkeypatch):
             assert ours.dtype == theirs.dtype == array.dtype.newbyteorder("<")
             np.testing.assert_array_equal(ours, array)
             np.testing.assert_array_equal(theirs, array)
+
+
+@pytest.mark.parametrize("dtype", [name for name in TYPES if "float" not in name])
+def test_masks(dtype, monkeypatch):
+    monkeypatch.setattr(packing, "CHUNK_BYTES", 2**12)
+    monkeypatch.setattr(packing, "LEAST_BYTES", 2**11)
+    monkeypatch.setattr(packing, "MARKED", 1000)
+    monkeypatch.setattr(serialization, "_CHUNK_SIZE", 2**12)
+    inside = np.random.default_rng(0).random((20, 30, 40)) < 0.3
+    for array in (inside, ~np.zeros_like(inside), np.zeros_like(inside)):
+        numbers = (array * 100).astype(dtype)
+        for packed in (pack(numbers), pack_array(numbers)):
+            mask = unpack_mask(io.BytesIO(packed), lambda declared: None)
+            assert mask.dtype == bool
+            np.testing.assert_array_equal(mask, array)
+
+
+@pytest.mark.parametrize("at", [1, -1])
+def test_masks_of_several_values(at, monkeypatch):
+    monkeypatch.setattr(packing, "CHUNK_BYTES", 2**12)
+    monkeypatch.setattr(packing, "LEAST_BYTES", 2**11)
+    numbers = np.zeros(10_000, np.int16)
+    numbers[0], numbers[at] = 1, -1
+    with pytest.raises(RequestError, match="several values"):
+        unpack_mask(io.BytesIO(pack(numbers)), lambda declared: None)
+
+
+def test_a_mask_of_large_numbers_takes_little_memory(monkeypatch):
+    monkeypatch.setattr(packing, "CHUNK_BYTES", 2**16)
+    monkeypatch.setattr(packing, "LEAST_BYTES", 2**15)
+    numbers = np.ones((64, 64, 64), np.int64)
+    file = io.BytesIO(pack(numbers))
+    tracemalloc.start()
+    assert unpack_mask(file, lambda declared: None).all()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < numbers.nbytes / 3
 
 
 def test_arrays_that_do_not_lie_together():

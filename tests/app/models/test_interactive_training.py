@@ -61,6 +61,9 @@ def test_from_clicks_on_a_new_structure_to_a_new_version(material, studies, tmp_
     shutil.copytree(material.bundles / "msd_hippocampus", bundles / "msd_hippocampus")
     conf = {"bundles": str(bundles), "models": "msd_hippocampus", "warm_up": "false", "scoring": "false"}
     with Server(tmp_path, constants=FEW, **conf) as server:
+        trainers = server.request("GET", "/info/").json()["trainers"]
+        epochs = {name: trainer["config"]["max_epochs"] for name, trainer in trainers.items()}
+        assert epochs == {MODEL: 2, "msd_hippocampus": 50}
         assert server.request("POST", f"/train/{MODEL}", json={}).status_code == 400
         for number, (file, label) in enumerate(sorted(material.labels.items())[:3]):
             image, names = file.removesuffix(".nii.gz"), []

@@ -13,8 +13,8 @@ from dicom_helpers import write_series
 from monailabel_app.errors import RequestError
 from monailabel_app.studies import listing
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.names import check_name
 from monailabel_app.studies.volumes import read_voxels
+from rep3d.data.image_ids import is_plain
 
 PLAIN = ["plain", "with space", "dots.in.name.v1.2", "plus+comma,eq=", "sub-01_ses-01_T1w", "labels", "Müller", "検査"]
 ODD = ["(paren)", "_underscore", "O'Neil", "scan#1", "scan [axial]", "a&b", "50%", "x@3T", "5; CT", "2: CT Abdomen"]
@@ -59,7 +59,7 @@ def test_any_name_is_served(name, root):
     nifti(root / f"{name}.nii.gz", 7)
     store = StudiesFolder(root)
     (image_id,) = store.list_images()
-    assert check_name(image_id, "image") == image_id and (image_id == name) == (name in PLAIN)
+    assert is_plain(image_id) and (image_id == name) == (name in PLAIN)
     assert StudiesFolder(root).list_images() == [image_id] and store.set_aside() == {}
     for known_as in (image_id, name):
         assert value(store, known_as) == 7
@@ -144,7 +144,7 @@ def test_what_is_not_served_is_said(root, tmp_path, caplog):
     suffix, outside = "has no known suffix, expected one of .nii.gz", "a link that leads out of the studies folder"
     expected = {name: suffix for name in ("image.mha", "dataset.json", "Thumbs.db", "sub/notes.txt", "analyze.hdr")}
     expected |= {"line\nbreak.nii": "without control characters", "latin\\udce9.nii.gz": "without control characters"}
-    expected |= {"pipe.nii.gz": "no regular file", "out.nii.gz": outside, "sub/loop": outside}
+    expected |= {"pipe.nii.gz": "not a regular file", "out.nii.gz": outside, "sub/loop": outside}
     expected |= {"up": "a link to a folder", "labelsTr": "a folder of labels"}
     assert reasons.keys() == expected.keys()
     for name, reason in expected.items():
@@ -201,7 +201,7 @@ def test_labels_by_hand_that_are_none(root, caplog):
         "labels/final/O'Neil.nii.gz": f"rename it to {odd}.nii.gz",
         "labels/final/notes.txt": reasons["labels/final/notes.txt"],
         "labels/final/deep.nii.gz": "there is no image 'deep'",
-        "labels/final/scan": "no regular file",
+        "labels/final/scan": "not a regular file",
         "labels/scan.nii.gz": "expected a label in the folder original or final",
         "labels/old": "expected a label in the folder original or final",
     }
@@ -219,7 +219,7 @@ def test_names_of_slicer_are_accepted(name, root, tmp_path):
     nifti(tmp_path / "upload.nii.gz", 9)
     store = StudiesFolder(root)
     image_id = store.add_image(name, str(tmp_path / "upload.nii.gz"), {"user": "ann"})
-    assert check_name(image_id, "image") == image_id
+    assert is_plain(image_id)
     assert [path.name for path in root.iterdir() if path.is_file()] == [f"{image_id}.nii.gz"]
     assert value(store, name) == 9 and store.get_image_info(name)["user"] == "ann"
     with pytest.raises(RequestError, match="already"):

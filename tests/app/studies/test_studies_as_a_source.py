@@ -1,41 +1,87 @@
-"""What the app stores is what `rep3d new` reads: labels that were made with clicks, by several users."""
+"""What the app stores is what `rep3d new` reads: labels that were made with clicks, or are of a bundle."""
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
+import pytest
+from bundle_helpers import TRAIN, run
+from channel_helpers import SHAPE, make, save
 
 from monailabel_app.bundles import Bundle
+from monailabel_app.models.retraining.labels import describe_absent, describe_exchanged
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.submission import submit_label
+from rep3d.data.leakage import image_digests, trained_images
+from rep3d.datasets import own_bundle
 from rep3d.datasets.sources import read_source
+from rep3d.training.checkpoints import read_weights
 
-SHAPE = (8, 7, 6)
+CLICKS = Bundle(Path("clicks"), {}, "follows clicks", "1", takes_prompts=True)
+ORGANS = Bundle(Path("organs"), {"liver": 1, "tumor": 2}, "segments", "1")
 SEGMENTS = {"ann": ["liver", "tumor"], "bob": ["Tumor", "Liver"], "cyn": ["tumor"], "dan": ["liver", "tumor", "ignore"]}
 
 
-def test_labels_of_several_users(tmp_path):
-    clicks = Bundle(Path("clicks"), {}, "follows clicks", "1", takes_prompts=True)
-    studies = tmp_path / "studies"
-    studies.mkdir()
-    for user in SEGMENTS:
-        nib.save(
-            nib.Nifti1Image(np.random.default_rng(0).random(SHAPE, np.float32), np.eye(4)), studies / f"{user}.nii"
-        )
-    store = StudiesFolder(studies)
+def save_scan(studies, name, seed):
+    save(studies / f"{name}.nii", np.random.default_rng(seed).normal(100, 5, SHAPE).astype(np.float32))
+
+
+def submit(store, bundles, image, names, empty=(), **whose):
+    """A label with a slab for each segment that is not empty."""
+    drawn = np.zeros(SHAPE, np.uint8)
+    for value, name in enumerate(names, 1):
+        if name not in empty:
+            drawn[4 * value : 4 * value + 4, 5:15, 3:9] = value
+    file = store.root.parent / "label.nii.gz"
+    save(file, drawn)
+    submit_label(store, bundles, image, file, "final", {"user": image}, names=names, **whose)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A scan for each user."""
+    for seed, user in enumerate(SEGMENTS):
+        save_scan(tmp_path / "studies", user, seed)
+    return StudiesFolder(tmp_path / "studies")
+
+
+@pytest.fixture
+def clicked(store):
+    """The same, labelled with clicks."""
     for user, names in SEGMENTS.items():
-        drawn = np.zeros(SHAPE, np.uint8)
-        for value in range(1, len(names) + 1):
-            drawn[value] = value
-        nib.save(nib.Nifti1Image(drawn, np.eye(4)), tmp_path / "label.nii.gz")
-        clicked = [{"labels": {name: [] for name in names if name != "ignore"}}]
-        told = {"user": user}
-        submit_label(
-            *(store, {}, user, tmp_path / "label.nii.gz", "final", told), names=names, prompts=clicked, prompted=clicks
-        )
-    source = read_source(studies)
+        prompts = [{"labels": {name: [] for name in names if name != "ignore"}}]
+        submit(store, {}, user, names, prompts=prompts, prompted=CLICKS)
+    return store
+
+
+def test_labels_of_several_users(clicked):
+    source = read_source(clicked.root)
     assert source.labels is not None and source.labels.names == {0: "background", 1: "liver", 2: "tumor"}
     assert source.labels.ignored == 3
     ids = {case.name: case.ids for case in source.cases}
     assert ids["ann"] == {1: 1, 2: 2} and ids["bob"] == {1: 2, 2: 1} and ids["dan"] == {1: 1, 2: 2, 3: 3}
     assert [case.name for case in source.cases if case.problem] == ["cyn"]
+
+
+def test_what_a_retraining_would_say(store):
+    """In the same words: of a segment that is there and empty, as 3D Slicer submits it, and of an exchanged image."""
+    users = ["ann", "bob", "cyn"]
+    for user in users:
+        submit(store, {"organs": ORGANS}, user, list(ORGANS.labels), empty=["tumor"] if user == "bob" else [])
+    save_scan(store.root, "cyn", seed=9)
+    exchanged, absent = read_source(store.root).notes
+    assert exchanged == "1 image(s) are other files than those that were labelled, check them: cyn"
+    assert absent == "what a label does not show counts as background: no tumor in 1 of 3 label(s), such as bob"
+    assert (exchanged, absent) == (describe_exchanged(users, store), describe_absent(ORGANS, users, store))
+
+
+@pytest.mark.slow
+def test_they_train_a_bundle(clicked, tmp_path, monkeypatch):
+    """From what several users submitted to a step of a training, without those that are not finished."""
+    monkeypatch.setattr(own_bundle, "write_fingerprint", lambda *_: None)  # its pictures take a second each
+    made = make(tmp_path, clicked.root)
+    assert made.labels.names == ["background", "liver", "tumor"] and list(made.problems) == ["cyn"]
+    step = {"steps_per_epoch": 1, "train#trainer#epoch_length": 1}
+    run(made.folder, TRAIN, made.folder / "data", tmp_path / "out", **step)
+    trained = trained_images(read_weights(tmp_path / "out/models/model.pt")).keys()
+    images = image_digests([str(clicked.root / f"{user}.nii") for user in ("ann", "bob", "dan")])
+    assert len(trained) == 2 and trained < set(images.values())

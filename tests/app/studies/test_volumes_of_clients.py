@@ -154,7 +154,7 @@ def test_a_pipe_among_the_studies(tmp_path):
     store = StudiesFolder(tmp_path)
     os.mkfifo(tmp_path / "pipe.nii.gz")
     for use in (store.image, store.checksum):
-        with pytest.raises(RequestError, match="no regular file|there is no image"):
+        with pytest.raises(RequestError, match="not a regular file|there is no image"):
             use("pipe")
 
 

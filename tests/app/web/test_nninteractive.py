@@ -257,9 +257,41 @@ def test_only_so_many_earlier_masks_are_kept(client, server, monkeypatch):
     assert sorted(kept.labels) == ["segment", "segment 3", "segment 4"]
 
 
+def test_locked_masks_do_not_go(client, server, monkeypatch):
+    monkeypatch.setattr(conversation, "MAX_EARLIER", 2)
+    for number, voxel in enumerate([FIRST, SECOND, (3, 4, 4), SECOND, SECOND]):
+        client.reset_interactions()
+        client.add_point_interaction(voxel, True)
+        if number == 0:
+            first = client.target_buffer > 0
+            server.session().lock(["segment"])
+    kept = server.session()
+    assert sorted(kept.labels) == ["segment", "segment 1", "segment 4"] and kept.locked == ("segment 1",)
+    np.testing.assert_array_equal(kept.mask("segment 1"), first)
+    kept.lock(["segment 1", "segment 4"])
+    before = server.kept()
+    client.reset_interactions()
+    with pytest.raises(Exception, match="413"):
+        client.add_point_interaction(SECOND, True)
+    assert server.kept() == before and kept.locked == ("segment 1", "segment 4")
+    kept.lock([])
+    client.add_point_interaction(SECOND, True)
+    assert client.target_buffer.any()
+
+
+def test_a_mask_that_begins_anew_is_not_locked(client, server):
+    client.add_point_interaction(FIRST, True)
+    assert client.undo()
+    kept = server.session()
+    kept.lock(["segment"])
+    client.reset_interactions()
+    client.add_point_interaction(SECOND, True)
+    assert kept.labels == ("segment",) and kept.locked == ()
+
+
 class Slicer:
-    """What nnInteractive's module for 3D Slicer does: the mask is sent again where the segment is another one than the
-    module left there; one marker for each prompt, one less for each undo."""
+    """What nnInteractive's module for 3D Slicer does: the mask is sent again, after a reset, where the segment is
+    another one than the module left there; one marker for each prompt, one less for each undo."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -267,6 +299,12 @@ class Slicer:
         self.chosen = "first"
         self.left: tuple[str, bytes] | None = None
         self.markers: list[tuple] = []
+
+    def choose(self, segment: str) -> None:
+        """It resets at once, and again with the next prompt."""
+        self.chosen, self.left = segment, None
+        self.client.reset_interactions()
+        self.markers.clear()
 
     def prompt(self, voxel, positive=True) -> None:
         segment = self.segments[self.chosen]
@@ -311,13 +349,44 @@ def test_a_mask_that_was_painted_by_hand_in_slicer(client):
     assert slicer.undo() and not slicer.segments["first"].any() and not slicer.undo()
 
 
+def test_a_mask_that_was_cut_to_a_fifth_by_hand_in_slicer(client):
+    slicer = Slicer(client)
+    slicer.prompt(FIRST)
+    clicked = slicer.segments["first"].copy()
+    slicer.segments["first"][:, FIRST[1] - 3 :] = 0
+    painted = slicer.segments["first"].copy()
+    assert 0 < painted.sum() < 0.3 * clicked.sum()
+    slicer.prompt((2, 2, 2), positive=False)
+    for mask in (painted, clicked, np.zeros_like(clicked)):
+        assert slicer.undo()
+        np.testing.assert_array_equal(slicer.segments["first"], mask)
+    assert not slicer.undo()
+
+
+def test_a_copy_of_a_segment_in_slicer(client, server):
+    """What was done to the one is no step of the other, and no undo takes away what was painted of that."""
+    slicer = Slicer(client)
+    slicer.prompt(FIRST)
+    first = slicer.segments["first"].copy()
+    slicer.segments["copy"] = first.copy()
+    slicer.segments["copy"][0, 0, :5] = 1
+    copied = slicer.segments["copy"].copy()
+    slicer.choose("copy")
+    slicer.prompt(SECOND)
+    assert slicer.undo() and not slicer.undo()
+    np.testing.assert_array_equal(slicer.segments["copy"], copied)
+    kept = server.session()
+    assert kept.labels == ("segment 1", "segment") and kept.prompts("segment 1") == (point(FIRST, SPACING),)
+    np.testing.assert_array_equal(kept.mask("segment 1"), first)
+
+
 def test_two_segments_in_slicer(client, server):
     """No undo takes more back than was done to the segment since it was chosen; the session keeps both."""
     slicer = Slicer(client)
     slicer.prompt(FIRST)
     first = slicer.segments["first"].copy()
     slicer.segments["second"] = np.zeros(SHAPE, np.uint8)
-    slicer.chosen = "second"
+    slicer.choose("second")
     slicer.prompt(SECOND)
     second = slicer.segments["second"].copy()
     assert dice(second > 0, ball(SECOND)) > 0.85
@@ -326,7 +395,7 @@ def test_two_segments_in_slicer(client, server):
     np.testing.assert_array_equal(kept.mask("segment 1"), first)
     np.testing.assert_array_equal(kept.mask("segment"), second)
     assert kept.prompts("segment 1") == (point(FIRST, SPACING),) and kept.undoable("segment 1") == (1, 0)
-    slicer.chosen = "first"
+    slicer.choose("first")
     slicer.prompt((2, 2, 2))
     clicked = slicer.segments["first"].copy()
     assert clicked[2, 2, 2] and clicked.sum() > first.sum()

@@ -19,6 +19,8 @@ from nnInteractive.inference.remote import (
 from nninteractive_helpers import FIRST, SECOND, SHAPE, SPACING, Clock, LookAlike, Running, make_app, two_balls
 
 from monailabel_app.interaction.packing import pack
+from monailabel_app.studies.volumes import admitted
+from monailabel_app.web import nninteractive
 from monailabel_app.web.authentication import USER, Authentication
 
 
@@ -244,6 +246,31 @@ def test_masks_that_are_refused(path, meta, body, told, steady):
     answer = post(client, f"/add_{path}_interaction", {**SPOT, **meta}, content=body)
     assert answer.status_code == 400 and told in answer.json()["detail"]
     assert server.kept() == before
+
+
+def test_masks_that_are_too_large(steady, monkeypatch):
+    server, client = steady
+    before = server.kept()
+    monkeypatch.setattr(nninteractive, "MAX_BYTES", 2 * np.prod(SHAPE))
+    answer = post(client, "/add_initial_seg_interaction", {}, content=bomb(SHAPE, "int32"))
+    assert answer.status_code == 413 and "the mask is int32" in answer.json()["detail"]
+    assert server.kept() == before
+
+
+def test_large_masks_come_one_at_a_time(server, monkeypatch):
+    """They wait for uploads as these for them; a hand edit of the usual size waits for neither."""
+    client, mask = begin(server), np.zeros(SHAPE, np.uint8)
+    mask[FIRST] = 1
+    thread = threading.Thread(target=client.add_initial_seg_interaction, args=(mask.astype(np.int64),))
+    with admitted():
+        client.add_initial_seg_interaction(mask)
+        monkeypatch.setattr(nninteractive, "SMALL_BYTES", mask.nbytes)
+        client.add_initial_seg_interaction(mask)
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive()
+    thread.join(10)
+    assert not thread.is_alive() and server.mask()[FIRST]
 
 
 IMAGE = two_balls()[None]

@@ -561,6 +561,44 @@ def test_other_segments_are_locked_where_that_is_wished(slicer, lock):
     assert (slicer.segments["cyst"] == answered).all()
 
 
+def test_other_segments_are_locked_below_strokes(slicer, forwards):
+    """The label map has the stroke there. What of it lies in them is not shown, so that no later click takes it."""
+    slicer.add("first")
+    slicer.points["first"]["foreground"].append(FIRST)
+    slicer.update("interactive", "first")
+    first = slicer.segments["first"].copy()
+    slicer.add("cyst")
+    scribbled(slicer, foreground=[[i, 10, 6] for i in range(FIRST[0], 13)])
+    for _ in range(2):
+        told = slicer.update_scribbles("cyst", lock_others=True)
+        answered = slicer.segments["cyst"].copy()
+        assert answered[12, 10, 6] and first[tuple(FIRST)] and not (answered & first).any()
+        assert told["note"] == (
+            "without effect, because the strokes lie in another segment, a locked label or outside the box: [5, 10, 6]"
+        )
+    slicer.points["cyst"]["background"].append([20, 3, 2])
+    slicer.update("interactive", "cyst")
+    assert (slicer.segments["cyst"] == answered).all() and forwards == [1, 1, 1]
+    assert (session_of(slicer).mask("first") == first).all()
+    assert slicer.update_scribbles("cyst")["note"] == "" and slicer.segments["cyst"][tuple(FIRST)]
+
+
+def test_what_strokes_hide_of_a_segment_that_was_never_sent_is_not_locked_but_told(slicer):
+    for name, drawn in (("drawn", ball(FIRST, 4)), ("far", ball([20, 3, 2], 3)), ("cyst", np.zeros(SHAPE, bool))):
+        slicer.add(name)
+        slicer.segments[name][drawn] = True
+    scribbled(slicer, foreground=[FIRST])
+    told = slicer.update_scribbles("cyst", lock_others=True)
+    assert told["note"] == "drawn: not locked below the strokes, for what they hide was never sent"
+    assert slicer.segments["cyst"][tuple(FIRST)]
+    slicer.segments["drawn"][tuple(FIRST)] = False
+    scribbled(slicer)
+    slicer.update_scribbles("drawn")  # without a stroke: from now on the server knows it
+    scribbled(slicer, foreground=[[7, 10, 6]])
+    told = slicer.update_scribbles("cyst", lock_others=True)
+    assert "never sent" not in told["note"] and not slicer.segments["cyst"][7, 10, 6]
+
+
 def test_a_click_goes_on_from_a_hand_edit_that_the_scribbles_told(slicer):
     """A request with points has no mask; one with scribbles has those of all segments."""
     slicer.add("cyst")
@@ -771,6 +809,22 @@ def test_a_submitted_label_is_locked_where_that_is_wished(slicer, tmp_path, monk
     slicer.update("interactive", "cyst", lock_submitted=True)
     assert not slicer.segments["cyst"].any()
     assert session_of(slicer).leave_memory() and session_of(slicer).nbytes == 0
+    slicer.client.delete("/datastore/label?id=scan&tag=final")
+
+
+def test_what_nobody_has_judged_is_not_locked(slicer, tmp_path):
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"].append(FIRST)
+    slicer.update("interactive", "cyst")
+    clicked, judged = slicer.segments["cyst"], np.indices(SHAPE)[0] < FIRST[0]
+    nib.save(nib.Nifti1Image(np.where(judged, 1, 2).astype(np.uint8), slicer.scan.affine), tmp_path / "label.nii.gz")
+    names = json.dumps({"label_info": [{"name": POSTERIOR}, {"name": "Ignore"}]})
+    with (tmp_path / "label.nii.gz").open("rb") as file:
+        told = {"label": ("label.nii.gz", file), "params": (None, names)}
+        assert slicer.client.put("/datastore/label?image=scan", files=told).status_code == 200
+    slicer.update("interactive", "cyst", lock_submitted=True)
+    assert (clicked & judged).any() and not (slicer.segments["cyst"] & judged).any()
+    assert slicer.segments["cyst"][tuple(FIRST)]
     slicer.client.delete("/datastore/label?id=scan&tag=final")
 
 

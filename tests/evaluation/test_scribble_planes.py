@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rep3d.evaluation.click_methods import ours
-from rep3d.evaluation.three_planes import MOST, SPACINGS, dice_by_plane, strokes, turn
+from rep3d.evaluation.scribble_planes import MOST, SPACINGS, dice_by_plane, strokes, turn
 from rep3d.interactive.grid import Grid, resample
 from rep3d.interactive.prompts import draw
 

@@ -6,7 +6,7 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rep3d.evaluation import planes
+from rep3d.evaluation import correction_picture
 from rep3d.interactive.prompts import box, point
 
 
@@ -17,11 +17,13 @@ from rep3d.interactive.prompts import box, point
 )  # fmt: skip
 def test_one_scale(shape, spacing, tmp_path, monkeypatch):
     kept: list[Figure] = []
-    monkeypatch.setattr(planes, "save_picture", lambda figure, path: kept.append(figure) or path)
+    monkeypatch.setattr(correction_picture, "save_picture", lambda figure, path: kept.append(figure) or path)
     affine = np.diag([-spacing[0], spacing[1], spacing[2], 1.0])
     centre = [n // 2 for n in shape]
     prompts = [point(centre, spacing), box((0, 0, 0), centre, spacing, False)]
-    planes.draw_planes(torch.rand(shape), affine, torch.zeros(shape, dtype=torch.bool), prompts, tmp_path / "a.png")
+    correction_picture.draw_planes(
+        torch.rand(shape), affine, torch.zeros(shape, dtype=torch.bool), prompts, tmp_path / "a.png"
+    )
     (figure,) = kept
     FigureCanvasAgg(figure).draw()
     scales, sizes = [], [n * s for n, s in zip(shape, spacing, strict=True)]
