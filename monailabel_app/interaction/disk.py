@@ -226,7 +226,7 @@ def read_folders(root: Path) -> tuple[list[tuple[SessionFolder, SessionRecord]],
 
 
 def _files(folder: Path) -> list[Path]:
-    """None where there is no folder."""
+    """Of a folder; empty where it is not there."""
     try:
         return list(folder.iterdir())
     except OSError:
