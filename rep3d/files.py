@@ -29,18 +29,21 @@ class WriteError(OSError):
 
 
 @contextmanager
-def whole_file(target: str | os.PathLike) -> Iterator[Path]:
+def whole_file(target: str | os.PathLike, *, private: bool = False) -> Iterator[Path]:
     """A temporary path that takes the place of `target` when the context ends well; its suffix is that of `target`.
+
+    Args:
+        private: an empty file is there already, which nobody but its owner may read.
 
     Raises:
         WriteError: an OSError in the context, or at its end. What was there stays as it was.
     """
-    with whole_files([target]) as (temporary,):
+    with whole_files([target], private=private) as (temporary,):
         yield temporary
 
 
 @contextmanager
-def whole_files(targets: Iterable[str | os.PathLike]) -> Iterator[list[Path]]:
+def whole_files(targets: Iterable[str | os.PathLike], *, private: bool = False) -> Iterator[list[Path]]:
     """The same for files that belong together: the first takes its place when all of them are safe on the disk.
 
     Raises:
@@ -48,6 +51,9 @@ def whole_files(targets: Iterable[str | os.PathLike]) -> Iterator[list[Path]]:
     """
     parts = {target: _part(target) for target in map(Path, targets)}
     try:
+        if private:
+            for temporary in parts.values():
+                temporary.touch(0o600)
         yield list(parts.values())
         for temporary in parts.values():
             with temporary.open("r+b") as file:
@@ -66,26 +72,30 @@ def _part(target: Path) -> Path:
     return target.with_name(f".{os.getpid()}.{threading.get_ident()}{PART}.{target.name}")
 
 
-def copy_whole(source: str | os.PathLike, target: str | os.PathLike) -> None:
+def copy_whole(source: str | os.PathLike, target: str | os.PathLike, *, private: bool = False) -> None:
     """Copy a file.
+
+    Args:
+        private: nobody but its owner may read the copy.
 
     Raises:
         OSError: the source cannot be opened.
         WriteError: as `whole_file`.
     """
-    with Path(source).open("rb") as content, whole_file(target) as temporary, temporary.open("wb") as copy:
-        shutil.copyfileobj(content, copy)
+    with Path(source).open("rb") as content, whole_file(target, private=private) as temporary:
+        with temporary.open("wb") as copy:
+            shutil.copyfileobj(content, copy)
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text file; it ends with an end of line."""
-    with whole_file(path) as temporary:
+def write_text(path: str | os.PathLike, text: str, *, private: bool = False) -> None:
+    """Write a text file; it ends with an end of line. `private`: nobody but its owner may read it."""
+    with whole_file(path, private=private) as temporary:
         temporary.write_text(f"{text.rstrip()}\n", encoding="utf-8")
 
 
-def write_json(path: str | os.PathLike, content: object) -> None:
-    """Write a JSON file; what JSON does not know, such as paths and times, becomes text."""
-    write_text(path, json.dumps(content, indent=2, default=str))
+def write_json(path: str | os.PathLike, content: object, *, private: bool = False) -> None:
+    """Write a JSON file; what JSON does not know, such as paths and times, becomes text. `private` as above."""
+    write_text(path, json.dumps(content, indent=2, default=str), private=private)
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:

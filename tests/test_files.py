@@ -99,6 +99,22 @@ def test_files_that_belong_together_take_their_places_when_all_are_written(tmp_p
     assert first.read_bytes() == second.read_bytes() == b"new" and sorted(tmp_path.iterdir()) == paths
 
 
+@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("name", ["copy_whole", "write_json"])
+def test_private_files_are_their_owners_from_the_start(name, private, tmp_path, monkeypatch):
+    write = {"copy_whole": lambda path: copy_whole(__file__, path, private=private),
+             "write_json": lambda path: write_json(path, {"a": 1}, private=private)}[name]  # fmt: skip
+    fsync, modes, path = os.fsync, [], tmp_path / "file.json"
+    monkeypatch.setattr(os, "fsync", lambda file: (modes.append(os.fstat(file).st_mode & 0o777), fsync(file)))
+    before = os.umask(0o022)
+    try:
+        write(path)
+    finally:
+        os.umask(before)
+    expected = 0o600 if private else 0o644
+    assert modes == [expected] and path.stat().st_mode & 0o777 == expected
+
+
 def test_parts_of_a_kill(tmp_path):
     (tmp_path / "deep").mkdir()
     for name in (".1.2.part.model.pt", "deep/.3.4.part.label.nii.gz", "deep/kept.part.txt", ".kept"):

@@ -1,9 +1,11 @@
 """What lies on disk of a session: its owner's alone to read, every file whole or not there.
 
 SESSION/
-    session.json        its record; when it was last written or touched is when the session was last used
+    session.json        its record, which names the labels' files; when it was touched is when the session was last used
     image.npy           the scan's voxels, where they came from the client
     0001.label ...      a label each: mask, prompts and steps, see `rep3d.interactive.editing`
+
+A label that changes gets a file of a new number, and counts once the record names it.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -28,7 +31,7 @@ from rep3d.interactive.editing import LabelEdit
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1  # the number rises with what this code would misread
+FORMAT = 2  # the number rises with what older code would misread: 1 gave a label the same number each time
 RECORD, IMAGE = "session.json", "image.npy"
 
 Kind = Literal["study", "lent", "array"]
@@ -49,11 +52,12 @@ class SessionRecord:
         spacing: millimetres between them along each axis.
         id: its own, and its folder's name.
         created: seconds.
-        labels: the numbers of their files by name, in the order in which they were made.
+        labels: the numbers of their files by name, in the order in which they were made; 0 of one without a file yet.
         locked: names of labels.
         begun: of labels that began with a mask that others made, what it came from, and how many steps there were then.
         went_on: of labels that were told to go on from a session, its id, also where it had nothing for them.
         background: of labels that lists of points were for, where those points lie that the background's list had.
+        coarse: names of labels that are to be refined.
     """
 
     owner: str
@@ -71,10 +75,12 @@ class SessionRecord:
     begun: dict[str, tuple[str, int]] = field(default_factory=dict)
     went_on: dict[str, str] = field(default_factory=dict)
     background: dict[str, list[list[float]]] = field(default_factory=dict)
+    coarse: tuple[str, ...] = ()
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        for name, kind in (("shape", int), ("spacing", float), ("locked", str)):  # lists, where they come from JSON
+        kinds = {"shape": int, "spacing": float, "locked": str, "coarse": str}
+        for name, kind in kinds.items():  # lists, where they come from JSON
             object.__setattr__(self, name, tuple(map(kind, getattr(self, name))))
 
     @property
@@ -88,6 +94,7 @@ class SessionFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._nbytes: int | None = None
 
     def create(self, record: SessionRecord, image: np.ndarray | None = None) -> None:
         """Make the folder; it counts once the record is there.
@@ -98,16 +105,23 @@ class SessionFolder:
         self.path.mkdir(mode=0o700)
         try:
             if image is not None:
-                with whole_file(self.path / IMAGE) as temporary, _open_private(temporary) as file:
-                    np.save(file, image)
+                with whole_file(self.path / IMAGE, private=True) as temporary:
+                    np.save(temporary, image)
             self.write({}, record)
         except BaseException:
             shutil.rmtree(self.path, ignore_errors=True)
             raise
 
     def remove(self) -> None:
-        (self.path / RECORD).unlink(missing_ok=True)  # first, so that a kill leaves no session without its labels
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Remove all of it; the record goes first, so that a kill leaves no session without its labels.
+
+        Raises:
+            OSError: some of it stays.
+        """
+        self._nbytes = None
+        (self.path / RECORD).unlink(missing_ok=True)
+        if self.path.is_dir():
+            shutil.rmtree(self.path)
 
     def read_record(self) -> SessionRecord | None:
         """None where there is none, as a kill leaves it.
@@ -120,33 +134,49 @@ class SessionFolder:
             check_format(content.get("format"), FORMAT, self.path / RECORD)
         return read_record(self.path / RECORD, SessionRecord)
 
-    def write(self, labels: Mapping[int, bytes], record: SessionRecord | None = None) -> None:
-        """Write labels by their numbers, as `LabelEdit.to_bytes` gives them, and the record; all of it or nothing.
+    def write(self, labels: Mapping[int, bytes], record: SessionRecord) -> None:
+        """Write labels, as `LabelEdit.to_bytes` gives them, and the record; all of it or nothing, also at a kill.
 
-        Where a kill ends it, some of them may be written, the record last.
+        Args:
+            labels: by numbers that no earlier record has.
+            record: names them. When the session was last used stays as it is.
 
         Raises:
             WriteError: as `rep3d.files.whole_files`.
         """
         contents = {self._label(number): content for number, content in labels.items()}
-        if record is not None:
-            contents[self.path / RECORD] = json.dumps(asdict(record), indent=2).encode()
-        with whole_files(contents) as temporaries:
+        contents[self.path / RECORD] = json.dumps({**asdict(record), "format": FORMAT}, indent=2).encode()
+        used = self.used()
+        with whole_files(contents, private=True) as temporaries:
             for temporary, content in zip(temporaries, contents.values(), strict=True):
-                with _open_private(temporary) as file:
-                    file.write(content)
+                temporary.write_bytes(content)
+            if used:
+                os.utime(temporaries[-1], (used, used))
+        self.tidy(record)
+        self._nbytes = None
+
+    def tidy(self, record: SessionRecord) -> None:
+        """Remove the labels that the record does not name: what they were before, and what a kill left."""
+        named = {self._label(number) for number in record.labels.values()}
+        with suppress(OSError):  # it is tried again with the next write
+            for path in self.path.glob("*.label"):
+                if path not in named:
+                    path.unlink()
 
     def touch(self) -> None:
         """Note that the session is used now."""
         os.utime(self.path / RECORD)
 
     def used(self) -> float:
-        """When the session was last used, in seconds."""
-        return (self.path / RECORD).stat().st_mtime
+        """When the session was last used, in seconds; the beginning of time, where there is no record."""
+        try:
+            return (self.path / RECORD).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
-    def read_image(self) -> np.ndarray:
-        """The voxels (D, H, W) that `create` was given."""
-        voxels: np.ndarray = np.load(self.path / IMAGE, allow_pickle=False)
+    def read_image(self, *, mapped: bool = False) -> np.ndarray:
+        """The voxels (D, H, W) that `create` was given; `mapped`: read where somebody looks at them, and no others."""
+        voxels: np.ndarray = np.load(self.path / IMAGE, mmap_mode="r" if mapped else None, allow_pickle=False)
         return voxels
 
     def read_label(self, number: int) -> LabelEdit:
@@ -155,21 +185,24 @@ class SessionFolder:
         return LabelEdit.from_bytes(path.read_bytes(), str(path))
 
     def nbytes(self) -> int:
-        """Of all files; 0 where the folder is gone."""
-        try:
-            return sum(path.stat().st_size for path in self.path.iterdir())
-        except FileNotFoundError:  # also where a file is replaced meanwhile
-            return 0
+        """Of all files, as they were when this folder was last written to here; 0 where it is gone."""
+        if self._nbytes is None:
+            self._nbytes = sum(map(_size, _files(self.path)))
+        return self._nbytes
+
+    def label_nbytes(self, number: int) -> int:
+        """Of a label; 0 where it has no file."""
+        return _size(self._label(number))
 
     def _label(self, number: int) -> Path:
         return self.path / f"{number:04d}.label"
 
 
 def read_folders(root: Path) -> tuple[list[tuple[SessionFolder, SessionRecord]], list[SessionFolder]]:
-    """All sessions below a folder, which is made where it is missing; what a kill left half made goes.
+    """All sessions below a folder, which is made where it is missing.
 
     Returns:
-        Those that can be read, and those whose record newer code wrote, or is damaged.
+        Those that can be read, and the others: newer code wrote their record, or it is damaged, or was not written.
     """
     root.mkdir(parents=True, exist_ok=True)
     root.chmod(0o700)
@@ -185,12 +218,24 @@ def read_folders(root: Path) -> tuple[list[tuple[SessionFolder, SessionRecord]],
             unreadable.append(folder)
             continue
         if record is None:
-            folder.remove()
+            unreadable.append(folder)
         else:
+            folder.tidy(record)
             found.append((folder, record))
     return found, unreadable
 
 
-def _open_private(path: Path) -> BinaryIO:
-    """A new file that nobody but its owner may read, to be written."""
-    return open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600))
+def _files(folder: Path) -> list[Path]:
+    """Of a folder; empty where it is not there."""
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _size(path: Path) -> int:
+    """0 where there is no file, or it is replaced just now."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -11,8 +11,8 @@ import numpy as np
 from monailabel_app.interaction.disk import SessionRecord
 from rep3d.interactive.prompts import Prompt
 
-STRIDE = 8  # of the voxels that are compared first
-SPACING_TOLERANCE = 1e-2  # relative: clients round, and the voxels are compared
+FEW = 16  # voxels along each axis, at most, that are compared first
+SPACING_TOLERANCE = 1e-2  # relative: the voxels are compared, too
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ class Placement:
 AS_IT_IS = Placement((0, 1, 2), (False, False, False))
 
 
+def is_spacing(spacing: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two spacings are one, which programs and forms of a header round in their ways."""
+    return bool(np.allclose(spacing, other, rtol=SPACING_TOLERANCE, atol=0))
+
+
 def may_be(array: SessionRecord, shape: Sequence[int], spacing: Sequence[float]) -> bool:
     """Whether an array may be a scan of this shape and spacing; costs nothing."""
     return any(_fits(axes, array.shape, array.spacing, shape, spacing) for axes in permutations(range(3)))
@@ -62,12 +67,12 @@ def find_placement(
     """How an array lies on a scan; None where it is another one.
 
     Args:
-        array, scan: (D, H, W), as `voxels.compact` gives them.
+        array, scan: (D, H, W), as `voxels.compact` gives them. Of an array on the disk little is read, unless it fits.
         spacing, scan_spacing: millimetres between their voxels along each axis.
     """
     if array.dtype != scan.dtype:
         return None
-    few = (slice(None, None, STRIDE),) * 3
+    few = tuple(slice(None, None, -(-n // FEW)) for n in array.shape)
     for axes in permutations(range(3)):
         if not _fits(axes, array.shape, spacing, scan.shape, scan_spacing):
             continue
@@ -86,4 +91,4 @@ def _fits(
     scan_spacing: Sequence[float],
 ) -> bool:
     same_shape = tuple(shape) == tuple(scan_shape[axis] for axis in axes)
-    return same_shape and np.allclose(spacing, [scan_spacing[axis] for axis in axes], rtol=SPACING_TOLERANCE, atol=0)
+    return same_shape and is_spacing(spacing, [scan_spacing[axis] for axis in axes])

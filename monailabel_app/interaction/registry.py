@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,8 @@ from nibabel.affines import voxel_sizes
 from monailabel_app.errors import RequestError
 from monailabel_app.events import record_event
 from monailabel_app.interaction.disk import Kind, SessionFolder, SessionRecord, read_folders
-from monailabel_app.interaction.recognition import AS_IT_IS, Placement, find_placement, may_be
+from monailabel_app.interaction.memory import Memory
+from monailabel_app.interaction.recognition import AS_IT_IS, Placement, find_placement, is_spacing, may_be
 from monailabel_app.interaction.refinement import Refinement
 from monailabel_app.interaction.session import InteractiveSession
 from monailabel_app.interaction.voxels import compact, voxel_digest
@@ -29,14 +30,30 @@ from monailabel_app.studies.volumes import MAX_BYTES, MAX_EDGE, read_grid, read_
 
 logger = logging.getLogger(__name__)
 
-MAX_MEMORY = 4 * 2**30  # bytes of all sessions together; those that were used longest ago leave for the disk
 KEPT_SECONDS = 1800  # in memory after the last use
+ROOM_SECONDS = 20  # that a request waits for room there
 SWEEP_SECONDS = 60  # between looks for what must not be kept any longer
 MAX_WAITING = 16  # requests that work or wait in sessions, all together: others must find a thread meanwhile
 LARGEST_SPACING = 1e3  # millimetres
 # Of one owner and of all together, on disk.
 OWNER_SESSIONS, ALL_SESSIONS = 1000, 2000
 OWNER_BYTES, ALL_BYTES = 16 * 2**30, 64 * 2**30
+
+
+@dataclass(frozen=True)
+class _Unused:
+    """A folder without a session: its record cannot be read, or it could not be removed.
+
+    Attributes:
+        used: when its session was last used; 0 where it is to be removed.
+        owner: whose it was; empty where nobody knows.
+        reason: why it goes, for the audit log.
+    """
+
+    folder: SessionFolder
+    used: float
+    owner: str = ""
+    reason: str = "expired"
 
 
 class InteractiveSessions:
@@ -59,7 +76,7 @@ class InteractiveSessions:
         self._studies = studies
         self._lent = lent
         self._making, self._reading = threading.Lock(), threading.Lock()  # one session at a time, one image at a time
-        self._refinement = Refinement()
+        self._refinement, self._memory = Refinement(), Memory(self._all)
         self._admitted = threading.BoundedSemaphore(MAX_WAITING)
         self._lock = threading.Lock()  # of what follows
         self._sessions: dict[str, InteractiveSession] = {}  # the one that was used last comes last
@@ -67,7 +84,7 @@ class InteractiveSessions:
         found, unreadable = read_folders(root)
         for folder, record in found:
             self._sessions[record.id] = self._session(folder, record)
-        self._unreadable = {folder.path.name: (folder, folder.used()) for folder in unreadable}
+        self._unused = {folder.path.name: _Unused(folder, folder.used()) for folder in unreadable}
         threading.Thread(target=_sweep_regularly, args=(weakref.ref(self),), name="sessions", daemon=True).start()
 
     def of_study(self, owner: str, client: str, image_id: str) -> InteractiveSession:
@@ -139,7 +156,7 @@ class InteractiveSessions:
                 return found
             placed = ((one, self._placement(one, scan, spacing)) for one in copies)
             found += [(session, placement) for session, placement in placed if placement is not None]
-            found += [(one, AS_IT_IS) for one in others if self._is_of(one.record, scan, spacing)]
+            found += [(one, AS_IT_IS) for one in _of_voxels(others, scan, spacing)]
         return found
 
     def shown(self, owner: str | None, image_id: str) -> list[dict[str, object]]:
@@ -201,7 +218,7 @@ class InteractiveSessions:
             scan = self._read_file(path)
             if kept.record.kind != "study":
                 placement = self._placement(kept, scan, record.spacing)
-            elif of_image[0][:2] == of_image[1][:2] and self._is_of(kept.record, scan, record.spacing):
+            elif of_image[0][:2] == of_image[1][:2] and _of_voxels([kept], scan, record.spacing):
                 placement = AS_IT_IS
         if placement is None:
             raise RequestError(400, f"session {session_id} is of another image")
@@ -210,13 +227,13 @@ class InteractiveSessions:
     def list(self, owner: str | None) -> list[dict[str, object]]:
         """What clients are told of the owner's sessions, or of all, those that were used last first.
 
-        Among all are those that cannot be read, last.
+        Among all are those that cannot be read, or could not be removed, last.
         """
         self.remove_expired()
         found = sorted(self._of_owner(owner), key=lambda session: session.used, reverse=True)
         told = [self.describe(session) for session in found]
         if owner is None:
-            told += [self._describe_unreadable(*one) for one in tuple(self._unreadable.values())]
+            told += [self._describe_unused(one) for one in tuple(self._unused.values())]
         return told
 
     def describe(self, session: InteractiveSession) -> dict[str, object]:
@@ -228,11 +245,16 @@ class InteractiveSessions:
         """Delete a session, once nobody uses it; arguments and errors as `get`.
 
         Whose a session is that cannot be read, nobody knows: administrators delete it.
+
+        Raises:
+            RequestError: also 500, some of its files stay; the server tries again.
         """
-        if owner is None and session_id in self._unreadable:
-            self._remove_unreadable(session_id, "deleted")
+        if owner is None and session_id in self._unused:
+            is_gone = self._remove_unused(session_id, "deleted")
         else:
-            self._remove(self.get(session_id, owner), "deleted")
+            is_gone = self._remove(self.get(session_id, owner), "deleted")
+        if not is_gone:
+            raise RequestError(500, "nobody can use the session any more, but some of its files cannot be deleted yet")
 
     @contextmanager
     def removing_image(self, image_id: str) -> Iterator[None]:
@@ -258,13 +280,10 @@ class InteractiveSessions:
 
     def remove_expired(self) -> int:
         """Delete what has expired; how many that were."""
+        outlived = [name for name, unused in tuple(self._unused.items()) if self._is_over(unused.used)]
         expired = [session for session in self._all() if self._is_expired(session)]
-        for session in expired:
-            self._remove(session, "expired")
-        outlived = [name for name, (_, used) in tuple(self._unreadable.items()) if self._is_over(used)]
-        for name in outlived:
-            self._remove_unreadable(name, "expired")
-        return len(expired) + len(outlived)
+        gone = [*map(self._remove_unused, outlived), *(self._remove(session, "expired") for session in expired)]
+        return sum(gone)
 
     def sweep(self) -> None:
         """Delete what has expired, and keep nothing in memory that was not used for long or whose image is gone."""
@@ -301,21 +320,22 @@ class InteractiveSessions:
         return next((session for session in self._all() if session.record.origin == record.origin), None)
 
     def _of_same_voxels(self, record: SessionRecord, path: Path) -> InteractiveSession | None:
-        """The session that there was of an image whose file has changed since, and whose voxels have not.
+        """The session that there was of an image's voxels, whose file has changed since; the last one of several.
 
         Raises:
-            RequestError: 409, they have; once for each session.
+            RequestError: 409, the session that was used last is of other voxels; once for each session.
         """
         earlier = [one for one in self._all() if one.record.origin[:-1] == record.origin[:-1]]
         if not earlier:
             return None
-        last = max(earlier, key=lambda session: session.used)
-        if self._is_of(last.record, self._read_file(path), record.spacing):
-            last.restamp(record.stamp)
-            return last
-        if last.id not in self._outdated:
-            raise self._has_changed(last.record)
-        return None
+        earlier.sort(key=lambda session: session.used, reverse=True)
+        same = next(iter(_of_voxels(earlier, self._read_file(path), record.spacing)), None)
+        if earlier[0] is not same and earlier[0].id not in self._outdated:
+            raise self._has_changed(earlier[0].record)
+        if same is not None:
+            same.restamp(record.stamp)
+            self._outdated.discard(same.id)
+        return same
 
     def _has_changed(self, record: SessionRecord) -> RequestError:
         """What the user of a session is told, once, before another one may begin."""
@@ -324,15 +344,10 @@ class InteractiveSessions:
 
     def _read_file(self, path: Path) -> np.ndarray:
         with self._reading:
-            return compact(read_voxels(path))
-
-    @staticmethod
-    def _is_of(record: SessionRecord, voxels: np.ndarray, spacing: Sequence[float]) -> bool:
-        """Whether a session is of these voxels, which are `compact`."""
-        return record.spacing == tuple(spacing) and record.digest == voxel_digest(voxels)
+            return _read(path)
 
     def _make(self, record: SessionRecord, voxels: np.ndarray | None = None, leaving: str = "") -> InteractiveSession:
-        self._check_room(record.owner, 0 if voxels is None else voxels.nbytes, leaving)
+        self._check_room(record.owner, 0 if voxels is None else voxels.nbytes, sessions=1, leaving=leaving)
         folder = SessionFolder(self.root / record.id)
         folder.create(record, voxels)
         session = self._session(folder, record)
@@ -343,7 +358,14 @@ class InteractiveSessions:
 
     def _session(self, folder: SessionFolder, record: SessionRecord) -> InteractiveSession:
         return InteractiveSession(
-            folder, record, self._read_image, self.network, self._admitted, self._use, self._refinement.soon
+            folder,
+            record,
+            self._read_image,
+            self.network,
+            self._admitted,
+            self._use,
+            self._memory.room_for,
+            self._check_room,
         )
 
     def _read_image(self, record: SessionRecord) -> np.ndarray:
@@ -351,16 +373,17 @@ class InteractiveSessions:
             if record.kind == "array":
                 return SessionFolder(self.root / record.id).read_image()
             if record.kind == "lent":
-                return compact(read_voxels(self._lent.image(record.image, record.owner, touch=False)))
+                return _read(self._lent.image(record.image, record.owner, touch=False))
             path = self._studies.image(record.image)
             if not self._has_image(record):
                 raise self._has_changed(record)
-            return compact(read_voxels(path))
+            return _read(path)
 
     def _placement(self, session: InteractiveSession, scan: np.ndarray, spacing: Sequence[float]) -> Placement | None:
         """How the voxels of a session lie on a scan; None where they are of another one, or cannot be read."""
+        is_array, folder = session.record.kind == "array", SessionFolder(self.root / session.id)
         try:
-            voxels = self._read_image(session.record)
+            voxels = folder.read_image(mapped=True) if is_array else self._read_image(session.record)
         except (OSError, ValueError, EOFError, RequestError) as error:  # it was deleted meanwhile, or is damaged
             logger.warning("session %s is not compared: %s", session.id, error)
             return None
@@ -372,42 +395,57 @@ class InteractiveSessions:
         except RequestError:
             return False
 
-    def _use(self, session: InteractiveSession) -> None:
-        """Note the use, and make room for what it takes in memory."""
+    @contextmanager
+    def _use(self, session: InteractiveSession) -> Iterator[None]:
+        """Note the use, and keep room for it in memory; what is coarse then is refined once the session is idle."""
         session.touch()
         if session.record.kind == "lent":
             self._lent.get(session.record.image, session.record.owner)  # it is used, too
         with self._lock:
             if session.id in self._sessions:
                 self._sessions[session.id] = self._sessions.pop(session.id)
-        others = [other for other in self._all() if other is not session and other.nbytes]
-        room = MAX_MEMORY - session.full_nbytes - sum(other.nbytes for other in others)
-        for other in others:
-            if room >= 0:
-                break
-            size = other.nbytes
-            room += size - other.nbytes if other.leave_memory() else 0
+        with self._memory.room_for(session, ROOM_SECONDS):
+            try:
+                yield
+            finally:
+                if session.is_coarse:
+                    self._refinement.soon(session)
 
-    def _remove(self, session: InteractiveSession, reason: str) -> None:
+    def _remove(self, session: InteractiveSession, reason: str) -> bool:
+        """Whether it is gone."""
         with self._lock:
             known = self._sessions.pop(session.id, None)
-        if known is not None:  # no other request was faster
-            session.remove()
-            record_event(f"interactive session {reason}", session=session.id, user=session.record.owner)
+        if known is None:  # another request was faster
+            return True
+        session.end()
+        return self._remove_folder(_Unused(SessionFolder(self.root / session.id), 0.0, session.record.owner, reason))
 
-    def _remove_unreadable(self, session_id: str, reason: str) -> None:
-        known = self._unreadable.pop(session_id, None)
-        if known is not None:  # no other request was faster
-            known[0].remove()
-            record_event(f"interactive session {reason}", session=session_id, user="")
+    def _remove_unused(self, session_id: str, reason: str = "") -> bool:
+        """Whether it is gone."""
+        unused = self._unused.pop(session_id, None)
+        return unused is None or self._remove_folder(replace(unused, used=0.0, reason=reason or unused.reason))
 
-    def _describe_unreadable(self, folder: SessionFolder, used: float) -> dict[str, object]:
-        expires = int(used + self.expiry)
-        told = {"id": folder.path.name, "used": int(used), "expires": expires, "bytes": folder.nbytes()}
+    def _remove_folder(self, unused: _Unused) -> bool:
+        """Whether it is gone; what cannot be removed is kept in mind, and tried again at the next look."""
+        name = unused.folder.path.name
+        try:
+            unused.folder.remove()
+        except OSError as error:
+            logger.warning("session %s cannot be removed: %s", name, error)
+            self._unused[name] = unused
+            return False
+        record_event(f"interactive session {unused.reason}", session=name, user=unused.owner)
+        return True
+
+    def _describe_unused(self, unused: _Unused) -> dict[str, object]:
+        folder, expires = unused.folder, int(unused.used + self.expiry)
+        told = {"id": folder.path.name, "used": int(unused.used), "expires": expires, "bytes": folder.nbytes()}
+        if not unused.used:
+            return {**told, "note": "it is deleted, but some of its files cannot be yet: the server tries again"}
         return {**told, "note": "it cannot be read: a newer server wrote it, or it is damaged"}
 
     def _is_over(self, used: float) -> bool:
-        return used + self.expiry < time.time()
+        return not used or used + self.expiry < time.time()
 
     def _is_expired(self, session: InteractiveSession) -> bool:
         record = session.record
@@ -419,19 +457,33 @@ class InteractiveSessions:
             return True
         return False
 
-    def _check_room(self, owner: str, size: int, leaving: str) -> None:
+    def _check_room(self, owner: str, size: int, *, sessions: int = 0, leaving: str = "") -> None:
+        """Raise RequestError where an owner, or all together, may not have so many bytes and sessions more."""
         sizes = [(session.record.owner, session.stored_nbytes) for session in self._all() if session.id != leaving]
         own = [number for name, number in sizes if name == owner]
-        if len(own) >= OWNER_SESSIONS or sum(own) + size > OWNER_BYTES:
+        if len(own) + sessions > OWNER_SESSIONS or sum(own) + size > OWNER_BYTES:
             raise RequestError(
                 429,
                 f"{owner} has {len(own)} interactive sessions, and may have {OWNER_SESSIONS} with "
                 f"{OWNER_BYTES / 2**30:g} GiB in all: delete some, or wait until they expire",
             )
-        unreadable = [folder.nbytes() for folder, _ in tuple(self._unreadable.values())]
-        sizes_of_all = [*(number for _, number in sizes), *unreadable]
-        if len(sizes_of_all) >= ALL_SESSIONS or sum(sizes_of_all) + size > ALL_BYTES:
+        unused = [one.folder.nbytes() for one in tuple(self._unused.values())]
+        sizes_of_all = [*(number for _, number in sizes), *unused]
+        if len(sizes_of_all) + sessions > ALL_SESSIONS or sum(sizes_of_all) + size > ALL_BYTES:
             raise RequestError(507, "the server's room for interactive sessions is full: wait until some expire")
+
+
+def _read(path: Path) -> np.ndarray:
+    """The voxels of a file as sessions keep them, in no more memory meanwhile than a session may take."""
+    return compact(read_voxels(path, single=True))
+
+
+def _of_voxels(
+    sessions: Sequence[InteractiveSession], voxels: np.ndarray, spacing: Sequence[float]
+) -> list[InteractiveSession]:
+    """Those of the sessions that are of these voxels, which are `compact`."""
+    digest = voxel_digest(voxels) if sessions else ""
+    return [one for one in sessions if one.record.digest == digest and is_spacing(one.record.spacing, spacing)]
 
 
 def _sweep_regularly(sessions: weakref.ref[InteractiveSessions]) -> None:

@@ -9,9 +9,8 @@ import threading
 import unicodedata
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
-from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -25,7 +24,6 @@ from monailabel_app.models.turn import Priority
 from rep3d.interactive.correction import TILES
 from rep3d.interactive.editing import Answer, LabelEdit, Scene
 from rep3d.interactive.prompts import Prompt
-from rep3d.interactive.steps import Coarse
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +52,9 @@ class InteractiveSession:
         read_image: its voxels, as `voxels.compact` gives them.
         network: answers prompts.
         admitted: tickets of those who may wait for sessions, all together.
-        before_use: called by who holds the session, to make room in memory.
-        refine_later: called where an answer is coarse; see `refine`.
+        use: a context in which the session is used, and has room in memory.
+        room_for: the same without the session counting as used, after so many seconds of waiting at most.
+        check_room: raises RequestError where its owner may not have so many bytes more on disk.
     """
 
     def __init__(
@@ -65,16 +64,18 @@ class InteractiveSession:
         read_image: Callable[[SessionRecord], np.ndarray],
         network: PromptedNetwork,
         admitted: threading.Semaphore,
-        before_use: Callable[[InteractiveSession], None],
-        refine_later: Callable[[InteractiveSession], None],
+        use: Callable[[InteractiveSession], AbstractContextManager[None]],
+        room_for: Callable[[InteractiveSession, float], AbstractContextManager[None]],
+        check_room: Callable[[str, int], None],
     ) -> None:
         self.record = record
         self._folder = folder
         self._read_image = read_image
         self._network = network
         self._admitted = admitted
-        self._before_use = before_use
-        self._refine_later = refine_later
+        self._use = use
+        self._room_for = room_for
+        self._check_room = check_room
         self._lock = threading.RLock()
         self._removed = False
         self._image: torch.Tensor | None = None
@@ -82,7 +83,6 @@ class InteractiveSession:
         self._edit: LabelEdit | None = None  # of the label of that name
         self._taken: torch.Tensor | None = None  # by labels that are locked, for the label in memory
         self._submitted: tuple[object, np.ndarray] | None = None  # the label map that was read last, and its key
-        self._coarse: dict[str, tuple[Coarse, ...]] = {}  # what is to be refined of labels that are not in memory
         self._holder: int | None = None  # the thread that holds the session
         self._is_changed = False  # whether the label in memory is not on disk yet
         self._changed: dict[str, bytes] = {}  # other labels that are not yet
@@ -106,8 +106,9 @@ class InteractiveSession:
         """Keep other threads away for as long as the context lasts. What it raises takes back all that it has changed.
 
         Raises:
-            RequestError: 404, the session was removed meanwhile; 503, too many wait.
-            WriteError: what has changed cannot be written.
+            RequestError: 404, the session was removed meanwhile; 503, too many wait, or others take the memory; 429 or
+                507, there is no room for what has changed.
+            WriteError: it cannot be written.
         """
         if self._holder == threading.get_ident():
             yield
@@ -115,8 +116,7 @@ class InteractiveSession:
         if not self._admitted.acquire(blocking=False):
             raise RequestError(503, "too many clicks are waiting already, try again later")
         try:
-            with self._held():
-                self._before_use(self)
+            with self._held(), self._use(self):
                 self._holder = threading.get_ident()
                 try:
                     with self._whole():
@@ -268,9 +268,9 @@ class InteractiveSession:
                 begun={renamed[one]: begun for one, begun in record.begun.items()},
                 went_on={renamed[one]: session_id for one, session_id in record.went_on.items()},
                 background={renamed[one]: places for one, places in record.background.items()},
+                coarse=tuple(renamed[one] for one in record.coarse),
             )
             self._changed = {renamed[one]: content for one, content in self._changed.items()}
-            self._coarse = {renamed[one]: coarse for one, coarse in self._coarse.items()}
 
     def copy(self, label: str, name: str) -> None:
         """Make a label of this name, which no other one has, that is as the label is. A lock goes on to it.
@@ -281,18 +281,21 @@ class InteractiveSession:
         with self.hold():
             edit = self._known(label)
             self._check_new(name)
-            self._changed[name] = edit.to_bytes()
-            if edit.is_coarse:
-                self._coarse[name] = edit.coarse
             self._taken, record = None, self.record
             self.record = replace(
                 record,
-                labels={**record.labels, name: len(record.labels) + 1},
+                labels={**record.labels, name: 0},
                 locked=tuple(name if one == label else one for one in record.locked),
                 begun=_copied(record.begun, label, name),
                 went_on=_copied(record.went_on, label, name),
                 background=_copied(record.background, label, name),
             )
+            self._keep(name, edit)
+
+    @property
+    def is_coarse(self) -> bool:
+        """Whether `refine` has something to do."""
+        return bool(self.record.coarse)
 
     def refine(self, priority: Priority = Priority.SEGMENTATION) -> bool:
         """Redraw one cube of what the last answers left coarse. What changes is told with the next answer.
@@ -301,25 +304,40 @@ class InteractiveSession:
 
         Returns:
             Whether there is more to do.
+
+        Raises:
+            RequestError: 503, others take the memory, or other weights serve by now; others as `show`.
         """
+        if self.is_coarse:
+            with self._room_for(self, 0):
+                self._refine(priority)
+        return self.is_coarse
+
+    def _refine(self, priority: Priority) -> None:
         with self._held():
-            label = self._name if self._edit is not None and self._edit.is_coarse else next(iter(self._coarse), None)
-            if label is None:
-                return False
-            try:
-                edit = self._get(label)
-            except RequestError:  # it cannot be read; others may
-                del self._coarse[label]
-                return bool(self._coarse)
-            locked, pending, view = self.record.locked, edit.pending, self._view()
-        assert pending is not None
+            edit = self._coarse_label()
+            pending = None if edit is None else edit.pending
+            if pending is None:
+                return
+            locked, view = self.record.locked, self._view()
         with self._scene(view, priority, tiles=1) as scene:
             finer = pending.refined(scene)
         with self._held():
-            if self._edit is edit and self.record.locked == locked:
+            if edit is not None and self._edit is edit and self.record.locked == locked:
                 with self._whole():
-                    self._is_changed = edit.accept(pending, finer) is not None
-            return bool(self._coarse) or (self._edit is not None and self._edit.is_coarse)
+                    before = edit.coarse
+                    edit.accept(pending, finer)
+                    self._is_changed = edit.coarse != before
+
+    def _coarse_label(self) -> LabelEdit | None:
+        """One that is to be refined, that in memory first; None where there is none that can be read."""
+        for label in sorted(self.record.coarse, key=lambda name: name != self._name):
+            with suppress(RequestError):
+                edit = self._get(label)
+                if edit.is_coarse:
+                    return edit
+            self.record = replace(self.record, coarse=tuple(one for one in self.record.coarse if one != label))
+        return None
 
     def mask(self, label: str) -> np.ndarray:
         """(D, H, W) of bool, not to be changed.
@@ -426,10 +444,7 @@ class InteractiveSession:
     @property
     def used(self) -> float:
         """When it was last used, in seconds; the beginning of time, where it is gone."""
-        try:
-            return self._folder.used()
-        except FileNotFoundError:
-            return 0.0
+        return self._folder.used()
 
     @property
     def stored_nbytes(self) -> int:
@@ -447,13 +462,14 @@ class InteractiveSession:
             None if edit is None else edit.mask,
             None if submitted is None else submitted[1],
         )
-        coarse = sum(one.nbytes for one in chain(*self._coarse.values())) + (0 if edit is None else edit.coarse_nbytes)
+        coarse = 0 if edit is None else edit.coarse_nbytes
         return sum(values.nbytes for values in kept if values is not None) + coarse
 
     @property
     def full_nbytes(self) -> int:
-        """In memory, at most, while a request is answered: that of int16 is 2 bytes a voxel."""
-        return 6 * math.prod(self.record.shape)
+        """In memory, at most, while a request is answered: the image, in int16 as most are, and four masks."""
+        image = self._image  # others may let go of it meanwhile
+        return (4 + (2 if image is None else image.element_size())) * math.prod(self.record.shape)
 
     def touch(self) -> None:
         self._folder.touch()
@@ -464,7 +480,7 @@ class InteractiveSession:
             self.record = replace(self.record, stamp=stamp)
 
     def leave_memory(self) -> bool:
-        """Keep nothing in memory but what is to be refined, unless somebody uses it; all is on disk."""
+        """Keep nothing in memory, unless somebody uses it; all is on disk."""
         if not self._lock.acquire(blocking=False):
             return False
         try:
@@ -474,12 +490,11 @@ class InteractiveSession:
         finally:
             self._lock.release()
 
-    def remove(self) -> None:
-        """Forget it, once nobody uses it."""
+    def end(self) -> None:
+        """Be used by nobody any more, once nobody uses it. Its folder is left to the caller."""
         with self._lock:
             self._removed = True
             self.leave_memory()
-            self._folder.remove()
 
     # --- inside
 
@@ -495,23 +510,20 @@ class InteractiveSession:
     def _change(self, label: str, step: Callable[[LabelEdit], Answer], *, answered: bool = True) -> Answer:
         with self.hold():
             edit = self._get(label)
-            mask, rest = edit.mask, (edit.undoable, edit.redoable, edit.untold)
+            mask, rest = edit.mask, _rest(edit)
             told = None if answered else edit.told
             try:
                 answer = step(edit)
+                if told is not None:
+                    edit.leave_untold(told)
             except ValueError as error:
                 raise RequestError(400, str(error)) from error
-            if told is not None:
-                edit.leave_untold(told)
-            if edit.mask is not mask or (edit.undoable, edit.redoable, edit.untold) != rest:
-                self._is_changed = True
+            finally:
+                self._is_changed |= edit.mask is not mask or _rest(edit) != rest
             if label not in self.record.labels:
-                labels = {**self.record.labels, label: len(self.record.labels) + 1}
-                self.record, self._is_changed = replace(self.record, labels=labels), True
+                self.record, self._is_changed = replace(self.record, labels={**self.record.labels, label: 0}), True
             if self.record.kind == "study" and not self.record.digest:
                 self.record = replace(self.record, digest=voxel_digest(self._loaded_image().numpy()))
-            if edit.is_coarse:
-                self._refine_later(self)
             return answer
 
     def _known(self, label: str) -> LabelEdit:
@@ -527,41 +539,53 @@ class InteractiveSession:
                 self._check_new(label)
                 edit = LabelEdit(self.record.shape)
             self._let_go()
-            edit.go_on_refining(self._coarse.pop(label, ()))
             self._name, self._edit = label, edit
         return self._edit
 
     def _let_go(self) -> None:
-        """Of the label in memory; on disk, or in `_changed`, it is as it is there, but for what is to be refined."""
-        if self._edit is not None and self._edit.is_coarse:
-            self._coarse[self._name] = self._edit.coarse
+        """Of the label in memory; on disk, or in `_changed`, it is as it is there."""
         if self._edit is not None and self._is_changed:
-            self._changed[self._name] = self._edit.to_bytes()
+            self._keep(self._name, self._edit)
         self._edit, self._taken, self._is_changed = None, None, False
+
+    def _keep(self, label: str, edit: LabelEdit) -> None:
+        """Put a label among those that are to be written."""
+        self._changed[label] = edit.to_bytes()
+        others = tuple(one for one in self.record.coarse if one != label)
+        self.record = replace(self.record, coarse=(*others, label) if edit.is_coarse else others)
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
         """All that changes in the context is on disk at its end; where that raises, nothing has changed."""
-        record, coarse = self.record, dict(self._coarse)
-        if self._edit is not None and self._edit.is_coarse:
-            coarse[self._name] = self._edit.coarse
+        record = self.record
         try:
             yield
             self._write(record)
         except BaseException:
             if self._is_changed or self._changed or self.record is not record:
-                self.record, self._coarse = record, coarse
+                self.record = record
                 self._edit, self._taken, self._is_changed, self._changed = None, None, False, {}
             raise
 
     def _write(self, before: SessionRecord) -> None:
-        """What has changed."""
+        """What has changed; labels under new numbers, see `SessionFolder.write`."""
         if self._edit is not None and self._is_changed:
-            self._changed[self._name] = self._edit.to_bytes()
-        labels = {self.record.labels[name]: content for name, content in self._changed.items()}
-        if labels or self.record is not before:
-            self._folder.write(labels, None if self.record is before else self.record)
+            self._keep(self._name, self._edit)
+        if self._changed or self.record is not before:
+            last = max(self.record.labels.values(), default=0)
+            numbers = {name: number for number, name in enumerate(self._changed, last + 1)}
+            record = replace(self.record, labels={**self.record.labels, **numbers})
+            self._check_growth()
+            self._folder.write({numbers[name]: content for name, content in self._changed.items()}, record)
+            self.record = record
         self._is_changed, self._changed = False, {}
+
+    def _check_growth(self) -> None:
+        """Raise RequestError where there is no room on disk for the labels that have changed."""
+        before = sum(self._folder.label_nbytes(self.record.labels[name]) for name in self._changed)
+        growth = sum(map(len, self._changed.values())) - before
+        if growth > 0:
+            self._check_room(self.record.owner, growth)
 
     def _check_new(self, label: str) -> None:
         """Raise RequestError where there can be no label of this name."""
@@ -622,6 +646,11 @@ class InteractiveSession:
                     mask = self._read(name).mask
                     self._taken = mask if self._taken is None else self._taken | mask
         return self._taken
+
+
+def _rest(edit: LabelEdit) -> tuple[object, ...]:
+    """What tells whether an edit has changed, beside its mask."""
+    return edit.undoable, edit.redoable, edit.untold, edit.coarse
 
 
 def _copied(table: Mapping[str, ValueT], label: str, name: str) -> dict[str, ValueT]:

@@ -73,7 +73,7 @@ class Sessions:
             self._check_room(session)
             folder.mkdir(mode=0o700)
             try:
-                copy_whole(image, folder / image.name)
+                copy_whole(image, folder / image.name, private=True)
                 self._write(session)
             except BaseException:
                 shutil.rmtree(folder)
@@ -146,7 +146,7 @@ class Sessions:
             return None
 
     def _write(self, session: Session) -> None:
-        write_json(self.root / session.name / FILE, session.json())
+        write_json(self.root / session.name / FILE, session.json(), private=True)
 
     def _is_expired(self, folder: Path) -> bool:
         session = self._read(folder.name)

@@ -47,14 +47,17 @@ def read_grid(path: Path) -> Geometry:
     return grid
 
 
-def read_voxels(path: Path) -> np.ndarray:
+def read_voxels(path: Path, *, single: bool = False) -> np.ndarray:
     """The voxels (D, H, W) of a file whose grid has been checked.
+
+    Args:
+        single: see `rep3d.io.volumes.read_volume`.
 
     Raises:
         RequestError: several channels, or they cannot be read as a whole, or some are NaN or infinite.
     """
     with refusals():
-        voxels, _ = volumes.read_volume(path, MAX_BYTES)
+        voxels, _ = volumes.read_volume(path, MAX_BYTES, single=single)
     _check_finite(voxels)
     return voxels
 

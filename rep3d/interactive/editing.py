@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate, chain, pairwise, takewhile
@@ -32,14 +32,16 @@ from rep3d.interactive.grid import Box, Grid, bounds, hull
 from rep3d.interactive.prompts import Kind, Prompt
 from rep3d.interactive.steps import NOTHING, Coarse, Step, pack, unchanged, unpack
 
-FORMAT = 3  # of `LabelEdit.to_bytes`; 2 had the box alone of what is to be told, 1 no locks and no old paintings
+# Of `LabelEdit.to_bytes`; 3 had nothing of what is coarse, 2 the box alone of what is to be told, 1 no locks and no old
+# paintings.
+FORMAT = 4
 MAX_STEPS = 50  # that can be undone, and as many to redo
 MIN_STEPS = 20  # that can be undone although they take more than the next number
 MAX_STEP_BYTES = 2**24  # of more steps together; the oldest go first
 MOST_STEP_BYTES = 2**26  # of any number of steps, but the newest one stays
 MAX_COARSE_STEPS = 5  # the newest ones, that go on being refined where they are undone to
+MAX_COARSE = 50  # answers at a time; before another one comes the oldest is finished
 MAX_PROMPTS = 1000  # of one label
-NO_MASK = torch.zeros(0, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Pending:
             scene.network,
             scene.image,
             scene.spacing,
-            replace(self.coarse.answer, before=self.mask),
+            self.coarse.answer(self.mask),
             self.prompts,
             taken=taken,
             tiles=scene.tiles,
@@ -200,19 +202,15 @@ class LabelEdit:
 
     @property
     def coarse(self) -> tuple[Coarse, ...]:
-        """What `refine` has to do; `to_bytes` leaves it out."""
+        """What `refine` has to do."""
         return tuple(self._coarse)
 
     @property
     def coarse_nbytes(self) -> int:
         """In memory, of what is coarse, or is so again after an undo or a redo."""
         steps = (*self._done, *self._undone)
-        kept = {id(one.answer): one for one in chain(self.coarse, *(step.coarse for step in steps))}
+        kept = {id(one.region): one for one in chain(self.coarse, *(step.coarse for step in steps))}
         return sum(one.nbytes for one in kept.values())
-
-    def go_on_refining(self, coarse: Iterable[Coarse]) -> None:
-        """Take over what the edit whose bytes these are had left coarse."""
-        self._coarse = list(coarse)
 
     def show(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
         """Let the network answer new prompts, all of them at once.
@@ -221,9 +219,10 @@ class LabelEdit:
             ValueError: no prompt or too many, one that lies outside the scan, or as `correct`.
         """
         self._check(prompts, scene, known=len(self.prompts))
-        answer = self._show(prompts, scene)
-        self._leave_out(scene.taken)
-        return self._told([answer])
+        with self._whole():
+            answer = self._show(prompts, scene)
+            self._leave_out(scene.taken)
+            return self._told([answer])
 
     def bring_to(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
         """Make these, and no others, the label's prompts; what clients ask for that send all of them each time.
@@ -266,11 +265,12 @@ class LabelEdit:
         self._check_mask(mask)
         is_own = self.untold is not None and bool(mask.any()) and not bool(self.told.any())
         after = mask if is_own else self._untold.redone_from(mask)
-        answer = self._take_over(after)
-        if answered:
-            return self._told([answer])
-        self.leave_untold(mask)
-        return answer
+        with self._whole():
+            answer = self._take_over(after)
+            if answered:
+                return self._told([answer])
+            self.leave_untold(mask)
+            return answer
 
     def begin(self, mask: torch.Tensor) -> Answer:
         """Take over a mask that others made, as one that is painted; it is told with the next answer.
@@ -280,10 +280,11 @@ class LabelEdit:
         """
         self._check_mask(mask)
         before = self._mask
-        answer = self._take_over(mask)
-        if answer.changed is not None:
-            self._untold = self._untold.then(before, answer.mask, answer.changed)
-        return answer
+        with self._whole():
+            answer = self._take_over(mask)
+            if answer.changed is not None:
+                self._untold = self._untold.then(before, answer.mask, answer.changed)
+            return answer
 
     def leave_untold(self, told: torch.Tensor) -> None:
         """Let this mask, (D, H, W) of bool, be the one that the user knows: the next answer tells what has changed."""
@@ -292,18 +293,21 @@ class LabelEdit:
     def settle(self) -> Answer:
         """Keep the mask, as one that was painted, and forget the prompts and the steps that led to it."""
         mask = self._mask
-        return self._told([self.reset(), self.paint(mask)])
+        with self._whole():
+            return self._told([self.reset(), self.paint(mask)])
 
     def undo(self, taken: torch.Tensor | None = None) -> Answer:
         """Take the last step back, where there is one. No voxel of `taken`, (D, H, W) of bool, joins the mask.
 
         What was coarse before the step is so again, and goes on being refined.
         """
-        return self._told([self._undo(taken)] if self._done else [])
+        with self._whole():
+            return self._told([self._undo(taken)] if self._done else [])
 
     def redo(self, taken: torch.Tensor | None = None) -> Answer:
         """Take the last step that was undone again, where there is one; `taken` as above."""
-        return self._told([self._redo(taken)] if self._undone else [])
+        with self._whole():
+            return self._told([self._redo(taken)] if self._undone else [])
 
     def reset(self) -> Answer:
         """Forget mask, prompts and steps."""
@@ -336,24 +340,21 @@ class LabelEdit:
         is_next = bool(self._coarse) and self._coarse[0] is pending.coarse
         if not is_next or self._mask is not pending.mask:
             return None
-        self._coarse[:1] = [replace(pending.coarse, answer=_without_mask(finer))] if finer.tiles else []
-        if finer.changed is not None:
-            self._done[-1] = self._done[-1].then(self._mask, finer.mask, finer.changed)
-            if self._undone:
-                self._undone[-1] = self._undone[-1].after(self._mask, finer.mask, finer.changed)
-            self._untold = self._untold.then(self._mask, finer.mask, finer.changed)
-            self._mask = finer.mask
-            self._box = hull([self._box, finer.changed])
+        with self._whole():
+            self._coarse[:1] = [replace(pending.coarse, tiles=finer.tiles)] if finer.tiles else []
+            if finer.changed is not None:
+                self._add_to_last(finer.mask, finer.changed)
         return finer.changed
 
     def to_bytes(self) -> bytes:
-        """All of it, but for what is still coarse; see `from_bytes`."""
+        """All of it, but for what was coarse before a step or after one that was undone; see `from_bytes`."""
         painting = [] if self._old_painting is None else [self._old_painting]
         steps = [*self._done, *self._undone, self._untold, *painting]
         prompts = [*self._old, *(prompt for step in steps for prompt in step.prompts)]
         positions = np.array([position for prompt in prompts for position in prompt.positions], np.float64)
         blobs = [zlib.compress(positions.tobytes(), 1), b"" if self._box is None else pack(self._mask[self._box])]
         blobs += [blob for step in steps for blob in (step.joined, step.left)]
+        blobs += [blob for one in self._coarse for blob in one.blobs]
         header = {
             "format": FORMAT,
             "shape": list(self._mask.shape),
@@ -365,6 +366,7 @@ class LabelEdit:
             "done": len(self._done),
             "undone": len(self._undone),
             "steps": [[len(step.prompts), step.painted, _numbers(step.box), step.locks] for step in steps],
+            "coarse": [one.told() for one in self._coarse],
             "sizes": [len(blob) for blob in blobs],
         }
         text = json.dumps(header).encode()
@@ -399,17 +401,19 @@ class LabelEdit:
         edit._old = tuple(rest[: header["old"]])
         edit._old_in_force = edit._old[len(edit._old) - header["old_in_force"] :]
         edit._forgotten = header.get("forgotten", 0)
-        rest, steps = rest[header["old"] :], []
+        rest, steps, end = rest[header["old"] :], [], 2 + 2 * len(header["steps"])
         for (count, painted, numbers, *locks), joined, left in zip(
-            header["steps"], blobs[2::2], blobs[3::2], strict=True
+            header["steps"], blobs[2:end:2], blobs[3:end:2], strict=True
         ):
             steps.append(Step(tuple(rest[:count]), painted, _slices(numbers), joined, left, *locks))
             rest = rest[count:]
         done = header["done"]
-        end = done + header.get("undone", len(steps))
-        edit._done, edit._undone, steps = steps[:done], steps[done:end], steps[end:]
+        known = done + header.get("undone", len(steps))
+        edit._done, edit._undone, steps = steps[:done], steps[done:known], steps[known:]
         edit._untold = unchanged(_slices(header["untold"])) if header["format"] < 3 else steps.pop(0)
         edit._old_painting = steps[0] if steps else None
+        packed = iter(blobs[end:])
+        edit._coarse = [Coarse.read(told, packed) for told in header.get("coarse", ())]
         return edit
 
     # --- one step
@@ -444,6 +448,8 @@ class LabelEdit:
         return without_effect(self.in_force, Grid.of_scan(scene.image.shape, scene.spacing), scene.taken)
 
     def _show(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
+        if len(self._coarse) >= MAX_COARSE:  # the user is faster than the background
+            self.refine(replace(scene, tiles=len(self._coarse[0].tiles)))
         answer = correct(
             scene.network,
             scene.image,
@@ -456,7 +462,7 @@ class LabelEdit:
             tiles=scene.tiles,
             grow=scene.grow,
         )
-        coarse = [*self._coarse, *([Coarse(_without_mask(answer))] if answer.tiles else [])]
+        coarse = [*self._coarse, *([Coarse.of(answer)] if answer.tiles else [])]
         locks = scene.locks if _is_limited(answer, scene) else ""
         step = Step.between(self._mask, answer.mask, answer.changed, tuple(prompts), locks=locks)
         self._add(step, answer.mask)
@@ -478,6 +484,16 @@ class LabelEdit:
         self._done[:-MAX_COARSE_STEPS] = [replace(old, coarse=()) for old in self._done[:-MAX_COARSE_STEPS]]
         while self._has_too_many_steps:
             self._forget(self._done.pop(0))
+
+    def _add_to_last(self, mask: torch.Tensor, changed: Box) -> None:
+        """Make this the mask, as part of the last step, where that can still be undone."""
+        if self._done:
+            self._done[-1] = self._done[-1].then(self._mask, mask, changed)
+        if self._undone:
+            self._undone[-1] = self._undone[-1].after(self._mask, mask, changed)
+        self._untold = self._untold.then(self._mask, mask, changed)
+        self._mask = mask
+        self._box = hull([self._box, changed])
 
     def _forget(self, step: Step) -> None:
         """Keep of the oldest step what is needed where older prompts vanish."""
@@ -609,11 +625,6 @@ def _is_limited(answer: Correction, scene: Scene) -> bool:
         slice(max(low, 0), high + 1) for low, high in zip(scan.voxel(grid.origin), scan.voxel(last), strict=True)
     )
     return bool(scene.taken[x, y, z].any())
-
-
-def _without_mask(answer: Correction) -> Correction:
-    """What is left to refine, without what takes memory: the mask is that of the edit."""
-    return replace(answer, before=NO_MASK, changed=None, part=None)
 
 
 def _take(counted: Counter[Prompt], prompt: Prompt) -> bool:

@@ -7,33 +7,80 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
 
 from rep3d.interactive.correction import Correction
-from rep3d.interactive.grid import Box, hull
+from rep3d.interactive.grid import Box, Grid, hull
 from rep3d.interactive.prompts import Prompt
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Coarse:
-    """An answer with tiles that are not redrawn yet.
+    """An answer with tiles that are not redrawn yet, without its mask, which is that of the edit. Equals itself alone.
 
     Attributes:
-        answer: without its mask, which is that of the edit.
+        grid, tiles, grows: see `Correction`.
+        shape: of what `kept` holds; None where there is nothing.
+        region, kept: see `Correction`; packed.
         taken: what it and later answers were not to take, packed.
     """
 
-    answer: Correction
+    grid: Grid
+    tiles: tuple[Grid, ...]
+    grows: bool | None
+    shape: tuple[int, ...] | None
+    region: bytes
+    kept: bytes
     taken: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of(cls, answer: Correction) -> Coarse:
+        kept = answer.kept
+        shape, packed = None if kept is None else tuple(kept.shape), b"" if kept is None else pack(kept)
+        return cls(answer.grid, answer.tiles, answer.grows, shape, pack(answer.region), packed)
+
+    def answer(self, mask: torch.Tensor) -> Correction:
+        """The answer, of which the mask is by now this one, (D, H, W) of bool."""
+        return Correction(
+            before=mask,
+            changed=None,
+            part=None,
+            grid=self.grid,
+            locked=(),
+            tiles=self.tiles,
+            region=_unpacked(self.region, self.grid.shape),
+            grows=self.grows,
+            kept=None if self.shape is None else _unpacked(self.kept, self.shape),
+        )
 
     @property
     def nbytes(self) -> int:
         """In memory."""
-        kept = 0 if self.answer.kept is None else self.answer.kept.nbytes
-        return self.answer.region.nbytes + kept + sum(map(len, self.taken))
+        return sum(map(len, self.blobs))
+
+    @property
+    def blobs(self) -> tuple[bytes, ...]:
+        """What is packed of it, in the order in which `read` takes it."""
+        return self.region, self.kept, *self.taken
+
+    def told(self) -> dict[str, object]:
+        """The rest, for JSON; see `read`."""
+        told = {"grid": self.grid, "tiles": self.tiles, "grows": self.grows, "shape": self.shape}
+        return {**told, "taken": len(self.taken)}
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any], blobs: Iterator[bytes]) -> Coarse:
+        """What `told` and `blobs` gave; takes the latter from the front."""
+        tiles = tuple(map(_grid, told["tiles"]))
+        shape = None if told["shape"] is None else tuple(told["shape"])
+        region, kept, *taken = islice(blobs, 2 + told["taken"])
+        return cls(_grid(told["grid"]), tiles, told["grows"], shape, region, kept, tuple(taken))
 
     def without(self, taken: bytes) -> Coarse:
         """The same where this, packed, is taken, too."""
@@ -144,6 +191,15 @@ def pack(values: torch.Tensor) -> bytes:
 
 def unpack(content: bytes, box: Box) -> torch.Tensor:
     """What `pack` was given, in the shape of the box."""
-    shape = [side.stop - side.start for side in box]
+    return _unpacked(content, [side.stop - side.start for side in box])
+
+
+def _unpacked(content: bytes, shape: Sequence[int]) -> torch.Tensor:
     bits = np.frombuffer(zlib.decompress(content), np.uint8)
     return torch.from_numpy(np.unpackbits(bits, count=math.prod(shape)).view(bool).reshape(shape))
+
+
+def _grid(told: Sequence[Sequence[Any]]) -> Grid:
+    """From JSON."""
+    origin, spacing, shape = map(tuple, told)
+    return Grid(origin, spacing, shape)

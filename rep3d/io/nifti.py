@@ -9,6 +9,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +59,23 @@ def read_geometry(path: str | os.PathLike, max_bytes: int = MAX_BYTES, *, severa
     return _open(path, max_bytes, several)[1]
 
 
-def read_volume(path: str | os.PathLike, max_bytes: int = MAX_BYTES) -> tuple[np.ndarray, Geometry]:
+def read_volume(
+    path: str | os.PathLike, max_bytes: int = MAX_BYTES, *, single: bool = False
+) -> tuple[np.ndarray, Geometry]:
     """The voxels (D, H, W) of a NIfTI file, scaled as its header says, and their geometry.
 
     A compressed file is read to its end, so that its checksum counts.
 
+    Args:
+        single: round what is scaled to float32, as ITK does: it takes half the memory.
+
     Raises:
         VolumeError: as of `read_geometry`; or the file is damaged, cut, or longer than its header says.
     """
-    voxels, geometry = _read(path, *_open(path, max_bytes))
+    proxy, geometry = _open(path, max_bytes)
+    if single and _is_scaled(proxy):
+        geometry = replace(geometry, dtype=np.dtype(np.float32))
+    voxels, geometry = _read(path, proxy, geometry)
     return voxels[0], geometry
 
 
@@ -95,11 +104,21 @@ def _read(path: str | os.PathLike, proxy: ArrayProxy, geometry: Geometry) -> tup
     if rest:
         raise VolumeError(path, f"the file goes on behind the {content.size} bytes of voxels that its header declares")
     stored = content.view(proxy.dtype).reshape((*geometry.shape, geometry.channels), order="F")
-    voxels = np.moveaxis(stored, -1, 0).astype(geometry.dtype, copy=False)
-    if (proxy.slope, proxy.inter) != (1, 0):  # in place: nibabel's own takes twice the memory
-        voxels *= proxy.slope
-        voxels += proxy.inter
-    return voxels, geometry
+    voxels = _scaled(stored, proxy, geometry.dtype) if _is_scaled(proxy) else stored.astype(geometry.dtype, copy=False)
+    return np.moveaxis(voxels, -1, 0), geometry
+
+
+def _is_scaled(proxy: ArrayProxy) -> bool:
+    return proxy.dtype.kind in "biuf" and (proxy.slope, proxy.inter) != (1, 0)
+
+
+def _scaled(stored: np.ndarray, proxy: ArrayProxy, dtype: np.dtype) -> np.ndarray:
+    """Voxels (D, H, W, C) as the header scales them; slice by slice, for nibabel's own way takes twice the memory."""
+    voxels = np.empty(stored.shape, dtype, order="F")
+    with np.errstate(over="ignore"):  # infinite then, and so no image
+        for place in np.ndindex(stored.shape[:1:-1]):
+            voxels.T[place] = stored.T[place].astype(np.float64) * proxy.slope + proxy.inter
+    return voxels
 
 
 def label_image(voxels: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
@@ -254,13 +273,12 @@ def _geometry(path: str | os.PathLike, affine: np.ndarray, proxy: ArrayProxy, to
         raise VolumeError(path, f"xyzt_units has the spatial unit {unit}, expected 0 to 3 (unknown, m, mm, micron)")
     to_mm = np.diag([MILLIMETRES[unit]] * 3 + [1.0])
     itk_affine = _itk_affine(told)
-    scaled = proxy.dtype.kind in "biuf" and (proxy.slope, proxy.inter) != (1, 0)
     shape, channels = _spatial(proxy.shape)
     return Geometry(
         shape,
         to_mm @ np.asarray(affine, dtype=np.float64),
         None if itk_affine is None else to_mm @ itk_affine,
-        np.dtype(np.float64) if scaled else proxy.dtype.newbyteorder("="),
+        np.dtype(np.float64) if _is_scaled(proxy) else proxy.dtype.newbyteorder("="),
         told,
         channels,
     )

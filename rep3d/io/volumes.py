@@ -50,14 +50,19 @@ def read_geometry(path: Path, max_bytes: int = MAX_BYTES, *, several: bool = Fal
         return form.read_geometry(path, max_bytes)
 
 
-def read_volume(path: Path, max_bytes: int = MAX_BYTES) -> tuple[np.ndarray, Geometry]:
+def read_volume(path: Path, max_bytes: int = MAX_BYTES, *, single: bool = False) -> tuple[np.ndarray, Geometry]:
     """The voxels (D, H, W) of a whole file and their geometry.
+
+    Args:
+        single: round what the header of a NIfTI file scales to float32.
 
     Raises:
         VolumeError: see `rep3d.io.nifti.read_volume` and `rep3d.io.nrrd.read_volume`.
     """
     form = _format(path)
     with _refusals(path):
+        if single and form is nifti:
+            return nifti.read_volume(path, max_bytes, single=True)
         return form.read_volume(path, max_bytes)
 
 

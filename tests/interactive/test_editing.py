@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_correction import SIZE, everything, marked, random_case, random_network
 
-from rep3d.interactive import editing
+from rep3d.interactive import editing, steps
 from rep3d.interactive.editing import LabelEdit, Scene
 from rep3d.interactive.prompts import point, scribble
 
@@ -416,6 +416,39 @@ def test_a_step_that_fails_changes_nothing(step, match):
     assert edit.to_bytes() == before
 
 
+@pytest.mark.parametrize("packed", range(4))
+@pytest.mark.parametrize("act", ["show", "paint", "begin", "settle", "undo", "redo"])
+def test_too_little_memory_changes_nothing(act, packed, monkeypatch):
+    """Wherever in a step it ends."""
+    edit = LabelEdit(SHAPE)
+    edit.show(clicks(1), scene())
+    edit.paint(cube(2, 8))
+    edit.begin(cube(2, 9))
+    edit.undo()
+    edit.begin(cube(2, 10)), edit.begin(cube(2, 11)), edit.undo()  # noqa: B018
+    before, calls = edit.to_bytes(), []
+
+    def scarce(function):
+        def call(*args):
+            calls.append(1)
+            if len(calls) > packed:
+                raise MemoryError
+            return function(*args)
+
+        return call
+
+    arguments = {"show": (clicks(2)[1:], scene()), "paint": (cube(3, 7),), "begin": (cube(3, 7),)}
+    with monkeypatch.context() as patch:
+        for function in (steps.pack, steps.unpack):
+            patch.setattr(steps, function.__name__, scarce(function))
+        try:
+            getattr(edit, act)(*arguments.get(act, ()))
+        except MemoryError:
+            assert edit.to_bytes() == before
+        else:
+            assert 0 < len(calls) <= packed
+
+
 def test_undo_gives_nothing_of_a_locked_label_back():
     edit, case = LabelEdit(SHAPE), scene()
     edit.paint(cube(5, 15))
@@ -483,7 +516,7 @@ def test_what_is_refined_later_leaves_alone_what_was_taken(later):
     while edit.is_coarse:
         edit.refine(replace(few, tiles=1))
     assert not torch.equal(edit.mask, before) and not (edit.mask & ~before & taken).any()
-    assert all(one.nbytes > one.answer.region.nbytes for one in coarse)
+    assert all(one.nbytes > len(one.region) + len(one.kept) for one in coarse)
 
 
 def test_other_steps_end_what_is_coarse():
@@ -552,6 +585,31 @@ def test_only_the_newest_steps_keep_what_was_coarse(monkeypatch):
         edit.undo()
         assert len(edit.coarse) == count
     assert min(left[1:]) > 0
+
+
+def test_one_who_is_faster_than_the_background_leaves_no_more_and_more_coarse(monkeypatch):
+    """The oldest answer is finished before another one comes, and told with that."""
+    monkeypatch.setattr(editing, "MAX_COARSE", 1)
+    edit, patient, few = LabelEdit((48,) * 3), LabelEdit((48,) * 3), large_scene(tiles=0)
+    shown = edit.show([FIRST], few).mask
+    patient.show([FIRST], few)
+    refine_all(patient, few)
+    answer, expected = edit.show([SECOND], few), patient.show([SECOND], few)
+    assert torch.equal(answer.mask, expected.mask) and torch.equal(boxed(shown, answer), answer.mask)
+    assert [part.told() for part in edit.coarse] == [part.told() for part in patient.coarse]
+
+
+def test_what_is_refined_where_no_step_can_be_undone(monkeypatch):
+    """As after all that can be: the mask of the steps before is refined."""
+    monkeypatch.setattr(editing, "MAX_STEPS", 1)
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    coarse = edit.show([FIRST], few).mask
+    edit.show([SECOND], few)
+    assert torch.equal(edit.undo().mask, coarse) and edit.undoable == 0 and edit.is_coarse
+    refined = refine_all(edit, few)
+    assert not torch.equal(refined, coarse)
+    edit.redo()
+    assert torch.equal(edit.undo().mask, refined)
 
 
 def test_what_steps_keep_to_refine_counts_as_memory():
@@ -669,6 +727,23 @@ def test_bytes_hold_all_of_it():
     assert torch.equal(kept.mask, edit.mask) and kept.prompts == edit.prompts == tuple(clicks(2))
 
 
+@pytest.mark.parametrize("grows", [None, True])
+def test_bytes_hold_what_is_coarse(grows):
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    taken = torch.zeros(48, 48, 48, dtype=torch.bool)
+    taken[:, :, 36:] = True
+    if grows:
+        painted = torch.zeros_like(taken)
+        painted[20:22, 20:22, 20:22] = True
+        edit.paint(painted)
+    edit.show([FIRST], replace(few, taken=taken))
+    coarse, content = edit.mask, edit.to_bytes()
+    kept = LabelEdit.from_bytes(content)
+    assert kept.to_bytes() == content and {one.grows for one in kept.coarse} == {grows}
+    assert torch.equal(refine_all(kept, few), refine_all(edit, few)) and not torch.equal(kept.mask, coarse)
+    assert kept.to_bytes() == edit.to_bytes()
+
+
 def test_bytes_of_the_first_format():
     """They tell nothing of locks: the answers in them hold as long as they take nothing that is locked."""
     edit, case = LabelEdit(SHAPE), scene()
@@ -738,5 +813,5 @@ def test_remembered_answers_cost_little():
 def test_newer_bytes_are_refused(monkeypatch):
     content = LabelEdit(SHAPE).to_bytes()
     monkeypatch.setattr(editing, "FORMAT", 0)
-    with pytest.raises(ValueError, match=r"0001\.label: the format is 3"):
+    with pytest.raises(ValueError, match=r"0001\.label: the format is 4"):
         LabelEdit.from_bytes(content, "0001.label")

@@ -200,6 +200,24 @@ def test_voxels_are_those_of_nibabel(dtype, slope, tmp_path):
     assert voxels.dtype == geometry.dtype == expected.dtype.newbyteorder("=") and voxels.flags.writeable
 
 
+@pytest.mark.parametrize("dtype", ["<u1", "<i2", ">i2", "<f4", ">f8"])
+@pytest.mark.parametrize("slope", [None, (0.73, -1024.3)])
+def test_voxels_in_single_precision_are_the_same_ones_rounded(dtype, slope, tmp_path):
+    """As ITK rounds them; what is not scaled keeps its type."""
+    sitk = pytest.importorskip("SimpleITK")
+    volume = nib.Nifti1Image(VOXELS.astype(dtype), AFFINE, nib.Nifti1Header(endianness=dtype[0]))
+    volume.set_data_dtype(np.dtype(dtype))
+    if slope:
+        volume.header.set_slope_inter(*slope)
+    nib.save(volume, tmp_path / "a.nii.gz")
+    whole, _ = read_volume(tmp_path / "a.nii.gz")
+    voxels, geometry = read_volume(tmp_path / "a.nii.gz", single=True)
+    assert voxels.dtype == geometry.dtype == (np.float32 if slope else whole.dtype) and voxels.flags.writeable
+    np.testing.assert_array_equal(voxels, whole.astype(voxels.dtype))
+    if slope and dtype.endswith(("u1", "i2")):
+        np.testing.assert_array_equal(voxels.T, sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a.nii.gz"))))
+
+
 def test_the_limit_counts_what_scaling_makes_of_them(tmp_path):
     volume = nib.Nifti1Image(np.zeros((20, 20, 20), np.uint8), AFFINE)
     volume.header.set_slope_inter(2.0, 1.0)

@@ -11,7 +11,14 @@ from monailabel_app.history import digest
 from monailabel_app.models.contract import other_data
 from monailabel_app.models.retraining.record import TrainingRecord
 from monailabel_app.models.retraining.scoring import Scores
-from monailabel_app.models.versions import add_version, changing, keep_serving, serve_version, version_of
+from monailabel_app.models.versions import (
+    add_version,
+    changing,
+    keep_serving,
+    list_versions,
+    serve_version,
+    version_of,
+)
 from monailabel_app.tasks import Task
 
 MEASURES = ("dice", "phantoms")  # of `Scores`
@@ -36,7 +43,7 @@ def promote(
 
     Returns:
         {"version": number, "serving": whether it serves, "note": why, "dice": {"new": ..., "serving": ...}}; of a
-        bundle that takes prompts also "phantoms", likewise.
+        bundle that takes prompts also "phantoms", likewise, and "drawn", another text for other phantoms.
     """
     keep_serving(bundle)
     kept = version_of(bundle, new)
@@ -46,14 +53,17 @@ def promote(
     some_serve, before = bundle.weights.is_file() and not other_data(bundle), digest(bundle.weights)
     scores = _compare(task, bundle, new, score, some_serve) if record.cases["validation"] else {}
     dice, phantoms = (_by_weights(scores, measure) for measure in MEASURES)
-    shown = {"dice": dice, **({"phantoms": phantoms} if bundle.takes_prompts else {})}
+    shown: dict[str, Any] = {"dice": dice}
+    if bundle.takes_prompts:
+        shown |= {"phantoms": phantoms, "drawn": getattr(scores.get("new"), "drawn", "")}
     if task.stopping.is_set():
         note = "kept, but does not serve: the scoring was stopped"
         number = add_version(bundle, new, {**origin, "note": note})
         return {"version": number, "serving": False, "note": note, **shown}
     serves, note = may_serve(dice["new"], dice["serving"], some_serve, promotion)
-    if serves and _forgets(phantoms["new"], phantoms["serving"]):
-        fallen = f"Dice of phantoms {phantoms['new']:.4f}, of the serving weights {phantoms['serving']:.4f}"
+    best = _best_of_phantoms(bundle, scores.get("serving"))
+    if serves and _forgets(phantoms["new"], best):
+        fallen = f"Dice of phantoms {phantoms['new']:.4f}, of the best weights that have served {best:.4f}"
         serves, note = False, f"kept, but does not serve: it has forgotten what it knew, {fallen}"
     with changing(bundle):
         if serves and digest(bundle.weights) != before:
@@ -79,8 +89,20 @@ def may_serve(new: float | None, serving: float | None, some_serve: bool, promot
     return False, f"kept, but does not serve: {compared}"
 
 
-def _forgets(new: float | None, serving: float | None) -> bool:
-    return new is not None and serving is not None and not new >= serving - FORGOTTEN - EXACT
+def _best_of_phantoms(bundle: Bundle, serving: Scores | None) -> float | None:
+    """Dice of phantoms of the weights that serve, or of better ones that served when a version was scored.
+
+    Else what each training may forget would add up. Scores of other phantoms do not count.
+    """
+    if serving is None or serving.phantoms is None:
+        return None
+    same = [one for one in list_versions(bundle) if serving.drawn and one.get("drawn") == serving.drawn]
+    earlier = [dice for one in same if (dice := one["phantoms"]["serving"]) is not None]
+    return max([serving.phantoms, *earlier])
+
+
+def _forgets(new: float | None, best: float | None) -> bool:
+    return new is not None and best is not None and not new >= best - FORGOTTEN - EXACT
 
 
 def _compare(

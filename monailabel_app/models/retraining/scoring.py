@@ -13,7 +13,7 @@ from rep3d.data.cases import Item
 from rep3d.data.layouts import FILE
 from rep3d.evaluation.click_check import CHECKED
 from rep3d.evaluation.scores import read_scores, table
-from rep3d.files import read_json, write_json
+from rep3d.files import digest, read_json, write_json
 
 JUDGING = 20  # validation cases at most, of a bundle that takes prompts
 DRAWN = "drawn/"  # begins the names of phantoms, as no image's id does
@@ -26,10 +26,12 @@ class Scores:
     Args:
         dice: of the validation cases; of a bundle that takes prompts after some clicks.
         phantoms: of phantoms after as many clicks; None of other bundles.
+        drawn: digest of these phantoms.
     """
 
     dice: float
     phantoms: float | None = None
+    drawn: str = ""
 
 
 def write_held_out(data: Path, cases: Sequence[str], phantoms: Sequence[Item], folder: Path) -> None:
@@ -52,12 +54,13 @@ def read_segmenting(folder: Path) -> Scores:
     return Scores(_rounded(np.nanmean(table(read_scores(folder), "dice"))))
 
 
-def read_clicking(folder: Path) -> Scores:
-    """Of a comparison of a bundle that takes prompts, on what `write_held_out` wrote."""
+def read_clicking(folder: Path, phantoms: Sequence[Item]) -> Scores:
+    """Of a comparison of a bundle that takes prompts, on what `write_held_out` wrote with these phantoms."""
     with (folder / CHECKED).open(encoding="utf-8", newline="") as file:
         rows = [(row["case"].startswith(DRAWN), float(row["dice"])) for row in csv.DictReader(file)]
     of_cases, of_phantoms = ([dice for drawn, dice in rows if drawn == wanted] for wanted in (False, True))
-    return Scores(_rounded(np.mean(of_cases)), _rounded(np.mean(of_phantoms)))
+    drawn = digest(Path(phantom[name]) for phantom in phantoms for name in ("image", "label"))
+    return Scores(_rounded(np.mean(of_cases)), _rounded(np.mean(of_phantoms)), drawn)
 
 
 def _rounded(dice: float | np.floating) -> float:

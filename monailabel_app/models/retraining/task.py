@@ -239,15 +239,15 @@ class BundleTraining(TrainTask):
     def _score(self, task: Task, weights: Path, output: Path, device: str, cases: Sequence[str]) -> Scores | None:
         """Evaluate weights on the validation cases, and on phantoms; None where that was stopped."""
         overrides: dict[str, Any] = {contract.CHECKPOINT: weights, contract.OUTPUT_DIR: output}
-        run_id = contract.EVALUATING
-        if self.phantoms is not None:
+        run_id, phantoms = contract.EVALUATING, [] if self.phantoms is None else self.phantoms.held_out()
+        if phantoms:
             run_id, data = contract.COMPARING, self.folder / "held_out"
-            write_held_out(self.folder / "data", cases, self.phantoms.held_out(), data)
+            write_held_out(self.folder / "data", cases, phantoms, data)
             overrides |= {contract.DATASET_DIR: data, contract.PART: ALL}
         run = self._bundle_run(run_id, ["train.json", "evaluate.json"], device, overrides, weights)
         if not run_watched(task, run, self.folder, output / "evaluation.status.json", self.spared):
             return None
-        return read_segmenting(output) if self.phantoms is None else read_clicking(output)
+        return read_clicking(output, phantoms) if phantoms else read_segmenting(output)
 
     def _bundle_run(
         self, run_id: str, configs: list[str], device: str, overrides: Mapping[str, Any], weights: Path | None

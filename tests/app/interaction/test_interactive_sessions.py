@@ -6,6 +6,7 @@ import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import nibabel as nib
@@ -15,13 +16,13 @@ from dicom_helpers import write_series
 from interaction_helpers import DAY, SHAPE, SPACING, Place, at
 
 from monailabel_app.errors import RequestError
-from monailabel_app.interaction import registry, session
+from monailabel_app.interaction import disk, memory, registry, session
 from monailabel_app.interaction.conversation import Conversation
 from monailabel_app.interaction.disk import SessionFolder
 from monailabel_app.interaction.refinement import Refinement
 from monailabel_app.studies import converted
 from rep3d import files
-from rep3d.interactive import editing
+from rep3d.interactive import editing, steps
 
 
 @pytest.fixture
@@ -114,6 +115,25 @@ def test_undo_and_redo_leave_locked_voxels_alone(mine):
     mine.lock(["spleen"])
     assert np.array_equal(mine.undo("liver").mask.numpy(), cube(5, 15) & ~cube(8, 12))
     assert mine.undoable("liver") == (1, 1) and mine.undoable("spleen") == (1, 0) and mine.undoable("new") == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("where", "name"), [(steps, "unpack"), (editing.LabelEdit, "leave_untold")], ids=["undoing", "telling"]
+)
+def test_an_undo_that_runs_out_of_memory_changes_nothing(where, name, place, mine, monkeypatch):
+    mine.paint("liver", cube(2, 8))
+    mine.paint("liver", cube(2, 9))
+    before = content_of(place.root / mine.id)
+
+    def scarce(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(where, name, scarce)
+        mine.undo("liver", answered=False)
+    assert mine.undoable("liver") == (2, 0) and np.array_equal(mine.mask("liver"), cube(2, 9))
+    assert content_of(place.root / mine.id) == before
+    assert np.array_equal(mine.undo("liver").mask, cube(2, 8)) and mine.undoable("liver") == (1, 1)
 
 
 def test_a_locked_label_may_itself_be_edited(mine):
@@ -298,6 +318,45 @@ def test_a_kill_in_the_middle_of_a_write(name, at_call, place, mine, monkeypatch
     assert again.paint("spleen", cube(1, 4)).mask.sum() == 27
 
 
+@pytest.mark.parametrize("at_call", range(4))
+def test_a_kill_between_two_labels(at_call, place, mine, monkeypatch):
+    """Voxels that go from one label to another are in one of them, and nothing is left of what they were before."""
+    mine.paint("liver", cube(1, 9))
+    mine.paint("spleen", cube(10, 15))
+    calls, replace_file = [], os.replace
+
+    def killed(*args):
+        calls.append(1)
+        if len(calls) > at_call:
+            raise KeyboardInterrupt
+        replace_file(*args)
+
+    monkeypatch.setattr(files.Path, "unlink", lambda *_, **__: None)  # a kill cleans nothing up
+    monkeypatch.setattr(files.os, "replace", killed)
+    with suppress(KeyboardInterrupt), mine.hold():
+        mine.paint("liver", cube(1, 5))
+        mine.paint("spleen", cube(5, 15))
+    monkeypatch.undo()
+    again = place.start().get(mine.id, "ann")
+    after = at_call == 3  # the two labels, then the record
+    assert np.array_equal(again.mask("liver"), cube(1, 5) if after else cube(1, 9))
+    assert np.array_equal(again.mask("spleen"), cube(5, 15) if after else cube(10, 15))
+    assert len(list((place.root / mine.id).iterdir())) == 3
+
+
+def test_folders_of_the_first_format_go_on(place, mine):
+    mine.paint("liver", cube(1, 9))
+    mine.paint("spleen", cube(10, 15))
+    record = place.root / mine.id / "session.json"
+    record.write_text(record.read_text().replace('"format": 2', '"format": 1'))
+    again = place.start().get(mine.id, "ann")
+    assert again.mask("liver").sum() == 8**3 and again.labels == ("liver", "spleen")
+    again.undo("liver")
+    assert '"format": 2' in record.read_text()
+    again = place.start().get(mine.id, "ann")
+    assert not again.mask("liver").any() and again.mask("spleen").sum() == 5**3 and again.undoable("liver") == (0, 1)
+
+
 def test_a_kill_while_a_session_is_made(place, monkeypatch):
     monkeypatch.setattr(SessionFolder, "write", lambda *_: None)
     session_id = place.sessions.of_array("ann", "napari", place.voxels(), SPACING).id
@@ -350,13 +409,13 @@ def test_a_disk_that_is_full_after_the_first_file_changes_nothing(place, mine, m
     assert np.array_equal(mine.mask("liver"), cube(1, 4)) and np.array_equal(mine.mask("spleen"), cube(5, 9))
 
 
-@pytest.mark.parametrize("wrong", ['"format": 2', '"format": 1,'])
+@pytest.mark.parametrize("wrong", ['"format": 3', '"format": 2,'])
 def test_what_newer_code_wrote_or_is_damaged_is_left_alone_until_it_expires(wrong, place, mine, caplog):
     """It may hold a scan: administrators see it, and may delete it."""
     array = place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
     for one in (mine, array):
         record = place.root / one.id / "session.json"
-        record.write_text(record.read_text().replace('"format": 1', wrong))
+        record.write_text(record.read_text().replace('"format": 2', wrong))
     place.age(mine, 6.9), place.age(array, 1)  # noqa: B018
     place.start()
     assert "session left alone until it expires" in caplog.text and place.sessions.list("ann") == []
@@ -370,6 +429,47 @@ def test_what_newer_code_wrote_or_is_damaged_is_left_alone_until_it_expires(wron
     assert [path.name for path in place.root.iterdir()] == [mine.id]
     place.age(mine, 7.1)
     assert place.start().remove_expired() == 1 and not list(place.root.iterdir())
+
+
+@pytest.mark.parametrize(("where", "name"), [(disk.shutil, "rmtree"), (files.Path, "unlink")], ids=["folder", "record"])
+def test_what_cannot_be_deleted_is_told_and_tried_again(where, name, place, mine, monkeypatch):
+    """The audit log has a deletion once the voxels are gone; nobody else's request fails meanwhile."""
+    events = []
+    monkeypatch.setattr(registry, "record_event", lambda event, **more: events.append((event, more["user"])))
+    array = place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
+    kept = place.sessions.of_study("bob", "slicer", "scan")
+    del events[:]
+
+    def fails(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(where, name, fails)
+        with refused(500, "some of its files cannot be deleted yet"):
+            place.sessions.remove(array.id, "ann")
+        place.age(mine, 8)
+        assert place.sessions.of_study("bob", "slicer", "scan") is kept and place.sessions.list("ann") == []
+        told = {one["id"]: one.get("note", "") for one in place.sessions.list(None)}
+        assert set(told) == {array.id, mine.id, kept.id} and "some of its files cannot be" in told[array.id]
+        with refused(404):
+            array.mask("liver")
+        assert (place.root / array.id / "image.npy").exists() and events == []
+    place.sessions.sweep()
+    assert [path.name for path in place.root.iterdir()] == [kept.id]
+    assert sorted(events) == [("interactive session deleted", "ann"), ("interactive session expired", "ann")]
+
+
+def test_a_deletion_that_a_kill_interrupts_goes_on(place, mine, monkeypatch):
+    array = place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(disk.shutil, "rmtree", killed)
+        place.sessions.remove(array.id, "ann")
+    assert (place.root / array.id / "image.npy").exists()
+    assert place.start().remove_expired() == 1 and [path.name for path in place.root.iterdir()] == [mine.id]
 
 
 def test_what_cannot_be_read_takes_room(place, mine, monkeypatch):
@@ -523,6 +623,33 @@ def test_a_file_that_was_only_touched(work, place, mine):
     assert place.start().of_study("ann", "slicer", "scan").id == mine.id
 
 
+def test_a_file_that_another_program_saved_anew(place, mine):
+    """The header tells the same spacing in another form, which rounds otherwise: nothing of the work is left out."""
+    mine.show("liver", [at(5, 5, 5)])
+    file = place.studies.image("scan")
+    nib.save(nib.Nifti1Image(place.voxels(), np.diag([*np.multiply(SPACING, 1 + 1e-6), 1])), file)
+    assert [shown["session"] for shown in place.sessions.shown("ann", "scan")] == [mine.id]
+    other = place.sessions.of_study("ann", "ohif", "scan")
+    assert other.record.spacing != mine.record.spacing
+    assert place.sessions.kept_for(other, mine.id, file)[0] is mine
+    assert place.sessions.of_study("ann", "slicer", "scan") is mine
+    assert not mine.bring_to("liver", [at(5, 5, 5)]).forwards
+
+
+def test_a_scan_that_is_restored_finds_its_session(place, mine):
+    """After a mistaken overwrite, however often. Who has worked on the other scan meanwhile is told so, each time."""
+    mine.show("liver", [at(5, 5, 5)])
+    found = []
+    for seed in (1, 0, 1, 0):
+        place.write_scan(place.voxels(seed))
+        with refused(409, "has changed"):
+            place.sessions.of_study("ann", "slicer", "scan")
+        found.append(place.sessions.of_study("ann", "slicer", "scan"))
+        found[-1].show("spleen", [at(6, 6, 6)])
+    assert found[1] is found[3] is mine and found[0] is found[2] is not mine
+    assert mine.labels == ("liver", "spleen") and found[0].labels == ("spleen",)
+
+
 def test_a_series_that_is_read_otherwise_by_now(place, monkeypatch):
     write_series(place.folder / "studies/series")
     one = place.sessions.of_study("ann", "slicer", "series")
@@ -556,6 +683,27 @@ def test_room(name, value, status, place, monkeypatch):
     assert len(list(place.root.iterdir())) == 2
     place.sessions.remove(kept[0].id, "ann")
     place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
+
+
+@pytest.mark.parametrize(("name", "status"), [("OWNER_BYTES", 429), ("ALL_BYTES", 507)])
+def test_room_for_what_a_session_grows_by(name, status, place, mine, monkeypatch):
+    """255 labels with 64 MB of steps each are more than an owner may have."""
+    mine.paint("liver", cube(1, 9))
+    before, noise = content_of(place.root / mine.id), np.random.default_rng(0).random(SHAPE) > 0.5
+    monkeypatch.setattr(registry, name, place.sessions.list("ann")[0]["bytes"] + 2000)
+
+    def together():
+        with mine.hold():
+            mine.paint("spleen", cube(10, 12)), mine.paint("liver", noise)  # noqa: B018
+
+    for step in (lambda: mine.paint("liver", noise), lambda: mine.paint("cyst", noise), together):
+        with refused(status):
+            step()
+        assert content_of(place.root / mine.id) == before and mine.labels == ("liver",)
+        assert np.array_equal(mine.mask("liver"), cube(1, 9)) and mine.undoable("liver") == (1, 0)
+    assert mine.paint("liver", cube(1, 10)).mask.sum() == 9**3 and not mine.reset("liver").mask.any()
+    with refused(status):
+        place.sessions.of_study("ann", "ohif", "scan").paint("liver", noise)
 
 
 def test_room_for_a_week_of_many_images(place, mine):
@@ -593,7 +741,7 @@ def test_memory_of_one_session(place, mine):
 def test_sessions_leave_memory_for_others_and_come_back(place, monkeypatch):
     sessions = [place.sessions.of_study("ann", f"client {number}", "scan") for number in range(4)]
     one = sessions[0].full_nbytes
-    monkeypatch.setattr(registry, "MAX_MEMORY", 1.5 * one)
+    monkeypatch.setattr(memory, "MAX_MEMORY", 1.5 * one)
     for number, each in enumerate(sessions):
         each.show("liver", [at(5 + number, 5, 5)])
         assert place.sessions.nbytes <= 1.5 * one
@@ -638,15 +786,50 @@ def test_sweeping_goes_on_by_itself_and_ends_with_the_sessions(place, mine, monk
 
 
 def test_a_session_in_use_stays_in_memory(place, mine, monkeypatch):
+    """Who finds no room waits for it, and is told to come again after a while."""
     mine.paint("liver", cube(1, 5))
-    monkeypatch.setattr(registry, "MAX_MEMORY", 0)
+    monkeypatch.setattr(memory, "MAX_MEMORY", mine.full_nbytes)
+    monkeypatch.setattr(registry, "ROOM_SECONDS", 0.1)
     other = place.sessions.of_study("ann", "ohif", "scan")
-    with mine.hold():
-        worker = threading.Thread(target=other.paint, args=("liver", cube(1, 5)))
-        worker.start(), worker.join()  # noqa: B018
-        assert mine.nbytes
-    other.paint("liver", cube(1, 6))
+    with ThreadPoolExecutor() as pool:
+        with mine.hold():
+            with refused(503, "the memory for interactive sessions is at capacity"):
+                pool.submit(other.paint, "liver", cube(1, 5)).result(30)
+            with mine.hold():  # who has room has it
+                assert mine.nbytes and other.labels == ()
+            monkeypatch.setattr(registry, "ROOM_SECONDS", 30)
+            waiting = pool.submit(other.paint, "liver", cube(1, 6))
+            time.sleep(0.2)
+            assert not waiting.done()
+        assert waiting.result(30).mask.sum() == 125
     assert not mine.nbytes and mine.mask("liver").sum() == 64
+
+
+def test_many_who_click_at_once_take_no_more_memory_than_there_is(place, monkeypatch):
+    """After a restart nothing is in memory yet, and each one begins by reading the scan."""
+    for number in range(6):
+        place.sessions.of_study("ann", f"client {number}", "scan")
+    ids, started = [one["id"] for one in place.sessions.list("ann")], place.start()
+    sessions = [started.get(session_id, "ann") for session_id in ids]
+    full, in_use = sessions[0].full_nbytes, []
+    monkeypatch.setattr(memory, "MAX_MEMORY", 2.5 * full)
+
+    def look():
+        in_use.append(sum(one._holder is not None for one in sessions))
+        time.sleep(0.02)
+
+    monkeypatch.setattr(place.network, "before", look)
+    with ThreadPoolExecutor(len(sessions)) as pool:
+        answers = list(pool.map(lambda one: one.show("liver", [at(5, 5, 5)]), sessions))
+    assert all(answer.mask[5, 5, 5] for answer in answers) and max(in_use) == 2
+    assert place.sessions.nbytes <= 2.5 * full
+
+
+def test_a_scan_larger_than_the_memory_has_it_alone(place, mine, monkeypatch):
+    monkeypatch.setattr(memory, "MAX_MEMORY", 0)
+    assert mine.show("liver", [at(5, 5, 5)]).mask[5, 5, 5] and mine.nbytes
+    place.sessions.of_study("ann", "ohif", "scan").show("liver", [at(5, 5, 5)])
+    assert not mine.nbytes
 
 
 # --- at the same time
@@ -792,7 +975,7 @@ def test_coarse_answers_are_refined_in_the_background(place, monkeypatch):
     coarse = one.show("cube", [click]).mask
     one.paint("another", np.zeros((48, 48, 48), bool))  # the first one leaves memory
     deadline = time.monotonic() + 30
-    while (one._coarse or one._edit.is_coarse) and time.monotonic() < deadline:
+    while one.is_coarse and time.monotonic() < deadline:
         time.sleep(0.02)
     answer = one.bring_to("cube", [click])
     assert not answer.forwards and answer.changed is not None and (answer.mask != coarse).any()
@@ -875,13 +1058,41 @@ def test_what_a_request_had_taken_stays_so_in_the_background(coarse):
 def test_what_is_to_be_refined_counts_as_memory(coarse):
     one, click = coarse
     one.show("cube", [click], np.zeros((28, 28, 28), bool))
-    left = one._edit.coarse
-    kept = sum(part.answer.region.nbytes + len(part.taken[0]) for part in left)
-    assert left and one.nbytes == 28**3 * 3 + kept and one.leave_memory() and one.nbytes == kept
+    kept = sum(len(part.region) + len(part.kept) + len(part.taken[0]) for part in one._edit.coarse)
+    assert kept and one.nbytes == 28**3 * 3 + kept and one.leave_memory() and one.nbytes == 0
     one.mask("cube")
+    assert one.nbytes == 28**3 + kept
     while one.refine():
         pass
     assert one.nbytes == 28**3 * 3
+
+
+def test_what_is_refined_in_the_background_is_no_use_of_the_session(place, coarse):
+    """Nobody waits for it to be idle again, and it expires no later."""
+    one, click = coarse
+    one.show("cube", [click])
+    place.age(one, 1)
+    used, before = one.used, content_of(place.root / one.id)
+    while one.refine():
+        pass
+    assert one.used == pytest.approx(used, abs=1e-3) and content_of(place.root / one.id) != before
+
+
+def test_what_is_coarse_is_refined_after_a_restart(place, coarse, monkeypatch):
+    """Once the session is used again; as it would have been before."""
+    one, click = coarse
+    other = place.sessions.of_study("ann", "ohif", "large")
+    before = [each.show("cube", [click]).mask.numpy() for each in (one, other)][0]
+    one.paint("another", before & False)
+    while other.refine():
+        pass
+    again, asked = place.start().get(one.id, "ann"), []
+    monkeypatch.setattr(place.sessions._refinement, "soon", asked.append)
+    assert np.array_equal(again.mask("cube"), before) and asked == [again]
+    while again.refine():
+        pass
+    assert np.array_equal(again.mask("cube"), other.mask("cube")) and (again.mask("cube") != before).any()
+    assert not place.start().get(one.id, "ann").is_coarse
 
 
 def test_a_label_of_another_name_goes_on_being_refined(coarse):
@@ -893,13 +1104,13 @@ def test_a_label_of_another_name_goes_on_being_refined(coarse):
     assert one.labels == ("another",) and (one.mask("another") != before).any()
 
 
-def test_what_an_undo_makes_coarse_again_is_refined_in_the_background(coarse, monkeypatch):
+def test_what_an_undo_makes_coarse_again_is_refined_in_the_background(place, coarse, monkeypatch):
     one, click = coarse
     before = one.show("cube", [click]).mask
     one.paint("cube", np.zeros((28, 28, 28), bool))
     assert not one.refine()
     asked = []
-    monkeypatch.setattr(one, "_refine_later", asked.append)
+    monkeypatch.setattr(place.sessions._refinement, "soon", asked.append)
     assert (one.undo("cube").mask == before).all() and asked == [one]
     while one.refine():
         pass
@@ -917,7 +1128,7 @@ def test_a_label_that_cannot_be_read_holds_no_others_up(place, coarse):
     while one.refine():
         rounds += 1
         assert rounds < 1000
-    assert (one.mask("cube") != before).any() and not one._coarse
+    assert (one.mask("cube") != before).any() and not one.is_coarse
 
 
 def test_prompts_are_told_while_a_label_is_refined(place, coarse, monkeypatch):
@@ -944,12 +1155,45 @@ def test_prompts_are_told_while_a_label_is_refined(place, coarse, monkeypatch):
 def test_a_refused_request_leaves_what_is_to_be_refined(coarse):
     one, click = coarse
     one.show("cube", [click])
-    left = one._edit.coarse
+    left = [(part.told(), part.blobs) for part in one._edit.coarse]
     with refused(400), one.hold():
         one.paint("cube", one.mask("cube") & False)
         one.show("cube", [replace(click, positions=((99.0, 0.0, 0.0),))])
     one.mask("cube")
-    assert one._edit.coarse == left
+    assert left and [(part.told(), part.blobs) for part in one._edit.coarse] == left
+
+
+@pytest.mark.parametrize(("status", "times"), [(503, 3), (404, 1)])
+def test_what_cannot_be_refined_just_now_is_tried_again(status, times, monkeypatch):
+    """Where others wait or other weights have come to serve; not what is gone."""
+    monkeypatch.setattr("monailabel_app.interaction.refinement.IDLE_SECONDS", 0)
+    monkeypatch.setattr("monailabel_app.interaction.refinement.AGAIN_SECONDS", 0.05)
+    tried, others = [], threading.Event()
+
+    class Coarse:
+        id, used = "one", 0.0
+
+        def refine(self):
+            tried.append(1)
+            if len(tried) < 3:
+                raise RequestError(status, "not now")
+            return False
+
+    class Other:
+        id, used = "other", 0.0
+
+        def refine(self):
+            others.set()
+            return False
+
+    background = Refinement()
+    background.soon(Coarse()), background.soon(Other())  # noqa: B018
+    assert others.wait(30)
+    deadline = time.monotonic() + (30 if times > 1 else 0.5)
+    while len(tried) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    background.end()
+    assert len(tried) == times
 
 
 def test_the_background_ends_when_it_is_told_to(monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import time
+import tracemalloc
 from itertools import permutations, product
 
 import nibabel as nib
@@ -155,6 +156,18 @@ def test_a_look_at_a_lent_scan_is_no_use_of_it(place, monkeypatch, caplog):
     assert place.sessions.shown("ann", "scan") == [] and "is not compared" in caplog.text
 
 
+def test_of_kept_arrays_of_other_scans_hardly_anything_is_read(place, monkeypatch):
+    """However many there are: with each submission the image is compared with all of them."""
+    scan = np.random.default_rng(0).integers(-1000, 1000, (80, 70, 60)).astype(np.int16)
+    place.write_scan(scan, "large")
+    arrays = [place.sessions.of_array("ann", "napari", scan + np.int16(n), SPACING) for n in range(3)]
+    compared, equal = [], np.array_equal
+    monkeypatch.setattr(np, "array_equal", lambda one, other: compared.append(one) or equal(one, other))
+    assert [one for one, _ in place.sessions.of_image("ann", "large")] == [arrays[0]]
+    assert all(isinstance(one, np.memmap) for one in compared)
+    assert sorted(one.size for one in compared if one.size > 16**3) == [scan.size]
+
+
 def test_prompts_of_all_masks_of_a_client_wait(place):
     """One of nnInteractive's knows one mask at a time; those before it are kept."""
     talk = Conversation(place.sessions, "ann")
@@ -221,6 +234,22 @@ def test_others_are_scaled_within_a_thousandth_of_the_window(voxels):
     low, high = np.percentile(steps, (0.5, 99.5))
     assert np.abs(kept - steps).max() < 1e-3 * (high - low)
     assert all(np.array_equal(kept, compact(voxels.astype(dtype))) for dtype in (np.float32, np.float64))
+
+
+@pytest.mark.parametrize("slope", [1, 0.73])
+def test_reading_a_scan_takes_what_a_session_may_take(slope, place):
+    """Three times its voxels in int16, also where the header scales them."""
+    voxels = np.random.default_rng(0).integers(-1000, 1000, (256, 256, 64)).astype(np.int16)
+    image = nib.Nifti1Image(voxels, np.eye(4))
+    image.header.set_slope_inter(slope, 0)
+    nib.save(image, place.folder / "studies/large.nii")
+    tracemalloc.start()
+    try:
+        kept = place.sessions._read_file(place.folder / "studies/large.nii")
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert kept.dtype == np.int16 and most < 3 * voxels.nbytes + 2**21
 
 
 def test_what_int16_cannot_tell_apart_stays_float32():

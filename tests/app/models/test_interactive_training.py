@@ -143,6 +143,23 @@ def test_who_forgets_does_not_serve(bundle, tmp_path, of_cases, of_phantoms, ser
     assert [(one["version"], one["serving"]) for one in list_versions(bundle)] == [(1, not serves), (2, serves)]
 
 
+@pytest.mark.parametrize(("drawn", "serves"), [("the same", False), ("others", True)])
+def test_what_trainings_forget_does_not_add_up(bundle, tmp_path, drawn, serves):
+    """Each is a little worse than the one before it: what counts is the best that has served on the same phantoms."""
+    record, results = TrainingRecord("RUNNING", "ann", {"training": ["a"], "validation": ["b"]}), []
+    phantoms = [0.71, 0.705, 0.701, 0.695]
+    for number, volumes in enumerate(("the same", "the same", drawn)):
+        new, weights = tmp_path / f"{number}.pt", torch.load(bundle.weights)
+        torch.save({**weights, "bias": weights["bias"] + 1}, new)
+        known = {
+            "new": Scores(0.9, phantoms[number + 1], volumes),
+            "serving": Scores(0.8, phantoms[number], volumes),
+        }
+        results.append(promote(Task({}), bundle, new, record, "not worse", lambda _, name, known=known: known[name]))
+    assert [result["serving"] for result in results] == [True, True, serves]
+    assert ("phantoms 0.6950, of the best weights that have served 0.7100" in results[-1]["note"]) is not serves
+
+
 def test_half_way_from_the_weights_that_a_training_really_began_with(bundle, tmp_path, monkeypatch):
     """Others may serve when one begins anew after a kill; one that goes on from its own checkpoint has begun before."""
     monkeypatch.setattr(task, "run_watched", lambda *_: False)

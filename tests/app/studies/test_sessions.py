@@ -45,8 +45,11 @@ def test_nobody_else_may_read_the_files(image, tmp_path):
     (tmp_path / "sessions").mkdir(mode=0o755)
     store = Sessions(tmp_path / "sessions")
     session = store.create(image, "ann")
+    store.get(session.name, "ann")  # which notes the use
     for folder in (store.root, store.root / session.name):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (store.root / session.name).iterdir()}
+    assert modes == {"session.json": 0o600, image.name: 0o600}
 
 
 @pytest.mark.parametrize("content", ["junk", "[]", '{"name": 1}'])
