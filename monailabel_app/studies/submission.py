@@ -50,7 +50,8 @@ def submit_label(
     there are no names, the ids are taken to be those of the bundle already.
 
     Clients name the segments of all bundles, also those without voxels: which bundle's the label is, the others tell.
-    In a label without any voxels, all of them do.
+    In a label without any voxels, all of them do. A label that is of no bundle keeps those without voxels that its user
+    has named.
 
     Args:
         bundles: those that are served. Of several that have all segments with voxels it is the one that segmented the
@@ -90,7 +91,8 @@ def submit_label(
         fitting = _choose([one for one in candidates if occurs <= set(one.labels.values())], preferred)
     if fitting is None and segments and prompts and prompted is not None:
         _check_shown(candidates, deciding, prompts, nameless)
-        fitting = replace(prompted, labels={name: number for number, name in enumerate(deciding, 1)})
+        own = [name for name in segments if name in deciding or _is_users(name, candidates, nameless)]
+        fitting = replace(prompted, labels={name: number for number, name in enumerate(own, 1)})
     if fitting is None:
         raise _unknown(candidates, deciding or sorted(occurs))
     ids = {name.casefold(): index for name, index in fitting.labels.items()}
@@ -211,6 +213,12 @@ def _check_shown(
     if wrong:
         told = f"Nothing was shown under the name(s) {wrong}: where they are new, point at them; shown were {shown}"
         raise RequestError(400, f"{_unknown(bundles, names).message}. {told}")
+
+
+def _is_users(name: str, bundles: Sequence[Bundle], nameless: re.Pattern[str]) -> bool:
+    """Whether a user gave this name, and neither a bundle nor a program."""
+    is_of_bundle = any(name.casefold() == one.casefold() for bundle in bundles for one in bundle.labels)
+    return not is_of_bundle and nameless.fullmatch(name) is None
 
 
 def _unknown(bundles: Sequence[Bundle], names: Sequence[str | int]) -> RequestError:

@@ -1,5 +1,6 @@
 """What the app stores is what `rep3d new` reads: labels that were made with clicks, or are of a bundle."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,19 @@ def test_labels_of_several_users(clicked):
     ids = {case.name: case.ids for case in source.cases}
     assert ids["ann"] == {1: 1, 2: 2} and ids["bob"] == {1: 2, 2: 1} and ids["dan"] == {1: 1, 2: 2, 3: 3}
     assert [case.name for case in source.cases if case.problem] == ["cyn"]
+
+
+def test_a_segment_that_the_scan_does_not_show_finishes_a_label(clicked):
+    """Submitted again with it, as the report says; the empty segments of bundles and of programs are none of it."""
+    whose = {"prompts": [{"labels": {"tumor": []}}], "prompted": CLICKS, "nameless": re.compile("Segment_1")}
+    names = ["tumor", "liver", "spleen", "Segment_1"]
+    spleens = Bundle(Path("spleens"), {"spleen": 1}, "segments", "1")
+    submit(clicked, {"spleens": spleens}, "cyn", names, empty=names[1:], **whose)
+    info = clicked.get_label_info("cyn", "final")
+    assert info["label_names"] == {"tumor": 1, "liver": 2} and info["absent"] == ["liver"]
+    source = read_source(clicked.root)
+    assert not [case.name for case in source.cases if case.problem]
+    assert "no liver in 1 of 4 label(s), such as cyn" in source.notes[-1]
 
 
 def test_what_a_retraining_would_say(store):
