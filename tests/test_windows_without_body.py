@@ -79,12 +79,10 @@ def test_bright_metal_leaves_the_tissue():
 
 def test_the_threshold_is_of_the_whole_scan(monkeypatch):
     """Not of one slice, such as a dark one at the end."""
-    image, inside = patient()
-    image = noisy(image)
+    image = noisy(patient()[0])
     image[..., 0] *= 0.01
     monkeypatch.setattr(inferers, "SAMPLED", image.numel() // image.shape[-1])
-    body = above_noise(image[None])
-    assert body[inside].float().mean() > 0.98 and body.float().mean() < 0.5
+    assert inferers._noise_threshold(image) > 0.02  # that of the dark slice is below 0.001
 
 
 def test_air_alone():

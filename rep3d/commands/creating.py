@@ -85,7 +85,7 @@ def new(
 
         print("timing some steps ...", flush=True)
         schedule = time_training(made.folder).schedule(limit)
-        made = make(schedule=schedule)._replace(removed=made.removed)  # which the first call has put back
+        made = make(schedule=schedule, removed=made.removed)  # which are there again
     write_options(folder, told)
     print(report(made))
     if before:

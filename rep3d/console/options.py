@@ -253,12 +253,23 @@ def _check_loss(config: Mapping[str, Any]) -> None:
     Raises:
         ValueError: there is one.
     """
-    for name in JUDGING if config.get("training") else ():
-        if config.get(name) is not None and name not in references(config.get(LOSS)):
+    taken = _all_references(config, LOSS) if config.get("training") else {*JUDGING}
+    for name in JUDGING:
+        if config.get(name) not in (None, "$None") and name not in taken:
             raise ValueError(
                 f"{name} is {config[name]!r}, expected null: the loss of this bundle takes none; `rep3d new` "
                 "makes a bundle whose loss does, by the file of the data set"
             )
+
+
+def _all_references(config: Mapping[str, Any], name: str) -> set[str]:
+    """The ids that an entry refers to, and that these refer to in their turn."""
+    found, left = set[str](), [name]
+    while left:
+        new = references(config.get(left.pop().split(SEPARATOR)[0])) - found
+        found |= new
+        left += new
+    return found
 
 
 def _without_checks(transforms: Any) -> Any:
@@ -288,8 +299,9 @@ def _check_device(parser: ConfigParser) -> None:
         torch.empty(0, device=parser.get_parsed_content("device"))
     except Exception as error:
         told = str(root_cause(error)).splitlines()[0]
-        expected = "expected for example cpu, cuda or cuda:1"
-        raise ValueError(f"device is {parser['device']!r}, {expected} ({told})") from error
+        raise ValueError(
+            f"device is {parser['device']!r}, expected for example cpu, cuda or cuda:1 ({told})"
+        ) from error
 
 
 def _check_run_id(config: dict, run_id: str) -> None:

@@ -147,7 +147,7 @@ def image_digests(images: Iterable[str], memory: str | os.PathLike | None = None
     """
     keys = {image: file_key(image) for image in images if os.path.isfile(image)}
     known = read_memory(memory)
-    pending = [image for image, key in keys.items() if key not in known]
+    pending = [image for image, key in keys.items() if not known.get(key)]  # earlier code looked at one channel alone
     for image in track(pending, "Comparing images", "image"):
         known[keys[image]] = _digest(image)
     if pending:

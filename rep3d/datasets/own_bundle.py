@@ -64,6 +64,7 @@ def new_bundle(
     channels: Sequence[str] = (),
     label_names: Sequence[str] | None = None,
     schedule: Schedule | None = None,
+    removed: Sequence[str] = (),
 ) -> NewBundle:
     """Make a bundle, or make it anew with what a person has changed in its NAME.json.
 
@@ -77,6 +78,7 @@ def new_bundle(
         channels: which of several images of a case; without, all of them.
         label_names: of the ids 1, 2, ..., where the data set has no file that tells them.
         schedule: how long it is to train, where that was measured.
+        removed: keys of NAME.json that a person had taken out before, for the report.
 
     Raises:
         FileNotFoundError: there is no such source.
@@ -139,7 +141,18 @@ def new_bundle(
             write_text(folder / path, text)
         notes += _of_earlier_trainings(folder, weights)
     write_fingerprint(facts, labels.names, folder / "data")
-    made = NewBundle(folder, found.layout, len(facts), channel_names, labels, plan, notes, cases.problems, *own)
+    made = NewBundle(
+        folder,
+        found.layout,
+        len(facts),
+        channel_names,
+        labels,
+        plan,
+        notes,
+        cases.problems,
+        own.kept,
+        [*removed, *own.removed],
+    )
     write_text(folder / "data/report.md", f"{report(made)}\n\n{summary(facts, labels.names)}")
     return made
 

@@ -236,6 +236,8 @@ def choose_modality(
         kind = CT if any(_means_ct(name, not other) for name in told) else MR
         doubtful = other if kind == CT else ct
         doubt = f"; {len(doubtful)} case(s) do not look so, such as {doubtful[0]}" if doubtful else ""
+        if kind == MR and any(re.search(CT_WORD, name, re.IGNORECASE) for name in told):
+            doubt = f"; not all cases have the air of a CT: --modality {CT} where it is one all the same"
         return kind, Decision(f"modality {kind}", f"the data set's file calls it {', '.join(told)}{doubt}")
     if ct and other:
         raise ValueError(

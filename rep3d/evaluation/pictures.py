@@ -1,5 +1,6 @@
 """Reading and writing of the files that reports are made of."""
 
+import os
 import re
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,7 @@ def existing_file(path: str | Path, expected: str) -> Path:
     return Path(path)
 
 
-def save_picture(figure: Figure, path: str | Path) -> Path:
+def save_picture(figure: Figure, path: str | os.PathLike) -> Path:
     """Write a PNG, and its folder where that is missing; its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,9 +17,9 @@ from scipy import ndimage
 from torch.utils.data import DataLoader
 
 from rep3d import installed
-from rep3d.data.cases import Item, first_file
+from rep3d.data.cases import Item
 from rep3d.data.checks import check_datalist
-from rep3d.data.leakage import cases_among, image_digests, some
+from rep3d.data.leakage import cases_among, item_digests, some
 from rep3d.data.notes import Window
 from rep3d.evaluation.scores import CaseScores, means
 from rep3d.files import read_json, write_json, write_text
@@ -95,7 +95,7 @@ def choose_refinement(
     chosen = best_refinement(cases, label_names, scores.regions, scores.ignored_label)
     if chosen:
         _tell_count(len(cases))
-        chosen = {**chosen, "chosen_on": sorted(image_digests(map(first_file, items), digests).values())}
+        chosen = {**chosen, "chosen_on": sorted(item_digests(items, digests).values())}
     write_refinement(Path(bundle_root), chosen)
 
 

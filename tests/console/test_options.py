@@ -341,7 +341,9 @@ def test_judging_that_the_loss_does_not_take_trains_nothing(name, value, tmp_pat
     assert refusal(TRAIN, **{name: value}).startswith(told)
     assert check(EVALUATE, **{name: value})[name] == value
     loss = {"_target_": "rep3d.training.JudgedDiceCELoss", name: f"@{name}"}
-    assert check(TRAIN, overlay={"loss#loss": loss}, folder=tmp_path, **{name: value})[name] == value
+    for own in ({"loss#loss": loss}, {"loss": "@own#loss", "own": {"loss": loss}}):
+        assert check(TRAIN, overlay=own, folder=tmp_path, **{name: value})[name] == value
+    assert check(TRAIN, **{name: "$None"})[name] == "$None"
 
 
 def test_bundles_that_were_rendered_without_their_values():

@@ -98,7 +98,7 @@ CT_NAMES = ("NCCT", "CTA", "CECT", "CBCT", "ct_0", "cta arterial")
         *((-1000.0, (name,), None, f"the data set's file calls it {name}") for name in CT_NAMES),
         (0.0, ("direct", "act"), None, "the data set's file calls it direct, act"),
         (-1000.0, ("CT",), "MR", "you said so"),
-        (0.0, ("CT1",), None, "the data set's file calls it CT1"),
+        (0.0, ("CT1",), None, "the data set's file calls it CT1; not all cases have the air of a CT"),
         (0.0, ("T1CT",), None, "the data set's file calls it T1CT"),
         (-1000.0, ("CT1",), None, "the data set's file calls it CT1"),
         (0.0, ("Computed Tomography",), None, "the data set's file calls it Computed Tomography; 1 case(s) do not"),

@@ -259,6 +259,7 @@ def test_patients_by_the_names_of_files(image, label, told, tmp_path):
         "P2_b": "P2_b",
         "sub-siteA_001": "sub-siteA_001",
         "sub-siteA_002": "sub-siteA_002",
+        "sub-siteA_P001": "sub-siteA_P001",
     }
     places = {case: (image.format(case), label.format(case)) for case in patients}
     files = {case: {"image": first, "images": [first], "label": last} for case, (first, last) in places.items()}

@@ -13,7 +13,7 @@ from monailabel_app.errors import RequestError
 from monailabel_app.models.retraining.process import run_watched
 from monailabel_app.tasks import Task
 from rep3d.data.cases import Item
-from rep3d.datasets.decathlon import INDEX
+from rep3d.data.layouts import FILE
 from rep3d.datasets.drawing import write_anatomy
 from rep3d.evaluation.click_cases import ALL, list_cases
 from rep3d.files import read_json, write_json
@@ -49,8 +49,8 @@ class Phantoms:
 
     def check(self) -> None:
         """Raise RequestError, 400, where the given folder holds no data set."""
-        if self._given is not None and not (self._given / INDEX).is_file():
-            raise RequestError(400, f"the server's setting anatomy names a folder without {INDEX}: draw volumes there")
+        if self._given is not None and not (self._given / FILE).is_file():
+            raise RequestError(400, f"the server's setting anatomy names a folder without {FILE}: draw volumes there")
 
     def draw(self, task: Task, bundle: Bundle, folder: Path) -> bool:
         """Draw what is not there yet; whether that came to its end.
@@ -67,7 +67,7 @@ class Phantoms:
         missing = {
             name: {"folder": str(self._folder / name), "cases": count, "seed": SEEDS[name], "size": SIZE}
             for name, count in counts.items()
-            if read_json(self._folder / name / INDEX).get("numTraining") != count
+            if read_json(self._folder / name / FILE).get("numTraining") != count
         }
         if not missing:
             return True

@@ -14,7 +14,7 @@ from rep3d.datasets.sources.labels import ToldLabels
 
 IMAGE = "image"  # the channel of data sets that name none
 SHOWN = 5  # kinds of images, in a note
-SUBJECT = re.compile(r"sub-[^_]+(?=_[A-Za-z]|$)")  # BIDS' word for a patient, before entities such as _ses-1
+SUBJECT = re.compile(r"sub-[^_]+(?=_[A-Za-z]+-|_[A-Za-z]+\d?[A-Za-z]*$|$)")  # in BIDS, before _ses-1 or _T1w
 
 
 class Case(NamedTuple):
