@@ -164,8 +164,9 @@ class SessionFolder:
                     path.unlink()
 
     def touch(self) -> None:
-        """Note that the session is used now."""
-        os.utime(self.path / RECORD)
+        """Note that the session is used now; nothing where it is gone."""
+        with suppress(FileNotFoundError):
+            os.utime(self.path / RECORD)
 
     def used(self) -> float:
         """When the session was last used, in seconds; the beginning of time, where there is no record."""
@@ -186,9 +187,10 @@ class SessionFolder:
 
     def nbytes(self) -> int:
         """Of all files, as they were when this folder was last written to here; 0 where it is gone."""
-        if self._nbytes is None:
-            self._nbytes = sum(map(_size, _files(self.path)))
-        return self._nbytes
+        known = self._nbytes  # others may write meanwhile
+        if known is None:
+            known = self._nbytes = sum(map(_size, _files(self.path)))
+        return known
 
     def label_nbytes(self, number: int) -> int:
         """Of a label; 0 where it has no file."""

@@ -64,6 +64,9 @@ def follow_scribbles(
         inside = np.zeros(voxels.shape, bool)
         inside[tuple(roi)] = True
         taken |= ~inside
+    for name in session.locked:
+        if name != label:
+            taken |= session.mask(name)
     answer = _show_strokes(session, label, drawn, taken) or answer
     overlapped = np.unique(voxels[answer.mask.numpy()])
     for name, value in values.items():

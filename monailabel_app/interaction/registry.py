@@ -48,12 +48,14 @@ class _Unused:
         used: when its session was last used; 0 where it is to be removed.
         owner: whose it was; empty where nobody knows.
         reason: why it goes, for the audit log.
+        has_failed: whether it could not be removed.
     """
 
     folder: SessionFolder
     used: float
     owner: str = ""
     reason: str = "expired"
+    has_failed: bool = False
 
 
 class InteractiveSessions:
@@ -278,16 +280,20 @@ class InteractiveSessions:
             if (kind == "study" and session.record.image == wanted) or (kind == "array" and session in found):
                 self._remove(session, "deleted with its image")
 
-    def remove_expired(self) -> int:
-        """Delete what has expired; how many that were."""
-        outlived = [name for name, unused in tuple(self._unused.items()) if self._is_over(unused.used)]
+    def remove_expired(self, *, again: bool = False) -> int:
+        """Delete what has expired; how many that were. `again`: also what could not be removed before."""
+        outlived = [
+            name
+            for name, unused in tuple(self._unused.items())
+            if self._is_over(unused.used) and (again or not unused.has_failed)
+        ]
         expired = [session for session in self._all() if self._is_expired(session)]
         gone = [*map(self._remove_unused, outlived), *(self._remove(session, "expired") for session in expired)]
         return sum(gone)
 
     def sweep(self) -> None:
         """Delete what has expired, and keep nothing in memory that was not used for long or whose image is gone."""
-        self.remove_expired()
+        self.remove_expired(again=True)
         for session in self._all():
             if session.nbytes and (session.used < time.time() - KEPT_SECONDS or not self._has_image(session.record)):
                 session.leave_memory()
@@ -432,13 +438,13 @@ class InteractiveSessions:
             unused.folder.remove()
         except OSError as error:
             logger.warning("session %s cannot be removed: %s", name, error)
-            self._unused[name] = unused
+            self._unused[name] = replace(unused, has_failed=True)
             return False
         record_event(f"interactive session {unused.reason}", session=name, user=unused.owner)
         return True
 
     def _describe_unused(self, unused: _Unused) -> dict[str, object]:
-        folder, expires = unused.folder, int(unused.used + self.expiry)
+        folder, expires = unused.folder, int(unused.used + self.expiry) if unused.used else None
         told = {"id": folder.path.name, "used": int(unused.used), "expires": expires, "bytes": folder.nbytes()}
         if not unused.used:
             return {**told, "note": "it is deleted, but some of its files cannot be yet: the server tries again"}

@@ -53,7 +53,7 @@ class InteractiveSession:
         network: answers prompts.
         admitted: tickets of those who may wait for sessions, all together.
         use: a context in which the session is used, and has room in memory.
-        room_for: the same without the session counting as used, after so many seconds of waiting at most.
+        room_for: the same without the session counting as used, see `Memory`.
         check_room: raises RequestError where its owner may not have so many bytes more on disk.
     """
 
@@ -65,7 +65,7 @@ class InteractiveSession:
         network: PromptedNetwork,
         admitted: threading.Semaphore,
         use: Callable[[InteractiveSession], AbstractContextManager[None]],
-        room_for: Callable[[InteractiveSession, float], AbstractContextManager[None]],
+        room_for: Callable[[InteractiveSession, float, bool], AbstractContextManager[None]],
         check_room: Callable[[str, int], None],
     ) -> None:
         self.record = record
@@ -79,6 +79,7 @@ class InteractiveSession:
         self._lock = threading.RLock()
         self._removed = False
         self._image: torch.Tensor | None = None
+        self._image_bytes = 4  # of a voxel, at most as long as nobody knows
         self._name = ""
         self._edit: LabelEdit | None = None  # of the label of that name
         self._taken: torch.Tensor | None = None  # by labels that are locked, for the label in memory
@@ -116,7 +117,7 @@ class InteractiveSession:
         if not self._admitted.acquire(blocking=False):
             raise RequestError(503, "too many clicks are waiting already, try again later")
         try:
-            with self._held(), self._use(self):
+            with self._use(self), self._held():  # who waits for memory keeps nobody away
                 self._holder = threading.get_ident()
                 try:
                     with self._whole():
@@ -309,7 +310,7 @@ class InteractiveSession:
             RequestError: 503, others take the memory, or other weights serve by now; others as `show`.
         """
         if self.is_coarse:
-            with self._room_for(self, 0):
+            with self._room_for(self, 0, False):
                 self._refine(priority)
         return self.is_coarse
 
@@ -467,16 +468,16 @@ class InteractiveSession:
 
     @property
     def full_nbytes(self) -> int:
-        """In memory, at most, while a request is answered: the image, in int16 as most are, and four masks."""
-        image = self._image  # others may let go of it meanwhile
-        return (4 + (2 if image is None else image.element_size())) * math.prod(self.record.shape)
+        """In memory, at most, while a request is answered: the image and four masks."""
+        return (4 + self._image_bytes) * math.prod(self.record.shape)
 
     def touch(self) -> None:
         self._folder.touch()
 
     def restamp(self, stamp: str) -> None:
         """Note that the image's file has changed, and its voxels have not."""
-        with self.hold():
+        with self._held(), self._whole():
+            self.touch()
             self.record = replace(self.record, stamp=stamp)
 
     def leave_memory(self) -> bool:
@@ -612,6 +613,7 @@ class InteractiveSession:
     def _loaded_image(self) -> torch.Tensor:
         if self._image is None:
             self._image = torch.from_numpy(self._read_image(self.record))
+            self._image_bytes = self._image.element_size()
         return self._image
 
     def _untakable(self, taken: np.ndarray | None) -> torch.Tensor | None:

@@ -48,7 +48,7 @@ def promote(
     keep_serving(bundle)
     kept = version_of(bundle, new)
     if kept and kept["serving"]:  # the server was killed right after this
-        return {key: kept.get(key) for key in ("version", "serving", "note", *MEASURES) if key in kept}
+        return {key: kept.get(key) for key in ("version", "serving", "note", *MEASURES, "drawn") if key in kept}
     origin: dict[str, Any] = {"user": record.user, "cases": record.cases}
     some_serve, before = bundle.weights.is_file() and not other_data(bundle), digest(bundle.weights)
     scores = _compare(task, bundle, new, score, some_serve) if record.cases["validation"] else {}
