@@ -425,7 +425,9 @@ def test_too_little_memory_changes_nothing(act, packed, monkeypatch):
     edit.paint(cube(2, 8))
     edit.begin(cube(2, 9))
     edit.undo()
-    edit.begin(cube(2, 10)), edit.begin(cube(2, 11)), edit.undo()  # noqa: B018
+    edit.begin(cube(2, 10))
+    edit.begin(cube(2, 11))
+    edit.undo()
     before, calls = edit.to_bytes(), []
 
     def scarce(function):

@@ -261,7 +261,8 @@ def test_what_is_refused_leaves_the_session_as_it_was(step, status, match, place
 
 def test_too_many_labels(mine, monkeypatch):
     monkeypatch.setattr(session, "MAX_LABELS", 2)
-    mine.paint("a", cube(1, 2)), mine.paint("b", cube(1, 2))  # noqa: B018
+    mine.paint("a", cube(1, 2))
+    mine.paint("b", cube(1, 2))
     with refused(413, "which is the most"):
         mine.paint("c", cube(1, 2))
     mine.paint("a", cube(1, 3))
@@ -376,7 +377,8 @@ def test_a_full_disk_changes_nothing(place, mine, monkeypatch):
 
     def several():
         with mine.hold():
-            mine.paint("spleen", cube(1, 4)), mine.show("liver", [at(20, 20, 15)])  # noqa: B018
+            mine.paint("spleen", cube(1, 4))
+            mine.show("liver", [at(20, 20, 15)])
 
     for step in (lambda: mine.show("liver", [at(20, 20, 15)]), lambda: mine.paint("spleen", cube(1, 4)),
                  lambda: mine.lock(["liver"]), several):  # fmt: skip
@@ -694,7 +696,8 @@ def test_room_for_what_a_session_grows_by(name, status, place, mine, monkeypatch
 
     def together():
         with mine.hold():
-            mine.paint("spleen", cube(10, 12)), mine.paint("liver", noise)  # noqa: B018
+            mine.paint("spleen", cube(10, 12))
+            mine.paint("liver", noise)
 
     for step in (lambda: mine.paint("liver", noise), lambda: mine.paint("cyst", noise), together):
         with refused(status):
@@ -1187,7 +1190,8 @@ def test_what_cannot_be_refined_just_now_is_tried_again(status, times, monkeypat
             return False
 
     background = Refinement()
-    background.soon(Coarse()), background.soon(Other())  # noqa: B018
+    background.soon(Coarse())
+    background.soon(Other())
     assert others.wait(30)
     deadline = time.monotonic() + (30 if times > 1 else 0.5)
     while len(tried) < 3 and time.monotonic() < deadline:
