@@ -321,7 +321,7 @@ def _check_labels(weights: Path, parser: ConfigParser, fold: str) -> None:
     Raises:
         ValueError: names the label maps.
     """
-    from rep3d.data.layouts import originals  # here, not above: they take seconds
+    from rep3d.data.dataset_json import originals  # here, not above: they take seconds
     from rep3d.data.leakage import some
 
     status = read_status(weights.with_name(TRAINING_STATUS))

@@ -37,6 +37,11 @@ def first_file(item: Mapping[str, Any]) -> str:
     return image_files(item)[0]
 
 
+def one_or_all(paths: list[str]) -> str | list[str]:
+    """The form of an item's "image": a path, or the list of those of its channels."""
+    return paths[0] if len(paths) == 1 else paths
+
+
 def only_file(item: Mapping[str, Any]) -> str:
     """The file of an item's image where it is one file.
 

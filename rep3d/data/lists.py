@@ -17,21 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from rep3d.data.bundle_names import check_names
 from rep3d.data.cases import ONE_CHANNEL, Item, first_file, image_files, is_nifti, item_name, name_cases
-from rep3d.data.layouts import (
-    DICOM,
-    PARTS,
-    SEGMENT,
-    channel_of,
-    check_channel_files,
-    check_names,
-    group_channels,
-    list_pairs,
-    list_scans,
-    read_lists,
-    what_else,
-)
-from rep3d.data.layouts import FILE as DATASET_FILE
+from rep3d.data.channels import channel_of, check_channel_files, group_channels
+from rep3d.data.dataset_json import FILE as DATASET_FILE
+from rep3d.data.layouts import DICOM, PARTS, SEGMENT, list_nifti, list_pairs, read_lists, what_else
 from rep3d.data.leakage import some
 from rep3d.data.regions import Regions
 from rep3d.data.splits import FILE as SPLITS_FILE
@@ -71,7 +61,7 @@ def load_datalist(
         dataset_dir: the data set's folder.
         part: "training", "validation" or "test".
         fold: of `splits.json` or of the "fold" keys.
-        label_names, channel_names, regions: as of `rep3d.data.layouts.check_names`.
+        label_names, channel_names, regions: as of `rep3d.data.bundle_names.check_names`.
 
     Raises:
         ValueError: an unknown part or fold, labels, regions or channels in other places, a `dataset.json` or
@@ -117,7 +107,7 @@ def load_inference_list(source: str | os.PathLike, channel_names: Sequence[str] 
     """The images {"image": path} to segment: one file, a folder of scans, or the test images of a data set.
 
     Of images of several channels these are files of four dimensions, or of one channel each, see
-    `rep3d.data.layouts.group_channels`: one of them stands for all.
+    `rep3d.data.channels.group_channels`: one of them stands for all.
 
     Of a Decathlon set these are the "test" images of its `dataset.json`, or the test part of its split. Where the names
     of the files do not tell the cases apart, an image has its name as "case", which is that of its pair where it has
@@ -147,10 +137,10 @@ def load_inference_list(source: str | os.PathLike, channel_names: Sequence[str] 
         _tell_missing(listed, folder, "test")
         listed = listed or load_datalist(folder, "test")
     elif (folder / "imagesTr").is_dir():
-        scans = list_scans(folder / "imagesTs") or list_scans(folder / "imagesVal")
+        scans = list_nifti(folder / "imagesTs") or list_nifti(folder / "imagesVal")
         listed = list_images(scans, channel_names)
     else:
-        listed = list_images(list_scans(folder), channel_names)
+        listed = list_images(list_nifti(folder), channel_names)
     if not listed:
         expected = f"expected files that end with .nii.gz or .nii{what_else(folder)}"
         raise ValueError(f"dataset_dir {str(folder)!r} holds no scans: {expected}")
@@ -167,7 +157,7 @@ def _tell_missing(items: Sequence[Item], folder: Path, part: str) -> None:
 
 
 def list_images(scans: Sequence[Path], channel_names: Sequence[str]) -> list[Item]:
-    """The images of files; of channels that have names see `rep3d.data.layouts.group_channels`.
+    """The images of files; of channels that have names see `rep3d.data.channels.group_channels`.
 
     Of a single one that has a name, others than those that are called so are left out, where there are any of these.
     """

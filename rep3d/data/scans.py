@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rep3d.data.cases import CHANNEL, ONE_CHANNEL, Item, case_names, first_file, is_nifti, item_name, without_label_word
-from rep3d.data.layouts import FILE
-from rep3d.data.layouts import list_scans as list_nifti
+from rep3d.data.dataset_json import FILE
+from rep3d.data.layouts import list_nifti
 from rep3d.data.leakage import some
 from rep3d.data.lists import list_images, load_inference_list
 from rep3d.io.dicom_files import is_dicom

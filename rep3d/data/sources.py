@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rep3d.data.cases import POSTFIX, SUFFIXES, Item, file_name, first_file, item_name
-from rep3d.data.layouts import check_all_judged
+from rep3d.data.dataset_json import check_all_judged
 from rep3d.data.lists import load_datalist
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from rep3d.data.layouts import FILE
+from rep3d.data.dataset_json import FILE
 from rep3d.files import read_json, whole_file, write_json
 
 PARTS = ("imagesTr", "labelsTr")

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rep3d.data.cases import Item, case_name, case_names, file_name, image_files
-from rep3d.data.layouts import list_pairs, list_scans, read_dataset_json, read_lists
+from rep3d.data.dataset_json import read_dataset_json
+from rep3d.data.layouts import list_nifti, list_pairs, read_lists
 
 AMOS_FIRST_MRI = 500  # AMOS22: smaller ids are CT
 KITS_LABELS = ("segmentation.nii.gz", "aggregated_MAJ_seg.nii.gz")  # of KiTS23 and of KiTS21
@@ -53,8 +54,8 @@ def amos_scans(source: Path, data: Mapping[str, Any]) -> Found:
     """AMOS22: imagesTr, labelsTr, imagesVa, labelsVa, imagesTs; CT and MRI by the number in the file's name."""
     scans, problems = [], {}
     for part in ("Tr", "Va", "Ts"):
-        labels = {case_name(path): path for path in list_scans(source / f"labels{part}")}
-        for image in list_scans(source / f"images{part}"):
+        labels = {case_name(path): path for path in list_nifti(source / f"labels{part}")}
+        for image in list_nifti(source / f"images{part}"):
             case = case_name(image)
             number = re.search(r"\d+$", case)
             if number is None:

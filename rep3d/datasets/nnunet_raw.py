@@ -15,7 +15,7 @@ from pathlib import Path
 import nibabel as nib
 
 from rep3d.data.checks import check_pair
-from rep3d.data.layouts import FILE
+from rep3d.data.dataset_json import FILE
 from rep3d.datasets.downloads import Scan
 from rep3d.datasets.preparation import link
 from rep3d.datasets.sources import Source, choose_channels

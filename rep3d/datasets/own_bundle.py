@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rep3d.data import splits
-from rep3d.data.layouts import FILE
+from rep3d.data.dataset_json import FILE
 from rep3d.data.regions import IGNORE
 from rep3d.datasets.bundle_readme import OWN
 from rep3d.datasets.fingerprint import CaseFacts, summary, write_fingerprint

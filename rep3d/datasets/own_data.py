@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from rep3d.data import splits
-from rep3d.data.layouts import COPY_OF, FILE, one_or_all
+from rep3d.data.cases import one_or_all
+from rep3d.data.dataset_json import COPY_OF, FILE
 from rep3d.data.memory import file_key
 from rep3d.data.regions import IGNORE
 from rep3d.datasets.downloads import Scan

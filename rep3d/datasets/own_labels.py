@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import nibabel as nib
 import numpy as np
 
-from rep3d.data.layouts import FILE
+from rep3d.data.dataset_json import FILE
 from rep3d.data.regions import check_judging
 from rep3d.datasets.fingerprint import CaseFacts
 from rep3d.datasets.rendering import check_plain_names

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rep3d.data.layouts import FILE
+from rep3d.data.dataset_json import FILE
 from rep3d.datasets.decathlon import case_files, write_case, write_index
 from rep3d.datasets.fields import random_field
 

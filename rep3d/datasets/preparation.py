@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 from rep3d.console.progress import track
 from rep3d.data import splits
-from rep3d.data.cases import ONE_CHANNEL, Item, image_files
+from rep3d.data.cases import ONE_CHANNEL, Item, image_files, one_or_all
 from rep3d.data.checks import check_pair
-from rep3d.data.layouts import FILE, one_or_all
+from rep3d.data.dataset_json import FILE
 from rep3d.data.memory import file_key
 from rep3d.data.notes import warn_once
 from rep3d.data.regions import count_ids

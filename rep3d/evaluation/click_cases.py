@@ -14,15 +14,8 @@ import torch
 
 from rep3d.data.cases import Item, item_name, name_cases
 from rep3d.data.checks import check_pair, image_problem
-from rep3d.data.layouts import (
-    FILE,
-    PARTS,
-    check_all_judged,
-    is_unjudged,
-    list_pairs,
-    named_places,
-    read_dataset_json,
-)
+from rep3d.data.dataset_json import FILE, check_all_judged, is_unjudged, named_places, read_dataset_json
+from rep3d.data.layouts import PARTS, list_pairs
 from rep3d.data.lists import load_datalist
 from rep3d.data.regions import check_label_names
 from rep3d.io.geometry import VolumeError

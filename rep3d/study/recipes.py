@@ -16,7 +16,7 @@ from torch import nn
 
 from rep3d.console.tables import markdown_table
 from rep3d.data import splits
-from rep3d.data.layouts import FILE
+from rep3d.data.dataset_json import FILE
 from rep3d.evaluation.comparison import bootstrap_interval, p_value
 from rep3d.evaluation.scores import case_means, read_scores
 from rep3d.files import digest, read_json, read_record, write_json

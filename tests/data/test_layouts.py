@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from rep3d.data.layouts import read_dataset_json
+from rep3d.data.dataset_json import read_dataset_json
 from rep3d.data.lists import PARTS, load_datalist, load_inference_list
 from rep3d.io.nifti import mark
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from rep3d import installed
 from rep3d.data.cases import Item, file_name, item_name, only_file
-from rep3d.data.layouts import FILE, read_dataset_json
+from rep3d.data.dataset_json import FILE, read_dataset_json
 from rep3d.datasets.machine import this_machine
 from rep3d.datasets.own_bundle import new_bundle
 from rep3d.evaluation.click_cases import Labels

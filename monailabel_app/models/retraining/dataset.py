@@ -15,7 +15,7 @@ from monailabel_app.bundles import Bundle
 from monailabel_app.models.retraining.labels import Item
 from monailabel_app.models.versions import list_versions
 from monailabel_app.studies.volumes import read_grid, read_voxels
-from rep3d.data.layouts import FILE as DATASET_FILE
+from rep3d.data.dataset_json import FILE as DATASET_FILE
 from rep3d.data.leakage import image_digests
 from rep3d.data.splits import FILE as SPLITS_FILE
 from rep3d.files import write_json

@@ -13,7 +13,7 @@ from monailabel_app.errors import RequestError
 from monailabel_app.models.retraining.process import run_watched
 from monailabel_app.tasks import Task
 from rep3d.data.cases import Item
-from rep3d.data.layouts import FILE
+from rep3d.data.dataset_json import FILE
 from rep3d.datasets.drawing import write_anatomy
 from rep3d.evaluation.click_cases import ALL, list_cases
 from rep3d.files import read_json, write_json

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rep3d.data.cases import Item
-from rep3d.data.layouts import FILE
+from rep3d.data.dataset_json import FILE
 from rep3d.evaluation.click_check import CHECKED
 from rep3d.evaluation.scores import read_scores, table
 from rep3d.files import digest, read_json, write_json

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rep3d.data.cases import case_name, without_label_word
-from rep3d.data.layouts import case_and_number, further_channel
+from rep3d.data.channels import case_and_number, further_channel
 from rep3d.datasets.sources.labels import ToldLabels
 
 IMAGE = "image"  # the channel of data sets that name none

@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rep3d.data.cases import CHANNEL, case_name
-from rep3d.data.layouts import (
-    FILE,
-    LISTS,
-    check_file_ending,
-    further_channel,
-    list_scans,
-    order_problem,
-    told_channels,
-)
+from rep3d.data.channels import further_channel, order_problem
+from rep3d.data.dataset_json import FILE, check_file_ending, told_channels
+from rep3d.data.layouts import LISTS, list_nifti
 from rep3d.datasets.sources.cases import IMAGE, Case, Source, cases_of, channels_of, one_channel, patient_of
 from rep3d.datasets.sources.labels import read_labels
 
@@ -47,7 +41,7 @@ def described_source(folder: Path, dataset: Mapping[str, Any]) -> Source:
         cases = [_own(folder, name, entry, channels or (IMAGE,)) for name, entry in own.items()]
     elif (folder / "labelsTr").is_dir():
         layout = "nnU-Net, version 2"
-        cases = cases_of(list_scans(folder / "imagesTr"), list_scans(folder / "labelsTr"), channels)
+        cases = cases_of(list_nifti(folder / "imagesTr"), list_nifti(folder / "labelsTr"), channels)
     else:
         raise ValueError(f'{folder / FILE}: lists no "training", and there is no folder labelsTr beside it')
     labels = read_labels(folder / FILE, dataset.get("labels"), dataset.get("regions_class_order"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rep3d.data.layouts import list_scans, what_else
+from rep3d.data.layouts import list_nifti, what_else
 from rep3d.datasets.sources.cases import Source, cases_of, channels_of
 
 IMAGE_FOLDERS = {"image", "images", "imgs", "scan", "scans", "volumes", "imagestr"}
@@ -42,7 +42,7 @@ def side_by_side(folder: Path, pairs: Sequence[tuple[Path, Path]], layout: str) 
     Raises:
         ValueError: there is no image and no label.
     """
-    cases = [case for images, labels in pairs for case in cases_of(list_scans(images), list_scans(labels))]
+    cases = [case for images, labels in pairs for case in cases_of(list_nifti(images), list_nifti(labels))]
     if not cases:
         raise ValueError(
             f"source {str(folder)!r}: {pairs[0][0]} holds no .nii.gz or .nii files{what_else(pairs[0][0])}"

@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from rep3d.data.cases import case_name, is_nifti, without_label_word
-from rep3d.data.layouts import case_and_number, what_else
+from rep3d.data.channels import case_and_number
+from rep3d.data.layouts import what_else
 from rep3d.datasets.sources.cases import IMAGE, Case, Source, both_files, channels_of, one_channel, patient_of
 from rep3d.datasets.sources.folders import FOLDERS
 from rep3d.io.folders import walk

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rep3d.data import splits
 from rep3d.data.cases import CHANNEL, LABEL_WORDS, case_name, case_names, file_name
-from rep3d.data.layouts import FILE, read_dataset_json
+from rep3d.data.dataset_json import FILE, read_dataset_json
 from rep3d.datasets.downloads import Scan
 from rep3d.datasets.sources.cases import Case, Source, patient_of
 from rep3d.datasets.sources.described import described_source

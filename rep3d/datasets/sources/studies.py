@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from rep3d.console.progress import track
 from rep3d.data.cases import SUFFIXES, case_name, is_nifti
 from rep3d.data.image_ids import id_of
-from rep3d.data.layouts import list_scans
+from rep3d.data.layouts import list_nifti
 from rep3d.data.memory import file_key
 from rep3d.data.regions import IGNORE
 from rep3d.data.submissions import ABSENT, LABELLED, UNNAMED, checksum, describe_absent, describe_exchanged
@@ -65,7 +65,7 @@ class Images(NamedTuple):
 
 def list_images(studies: Path) -> Images:
     """The images of the studies, in subfolders too, by the ids that the app gives them; folders of labels hold none."""
-    found = Images({path: case_name(path) for path in list_scans(studies / CONVERTED)}, {})
+    found = Images({path: case_name(path) for path in list_nifti(studies / CONVERTED)}, {})
     for folder, files in walk(studies):
         place = folder.relative_to(studies)
         if any(part.casefold().startswith("labels") for part in place.parts):
@@ -179,7 +179,7 @@ def studies_source(folder: Path) -> Source:
     Raises:
         ValueError: the labels have no segments in common.
     """
-    paths, images = list_scans(folder / LABELS), list_images(folder)
+    paths, images = list_nifti(folder / LABELS), list_images(folder)
     labels = {case_name(path): current_label(folder, path) for path in paths}
     found = cases_of(images.ids, paths, name_of=images.ids.__getitem__)
     cases = [_as_kept(case, labels.get(case.name), images.unread.get(case.name)) for case in found]

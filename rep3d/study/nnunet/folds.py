@@ -16,7 +16,7 @@ from typing import Any
 
 import nibabel as nib
 
-from rep3d.data.layouts import list_scans
+from rep3d.data.layouts import list_nifti
 from rep3d.data.splits import make_folds
 from rep3d.datasets.nnunet_raw import label_names, write_raw
 from rep3d.datasets.planning import DIVISOR, FOLDS
@@ -80,7 +80,7 @@ class Fold:
         """nnU-Net's batch and patch, "batch_size" and "patch_size", the latter along the axes R, A, S."""
         plans = read_json(self.preprocessed / "nnUNetPlans.json")
         chosen = plans["configurations"]["3d_fullres"]
-        geometry = read_geometry(list_scans(self.raw / "imagesTr")[0])
+        geometry = read_geometry(list_nifti(self.raw / "imagesTr")[0])
         axes = nib.orientations.io_orientation(geometry.affine)[:, 0].astype(int)  # of the file, in RAS
         patch = [0, 0, 0]
         for axis, edge in zip(plans["transpose_forward"], chosen["patch_size"], strict=True):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from rep3d.console.tables import markdown_table
-from rep3d.data.layouts import FILE, list_scans
+from rep3d.data.dataset_json import FILE
+from rep3d.data.layouts import list_nifti
 from rep3d.datasets.nnunet_raw import write_raw
 from rep3d.datasets.sources import read_source
 from rep3d.study.nnunet.environment import NnUNet
@@ -34,7 +35,7 @@ def time_scan(source: Path, output: Path, nnunet: NnUNet, windows: int) -> str:
         write_raw(found, source, raw, ())
     if not (output / "nnUNet_preprocessed" / DATASET / "nnUNetPlans.json").is_file():
         run_planner(nnunet, output, "--no_pp")
-    first = list_scans(raw / "imagesTr")[0]
+    first = list_nifti(raw / "imagesTr")[0]
     settings = {"dataset": DATASET, "image": str(first.absolute()), "windows": windows}
     timed, _ = nnunet.call("time_windows", settings, output, output)
     rows = [
