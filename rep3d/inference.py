@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import monai.data
-import torch.distributed as dist
 from ignite.engine import Events
 from monai.data import list_data_collate
 from monai.engines import Evaluator
@@ -24,6 +23,7 @@ from rep3d.console.logs import file_only
 from rep3d.console.progress import Progress, tell
 from rep3d.data.cases import case_names, first_file
 from rep3d.data.scans import list_scans
+from rep3d.process_group import is_first_process
 
 __all__ = ["Failure", "list_scans", "raise_failures", "run_each", "segment_each"]  # where configs call them
 
@@ -98,7 +98,7 @@ def run_each(
         num_workers=dataloader.num_workers,
         collate_fn=_only,
     )
-    total = len(cases) if _is_first_process() else 0
+    total = len(cases) if is_first_process() else 0
     # Caught by a handler, not around `run`: an engine that was left by an exception skips its next run silently.
     with (
         _quiet(evaluator),
@@ -189,10 +189,6 @@ def _remember(engine: Evaluator, error: BaseException, errors: list[Exception]) 
 
 def _only(items: list) -> Any:
     return items[0]
-
-
-def _is_first_process() -> bool:
-    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
 
 
 def __getattr__(name: str) -> Any:

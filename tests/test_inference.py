@@ -1,5 +1,4 @@
 import logging
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -83,12 +82,11 @@ def test_the_evaluator_is_left_as_it_was():
     assert not evaluator.logger.disabled
 
 
-@pytest.mark.parametrize("rank, total", [(None, 2), (0, 2), (1, 0)])
-def test_the_first_process_shows_the_progress(rank, total, monkeypatch):
+@pytest.mark.parametrize("is_first, total", [(True, 2), (False, 0)])
+def test_the_first_process_shows_the_progress(is_first, total, monkeypatch):
     totals = []
     progress = inference.Progress
-    group = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: rank is not None, get_rank=lambda: rank)
-    monkeypatch.setattr(inference, "dist", group)
+    monkeypatch.setattr(inference, "is_first_process", lambda: is_first)
     monkeypatch.setattr(inference, "Progress", lambda *args: totals.append(args[0]) or progress(*args))
     _, segmented, evaluator, loader = segment("ab")
     segment_each(evaluator, loader, ".")

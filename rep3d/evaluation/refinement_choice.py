@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch.distributed as dist
 from monai.engines import Evaluator
 from scipy import ndimage
 from torch.utils.data import DataLoader
@@ -25,6 +24,7 @@ from rep3d.evaluation.scores import CaseScores, means
 from rep3d.files import read_json, write_json, write_text
 from rep3d.inference import raise_failures, run_each
 from rep3d.io.geometry import voxel_ml
+from rep3d.process_group import is_distributed
 from rep3d.refinement import Step, refine_label
 
 logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def choose_refinement(
         RuntimeError: a case could not be segmented. Nothing is written.
     """
     check_is_ours(Path(bundle_root))
-    if dist.is_available() and dist.is_initialized():
+    if is_distributed():
         raise ValueError("a refinement is chosen by one process, which sees all cases: run it without torchrun")
     if scores.trained_on:
         raise ValueError(

@@ -29,6 +29,7 @@ from rep3d.data.notes import warn_once
 from rep3d.data.regions import Regions, scored_regions
 from rep3d.files import write_csv, write_text
 from rep3d.io.geometry import voxel_ml
+from rep3d.process_group import is_distributed, is_first_process
 
 logger = logging.getLogger(__name__)
 
@@ -202,11 +203,11 @@ class CaseScores:
             The failures of all processes.
         """
         rows, failed = self.rows, list(failures)
-        if dist.is_initialized():
+        if is_distributed():
             parts: list = [None] * dist.get_world_size()
             dist.all_gather_object(parts, (rows, failed))
             rows, failed = (sum(lists, []) for lists in zip(*parts, strict=True))
-        if rows and not (dist.is_initialized() and dist.get_rank()):
+        if rows and is_first_process():
             write_scores(rows, self.folder, trained_on=self.trained_on, chosen_on=self.chosen_on, failures=failed)
             scores = read_scores(self.folder)
             dice = means(table(scores, "dice"))[-1]

@@ -30,6 +30,7 @@ from rep3d.format_number import check_format
 from rep3d.networks.ensemble import Ensemble
 from rep3d.networks.upkern import fitting_weights, is_smaller_kernel
 from rep3d.networks.weights import check_finite, differences, facts, non_finite
+from rep3d.process_group import is_distributed
 from rep3d.shipped import check_settings, settings_beside, write_settings
 from rep3d.training.finite_steps import FiniteSteps
 from rep3d.training.resuming import optimization_settings, resume_learning
@@ -263,7 +264,7 @@ class Checkpoints:
         elif init_from:
             initialize_from(network, init_from, keep_kernel_sums=keep_kernel_sums)
         self.best = evaluator.state.best_metric, evaluator.state.best_metric_epoch  # of the weights that are kept
-        if dist.is_available() and dist.is_initialized():
+        if is_distributed():
             dist.barrier()  # every process has read before one renames what is there
         if writes:
             try:

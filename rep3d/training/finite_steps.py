@@ -11,6 +11,8 @@ from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 
+from rep3d.process_group import is_distributed
+
 logger = logging.getLogger(__name__)
 
 
@@ -125,7 +127,7 @@ def accumulated(engine: SupervisedTrainer) -> int:
 
 def _everywhere(finite: torch.Tensor) -> bool:
     """Whether it is so on all processes."""
-    if dist.is_available() and dist.is_initialized():
+    if is_distributed():
         finite = finite.int()
         dist.all_reduce(finite, dist.ReduceOp.MIN)
     return bool(finite)

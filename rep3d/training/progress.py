@@ -11,7 +11,6 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import torch.distributed as dist
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer, Workflow
 from monai.handlers import from_engine
@@ -21,6 +20,7 @@ from rep3d.console.errors import end_of_run
 from rep3d.console.logs import start_status
 from rep3d.console.progress import SECONDS, in_terminal, tell
 from rep3d.console.status import StatusFile
+from rep3d.process_group import is_distributed
 from rep3d.training.settings import learning_settings
 from rep3d.training.validation import has_score
 
@@ -56,7 +56,7 @@ class TrainingProgress:
     def _start(self) -> None:
         self.opened = False  # with the first epoch, after what other handlers say at the start
         self.status = start_status(learning_settings())
-        alone = not (dist.is_available() and dist.is_initialized())  # others may wait for this process in their code
+        alone = not is_distributed()  # others may wait for this process in their code
         if alone and threading.current_thread() is threading.main_thread():
             self.on_sigterm = signal.signal(signal.SIGTERM, signal.default_int_handler)
 

@@ -13,6 +13,7 @@ import torch.distributed as dist
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 
+from rep3d.process_group import is_distributed
 from rep3d.training.finite_steps import accumulated
 from rep3d.training.validation import is_validated
 
@@ -96,7 +97,7 @@ class TimeLimit:
 
 def _agreed(steps: int, device: torch.device) -> int:
     """The number of the first of all processes."""
-    if not (dist.is_available() and dist.is_initialized()):
+    if not is_distributed():
         return steps
     number = torch.tensor(steps, device=device)
     dist.broadcast(number, 0)

@@ -2,7 +2,6 @@
 
 import math
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -205,8 +204,8 @@ def test_all_processes_leave_a_step_out_together(monkeypatch):
         asked.append((int(finite), operation))
         finite.mul_(len(asked) != 2)
 
-    group = {"is_available": lambda: True, "is_initialized": lambda: True, "all_reduce": all_reduce}
-    monkeypatch.setattr(training, "dist", SimpleNamespace(**group, ReduceOp=torch.distributed.ReduceOp))
+    monkeypatch.setattr(training, "is_distributed", lambda: True)
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     engine, _, steps = trainer([1.0, 2.0, 3.0])
     engine.run()
     assert steps.skipped == 1

@@ -2,7 +2,6 @@ import math
 import os
 import re
 import signal
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -197,8 +196,7 @@ def test_a_training_without_a_log_leaves_no_file(engines, tmp_path):
 def test_sigterm_ends_a_training_of_one_process(processes, engines, monkeypatch):
     """Others may wait for this one in their code."""
     trainer, _, _ = engines
-    group = SimpleNamespace(is_available=lambda: True, is_initialized=lambda: processes > 1)
-    monkeypatch.setattr(training, "dist", group)
+    monkeypatch.setattr(training, "is_distributed", lambda: processes > 1)
     before, during = signal.getsignal(signal.SIGTERM), []
     trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: during.append(signal.getsignal(signal.SIGTERM)))
     trainer.run()
