@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rep3d.files import copy_whole, read_json, sha256, write_json
+from rep3d import files
+from rep3d.files import copy_whole, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -105,4 +106,4 @@ class History:
 
 def digest(file: Path) -> str:
     """SHA-256 of a file; empty where there is none."""
-    return sha256(file) if file.is_file() else ""
+    return files.digest(file) if file.is_file() else ""

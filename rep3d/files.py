@@ -141,15 +141,15 @@ def remove_parts(folder: str | os.PathLike) -> None:
             path.unlink()
 
 
-def digest(paths: Iterable[Path]) -> str:
-    """Of the contents of files: 16 hexadecimal digits."""
+def digest(*paths: Path) -> str:
+    """SHA-256 of the contents of files, one after the other, which may be larger than the memory."""
     found = hashlib.sha256()
     for path in paths:
-        found.update(path.read_bytes())
-    return found.hexdigest()[:16]
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: found)
+    return found.hexdigest()
 
 
-def sha256(path: Path) -> str:
-    """Of the content of a file, which may be larger than the memory."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def short_digest(*paths: Path) -> str:
+    """The first 16 digits of `digest`."""
+    return digest(*paths)[:16]

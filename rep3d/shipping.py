@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 
-from rep3d.files import sha256
+from rep3d.files import digest
 from rep3d.networks.weights import check_finite
 from rep3d.shipped import SHIPPED
 from rep3d.training.checkpoints import load_weights, read_weights, save_whole
@@ -62,7 +62,7 @@ def file_facts(path: str | os.PathLike) -> dict[str, Any]:
     """What a file of weights is: sha256, bytes, and the number of its parameters that are in half precision."""
     halved = [tensor for tensor in read_weights(path).values() if tensor.dtype == torch.float16]
     return {
-        "sha256": sha256(Path(path)),
+        "sha256": digest(Path(path)),
         "bytes": Path(path).stat().st_size,
         "float16_parameters": sum(tensor.numel() for tensor in halved),
     }

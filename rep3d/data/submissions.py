@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rep3d.files import sha256
+from rep3d.files import digest
 
 UNNAMED = "unnamed"  # labels of its model that are none of its segments
 ABSENT = "absent"  # labels of its model without a voxel
@@ -15,7 +15,7 @@ DESCRIBED = 3  # cases, in a message
 
 def checksum(image: Path) -> str:
     """Tells an image's file from others, as clients of MONAI Label do."""
-    return f"SHA256:{sha256(image)}"
+    return f"SHA256:{digest(image)}"
 
 
 def describe_absent(lacking: Mapping[str, Sequence[str]], count: int) -> str:

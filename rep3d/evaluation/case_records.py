@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rep3d.files import digest, read_json, write_json
+from rep3d.files import read_json, short_digest, write_json
 
 
 class CaseRecords:
@@ -38,10 +38,10 @@ class CaseRecords:
     def result(self, case: str, files: Iterable[Path]) -> Any:
         """Of a case that is finished; None where it is not, or was with other contents of its files."""
         found = self._cases.get(case)
-        return found["result"] if found and found["files"] == digest(files) else None
+        return found["result"] if found and found["files"] == short_digest(*files) else None
 
     def add(self, case: str, files: Iterable[Path], result: object) -> None:
         """A case is finished; its result is of what JSON knows, and not None."""
-        self._cases[case] = {"files": digest(files), "result": result}
+        self._cases[case] = {"files": short_digest(*files), "result": result}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, {"settings": self.settings, "cases": self._cases})

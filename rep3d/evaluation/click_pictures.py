@@ -15,14 +15,11 @@ from matplotlib.patches import Polygon
 
 from rep3d.evaluation.clicks import dice
 from rep3d.evaluation.montage import PLANES
+from rep3d.evaluation.okabe_ito import SKY_BLUE, VERMILION, YELLOW
 from rep3d.evaluation.pictures import save_picture
 from rep3d.interactive.prompts import Prompt
 
-MASK, POSITIVE, NEGATIVE = (
-    "#56B4E9",
-    "#F0E442",
-    "#D55E00",
-)  # of Okabe and Ito, which all kinds of colour vision tell apart
+MASK, POSITIVE, NEGATIVE = SKY_BLUE, YELLOW, VERMILION
 MARKERS = {True: "o", False: "X"}  # colour alone is not enough
 MARGIN = 12.0  # millimetres round what is shown
 WIDTH = 2.1  # inches of a panel

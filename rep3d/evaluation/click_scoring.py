@@ -17,7 +17,7 @@ from rep3d.evaluation.click_cases import named_labels
 from rep3d.evaluation.click_methods import CORRECTING, ours
 from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, deepest_user, evaluate
-from rep3d.files import digest
+from rep3d.files import short_digest
 from rep3d.interactive.correction import SIZE
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def score_clicks(
     """
     folder = Path(output_dir)
     chosen = named_labels(Path(dataset_dir), labels if isinstance(labels, str) else ensure_tuple(labels))
-    weights = digest(map(Path, [checkpoint] if isinstance(checkpoint, str | os.PathLike) else checkpoint))
+    weights = short_digest(*map(Path, [checkpoint] if isinstance(checkpoint, str | os.PathLike) else checkpoint))
     method = Method(
         ours(lambda channels: inferer(channels.to(device), network), size), settings={"weights": weights, **CORRECTING}
     )

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from rep3d.console.tables import markdown_table
 from rep3d.evaluation.clicks import AIMS, CLICKS, MOST, Records, Series
 from rep3d.evaluation.comparison import bootstrap_interval
+from rep3d.evaluation.okabe_ito import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILION
 from rep3d.evaluation.pictures import save_picture
 from rep3d.files import write_csv, write_json, write_text
 
-# Okabe and Ito's that stand out on white, the strongest first; a marker of its own for each, too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Those that stand out on white, the strongest first; a marker of its own for each, too.
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY_BLUE, BLACK)
 MARKERS = "os^Dv<>"
 SHOWN_INTERVAL = 5  # clicks, after which the table shows the interval of the Dice
 

@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
+from rep3d.evaluation.okabe_ito import BLUE, VERMILION
 from rep3d.evaluation.pictures import save_picture
-
-BLUE, VERMILION = "#0072B2", "#D55E00"
 
 Scalars = dict[str, list[Any]]  # of each tag the events (wall_time, step, value), by ascending step
 

@@ -14,12 +14,12 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from rep3d.evaluation.okabe_ito import BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILION, YELLOW
 from rep3d.evaluation.pictures import existing_file, save_picture
 
 RED, GRAY = "#FF2020", "#999999"
-# Okabe and Ito's first, which every kind of colour vision tells apart; then what stays distinct on a gray image.
-LABEL_COLOURS = "#E69F00 #56B4E9 #009E73 #F0E442 #0072B2 #D55E00 #CC79A7 #7CFC5A #FF3B5C #9A7BFF #8B5A2B".split()
-LABEL_COLOURS += "#00E5D4 #FFC9B5 #C026D3 #A3B18A".split()
+LABEL_COLOURS = [ORANGE, SKY_BLUE, GREEN, YELLOW, BLUE, VERMILION, PURPLE]
+LABEL_COLOURS += "#7CFC5A #FF3B5C #9A7BFF #8B5A2B #00E5D4 #FFC9B5 #C026D3 #A3B18A".split()  # distinct on a gray image
 COLUMNS = ("image", "truth", "prediction", "difference")
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the RAS axis that is perpendicular to the plane
 

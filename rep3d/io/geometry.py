@@ -107,12 +107,24 @@ def check_geometry(path: str | os.PathLike, geometry: Geometry, max_bytes: int =
     if geometry.dtype.names or geometry.dtype.kind not in "biuf":
         kind = "colours" if geometry.dtype.names else "complex numbers" if geometry.dtype.kind == "c" else "no numbers"
         raise VolumeError(path, f"the voxels are {kind} ({geometry.dtype}), expected numbers")
-    if geometry.nbytes > max_bytes:
-        raise TooLargeError(
-            path,
-            f"{' x '.join(map(str, geometry.shape))} voxels of {geometry.dtype} take {geometry.nbytes / 2**30:.1f} GiB "
-            f"of memory, expected at most {max_bytes / 2**30:g} GiB",
-        )
+    told = f"{' x '.join(map(str, geometry.shape))} voxels of {geometry.dtype}"
+    check_bytes(path, told, geometry.nbytes, max_bytes)
+
+
+def check_bytes(path: str | os.PathLike, voxels: str, nbytes: int, max_bytes: int) -> None:
+    """Raise where the voxels of a file take too much memory.
+
+    Args:
+        voxels: how many there are, and of what type.
+        nbytes: of them.
+        max_bytes: that they may take.
+
+    Raises:
+        TooLargeError: they take more.
+    """
+    if nbytes > max_bytes:
+        told = f"{voxels} take {nbytes / 2**30:.1f} GiB of memory, expected at most {max_bytes / 2**30:g} GiB"
+        raise TooLargeError(path, told)
 
 
 def _shown(affine: np.ndarray) -> list[list[float]]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from rep3d.io.bounded import GzipReader, fill, open_regular
-from rep3d.io.geometry import MAX_BYTES, Geometry, TooLargeError, VolumeError, check_geometry, plain_geometry
+from rep3d.io.geometry import MAX_BYTES, Geometry, VolumeError, check_bytes, check_geometry, plain_geometry
 from rep3d.io.itk import to_itk, write_itk
 
 MAX_HEADER = 2**23  # bytes
@@ -117,12 +117,7 @@ def read_header(path: Path, max_bytes: int = MAX_BYTES) -> Header:
     told, fields = _parse(path, content[: end.start()])
     header = _interpret(path, told, fields, end.end())
     check_geometry(path, header.geometry, max_bytes)
-    if header.nbytes > max_bytes:
-        raise TooLargeError(
-            path,
-            f"{header.layers} volumes of {header.geometry.shape} voxels take {header.nbytes / 2**30:.1f} GiB of "
-            f"memory, expected at most {max_bytes / 2**30:g} GiB",
-        )
+    check_bytes(path, f"{header.layers} volumes of {header.geometry.shape} voxels", header.nbytes, max_bytes)
     return header
 
 

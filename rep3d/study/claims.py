@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rep3d.files import digest, read_json, write_json
+from rep3d.files import read_json, short_digest, write_json
 
 
 def claim(output: Path, settings: Mapping[str, Any]) -> None:
@@ -25,4 +25,4 @@ def claim(output: Path, settings: Mapping[str, Any]) -> None:
 
 def config_digests(bundle: Path, names: Sequence[str]) -> dict[str, str]:
     """Of configs of a bundle's folder, by their names; cells are told by them from those of other settings."""
-    return {name: digest([bundle / f"configs/{name}.json"]) for name in names}
+    return {name: short_digest(bundle / f"configs/{name}.json") for name in names}

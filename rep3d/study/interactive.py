@@ -27,7 +27,7 @@ from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, MixedUser, Segment, User, deepest_user, evaluate, follow
 from rep3d.evaluation.montage import PLANES
 from rep3d.evaluation.scribble_planes import MOST, SPACINGS, TooSmall, dice_by_plane
-from rep3d.files import digest, read_json, write_csv, write_json, write_text
+from rep3d.files import read_json, short_digest, write_csv, write_json, write_text
 from rep3d.interactive.prompts import Prompt
 from rep3d.shipped import find_weights, overlays_of
 from rep3d.study.run import BundleRun, run_process
@@ -215,7 +215,7 @@ def _method(name: str, items: Sequence[Item], files: Weights, folder: Path, sour
         if files.deepedit is None:
             raise ValueError("the method deepedit needs --deepedit FILE, weights of scripts/train_deepedit.py")
         trained = deepedit.DeepEditSegment(deepedit.load(files.deepedit, _device()))
-        return Method(trained, trained.start, {"weights": digest([files.deepedit])})
+        return Method(trained, trained.start, {"weights": short_digest(files.deepedit)})
     return Method(*_segment_and_settings(name, files))
 
 
@@ -233,7 +233,10 @@ def _segment_and_settings(name: str, files: Weights) -> tuple[Segment, None, Map
 
 def _ours(files: Weights) -> tuple[Segment, dict[str, Any]]:
     segment = load_ours(files.config, files.weights, _device())
-    made_with = {"weights": digest([files.weights]), "config": digest([files.config, *overlays_of(files.weights)])}
+    made_with = {
+        "weights": short_digest(files.weights),
+        "config": short_digest(files.config, *overlays_of(files.weights)),
+    }
     return segment, {**made_with, **CORRECTING}
 
 
@@ -254,10 +257,10 @@ def _automatic(
             raise FileNotFoundError(f"{path}: no such file, expected one of the bundle {files.automatic}")
     settings = {name: value for path in (config, *told) for name, value in read_json(path).items()}
     check_names(source, settings.get("label_names", ()))
-    made_with = digest([weights, config, *told])
+    made_with = short_digest(weights, config, *told)
     target, paths, missing = folder / made_with, {}, []
     for item in items:
-        case = f"{file_name(item_name(item))}_{digest([Path(item['image'])])}"
+        case = f"{file_name(item_name(item))}_{short_digest(Path(item['image']))}"
         paths[item_name(item)] = path = target / f"{case}{POSTFIX}.nii.gz"
         if not path.is_file():
             missing.append({"image": item["image"], "case": case})

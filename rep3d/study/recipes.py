@@ -19,7 +19,7 @@ from rep3d.data import splits
 from rep3d.data.dataset_json import FILE
 from rep3d.evaluation.comparison import bootstrap_interval, p_value
 from rep3d.evaluation.scores import case_means, read_scores
-from rep3d.files import digest, read_json, read_record, write_json
+from rep3d.files import read_json, read_record, short_digest, write_json
 from rep3d.networks.rep3d import Rep3D
 from rep3d.study.claims import claim, config_digests
 from rep3d.study.run import BundleRun, initialize_here, run_here, scratch_folder
@@ -152,7 +152,7 @@ def compare_recipes(bundle: Path, output: Path, recipes: Sequence[str], seeds: S
         raise ValueError(f"recipes is {list(recipes)}, expected some of {', '.join(RECIPES)}")
     if steps < EPOCHS or steps % EPOCHS:
         raise ValueError(f"steps is {steps}, expected a multiple of {EPOCHS}")
-    data = digest([bundle / "data" / name for name in (FILE, splits.FILE)])
+    data = short_digest(*(bundle / "data" / name for name in (FILE, splits.FILE)))
     claim(output, {"bundle": bundle.name, "data": data, **config_digests(bundle, ("train", "evaluate"))})
     for seed in seeds:
         for recipe in recipes:

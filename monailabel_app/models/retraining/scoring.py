@@ -13,7 +13,7 @@ from rep3d.data.cases import Item
 from rep3d.data.dataset_json import FILE
 from rep3d.evaluation.click_check import CHECKED
 from rep3d.evaluation.scores import read_scores, table
-from rep3d.files import digest, read_json, write_json
+from rep3d.files import read_json, short_digest, write_json
 
 JUDGING = 20  # validation cases at most, of a bundle that takes prompts
 DRAWN = "drawn/"  # begins the names of phantoms, as no image's id does
@@ -59,7 +59,7 @@ def read_clicking(folder: Path, phantoms: Sequence[Item]) -> Scores:
     with (folder / CHECKED).open(encoding="utf-8", newline="") as file:
         rows = [(row["case"].startswith(DRAWN), float(row["dice"])) for row in csv.DictReader(file)]
     of_cases, of_phantoms = ([dice for drawn, dice in rows if drawn == wanted] for wanted in (False, True))
-    drawn = digest(Path(phantom[name]) for phantom in phantoms for name in ("image", "label"))
+    drawn = short_digest(*(Path(phantom[name]) for phantom in phantoms for name in ("image", "label")))
     return Scores(_rounded(np.mean(of_cases)), _rounded(np.mean(of_phantoms)), drawn)
 
 
