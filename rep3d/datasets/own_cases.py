@@ -17,7 +17,7 @@ from rep3d.datasets.downloads import Scan
 from rep3d.datasets.fingerprint import CaseFacts
 from rep3d.datasets.own_data import STAGED
 from rep3d.datasets.own_labels import count_ids, renumbered
-from rep3d.datasets.planning import choose_spacing, too_large, wrong_spacings
+from rep3d.datasets.planning.spacings import choose_spacing, too_large, wrong_spacings
 from rep3d.datasets.preparation import CHECKED, check_pairs
 from rep3d.datasets.sources import Source, ToldLabels, choose_channels
 from rep3d.io.geometry import VolumeError

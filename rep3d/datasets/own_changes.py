@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rep3d.data import splits
-from rep3d.datasets.planning import CT
+from rep3d.datasets.planning.intensities import CT
 from rep3d.datasets.rendering import merge
 from rep3d.files import read_json, write_json
 

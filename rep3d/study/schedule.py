@@ -10,7 +10,7 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 
 from rep3d.data.lists import load_datalist
-from rep3d.datasets.planning import VALIDATIONS, Schedule
+from rep3d.datasets.planning.plan import VALIDATIONS, Schedule
 from rep3d.files import read_json
 from rep3d.study.run import BundleRun, initialize_here, scratch_folder
 from rep3d.training.time_limit import VALIDATING

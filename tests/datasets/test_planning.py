@@ -9,7 +9,9 @@ import pytest
 from rep3d.datasets import machine
 from rep3d.datasets.fingerprint import PERCENTILES, QUANTILES, CaseFacts
 from rep3d.datasets.machine import Machine, this_machine
-from rep3d.datasets.planning import PAPER, SMALL, choose_patch, choose_spacing, plan_bundle, too_large, wrong_spacings
+from rep3d.datasets.planning import plan_bundle
+from rep3d.datasets.planning.patches import PAPER, SMALL, choose_patch
+from rep3d.datasets.planning.spacings import choose_spacing, too_large, wrong_spacings
 
 LAPTOP = Machine(16e9, False, "a laptop", 16e9)
 GPU = Machine(24e9, True, "a GPU of 24 GB", 64e9)

@@ -19,7 +19,8 @@ import nibabel as nib
 from rep3d.data.layouts import list_nifti
 from rep3d.data.splits import make_folds
 from rep3d.datasets.nnunet_raw import label_names, write_raw
-from rep3d.datasets.planning import DIVISOR, FOLDS
+from rep3d.datasets.planning.folds import FOLDS
+from rep3d.datasets.planning.patches import DIVISOR
 from rep3d.datasets.sources import Source, read_source
 from rep3d.files import read_json, read_record, write_json
 from rep3d.io.nifti import read_geometry
