@@ -13,7 +13,7 @@ from torch.nn import BCEWithLogitsLoss
 
 from monailabel_app.bundles import read_bundle
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.submission import submit_label
+from monailabel_app.studies.submission import Submission, submit_label
 from rep3d.data.regions import check_judging, paint, region_masks, scored_regions
 from rep3d.datasets import own_bundle
 from rep3d.datasets.own_bundle import report
@@ -247,7 +247,7 @@ def test_the_app_takes_what_nobody_judged(tmp_path, no_pictures):
     save(tmp_path / "label.nii.gz", drawn)
     studies = StudiesFolder(tmp_path / "studies")
     bundles, names = {bundle.name: bundle}, ["ignore", "label 2"]
-    submit_label(studies, bundles, "a", tmp_path / "label.nii.gz", "final", {}, names=names, uploaded=False)
+    submit_label(studies, bundles, Submission("a", tmp_path / "label.nii.gz", {}, names=names, uploaded=False))
     kept = np.asarray(nib.load(studies.fixed_label("a", "final")[0]).dataobj)
     assert (kept[:4] == IGNORED).all() and (kept[8:12] == 2).all() and np.unique(kept).tolist() == [0, 2, IGNORED]
 

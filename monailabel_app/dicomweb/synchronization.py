@@ -29,7 +29,7 @@ from monailabel_app.studies.dicom import make_segmentation, read_segmentation, s
 from monailabel_app.studies.folder import FINAL, StudiesFolder
 from monailabel_app.studies.knowledge import KNOWLEDGE
 from monailabel_app.studies.labels import TAGS
-from monailabel_app.studies.submission import submit_label
+from monailabel_app.studies.submission import Submission, submit_label
 from rep3d.io.dicom_seg import is_own_proposal
 from rep3d.io.geometry import plain_geometry
 from rep3d.io.volumes import write_label_map
@@ -49,7 +49,7 @@ class Synchronization:
         studies: the images of that PACS, and their labels.
         bundles: whose labels are taken.
         prompted: the bundle that follows prompts, whose labels have names of their users' own.
-        shown: what users had shown of an image, to be stored beside its label, see `submit_label`.
+        shown: what users had shown of an image, to be stored beside its label, see `Submission`.
         send: whether labels go to the PACS.
     """
 
@@ -179,8 +179,8 @@ class Synchronization:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "label.seg.nrrd"
             write_label_map(voxels, plain_geometry(voxels.shape, affine), path, labels=labels)
-            prompts = self._shown(image_id)
-            submit_label(self._studies, self._bundles, image_id, path, FINAL, info, prompts=prompts, uploaded=False)
+            submission = Submission(image_id, path, info, prompts=self._shown(image_id), uploaded=False)
+            submit_label(self._studies, self._bundles, submission)
         return self._studies.labels.info(image_id, FINAL)["version"]
 
     def _check_age(self, image_id: str, uid: str) -> None:

@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from monailabel_app.bundles import Bundle
 from monailabel_app.errors import RequestError
-from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.folder import FINAL, StudiesFolder
 from monailabel_app.studies.refusals import refusals
 from monailabel_app.studies.volumes import admitted, read_grid, read_label
 from rep3d.data.regions import IGNORE
@@ -28,26 +28,45 @@ LARGEST = "largest_structure"  # voxels, as stored with a label
 NEVER = re.compile(r"(?!)")  # matches nothing
 
 
+@dataclass(frozen=True)
+class Submission:
+    """A label map for an image, and what its client tells of it.
+
+    3D Slicer numbers the segments by their order and tells their names; a `.seg.nrrd` file tells both itself. Where
+    there are no names, the ids are taken to be those of a bundle already.
+
+    Args:
+        image: its id.
+        file: NIfTI or NRRD.
+        info: what to store with the version, such as who submitted it.
+        tag: of the label.
+        names: of the segments with the voxel values 1, 2 and so on; the background, which has none, does not count.
+        model: that the client has chosen, where it tells one.
+        prompts: to be stored beside the label, as `InteractiveSessions.shown` gives them.
+        allow_empty: a map without any segment is meant.
+        uploaded: it waits among the uploads.
+    """
+
+    image: str
+    file: Path
+    info: Mapping[str, Any]
+    tag: str = FINAL
+    names: Sequence[str] = ()
+    model: str = ""
+    prompts: Sequence[Mapping[str, Any]] = ()
+    allow_empty: bool = False
+    uploaded: bool = True
+
+
 def submit_label(
     datastore: StudiesFolder,
     bundles: Mapping[str, Bundle],
-    image_id: str,
-    file: Path,
-    tag: str,
-    info: Mapping[str, Any],
+    submitted: Submission,
     *,
-    names: Sequence[str] = (),
-    model: str = "",
-    prompts: Sequence[Mapping[str, Any]] = (),
     prompted: Bundle | None = None,
     nameless: re.Pattern[str] = NEVER,
-    allow_empty: bool = False,
-    uploaded: bool = True,
 ) -> str:
     """Store a label map in the ids of one of the bundles.
-
-    3D Slicer numbers the segments by their order and tells their names; a `.seg.nrrd` file tells both itself. Where
-    there are no names, the ids are taken to be those of the bundle already.
 
     Clients name the segments of all bundles, also those without voxels: which bundle's the label is, the others tell.
     In a label without any voxels, all of them do. A label that is of no bundle keeps those without voxels that its user
@@ -55,68 +74,48 @@ def submit_label(
 
     Args:
         bundles: those that are served. Of several that have all segments with voxels it is the one that segmented the
-            image last, or else `model`, or the one that has all names, also of segments without voxels, and preferably
-            no others.
-        file: what was uploaded, NIfTI or NRRD.
-        info: what to store with the version, such as who submitted it.
-        names: of the segments with the voxel values 1, 2 and so on; the background, which has none, does not count.
-        model: that the client has chosen, where it tells one.
-        prompts: to be stored beside the label, as `InteractiveSessions.shown` gives them.
+            image last, or else the client's `model`, or the one that has all names, also of segments without voxels,
+            and preferably no others.
         prompted: the bundle that follows prompts, where it serves. Segments of which no other bundle has all are its
             own, where each name that no bundle has is one of a label of the prompts.
         nameless: names of labels of the prompts that a program gave, and no user; what they show may have any name.
-        allow_empty: accept a map without any segment.
-        uploaded: whether it waits among the uploads.
+
+    Returns:
+        The label's id.
 
     Raises:
         RequestError: no such image, no bundle with these names, several and nothing tells which, or a label that does
             not fit its image; 503, too many uploads wait.
     """
-    image = datastore.image(image_id)
+    image = datastore.image(submitted.image)
     candidates = list(bundles.values())
-    preferred = (datastore.knowledge(image_id).get("model", ""), model)
-    segments = _segments(file, names)
+    preferred = (datastore.knowledge(submitted.image).get("model", ""), submitted.model)
+    segments = _segments(submitted.file, submitted.names)
     if not segments and not candidates:
         raise _unknown(candidates, [])
     grid = read_grid(image)
-    with admitted() if uploaded else nullcontext():
+    with admitted() if submitted.uploaded else nullcontext():
         likely = _preferred(candidates, preferred) or candidates
         values = segments.values() or {value for one in likely for value in one.labels.values()}
-        voxels = read_label(file, grid, values, allow_empty).astype(np.uint8)
+        voxels = read_label(submitted.file, grid, values, submitted.allow_empty).astype(np.uint8)
     occurs = {int(value) for value in np.flatnonzero(np.bincount(voxels.ravel())) if value}
     deciding = [name for name, value in segments.items() if value in occurs] or list(segments)
     if segments:
         fitting = _choose(_with_names(candidates, deciding), preferred, segments)
     else:
         fitting = _choose([one for one in candidates if occurs <= set(one.labels.values())], preferred)
-    if fitting is None and segments and prompts and prompted is not None:
-        _check_shown(candidates, deciding, prompts, nameless)
+    if fitting is None and segments and submitted.prompts and prompted is not None:
+        _check_shown(candidates, deciding, submitted.prompts, nameless)
         own = [name for name in segments if name in deciding or _is_users(name, candidates, nameless)]
         fitting = replace(prompted, labels={name: number for number, name in enumerate(own, 1)})
     if fitting is None:
         raise _unknown(candidates, deciding or sorted(occurs))
-    ids = {name.casefold(): index for name, index in fitting.labels.items()}
-    table = np.arange(256, dtype=np.uint8)
-    for name, value in segments.items():
-        table[value] = ids.get(name.casefold(), 0)
+    label = _id_table(segments, fitting)[voxels]
+    stored = {**submitted.info, **_described(label, segments, fitting, datastore.checksum(submitted.image))}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "label.nii.gz"
-        label = table[voxels]
         write_label_map(label, grid, path, labels=fitting.labels)
-        present = {int(table[value]) for value in occurs}
-        absent = [name for name, index in fitting.labels.items() if index not in present]
-        stored = {
-            **info,
-            "model": fitting.name,
-            "label_names": fitting.labels,
-            LARGEST: _largest(label),
-            ABSENT: absent,
-            LABELLED: datastore.checksum(image_id),
-        }
-        named = {name.casefold() for name in segments}
-        if unnamed := [name for name in fitting.labels if named and name.casefold() not in named]:
-            stored[UNNAMED] = unnamed
-        return datastore.save_label(image_id, str(path), tag, stored, prompts)
+        return datastore.save_label(submitted.image, str(path), submitted.tag, stored, submitted.prompts)
 
 
 def label_ids(
@@ -165,6 +164,35 @@ def _segments(file: Path, names: Sequence[str]) -> dict[str, int]:
     if len(found) > MAX_SEGMENTS:
         raise RequestError(400, f"the label has {len(found)} segments, expected at most {MAX_SEGMENTS}")
     return {name: number for number, name in enumerate(found, 1)}
+
+
+def _id_table(segments: Mapping[str, int], bundle: Bundle) -> np.ndarray:
+    """The bundle's id of each voxel value: that of the segment's name, of values without names the value itself."""
+    ids = {name.casefold(): index for name, index in bundle.labels.items()}
+    table = np.arange(256, dtype=np.uint8)
+    for name, value in segments.items():
+        table[value] = ids.get(name.casefold(), 0)
+    return table
+
+
+def _described(label: np.ndarray, segments: Iterable[str], bundle: Bundle, checksum: str) -> dict[str, Any]:
+    """What is stored with a label in the bundle's ids.
+
+    Args:
+        segments: names of what was submitted.
+        checksum: of the image.
+    """
+    occurs = np.bincount(label.ravel(), minlength=256) > 0
+    named = {name.casefold() for name in segments}
+    unnamed = [name for name in bundle.labels if named and name.casefold() not in named]
+    return {
+        "model": bundle.name,
+        "label_names": bundle.labels,
+        LARGEST: _largest(label),
+        ABSENT: [name for name, index in bundle.labels.items() if not occurs[index]],
+        LABELLED: checksum,
+        **({UNNAMED: unnamed} if unnamed else {}),
+    }
 
 
 def _with_names(bundles: Iterable[Bundle], names: Iterable[str]) -> list[Bundle]:

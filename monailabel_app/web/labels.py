@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, Response
 
 from monailabel_app.interaction.conversation import LABEL
 from monailabel_app.studies.folder import FINAL
-from monailabel_app.studies.submission import submit_label
+from monailabel_app.studies.submission import Submission, submit_label
 from monailabel_app.web.arguments import Admin, Annotator, AnyUser, AppServices
 from monailabel_app.web.parameters import SubmissionParameters, check_parameters, parse_parameters
 from monailabel_app.web.prompted_inference import UNNAMED
@@ -39,16 +39,18 @@ def save_label(
         label_id = submit_label(
             services.studies,
             services.bundles,
-            image,
-            path,
-            tag or FINAL,
-            info,
-            names=[segment.name for segment in parameters.label_info or []],
-            model=parameters.model,
-            prompts=prompts,
+            Submission(
+                image,
+                path,
+                info,
+                tag or FINAL,
+                names=[segment.name for segment in parameters.label_info or []],
+                model=parameters.model,
+                prompts=prompts,
+                allow_empty=parameters.allow_empty,
+            ),
             prompted=services.interaction.network.served(),
             nameless=NAMELESS,
-            allow_empty=parameters.allow_empty,
         )
     services.synchronize_soon()
     stored = services.studies.get_label_info(label_id, tag or FINAL)

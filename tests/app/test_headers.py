@@ -14,7 +14,7 @@ from monailabel_app.bundles import read_bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.models.inference import BundleInference
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.submission import submit_label
+from monailabel_app.studies.submission import Submission, submit_label
 from monailabel_app.studies.volumes import check_image, read_grid, read_label, read_voxels
 
 SHAPE = (20, 22, 24)
@@ -82,11 +82,7 @@ def test_labels_of_slicer_land_right(kind, model, tmp_path):
         submit_label(
             store,
             {"msd_hippocampus": model.bundle},
-            "scan",
-            tmp_path / f"label{suffix}",
-            "final",
-            {},
-            names=["posterior hippocampus"],
+            Submission("scan", tmp_path / f"label{suffix}", {}, names=["posterior hippocampus"]),
         )
         stored, volume = store.label("scan", "final"), nib.load(scan)
         np.testing.assert_array_equal(np.asarray(nib.load(stored).dataobj), drawn * 2)
@@ -113,7 +109,7 @@ def test_one_volume_of_four_dimensions(model, tmp_path):
     for name, shape in (("three", SHAPE), ("four", (*SHAPE, 1))):
         label = tmp_path / f"{name}.nii.gz"
         nib.save(nib.Nifti1Image(np.ones(shape, np.uint8), AFFINE), label)
-        submit_label(store, {"a": model.bundle}, "scan", label, "final", {})
+        submit_label(store, {"a": model.bundle}, Submission("scan", label, {}))
         assert nib.load(store.label("scan", "final")).shape == SHAPE
 
 

@@ -28,8 +28,8 @@ from monailabel_app.models.retraining.task import BundleTraining
 from monailabel_app.models.simulation import EPOCHS
 from monailabel_app.models.turn import Turn
 from monailabel_app.models.versions import FOLDER as VERSIONS
-from monailabel_app.studies.folder import FINAL, StudiesFolder
-from monailabel_app.studies.submission import submit_label
+from monailabel_app.studies.folder import StudiesFolder
+from monailabel_app.studies.submission import Submission, submit_label
 from monailabel_app.studies.volumes import read_grid, read_voxels, split_suffix
 from monailabel_app.tasks import Task
 from rep3d.files import copy_whole, read_json, write_json
@@ -165,7 +165,7 @@ class Learners:
             shutil.copy(scan.image, root / f"{name}{split_suffix(scan.image.name)[1]}")
         studies, served = StudiesFolder(root), {"automatic": self.bundles["automatic"]}
         for name, scan in labelled.items():
-            submit_label(studies, served, name, scan.label, FINAL, {"user": USER}, uploaded=False)
+            submit_label(studies, served, Submission(name, scan.label, {"user": USER}, uploaded=False))
         return studies
 
 

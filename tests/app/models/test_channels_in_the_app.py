@@ -16,7 +16,7 @@ from monailabel_app.models.retraining.dataset import write_dataset
 from monailabel_app.models.retraining.labels import find_labelled
 from monailabel_app.models.uncertainty import score_image
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.submission import submit_label
+from monailabel_app.studies.submission import Submission, submit_label
 from monailabel_app.studies.volumes import check_image, read_voxels
 from rep3d.data.checks import check_datalist
 from rep3d.data.lists import load_datalist
@@ -55,11 +55,11 @@ def test_a_submitted_label_trains(bundle, studies, tmp_path):
     with pytest.raises(RequestError, match="expected three dimensions"):  # of clicks, which go by one channel
         read_voxels(studies.image("both"))
     save(tmp_path / "label.nii.gz", case(7)[0])
-    submit_label(studies, {bundle.name: bundle}, "both", tmp_path / "label.nii.gz", "final", {}, uploaded=False)
+    submit_label(studies, {bundle.name: bundle}, Submission("both", tmp_path / "label.nii.gz", {}, uploaded=False))
     label = studies.fixed_label("both", "final")[0]
     save(tmp_path / "two.nii.gz", np.stack([case(7)[0]] * 2, axis=3))
     with pytest.raises(RequestError, match="expected three dimensions"):
-        submit_label(studies, {bundle.name: bundle}, "both", tmp_path / "two.nii.gz", "final", {}, uploaded=False)
+        submit_label(studies, {bundle.name: bundle}, Submission("both", tmp_path / "two.nii.gz", {}, uploaded=False))
     item = {"image": str(studies.image("both")), "label": str(label)}
     folder = tmp_path / "retraining"
     folder.mkdir()
@@ -78,7 +78,9 @@ def test_who_does_not_learn_from_what(bundle, studies, tmp_path):
     def found(by, label, *images):
         for image in images:
             save(tmp_path / "label.nii.gz", label)
-            submit_label(studies, {bundle.name: served}, image, tmp_path / "label.nii.gz", "final", {}, uploaded=False)
+            submit_label(
+                studies, {bundle.name: served}, Submission(image, tmp_path / "label.nii.gz", {}, uploaded=False)
+            )
         items, left_out = find_labelled(by, [served], studies)
         return list(items), left_out
 

@@ -29,7 +29,7 @@ from monailabel_app.models.retraining.record import TrainingRecord, read_record,
 from monailabel_app.models.retraining.scoring import Scores
 from monailabel_app.models.versions import add_version, keep_serving, list_versions, serve_version
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.submission import submit_label
+from monailabel_app.studies.submission import Submission, submit_label
 from monailabel_app.tasks import Task
 from rep3d.console.status import StatusFile
 from rep3d.data.cases import item_name
@@ -337,7 +337,7 @@ def test_a_label_of_some_structures_is_named(empty, studies, material, bundle):
             label = shutil.copy(label, studies.parent / "first.nii.gz")
             volume = nib.load(label)
             nib.save(nib.Nifti1Image((volume.get_fdata() == 1).astype(np.uint8), volume.affine), label)
-        submit_label(store, served, image, Path(label), "final", {}, names=names)
+        submit_label(store, served, Submission(image, Path(label), {}, names=names))
     trainer.prepare(store, TrainingParameters(), "ann")
     record = read_record(trainer.folder)
     assert record.left_out == {} and sorted(sum(record.cases.values(), [])) == sorted([first, second])
@@ -351,7 +351,7 @@ def test_a_bundle_that_numbers_its_structures_otherwise_by_now(change, studies, 
     store = StudiesFolder(studies)
     image = store.list_images()[0]
     anterior, posterior = bundle.labels
-    submit_label(store, {bundle.name: bundle}, image, Path(material.labels[f"{image}.nii.gz"]), "final", {})
+    submit_label(store, {bundle.name: bundle}, Submission(image, Path(material.labels[f"{image}.nii.gz"]), {}))
     labels = {
         "swapped": {posterior: 1, anterior: 2},
         "renamed": {"head": 1, posterior: 2},
@@ -374,7 +374,7 @@ def test_an_image_that_was_exchanged_after_it_was_labelled(studies, material, bu
     store, trainer = StudiesFolder(studies), BundleTraining(bundle)
     first, second, third = store.list_images()[:3]
     for image in (first, second):
-        submit_label(store, {bundle.name: bundle}, image, Path(material.labels[f"{image}.nii.gz"]), "final", {})
+        submit_label(store, {bundle.name: bundle}, Submission(image, Path(material.labels[f"{image}.nii.gz"]), {}))
     store.image(first).touch()
     scan, grid = nib.load(material.scans[f"{third}.nii.gz"]), nib.load(material.scans[f"{second}.nii.gz"])
     other = np.resize(scan.get_fdata(dtype=np.float32), grid.shape)

@@ -11,7 +11,7 @@ from channel_helpers import SHAPE, make, save
 from monailabel_app.bundles import Bundle
 from monailabel_app.models.retraining.labels import describe_absent, describe_exchanged
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.submission import submit_label
+from monailabel_app.studies.submission import Submission, submit_label
 from rep3d.data.leakage import image_digests, trained_images
 from rep3d.datasets import own_bundle
 from rep3d.datasets.sources import read_source
@@ -26,7 +26,7 @@ def save_scan(studies, name, seed):
     save(studies / f"{name}.nii", np.random.default_rng(seed).normal(100, 5, SHAPE).astype(np.float32))
 
 
-def submit(store, bundles, image, names, empty=(), **whose):
+def submit(store, bundles, image, names, empty=(), prompts=(), **whose):
     """A label with a slab for each segment that is not empty."""
     drawn = np.zeros(SHAPE, np.uint8)
     for value, name in enumerate(names, 1):
@@ -34,7 +34,7 @@ def submit(store, bundles, image, names, empty=(), **whose):
             drawn[4 * value : 4 * value + 4, 5:15, 3:9] = value
     file = store.root.parent / "label.nii.gz"
     save(file, drawn)
-    submit_label(store, bundles, image, file, "final", {"user": image}, names=names, **whose)
+    submit_label(store, bundles, Submission(image, file, {"user": image}, names=names, prompts=prompts), **whose)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from monailabel_app.errors import RequestError
 from monailabel_app.studies import volumes
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.submission import submit_label
+from monailabel_app.studies.submission import Submission, submit_label
 from monailabel_app.studies.volumes import check_image, read_grid, read_label, read_voxels, split_suffix
 from rep3d.io.geometry import TOLERANCE, plain_geometry
 
@@ -166,7 +166,7 @@ def test_two_segments_of_one_name(names, tmp_path):
     label = save(tmp_path / "labels/label.nii.gz", np.ones((2, 2, 2), np.uint8))
     bundle = SimpleNamespace(name="one", labels={"anterior": 1, "posterior": 2})
     with pytest.raises(RequestError, match="segments have the name 'a") as caught:
-        submit_label(store, {"one": bundle}, "scan", label, "final", {}, names=names)
+        submit_label(store, {"one": bundle}, Submission("scan", label, {}, names=names))
     assert caught.value.status == 400 and str(tmp_path) not in caught.value.message
 
 
@@ -175,7 +175,7 @@ def test_blanks_around_names(tmp_path):
     save(tmp_path / "scan.nii.gz", np.ones((2, 2, 2), np.float32))
     label = save(tmp_path / "labels/label.nii.gz", np.ones((2, 2, 2), np.uint8))
     bundle = SimpleNamespace(name="one", labels={"anterior": 1, "posterior": 2})
-    submit_label(store, {"one": bundle}, "scan", label, "final", {}, names=["background", " posterior "])
+    submit_label(store, {"one": bundle}, Submission("scan", label, {}, names=["background", " posterior "]))
     assert (read_voxels(store.label("scan", "final")) == 2).all()
 
 

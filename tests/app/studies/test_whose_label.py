@@ -14,7 +14,7 @@ from monailabel_app.bundles import read_bundle
 from monailabel_app.errors import RequestError
 from monailabel_app.studies import submission
 from monailabel_app.studies.folder import StudiesFolder
-from monailabel_app.studies.submission import label_ids, largest_structure, submit_label
+from monailabel_app.studies.submission import Submission, label_ids, largest_structure, submit_label
 from monailabel_app.studies.volumes import read_label
 
 SHAPE, AFFINE = (8, 8, 8), np.diag([1.5, 1.5, 2.0, 1.0])
@@ -36,13 +36,14 @@ def store(tmp_path):
     return StudiesFolder(tmp_path / "studies")
 
 
-def submit(store, bundles, names, values=(1, 6), **options):
+def submit(store, bundles, names, values=(1, 6), prompted=None, **told):
     """A label with such voxels; the name of the bundle whose it is, and the values that are stored."""
     voxels = np.zeros(SHAPE, np.uint8)
     for number, value in enumerate(values):
         voxels[number] = value
     file = save(store.root.parent / "uploads/label.nii.gz", voxels)
-    submit_label(store, {one.name: one for one in bundles}, "scan", file, "final", {}, names=names, **options)
+    submission = Submission("scan", file, {}, names=names, **told)
+    submit_label(store, {one.name: one for one in bundles}, submission, prompted=prompted)
     stored = np.unique(nib.load(store.label("scan", "final")).dataobj)
     return store.get_label_info("scan", "final")["model"], stored.tolist()
 
