@@ -15,25 +15,25 @@ from rep3d.evaluation.montage import LABEL_COLOURS
 from rep3d.evaluation.pictures import save_picture
 
 TILE = 1.6  # inches
+COLUMNS = 4  # cases in a row
 GRAYS = colormaps["gray"].resampled(24)  # enough for the eye, and noise takes less space
 
 
-def draw_gallery(cases: Sequence[tuple[Path, Path]], path: str | Path, *, columns: int = 4) -> Path:
+def draw_gallery(cases: Sequence[tuple[Path, Path]], path: str | Path) -> Path:
     """Draw each case's sagittal slice with most labels, as a square, and return the path of the PNG.
 
     Args:
         cases: NIfTI files of image and label, (D, H, W), of one grid.
         path: of the PNG.
-        columns: cases in a row.
     """
-    rows = -(-len(cases) // columns)
-    figure = Figure((2 * columns * TILE, rows * TILE), dpi=100)
-    tiles = figure.subplots(rows, 2 * columns, squeeze=False)
+    rows = -(-len(cases) // COLUMNS)
+    figure = Figure((2 * COLUMNS * TILE, rows * TILE), dpi=100)
+    tiles = figure.subplots(rows, 2 * COLUMNS, squeeze=False)
     figure.subplots_adjust(0, 0, 1, 1, 0.03, 0.03)
     for tile in tiles.flat:
         tile.set_axis_off()
     for index, pair in enumerate(cases):
-        row, column = divmod(index, columns)
+        row, column = divmod(index, COLUMNS)
         image, label = map(_voxels, pair)
         _draw(tiles[row, 2 * column : 2 * column + 2], image, label)
     return save_picture(figure, path)

@@ -71,18 +71,17 @@ def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.3f}"
 
 
-def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
+def bootstrap_interval(values: np.ndarray) -> tuple[float, float]:
     """Percentile interval of the mean, by drawing cases with replacement.
 
     Args:
         values: (cases,), or (cases, labels) for the mean of the labels' means. NaN counts in no mean.
-        seed: of the draws.
     """
     values = values.reshape(len(values), -1)
     values = values[np.isfinite(values).any(axis=1)]
     if not values.size:
         return np.nan, np.nan
-    drawn = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
+    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
     places = drawn + len(values) * np.arange(RESAMPLES)[:, None]
     times = np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape)  # that each case was drawn
     there = np.isfinite(values)

@@ -22,6 +22,7 @@ LABEL_COLOURS = [ORANGE, SKY_BLUE, GREEN, YELLOW, BLUE, VERMILION, PURPLE]
 LABEL_COLOURS += "#7CFC5A #FF3B5C #9A7BFF #8B5A2B #00E5D4 #FFC9B5 #C026D3 #A3B18A".split()  # distinct on a gray image
 COLUMNS = ("image", "truth", "prediction", "difference")
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the RAS axis that is perpendicular to the plane
+AXIS = PLANES["axial"]  # of the slices
 
 
 Volume = Any  # nibabel's image, in RAS order, of which the library has no types
@@ -50,46 +51,44 @@ def overlay_montage(
     cases: Sequence[tuple[str, str | Path, str | Path | None, str | Path]],
     labels: Mapping[int, str],
     path: str | Path,
-    columns: Sequence[str] = COLUMNS,
-    plane: str = "axial",
-    window: tuple[float, float] | None = None,
 ) -> Path:
-    """Draw the slice with most labelled voxels of each case, in true proportions, and return the path of the PNG.
+    """Draw the axial slice with most labelled voxels of each case, in true proportions, and return the path of the PNG.
 
-    As radiologists do, the patient's right (R), in sagittal slices the front (A), is shown on the left. The Dice is
-    that of the volume, the mean over the labels that its truth contains. Red is where truth, outlined in white, and
-    prediction differ.
+    As radiologists do, the patient's right (R) is shown on the left. The Dice is that of the volume, the mean over the
+    labels that its truth contains. Red is where truth, outlined in white, and prediction differ.
 
     Args:
         cases: name and NIfTI files of image, truth or None, and prediction: (D, H, W), or (D, H, W, 1), of one grid,
             in any orientation. The truth chooses the slice; where there is none or it is empty, the prediction.
         labels: names of up to 15 label ids; 0 is background, other ids are drawn in gray.
         path: of the PNG, about 1300 pixels wide.
-        columns: some of "image", "truth", "prediction" and "difference".
-        plane: "axial", "coronal" or "sagittal".
-        window: intensities shown as black and as white; by default the slice's 1st and 99th percentile.
+
+    Raises:
+        ValueError: no cases, no labels or too many of them, or a label map of another grid or of numbers that are not
+            whole.
+        FileNotFoundError: one of the files is not there.
     """
     names = {i: labels[i] for i in sorted(labels) if i != 0}
     if not 1 <= len(names) <= len(LABEL_COLOURS):
         raise ValueError(f"labels must name 1 to {len(LABEL_COLOURS)} ids other than 0, got {dict(labels)}")
-    if not cases or not columns or not set(columns) <= set(COLUMNS) or plane not in PLANES:
-        raise ValueError(f"expected cases, some of {COLUMNS}, one of {[*PLANES]}; got {len(cases)}, {columns}, {plane}")
-    rows = [_load_row(*case, names=names, axis=PLANES[plane]) for case in cases]
+    if not cases:
+        raise ValueError("expected cases, got none")
+    rows = [_load_row(*case, names=names) for case in cases]
     colours = dict(zip(names, LABEL_COLOURS, strict=False))
     patches = [Patch(color=colours[i], label=name) for i, name in names.items()]
-    patches += [Patch(color=RED, label="difference")] * ("difference" in columns)
-    per_line = min(len(patches), max(1, 32 * len(columns) // (6 + max(map(len, names.values())))))
+    patches.append(Patch(color=RED, label="difference"))
+    per_line = min(len(patches), max(1, 32 * len(COLUMNS) // (6 + max(map(len, names.values())))))
     heights = [row.image.shape[0] / row.image.shape[1] * row.aspect for row in rows]
     height = 2.5 * sum(heights) + 0.25 * math.ceil(len(patches) / per_line) + 0.1 * len(rows) + 0.4  # inches
-    figure = Figure((2.5 * len(columns) + 1.4, height), dpi=115, layout="compressed")
-    grid = figure.subplots(len(rows), len(columns), squeeze=False, height_ratios=heights)
-    for axes, column in zip(grid[0], columns, strict=True):
+    figure = Figure((2.5 * len(COLUMNS) + 1.4, height), dpi=115, layout="compressed")
+    grid = figure.subplots(len(rows), len(COLUMNS), squeeze=False, height_ratios=heights)
+    for axes, column in zip(grid[0], COLUMNS, strict=True):
         axes.set_title(column, fontsize=11)
     for line, row in zip(grid, rows, strict=True):
-        for axes, column in zip(line, columns, strict=True):
-            _draw(axes, column, row, colours, window)
+        for axes, column in zip(line, COLUMNS, strict=True):
+            _draw(axes, column, row, colours)
         line[0].set_ylabel(row.title, rotation=0, ha="right", va="center", fontsize=9)
-        mark = line[0].text(0.03, 0.5, "A" if plane == "sagittal" else "R", transform=line[0].transAxes)
+        mark = line[0].text(0.03, 0.5, "R", transform=line[0].transAxes)
         mark.set(color="white", fontsize=8, va="center", bbox={"color": "black", "pad": 1.5})
     figure.legend(handles=patches, loc="outside lower center", ncols=per_line, frameon=False)
     return save_picture(figure, path)
@@ -102,22 +101,21 @@ def _load_row(
     prediction: str | Path,
     *,
     names: Mapping[int, str],
-    axis: int,
 ) -> Row:
-    """Read a case and choose its slice, perpendicular to an axis."""
+    """Read a case and choose its slice."""
     scan = _load_canonical(image, f"the image of {name}")
     intensities = _voxels(scan)
     predicted = _load_label(prediction, f"the prediction of {name}", scan, image)
     true = None if truth is None else _load_label(truth, f"the truth of {name}", scan, image)
-    index, count = fullest_slice(predicted if true is None or not true.any() else true, axis)
+    index, count = fullest_slice(predicted if true is None or not true.any() else true, AXIS)
     title = f"{textwrap.fill(name, 20)}\nslice {index + 1} of {count}"
     if true is not None:
         title += f"\n{_dice_in_words(true, predicted, names)}"
 
     def upright(volume: np.ndarray) -> np.ndarray:
-        return np.take(volume, index, axis).T[::-1, ::-1]
+        return np.take(volume, index, AXIS).T[::-1, ::-1]
 
-    across, up = (spacing for side, spacing in enumerate(scan.header.get_zooms()[:3]) if side != axis)  # mm
+    across, up = (spacing for side, spacing in enumerate(scan.header.get_zooms()[:3]) if side != AXIS)  # mm
     shown = None if true is None else upright(true)
     return Row(title, upright(intensities), shown, upright(predicted), up / across)
 
@@ -159,9 +157,9 @@ def _dice_in_words(truth: np.ndarray, prediction: np.ndarray, names: Mapping[int
     return f"Dice {np.mean(dice):.3f}" if dice else "no label in truth"
 
 
-def _draw(axes: Axes, column: str, row: Row, colours: Mapping[int, str], window: tuple[float, float] | None) -> None:
+def _draw(axes: Axes, column: str, row: Row, colours: Mapping[int, str]) -> None:
     hidden = row.truth is None and column in ("truth", "difference")
-    low, high = window or np.nanpercentile(row.image, (1, 99))
+    low, high = np.nanpercentile(row.image, (1, 99))
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.imshow(row.image, "gray", vmin=low, vmax=high, aspect=row.aspect, alpha=0.0 if hidden else 1.0)
