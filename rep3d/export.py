@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser, ckpt_export
 
-from rep3d.console.options import plain_values
+from rep3d.console.configurations import plain_values
 from rep3d.files import read_json, whole_file, write_text
 from rep3d.shipped import INCLUDED, METADATA, NOTICE, OF_THE_DATA, SHIPPED, check_settings, settings_beside
 from rep3d.shipping import file_facts

@@ -20,7 +20,7 @@ from monai.engines import Evaluator, SupervisedEvaluator
 from torch import nn
 from torch.utils.data import DataLoader
 
-from rep3d.console.options import running_config
+from rep3d.console.workflows import running_config
 from rep3d.data.cases import ONE_CHANNEL, POSTFIX, case_names, file_name, image_files
 from rep3d.data.leakage import some
 from rep3d.data.memory import file_key

@@ -13,7 +13,7 @@ from torch import nn
 from monailabel_app.bundles import Bundle
 from monailabel_app.models import contract
 from monailabel_app.models.networks import serving_stamp
-from rep3d.console.options import as_text
+from rep3d.console.typed import as_text
 
 MAX_GRID_BYTES = 2**29  # of a scan on a bundle's grid, 512 voxels a side: a small upload must not take hours
 

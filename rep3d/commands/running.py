@@ -276,7 +276,7 @@ def _is_trained(bundle: Path, overlays: str | None, options: Mapping[str, str]) 
 
 def _typed(options: Mapping[str, str]) -> dict[str, object]:
     """The values of what is typed, as a run takes them."""
-    from rep3d.console.options import BOOLEANS  # here, not above: it takes seconds
+    from rep3d.console.typed import BOOLEANS  # here, not above: it takes seconds
 
     values = {name: BOOLEANS.get(value.lower(), DefaultParseValue(value)) for name, value in options.items()}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
@@ -292,7 +292,7 @@ def _check_cases(weights: Path, bundle: Path, overlays: str | None, options: Map
     """
     from monai.bundle import ConfigParser  # here, not above: they take seconds
 
-    from rep3d.console.options import PATHS, as_text
+    from rep3d.console.typed import PATHS, as_text
     from rep3d.data.leakage import trained_images
     from rep3d.training.checkpoints import read_weights
 

@@ -12,17 +12,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rep3d.console.nearest import nearest
-from rep3d.console.options import (
+from rep3d.console.configurations import (
     EVALUATED,
     SEPARATOR,
-    TYPED_SEPARATOR,
     option_ids,
     plain_values,
     references,
     undefined_ids,
     unused_ids,
 )
+from rep3d.console.nearest import nearest
+from rep3d.console.typed import TYPED_SEPARATOR
 from rep3d.data.cases import ONE_CHANNEL
 from rep3d.data.regions import IGNORE, check_judging, check_label_names
 from rep3d.datasets.bundle_readme import COMPUTED, OF_WEIGHTS, OPTIONAL, computed_fields

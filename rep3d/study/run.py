@@ -15,8 +15,8 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 from rep3d.console.logs import end_log
-from rep3d.console.options import PATHS, as_text
 from rep3d.console.status import read_status
+from rep3d.console.typed import PATHS, as_text
 from rep3d.training.cpu import SHARED_CORES
 
 STOP_SECONDS = 20  # that a process has to end by itself

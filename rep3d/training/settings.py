@@ -9,7 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rep3d.console.options import PATHS, plain_values, running_config
+from rep3d.console.configurations import plain_values
+from rep3d.console.typed import PATHS
+from rep3d.console.workflows import running_config
 from rep3d.files import read_json
 from rep3d.shipped import AS_TRAINED, OF_THE_DATA, settings_beside, write_settings
 

@@ -9,17 +9,11 @@ from bundle_helpers import BUNDLES, EVALUATE, INFERENCE, ROOT, SHORT, SMALL, TRA
 from fire.parser import DefaultParseValue
 from monai.bundle import ConfigWorkflow
 
+from rep3d.console.configurations import is_runnable, option_ids, plain_values, undefined_ids, unused_ids
 from rep3d.console.errors import root_cause
-from rep3d.console.options import (
-    as_text,
-    is_runnable,
-    nearest,
-    option_ids,
-    plain_values,
-    refuse_training_options,
-    undefined_ids,
-    unused_ids,
-)
+from rep3d.console.nearest import nearest
+from rep3d.console.options import refuse_training_options
+from rep3d.console.typed import as_text
 
 BUNDLE = ROOT / "bundles/msd_hippocampus"
 RUN_IDS = {"train.json": "training", "evaluate.json": "evaluating", "inference.json": "evaluating"}
