@@ -12,7 +12,7 @@ from fire.decorators import SetParseFn
 
 from rep3d import installed
 from rep3d.commands.bundle_folders import FOLDER
-from rep3d.commands.running import line_of, run_line, training_of
+from rep3d.commands.lines import line_of, run_line, training_of
 from rep3d.console.commands import switch
 
 MODALITIES = ("CT", "MR")
