@@ -17,7 +17,7 @@ from rep3d.data.regions import scored_regions
 from rep3d.io import volumes
 from rep3d.io.colors import distinct_colors
 from rep3d.io.geometry import plain_geometry
-from rep3d.predictions import _Results, _volumes
+from rep3d.predictions.results import Results, _volumes
 
 pytest.importorskip("highdicom")
 from dicom_helpers import change_tags, write_series  # noqa: E402
@@ -211,7 +211,7 @@ def test_a_label_map_that_the_record_does_not_know_is_made_anew(bundle, scans, t
 @pytest.mark.slow
 def test_a_scan_that_is_replaced_while_it_is_segmented(bundle, scans, tmp_path, monkeypatch):
     """Its label map is of the old one, which the record tells: the next run segments the new one."""
-    scan, add = tmp_path / "a.nii.gz", _Results.add
+    scan, add = tmp_path / "a.nii.gz", Results.add
     scan.write_bytes((scans / "a.nii.gz").read_bytes())
 
     def replace_and_add(results, evaluator):
@@ -220,7 +220,7 @@ def test_a_scan_that_is_replaced_while_it_is_segmented(bundle, scans, tmp_path, 
         add(results, evaluator)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_Results, "add", replace_and_add)
+        patch.setattr(Results, "add", replace_and_add)
         folder = predict(bundle, scan, tmp_path)
     of_the_old = volumes.read_volume(folder / "a_seg.nii.gz")[0]
     predict(bundle, scan, tmp_path)

@@ -1,10 +1,8 @@
-"""Scans to label maps: what is written beside each of them, and a run that goes on where an earlier one ended."""
+"""The files of a folder of predictions, beside the label maps."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -12,33 +10,24 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import monai.data
 import numpy as np
-from ignite.engine import Events
 from monai.data import MetaTensor
-from monai.engines import Evaluator, SupervisedEvaluator
-from torch import nn
-from torch.utils.data import DataLoader
+from monai.engines import Evaluator
 
-from rep3d.console.workflows import running_config
-from rep3d.data.cases import ONE_CHANNEL, POSTFIX, case_names, file_name, image_files
+from rep3d.data.cases import POSTFIX, file_name
 from rep3d.data.leakage import some
-from rep3d.data.memory import file_key
-from rep3d.data.notes import Window, channel_windows
 from rep3d.data.regions import Regions, scored_regions
 from rep3d.evaluation.pictures import drawn_by
 from rep3d.evaluation.preview import draw_preview
 from rep3d.files import read_json, whole_file, write_csv, write_json
 from rep3d.format_number import check_format
-from rep3d.inference import segment_each
 from rep3d.io.colors import distinct_colors
 from rep3d.io.dicom_files import is_dicom
 from rep3d.io.geometry import VolumeError, voxel_ml
 from rep3d.io.nifti import CHANGED, mark
 from rep3d.io.scans import is_series, read_channels
 from rep3d.io.volumes import NIFTI, is_untouched, read_volume, split_suffix, untouched_mark
-from rep3d.locks import FolderLocks
-from rep3d.networks.weights import digest
+from rep3d.predictions.keys import is_same_scan, scan_key
 
 logger = logging.getLogger(__name__)
 
@@ -48,11 +37,6 @@ HEADER = 100_000  # characters of its first line, at most
 NOT_OURS = "not made by rep3d, and so not replaced: give another output_dir"
 FORMAT = 3  # of RECORD; the number rises with what this code would misread
 OUTPUT_FORMATS = ("nii.gz", "nii", "seg.nrrd")
-# Entries of a config that change no label map. What the weights are counts, not where they lie.
-PLACES = (
-    *("bundle_root", "dataset_dir", "output_dir", "ckpt_dir", "checkpoint", "device", "traceback", "preview"),
-    *("known_ids", "known_values"),
-)
 
 
 @dataclass(frozen=True)
@@ -61,8 +45,8 @@ class Prediction:
 
     Args:
         image: the scan's whole path; of several files that of the first channel.
-        scan: tells the scan's files, as they were before they were read, from others, see `_scan_key`.
-        made_with: tells the weights and settings from others, see `_settings_key`.
+        scan: tells the scan's files, as they were before they were read, from others, see `scan_key`.
+        made_with: tells the weights and settings from others, see `settings_key`.
         label_map: name of the file.
         volumes: millilitres by label, or by region.
         mark: tells the label map's voxels from others, see `rep3d.io.nifti.mark`; empty in records of the format 1.
@@ -79,73 +63,7 @@ class Prediction:
     no_dicom: bool = False
 
 
-def predict_each(
-    evaluator: SupervisedEvaluator,
-    dataloader: DataLoader,
-    output_dir: str | os.PathLike,
-    *,
-    label_names: Sequence[str],
-    bundle_root: str | os.PathLike,
-    output_format: str = OUTPUT_FORMATS[0],
-    preview: bool = False,
-    window: Window = None,
-    channel_names: Sequence[str] = ONE_CHANNEL,
-    regions: Regions | None = None,
-) -> None:
-    """Segment every scan that no earlier run with the same weights and settings has; report those that fail, go on.
-
-    Beside the label maps there are then: of NIfTI a JSON file with the labels' names and colours, of a DICOM series a
-    DICOM Segmentation, with `preview` a PNG, and one table of all volumes, `volumes.csv`. All carry the name of the
-    label map.
-
-    Args:
-        evaluator: as of `rep3d.inference.segment_each`; its postprocessing saves label maps in `output_dir`.
-        dataloader: likewise.
-        output_dir: receives the files.
-        label_names: by id, the background first.
-        bundle_root: the bundle's folder, after which DICOM Segmentations name their model.
-        output_format: of the label maps, one of OUTPUT_FORMATS.
-        preview: draw a picture of each scan, of its first channel, too.
-        window: intensities that are black and white there, see `rep3d.data.notes.channel_windows`; None: percentiles
-            of each slice.
-        channel_names: of a scan.
-        regions: ids by name, of a network of regions: what the table has the volumes of, see `rep3d.data.regions`.
-
-    Raises:
-        ValueError: an unknown format; another run writes to the folder; newer code has written to it, or its record is
-            damaged; it holds label maps of other scans with these names, such in another format that were changed, or
-            somebody else's table or record.
-        RuntimeError: after all scans, when some have failed, such as for a DICOM Segmentation, a picture or a JSON file
-            of somebody else in the place of theirs. Names each with its reason.
-    """
-    if output_format not in OUTPUT_FORMATS:
-        raise ValueError(f"output_format is {output_format!r}, expected one of {', '.join(OUTPUT_FORMATS)}")
-    locks = FolderLocks([output_dir], "prediction")
-    try:
-        shown, *_ = channel_windows(window, len(channel_names))
-        model = Path(bundle_root).resolve().name
-        results = _Results(Path(output_dir), label_names, regions, model, preview, shown, output_format)
-        dataset: monai.data.Dataset = dataloader.dataset  # type: ignore[assignment]
-        named = [{**item, "case": case} for item, case in zip(dataset.data, case_names(dataset.data), strict=True)]
-        results.start(_settings_key(evaluator.network), {item["case"]: image_files(item) for item in named})
-        pending = [item for item in named if not results.is_done(item["case"])]
-        if len(pending) < len(named):
-            told = f"{len(named) - len(pending)} of {len(named)} scan(s) were segmented by an earlier run"
-            logger.info("%s with the same weights and settings, see %s", told, results.folder / RECORD)
-            results.write()
-        try:
-            if pending:
-                items = [{**item, **results.problem(item["case"])} for item in pending]
-                todo = DataLoader(monai.data.Dataset(items, dataset.transform), num_workers=dataloader.num_workers)
-                with evaluator.add_event_handler(Events.ITERATION_COMPLETED, results.add):
-                    segment_each(evaluator, todo, output_dir)
-        finally:
-            results.tell_left_out()
-    finally:
-        locks.release()
-
-
-class _Results:
+class Results:
     """The files of a folder of predictions, beside the label maps."""
 
     def __init__(
@@ -193,14 +111,14 @@ class _Results:
             for other in self._in_other_formats(case):
                 if not is_untouched(other):
                     raise ValueError(f"{other}: {CHANGED}")
-        self.keys = {case: _scan_key(files) for case, files in scans.items()}
+        self.keys = {case: scan_key(files) for case, files in scans.items()}
 
     def _check_scans(self) -> None:
         """Refuse to replace label maps of other scans that have the names of these."""
         kept_of = {file_name(case): kept for case, kept in self.cases.items()}
         for case, files in self.scans.items():
             kept = kept_of.get(file_name(case))
-            if kept is None or _is_same(Path(kept.image), Path(files[0])):
+            if kept is None or is_same_scan(Path(kept.image), Path(files[0])):
                 continue
             if (path := self.folder / kept.label_map).is_file():
                 raise ValueError(
@@ -374,31 +292,3 @@ def _is_description(path: Path) -> bool:
 
 def _is_nifti(path: Path) -> bool:
     return path.name.endswith(NIFTI)
-
-
-def _is_same(kept: Path, scan: Path) -> bool:
-    """Whether two paths stand for one scan; a DICOM series goes by its folder or by one of its files."""
-    one, other = Path(os.path.realpath(kept)), Path(os.path.realpath(scan))
-    return one == other or (is_series(scan) and (one.parent == other or other.parent == one))
-
-
-def _scan_key(scan: Sequence[str]) -> str:
-    """Tells by place, size and time of its files whether a scan is the same; empty where it cannot be read."""
-    try:
-        keys = [file_key(file) for path in map(Path, scan) for file in (_slices(path) if is_series(path) else [path])]
-    except (VolumeError, OSError):
-        return ""
-    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
-
-
-def _slices(series: Path) -> list[Path]:
-    from rep3d.io.dicom import sorted_slices  # not before: it needs the extra "dicom"
-
-    return sorted_slices(series)
-
-
-def _settings_key(network: nn.Module) -> str:
-    """Tells by weights, configuration and version whether a label map would be the same."""
-    config = {name: value for name, value in (running_config() or {}).items() if name not in PLACES}
-    told = json.dumps([config, version("rep3d")], sort_keys=True, default=str)
-    return hashlib.sha256(f"{digest(network.state_dict())} {told}".encode()).hexdigest()
