@@ -1,8 +1,7 @@
-"""Which refinement of label maps pays on the validation cases, label by label, and where a bundle keeps it."""
+"""Which refinement of label maps pays on the validation cases, label by label."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -15,13 +14,12 @@ from monai.engines import Evaluator
 from scipy import ndimage
 from torch.utils.data import DataLoader
 
-from rep3d import installed
 from rep3d.data.cases import Item
 from rep3d.data.checks import check_datalist
 from rep3d.data.leakage import cases_among, item_digests, some
 from rep3d.data.notes import Window
+from rep3d.evaluation.kept_refinement import check_is_ours, write_refinement
 from rep3d.evaluation.scores import CaseScores, means
-from rep3d.files import read_json, write_json, write_text
 from rep3d.inference import raise_failures, run_each
 from rep3d.io.geometry import voxel_ml
 from rep3d.process_group import is_distributed
@@ -29,7 +27,6 @@ from rep3d.refinement import Step, refine_label
 
 logger = logging.getLogger(__name__)
 
-TRANSFORM = "rep3d.refinement.RefineLabelsd"
 GAIN = 0.001  # of a mean Dice: what a step must bring
 SHARES = (0.01, 0.1, 0.5)  # of a label's median volume: what may be the least volume of a component
 FEW = 5  # cases: what fewer of them choose is said to be uncertain
@@ -156,17 +153,14 @@ def best_refinement(
     for label, name in enumerate(label_names[1:], 1):
         unrefined, step = maps, Step()
         for fills in (False, True):
-            tried = []
+            best = None
             for candidate in [step._replace(filled=True)] if fills else _less(cases, label):
-                refined = [
-                    refine_label(labels, label, candidate, case.voxel_ml)
-                    for labels, case in zip(unrefined, cases, strict=True)
-                ]
+                refined = _refined(unrefined, cases, label, candidate)
                 after = _dice(refined, cases, regions, ignored_label)
-                if _pays(before, after):
-                    tried.append((float(np.nansum(after)), candidate, refined, after))
-            if tried:
-                _, step, maps, after = max(tried, key=lambda one: one[0])
+                if _pays(before, after) and (best is None or np.nansum(after) > np.nansum(best[2])):
+                    best = candidate, refined, after
+            if best is not None:
+                step, maps, after = best
                 logger.info("refinement of %s, %s: Dice of %s", name, _words(step), _changes(regions, before, after))
                 before, steps[name] = after, step
     if not steps:
@@ -177,6 +171,10 @@ def best_refinement(
         "smallest_ml": {name: step.smallest_ml for name, step in steps.items() if step.smallest_ml},
         "filled": [name for name, step in steps.items() if step.filled],
     }
+
+
+def _refined(maps: Sequence[np.ndarray], cases: Sequence[Case], label: int, step: Step) -> list[np.ndarray]:
+    return [refine_label(labels, label, step, case.voxel_ml) for labels, case in zip(maps, cases, strict=True)]
 
 
 def _less(cases: Sequence[Case], label: int) -> list[Step]:
@@ -231,51 +229,3 @@ def _words(step: Step) -> str:
         "holes filled" if step.filled else "",
     ]
     return ", ".join(filter(None, said))
-
-
-# --- where a bundle keeps it
-
-
-def check_is_ours(bundle: Path) -> None:
-    """Whether a bundle's refinement may be replaced.
-
-    Raises:
-        ValueError: somebody wrote another one, or the bundle is the package's own.
-    """
-    if (installed.root() / installed.BUNDLES / bundle.resolve().name).resolve() == bundle.resolve():
-        raise ValueError(
-            f"bundle is {str(bundle)!r}, which comes with the package: `rep3d bundles NAME --bundle_dir DIR` writes "
-            "one of yours"
-        )
-    for path in _files(bundle):
-        content = read_json(path)
-        found = content.get("common", content).get("refinement", [])
-        if any(not isinstance(one, dict) or one.get("_target_") != TRANSFORM for one in found):
-            raise ValueError(f"{path}: refinement is {json.dumps(found)}, expected [] to have one chosen: it is yours")
-
-
-def write_refinement(bundle: Path, arguments: Mapping[str, Any]) -> None:
-    """Write a refinement into a bundle's configs, and into its NAME.json where it has one, for later renderings.
-
-    Args:
-        bundle: its folder.
-        arguments: of `RefineLabelsd`, but for keys and names; empty: none.
-    """
-    chosen = {"_target_": TRANSFORM, "keys": "pred", "label_names": "@label_names", **arguments}
-    refinement = [chosen] if arguments else []
-    paths = _files(bundle)
-    for path in paths:
-        content = read_json(path)
-        if "common" in content:
-            content["common"].pop("refinement", None)
-            content["common"] |= {"refinement": refinement} if refinement else {}
-            write_json(path, content)
-        else:
-            write_text(path, json.dumps(content | {"refinement": refinement}, indent=4))
-    told = json.dumps(arguments) if arguments else "none"
-    logger.info("refinement: %s, written into %s", told, ", ".join(map(str, paths)))
-
-
-def _files(bundle: Path) -> list[Path]:
-    own = bundle / f"{bundle.resolve().name}.json"
-    return [*([own] if own.is_file() else []), *(bundle / f"configs/{name}.json" for name in ("train", "inference"))]

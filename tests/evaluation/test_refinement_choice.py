@@ -14,14 +14,8 @@ from rep3d.data.leakage import image_digests
 from rep3d.data.lists import load_datalist
 from rep3d.datasets.rendering import render_file
 from rep3d.evaluation import refinement_choice
-from rep3d.evaluation.refinement_choice import (
-    Case,
-    best_refinement,
-    check_is_ours,
-    choose_refinement,
-    chosen_on,
-    write_refinement,
-)
+from rep3d.evaluation.kept_refinement import check_is_ours, write_refinement
+from rep3d.evaluation.refinement_choice import Case, best_refinement, choose_refinement, chosen_on
 from rep3d.evaluation.scores import CaseScores
 from rep3d.refinement import RefineLabelsd
 

@@ -22,7 +22,7 @@ from monailabel_app.models.turn import MAX_WAITING, Priority
 from monailabel_app.models.versions import add_version, keep_serving, list_versions, serve_version
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.tasks import Task
-from rep3d.evaluation.refinement_choice import write_refinement
+from rep3d.evaluation.kept_refinement import write_refinement
 from rep3d.refinement import Step, refine_label
 from rep3d.shipped import settings_beside
 
