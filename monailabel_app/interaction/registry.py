@@ -16,9 +16,10 @@ from nibabel.affines import voxel_sizes
 
 from monailabel_app.errors import RequestError
 from monailabel_app.events import record_event
-from monailabel_app.interaction.disk import Kind, SessionFolder, SessionRecord, read_folders
+from monailabel_app.interaction.disk import SessionFolder, read_folders
 from monailabel_app.interaction.memory import Memory
 from monailabel_app.interaction.recognition import AS_IT_IS, Placement, find_placement, is_spacing, may_be
+from monailabel_app.interaction.record import Kind, SessionRecord
 from monailabel_app.interaction.refinement import Refinement
 from monailabel_app.interaction.session import InteractiveSession
 from monailabel_app.interaction.voxels import compact, voxel_digest

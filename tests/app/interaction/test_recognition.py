@@ -13,8 +13,8 @@ from interaction_helpers import SHAPE, SPACING, Place, at
 
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction.conversation import Conversation
-from monailabel_app.interaction.disk import SessionRecord
 from monailabel_app.interaction.recognition import find_placement, may_be
+from monailabel_app.interaction.record import SessionRecord
 from monailabel_app.interaction.voxels import compact
 from rep3d.interactive.prompts import point
 
