@@ -249,7 +249,6 @@ class InteractiveSession:
             RequestError: 404, there is no such label.
         """
         with self.hold():
-            self._labels.get(label)
             self._labels.rename(label, name)
 
     def copy(self, label: str, name: str) -> None:

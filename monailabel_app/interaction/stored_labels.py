@@ -114,7 +114,12 @@ class StoredLabels:
         self.record = self.record.with_label(label, **facts)
 
     def rename(self, label: str, name: str) -> None:
-        """Give a label another name, which no other one has."""
+        """Give a label another name, which no other one has.
+
+        Raises:
+            RequestError: as `get`.
+        """
+        self.get(label)
         assert name not in self.record.labels
         self.let_go()
         self.record = self.record.renamed(label, name)

@@ -16,7 +16,7 @@ from dicom_helpers import write_series
 from interaction_helpers import DAY, SHAPE, SPACING, Place, at
 
 from monailabel_app.errors import RequestError
-from monailabel_app.interaction import disk, memory, registry, stored_labels
+from monailabel_app.interaction import disk, disk_room, leftovers, memory, registry, stored_labels
 from monailabel_app.interaction.conversation import Conversation
 from monailabel_app.interaction.disk import SessionFolder
 from monailabel_app.interaction.refinement import Refinement
@@ -437,7 +437,7 @@ def test_what_newer_code_wrote_or_is_damaged_is_left_alone_until_it_expires(wron
 def test_what_cannot_be_deleted_is_told_and_tried_again(where, name, place, mine, monkeypatch):
     """The audit log has a deletion once the voxels are gone; nobody else's request fails meanwhile."""
     events = []
-    monkeypatch.setattr(registry, "record_event", lambda event, **more: events.append((event, more["user"])))
+    monkeypatch.setattr(leftovers, "record_event", lambda event, **more: events.append((event, more["user"])))
     array = place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
     kept = place.sessions.of_study("bob", "slicer", "scan")
     del events[:]
@@ -477,7 +477,7 @@ def test_a_deletion_that_a_kill_interrupts_goes_on(place, mine, monkeypatch):
 def test_what_cannot_be_read_takes_room(place, mine, monkeypatch):
     (place.root / mine.id / "session.json").write_text("junk")
     place.start()
-    monkeypatch.setattr(registry, "ALL_SESSIONS", 1)
+    monkeypatch.setattr(disk_room, "ALL_SESSIONS", 1)
     with refused(507):
         place.sessions.of_study("ann", "slicer", "scan")
     place.sessions.remove(mine.id, None)
@@ -678,7 +678,7 @@ def test_a_series_that_is_read_otherwise_by_now(place, monkeypatch):
     ],
 )
 def test_room(name, value, status, place, monkeypatch):
-    monkeypatch.setattr(registry, name, value)
+    monkeypatch.setattr(disk_room, name, value)
     kept = [place.sessions.of_array("ann", "napari", place.voxels(), SPACING) for _ in range(2)]
     with refused(status):
         place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
@@ -692,7 +692,7 @@ def test_room_for_what_a_session_grows_by(name, status, place, mine, monkeypatch
     """255 labels with 64 MB of steps each are more than an owner may have."""
     mine.paint("liver", cube(1, 9))
     before, noise = content_of(place.root / mine.id), np.random.default_rng(0).random(SHAPE) > 0.5
-    monkeypatch.setattr(registry, name, place.sessions.list("ann")[0]["bytes"] + 2000)
+    monkeypatch.setattr(disk_room, name, place.sessions.list("ann")[0]["bytes"] + 2000)
 
     def together():
         with mine.hold():
@@ -719,7 +719,7 @@ def test_room_for_a_week_of_many_images(place, mine):
 
 def test_a_client_at_the_limit_takes_another_image(place, monkeypatch):
     """That of which nothing was made goes, once the other one is there."""
-    monkeypatch.setattr(registry, "OWNER_SESSIONS", 1)
+    monkeypatch.setattr(disk_room, "OWNER_SESSIONS", 1)
     talk = Conversation(place.sessions, "ann")
     talk.set_image(place.voxels(), SPACING)
     talk.set_image(place.voxels(1), SPACING)
