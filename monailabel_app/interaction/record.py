@@ -123,8 +123,8 @@ class SessionRecord:
         """
         known = {one.name: content[one.name] for one in fields(cls) if one.name in content}
         begun, went_on, background = (content.get(table, {}) for table in ("begun", "went_on", "background"))
-        labels = {
-            name: LabelRecord(number, *begun.get(name, ("", 0)), went_on.get(name), background.get(name))
-            for name, number in content.get("labels", {}).items()
-        }
+        labels = {}
+        for name, number in content.get("labels", {}).items():
+            origin, first_steps = begun.get(name, ("", 0))
+            labels[name] = LabelRecord(number, origin, first_steps, went_on.get(name), background.get(name))
         return cls(**{**known, "labels": labels})
