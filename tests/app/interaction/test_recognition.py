@@ -245,7 +245,7 @@ def test_reading_a_scan_takes_what_a_session_may_take(slope, place):
     nib.save(image, place.folder / "studies/large.nii")
     tracemalloc.start()
     try:
-        kept = place.sessions._read_file(place.folder / "studies/large.nii")
+        kept = place.sessions._images.read_file(place.folder / "studies/large.nii")
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
