@@ -14,18 +14,15 @@ import json
 import logging
 import os
 import shutil
-import time
-import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
+from monailabel_app.interaction.record import SessionRecord
 from monailabel_app.studies.sessions import is_session_id
-from rep3d.files import read_json, read_record, remove_parts, whole_file, whole_files
+from rep3d.files import read_json, remove_parts, whole_file, whole_files
 from rep3d.format_number import check_format
 from rep3d.interactive.editing import LabelEdit
 
@@ -33,60 +30,6 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 2  # the number rises with what older code would misread: 1 gave a label the same number each time
 RECORD, IMAGE = "session.json", "image.npy"
-
-Kind = Literal["study", "lent", "array"]
-
-
-@dataclass(frozen=True)
-class SessionRecord:
-    """What a session is of.
-
-    Args:
-        owner: the user who may use it.
-        client: the program in whose hands it is, by the name that it gives itself, or an empty text.
-        kind: where its image is: among the studies, lent (`monailabel_app.studies.sessions`), or in the session itself.
-        image: the id among the studies, or of the lent scan; empty where the image is the session's own.
-        stamp: of the image's file, where it is of the studies.
-        digest: of its voxels there, once they were read.
-        shape: voxels along each axis.
-        spacing: millimetres between them along each axis.
-        id: its own, and its folder's name.
-        created: seconds.
-        labels: the numbers of their files by name, in the order in which they were made; 0 of one without a file yet.
-        locked: names of labels.
-        begun: of labels that began with a mask that others made, what it came from, and how many steps there were then.
-        went_on: of labels that were told to go on from a session, its id, also where it had nothing for them.
-        background: of labels that lists of points were for, where those points lie that the background's list had.
-        coarse: names of labels that are to be refined.
-    """
-
-    owner: str
-    client: str
-    kind: Kind
-    image: str
-    stamp: str
-    shape: Sequence[int]
-    spacing: Sequence[float]
-    id: str = field(default_factory=lambda: str(uuid.uuid4()))
-    created: int = field(default_factory=lambda: int(time.time()))
-    digest: str = ""
-    labels: dict[str, int] = field(default_factory=dict)
-    locked: tuple[str, ...] = ()
-    begun: dict[str, tuple[str, int]] = field(default_factory=dict)
-    went_on: dict[str, str] = field(default_factory=dict)
-    background: dict[str, list[list[float]]] = field(default_factory=dict)
-    coarse: tuple[str, ...] = ()
-    format: int = FORMAT
-
-    def __post_init__(self) -> None:
-        kinds = {"shape": int, "spacing": float, "locked": str, "coarse": str}
-        for name, kind in kinds.items():  # lists, where they come from JSON
-            object.__setattr__(self, name, tuple(map(kind, getattr(self, name))))
-
-    @property
-    def origin(self) -> tuple[str, ...]:
-        """Whose it is and of which image; the same of two sessions only where the image is their own."""
-        return self.owner, self.client, self.kind, self.image, self.stamp
 
 
 class SessionFolder:
@@ -130,9 +73,10 @@ class SessionFolder:
             ValueError: newer code wrote it, or it is damaged.
         """
         content = read_json(self.path / RECORD)
-        if content:
-            check_format(content.get("format"), FORMAT, self.path / RECORD)
-        return read_record(self.path / RECORD, SessionRecord)
+        if not content:
+            return None
+        check_format(content.get("format"), FORMAT, self.path / RECORD)
+        return SessionRecord.from_json(content)
 
     def write(self, labels: Mapping[int, bytes], record: SessionRecord) -> None:
         """Write labels, as `LabelEdit.to_bytes` gives them, and the record; all of it or nothing, also at a kill.
@@ -145,7 +89,7 @@ class SessionFolder:
             WriteError: as `rep3d.files.whole_files`.
         """
         contents = {self._label(number): content for number, content in labels.items()}
-        contents[self.path / RECORD] = json.dumps({**asdict(record), "format": FORMAT}, indent=2).encode()
+        contents[self.path / RECORD] = json.dumps({**record.to_json(), "format": FORMAT}, indent=2).encode()
         used = self.used()
         with whole_files(contents, private=True) as temporaries:
             for temporary, content in zip(temporaries, contents.values(), strict=True):
@@ -157,7 +101,7 @@ class SessionFolder:
 
     def tidy(self, record: SessionRecord) -> None:
         """Remove the labels that the record does not name: what they were before, and what a kill left."""
-        named = {self._label(number) for number in record.labels.values()}
+        named = {self._label(label.number) for label in record.labels.values()}
         with suppress(OSError):  # it is tried again with the next write
             for path in self.path.glob("*.label"):
                 if path not in named:

@@ -46,8 +46,9 @@ def bring_to_lists(
         else:
             own = [*own, *(prompt for prompt in known if prompt not in noted.union(background))]
             noted = noted.union(background)
+        answer = _bring_to_lists(session, label, own, background, taken)
         session.note_background(label, noted)
-        return _bring_to_lists(session, label, own, background, taken)
+        return answer
 
 
 def concerned_labels(session: InteractiveSession, labels: Iterable[str], background: Sequence[Prompt]) -> list[str]:

@@ -8,7 +8,7 @@ from itertools import permutations, product
 
 import numpy as np
 
-from monailabel_app.interaction.disk import SessionRecord
+from monailabel_app.interaction.record import SessionRecord
 from rep3d.interactive.prompts import Prompt
 
 FEW = 16  # voxels along each axis, at most, that are compared first

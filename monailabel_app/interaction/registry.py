@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,13 @@ from nibabel.affines import voxel_sizes
 
 from monailabel_app.errors import RequestError
 from monailabel_app.events import record_event
-from monailabel_app.interaction.disk import Kind, SessionFolder, SessionRecord, read_folders
+from monailabel_app.interaction.disk import SessionFolder, read_folders
+from monailabel_app.interaction.disk_room import check_room
+from monailabel_app.interaction.images import SessionImages
+from monailabel_app.interaction.leftovers import Leftovers, is_over
 from monailabel_app.interaction.memory import Memory
-from monailabel_app.interaction.recognition import AS_IT_IS, Placement, find_placement, is_spacing, may_be
+from monailabel_app.interaction.recognition import AS_IT_IS, Placement, is_spacing, may_be
+from monailabel_app.interaction.record import Kind, SessionRecord
 from monailabel_app.interaction.refinement import Refinement
 from monailabel_app.interaction.session import InteractiveSession
 from monailabel_app.interaction.voxels import compact, voxel_digest
@@ -26,7 +30,7 @@ from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.studies.folder import StudiesFolder
 from monailabel_app.studies.names import id_of
 from monailabel_app.studies.sessions import Sessions
-from monailabel_app.studies.volumes import MAX_BYTES, MAX_EDGE, read_grid, read_voxels
+from monailabel_app.studies.volumes import MAX_BYTES, MAX_EDGE, read_grid
 
 logger = logging.getLogger(__name__)
 
@@ -35,27 +39,6 @@ ROOM_SECONDS = 20  # that a request waits for room there
 SWEEP_SECONDS = 60  # between looks for what must not be kept any longer
 MAX_WAITING = 16  # requests that work or wait in sessions, all together: others must find a thread meanwhile
 LARGEST_SPACING = 1e3  # millimetres
-# Of one owner and of all together, on disk.
-OWNER_SESSIONS, ALL_SESSIONS = 1000, 2000
-OWNER_BYTES, ALL_BYTES = 16 * 2**30, 64 * 2**30
-
-
-@dataclass(frozen=True)
-class _Unused:
-    """A folder without a session: its record cannot be read, or it could not be removed.
-
-    Attributes:
-        used: when its session was last used; 0 where it is to be removed.
-        owner: whose it was; empty where nobody knows.
-        reason: why it goes, for the audit log.
-        has_failed: whether it could not be removed.
-    """
-
-    folder: SessionFolder
-    used: float
-    owner: str = ""
-    reason: str = "expired"
-    has_failed: bool = False
 
 
 class InteractiveSessions:
@@ -77,16 +60,14 @@ class InteractiveSessions:
         self.expiry = expiry
         self._studies = studies
         self._lent = lent
-        self._making, self._reading = threading.Lock(), threading.Lock()  # one session at a time, one image at a time
+        self._images = SessionImages(root, studies, lent)
+        self._making = threading.Lock()  # one session at a time
         self._refinement, self._memory = Refinement(), Memory(self._all)
         self._admitted = threading.BoundedSemaphore(MAX_WAITING)
-        self._lock = threading.Lock()  # of what follows
-        self._sessions: dict[str, InteractiveSession] = {}  # the one that was used last comes last
-        self._outdated: set[str] = set()  # ids of those whose users were told that their image has changed
         found, unreadable = read_folders(root)
-        for folder, record in found:
-            self._sessions[record.id] = self._session(folder, record)
-        self._unused = {folder.path.name: _Unused(folder, folder.used()) for folder in unreadable}
+        self._leftovers = Leftovers(unreadable)
+        self._lock = threading.Lock()  # of what follows
+        self._sessions = {record.id: self._session(folder, record) for folder, record in found}  # the last used last
         threading.Thread(target=_sweep_regularly, args=(weakref.ref(self),), name="sessions", daemon=True).start()
 
     def of_study(self, owner: str, client: str, image_id: str) -> InteractiveSession:
@@ -152,11 +133,11 @@ class InteractiveSessions:
         copies = [one for one in of_owner if one.record.kind != "study" and may_be(one.record, grid.shape, spacing)]
         if copies or others:
             try:
-                scan = self._read_file(path)
+                scan = self._images.read_file(path)
             except RequestError as error:  # it concerns nobody else's work on the image, such as its label
                 logger.warning("image %s is not compared with sessions: %s", image_id, error.message)
                 return found
-            placed = ((one, self._placement(one, scan, spacing)) for one in copies)
+            placed = ((one, self._images.placement(one.record, scan, spacing)) for one in copies)
             found += [(session, placement) for session, placement in placed if placement is not None]
             found += [(one, AS_IT_IS) for one in _of_voxels(others, scan, spacing)]
         return found
@@ -217,9 +198,9 @@ class InteractiveSessions:
         of_image = [(one.kind, one.image, one.stamp) for one in (record, kept.record)]
         placement = AS_IT_IS if of_image[0] == of_image[1] else None
         if not placement and may_be(kept.record, record.shape, record.spacing):
-            scan = self._read_file(path)
+            scan = self._images.read_file(path)
             if kept.record.kind != "study":
-                placement = self._placement(kept, scan, record.spacing)
+                placement = self._images.placement(kept.record, scan, record.spacing)
             elif of_image[0][:2] == of_image[1][:2] and _of_voxels([kept], scan, record.spacing):
                 placement = AS_IT_IS
         if placement is None:
@@ -235,7 +216,7 @@ class InteractiveSessions:
         found = sorted(self._of_owner(owner), key=lambda session: session.used, reverse=True)
         told = [self.describe(session) for session in found]
         if owner is None:
-            told += [self._describe_unused(one) for one in tuple(self._unused.values())]
+            told += self._leftovers.describe(self.expiry)
         return told
 
     def describe(self, session: InteractiveSession) -> dict[str, object]:
@@ -251,8 +232,8 @@ class InteractiveSessions:
         Raises:
             RequestError: also 500, some of its files stay; the server tries again.
         """
-        if owner is None and session_id in self._unused:
-            is_gone = self._remove_unused(session_id, "deleted")
+        if owner is None and session_id in self._leftovers:
+            is_gone = self._leftovers.remove(session_id, "deleted")
         else:
             is_gone = self._remove(self.get(session_id, owner), "deleted")
         if not is_gone:
@@ -282,20 +263,17 @@ class InteractiveSessions:
 
     def remove_expired(self, *, again: bool = False) -> int:
         """Delete what has expired; how many that were. `again`: also what could not be removed before."""
-        outlived = [
-            name
-            for name, unused in tuple(self._unused.items())
-            if self._is_over(unused.used) and (again or not unused.has_failed)
-        ]
+        count = self._leftovers.remove_expired(self.expiry, again=again)
         expired = [session for session in self._all() if self._is_expired(session)]
-        gone = [*map(self._remove_unused, outlived), *(self._remove(session, "expired") for session in expired)]
-        return sum(gone)
+        return count + sum(self._remove(session, "expired") for session in expired)
 
     def sweep(self) -> None:
         """Delete what has expired, and keep nothing in memory that was not used for long or whose image is gone."""
         self.remove_expired(again=True)
         for session in self._all():
-            if session.nbytes and (session.used < time.time() - KEPT_SECONDS or not self._has_image(session.record)):
+            if session.nbytes and (
+                session.used < time.time() - KEPT_SECONDS or not self._images.is_current(session.record)
+            ):
                 session.leave_memory()
 
     @property
@@ -335,22 +313,13 @@ class InteractiveSessions:
         if not earlier:
             return None
         earlier.sort(key=lambda session: session.used, reverse=True)
-        same = next(iter(_of_voxels(earlier, self._read_file(path), record.spacing)), None)
-        if earlier[0] is not same and earlier[0].id not in self._outdated:
-            raise self._has_changed(earlier[0].record)
+        same = next(iter(_of_voxels(earlier, self._images.read_file(path), record.spacing)), None)
+        if earlier[0] is not same and earlier[0].id not in self._images.outdated:
+            raise self._images.changed(earlier[0].record)
         if same is not None:
             same.restamp(record.stamp)
-            self._outdated.discard(same.id)
+            self._images.outdated.discard(same.id)
         return same
-
-    def _has_changed(self, record: SessionRecord) -> RequestError:
-        """What the user of a session is told, once, before another one may begin."""
-        self._outdated.add(record.id)
-        return RequestError(409, f"image {record.image!r} has changed since this session began: load it anew")
-
-    def _read_file(self, path: Path) -> np.ndarray:
-        with self._reading:
-            return _read(path)
 
     def _make(self, record: SessionRecord, voxels: np.ndarray | None = None, leaving: str = "") -> InteractiveSession:
         self._check_room(record.owner, 0 if voxels is None else voxels.nbytes, sessions=1, leaving=leaving)
@@ -366,40 +335,13 @@ class InteractiveSessions:
         return InteractiveSession(
             folder,
             record,
-            self._read_image,
+            self._images.read,
             self.network,
             self._admitted,
             self._use,
             self._memory.room_for,
             self._check_room,
         )
-
-    def _read_image(self, record: SessionRecord) -> np.ndarray:
-        with self._reading:
-            if record.kind == "array":
-                return SessionFolder(self.root / record.id).read_image()
-            if record.kind == "lent":
-                return _read(self._lent.image(record.image, record.owner, touch=False))
-            path = self._studies.image(record.image)
-            if not self._has_image(record):
-                raise self._has_changed(record)
-            return _read(path)
-
-    def _placement(self, session: InteractiveSession, scan: np.ndarray, spacing: Sequence[float]) -> Placement | None:
-        """How the voxels of a session lie on a scan; None where they are of another one, or cannot be read."""
-        is_array, folder = session.record.kind == "array", SessionFolder(self.root / session.id)
-        try:
-            voxels = folder.read_image(mapped=True) if is_array else self._read_image(session.record)
-        except (OSError, ValueError, EOFError, RequestError) as error:  # it was deleted meanwhile, or is damaged
-            logger.warning("session %s is not compared: %s", session.id, error)
-            return None
-        return find_placement(voxels, session.record.spacing, scan, spacing)
-
-    def _has_image(self, record: SessionRecord) -> bool:
-        try:
-            return record.kind != "study" or self._studies.stamp(record.image) == record.stamp
-        except RequestError:
-            return False
 
     @contextmanager
     def _use(self, session: InteractiveSession) -> Iterator[None]:
@@ -424,39 +366,12 @@ class InteractiveSessions:
         if known is None:  # another request was faster
             return True
         session.end()
-        return self._remove_folder(_Unused(SessionFolder(self.root / session.id), 0.0, session.record.owner, reason))
-
-    def _remove_unused(self, session_id: str, reason: str = "") -> bool:
-        """Whether it is gone."""
-        unused = self._unused.pop(session_id, None)
-        return unused is None or self._remove_folder(replace(unused, used=0.0, reason=reason or unused.reason))
-
-    def _remove_folder(self, unused: _Unused) -> bool:
-        """Whether it is gone; what cannot be removed is kept in mind, and tried again at the next look."""
-        name = unused.folder.path.name
-        try:
-            unused.folder.remove()
-        except OSError as error:
-            logger.warning("session %s cannot be removed: %s", name, error)
-            self._unused[name] = replace(unused, has_failed=True)
-            return False
-        record_event(f"interactive session {unused.reason}", session=name, user=unused.owner)
-        return True
-
-    def _describe_unused(self, unused: _Unused) -> dict[str, object]:
-        folder, expires = unused.folder, int(unused.used + self.expiry) if unused.used else None
-        told = {"id": folder.path.name, "used": int(unused.used), "expires": expires, "bytes": folder.nbytes()}
-        if not unused.used:
-            return {**told, "note": "it is deleted, but some of its files cannot be yet: the server tries again"}
-        return {**told, "note": "it cannot be read: a newer server wrote it, or it is damaged"}
-
-    def _is_over(self, used: float) -> bool:
-        return not used or used + self.expiry < time.time()
+        return self._leftovers.remove_session(SessionFolder(self.root / session.id), session.record.owner, reason)
 
     def _is_expired(self, session: InteractiveSession) -> bool:
         record = session.record
         if record.kind != "lent":
-            return self._is_over(session.used)
+            return is_over(session.used, self.expiry)
         try:
             self._lent.get(record.image, record.owner, touch=False)
         except RequestError:
@@ -465,23 +380,11 @@ class InteractiveSessions:
 
     def _check_room(self, owner: str, size: int, *, sessions: int = 0, leaving: str = "") -> None:
         """Raise RequestError where an owner, or all together, may not have so many bytes and sessions more."""
-        sizes = [(session.record.owner, session.stored_nbytes) for session in self._all() if session.id != leaving]
-        own = [number for name, number in sizes if name == owner]
-        if len(own) + sessions > OWNER_SESSIONS or sum(own) + size > OWNER_BYTES:
-            raise RequestError(
-                429,
-                f"{owner} has {len(own)} interactive sessions, and may have {OWNER_SESSIONS} with "
-                f"{OWNER_BYTES / 2**30:g} GiB in all: delete some, or wait until they expire",
-            )
-        unused = [one.folder.nbytes() for one in tuple(self._unused.values())]
-        sizes_of_all = [*(number for _, number in sizes), *unused]
-        if len(sizes_of_all) + sessions > ALL_SESSIONS or sum(sizes_of_all) + size > ALL_BYTES:
-            raise RequestError(507, "the server's room for interactive sessions is full: wait until some expire")
-
-
-def _read(path: Path) -> np.ndarray:
-    """The voxels of a file as sessions keep them, in no more memory meanwhile than a session may take."""
-    return compact(read_voxels(path, single=True))
+        taken: list[tuple[str | None, int]] = [
+            (session.record.owner, session.stored_nbytes) for session in self._all() if session.id != leaving
+        ]
+        taken += [(None, number) for number in self._leftovers.sizes()]
+        check_room(taken, owner, size, sessions)
 
 
 def _of_voxels(

@@ -1,4 +1,7 @@
-"""Images that a caller sends for a while, without adding them to the studies."""
+"""Images that a caller sends for a while, without adding them to the studies: sessions, as MONAI Label calls them.
+
+The app calls them lent scans; its own sessions are users' work on any image, see `monailabel_app.interaction.session`.
+"""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from monailabel_app.interaction.session import MAX_LABELS, MAX_NAME
+from monailabel_app.interaction.stored_labels import MAX_LABELS, MAX_NAME
 from monailabel_app.web.arguments import AnyUser, AppServices, JSONParameters
 from monailabel_app.web.authentication import ADMIN, User
 from monailabel_app.web.parameters import check_parameters

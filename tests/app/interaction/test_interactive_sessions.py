@@ -16,7 +16,7 @@ from dicom_helpers import write_series
 from interaction_helpers import DAY, SHAPE, SPACING, Place, at
 
 from monailabel_app.errors import RequestError
-from monailabel_app.interaction import disk, memory, registry, session
+from monailabel_app.interaction import disk, disk_room, leftovers, memory, registry, stored_labels
 from monailabel_app.interaction.conversation import Conversation
 from monailabel_app.interaction.disk import SessionFolder
 from monailabel_app.interaction.refinement import Refinement
@@ -260,7 +260,7 @@ def test_what_is_refused_leaves_the_session_as_it_was(step, status, match, place
 
 
 def test_too_many_labels(mine, monkeypatch):
-    monkeypatch.setattr(session, "MAX_LABELS", 2)
+    monkeypatch.setattr(stored_labels, "MAX_LABELS", 2)
     mine.paint("a", cube(1, 2))
     mine.paint("b", cube(1, 2))
     with refused(413, "which is the most"):
@@ -437,7 +437,7 @@ def test_what_newer_code_wrote_or_is_damaged_is_left_alone_until_it_expires(wron
 def test_what_cannot_be_deleted_is_told_and_tried_again(where, name, place, mine, monkeypatch):
     """The audit log has a deletion once the voxels are gone; nobody else's request fails meanwhile."""
     events = []
-    monkeypatch.setattr(registry, "record_event", lambda event, **more: events.append((event, more["user"])))
+    monkeypatch.setattr(leftovers, "record_event", lambda event, **more: events.append((event, more["user"])))
     array = place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
     kept = place.sessions.of_study("bob", "slicer", "scan")
     del events[:]
@@ -477,7 +477,7 @@ def test_a_deletion_that_a_kill_interrupts_goes_on(place, mine, monkeypatch):
 def test_what_cannot_be_read_takes_room(place, mine, monkeypatch):
     (place.root / mine.id / "session.json").write_text("junk")
     place.start()
-    monkeypatch.setattr(registry, "ALL_SESSIONS", 1)
+    monkeypatch.setattr(disk_room, "ALL_SESSIONS", 1)
     with refused(507):
         place.sessions.of_study("ann", "slicer", "scan")
     place.sessions.remove(mine.id, None)
@@ -678,7 +678,7 @@ def test_a_series_that_is_read_otherwise_by_now(place, monkeypatch):
     ],
 )
 def test_room(name, value, status, place, monkeypatch):
-    monkeypatch.setattr(registry, name, value)
+    monkeypatch.setattr(disk_room, name, value)
     kept = [place.sessions.of_array("ann", "napari", place.voxels(), SPACING) for _ in range(2)]
     with refused(status):
         place.sessions.of_array("ann", "napari", place.voxels(), SPACING)
@@ -692,7 +692,7 @@ def test_room_for_what_a_session_grows_by(name, status, place, mine, monkeypatch
     """255 labels with 64 MB of steps each are more than an owner may have."""
     mine.paint("liver", cube(1, 9))
     before, noise = content_of(place.root / mine.id), np.random.default_rng(0).random(SHAPE) > 0.5
-    monkeypatch.setattr(registry, name, place.sessions.list("ann")[0]["bytes"] + 2000)
+    monkeypatch.setattr(disk_room, name, place.sessions.list("ann")[0]["bytes"] + 2000)
 
     def together():
         with mine.hold():
@@ -719,7 +719,7 @@ def test_room_for_a_week_of_many_images(place, mine):
 
 def test_a_client_at_the_limit_takes_another_image(place, monkeypatch):
     """That of which nothing was made goes, once the other one is there."""
-    monkeypatch.setattr(registry, "OWNER_SESSIONS", 1)
+    monkeypatch.setattr(disk_room, "OWNER_SESSIONS", 1)
     talk = Conversation(place.sessions, "ann")
     talk.set_image(place.voxels(), SPACING)
     talk.set_image(place.voxels(1), SPACING)
@@ -995,7 +995,7 @@ def test_nobody_waits_for_what_is_refined_in_the_background(place, mine, monkeyp
     one = place.sessions.of_study("ann", "slicer", "large")
     click = editing.Prompt("point", ((22.0, 22.0, 22.0),))
     coarse = one.show("cube", [click]).mask
-    assert one._edit.is_coarse
+    assert one._labels.edit.is_coarse
 
     def refine_while(act):
         computes, go_on = threading.Event(), threading.Event()
@@ -1022,12 +1022,12 @@ def test_nobody_waits_for_what_is_refined_in_the_background(place, mine, monkeyp
     assert told.changed is not None and (told.mask != coarse).any()
     refined, painted = told.mask.numpy().copy(), np.zeros(voxels.shape, bool)
     painted[1:3, 1:3, 1:3] = True
-    assert one._edit.is_coarse
+    assert one._labels.edit.is_coarse
     refine_while(lambda: one.paint("cube", painted))
     assert np.array_equal(one.mask("cube"), painted) and not one.refine()
     assert np.array_equal(one.undo("cube").mask.numpy(), refined)
     one.show("cube", [replace(click, positions=((30.0, 30.0, 70.0),))])
-    before, one_more = one.mask("cube"), one._edit.is_coarse
+    before, one_more = one.mask("cube"), one._labels.edit.is_coarse
     one.paint("kept", voxels > 0)
     one.mask("cube")
     assert one_more and refine_while(lambda: one.lock(["kept"])) is None
@@ -1061,7 +1061,7 @@ def test_what_a_request_had_taken_stays_so_in_the_background(coarse):
 def test_what_is_to_be_refined_counts_as_memory(coarse):
     one, click = coarse
     one.show("cube", [click], np.zeros((28, 28, 28), bool))
-    kept = sum(len(part.region) + len(part.kept) + len(part.taken[0]) for part in one._edit.coarse)
+    kept = sum(len(part.region) + len(part.kept) + len(part.taken[0]) for part in one._labels.edit.coarse)
     assert kept and one.nbytes == 28**3 * 3 + kept and one.leave_memory() and one.nbytes == 0
     one.mask("cube")
     assert one.nbytes == 28**3 + kept
@@ -1158,12 +1158,12 @@ def test_prompts_are_told_while_a_label_is_refined(place, coarse, monkeypatch):
 def test_a_refused_request_leaves_what_is_to_be_refined(coarse):
     one, click = coarse
     one.show("cube", [click])
-    left = [(part.told(), part.blobs) for part in one._edit.coarse]
+    left = [(part.told(), part.blobs) for part in one._labels.edit.coarse]
     with refused(400), one.hold():
         one.paint("cube", one.mask("cube") & False)
         one.show("cube", [replace(click, positions=((99.0, 0.0, 0.0),))])
     one.mask("cube")
-    assert left and [(part.told(), part.blobs) for part in one._edit.coarse] == left
+    assert left and [(part.told(), part.blobs) for part in one._labels.edit.coarse] == left
 
 
 @pytest.mark.parametrize(("status", "times"), [(503, 3), (404, 1)])

@@ -13,8 +13,8 @@ from interaction_helpers import SHAPE, SPACING, Place, at
 
 from monailabel_app.errors import RequestError
 from monailabel_app.interaction.conversation import Conversation
-from monailabel_app.interaction.disk import SessionRecord
 from monailabel_app.interaction.recognition import find_placement, may_be
+from monailabel_app.interaction.record import SessionRecord
 from monailabel_app.interaction.voxels import compact
 from rep3d.interactive.prompts import point
 
@@ -245,7 +245,7 @@ def test_reading_a_scan_takes_what_a_session_may_take(slope, place):
     nib.save(image, place.folder / "studies/large.nii")
     tracemalloc.start()
     try:
-        kept = place.sessions._read_file(place.folder / "studies/large.nii")
+        kept = place.sessions._images.read_file(place.folder / "studies/large.nii")
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

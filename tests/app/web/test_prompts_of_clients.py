@@ -3,7 +3,6 @@
 import gzip
 import json
 from copy import deepcopy
-from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -276,7 +275,7 @@ def test_any_list_deletes_the_points_of_an_earlier_server(slicer, model):
     slicer.points[POSTERIOR]["background"].append([18, 10, 7])
     slicer.update("interactive", POSTERIOR)
     session = session_of(slicer)
-    session.record = replace(session.record, background={})
+    session._labels.note(POSTERIOR, background=None)
     slicer.points[POSTERIOR]["background"].clear()
     slicer.update(model, POSTERIOR)
     assert [prompt.positive for prompt in session.prompts(POSTERIOR)] == [True]
@@ -403,7 +402,8 @@ def test_a_label_of_an_earlier_server_is_kept(both):
     """It does not tell what it began with."""
     both.update("kits_edit", "tumor")
     session = session_of(both)
-    session.record = replace(session.record, begun={})
+    for name in session.labels:
+        session._labels.note(name, origin="", first_steps=0)
     told = both.update("msd_pancreas_edit", "tumor")
     assert (both.segments["tumor"] == ball(FIRST, 2)).all() and "tumor: kept as you have it" in told["note"]
 

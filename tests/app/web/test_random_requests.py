@@ -207,7 +207,7 @@ class Walk:
     def broken_of(self, session, name, mask, locked):
         scan = scan_of(session)
         reach = radius(finest_spacing(scan, SIZE))
-        said = [(position, one.positive) for one in session._get(name).in_force for position in one.positions]
+        said = [(position, one.positive) for one in session._labels.get(name).in_force for position in one.positions]
         for number, (position, positive) in enumerate(said):
             voxel = scan.voxel(position)
             contrary = [other for other, sign in said[number + 1 :] if sign != positive]
