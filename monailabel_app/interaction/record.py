@@ -119,12 +119,14 @@ class SessionRecord:
         """Fields of other versions are left out.
 
         Raises:
-            TypeError: others are missing.
+            TypeError: others are missing, or what is of labels is no table.
         """
         known = {one.name: content[one.name] for one in fields(cls) if one.name in content}
-        begun, went_on, background = (content.get(table, {}) for table in ("begun", "went_on", "background"))
+        numbers, begun, went_on, background = (
+            dict(content.get(table, {})) for table in ("labels", "begun", "went_on", "background")
+        )
         labels = {}
-        for name, number in content.get("labels", {}).items():
+        for name, number in numbers.items():
             origin, first_steps = begun.get(name, ("", 0))
             labels[name] = LabelRecord(number, origin, first_steps, went_on.get(name), background.get(name))
         return cls(**{**known, "labels": labels})

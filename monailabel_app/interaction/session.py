@@ -201,7 +201,7 @@ class InteractiveSession:
         return None if places is None else {Prompt("point", ((x, y, z),), positive=False) for x, y, z in places}
 
     def note_background(self, label: str, points: Iterable[Prompt]) -> None:
-        """Note which points that a label has, or gets, are those of a list of the background's.
+        """Note which points that a label has are those of a list of the background's.
 
         Raises:
             RequestError: 404, there is no such label.
