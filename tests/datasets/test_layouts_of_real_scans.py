@@ -15,7 +15,7 @@ from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle
 from rep3d.files import read_json, write_json
 
-ATRIA = ROOT.parent / "shared/data/left_atrium"
+ATRIA = (ROOT.parent / "shared/data/left_atrium").resolve()
 CASES = [f"sub-{number:03d}" for number in range(5)]
 LAPTOP = Machine(16e9, False, "a laptop", 16e9)
 LABELS = {"background": 0, "left atrium": 1}
@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not ATRIA.is_dir(), reason="t
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """By case the scan, a second channel of it, both in one file, and the label map."""
-    folder, found = tmp_path_factory.mktemp("files"), {}
+    folder, found = tmp_path_factory.mktemp("files").resolve(), {}
     for case in CASES:
         name = f"la_{case[-3:]}.nii.gz"
         scan = nib.load(ATRIA / "imagesTr" / name)
