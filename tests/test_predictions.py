@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_helpers import INFERENCE, run, small_bundle
+from bundle_helpers import INFERENCE, ROOT, run, small_bundle
 from matplotlib.figure import Figure
 
 from rep3d.console.errors import root_cause
@@ -22,6 +23,7 @@ from rep3d.predictions.results import Results, _volumes
 pytest.importorskip("highdicom")
 from dicom_helpers import change_tags, write_series  # noqa: E402
 
+REAL = ROOT.parent / "shared/data/abdomen_ct_dicom"
 SHAPE, SPACING = (40, 34, 12), (1.5, 2.0, 3.0)
 
 
@@ -137,6 +139,46 @@ def test_dicom_segmentation(done, scans, labels):
         back[found == number] = labels[name]
     np.testing.assert_array_equal(back, np.asarray(written.dataobj))
     assert np.allclose(affine, written.affine, atol=1e-3) and is_own_proposal(dataset)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not REAL.is_dir(), reason="the DICOM series is not here")
+def test_a_real_study(bundle, labels, tmp_path, caplog):
+    """One series twice: as it is stored by a PACS, and as JPEG 2000 without UIDs, to which no SEG can refer."""
+    import pydicom
+
+    from rep3d.io.dicom import sorted_slices
+    from rep3d.io.dicom_seg import read_segmentation
+
+    for kind in ("uncompressed", "dicom"):
+        shutil.copytree(REAL / kind, tmp_path / "study" / kind)
+    windows = {"patch_size": [128, 128, 32], "sliding_window#inferer#overlap": 0.1, "preview": True}
+    out = predict(bundle, tmp_path / "study", tmp_path, **windows)
+    grid = nib.load(REAL / "label_amos.nii.gz")
+    maps = {kind: nib.load(out / f"{kind}_seg.nii.gz") for kind in ("uncompressed", "dicom")}
+    for label_map in maps.values():
+        same = nib.orientations.ornt_transform(nib.io_orientation(label_map.affine), nib.io_orientation(grid.affine))
+        found = label_map.as_reoriented(same)
+        assert found.shape == grid.shape and np.allclose(found.affine, grid.affine, atol=1e-2)
+    voxels = np.asarray(maps["uncompressed"].dataobj)
+    np.testing.assert_array_equal(voxels, np.asarray(maps["dicom"].dataobj))
+    assert {int(i) for i in np.unique(voxels)} > {0}
+    assert not (out / "dicom_seg.dcm").exists() and "a segmentation cannot refer to it" in caplog.text
+    segmentation = pydicom.dcmread(out / "uncompressed_seg.dcm")
+    slices = sorted_slices(tmp_path / "study/uncompressed")
+    drawn, affine, segments = read_segmentation(segmentation, slices)
+    back = np.zeros_like(drawn)
+    for name, number in segments.items():
+        back[drawn == number] = labels[name]
+    np.testing.assert_array_equal(back, voxels)
+    assert np.allclose(affine, maps["uncompressed"].affine, atol=1e-3)
+    scan = pydicom.dcmread(slices[0], stop_before_pixels=True)
+    for tag in ("StudyInstanceUID", "FrameOfReferenceUID", "PatientID", "Rows", "Columns"):
+        assert segmentation.get(tag) == scan.get(tag)
+    rows = table(out)
+    for name, index in labels.items():
+        expected = (voxels == index).sum() * abs(np.linalg.det(grid.affine[:3, :3])) / 1000
+        assert float(rows["uncompressed"][f"{name} (ml)"]) == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
 def test_names_and_colours_inside_seg_nrrd(bundle, scans, done, labels, tmp_path):

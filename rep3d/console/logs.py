@@ -24,6 +24,7 @@ FORMAT = "%(asctime)s - %(name)s - %(levelname)s - %(message)s"
 # They say at every run what nobody can do anything about: an optional decoder of NVIDIA that is not there, defaults
 # and arguments of MONAI that MONAI itself uses, and a list of what was typed, which the log file's first line has.
 NOISY_LOGGERS = ("monai.data.nvimgcodec_pydicom_plugin", "monai.bundle.scripts")
+NOISY_RECORDS = {"monai.bundle.workflows": "Logging file is set to False"}  # by logger: as `rep3d.study.run` has it
 NOISY_WARNINGS = (
     r"NvImgCodecPydicomReader: nvImageCodec decoder plugin did not register",
     r"monai\.transforms\.spatial\.dictionary Orientationd\.__init__:labels: Current default value",
@@ -41,11 +42,17 @@ class RunLog(logging.FileHandler):
 
 
 def filter_noise() -> None:
-    """From now on, leave out what NOISY_LOGGERS and NOISY_WARNINGS name."""
+    """From now on, leave out what NOISY_LOGGERS, NOISY_RECORDS and NOISY_WARNINGS name."""
     for text in NOISY_WARNINGS:
         warnings.filterwarnings("ignore", message=text)
     for noisy in NOISY_LOGGERS:
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    for noisy in NOISY_RECORDS:
+        logging.getLogger(noisy).addFilter(_is_no_noise)
+
+
+def _is_no_noise(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(NOISY_RECORDS[record.name])
 
 
 def start_log(folder: str | os.PathLike, name: str, *, writes: bool = True, status: bool = True) -> None:

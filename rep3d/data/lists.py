@@ -135,7 +135,14 @@ def load_inference_list(source: str | os.PathLike, channel_names: Sequence[str] 
     if (folder / DATASET_FILE).is_file():
         listed = read_lists(folder)["test"]
         _tell_missing(listed, folder, "test")
-        listed = listed or load_datalist(folder, "test")
+        if not listed:
+            listed = load_datalist(folder, "test")
+            logger.info(
+                "%s lists no test images: %d with labels are segmented, the test part of its split; for others give "
+                "the folder that they lie in",
+                folder,
+                len(listed),
+            )
     elif (folder / "imagesTr").is_dir():
         scans = list_nifti(folder / "imagesTs") or list_nifti(folder / "imagesVal")
         listed = list_images(scans, channel_names)

@@ -14,7 +14,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ConfigWorkflow
 
-from rep3d.console.logs import end_log
+from rep3d.console.logs import end_log, filter_noise
 from rep3d.console.status import read_status
 from rep3d.console.typed import PATHS, as_text
 from rep3d.training.cpu import SHARED_CORES
@@ -82,6 +82,7 @@ def parse(run: BundleRun) -> ConfigParser:
 
 def initialize_here(run: BundleRun) -> ConfigWorkflow:
     """The run's workflow in this process, initialized."""
+    filter_noise()
     workflow = ConfigWorkflow(
         config_file=run.config_files,
         logging_file=False,

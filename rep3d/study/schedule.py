@@ -57,7 +57,8 @@ class Timing:
         """
         least = self.seconds(EPOCHS, EPOCHS, 1)
         if least > limit:
-            raise ValueError(f"{limit:.0f} s are too short: {EPOCHS} steps and a validation end after {least:.0f} s")
+            took = f"{EPOCHS} steps and a validation end after {least:.0f} s"
+            raise ValueError(f"{limit:.0f} s are too short: {took}, expected --hours {math.ceil(least / 36) / 100:g}")
         room = limit - self.start
         most = VALIDATIONS if self.validation == 0 else int(VALIDATING * room / self.validation)
         validations = max(1, min(VALIDATIONS, most))

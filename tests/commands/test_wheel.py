@@ -12,7 +12,7 @@ import zipfile
 import nibabel as nib
 import numpy as np
 import pytest
-from bundle_helpers import ROOT
+from bundle_helpers import ROOT, assert_label_map
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,6 +28,25 @@ new = ["new", "mine", "--source", "../scans", "--labels", "organ"]
 for words in (["bundles"], ["bundles", "kits"], ["bundles", "interactive"], new):
     sys.argv = ["rep3d", *words]
     commands.main()
+"""
+SEGMENT = """
+import json, sys
+from pathlib import Path
+from rep3d import commands
+
+def rep3d(*words):
+    sys.argv = ["rep3d", *words]
+    commands.main()
+
+rep3d("new", "one", "--source", "../one")
+rep3d("new", "two", "--source", "../two")
+path = Path("bundles/two/two.json")
+content = json.loads(path.read_text())
+content["common"]["network_def"] = {"feature_size": [4, 4, 4, 4], "hidden_size": 8, "kernel_size": 5}
+content["train"] |= {"epochs": 1, "steps_per_epoch": 1, "val_interval": 1}
+path.write_text(json.dumps(content))
+rep3d("new", "two", "--source", "../two", "--train")
+rep3d("predict", "../two/imagesTr", "--bundle", "two", "--output", "out", "--preview")
 """
 LICENCE = """
 print(installed.licence_text(installed.root()))
@@ -59,6 +78,11 @@ def checkout(tmp_path_factory):
     return copy
 
 
+def save(path, voxels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), path)
+
+
 @pytest.fixture(autouse=True)
 def scans(tmp_path):
     """Of somebody's own, beside the folder in which the commands run."""
@@ -67,24 +91,24 @@ def scans(tmp_path):
     for number in range(2):
         noise = np.random.default_rng(number).normal(0, 5, label.shape)
         for name, voxels in (("images", (100 + 20.0 * label + noise).astype(np.float32)), ("labels", label)):
-            (tmp_path / f"scans/{name}").mkdir(parents=True, exist_ok=True)
-            nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / f"scans/{name}/{number}.nii")
+            save(tmp_path / f"scans/{name}/{number}.nii", voxels)
 
 
-@pytest.fixture
-def install(checkout, tmp_path):
+def install(checkout, kind, folder):
     """Build a wheel of the checkout, and unpack it."""
+    code = f"from setuptools.build_meta import {kind}; {kind}({str(folder)!r})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=checkout, check=True, capture_output=True, text=True)
+    assert "would be ignored" not in done.stderr
+    (wheel,) = folder.glob("rep3d-*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(folder / "installed")
+    return folder / "installed"
 
-    def build(kind):
-        code = f"from setuptools.build_meta import {kind}; {kind}({str(tmp_path)!r})"
-        done = subprocess.run([sys.executable, "-c", code], cwd=checkout, check=True, capture_output=True, text=True)
-        assert "would be ignored" not in done.stderr
-        (wheel,) = tmp_path.glob("rep3d-*.whl")
-        with zipfile.ZipFile(wheel) as file:
-            file.extractall(tmp_path / "installed")
-        return tmp_path / "installed"
 
-    return build
+@pytest.fixture(scope="module")
+def packages(checkout, tmp_path_factory):
+    """What the wheel installs."""
+    return install(checkout, "build_wheel", tmp_path_factory.mktemp("wheel"))
 
 
 def python(*words, cwd, **environment):
@@ -93,8 +117,7 @@ def python(*words, cwd, **environment):
     return subprocess.check_output([sys.executable, *words], cwd=cwd, env=others | environment, text=True)
 
 
-def test_the_wheel(install, tmp_path):
-    packages = install("build_wheel")
+def test_the_wheel(packages, tmp_path):
     assert not (packages / "configs").exists() and not (packages / "rep3d/bundles/kits/models").exists()
     for folder in ("configs", "bundles"):
         for path in subprocess.check_output(["git", "ls-files", folder], cwd=ROOT, text=True).split():
@@ -110,9 +133,42 @@ def test_the_wheel(install, tmp_path):
     assert "| kits |" in python("-m", "rep3d", "bundles", cwd=tmp_path / "other", PYTHONPATH=str(packages))
 
 
-def test_an_editable_install(install, checkout, tmp_path):
+@pytest.fixture
+def two_layouts(tmp_path):
+    """One case in two folders, and three cases of two channels as nnU-Net has them."""
+    label = np.zeros((34, 33, 32), np.uint8)
+    label[8:24, 8:24, 8:24] = 1
+    names = [f"two/imagesTr/{case}_{i:04d}" for case in "abc" for i in range(2)]
+    for number, name in enumerate(["one/images/a", *names]):
+        noise = np.random.default_rng(number).normal(0, 5, label.shape)
+        save(tmp_path / f"{name}.nii.gz", (100 + 20.0 * label + noise).astype(np.float32))
+    for name in ("one/labels/a", *(f"two/labelsTr/{case}" for case in "abc")):
+        save(tmp_path / f"{name}.nii.gz", label)
+    told = {"channel_names": {"0": "T1w", "1": "FLAIR"}, "labels": {"background": 0, "organ": 1}}
+    (tmp_path / "two/dataset.json").write_text(json.dumps(told | {"numTraining": 3, "file_ending": ".nii.gz"}))
+
+
+def test_from_scans_to_label_maps(packages, two_layouts, tmp_path):
+    """By the installed commands alone; a network that a test can afford trains for one step."""
+    printed = python("-c", SEGMENT, cwd=tmp_path / "empty", PYTHONPATH=str(packages))
+    assert "- no validation: there is 1 case" in printed and "- channels: 0 T1w, 1 FLAIR" in printed
+    assert "  rep3d train one" in printed and "epoch 1/1, step 1/1, loss " in printed
+    own = json.loads((tmp_path / "empty/bundles/one/one.json").read_text())
+    assert own["data"]["split"] == {"training": 1, "validation": 0, "test": 0} and own["train"]["val_interval"] == 0
+    assert (tmp_path / "empty/bundles/two/models/trained/model.pt").is_file()
+    out = tmp_path / "empty/out"
+    rows = (out / "volumes.csv").read_text().splitlines()
+    assert rows[0] == "case,image,organ (ml)" and [row[0] for row in rows[1:]] == ["a", "b", "c"]
+    for case in "abc":
+        assert_label_map(out / f"{case}_seg.nii.gz", tmp_path / f"two/imagesTr/{case}_0000.nii.gz", 2)
+        assert json.loads((out / f"{case}_seg.json").read_text())["labels"][0]["name"] == "organ"
+        assert (out / f"{case}_seg.png").is_file()
+
+
+def test_an_editable_install(checkout, tmp_path):
     libraries = sysconfig.get_paths()["purelib"]
-    code = EDITABLE.format(libraries=libraries, installed=str(install("build_editable"))) + USE
+    installed = str(install(checkout, "build_editable", tmp_path))
+    code = EDITABLE.format(libraries=libraries, installed=installed) + USE
     # -S: without the packages that are installed here, this one among them.
     printed = python("-S", "-c", code, cwd=tmp_path / "empty")
     assert printed.startswith(str(checkout)) and "| kits |" in printed and "  rep3d train mine" in printed

@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 
-from rep3d.console.logs import NOISY_LOGGERS, end_log, file_only, filter_noise, start_log
+from rep3d.console.logs import NOISY_LOGGERS, NOISY_RECORDS, end_log, file_only, filter_noise, start_log
 
 logger = logging.getLogger("rep3d.somewhere")
 
@@ -71,3 +71,6 @@ def test_noise_is_filtered_and_nothing_else():
     for name in NOISY_LOGGERS:
         assert not logging.getLogger(name).isEnabledFor(logging.WARNING)
     assert logging.getLogger("monai.data").isEnabledFor(logging.WARNING)
+    for name, text in NOISY_RECORDS.items():
+        said = [logging.LogRecord(name, logging.WARNING, "", 0, f"{word} ...", (), None) for word in (text, "Other")]
+        assert [bool(logging.getLogger(name).filter(record)) for record in said] == [False, True]

@@ -195,6 +195,17 @@ def test_nnunet(tmp_path):
     assert [item["case"] for item in load_datalist(tmp_path, "validation")] == ["c5"]
 
 
+def test_which_images_are_segmented_of_a_data_set_without_test_images(tmp_path, caplog):
+    """Not all of them, which is said."""
+    caplog.set_level("INFO")
+    write(tmp_path, {"training": [{"image": f"images/{i}.nii", "label": f"labels/{i}.nii"} for i in range(10)]})
+    touch(tmp_path, *(f"{kind}/{i}.nii" for kind in ("images", "labels") for i in range(10)))
+    assert len(load_inference_list(tmp_path)) == 2
+    assert f"{tmp_path} lists no test images: 2 with labels are segmented" in caplog.text
+    caplog.clear()
+    assert len(load_inference_list(tmp_path / "images")) == 10 and not caplog.messages
+
+
 def test_scores_and_label_maps_go_by_one_name(tmp_path):
     """Of the whole data set, not of the one test case or of the image without its label."""
     pairs = [{"image": f"case_{i}/ct.nii.gz", "label": f"case_{i}/truth.nii.gz"} for i in range(3)]
