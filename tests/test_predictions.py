@@ -152,7 +152,7 @@ def test_a_real_study(bundle, labels, tmp_path, caplog):
 
     for kind in ("uncompressed", "dicom"):
         shutil.copytree(REAL / kind, tmp_path / "study" / kind)
-    windows = {"patch_size": [128, 128, 32], "sliding_window#inferer#overlap": 0.1, "preview": True}
+    windows = {"patch_size": [128, 128, 32], "sliding_window#inferer#overlap": 0.1}
     out = predict(bundle, tmp_path / "study", tmp_path, **windows)
     grid = nib.load(REAL / "label_amos.nii.gz")
     maps = {kind: nib.load(out / f"{kind}_seg.nii.gz") for kind in ("uncompressed", "dicom")}
