@@ -21,9 +21,9 @@ from monailabel_app.interaction.disk import SessionFolder, SessionRecord
 from monailabel_app.interaction.voxels import voxel_digest
 from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.turn import Priority
-from rep3d.interactive.correction import TILES
-from rep3d.interactive.editing import Answer, LabelEdit, Scene
+from rep3d.interactive.editing import Answer, LabelEdit
 from rep3d.interactive.prompts import Prompt
+from rep3d.interactive.scene import TILES, Scene
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class InteractiveSession:
         Args:
             taken: voxels of other labels that the client knows of, (D, H, W) of bool, beside those that are locked.
                 The answer stays when `bring_to` is called with others.
-            grow: see `rep3d.interactive.correct`.
+            grow: see `rep3d.interactive.Scene`.
 
         Raises:
             RequestError: 400, a prompt that lies outside, or too many; 404, no weights; 413, too many labels.
