@@ -44,13 +44,14 @@ from bundle_helpers import (
 from monai.bundle import ConfigParser, ckpt_export, verify_metadata, verify_net_in_out
 from monai.bundle.config_item import ComponentLocator, ConfigComponent
 from monai.bundle.reference_resolver import ReferenceResolver
+from score_helpers import score_label_map
 
 from rep3d.console.errors import root_cause
 from rep3d.console.logs import file_only
 from rep3d.console.status import read_status
 from rep3d.data.lists import load_datalist
 from rep3d.data.splits import make_splits
-from rep3d.evaluation.scores import read_scores, score_label_map
+from rep3d.evaluation.scores import read_scores
 from rep3d.training.checkpoints import load_deployed, read_weights
 
 SCHEMA = ROOT / "tests/fixtures/metadata_schema.json"

@@ -9,6 +9,7 @@ import torch
 from bundle_helpers import EVALUATE, INFERENCE, TRAIN, run
 from channel_helpers import SHAPE, describe, make, save
 from monai.losses import DiceCELoss, DiceLoss
+from score_helpers import score_label_map
 from torch.nn import BCEWithLogitsLoss
 
 from monailabel_app.bundles import read_bundle
@@ -17,7 +18,7 @@ from monailabel_app.studies.submission import submit_label
 from rep3d.data.regions import check_judging, paint, region_masks, scored_regions
 from rep3d.datasets import own_bundle
 from rep3d.datasets.own_bundle import report
-from rep3d.evaluation.scores import read_scores, score_label_map, score_regions
+from rep3d.evaluation.scores import read_scores, score_regions
 from rep3d.inferers import LabelMapInferer
 from rep3d.networks.ensemble import Ensemble
 from rep3d.training import JudgedDiceCELoss, ScoredMasks, ValidationDice

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from bundle_helpers import BUNDLES, INFERENCE, ROOT, label_names, read
 from monai.bundle import ConfigParser
+from score_helpers import score_label_map
 
 from rep3d.data.leakage import image_digests, trained_images
 from rep3d.data.splits import make_splits
-from rep3d.evaluation.scores import score_label_map
 from rep3d.shipping import file_facts
 from rep3d.study.run import BundleRun, run_here
 from rep3d.training.checkpoints import read_weights

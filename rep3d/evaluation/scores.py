@@ -42,27 +42,6 @@ Score = dict[str, float]
 Name = TypeVar("Name", int, str)
 
 
-def score_label_map(
-    prediction: np.ndarray, truth: np.ndarray, labels: Sequence[int], spacing: Sequence[float]
-) -> dict[int, Score]:
-    """Scores of each label.
-
-    Args:
-        prediction, truth: label ids of one grid, (D, H, W).
-        labels: the ids to score.
-        spacing: millimetres between voxels along each axis.
-
-    Returns:
-        By label id: "dice", "hd95_mm" (95th percentile of the distances from each surface to the other, the greater
-        one), "surface_dice" (share of both surfaces that lies within 2 mm of the other), "volume_error_ml"
-        (prediction - truth) and "truth_ml". Surfaces count by their area, as in DeepMind's `surface-distance`.
-
-    Raises:
-        ValueError: the shapes differ or are not three-dimensional.
-    """
-    return score_regions(prediction, truth, {label: [label] for label in labels}, np.diag([*spacing, 1.0]))
-
-
 def score_regions(
     prediction: np.ndarray,
     truth: np.ndarray,
@@ -70,13 +49,18 @@ def score_regions(
     affine: np.ndarray,
     ignored_label: int | None = None,
 ) -> dict[Name, Score]:
-    """Scores of unions of labels, as of `score_label_map`.
+    """Scores of unions of labels.
 
     Args:
         prediction, truth: label ids of one grid, (D, H, W).
         regions: the ids of each.
         affine: of the grid, (4, 4), to millimetres.
         ignored_label: id in the truth of voxels that nobody judged: there both are taken for background.
+
+    Returns:
+        By region: "dice", "hd95_mm" (95th percentile of the distances from each surface to the other, the greater
+        one), "surface_dice" (share of both surfaces that lies within 2 mm of the other), "volume_error_ml"
+        (prediction - truth) and "truth_ml". Surfaces count by their area, as in DeepMind's `surface-distance`.
 
     Raises:
         ValueError: the shapes differ or are not three-dimensional.

@@ -9,8 +9,9 @@ import torch
 import torch.distributed as dist
 from ignite.engine import Engine
 from monai.data import MetaTensor
+from score_helpers import score_label_map
 
-from rep3d.evaluation.scores import CaseScores, read_scores, score_label_map, score_regions, write_scores
+from rep3d.evaluation.scores import CaseScores, read_scores, score_regions, write_scores
 
 SPACING = (0.8, 1.0, 2.5)
 

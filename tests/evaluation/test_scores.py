@@ -5,6 +5,7 @@ import pytest
 import torch
 from monai.data import DataLoader, MetaTensor
 from monai.engines import SupervisedEvaluator
+from score_helpers import score_label_map
 
 from rep3d.evaluation.scores import (
     COLUMNS,
@@ -14,7 +15,6 @@ from rep3d.evaluation.scores import (
     labels_of,
     means,
     read_scores,
-    score_label_map,
     summary,
     table,
     write_scores,

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-
-from rep3d.evaluation.scores import score_label_map
+from score_helpers import score_label_map
 
 SPACING = (0.8, 1.0, 2.5)
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from monai.engines import SupervisedEvaluator
 from monai.handlers import from_engine
+from score_helpers import score_label_map
 
-from rep3d.evaluation.scores import score_label_map
 from rep3d.training import ValidationDice
 
 EMPTY, LEFT, RIGHT, BOTH = [0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 2, 2], [1, 1, 2, 2]
