@@ -23,9 +23,11 @@ from rep3d.data.checks import image_problem, label_problem
 from rep3d.data.notes import warn_once
 from rep3d.evaluation.correction_picture import draw_planes
 from rep3d.interactive import prompts as show
-from rep3d.interactive.correction import SIZE, Correction, check_inside, correct
+from rep3d.interactive.correction import Correction, correct
 from rep3d.interactive.grid import Grid
-from rep3d.interactive.prompts import Prompt
+from rep3d.interactive.prompts import Prompt, check_inside
+from rep3d.interactive.scene import Scene
+from rep3d.interactive.working_grid import SIZE
 from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, geometry_note, voxel_ml
 from rep3d.io.nifti import CLICKED, digest, scan_of, write_marked
 from rep3d.io.scans import read_scan
@@ -86,20 +88,17 @@ def correct_scan(
     masks = [None if file is None else _read_mask(file, name, path, geometry, own)
              for name, file in (("previous", previous), ("taken", taken))]  # fmt: skip
     started = time.perf_counter()
-    spacing = _spacing(geometry)
     scan = torch.from_numpy(voxels)
+    scene = Scene(
+        lambda channels: inferer(channels.to(device), network),
+        scan,
+        _spacing(geometry),
+        taken=masks[1],
+        size=size,
+        tiles=sys.maxsize,
+    )
     with torch.inference_mode():
-        answer = correct(
-            lambda channels: inferer(channels.to(device), network),
-            scan,
-            spacing,
-            prompts,
-            new=len(prompts),
-            previous=masks[0],
-            taken=masks[1],
-            size=size,
-            tiles=sys.maxsize,
-        )
+        answer = correct(scene, prompts, new=len(prompts), previous=masks[0])
     _tell(answer, geometry, time.perf_counter() - started)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_marked(answer.mask.numpy().astype(np.uint8), geometry, target, CLICKED, own)

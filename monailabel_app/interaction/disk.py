@@ -3,7 +3,7 @@
 SESSION/
     session.json        its record, which names the labels' files; when it was touched is when the session was last used
     image.npy           the scan's voxels, where they came from the client
-    0001.label ...      a label each: mask, prompts and steps, see `rep3d.interactive.editing`
+    0001.label ...      a label each: mask, prompts and steps, see `rep3d.interactive.stored_label`
 
 A label that changes gets a file of a new number, and counts once the record names it.
 """

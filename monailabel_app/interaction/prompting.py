@@ -13,9 +13,8 @@ import numpy as np
 
 from monailabel_app.errors import RequestError
 from rep3d.interactive import prompts as show
-from rep3d.interactive.correction import check_inside
 from rep3d.interactive.grid import Grid
-from rep3d.interactive.prompts import Prompt
+from rep3d.interactive.prompts import Prompt, check_inside
 
 Sides = Sequence[Sequence[float]]  # from and to along each axis, half open
 

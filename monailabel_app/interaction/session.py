@@ -20,9 +20,9 @@ from monailabel_app.interaction.stored_labels import StoredLabels
 from monailabel_app.interaction.voxels import voxel_digest
 from monailabel_app.models.clicks import PromptedNetwork
 from monailabel_app.models.turn import Priority
-from rep3d.interactive.correction import TILES
-from rep3d.interactive.editing import Answer, LabelEdit, Scene
+from rep3d.interactive.editing import Answer, LabelEdit
 from rep3d.interactive.prompts import Prompt
+from rep3d.interactive.scene import TILES, Scene
 
 
 class InteractiveSession:
@@ -135,7 +135,7 @@ class InteractiveSession:
         Args:
             taken: voxels of other labels that the client knows of, (D, H, W) of bool, beside those that are locked.
                 The answer stays when `bring_to` is called with others.
-            grow: see `rep3d.interactive.correct`.
+            grow: see `rep3d.interactive.Scene`.
 
         Raises:
             RequestError: 400, a prompt that lies outside, or too many; 404, no weights; 413, too many labels.

@@ -18,8 +18,8 @@ from monailabel_app.models.inference import InTurns, OtherWeights
 from monailabel_app.models.networks import Networks, serving_stamp
 from monailabel_app.models.turn import Priority, Turn
 from rep3d.console.typed import as_text
-from rep3d.interactive.correction import Network
 from rep3d.interactive.cubes import cube_edge
+from rep3d.interactive.scene import Network
 
 logger = logging.getLogger(__name__)
 

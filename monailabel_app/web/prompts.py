@@ -9,8 +9,7 @@ from pydantic import BaseModel, Field, FiniteFloat
 
 from monailabel_app.errors import RequestError
 from monailabel_app.models.parameters import InferenceParameters
-from rep3d.interactive.editing import Box
-from rep3d.interactive.grid import Grid
+from rep3d.interactive.grid import Box, Grid
 from rep3d.interactive.prompts import Prompt, box, point
 
 MAX_POINTS = 1000  # of one list

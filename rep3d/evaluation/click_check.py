@@ -19,8 +19,8 @@ from rep3d.evaluation.click_cases import load_case
 from rep3d.evaluation.click_methods import ours
 from rep3d.evaluation.clicks import deepest_user, follow
 from rep3d.files import write_csv
-from rep3d.interactive.correction import SIZE
 from rep3d.interactive.cubes import MIN_VOXELS
+from rep3d.interactive.working_grid import SIZE
 
 logger = logging.getLogger(__name__)
 

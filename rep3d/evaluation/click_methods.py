@@ -12,9 +12,11 @@ from monai.inferers import SimpleInferer
 
 from rep3d.evaluation.click_cases import Case, Labels, read_ras
 from rep3d.evaluation.clicks import Segment
-from rep3d.interactive.correction import CROP, GROWTH, LEAVING, RIM, SHARE, SIZE, Network, correct
+from rep3d.interactive.correction import correct
 from rep3d.interactive.cubes import cube_edge
 from rep3d.interactive.prompts import Prompt
+from rep3d.interactive.scene import Network, Scene
+from rep3d.interactive.working_grid import CROP, GROWTH, LEAVING, RIM, SHARE, SIZE
 from rep3d.shipped import overlays_of
 from rep3d.training.checkpoints import load_deployed
 
@@ -34,8 +36,9 @@ def ours(network: Network, size: int = SIZE) -> Segment:
     def segment(
         image: torch.Tensor, spacing: Sequence[float], prompts: Sequence[Prompt], previous: torch.Tensor
     ) -> torch.Tensor:
+        scene = Scene(network, image, spacing, size=size, tiles=ALL_TILES)
         with torch.inference_mode():
-            return correct(network, image, spacing, prompts, previous=previous, size=size, tiles=ALL_TILES).mask
+            return correct(scene, prompts, previous=previous).mask
 
     return segment
 

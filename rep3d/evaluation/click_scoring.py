@@ -18,7 +18,7 @@ from rep3d.evaluation.click_methods import CORRECTING, ours
 from rep3d.evaluation.click_summary import write_summary
 from rep3d.evaluation.clicks import Method, deepest_user, evaluate
 from rep3d.files import short_digest
-from rep3d.interactive.correction import SIZE
+from rep3d.interactive.working_grid import SIZE
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from rep3d.evaluation.clicks import Segment
 from rep3d.interactive.prompts import Prompt, box, point
-from rep3d.interactive.users import TOUCHING, region_of
+from rep3d.interactive.voxel_regions import TOUCHING, region_of
 
 CLICKS = 5
 SEED = 42  # of the draw among the deepest voxels

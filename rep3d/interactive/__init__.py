@@ -7,6 +7,7 @@ from rep3d.interactive.grid import Grid, resample
 from rep3d.interactive.loss import CorrectionLoss
 from rep3d.interactive.prompts import Prompt, box, draw, lasso, point, scribble
 from rep3d.interactive.rounds import SimulatedUser
+from rep3d.interactive.scene import Scene
 
 __all__ = [
     "CHANNELS",
@@ -14,6 +15,7 @@ __all__ = [
     "CorrectionLoss",
     "Grid",
     "Prompt",
+    "Scene",
     "SimulatedUser",
     "StandardizeWorkingGridd",
     "WorkingGridd",

@@ -16,8 +16,8 @@ from monai.transforms import MapTransform, Randomizable
 from scipy import ndimage
 
 from rep3d.interactive.channels import standardize
-from rep3d.interactive.correction import SIZE, clamped_cube, finest_spacing
 from rep3d.interactive.grid import Grid, bounds, covered, resample
+from rep3d.interactive.working_grid import SIZE, clamped_cube, finest_spacing
 
 ZOOM = (0.5, 3.0)  # edge of the working grid as a multiple of the label's largest extent: from inside it to all round
 CHANCE_OF_UNION = 0.1  # of two labels that touch are one

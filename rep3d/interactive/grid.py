@@ -63,14 +63,6 @@ class Grid(NamedTuple):
     def contains(self, voxel: Sequence[int]) -> bool:
         return all(0 <= v < n for v, n in zip(voxel, self.shape, strict=True))
 
-    def within(self, other: Grid) -> Box:
-        """The part of this grid whose voxels' centres lie in the other's voxels."""
-        slices = []
-        for axis in range(3):
-            inside = _inside(self.positions(axis), other, axis).nonzero().flatten()
-            slices.append(slice(int(inside[0]), int(inside[-1]) + 1) if len(inside) else slice(0, 0))
-        return slices[0], slices[1], slices[2]
-
     def part(self, slices: Sequence[slice]) -> Grid:
         """The grid of a part of the voxels."""
         x, y, z = (o + s * part.start for o, s, part in zip(self.origin, self.spacing, slices, strict=True))

@@ -106,6 +106,22 @@ def lasso(voxels: Sequence[Sequence[float]], spacing: Sequence[float], positive:
     return Prompt("lasso", tuple(_millimetres(voxel, spacing) for voxel in voxels), positive)
 
 
+def check_inside(prompt: Prompt, scan: Grid, name: str) -> None:
+    """Refuse a prompt that lies outside the scan; of an area a part may.
+
+    Raises:
+        ValueError: names the prompt and the position, in voxels.
+    """
+    low, high = (scan.voxel(position) for position in prompt.bounds)
+    if prompt.kind in ("box", "lasso"):
+        inside = all(h >= 0 and v < n for v, h, n in zip(low, high, scan.shape, strict=True))
+    else:
+        inside = scan.contains(low) and scan.contains(high)
+    if not inside:
+        where = f"voxel {low}" if low == high else f"voxels {low} to {high}"
+        raise ValueError(f"{name}, a {prompt.kind} at {where}, lies outside the scan of {scan.shape} voxels")
+
+
 def radius(spacing: float) -> float:
     """Millimetres from a point to where its ball ends, on a working grid of this spacing."""
     low, high = RADIUS_IN_VOXELS

@@ -17,9 +17,10 @@ from torch import nn
 
 from rep3d.interactive.channels import input_channels, mirrored
 from rep3d.interactive.correction import grows, one_way
+from rep3d.interactive.distortion import distorted
 from rep3d.interactive.grid import Grid
 from rep3d.interactive.prompts import Prompt, draw
-from rep3d.interactive.users import beside, correction, deepest_click, distorted, first_prompt, near_error
+from rep3d.interactive.users import beside, correction, deepest_click, first_prompt, near_error
 
 KEYS = ("image", "spacing", "inside", "target", "taken", "prediction")  # what `WorkingGridd` writes
 # How a case starts; a prediction only where there is one. On nothing, a single click has the least to go by.

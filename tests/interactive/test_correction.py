@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from rep3d.interactive.correction import correct, finest_spacing, refine
+from rep3d.interactive.correction import correct, refine
 from rep3d.interactive.grid import Grid, covered, resample
 from rep3d.interactive.prompts import box, lasso, point, radius, scribble
+from rep3d.interactive.scene import Scene
+from rep3d.interactive.working_grid import finest_spacing
 
 SIZE = 16
 SPACINGS = [(1.0, 1.0, 1.0), (0.7, 0.7, 5.0), (2.5, 1.0, 1.5)]
@@ -91,7 +93,8 @@ def test_promises_hold_for_any_weights(seed, tiles):
     scan, previous = Grid.of_scan(image.shape, spacing), masks["previous"]
     taken = torch.zeros_like(previous) if masks["taken"] is None else masks["taken"]
     before = previous.clone()
-    answer = correct(random_network(seed), image, spacing, prompts, new=1, size=SIZE, tiles=tiles, **masks)
+    scene = Scene(random_network(seed), image, spacing, masks["taken"], SIZE, tiles)
+    answer = correct(scene, prompts, new=1, previous=previous)
     assert torch.equal(previous, before), "what was given stays as it was"
     for number, prompt in enumerate(prompts):
         for position in prompt.positions if prompt.kind in ("point", "scribble") else ():
@@ -121,7 +124,8 @@ def test_promises_hold_for_any_weights(seed, tiles):
 def test_the_reached_region_touches_the_newest_prompt(seed):
     """Each connected part of it comes within 16 voxels of the first grid, on the grid of the answer."""
     image, spacing, prompts, masks = random_case(seed)
-    answer = correct(random_network(seed), image, spacing, prompts, size=SIZE, tiles=0, **masks)
+    scene = Scene(random_network(seed), image, spacing, masks["taken"], SIZE, tiles=0)
+    answer = correct(scene, prompts, previous=masks["previous"])
     parts, count = ndimage.label(answer.region.numpy(), np.ones((3, 3, 3)))
     low, high = prompts[-1].bounds
     margin = 16 * max(finest_spacing(Grid.of_scan(image.shape, spacing), SIZE),
@@ -137,10 +141,10 @@ def test_the_reached_region_touches_the_newest_prompt(seed):
 def test_the_later_of_two_contrary_clicks_wins():
     image, first, second = torch.zeros(20, 20, 20), point((9, 9, 9), (1, 1, 1)), point((10, 9, 9), (1, 1, 1), False)
     for prompts in ([first, second], [second, first]):
-        mask = correct(random_network(3), image, (1, 1, 1), prompts, size=SIZE).mask
+        mask = correct(Scene(random_network(3), image, (1, 1, 1), size=SIZE), prompts).mask
         assert mask[scan_voxel(prompts[1])] == prompts[1].positive
     far = point((16, 9, 9), (1, 1, 1), False)
-    mask = correct(everything, image, (1, 1, 1), [first, far], size=SIZE).mask
+    mask = correct(Scene(everything, image, (1, 1, 1), size=SIZE), [first, far]).mask
     assert mask[9, 9, 9] and not mask[16, 9, 9]
 
 
@@ -152,7 +156,8 @@ def test_a_lock_wins_over_a_click_and_is_told():
     taken = torch.zeros(20, 20, 20, dtype=torch.bool)
     taken[8:] = True
     locked, free = point((12, 9, 9), (1, 1, 1)), point((4, 9, 9), (1, 1, 1))
-    answer = correct(everything, torch.zeros(20, 20, 20), (1, 1, 1), [locked, free], new=2, taken=taken, size=SIZE)
+    scene = Scene(everything, torch.zeros(20, 20, 20), (1, 1, 1), taken, SIZE)
+    answer = correct(scene, [locked, free], new=2)
     assert answer.locked == (locked,)
     assert not (answer.mask & taken).any() and answer.mask[4, 9, 9]
 
@@ -160,13 +165,13 @@ def test_a_lock_wins_over_a_click_and_is_told():
 def test_what_was_added_stays_when_a_click_elsewhere_follows():
     image, spacing = torch.zeros(60, 40, 40), (1.0, 1.0, 1.0)
     prompts = [point((8, 8, 8), spacing)]
-    first = correct(marked, image, spacing, prompts, size=SIZE)
+    first = correct(Scene(marked, image, spacing, size=SIZE), prompts)
     assert 1 < int(first.mask.sum()) < 200
     for place, positive in (((50, 30, 30), True), ((48, 8, 8), False)):
         prompts.append(point(place, spacing, positive))
-        answer = correct(marked, image, spacing, prompts, previous=first.mask, size=SIZE)
+        answer = correct(Scene(marked, image, spacing, size=SIZE), prompts, previous=first.mask)
         assert (answer.mask & first.mask).equal(first.mask)
-    far = correct(random_network(1), image, spacing, prompts[:2], previous=first.mask, size=SIZE, tiles=0)
+    far = correct(Scene(random_network(1), image, spacing, size=SIZE, tiles=0), prompts[:2], previous=first.mask)
     reached = resample(far.region, far.grid, Grid.of_scan(image.shape, spacing)) > 0
     assert torch.equal(far.mask[~reached & first.mask], first.mask[~reached & first.mask])
 
@@ -179,7 +184,7 @@ def test_it_grows_to_the_whole_scan(shape, spacing):
         seen.append(1)
         return everything(channels)
 
-    answer = correct(network, torch.zeros(shape), spacing, [point((3, 5, 5), spacing)], size=SIZE, tiles=0)
+    answer = correct(Scene(network, torch.zeros(shape), spacing, size=SIZE, tiles=0), [point((3, 5, 5), spacing)])
     assert answer.mask.all() and len(seen) > 2
     assert covered(answer.grid, Grid.of_scan(shape, spacing)).all()
     assert answer.grid.spacing[0] == pytest.approx(max(n * s for n, s in zip(shape, spacing, strict=True)) / SIZE)
@@ -205,28 +210,29 @@ def test_a_ball_is_found(shape, spacing, centre):
     """In scans that are smaller than the working grid, anisotropic, or so large that it begins at a part."""
     truth = ball(shape, spacing, centre, 7.0)
     image = torch.where(truth, 900, 100).to(torch.int16)
-    answer = correct(alike, image, spacing, [point(centre, spacing)], size=32)
+    click = [point(centre, spacing)]
+    answer = correct(Scene(alike, image, spacing, size=32), click)
     assert dice(answer.mask, truth) > 0.93
-    assert torch.equal(answer.mask, correct(alike, image.double(), spacing, [point(centre, spacing)], size=32).mask)
+    assert torch.equal(answer.mask, correct(Scene(alike, image.double(), spacing, size=32), click).mask)
 
 
 def test_tiles_redraw_what_changed_and_nothing_else():
     shape, spacing, centre = (80, 80, 80), (1.0, 1.0, 1.0), (40, 42, 38)
     truth, scan = ball(shape, spacing, centre, 28.0), Grid.of_scan(shape, spacing)
     image, prompts = torch.where(truth, 900, 100).to(torch.int16), [point(centre, spacing)]
-    coarse = correct(alike, image, spacing, prompts, size=32, tiles=0)
+    coarse = correct(Scene(alike, image, spacing, size=32, tiles=0), prompts)
     border = torch.from_numpy(ndimage.binary_dilation(truth.numpy(), iterations=3)
                               & ~ndimage.binary_erosion(truth.numpy(), iterations=3))  # fmt: skip
     assert coarse.grid.spacing[0] > 1 and len(coarse.tiles) > 4
     for tile in coarse.tiles:
-        assert tile.spacing == spacing and border[scan.within(tile)].any()
+        assert tile.spacing == spacing and border[covered(tile, scan)].any()
     answer, left = coarse, len(coarse.tiles)
     while answer.tiles:
-        answer = refine(alike, image, spacing, answer, prompts, tiles=3)
+        answer = refine(Scene(alike, image, spacing, tiles=3), answer, prompts)
         assert len(answer.tiles) == max(left - 3, 0)
         left = len(answer.tiles)
     assert dice(answer.mask, truth) > max(0.98, dice(coarse.mask, truth))
-    at_once = correct(alike, image, spacing, prompts, size=32, tiles=10_000)
+    at_once = correct(Scene(alike, image, spacing, size=32, tiles=10_000), prompts)
     assert at_once.tiles == () and torch.equal(at_once.mask, answer.mask)
 
 
@@ -234,16 +240,15 @@ def test_nothing_changed_leaves_no_tiles():
     previous = torch.zeros(80, 80, 80, dtype=torch.bool)
     previous[20:60, 20:60, 20:60] = True
     keep = lambda channels: channels[:, 1:2] - 0.5  # noqa: E731
-    answer = correct(
-        keep, torch.zeros(80, 80, 80), (1, 1, 1), [point((40, 40, 40), (1, 1, 1))], previous=previous, size=32
-    )
+    scene = Scene(keep, torch.zeros(80, 80, 80), (1, 1, 1), size=32)
+    answer = correct(scene, [point((40, 40, 40), (1, 1, 1))], previous=previous)
     assert answer.tiles == () and answer.changed is None and torch.equal(answer.mask, previous)
 
 
 def test_several_new_prompts_are_answered_together():
     spacing, places = (1.0, 1.0, 1.0), [(4, 4, 4), (30, 30, 30)]
     prompts = [point(place, spacing) for place in places]
-    answer = correct(marked, torch.zeros(36, 36, 36), spacing, prompts, new=2, size=SIZE)
+    answer = correct(Scene(marked, torch.zeros(36, 36, 36), spacing, size=SIZE), prompts, new=2)
     assert all(answer.mask[place] for place in places)
     assert all(answer.mask[place[0] + 1, place[1], place[2]] for place in places)
 
@@ -253,27 +258,27 @@ INSIDE = point((5, 5, 5), (1, 1, 1))
 
 
 @pytest.mark.parametrize(
-    ("prompts", "options", "said"),
+    ("prompts", "of_scene", "options", "said"),
     [
-        ([point((12, 5, 5), (1, 1, 1))], {}, r"prompt 1, a point at voxel \(12, 5, 5\), lies outside"),
-        ([INSIDE, point((5, -1, 5), (1, 1, 1))], {}, "prompt 2, a point"),
-        ([scribble([(1, 1, 1), (1, 1, 9)], (1, 1, 1))], {}, "prompt 1, a scribble"),
-        ([box((20, 1, 1), (25, 3, 3), (1, 1, 1))], {}, "prompt 1, a box"),
-        ([], {}, "new must be 1 to the number of prompts"),
-        ([INSIDE], {"new": 2}, "new must be 1 to the number of prompts"),
-        ([INSIDE], {"new": 0}, "new must be 1 to the number of prompts"),
-        ([INSIDE], {"tiles": -1}, "tiles must be 0 or more, got -1"),
-        ([INSIDE], {"previous": torch.zeros(12, 10, 9, dtype=torch.bool)}, "previous must be of bool and of the image"),
-        ([INSIDE], {"taken": torch.zeros(12, 10, 8)}, "taken must be of bool and of the image"),
+        ([point((12, 5, 5), (1, 1, 1))], {}, {}, r"prompt 1, a point at voxel \(12, 5, 5\), lies outside"),
+        ([INSIDE, point((5, -1, 5), (1, 1, 1))], {}, {}, "prompt 2, a point"),
+        ([scribble([(1, 1, 1), (1, 1, 9)], (1, 1, 1))], {}, {}, "prompt 1, a scribble"),
+        ([box((20, 1, 1), (25, 3, 3), (1, 1, 1))], {}, {}, "prompt 1, a box"),
+        ([], {}, {}, "new must be 1 to the number of prompts"),
+        ([INSIDE], {}, {"new": 2}, "new must be 1 to the number of prompts"),
+        ([INSIDE], {}, {"new": 0}, "new must be 1 to the number of prompts"),
+        ([INSIDE], {"tiles": -1}, {}, "tiles must be 0 or more, got -1"),
+        ([INSIDE], {}, {"previous": torch.zeros(12, 10, 9) > 0}, "previous must be of bool and of the image"),
+        ([INSIDE], {"taken": torch.zeros(12, 10, 8)}, {}, "taken must be of bool and of the image"),
     ],
 )
-def test_what_is_refused(prompts, options, said):
+def test_what_is_refused(prompts, of_scene, options, said):
     with pytest.raises(ValueError, match=said):
-        correct(everything, SCAN, (1, 1, 1), prompts, size=SIZE, **options)
+        correct(Scene(everything, SCAN, (1, 1, 1), size=SIZE, **of_scene), prompts, **options)
 
 
 def test_a_box_may_reach_out_of_the_scan():
-    answer = correct(everything, SCAN, (1, 1, 1), [box((8, 5, 3), (30, 30, 30), (1, 1, 1))], size=SIZE)
+    answer = correct(Scene(everything, SCAN, (1, 1, 1), size=SIZE), [box((8, 5, 3), (30, 30, 30), (1, 1, 1))])
     assert answer.mask.all()
 
 
@@ -281,7 +286,7 @@ def test_a_box_may_reach_out_of_the_scan():
 def test_an_answer_that_is_not_finite(value):
     broken = lambda channels: torch.full_like(channels[:, :1], value)  # noqa: E731
     with pytest.raises(ValueError, match="NaN or infinite"):
-        correct(broken, SCAN, (1, 1, 1), [INSIDE], size=SIZE)
+        correct(Scene(broken, SCAN, (1, 1, 1), size=SIZE), [INSIDE])
 
 
 def test_every_voxel_can_be_clicked():
@@ -289,7 +294,7 @@ def test_every_voxel_can_be_clicked():
     image = torch.zeros(3, 4, 1)
     for voxel in itertools.product(range(3), range(4), range(1)):
         for positive in (True, False):
-            answer = correct(random_network(5), image, (1, 2, 3), [point(voxel, (1, 2, 3), positive)], size=SIZE)
+            answer = correct(Scene(random_network(5), image, (1, 2, 3), size=SIZE), [point(voxel, (1, 2, 3), positive)])
             assert answer.mask[voxel] == positive
 
 
@@ -298,7 +303,7 @@ def test_how_near_a_later_click_must_lie_goes_with_the_grid():
     image, spacing = torch.zeros(20, 20, 20), (3.0, 3.0, 3.0)
     prompts = [point((9, 9, 9), spacing), point((11, 9, 9), spacing, False)]
     nothing = lambda channels: -torch.ones_like(channels[:, :1])  # noqa: E731
-    kept = {size: bool(correct(nothing, image, spacing, prompts, size=size).mask[9, 9, 9]) for size in (16, 64)}
+    kept = {size: bool(correct(Scene(nothing, image, spacing, size=size), prompts).mask[9, 9, 9]) for size in (16, 64)}
     assert kept == {16: False, 64: True}
 
 
@@ -309,7 +314,8 @@ def test_contrary_clicks_in_one_thick_voxel():
     for first, last in (places, places[::-1]):
         for positive in (True, False):
             prompts = [point(first, spacing, not positive), point(last, spacing, positive)]
-            assert bool(correct(random_network(4), image, spacing, prompts, new=2, size=32).mask[20, 20, 3]) == positive
+            answer = correct(Scene(random_network(4), image, spacing, size=32), prompts, new=2)
+            assert bool(answer.mask[20, 20, 3]) == positive
 
 
 @pytest.mark.parametrize("tiles", [0, 3])
@@ -318,15 +324,15 @@ def test_only_what_changed_is_answered(tiles):
     shape, spacing, centre = (80, 70, 60), (1.0, 1.0, 1.0), (40, 35, 30)
     image = torch.where(ball(shape, spacing, centre, 24.0), 900, 100).to(torch.int16)
     previous, prompts = ball(shape, spacing, (70, 60, 50), 4.0), [point(centre, spacing)]
-    answer = correct(alike, image, spacing, prompts, previous=previous, size=32, tiles=tiles)
+    answer = correct(Scene(alike, image, spacing, size=32, tiles=tiles), prompts, previous=previous)
     assert answer.before is previous and answer.part.shape == answer.mask[answer.changed].shape
     whole = answer.mask.clone()
     assert torch.equal(whole[answer.changed], answer.part) and math.prod(answer.part.shape) < previous.numel() / 2
-    finer = refine(alike, image, spacing, answer, prompts, tiles=2)
+    finer = refine(Scene(alike, image, spacing, tiles=2), answer, prompts)
     expected = finer.mask.clone()
     previous[answer.changed] = answer.part
     assert torch.equal(previous, whole)
-    finer = refine(alike, image, spacing, answer, prompts, tiles=2)
+    finer = refine(Scene(alike, image, spacing, tiles=2), answer, prompts)
     assert torch.equal(finer.mask, expected) and not torch.equal(expected, whole)
     previous[finer.changed] = finer.part
     assert torch.equal(previous, expected)
@@ -338,7 +344,8 @@ def test_prompts_of_both_signs_may_add_and_take_away(signs, both):
     previous = ball(shape, unit, (12, 12, 12), 6.0)
     inverted = lambda channels: 0.5 - channels[:, 1:2]  # noqa: E731
     prompts = [point((12, 12, n), unit, positive) for n, positive in zip((3, 20), signs, strict=True)]
-    changed = correct(inverted, torch.zeros(shape), unit, prompts, new=2, previous=previous, size=32).mask != previous
+    scene = Scene(inverted, torch.zeros(shape), unit, size=32)
+    changed = correct(scene, prompts, new=2, previous=previous).mask != previous
     assert [bool((changed & one).any()) for one in (~previous, previous)] == [both or signs[0], both or not signs[0]]
 
 
@@ -350,13 +357,13 @@ def test_refining_goes_the_same_way_and_leaves_what_came_later(grows):
     halves = torch.ones(1, 1, SIZE, SIZE, SIZE)
     halves[:, :, :, SIZE // 2 :] = -1
     click = [point((41, 3, 6) if grows else (38, 9, 6), unit, grows)]
-    answer = correct(lambda channels: halves, image, unit, click, previous=previous, size=SIZE, tiles=0)
+    answer = correct(Scene(lambda channels: halves, image, unit, size=SIZE, tiles=0), click, previous=previous)
     assert answer.tiles and bool(answer.mask[89].any()) == grows and bool(answer.mask[0].all()) == grows
     later, changed = answer.mask.clone(), torch.zeros_like(previous)
     changed[slice(37, 40) if grows else slice(40, 43), :4] = True
     later[changed] = not grows
     contrary = lambda channels: everything(channels) * (-1 if grows else 1)  # noqa: E731
-    finer = refine(contrary, image, unit, replace(answer, before=later, changed=None), click, tiles=1000).mask
+    finer = refine(Scene(contrary, image, unit, tiles=1000), replace(answer, before=later, changed=None), click).mask
     assert (finer[changed] != grows).all(), "what came later stays"
     others = (previous if grows else ~previous) & ~changed
     assert (finer[others] == grows).all() and (finer != later).any()
@@ -367,7 +374,8 @@ def test_new_prompts_stay_on_a_grid_that_grows():
     tube = lambda channels: 0.3 - channels[:, :1].abs()  # noqa: E731
     image = torch.zeros(160, 30, 30)
     image[:36, 14:17, 14:17] = 100
-    answer = correct(tube, image, spacing, [point(place, spacing) for place in places], new=2, size=SIZE, tiles=0)
+    prompts = [point(place, spacing) for place in places]
+    answer = correct(Scene(tube, image, spacing, size=SIZE, tiles=0), prompts, new=2)
     assert answer.grid.spacing[0] > 1
     middle = answer.grid.origin[0] + answer.grid.spacing[0] * (SIZE - 1) / 2
     assert abs(middle - 25.5) < 3, "between them, as far as the scan allows"
@@ -378,13 +386,13 @@ def test_an_image_that_is_not_finite(value):
     image = torch.zeros(12, 10, 8)
     image[5, 5, 4] = value
     with pytest.raises(ValueError, match="the image is NaN or infinite near the prompts"):
-        correct(everything, image, (1, 1, 1), [INSIDE], size=SIZE)
+        correct(Scene(everything, image, (1, 1, 1), size=SIZE), [INSIDE])
 
 
 def test_hundreds_of_prompts():
     rng, spacing = np.random.default_rng(0), (1.0, 1.0, 1.0)
     prompts = [point(rng.integers(40, size=3).tolist(), spacing, bool(n % 2)) for n in range(300)]
-    answer = correct(random_network(2), torch.zeros(40, 40, 40), spacing, prompts, new=300, size=SIZE)
+    answer = correct(Scene(random_network(2), torch.zeros(40, 40, 40), spacing, size=SIZE), prompts, new=300)
     scan = Grid.of_scan((40, 40, 40), spacing)
     for number, prompt in enumerate(prompts):
         if not is_contradicted(prompts, number, prompt.positions[0], scan):
@@ -402,8 +410,8 @@ def test_an_answer_takes_three_forwards_but_where_the_grid_grows_further(extent,
         return alike(channels)
 
     prompts = [point((48, 48, 48), spacing)]
-    answer = correct(counted, image, spacing, prompts, size=32)
+    answer = correct(Scene(counted, image, spacing, size=32), prompts)
     assert answer.grid.spacing[0] == min(1.5 ** (looks - 1), 3) and len(asked) == (1 if looks == 1 else max(looks, 3))
     while answer.tiles:
-        answer = refine(alike, image, spacing, answer, prompts, tiles=1)
-    assert torch.equal(answer.mask, correct(alike, image, spacing, prompts, size=32, tiles=1000).mask)
+        answer = refine(Scene(alike, image, spacing, tiles=1), answer, prompts)
+    assert torch.equal(answer.mask, correct(Scene(alike, image, spacing, size=32, tiles=1000), prompts).mask)

@@ -10,9 +10,10 @@ import pytest
 import torch
 from test_correction import SIZE, everything, marked, random_case, random_network
 
-from rep3d.interactive import editing, steps
-from rep3d.interactive.editing import LabelEdit, Scene
+from rep3d.interactive import change, history, steps, stored_label
+from rep3d.interactive.editing import LabelEdit
 from rep3d.interactive.prompts import point, scribble
+from rep3d.interactive.scene import Scene
 
 SHAPE, SPACING = (40, 30, 24), (1.0, 1.0, 2.0)
 
@@ -98,11 +99,11 @@ def test_a_new_step_ends_what_could_be_redone():
 
 def test_old_steps_go_by_number_and_by_size(monkeypatch):
     edit, case = LabelEdit(SHAPE), scene()
-    monkeypatch.setattr(editing, "MAX_STEPS", 4)
+    monkeypatch.setattr(history, "MAX_STEPS", 4)
     for prompt in clicks(6):
         edit.show([prompt], case)
     assert edit.undoable == 4 and edit.prompts == tuple(clicks(6))
-    monkeypatch.setattr(editing, "MOST_STEP_BYTES", 2000)
+    monkeypatch.setattr(history, "MOST_STEP_BYTES", 2000)
     for seed in range(4):
         edit.paint(noise(seed))
     assert edit.undoable == 1
@@ -116,7 +117,7 @@ def noise(seed):
 
 
 def test_twenty_steps_can_be_undone_however_large_they_are(monkeypatch):
-    monkeypatch.setattr(editing, "MAX_STEP_BYTES", 2000)
+    monkeypatch.setattr(history, "MAX_STEP_BYTES", 2000)
     edit = LabelEdit(SHAPE)
     for seed in range(25):
         edit.paint(noise(seed))
@@ -251,7 +252,7 @@ def test_hand_edits_stay_where_an_older_point_vanishes():
 
 
 def test_without_a_way_back_the_list_is_shown_anew(monkeypatch):
-    monkeypatch.setattr(editing, "MAX_STEPS", 2)
+    monkeypatch.setattr(history, "MAX_STEPS", 2)
     edit, case = LabelEdit(SHAPE), scene()
     for count in range(1, 6):
         edit.bring_to(clicks(count), case)
@@ -263,7 +264,7 @@ def test_without_a_way_back_the_list_is_shown_anew(monkeypatch):
 
 
 def test_an_empty_list_after_more_steps_than_can_be_undone(monkeypatch):
-    monkeypatch.setattr(editing, "MAX_STEPS", 3)
+    monkeypatch.setattr(history, "MAX_STEPS", 3)
     edit, case = LabelEdit(SHAPE), scene()
     for count in range(1, 6):
         edit.bring_to(clicks(count), case)
@@ -275,7 +276,7 @@ def test_an_empty_list_after_more_steps_than_can_be_undone(monkeypatch):
 
 def test_what_was_painted_stays_where_there_is_no_way_back(monkeypatch):
     """Also after a restart; what was painted over it later, too."""
-    monkeypatch.setattr(editing, "MAX_STEPS", 2)
+    monkeypatch.setattr(history, "MAX_STEPS", 2)
     edit, case = LabelEdit(SHAPE), scene()
     edit.paint(cube(15, 22))
     edit.paint(edit.mask & ~cube(15, 17))
@@ -577,7 +578,7 @@ def test_redo_and_undo_are_exact_where_the_mask_between_was_refined(act):
 
 
 def test_only_the_newest_steps_keep_what_was_coarse(monkeypatch):
-    monkeypatch.setattr(editing, "MAX_COARSE_STEPS", 2)
+    monkeypatch.setattr(history, "MAX_COARSE_STEPS", 2)
     edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
     left = []
     for prompt in (FIRST, SECOND, FIRST, SECOND):
@@ -591,7 +592,7 @@ def test_only_the_newest_steps_keep_what_was_coarse(monkeypatch):
 
 def test_one_who_is_faster_than_the_background_leaves_no_more_and_more_coarse(monkeypatch):
     """The oldest answer is finished before another one comes, and told with that."""
-    monkeypatch.setattr(editing, "MAX_COARSE", 1)
+    monkeypatch.setattr(change, "MAX_COARSE", 1)
     edit, patient, few = LabelEdit((48,) * 3), LabelEdit((48,) * 3), large_scene(tiles=0)
     shown = edit.show([FIRST], few).mask
     patient.show([FIRST], few)
@@ -603,7 +604,7 @@ def test_one_who_is_faster_than_the_background_leaves_no_more_and_more_coarse(mo
 
 def test_what_is_refined_where_no_step_can_be_undone(monkeypatch):
     """As after all that can be: the mask of the steps before is refined."""
-    monkeypatch.setattr(editing, "MAX_STEPS", 1)
+    monkeypatch.setattr(history, "MAX_STEPS", 1)
     edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
     coarse = edit.show([FIRST], few).mask
     edit.show([SECOND], few)
@@ -770,7 +771,7 @@ def test_bytes_of_the_second_format():
     """Of what is to be told they hold the box alone: which voxels it is nobody knows, and all of it is told."""
     edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
     shown = edit.show([FIRST], few).mask
-    refined, box = refine_all(edit, few), edit._untold.box
+    refined, box = refine_all(edit, few), edit.untold.box
     content = edit.to_bytes()
     start = 12 + int.from_bytes(content[4:12], "little")
     header = json.loads(content[12:start])
@@ -814,6 +815,6 @@ def test_remembered_answers_cost_little():
 
 def test_newer_bytes_are_refused(monkeypatch):
     content = LabelEdit(SHAPE).to_bytes()
-    monkeypatch.setattr(editing, "FORMAT", 0)
+    monkeypatch.setattr(stored_label, "FORMAT", 0)
     with pytest.raises(ValueError, match=r"0001\.label: the format is 4"):
         LabelEdit.from_bytes(content, "0001.label")

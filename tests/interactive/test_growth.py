@@ -7,6 +7,7 @@ from rep3d.interactive import correction
 from rep3d.interactive.correction import correct
 from rep3d.interactive.grid import resample
 from rep3d.interactive.prompts import point
+from rep3d.interactive.scene import Scene
 
 SIZE, UNIT = 16, (1.0, 1.0, 1.0)
 RIM = 3  # voxels at each face
@@ -17,7 +18,7 @@ def looks(found, previous=None):
     asked = []
     network = lambda channels: asked.append(1) or torch.where(found, 1.0, -1.0)[None, None]  # noqa: E731
     click = [point((50, 50, 50), UNIT)]
-    correct(network, torch.zeros(100, 100, 100), UNIT, click, previous=previous, size=SIZE, tiles=0)
+    correct(Scene(network, torch.zeros(100, 100, 100), UNIT, size=SIZE, tiles=0), click, previous=previous)
     return len(asked)
 
 
@@ -91,7 +92,8 @@ def test_what_is_not_reached_does_not():
     found = torch.zeros(size, size, size, dtype=torch.bool)
     found[23:25, 23:25, 23:25] = found[:, :4] = True
     network = lambda channels: asked.append(1) or torch.where(found, 1.0, -1.0)[None, None]  # noqa: E731
-    answer = correct(network, torch.zeros(200, 200, 200), UNIT, [point((100, 100, 100), UNIT)], size=size, tiles=0)
+    scene = Scene(network, torch.zeros(200, 200, 200), UNIT, size=size, tiles=0)
+    answer = correct(scene, [point((100, 100, 100), UNIT)])
     assert len(asked) == 1 and int(answer.mask.sum()) < 100
 
 
@@ -101,20 +103,20 @@ def test_a_vessel_is_followed_to_its_ends(monkeypatch):
     x, y, z = torch.meshgrid(*map(torch.arange, shape), indexing="ij")
     course = 20 + 6 * torch.sin(x / 25)
     truth = ((y - course).square() + (z - 22).square() <= 2.6) & (x >= 5) & (x < 165)
-    asked, channels_of = [], correction._channels
+    asked, logits_of = [], correction._logits
 
-    def channels(image, scan, grid, *others):
-        asked.append((scan, grid))
-        return channels_of(image, scan, grid, *others)
+    def logits(scene, grid, *others):
+        asked.append((scene.scan, grid))
+        return logits_of(scene, grid, *others)
 
     def oracle(channels):
         """Who knows the truth, and sees a thin part of it on a coarse grid, too."""
         scan, grid = asked[-1]
         return (resample(truth, scan, grid) - (0.5 if grid.spacing[0] <= 1 else 0.05))[None, None]
 
-    monkeypatch.setattr(correction, "_channels", channels)
+    monkeypatch.setattr(correction, "_logits", logits)
     clicks = [point((80, int(course[80, 0, 0]), 22), UNIT)]
-    answer = correct(oracle, torch.zeros(shape), UNIT, clicks, size=32, tiles=10_000)
+    answer = correct(Scene(oracle, torch.zeros(shape), UNIT, size=32, tiles=10_000), clicks)
     found = answer.mask & truth
     assert 2 * int(found.sum()) / (int(answer.mask.sum()) + int(truth.sum())) > 0.95
     assert found[5:8].any() and found[162:165].any()

@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 from rep3d.interactive import (
+    Scene,
     SimulatedUser,
     StandardizeWorkingGridd,
     WorkingGridd,
@@ -66,7 +67,8 @@ def seen_by_corrections():
         for kind, make in PROMPTS.items():
             seen = []
             network = lambda channels, seen=seen: seen.append(channels[0]) or -torch.ones_like(channels[:, :1])  # noqa: E731
-            correct(network, image, spacing, make(at, spacing), previous=masks[0], taken=masks[1], size=SIZE, tiles=0)
+            scene = Scene(network, image, spacing, taken=masks[1], size=SIZE, tiles=0)
+            correct(scene, make(at, spacing), previous=masks[0])
             yield f"{name} {kind}", seen[0]
 
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from scipy import ndimage
 
+from rep3d.interactive.distortion import distorted
 from rep3d.interactive.grid import Grid
 from rep3d.interactive.prompts import Prompt, draw
-from rep3d.interactive.users import beside, correction, deepest_click, distorted, first_prompt
+from rep3d.interactive.users import beside, correction, deepest_click, first_prompt
 
 SPACING = (1.0, 1.5, 2.0)
 KINDS = ("point", "scribble", "box", "lasso")

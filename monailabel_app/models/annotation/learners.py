@@ -33,7 +33,7 @@ from monailabel_app.studies.submission import Submission, submit_label
 from monailabel_app.studies.volumes import read_grid, read_voxels, split_suffix
 from monailabel_app.tasks import Task
 from rep3d.files import copy_whole, read_json, write_json
-from rep3d.interactive.editing import Scene
+from rep3d.interactive.scene import Scene
 from rep3d.training.settings import other_settings
 
 USER = "simulated"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from rep3d.evaluation.clicks import MOST, deepest_user, dice
-from rep3d.interactive.editing import LabelEdit, Scene
+from rep3d.interactive.editing import LabelEdit
+from rep3d.interactive.scene import Scene
 from rep3d.study.annotation import AIM, Scan
 
 NO_USE = 0.3  # Dice below which a proposal is discarded: a first click from nothing achieves as much

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from monailabel_app.models.annotation.user import annotate
-from rep3d.interactive.editing import Scene
+from rep3d.interactive.scene import Scene
 
 TRUTH = torch.zeros(20, 20, 20, dtype=torch.bool)
 TRUTH[4:12, 4:12, 4:12] = True

@@ -7,7 +7,7 @@ from nnInteractive.inference.remote import nnInteractiveRemoteInferenceSession a
 from nninteractive_helpers import FIRST, SECOND, SHAPE, SPACING, LookAlike, Running, ball, make_app, two_balls
 
 from monailabel_app.interaction import conversation
-from rep3d.interactive import box, correct, editing, lasso, point, scribble
+from rep3d.interactive import Scene, box, correct, history, lasso, point, scribble
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def client(server):
         yield client
 
 
-def expected(prompts, **kwargs) -> np.ndarray:
+def expected(prompts, *, grow=True, **kwargs) -> np.ndarray:
     image = torch.from_numpy(two_balls())
-    return correct(LookAlike(), image, SPACING, prompts, size=32, **kwargs).mask.numpy()
+    return correct(Scene(LookAlike(), image, SPACING, size=32, grow=grow), prompts, **kwargs).mask.numpy()
 
 
 def dice(mask, other) -> float:
@@ -227,7 +227,7 @@ def test_a_first_prompt_that_fails_after_a_reset(client, server, network, monkey
 
 
 def test_as_many_undos_after_a_mask_as_without(client, monkeypatch):
-    monkeypatch.setattr(editing, "MAX_STEPS", 5)
+    monkeypatch.setattr(history, "MAX_STEPS", 5)
     client.add_initial_seg_interaction(ball(SECOND).astype(np.uint8))
     for number in range(6):
         client.add_point_interaction((2 + 3 * number, 4, 4), False)

@@ -16,7 +16,7 @@ from monailabel_app.models.inference import Segmentation
 from monailabel_app.studies.volumes import read_grid
 from monailabel_app.web import prompted_inference
 from monailabel_app.web.authentication import LOCAL_USER
-from rep3d.interactive import editing
+from rep3d.interactive import change
 from rep3d.interactive.prompts import point
 
 ANTERIOR, POSTERIOR = "anterior hippocampus", "posterior hippocampus"
@@ -67,13 +67,13 @@ def slicer(place, request):
 @pytest.fixture
 def forwards(monkeypatch):
     """How many prompts the network was asked about at once, each time."""
-    asked, correct = [], editing.correct
+    asked, correct = [], change.correct
 
     def counting(*args, new, **kwargs):
         asked.append(new)
         return correct(*args, new=new, **kwargs)
 
-    monkeypatch.setattr(editing, "correct", counting)
+    monkeypatch.setattr(change, "correct", counting)
     return asked
 
 
@@ -736,7 +736,7 @@ def test_scribbles_that_the_network_cannot_answer_leave_all_as_it_was(slicer, mo
     slicer.segments["drawn"][0, 0, 0] = True
     scribbled(slicer, foreground=[SECOND])
     with monkeypatch.context() as patched:
-        patched.setattr(editing, "correct", out_of_memory)
+        patched.setattr(change, "correct", out_of_memory)
         with pytest.raises(Refused, match="nothing has changed"):
             slicer.update_scribbles("drawn")
     assert session_of(slicer).labels == ("cyst",) and (session_of(slicer).mask("cyst") == kept).all()
@@ -875,10 +875,10 @@ def test_of_lists_of_several_labels_all_are_followed_or_none(place, request, mon
     name = request.node.name
     if known:
         ohif(place, "msd_hippocampus_edit", name, {ANTERIOR: [[8, 10, 6]]})
-    answers = iter([editing.correct, out_of_memory])
+    answers = iter([change.correct, out_of_memory])
     lists = {"background": [], ANTERIOR: [[5, 12, 6]], POSTERIOR: [[20, 10, 6]], "client_id": name}
     with monkeypatch.context() as patched:
-        patched.setattr(editing, "correct", lambda *args, **more: next(answers)(*args, **more))
+        patched.setattr(change, "correct", lambda *args, **more: next(answers)(*args, **more))
         answer = place.post("/infer/msd_hippocampus_edit?image=scan", files={"params": (None, json.dumps(lists))})
     assert answer.status_code == 503 and next(answers, None) is None
     told = [one for one in place.get("/interaction/").json() if one["client"] == f"{name}@127.0.0.1"]
@@ -1114,7 +1114,7 @@ def test_a_network_that_fails_leaves_the_session_as_it_was(slicer, monkeypatch):
     slicer.update("interactive", "cyst")
     before = slicer.segments["cyst"]
     with monkeypatch.context() as patched:
-        patched.setattr(editing, "correct", lambda *_, **__: 1 / 0)
+        patched.setattr(change, "correct", lambda *_, **__: 1 / 0)
         slicer.points["cyst"]["foreground"] = [SECOND, [12, 10, 6]]
         with pytest.raises(Refused, match="internal error"):
             slicer.update("interactive", "cyst")

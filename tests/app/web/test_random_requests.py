@@ -14,9 +14,9 @@ from scipy import ndimage
 from monailabel_app.interaction.lists import scan_of
 from monailabel_app.models.inference import Segmentation
 from monailabel_app.studies.volumes import read_grid
-from rep3d.interactive import editing
-from rep3d.interactive.correction import finest_spacing
+from rep3d.interactive import change
 from rep3d.interactive.prompts import radius
+from rep3d.interactive.working_grid import finest_spacing
 
 pytestmark = pytest.mark.slow
 
@@ -113,7 +113,7 @@ class Walk:
         self.update(user, label)
         before = user.segments[label]
         with self.monkeypatch.context() as patch:
-            patch.setattr(editing, "correct", lambda *_, **__: pytest.fail("it is remembered"))
+            patch.setattr(change, "correct", lambda *_, **__: pytest.fail("it is remembered"))
             self.update(user, label)
         assert np.array_equal(user.segments[label], before)
 
@@ -160,10 +160,10 @@ class Walk:
     def fail(self, user, label):
         """At the first or the second answer of the network; nothing has changed then."""
         before, points = self.state(user), deepcopy(user.points)
-        answers = iter([editing.correct, out_of_memory][self.rng.randrange(2) :])
+        answers = iter([change.correct, out_of_memory][self.rng.randrange(2) :])
         act = self.rng.choice([self.scribble, self.add, self.remove])
         with self.monkeypatch.context() as patch:
-            patch.setattr(editing, "correct", lambda *args, **more: next(answers, out_of_memory)(*args, **more))
+            patch.setattr(change, "correct", lambda *args, **more: next(answers, out_of_memory)(*args, **more))
             try:
                 act(user, label)
             except Refused as refused:
