@@ -98,7 +98,7 @@ def submit_label(
         likely = _preferred(candidates, preferred) or candidates
         values = segments.values() or {value for one in likely for value in one.labels.values()}
         voxels = read_label(submitted.file, grid, values, submitted.allow_empty).astype(np.uint8)
-    occurs = {int(value) for value in np.flatnonzero(np.bincount(voxels.ravel())) if value}
+    occurs = _occurring(voxels)
     deciding = [name for name, value in segments.items() if value in occurs] or list(segments)
     if segments:
         fitting = _choose(_with_names(candidates, deciding), preferred, segments)
@@ -166,6 +166,11 @@ def _segments(file: Path, names: Sequence[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(found, 1)}
 
 
+def _occurring(voxels: np.ndarray) -> set[int]:
+    """Ids, other than the background's, of voxels that are there."""
+    return {int(value) for value in np.flatnonzero(np.bincount(voxels.ravel())) if value}
+
+
 def _id_table(segments: Mapping[str, int], bundle: Bundle) -> np.ndarray:
     """The bundle's id of each voxel value: that of the segment's name, of values without names the value itself."""
     ids = {name.casefold(): index for name, index in bundle.labels.items()}
@@ -182,14 +187,14 @@ def _described(label: np.ndarray, segments: Iterable[str], bundle: Bundle, check
         segments: names of what was submitted.
         checksum: of the image.
     """
-    occurs = np.bincount(label.ravel(), minlength=256) > 0
+    occurs = _occurring(label)
     named = {name.casefold() for name in segments}
     unnamed = [name for name in bundle.labels if named and name.casefold() not in named]
     return {
         "model": bundle.name,
         "label_names": bundle.labels,
         LARGEST: _largest(label),
-        ABSENT: [name for name, index in bundle.labels.items() if not occurs[index]],
+        ABSENT: [name for name, index in bundle.labels.items() if index not in occurs],
         LABELLED: checksum,
         **({UNNAMED: unnamed} if unnamed else {}),
     }

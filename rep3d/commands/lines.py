@@ -35,7 +35,7 @@ def command(
     Raises:
         ValueError: one of the files is damaged.
     """
-    paths = [*(str(bundle / "configs" / name) for name in files), *settings, *overlays_of(overlays)]
+    paths = [*(str(bundle / "configs" / name) for name in files), *settings, *overlay_paths(overlays)]
     for path in _json_files(paths):
         read_json(path)
     words = ["run", run_id, "--config_file", paths[0] if len(paths) == 1 else str(paths), "--bundle_root", str(bundle)]
@@ -67,11 +67,11 @@ def run_line(arguments: Sequence[str]) -> None:
 
 def told_by(overlays: str | None, options: Mapping[str, str]) -> dict[str, str]:
     """The entries of the overlays, as text, and what is typed, which counts more."""
-    laid = {name: str(value) for path in overlays_of(overlays) for name, value in read_config(path).items()}
+    laid = {name: str(value) for path in overlay_paths(overlays) for name, value in read_config(path).items()}
     return laid | dict(options)
 
 
-def overlays_of(files: str | None) -> list[str]:
+def overlay_paths(files: str | None) -> list[str]:
     """Paths; one such as configs/networks/unet.json is that of the package, where there is no file of this name."""
     if files is None:
         return []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fire.parser import DefaultParseValue
 
-from rep3d.commands.lines import command, overlays_of, paths_of, read_config, told_by
+from rep3d.commands.lines import command, overlay_paths, paths_of, read_config, told_by
 from rep3d.console.status import TRAINING_STATUS, read_status
 from rep3d.files import read_json
 from rep3d.shipped import OF_THE_DATA, TRAINED, check_settings, differences, find_weights, settings_beside
@@ -118,7 +118,7 @@ def _check_cases(weights: Path, bundle: Path, overlays: str | None, options: Map
     if not trained_images(trained):
         return
     parser = ConfigParser()
-    parser.read_config([str(bundle / "configs/train.json"), *overlays_of(overlays)])
+    parser.read_config([str(bundle / "configs/train.json"), *overlay_paths(overlays)])
     for name, value in options.items():
         parser[name] = as_text(value) if name in PATHS and not value.startswith("[") else DefaultParseValue(value)
     parser["bundle_root"] = as_text(str(bundle))
@@ -156,7 +156,7 @@ def _check_labels(weights: Path, parser: ConfigParser, fold: str) -> None:
 def _config(bundle: Path, overlays: str | None, options: Mapping[str, str]) -> dict[str, object]:
     """The entries of the config that trains, without those that are typed, as a whole or in part."""
     config: dict[str, object] = {}
-    for path in (str(bundle / "configs/train.json"), *overlays_of(overlays)):
+    for path in (str(bundle / "configs/train.json"), *overlay_paths(overlays)):
         config |= read_config(path)
     places = [name.replace(SEPARATOR, "#").partition("#") for name in (*config, *options)]
     changed = {*options, *(whole for whole, part, _ in places if part)}

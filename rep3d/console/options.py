@@ -64,8 +64,8 @@ def check_options(known_ids: Iterable[str], known_values: Mapping[str, Any] | No
     Args:
         known_ids: the bundle's own ids, see `rep3d.console.configurations.option_ids`. Further ones are known where
             something refers to them, as in a config file that a user lays over the bundle's.
-        known_values: the bundle's own `plain_values`: what is given for one of them is of its kind. A whole number
-            stands for whole numbers only.
+        known_values: the bundle's own values, see `rep3d.console.configurations.plain_values`: what is given for one
+            of them is of its kind. A whole number stands for whole numbers only.
 
     Raises:
         ValueError: an unknown option, one of another kind than the bundle's or that is None, an entry that a config

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from rep3d.data.bundle_names import check_names
 from rep3d.data.cases import ONE_CHANNEL, Item, first_file, image_files, is_nifti, item_name, name_cases
 from rep3d.data.channels import channel_of, check_channel_files, group_channels
 from rep3d.data.dataset_json import FILE as DATASET_FILE
 from rep3d.data.layouts import DICOM, PARTS, SEGMENT, list_nifti, list_pairs, read_lists, what_else
 from rep3d.data.leakage import some
+from rep3d.data.names import check_names
 from rep3d.data.regions import Regions
 from rep3d.data.splits import FILE as SPLITS_FILE
 from rep3d.data.splits import KEYS, cases_of, read_splits, unlisted
@@ -61,7 +61,7 @@ def load_datalist(
         dataset_dir: the data set's folder.
         part: "training", "validation" or "test".
         fold: of `splits.json` or of the "fold" keys.
-        label_names, channel_names, regions: as of `rep3d.data.bundle_names.check_names`.
+        label_names, channel_names, regions: as of `rep3d.data.names.check_names`.
 
     Raises:
         ValueError: an unknown part or fold, labels, regions or channels in other places, a `dataset.json` or

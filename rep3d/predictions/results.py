@@ -46,7 +46,7 @@ class Prediction:
     Args:
         image: the scan's whole path; of several files that of the first channel.
         scan: tells the scan's files, as they were before they were read, from others, see `scan_key`.
-        made_with: tells the weights and settings from others, see `settings_key`.
+        made_with: tells the weights and settings from others, see `rep3d.predictions.keys.settings_key`.
         label_map: name of the file.
         volumes: millilitres by label, or by region.
         mark: tells the label map's voxels from others, see `rep3d.io.nifti.mark`; empty in records of the format 1.
@@ -94,7 +94,7 @@ class Results:
             scans: the files of each case.
 
         Raises:
-            ValueError: as `predict_each`.
+            ValueError: as `rep3d.predictions.predict_each`.
         """
         content = read_json(self.folder / RECORD)
         check_format(content.get("format", 1), FORMAT, self.folder / RECORD)

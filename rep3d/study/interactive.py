@@ -15,8 +15,8 @@ import torch
 
 from rep3d.console.progress import Progress
 from rep3d.console.tables import markdown_table
-from rep3d.data.bundle_names import check_names
 from rep3d.data.cases import POSTFIX, Item, file_name, item_name
+from rep3d.data.names import check_names
 from rep3d.evaluation import cvpr25, deepedit
 from rep3d.evaluation.case_records import CaseRecords
 from rep3d.evaluation.click_baselines import SETTINGS, graph_cut, graph_cut_near, region_growing

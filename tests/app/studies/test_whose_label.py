@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -60,6 +61,13 @@ def test_what_segmented_the_scan_has_not_all_segments(store):
     store.update_image_info("scan", {"model": "amos_mri"})
     names = list(CT.labels)
     assert submit(store, (MRI, CT), names, values=(1, names.index("bladder") + 1)) == ("amos_ct", [0, 1, 14])
+
+
+def test_an_id_that_no_label_map_of_ours_has(store):
+    """Of a label that is not there; a bundle of others may have any."""
+    own = replace(CT, name="own", labels={"a": 1, "z": 300})
+    assert submit(store, [own], ["a"], values=[1]) == ("own", [0, 1])
+    assert store.get_label_info("scan", "final")["absent"] == ["z"]
 
 
 @pytest.mark.parametrize("find", [label_ids, largest_structure])
