@@ -65,8 +65,8 @@ def test_what_segmented_the_scan_has_not_all_segments(store):
 
 def test_an_id_that_no_label_map_of_ours_has(store):
     """Of a label that is not there; a bundle of others may have any."""
-    own = replace(CT, name="own", labels={"a": 1, "z": 300})
-    assert submit(store, [own], ["a"], values=[1]) == ("own", [0, 1])
+    own = replace(CT, labels={"a": 1, "z": 300})
+    assert submit(store, [own], ["a"], values=[1]) == ("amos_ct", [0, 1])
     assert store.get_label_info("scan", "final")["absent"] == ["z"]
 
 
