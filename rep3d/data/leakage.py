@@ -21,14 +21,13 @@ import numpy as np
 from rep3d.console.progress import track
 from rep3d.data.cases import Item, case_names, first_file, image_files
 from rep3d.data.memory import file_key, read_memory, write_memory
+from rep3d.data.notes import has_few_values
 from rep3d.io.nifti import read_channels
 
 logger = logging.getLogger(__name__)
 
 KEY = "trained_on"  # in the metadata of a state dict
 SHOWN_NAMES = 10
-FEWEST_VALUES = 16  # of a scan: air or a drawing has fewer, and many look alike
-SAMPLES = 1_000_000  # voxels in which they are counted
 
 Cases = dict[str, str]  # names of cases by the digests of their images
 
@@ -166,11 +165,6 @@ def cases_among(items: Sequence[Item], known: Collection[str], memory: str | os.
     return [name for item, name in zip(items, case_names(items), strict=True) if digests.get(first_file(item)) in known]
 
 
-def sampled_values(channel: np.ndarray) -> np.ndarray:
-    """The values that SAMPLES of the voxels have."""
-    return np.unique(channel.ravel(order="K")[:: 1 + channel.size // SAMPLES])
-
-
 def voxel_digest(channels: np.ndarray, affine: np.ndarray) -> str:
     """By which an image is known; empty where each channel has few values.
 
@@ -178,7 +172,7 @@ def voxel_digest(channels: np.ndarray, affine: np.ndarray) -> str:
         channels: (C, D, H, W).
         affine: (4, 4), to millimetres.
     """
-    voxels = next((channel for channel in channels if sampled_values(channel).size >= FEWEST_VALUES), None)
+    voxels = next((channel for channel in channels if not has_few_values(channel)), None)
     if voxels is None:
         return ""
     digest = hashlib.sha256()

@@ -14,7 +14,8 @@ logger = logging.getLogger(__name__)
 OUTSIDE = 0.9  # of the voxels: more of them outside the window are said
 NARROW = 0.05  # of the window: an image of a smaller range is said
 ONE_VOXEL = 0.5  # of the variance: a voxel that makes up more is said
-SAMPLES = 1_000_000  # voxels of an image that the window is held against
+FEWEST_VALUES = 16  # of a scan: air or a drawing has fewer, and many look alike
+SAMPLES = 1_000_000  # voxels of an image that are looked at
 
 Window = Sequence[float] | Sequence[Sequence[float] | None] | None
 
@@ -49,10 +50,28 @@ def channel_windows(window: Window, channels: int) -> list[Any]:
 
 def image_note(channels: np.ndarray, windows: Sequence[Any]) -> str:
     """What `intensity_note` says of the channels (C, D, H, W) of an image, of which each has its window."""
+    if channels.min() < channels.max() and all(map(is_drawn, channels)):
+        return f"fewer than {FEWEST_VALUES} values, all of them whole numbers: is it a label map?"
     found = [intensity_note(voxels, window) for voxels, window in zip(channels, windows, strict=True)]
     if len(found) > 1:
         found = [f"channel {i}: {note}" if note else "" for i, note in enumerate(found)]
     return "; ".join(filter(None, found))
+
+
+def has_few_values(channel: np.ndarray) -> bool:
+    """Whether a channel is air, a drawing, or the like."""
+    return _some_values(channel).size < FEWEST_VALUES
+
+
+def is_drawn(channel: np.ndarray) -> bool:
+    """Whether there are few values, all of them whole numbers."""
+    values = _some_values(channel)
+    return values.size < FEWEST_VALUES and bool(np.all(values == np.round(values)))
+
+
+def _some_values(channel: np.ndarray) -> np.ndarray:
+    """The values that SAMPLES of the voxels have."""
+    return np.unique(channel.ravel(order="K")[:: 1 + channel.size // SAMPLES])
 
 
 def intensity_note(voxels: np.ndarray, window: Sequence[float] | None) -> str:

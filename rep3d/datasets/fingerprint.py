@@ -16,7 +16,8 @@ import numpy as np
 
 from rep3d.console.tables import markdown_table
 from rep3d.data.checks import image_problem, label_problem
-from rep3d.data.leakage import FEWEST_VALUES, sampled_values, voxel_digest
+from rep3d.data.leakage import voxel_digest
+from rep3d.data.notes import is_drawn
 from rep3d.files import whole_file, write_csv
 from rep3d.io.geometry import Geometry
 from rep3d.io.nifti import read_channels, read_volume
@@ -81,7 +82,7 @@ def examine(
         voxels=[int(voxels_of.get(i, 0)) for i in range(classes)],
         foreground_quantiles=[_percentiles(channel, QUANTILES) for channel in foreground if channel.size],
         digest=voxel_digest(intensities, affine),
-        drawn=[_is_drawn(channel) for channel in intensities],
+        drawn=[is_drawn(channel) for channel in intensities],
     )
     return facts, [f"{path}: {problem}" for path, problem in problems if problem]
 
@@ -97,12 +98,6 @@ def _read_image(files: Sequence[str]) -> tuple[np.ndarray, Geometry]:
 def _percentiles(values: np.ndarray, which: Sequence[float] = PERCENTILES) -> list[float]:
     some = values.ravel(order="K")[:: 1 + values.size // SAMPLES]
     return [round(float(p), 3) for p in np.percentile(some, which)]
-
-
-def _is_drawn(channel: np.ndarray) -> bool:
-    """Whether there are few values, all of them whole numbers."""
-    values = sampled_values(channel)
-    return values.size < FEWEST_VALUES and bool(np.all(values == np.round(values)))
 
 
 def _spacing_problem(geometry: Geometry) -> str:

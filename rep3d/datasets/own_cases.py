@@ -12,7 +12,7 @@ import numpy as np
 
 from rep3d.console.errors import describe
 from rep3d.data.checks import check_pair
-from rep3d.data.leakage import FEWEST_VALUES
+from rep3d.data.notes import FEWEST_VALUES
 from rep3d.datasets.downloads import Scan
 from rep3d.datasets.fingerprint import CaseFacts
 from rep3d.datasets.own_data import STAGED

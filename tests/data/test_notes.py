@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rep3d.data.notes import intensity_note, warn_once
+from rep3d.data.notes import image_note, intensity_note, warn_once
 
 CT, HEPATIC, MR = (-125, 275), (0, 230), (0, 1000)
 
@@ -64,3 +64,13 @@ def test_each_file_is_named_once(caplog):
         warn_once(path, "is odd")
     warn_once("x/c.nii.gz", "")
     assert [record.getMessage() for record in caplog.records] == ["x/a.nii.gz: is odd", "x/b.nii.gz: is odd"]
+
+
+def test_a_label_map_in_the_place_of_a_scan():
+    drawing = np.zeros((1, 8, 8, 8), np.float32)
+    assert image_note(drawing, [None]) == ""  # air
+    drawing[:, :3] = 7
+    assert "is it a label map?" in image_note(drawing, [None]) and "is it a label map?" in image_note(drawing, [CT])
+    scan = body(0, [100, 200, 300])[None, :8, :8, :8]
+    assert image_note(np.concatenate([drawing, scan]), [None, None]) == ""  # a channel may be drawn
+    assert image_note(drawing / 10, [None]) == ""
