@@ -79,13 +79,14 @@ def test_one_anatomy_under_all_headers(tmp_path, caplog):
 
 def write_air(folder, spacing):
     """A CT data set in which the cases 1 and 5 are nothing but air."""
-    pairs = []
+    pairs, noise = [], np.random.default_rng(0)
     for case in range(8):
         image, label = np.full((36, 40, 36), -1000, np.int16), np.zeros((36, 40, 36), np.uint8)
         if case not in (1, 5):
             image[4:-4, 4:-4, 4:-4] = 40
             label[14:20, 16:24, 14:22], label[20:24, 16:24, 14:22] = 1, 2
             image[label > 0] = 140
+            image += noise.normal(0, 10, image.shape).astype(np.int16)
         pairs.append({"image": f"images/ct_{case}.nii.gz", "label": f"labels/ct_{case}.nii.gz"})
         for voxels, path in ((image, pairs[-1]["image"]), (label, pairs[-1]["label"])):
             save(folder / path, voxels, np.diag([*spacing, 1]))
