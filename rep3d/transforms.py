@@ -27,7 +27,7 @@ from scipy.ndimage import affine_transform
 
 from rep3d.console.errors import CaseError, describe
 from rep3d.data.cases import ONE_CHANNEL, first_file
-from rep3d.data.notes import Window, channel_windows, image_note, warn_once
+from rep3d.data.notes import Window, channel_windows, image_note, modality_note, warn_once
 from rep3d.io.geometry import Geometry, VolumeError, agreement_problem, check_geometry, plain_geometry
 from rep3d.io.scans import read_scan_geometry
 from rep3d.io.volumes import write_marked
@@ -48,6 +48,7 @@ class CheckVolumed(MapTransform):
         spacing: millimetres of the RAS grid that the volumes will be resampled to; None: they will not be.
         max_bytes: of one image in float32 on that grid.
         channel_names: of an image.
+        modality: of the bundle, such as MR; None: any.
 
     Raises:
         ValueError: names the file: other channels, not three spatial dimensions, NaN or infinite voxels, or a singular
@@ -63,10 +64,12 @@ class CheckVolumed(MapTransform):
         max_bytes: int = MAX_GRID_BYTES,
         allow_missing_keys: bool = False,
         channel_names: Sequence[str] = ONE_CHANNEL,
+        modality: str | None = None,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.windows = channel_windows(window, len(channel_names))
         self.channel_names = channel_names
+        self.modality = modality
         self.spacing = spacing
         self.max_bytes = max_bytes
 
@@ -92,7 +95,12 @@ class CheckVolumed(MapTransform):
         name = volume.meta.get("filename_or_obj", self.keys[0])
         if self.spacing is not None:
             check_resampled(name, geometry, self.spacing, self.max_bytes)
-        notes = (volume.meta.get("note", ""), image_note(volume.as_tensor().cpu().numpy(), self.windows))
+        voxels = volume.as_tensor().cpu().numpy()
+        notes = (
+            volume.meta.get("note", ""),
+            image_note(voxels, self.windows),
+            modality_note(voxels, self.modality),
+        )
         for note in notes:
             warn_once(name, note)
         volume.meta["note"] = "; ".join(filter(None, notes))

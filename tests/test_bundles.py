@@ -203,7 +203,7 @@ def test_readme(bundle):
 
 def test_bundles_of_the_paper_differ_in_facts_alone():
     """So that `example` speaks for all of them."""
-    of_data = {"epochs", "intensity_window", "known_values", "label_names", "spacing", "val_interval"}
+    of_data = {"epochs", "intensity_window", "known_values", "label_names", "modality", "spacing", "val_interval"}
     recipe = {path.stem for path in ROOT.glob("configs/datasets/*.json") if "recipe" in json.loads(path.read_text())}
     assert {path.name for path in BUNDLES} - recipe < set(QUICK)
     for path in AUTOMATIC[0].glob("configs/*.json"):
@@ -282,7 +282,7 @@ def test_training_leaves_its_files(trained):
         own = {"label_names", "spacing", "intensity_window", "preprocessing", "out_channels", "channel_names"}
         assert own <= told.keys() and all(told[name] == inference[name] for name in own)
         assert told["patch_size"] == SMALL["patch_size"]
-    assert not told.keys() & {"imports", "dataset_dir", "device", "refinement", "sw_batch_size", "max_grid_bytes"}
+    assert not told.keys() & {"imports", "dataset_dir", "device", "refinement", "sw_batch_size", "max_grid_bytes", "modality"}
     status = read_status(trained.models / "training.status.json")
     assert (status.state, status.epoch, status.step, status.steps) == ("finished", 1, 2, 2)
     assert {"seed", "batch_size", "learning_rate", "hours"} <= status.settings.keys()

@@ -11,6 +11,7 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
+AIR = -200.0  # Hounsfield units: an image whose darkest percent lies below is a CT
 OUTSIDE = 0.9  # of the voxels: more of them outside the window are said
 NARROW = 0.05  # of the window: an image of a smaller range is said
 ONE_VOXEL = 0.5  # of the variance: a voxel that makes up more is said
@@ -58,6 +59,20 @@ def image_note(channels: np.ndarray, windows: Sequence[Any]) -> str:
     return "; ".join(filter(None, found))
 
 
+def modality_note(channels: np.ndarray, modality: str | None) -> str:
+    """Whether the channels (C, D, H, W) of an image look like CT, and the bundle is of another modality.
+
+    Args:
+        modality: of the bundle; None: any.
+    """
+    if modality is None or "CT" in modality.upper():
+        return ""
+    darkest = min(float(np.percentile(_some(channel), 1)) for channel in channels)
+    if darkest >= AIR:
+        return ""
+    return f"a hundredth of the voxels lies below {darkest:g}, as the air of a CT does: the bundle is of {modality}"
+
+
 def has_few_values(channel: np.ndarray) -> bool:
     """Whether a channel is air, a drawing, or the like."""
     return _some_values(channel).size < FEWEST_VALUES
@@ -70,8 +85,13 @@ def is_drawn(channel: np.ndarray) -> bool:
 
 
 def _some_values(channel: np.ndarray) -> np.ndarray:
-    """The values that SAMPLES of the voxels have."""
-    return np.unique(channel.ravel(order="K")[:: 1 + channel.size // SAMPLES])
+    """The values that some of the voxels have."""
+    return np.unique(_some(channel))
+
+
+def _some(channel: np.ndarray) -> np.ndarray:
+    """SAMPLES of the voxels at most."""
+    return channel.ravel(order="K")[:: 1 + channel.size // SAMPLES]
 
 
 def intensity_note(voxels: np.ndarray, window: Sequence[float] | None) -> str:
@@ -90,7 +110,7 @@ def _window_note(voxels: np.ndarray, low: float, high: float) -> str:
     if largest - smallest < NARROW * (high - low):
         return f"{told}: nearly all contrast is lost"
     # Air and padding say nothing: most of a CT may be air. So only what is brighter than the mean counts.
-    some = voxels.ravel(order="K")[:: 1 + voxels.size // SAMPLES]
+    some = _some(voxels)
     bright = some[some >= some.mean(dtype=np.float64)]
     share = np.count_nonzero((bright < low) | (bright > high)) / max(bright.size, 1)
     return f"{told}: more than {OUTSIDE:.0%} of those above the mean lie outside the window" if share > OUTSIDE else ""

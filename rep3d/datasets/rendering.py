@@ -251,6 +251,9 @@ def _main_configs(folder: Path, path: Path, dataset: Config) -> dict[str, Config
         "train": merge(train, dataset["common"], dataset["train"]),
         "inference": merge(inference, dataset["common"]),
     }
+    if not variant:
+        for config in configs.values():
+            config["modality"] = dataset["metadata"]["modality"]
     _check_ids(path, train, configs["train"])
     for config in configs.values():
         config |= {"known_ids": list(option_ids(config)), "known_values": plain_values(config)}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rep3d.data.notes import image_note, intensity_note, warn_once
+from rep3d.data.notes import image_note, intensity_note, modality_note, warn_once
 
 CT, HEPATIC, MR = (-125, 275), (0, 230), (0, 1000)
 
@@ -74,3 +74,22 @@ def test_a_label_map_in_the_place_of_a_scan():
     scan = body(0, [100, 200, 300])[None, :8, :8, :8]
     assert image_note(np.concatenate([drawing, scan]), [None, None]) == ""  # a channel may be drawn
     assert image_note(drawing / 10, [None]) == ""
+
+
+@pytest.mark.parametrize(
+    ("modality", "air", "share", "told"),
+    [
+        ("MR", -1000, 0.8, True),
+        ("MR", -1000, 0.02, True),  # a CT that was cropped to the body
+        ("PET", -1000, 0.8, True),
+        ("MR", -1000, 0.005, False),
+        ("MR", 0, 0.8, False),
+        ("CT", -1000, 0.8, False),
+        ("CT and MR", -1000, 0.8, False),
+        (None, -1000, 0.8, False),
+    ],
+)
+def test_a_ct_for_a_bundle_of_another_modality(modality, air, share, told):
+    scan = body(air, [-50, 40, 60], air_share=share)[None]
+    note = modality_note(np.concatenate([abs(scan), scan]), modality)
+    assert (f"as the air of a CT does: the bundle is of {modality}" in note) == told == bool(note)

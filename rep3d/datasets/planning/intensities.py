@@ -8,14 +8,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rep3d.data.notes import Window
+from rep3d.data.notes import AIR, Window
 from rep3d.datasets.fingerprint import CaseFacts
 from rep3d.datasets.planning.decision import Decision
 
 CT, MR = "CT", "MR"
 CT_WORD = r"(?<![a-z])((nc|ce|cb)?cta?|computed tomography)(?![a-z])"  # also NCCT, CECT, CBCT, CTA, in names
 NUMBERED = rf"\d{CT_WORD}|{CT_WORD}\d"  # a CT, or a T1 with contrast, which some call CT1 or T1CT
-AIR = -200.0  # Hounsfield units: an image whose darkest percent lies below is a CT
 WINDOW = (0.5, 99.5)  # percentiles of the labelled voxels
 
 
