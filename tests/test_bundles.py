@@ -282,7 +282,8 @@ def test_training_leaves_its_files(trained):
         own = {"label_names", "spacing", "intensity_window", "preprocessing", "out_channels", "channel_names"}
         assert own <= told.keys() and all(told[name] == inference[name] for name in own)
         assert told["patch_size"] == SMALL["patch_size"]
-    assert not told.keys() & {"imports", "dataset_dir", "device", "refinement", "sw_batch_size", "max_grid_bytes", "modality"}
+    of_a_run = {"imports", "dataset_dir", "device", "refinement", "sw_batch_size", "max_grid_bytes", "modality"}
+    assert not told.keys() & of_a_run
     status = read_status(trained.models / "training.status.json")
     assert (status.state, status.epoch, status.step, status.steps) == ("finished", 1, 2, 2)
     assert {"seed", "batch_size", "learning_rate", "hours"} <= status.settings.keys()

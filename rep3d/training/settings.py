@@ -21,8 +21,9 @@ IMPORTS = "imports"
 INTERPOLATION = "image_interpolation"
 # Whatever inference has.
 OF_WEIGHTS = (*OF_THE_DATA, "network_def", "preprocessing", "spacing", INTERPOLATION, "intensity_window")
-OF_A_RUN = (*PATHS, "device", "traceback", "max_grid_bytes", "modality", "sw_batch_size", "refinement")  # weights rest on none
-# What the weights rest on neither, of what a training has; its epochs may become more when it goes on.
+# What the weights do not rest on.
+OF_A_RUN = (*PATHS, "device", "traceback", "max_grid_bytes", "modality", "sw_batch_size", "refinement")
+# Nor on this, of what a training has; its epochs may become more when it goes on.
 OF_THE_COMPUTER = ("rank", "num_workers", "prompt_workers", "cache_num", "keep_freed_memory", "progress_seconds")
 OF_ONE_TRAINING = ("fold", "resume", "epochs", "keep_kernel_sums", "process_group")
 
