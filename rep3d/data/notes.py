@@ -123,4 +123,4 @@ def _z_score_note(voxels: np.ndarray) -> str:
     if variance == 0 or farthest**2 <= ONE_VOXEL * variance * voxels.size:
         return ""
     extreme = largest if largest - mean == farthest else smallest
-    return f"one voxel of {extreme:g} decides the z-score: the others are nearly all the same after it"
+    return f"one voxel of {extreme:g} has more than half of the variance, on which a z-score rests"
