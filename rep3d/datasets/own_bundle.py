@@ -9,6 +9,7 @@ No scan is copied. Label maps are, where their ids have holes: a network's class
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,7 +50,7 @@ class NewBundle(NamedTuple):
     plan: Plan
     notes: Sequence[str]  # what somebody should know
     problems: Mapping[str, Sequence[str]]  # by case; these were left out
-    kept: Sequence[str]  # keys of NAME.json that a person has changed
+    kept: Mapping[str, Any]  # what a person has changed in NAME.json, by key
     removed: Sequence[str]  # those that a person has taken out, and that are decided anew
 
 
@@ -168,7 +169,7 @@ def report(made: NewBundle) -> str:
     if len(made.channel_names) > 1:
         lines.append(f"channels: {', '.join(f'{i} {name}' for i, name in enumerate(made.channel_names))}")
     lines += [f"{decision.what}: {decision.why}" for decision in made.plan.decisions]
-    lines += [f"{key} is yours, from {made.folder.name}.json" for key in made.kept]
+    lines += [f"{key} is {json.dumps(value)}, yours, from {made.folder.name}.json" for key, value in made.kept.items()]
     anew = "is decided anew: write null there to do without it, where that can be"
     lines += [f"{key} was removed from {made.folder.name}.json, and {anew}" for key in made.removed]
     parts = [f"# {made.folder.name}", "\n".join(f"- {line}" for line in lines)]

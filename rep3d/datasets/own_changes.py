@@ -20,11 +20,11 @@ class OwnKeys(NamedTuple):
     """Keys of NAME.json, which a person has changed since it was written last.
 
     Args:
-        kept: they stay as they are.
+        kept: they stay as they are, with these values.
         removed: they are there again, as they are decided.
     """
 
-    kept: list[str]
+    kept: dict[str, Any]
     removed: list[str]
 
 
@@ -46,7 +46,7 @@ def write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: Se
         _check_own_names(path, names, ids, read_json(folder / "data" / DECIDED).get("named", {}))
     with remembered(folder / "data", "dataset", decided, named={"ids": list(ids), "names": names}):
         write_json(path, content)
-    return OwnKeys(_keys(changes), removed)
+    return OwnKeys(_flat(changes), removed)
 
 
 @contextmanager
@@ -126,7 +126,7 @@ def _check_decided(path: Path, content: Mapping[str, Any], decided: Mapping[str,
         if own != known:
             raise ValueError(f"{path}: {key} is {json.dumps(own)}, expected {json.dumps(known)}: {why}")
     kind, modality = decided["metadata"]["modality"], content["metadata"].get("modality")
-    if modality != kind and CT in (kind, str(modality).upper()):
+    if not isinstance(modality, str) or (modality != kind and CT in (kind, modality.upper())):
         told = f"{path}: modality is {json.dumps(modality)}, expected {json.dumps(kind)}"
         raise ValueError(f"{told}: intensities go by it; `rep3d new` with --modality CT or MR decides anew")
 
@@ -181,12 +181,12 @@ def _removed(
     return found
 
 
-def _keys(changes: Mapping[str, Any], prefix: str = "") -> list[str]:
-    return [
-        key
-        for name, value in changes.items()
-        for key in (_keys(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"])
-    ]
+def _flat(changes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a nested dictionary by their keys, as in train.epochs."""
+    found = {}
+    for name, value in changes.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
 
 
 # --- options of `rep3d new`

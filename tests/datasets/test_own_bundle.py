@@ -135,7 +135,8 @@ def test_what_a_person_changed_stays(tmp_path):
     change(dataset_file(made), lambda content: content["common"].update(spacing=[2.0, 2.0, 2.0]))
     change(dataset_file(made), lambda content: content["train"].update(seed=7))
     again = make(tmp_path, tmp_path / "source", label_names=["bone", "marrow"])
-    assert set(again.kept) == {"common.spacing", "train.seed"} and "common.spacing is yours" in report(again)
+    assert again.kept == {"common.spacing": [2.0, 2.0, 2.0], "train.seed": 7}
+    assert "train.seed is 7, yours, from mine.json" in report(again)
     assert "spacing 2.00 x 2.00 x 2.00 mm: yours; the data say" in report(again)
     content = json.loads(dataset_file(made).read_text())
     assert content["common"]["spacing"] == [2.0, 2.0, 2.0]
@@ -156,11 +157,11 @@ def test_keys_that_a_person_took_out_of_the_file(tmp_path):
     assert made.removed == []
     change(dataset_file(made), lambda content: [content["common"].pop(key) for key in regions])
     again = make(tmp_path, source)
-    assert again.removed == keys and again.kept == [] and dataset_file(made).read_text() == before
+    assert again.removed == keys and not again.kept and dataset_file(made).read_text() == before
     assert "common.regions was removed from mine.json, and is decided anew: write null there to do" in report(again)
     change(dataset_file(made), lambda content: content["common"].update(dict.fromkeys(regions)))
     again = make(tmp_path, source)
-    assert again.removed == [] and again.kept == keys
+    assert again.removed == [] and list(again.kept) == keys
     assert read_json(made.folder / "configs/train.json")["regions"] is None
     change(dataset_file(made), lambda content: content.pop("train"))
     assert make(tmp_path, source).removed == ["train"]
@@ -184,7 +185,7 @@ def test_the_patch_is_of_the_spacing_that_a_person_wants(tmp_path):
     change(dataset_file(made), lambda content: content["common"].update(spacing=fine))
     for _ in range(2):
         again = make(tmp_path, tmp_path / "source")
-        assert again.kept == ["common.spacing"]
+        assert list(again.kept) == ["common.spacing"]
         assert math.prod(again.plan.patch_size) > math.prod(made.plan.patch_size)
         common = json.loads(dataset_file(made).read_text())["common"]
         assert common["spacing"] == fine and common["patch_size"] == list(again.plan.patch_size)
@@ -201,7 +202,7 @@ def test_folds_of_a_person(tmp_path):
         for _ in range(2):
             again = make(tmp_path, tmp_path / "source")
             text, splits = report(again), json.loads((made.folder / "data/splits.json").read_text())
-            assert again.kept == ["data.folds"] and said in text and "5 folds" not in text and len(splits) == folds
+            assert list(again.kept) == ["data.folds"] and said in text and "5 folds" not in text and len(splits) == folds
         sizes = {part: len(splits[0][key]) for part, key in (("training", "train"), ("validation", "val"))}
         assert read_json(dataset_file(made))["data"]["split"] == sizes | {"test": 0}
         assert validates(again) == (folds > 1)
@@ -226,6 +227,7 @@ def test_folds_of_a_person(tmp_path):
         ("data", "channel", "T1w", 'channel is "T1w", expected "image": `rep3d new` with --channel decides anew'),
         ("data", "layout", "AMOS", 'layout is "AMOS", expected "own"'),
         ("metadata", "modality", "CT", 'modality is "CT", expected "MR": intensities go by it; `rep3d new` with --mod'),
+        ("metadata", "modality", None, 'modality is null, expected "MR"'),
     ],
 )
 def test_changes_that_would_be_of_no_effect(section, key, value, said, tmp_path):
@@ -250,7 +252,7 @@ def test_a_modality_in_other_words(tmp_path):
     """Which has no units either; and the one that is typed may stand in the file."""
     made = make(tmp_path, make_source(tmp_path / "source", 2))
     change(dataset_file(made), lambda content: content["metadata"].update(modality="PET"))
-    assert make(tmp_path, tmp_path / "source").kept == ["metadata.modality"]
+    assert make(tmp_path, tmp_path / "source").kept == {"metadata.modality": "PET"}
     assert (
         read_json(made.folder / "configs/metadata.json")["network_data_format"]["inputs"]["image"]["modality"] == "PET"
     )
@@ -425,13 +427,13 @@ def test_what_was_decided_is_nobodys_change_after_a_kill(writes, tmp_path, monke
             patch.setattr(own_bundle, "write_text", until(0))
             make(tmp_path, tmp_path / "source", label_names=names)
     made = make(tmp_path, tmp_path / "source", label_names=["bone", "tendon"])
-    assert made.kept == ["train.seed"] and not any("is yours" in note for note in made.notes)
+    assert list(made.kept) == ["train.seed"] and not any("is yours" in note for note in made.notes)
     content = json.loads(dataset_file(made).read_text())
     assert content["common"]["label_names"] == ["background", "bone", "tendon"] and content["train"]["seed"] == 7
     folds = json.loads((made.folder / "data/splits.json").read_text())
     assert sorted(sum((fold["val"] for fold in folds), [])) == [f"case{number}" for number in range(8)]
     change(dataset_file(made), lambda content: content["common"].update(label_names=["background", "bone", "nerve"]))
-    assert make(tmp_path, tmp_path / "source").kept == ["common.label_names", "train.seed"]
+    assert list(make(tmp_path, tmp_path / "source").kept) == ["common.label_names", "train.seed"]
 
 
 def until(count):
