@@ -751,6 +751,15 @@ def test_one_image_a_case_of_several_kinds(tmp_path):
     assert read_source(tmp_path, ["image"]).channels == ("image",)
 
 
+def test_the_folder_of_several_data_sets_is_refused(tmp_path):
+    """Their cases would be patients of one."""
+    for name in ("liver", "spleen"):
+        decathlon(tmp_path / name)
+    touch(tmp_path, "p1/image.nii.gz", "p1/seg.nii.gz")
+    with pytest.raises(ValueError, match="holds data set.s. with a dataset.json: give one of liver, spleen"):
+        read_source(tmp_path)
+
+
 def test_a_folder_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
     """Its patient would be missing without a word."""
     touch(tmp_path, *(f"{case}/{name}.nii.gz" for name in ("image", "seg") for case in CASES))

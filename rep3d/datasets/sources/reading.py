@@ -31,7 +31,8 @@ def read_source(folder: Path, chosen: Sequence[str] = ()) -> Source:
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it has none of the layouts, no label, a case twice, or labels that a bundle cannot learn.
+        ValueError: it has none of the layouts, no label, a case twice, or labels that a bundle cannot learn; or it is
+            the folder of several data sets.
     """
     if not folder.is_dir():
         what = "is no folder" if folder.exists() else "does not exist"
@@ -52,6 +53,8 @@ def _read_layout(folder: Path, chosen: Sequence[str]) -> Source:
     elif pairs := folder_pairs(folder):
         names = " and ".join(path.name for path in pairs[0])
         source = side_by_side(folder, pairs, f"the folders {names}")
+    elif below := [path.name for path in sorted(folder.iterdir()) if (path / FILE).is_file()]:
+        raise ValueError(f"source {str(folder)!r} holds data set(s) with a {FILE}: give one of {', '.join(below)}")
     else:
         source = by_patient(folder, chosen)
     return source._replace(notes=[*source.notes, *unused_files(folder, source)])
