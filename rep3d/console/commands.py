@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -33,8 +34,9 @@ def run_command(
         SystemExit: an option that is no argument of the function; names the nearest. Or a word too many.
     """
     show_errors_briefly()
-    words = sys.argv[1:] if words is None else words
-    _check_options(inspect.signature(command).parameters, words)
+    parameters = inspect.signature(command).parameters
+    words = _written_out(parameters, sys.argv[1:] if words is None else words)
+    _check_options(parameters, words)
     calls: list[Callable[[], object]] = []
 
     @functools.wraps(command)
@@ -46,7 +48,7 @@ def run_command(
     fire.decorators.FIRE_METADATA = HIDDEN
     try:
         if program is None:
-            fire.Fire(parsed, list(words))
+            fire.Fire(parsed, words)
         else:
             fire.Fire({command.__name__: parsed}, [command.__name__, *words], program)
     finally:
@@ -66,8 +68,23 @@ def switch(name: str, typed: str | bool) -> bool:
     return str(typed).lower() == "true"
 
 
+def _written_out(parameters: Mapping[str, inspect.Parameter], words: Sequence[str]) -> list[str]:
+    """The words with `-f`, as the help has it, as `--folds`: fire leaves it where a function takes any option."""
+    if not _takes_any(parameters):
+        return list(words)
+    names = [name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY]
+    letters = Counter(name[0] for name in names)
+    short = {f"-{name[0]}": f"--{name}" for name in names if letters[name[0]] == 1}
+    parted = [word.partition("=") for word in words]
+    return [short.get(word, word) + sign + value for word, sign, value in parted]
+
+
+def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
 def _check_options(parameters: Mapping[str, inspect.Parameter], words: Sequence[str]) -> None:
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+    if _takes_any(parameters):
         return
     known = [*parameters, "help"]
     for word in words:

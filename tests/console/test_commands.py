@@ -76,3 +76,17 @@ def test_a_command_that_takes_any_option_gets_it_as_typed(type_words, called):
     type_words()
     run_command(anything, ["007", "--fold", "01", "--deep#down=1e3", "--flag"], program="many")
     assert called == [("007", {"fold": "01", "deep#down": "1e3", "flag": "True"})]
+
+
+@pytest.mark.parametrize("words", [("-f", "all"), ("-f=all",)])
+def test_letters_that_the_help_has(words, called, capsys):
+    @SetParseFn(str)
+    def anything(place: str, *, folds: str = "", bundle: str = "", bundle_dir: str = "", **options: str) -> None:
+        called.append((folds, bundle_dir, options))
+
+    with pytest.raises(SystemExit):
+        run_command(anything, ["--help"])
+    shown = capsys.readouterr()
+    assert "-f, --folds" in shown.out + shown.err and "-b, " not in shown.out + shown.err
+    run_command(anything, ["here", *words, "-b", "x"])
+    assert called == [("all", "", {"b": "x"})]
