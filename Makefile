@@ -2,7 +2,7 @@
 PYTHON ?= python3
 # The versions the tests run with, for Python 3.11 and 3.12. Elsewhere take the newest: make demo CONSTRAINTS=
 CONSTRAINTS ?= -c constraints.txt
-# A folder of your own scans for `make demo`; empty means the demo's own.
+# The hippocampus data set for `make demo`; empty means phantoms.
 DATA ?=
 # Which changes `make mutants` tries again: ONLY="rep3d.data.splits*"; empty means those that it has not tried yet.
 ONLY ?=
@@ -16,7 +16,7 @@ BOOK = NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 .PHONY: help demo label-demo test quick mutants docs check render clean
 
 help:
-	@echo 'make demo    train and segment on this computer; your own data: make demo DATA="my folder"'
+	@echo 'make demo    train and segment on this computer; real scans: make demo DATA=downloads/Task04_Hippocampus'
 	@echo 'make label-demo  serve the hippocampus bundle to 3D Slicer; your own scans: make label-demo STUDIES="my folder"'
 	@echo 'make test    run the tests'
 	@echo 'make quick   run those that take no more than a few seconds each'

@@ -2,7 +2,7 @@
 
     python scripts/download_data.py msd_hippocampus --folder downloads
 
-Of the other data sets, which ask for registration, it says where to get them.
+Of the other data sets it says where to get them.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ def main(dataset: str, folder: str) -> None:
     from rep3d.datasets.rendering import read_dataset
 
     config = read_dataset(ROOT, dataset)
-    task = config["data"].get("task")
+    task = config.get("data", {}).get("task")
     if task is None:
-        raise SystemExit(f"{dataset} cannot be downloaded without registration. {config['readme']['get']}")
+        where = config["readme"].get("get", config["readme"]["data"])
+        raise SystemExit(f"{dataset} is not downloaded by this script. {where}")
     archive = Path(folder) / f"{task}.tar"
     download_and_extract(DecathlonDataset.resource[task], archive, folder, DecathlonDataset.md5[task])
     place = Path(folder) / task

@@ -48,7 +48,7 @@ def new(
         gpu_memory: GB of the GPU that it will train on, where it is not this computer's.
         hours: that the training of one fold takes on this computer; some steps are timed. The training keeps to them
             where it is given them, too.
-        train: it right away.
+        train: train the bundle right away.
     """
     trains = switch("train", train)
     if hours and gpu_memory:

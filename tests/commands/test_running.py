@@ -72,6 +72,14 @@ def test_evaluation_and_prediction(lines, type_words, own, tmp_path, monkeypatch
     ]
 
 
+def test_prediction_of_what_clicks_show(lines, type_words):
+    bundle, scan = ROOT / "bundles/interactive", str(ROOT / "README.md")
+    type_words("predict", scan, "--bundle", str(bundle), "--foreground", "[[14,32,10]]", "--output", "x")
+    place = ["--bundle_root", str(bundle), "--dataset_dir", scan, "--output_dir", "x"]
+    config_file = str(bundle / "configs/inference.json")
+    assert lines == [["run", "evaluating", "--config_file", config_file, *place, "--foreground", "[[14,32,10]]"]]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

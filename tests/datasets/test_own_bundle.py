@@ -202,7 +202,9 @@ def test_folds_of_a_person(tmp_path):
         for _ in range(2):
             again = make(tmp_path, tmp_path / "source")
             text, splits = report(again), json.loads((made.folder / "data/splits.json").read_text())
-            assert list(again.kept) == ["data.folds"] and said in text and "5 folds" not in text and len(splits) == folds
+            assert (
+                list(again.kept) == ["data.folds"] and said in text and "5 folds" not in text and len(splits) == folds
+            )
         sizes = {part: len(splits[0][key]) for part, key in (("training", "train"), ("validation", "val"))}
         assert read_json(dataset_file(made))["data"]["split"] == sizes | {"test": 0}
         assert validates(again) == (folds > 1)
