@@ -12,6 +12,7 @@ import pytest
 import torch
 from bundle_helpers import INFERENCE, ROOT, SHORT, TRAIN, make_dataset, small_bundle, small_network, suffixless
 
+from rep3d.commands.trained import is_trained
 from rep3d.console.errors import root_cause
 from rep3d.data.lists import load_datalist
 from rep3d.data.splits import make_splits
@@ -135,3 +136,28 @@ def test_what_ships_stands_for_nothing_else(run_id, configs, settings, told, che
     assert re.search(told, str(root_cause(raised.value)))
     assert checkout.changes() == ""
     assert not list((checkout.bundle / "eval").glob("*.nii.gz"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, None),
+        ({"num_workers": 1, "resume": "auto"}, None),
+        ({"seed": 3}, "seed 0, now 3"),
+        ({"loss#lambda_dice": 0.5}, "loss {"),
+        ({"optimizer#_target_": "torch.optim.SGD"}, "optimizer {"),
+        ({"train#trainer#amp": True}, "train {"),
+        ({"train#trainer#epoch_length": "$None"}, "train {"),
+        ({"init_from": "other.pt"}, "init_from null, now"),
+    ],
+)
+def test_what_a_finished_training_was_told(changed, said, checkout, dataset):
+    """With `--resume auto` a fold is left as it is where the same would be learned, and nothing else."""
+    checkout.run("training", TRAIN)
+    told = {name: str(value) for name, value in {**SHORT, "dataset_dir": dataset, **changed}.items()}
+    if said is None:
+        assert is_trained(checkout.bundle, None, told | {"fold": "0"})
+        return
+    with pytest.raises(ValueError, match=f"fold 0: .* was trained with {re.escape(said)}"):
+        is_trained(checkout.bundle, None, told | {"fold": "0"})

@@ -76,60 +76,45 @@ def is_trained(bundle: Path, overlays: str | None, options: Mapping[str, str]) -
     """
     weights = _weights_of(bundle, options)
     status = read_status(weights.with_name(TRAINING_STATUS))
-    config = _config(bundle, overlays, options)
-    epochs = DefaultParseValue(str(options.get("epochs", config.get("epochs"))))
-    if not weights.is_file() or status is None or (status.state, status.epochs) != ("finished", epochs):
+    if not weights.is_file() or status is None or status.state != "finished":
         return False
+    parser = _training(bundle, overlays, options)
+    if status.epochs != parser["epochs"]:
+        return False
+    from rep3d.training.settings import settings_of_learning  # here, not above: it takes seconds
+
     fold = f"fold {options['fold']}"
-    check_settings(weights, config, fold)
-    others = differences(status.settings, config | _typed(options))
+    check_settings(weights, _config(bundle, overlays, options), fold)
+    others = differences(status.settings, settings_of_learning(parser.config))
     if others:
         told = "; ".join(others.values())
         raise ValueError(
             f"{fold}: {weights} was trained with {told}: give what it was, or train anew, without --resume"
         )
-    _check_cases(weights, bundle, overlays, options)
+    _check_cases(weights, parser, options["fold"])
     return True
 
 
-def _typed(options: Mapping[str, str]) -> dict[str, object]:
-    """The values of what is typed, as a run takes them."""
-    from rep3d.console.typed import BOOLEANS  # here, not above: it takes seconds
-
-    values = {name: BOOLEANS.get(value.lower(), DefaultParseValue(value)) for name, value in options.items()}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-
-def _check_cases(weights: Path, bundle: Path, overlays: str | None, options: Mapping[str, str]) -> None:
-    """Refuse weights of a fold whose training would have other cases now, or changed label maps.
-
-    Weights that do not tell their cases are taken.
-
-    Raises:
-        ValueError: names the cases, or the label maps.
-    """
+def _training(bundle: Path, overlays: str | None, options: Mapping[str, str]) -> ConfigParser:
+    """The configuration that would train, with ids as a run has them."""
     from monai.bundle import ConfigParser  # here, not above: they take seconds
 
-    from rep3d.console.typed import PATHS, as_text
-    from rep3d.data.leakage import trained_images
-    from rep3d.training.checkpoints import read_weights
+    from rep3d.console.typed import BOOLEANS, PATHS, as_text
 
-    trained = read_weights(weights)
-    if not trained_images(trained):
-        return
     parser = ConfigParser()
     parser.read_config([str(bundle / "configs/train.json"), *overlay_paths(overlays)])
     for name, value in options.items():
-        parser[name] = as_text(value) if name in PATHS and not value.startswith("[") else DefaultParseValue(value)
+        is_path = name in PATHS and not value.startswith("[")
+        parser[name] = as_text(value) if is_path else BOOLEANS.get(value.lower(), DefaultParseValue(value))
     parser["bundle_root"] = as_text(str(bundle))
-    others = parser.get_parsed_content("cases").trained_otherwise(trained)
-    if others:
-        raise ValueError(f"fold {options['fold']}: {weights} is of other cases: {others}; train anew, without --resume")
-    _check_labels(weights, parser, options["fold"])
+    parser.parse()
+    return parser
 
 
-def _check_labels(weights: Path, parser: ConfigParser, fold: str) -> None:
-    """Refuse weights whose training began before one of its label maps was written.
+def _check_cases(weights: Path, parser: ConfigParser, fold: str) -> None:
+    """Refuse weights of a fold whose training would have other cases now, or changed label maps.
+
+    Weights that do not tell their cases are taken.
 
     Args:
         weights: of a training that has come to its end.
@@ -137,8 +122,22 @@ def _check_labels(weights: Path, parser: ConfigParser, fold: str) -> None:
         fold: its number.
 
     Raises:
-        ValueError: names the label maps.
+        ValueError: names the cases, or the label maps.
     """
+    from rep3d.data.leakage import trained_images  # here, not above: they take seconds
+    from rep3d.training.checkpoints import read_weights
+
+    trained = read_weights(weights)
+    if not trained_images(trained):
+        return
+    others = parser.get_parsed_content("cases").trained_otherwise(trained)
+    if others:
+        raise ValueError(f"fold {fold}: {weights} is of other cases: {others}; train anew, without --resume")
+    _check_labels(weights, parser, fold)
+
+
+def _check_labels(weights: Path, parser: ConfigParser, fold: str) -> None:
+    """As `_check_cases`, weights whose training began before one of its label maps was written."""
     from rep3d.data.dataset_json import originals  # here, not above: they take seconds
     from rep3d.data.leakage import some
 

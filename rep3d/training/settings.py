@@ -26,6 +26,7 @@ OF_A_RUN = (*PATHS, "device", "traceback", "max_grid_bytes", "modality", "sw_bat
 # Nor on this, of what a training has; its epochs may become more when it goes on.
 OF_THE_COMPUTER = ("rank", "num_workers", "prompt_workers", "cache_num", "keep_freed_memory", "progress_seconds")
 OF_ONE_TRAINING = ("fold", "resume", "epochs", "keep_kernel_sums", "process_group")
+LEARNING = ("init_from", "loss", "optimizer", "lr_scheduler", "train")  # what else decides what is learned
 
 
 def training_settings(bundle_root: str | os.PathLike) -> dict[str, Any]:
@@ -48,17 +49,21 @@ def training_settings(bundle_root: str | os.PathLike) -> dict[str, Any]:
 
 
 def learning_settings() -> dict[str, Any]:
-    """The numbers, lists of numbers and truth values that the running training was told and its weights rest on.
+    """What the running training was told and its weights rest on: numbers, lists of them, truth values and `LEARNING`.
 
     Of folds of one bundle these are the same. An option without a value is None. Empty outside of a workflow.
     """
     config = running_config()
-    if config is None:
-        return {}
+    return {} if config is None else settings_of_learning(config)
+
+
+def settings_of_learning(config: Mapping[str, Any]) -> dict[str, Any]:
+    """As `learning_settings`, of an unresolved configuration."""
     unset = {name: None for name, value in config.items() if value is None}
     own = {**unset, **plain_values(config)}
     left_out = {*OF_A_RUN, *OF_THE_COMPUTER, *OF_ONE_TRAINING}
-    return _as_in_json({name: value for name, value in own.items() if name not in left_out})
+    plain = {name: value for name, value in own.items() if name not in left_out}
+    return _as_in_json(plain | {name: config[name] for name in LEARNING if name in config})
 
 
 def keep_settings(bundle: Path) -> list[Path]:
