@@ -178,6 +178,7 @@ class Conversation:
         with session.hold():
             if self._is_empty:
                 self._empty(session)
+            self._first_steps = min(self._first_steps, session.steps(LABEL))  # others may have reset the label
             answer = session.show(LABEL, prompts, grow=self.zooms_out)
         self._waiting = []
         self._goes_on()

@@ -95,12 +95,12 @@ class SessionRecord:
     def copied(self, label: str, name: str) -> SessionRecord:
         """With a label of this name, which no other one has, that is as the label is, without a file yet.
 
-        A lock goes on to it; whether it is to be refined is not recorded yet.
+        It is locked as the label is; whether it is to be refined is not recorded yet.
         """
         return replace(
             self,
             labels={**self.labels, name: replace(self.labels[label], number=0)},
-            locked=tuple(name if one == label else one for one in self.locked),
+            locked=(*self.locked, name) if label in self.locked else self.locked,
         )
 
     def to_json(self) -> dict[str, object]:

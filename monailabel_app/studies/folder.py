@@ -190,10 +190,11 @@ class StudiesFolder(Datastore):
         return image_id
 
     def remove_image(self, image_id: str) -> None:
-        """Remove an image and its current labels, all or nothing; the versions of its labels stay.
+        """Remove an image, then its current labels; the versions of its labels stay.
 
         Raises:
-            RequestError: see `ImageSource.remove`.
+            RequestError: see `ImageSource.remove`; the labels stay then.
+            WriteError: the disk is full: the image is gone, and the labels are to be removed by themselves.
         """
         self.images.remove(image_id)
         for tag in self.labels.tags(image_id):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from monailabel_app.errors import RequestError
-from rep3d.files import copy_whole, read_record, write_json
+from rep3d.files import WriteError, copy_whole, read_record, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,10 @@ class Sessions:
             raise RequestError(404, "there is no such session")
         if touch:
             session = replace(session, last_access_ts=int(time.time()))
-            self._write(session)
+            try:
+                self._write(session)
+            except WriteError as error:
+                logger.warning("the use of a lent scan is not noted: %s", error)
         return session
 
     def image(self, session_id: str, owner: str, touch: bool = True) -> Path:

@@ -102,7 +102,7 @@ def _follow_prompts(
 def _scan(
     services: Services, user: User, model: str | None, image: str, session_id: str, file: UploadFile | None
 ) -> Iterator[Path]:
-    """The file to segment; the studies remember by which bundle, if any, an image of theirs was segmented."""
+    """The file to segment; the studies remember by which bundle, if any, an image of theirs was segmented last."""
     if file is not None:
         with received(file) as path:
             check_upload(path)
@@ -110,10 +110,9 @@ def _scan(
     elif session_id:
         yield services.sessions.image(session_id, user.username)
     elif image:
-        path = services.studies.image(image)
+        yield services.studies.image(image)
         if model is not None:
             services.studies.update_image_info(image, {"model": model})
-        yield path
     else:
         raise RequestError(400, "image, file or session_id is missing")
 
@@ -127,9 +126,9 @@ def _dicom_segmentation(
         RequestError: 400, the image is no DICOM series; others as inference does.
     """
     slices = sorted_slices(studies.series(image))
-    studies.update_image_info(image, {"model": model.bundle.name})
     result = model.segment(studies.image(image), device=options.device, preset=options.preset)
     segmentation = make_segmentation(slices, result.voxels, model.bundle)
+    studies.update_image_info(image, {"model": model.bundle.name})
     with temporary_file(".dcm") as path:
         segmentation.save_as(path)
     return PassingFile(path, media_type="application/dicom")

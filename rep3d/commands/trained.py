@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fire.parser import DefaultParseValue
 
@@ -85,7 +85,7 @@ def is_trained(bundle: Path, overlays: str | None, options: Mapping[str, str]) -
 
     fold = f"fold {options['fold']}"
     check_settings(weights, _config(bundle, overlays, options), fold)
-    others = differences(status.settings, settings_of_learning(parser.config))
+    others = differences(status.settings, settings_of_learning(cast(dict, parser.config)))
     if others:
         told = "; ".join(others.values())
         raise ValueError(

@@ -183,7 +183,7 @@ def _removed(
 
 def _flat(changes: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values of a nested dictionary by their keys, as in train.epochs."""
-    found = {}
+    found = dict[str, Any]()
     for name, value in changes.items():
         found |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return found

@@ -125,6 +125,17 @@ def test_full_disk_leaves_no_session(store, image, monkeypatch):
     assert names(store) == []
 
 
+def test_full_disk_keeps_no_lent_scan_from_use(store, image, monkeypatch, caplog):
+    session = store.create(image, "ann")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    assert store.image(session.name, "ann").is_file() and "the use of a lent scan is not noted" in caplog.text
+    assert store.get(session.name, "ann", touch=False) == session
+
+
 @pytest.mark.slow
 def test_the_app_removes_what_expired(tmp_path, image):
     """Without a new session; also what a kill left half made."""

@@ -167,3 +167,15 @@ def test_ids_of_two_bundles_at_once(store):
         submit(
             store, (read_bundle(first.parent), read_bundle(second.parent)), (), values=(1, 2), prompts=[{}], prompted=CT
         )
+
+
+@pytest.mark.slow
+def test_a_refused_segmentation_was_not_the_last(tmp_path):
+    save(tmp_path / "studies/scan.nii.gz", np.ones(SHAPE, np.float32))
+    for name in ("amos_ct", "amos_mri"):
+        small_bundle(tmp_path / "bundles", name)
+    client = start_app(tmp_path, tmp_path / "studies", tmp_path / "bundles")
+    for name, params, status in (("amos_ct", {}, 200), ("amos_mri", {"device": "abacus"}, 400)):
+        answer = client.post(f"/infer/{name}?image=scan&output=json", files={"params": (None, json.dumps(params))})
+        assert answer.status_code == status
+        assert client.services.studies.knowledge("scan")["model"] == "amos_ct"

@@ -226,6 +226,13 @@ def test_a_first_prompt_that_fails_after_a_reset(client, server, network, monkey
     assert client.undo() and not client.undo()
 
 
+def test_undo_of_a_prompt_after_somebody_else_has_reset_the_label(client, server):
+    client.add_initial_seg_interaction(ball(SECOND).astype(np.uint8))
+    server.session().reset("segment")
+    client.add_point_interaction(FIRST, True)
+    assert client.undo() and not server.mask().any()
+
+
 def test_as_many_undos_after_a_mask_as_without(client, monkeypatch):
     monkeypatch.setattr(history, "MAX_STEPS", 5)
     client.add_initial_seg_interaction(ball(SECOND).astype(np.uint8))
