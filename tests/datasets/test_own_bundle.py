@@ -179,6 +179,14 @@ def test_a_window_in_place_of_the_z_score(tmp_path):
     assert image.min() == 0 and image.max() == 1
 
 
+@pytest.mark.parametrize("window", [[140, 90], [90, 90], [90, "140"], [[90, 140], None]])
+def test_a_window_that_is_none(window, tmp_path):
+    made = make(tmp_path)
+    change(dataset_file(made), lambda content: content["common"].update(intensity_window=window))
+    with pytest.raises(ValueError, match="mine.json: intensity_window is .*, expected "):
+        make(tmp_path, tmp_path / "source")
+
+
 def test_the_patch_is_of_the_spacing_that_a_person_wants(tmp_path):
     made = make(tmp_path)
     fine = [spacing / 4 for spacing in made.plan.spacing]
