@@ -5,6 +5,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from bundle_helpers import ROOT
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.transforms import (
     Compose,
@@ -44,6 +46,17 @@ def test_good_volume_passes_unchanged():
     checked = CheckVolumed("image")(data)
     assert checked == data
     assert checked is not data
+
+
+@pytest.mark.parametrize("name", ["kits", "amos_mri"])
+def test_a_reversed_window_of_a_bundle_is_refused(name):
+    """Whichever transform maps it: MONAI's own would invert the image."""
+    parser = ConfigParser()
+    parser.read_config([ROOT / f"bundles/{name}/configs/train.json"])
+    parser["intensity_window"] = [275, -125]
+    with pytest.raises(Exception) as error:  # noqa: PT011
+        parser.get_parsed_content("preprocessing")
+    assert str(root_cause(error.value)).startswith("intensity_window is [275, -125], expected the lower first")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A data set that has labels, regions or channels in other places than a bundle is refused."""
+"""Names of labels, regions or channels that stand in other places than they should."""
 
 from __future__ import annotations
 
@@ -33,6 +33,20 @@ def check_names(
     _check_regions(path, dataset.get("labels"), regions or {})
     if len(channel_names) > 1:
         _check_places(path, channel_key(dataset), dict(enumerate(told_channels(folder, dataset))), channel_names)
+
+
+def displaced(names: Sequence[str], known: Mapping[int, str]) -> str:
+    """Which name stands at another place than it is known to have, in words, or an empty text.
+
+    Args:
+        names: as somebody gives them, in their order.
+        known: by place; other names say nothing.
+    """
+    for place, name in enumerate(names):
+        places = [i for i, text in known.items() if text.strip().casefold() == name.strip().casefold()]
+        if places and place not in places:
+            return f"with {name!r} as {place}, expected it as {places[0]}, or another name"
+    return ""
 
 
 def _check_places(path: Path, key: str, told: object, names: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -38,15 +39,25 @@ def channel_windows(window: Window, channels: int) -> list[Any]:
         window: that of all channels; None, the z-score of each; or a list with either for each channel.
 
     Raises:
-        ValueError: a list of another length.
+        ValueError: a list of another length, or a window that is not two finite numbers, the lower first.
     """
-    if window is None or all(isinstance(value, Real) for value in window):
-        return [window] * channels
-    if len(window) != channels:
+    by_channel = isinstance(window, Sequence) and not all(isinstance(value, Real) for value in window)
+    windows: list[Any] = list(window or ()) if by_channel else [window] * channels
+    if len(windows) != channels:
         raise ValueError(
             f"intensity_window is {window!r}, expected [lowest, highest] or null for {channels} channel(s)"
         )
-    return list(window)
+    if not all(one is None or _is_window(one) for one in windows):
+        raise ValueError(f"intensity_window is {window!r}, expected the lower first, of two finite numbers")
+    return windows
+
+
+def _is_window(value: Any) -> bool:
+    """Whether it is [lowest, highest]."""
+    if not isinstance(value, Sequence) or len(value) != 2 or not all(isinstance(one, Real) for one in value):
+        return False
+    low, high = value
+    return -math.inf < low < high < math.inf
 
 
 def image_note(channels: np.ndarray, windows: Sequence[Any]) -> str:

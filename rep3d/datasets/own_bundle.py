@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,12 +21,13 @@ from rep3d.data import splits
 from rep3d.data.dataset_json import FILE
 from rep3d.data.regions import IGNORE
 from rep3d.datasets.bundle_readme import OWN
-from rep3d.datasets.fingerprint import CaseFacts, summary, write_fingerprint
+from rep3d.datasets.fingerprint import summary, write_fingerprint
 from rep3d.datasets.machine import Machine
-from rep3d.datasets.own_cases import read_cases
-from rep3d.datasets.own_changes import read_own_folds, read_own_spacing, write_dataset_file
-from rep3d.datasets.own_data import read_own_splits, write_data, write_splits
+from rep3d.datasets.own_cases import Cases, read_cases
+from rep3d.datasets.own_changes import OwnKeys, read_own_folds, read_own_spacing, write_dataset_file
+from rep3d.datasets.own_data import check_unchanged, write_data
 from rep3d.datasets.own_labels import Labels, read_labels, with_names
+from rep3d.datasets.own_splits import own_split_notes, read_own_splits, unshown, write_splits
 from rep3d.datasets.planning import Plan, Schedule, plan_bundle
 from rep3d.datasets.rendering import check_plain_names, render_file
 from rep3d.datasets.sources import Source, ToldLabels, read_source
@@ -86,10 +87,12 @@ def new_bundle(
         FileExistsError: there is something else of that name.
         ValueError: the name, the source's place or layout, or most cases cannot be used; a label, region or channel is
             called as a config would not take for a name; splits.json is a person's and names a case that there is no
-            longer; NAME.json has a person's value that it cannot have; it trains just now; or as `plan_bundle`.
+            longer; data/dataset.json was changed; NAME.json has a person's value that it cannot have; it trains just
+            now; or as `plan_bundle`.
     """
     folder = bundle_dir / name
     _check_name(name, folder, source, root)
+    check_unchanged(folder / "data", name)
     found = read_source(source, channels)
     told = with_names(found.labels, label_names) if label_names else found.labels
     _check_names_of(source, told, (channels or found.channels) if len(found.channels) > 1 else ())
@@ -115,32 +118,14 @@ def new_bundle(
         folds=own_folds,
         own_splits=own_splits,
     )
-    label_of = {case.name: case.label for case in found.cases if case.label is not None}
-    keys = {case.name: case.label_key for case in found.cases if case.label_key}
     notes += [f"{fact.case}: {fact.note}" for fact in facts if fact.note]
-    notes += [*found.notes, *cases.notes, *_unlabelled(found), *_untouched([label_of[case] for case in sorted(good)])]
-    with _while_nothing_trains(folder):
-        weights = keep_settings(folder)
-        own = write_dataset_file(
-            folder, name, _dataset_file(name, source, channel_names, are_named, labels, plan), labels.ids
-        )
-        files = render_file(root, folder / f"{name}.json")  # before the data change: it may refuse what a person wrote
-        names = read_json(folder / f"{name}.json")["common"]["label_names"]  # a person may have changed them
-        write_data(folder / "data", name, cases.scans, label_of, keys, labels._replace(names=names))
-        if own_splits:
-            notes.append(f"data/{splits.FILE} is yours, and stays")
-        else:
-            write_splits(folder / "data", [scan.case for scan in cases.scans], own_folds or plan.folds, patient_of)
-        if found.split and not own_splits:
-            notes.append(
-                f"the source's own split is not used, {found.split}: cases that it holds out train here, and cases of "
-                f"one patient may stand in both parts; data/{splits.FILE} is yours to edit"
-            )
-        notes += _unshown(folder / "data" / splits.FILE, facts, labels.names)
-        for path, text in files.items():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            write_text(folder / path, text)
-        notes += _of_earlier_trainings(folder, weights)
+    notes += [*found.notes, *cases.notes, *_unlabelled(found), *_untouched(found, good)]
+    decided = _dataset_file(name, source, channel_names, are_named, labels, plan)
+    folds = own_folds or plan.folds
+    own, of_writing = _write_bundle(
+        root, folder, decided, found, cases._replace(facts=facts), labels, own_splits, folds
+    )
+    notes += of_writing
     write_fingerprint(facts, labels.names, folder / "data")
     made = NewBundle(
         folder,
@@ -156,6 +141,48 @@ def new_bundle(
     )
     write_text(folder / "data/report.md", f"{report(made)}\n\n{summary(facts, labels.names)}")
     return made
+
+
+def _write_bundle(
+    root: Path,
+    folder: Path,
+    decided: dict[str, Any],
+    found: Source,
+    cases: Cases,
+    labels: Labels,
+    own_splits: Sequence[splits.Split],
+    folds: int,
+) -> tuple[OwnKeys, list[str]]:
+    """Write all files but those of what was found in the scans.
+
+    Args:
+        decided: what NAME.json says, without what a person has changed there.
+        cases: with their facts by the bundle's ids.
+        own_splits: those of a person; empty: as many folds are written.
+
+    Returns:
+        What a person has changed, and what somebody should know.
+    """
+    name, data, facts = folder.name, folder / "data", cases.facts
+    patient_of = {case.name: case.patient for case in found.cases}
+    with _while_nothing_trains(folder):
+        weights = keep_settings(folder)
+        own = write_dataset_file(folder, name, decided, labels.ids)
+        files = render_file(root, folder / f"{name}.json")  # before the data change: it may refuse what a person wrote
+        names = read_json(folder / f"{name}.json")["common"]["label_names"]  # a person may have changed them
+        write_data(data, name, cases.scans, found.cases, labels._replace(names=names))
+        notes = [*own.notes]
+        if own_splits:
+            notes += own_split_notes(own_splits, [fact.case for fact in facts], patient_of)
+        else:
+            write_splits(data, [scan.case for scan in cases.scans], folds, patient_of)
+            notes += _unused_split(found)
+        notes += unshown(data / splits.FILE, facts, labels.names)
+        for path, text in files.items():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            write_text(folder / path, text)
+        notes += _of_earlier_trainings(folder, weights)
+    return own, notes
 
 
 def report(made: NewBundle) -> str:
@@ -234,23 +261,6 @@ def _check_names_of(source: Path, told: ToldLabels | None, channels: Sequence[st
     check_plain_names(where, channels)
 
 
-def _unshown(path: Path, facts: Sequence[CaseFacts], names: Sequence[str]) -> list[str]:
-    """Which labels of several cases no training case, or no validation case, of some fold shows."""
-    showing = [(name, {fact.case for fact in facts if fact.voxels[i]}) for i, name in enumerate(names)][1:]
-    folds = splits.read_splits(path, [fact.case for fact in facts])
-    notes = list[str]()
-    for part, kind, does in (("train", "training", "teaches"), ("val", "validation", "judges")):
-        without = [(name, _folds_without(cases, folds, part)) for name, cases in showing if len(cases) > 1]
-        told = "; ".join(f"{name!r} in fold {', '.join(numbers)}" for name, numbers in without if numbers)
-        notes += [f"labels that no {kind} case shows, so that none {does} them: {told}"] if told else []
-    return notes
-
-
-def _folds_without(cases: set[str], folds: Sequence[splits.Split], part: str) -> list[str]:
-    """The folds of which a part that has cases has none of these."""
-    return [str(i) for i, split in enumerate(folds) if split[part] and cases.isdisjoint(split[part])]
-
-
 def _told(source: Source, channel_names: Sequence[str]) -> Sequence[str]:
     """What the data set's own file says of the modality."""
     named = set(channel_names) <= set(source.told)
@@ -272,10 +282,19 @@ def _unlabelled(source: Source) -> list[str]:
     return [f"{len(bare)} image(s) have no label and train nothing, such as {bare[0]}"] if bare else []
 
 
-def _untouched(labels: Sequence[Path]) -> list[str]:
-    found = [path for path in labels if is_untouched(path)]
+def _untouched(source: Source, cases: Collection[str]) -> list[str]:
+    labels = sorted((case.name, case.label) for case in source.cases if case.name in cases and case.label is not None)
+    found = [path for _, path in labels if is_untouched(path)]
     why = "nobody has changed them, and they train and judge as truth"
     return [f"{len(found)} label map(s) are as `rep3d predict` wrote them, such as {found[0]}: {why}"] if found else []
+
+
+def _unused_split(source: Source) -> list[str]:
+    told = (
+        f"the source's own split is not used, {source.split}: cases that it holds out train here, and cases of one "
+        f"patient may stand in both parts; data/{splits.FILE} is yours to edit"
+    )
+    return [told] if source.split else []
 
 
 def _dataset_file(

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rep3d.data import splits
+from rep3d.data.cases import ONE_CHANNEL
+from rep3d.data.names import displaced
+from rep3d.datasets.own_places import made_for, outdated
 from rep3d.datasets.planning.intensities import CT
 from rep3d.datasets.rendering import merge
 from rep3d.files import read_json, write_json
@@ -22,31 +25,43 @@ class OwnKeys(NamedTuple):
     Args:
         kept: they stay as they are, with these values.
         removed: they are there again, as they are decided.
+        notes: what somebody should know.
     """
 
     kept: dict[str, Any]
     removed: list[str]
+    notes: list[str]
 
 
 def write_dataset_file(folder: Path, name: str, decided: dict[str, Any], ids: Sequence[int]) -> OwnKeys:
     """Write NAME.json, with what a person has changed there.
 
     Raises:
-        ValueError: a person wrote something else than a section, names of labels that do not fit the ids, or what
-            follows from elsewhere: the parts of the split, the channels that are taken, the layout, or another
-            modality that makes CT or unmakes it.
+        ValueError: a person wrote something else than a section, names of labels or channels that do not fit those of
+            the source, entries that were made for others, or what follows from elsewhere: the parts of the split, the
+            channels that are taken, the layout, or another modality that makes CT or unmakes it.
     """
-    path, changes = folder / f"{name}.json", _own_changes(folder, name)
-    removed = _removed(read_json(path), written(folder / "data", "dataset"), decided) if path.is_file() else []
+    path, memory, changes = folder / f"{name}.json", folder / "data" / DECIDED, _own_changes(folder, name)
+    before, notes = written(folder / "data", "dataset"), list[str]()
+    removed = _removed(read_json(path), before, decided) if path.is_file() else []
+    if path.is_file() and not before:
+        notes = [_forgotten(name)]
+        changes["data"].pop("split", None)  # that of an earlier splits.json, and no person's
     content = merge(decided, changes)
     _check_sections(path, content, decided)
     _check_decided(path, content, decided)
-    names = content["common"]["label_names"]
-    if names != decided["common"]["label_names"]:
-        _check_own_names(path, names, ids, read_json(folder / "data" / DECIDED).get("named", {}))
-    with remembered(folder / "data", "dataset", decided, named={"ids": list(ids), "names": names}):
+    channels = decided["common"].get("channel_names", [decided["data"]["channel"]])
+    now = {"ids": list(ids), "labels": decided["common"]["label_names"], "channels": channels}
+    made = made_for(changes.get("common", {}), read_json(memory), now)
+    told = {"shown": now, "made_for": made}
+    if problem := outdated(made, now):
+        write_json(memory, read_json(memory) | told)
+        raise ValueError(f"{path}: {problem}")
+    _check_own_names(path, content["common"]["label_names"], decided["common"]["label_names"], ids)
+    _check_own_channels(path, content["common"], decided["common"])
+    with remembered(folder / "data", "dataset", decided, **told):
         write_json(path, content)
-    return OwnKeys(_flat(changes), removed)
+    return OwnKeys(_flat(changes), removed, notes)
 
 
 @contextmanager
@@ -132,23 +147,44 @@ def _check_decided(path: Path, content: Mapping[str, Any], decided: Mapping[str,
 
 
 def _check_sections(path: Path, content: Mapping[str, Any], decided: Mapping[str, Any]) -> None:
-    """Refuse what a person wrote in the place of a section, or of the names of labels."""
+    """Refuse what a person wrote in the place of a section, or of names of labels or channels."""
     for name, section in decided.items():
         if isinstance(section, dict) and not isinstance(content[name], dict):
             raise ValueError(f"{path}: {name} is {json.dumps(content[name])}, expected an object")
-    names = content["common"]["label_names"]
-    if not isinstance(names, list):
-        raise ValueError(f"{path}: label_names is {json.dumps(names)}, expected a list")
+    for key in ("label_names", "channel_names"):
+        names = content["common"].get(key, [])
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{path}: {key} is {json.dumps(names)}, expected a list of names")
 
 
-def _check_own_names(path: Path, names: Sequence[str], ids: Sequence[int], before: Mapping[str, Any]) -> None:
-    """Refuse names that a person gave to other ids than the source has by now."""
-    if len(names) != len(ids) or (before.get("names") == names and before.get("ids") != ids):
-        were = f", were {before['ids']}" if before else ""
+def _check_own_names(path: Path, names: Sequence[str], known: Sequence[str], ids: Sequence[int]) -> None:
+    """Refuse names for more or fewer labels than there are, and known ones for other labels."""
+    told = f"{path}: label_names is {json.dumps(names)}, yours"
+    if len(names) != len(ids):
         raise ValueError(
-            f"{path}: label_names is {json.dumps(names)}, yours, and the ids of the source are {list(ids)}{were}: "
-            "expected a name for each, or no label_names"
+            f"{told}, and the ids of the source are {list(ids)}: expected a name for each, or no label_names"
         )
+    if wrong := displaced(names, dict(enumerate(known))):
+        raise ValueError(f"{told}, {wrong}")
+
+
+def _check_own_channels(path: Path, own: Mapping[str, Any], decided: Mapping[str, Any]) -> None:
+    """Refuse names for more or fewer channels than there are, and known ones for other channels."""
+    known = decided.get("channel_names", ONE_CHANNEL)
+    names = own.get("channel_names", known)
+    told = f"{path}: channel_names is {json.dumps(names)}, yours"
+    if len(names) != len(known) or len(set(names)) < len(names):
+        raise ValueError(f"{told}, expected {len(known)} different name(s), in the order of {', '.join(known)}")
+    if wrong := displaced(names, dict(enumerate(known))):
+        raise ValueError(f"{told}, {wrong}")
+
+
+def _forgotten(name: str) -> str:
+    """That nobody knows what a person changed."""
+    return (
+        f"data/{DECIDED} is gone, by which your changes and options are known: all of {name}.json and "
+        f"data/{splits.FILE} counts as yours, and stays; take out what is to be decided anew, and give options again"
+    )
 
 
 def _changes(now: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

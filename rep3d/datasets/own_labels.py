@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 
 from rep3d.data.dataset_json import FILE
-from rep3d.data.regions import check_judging
+from rep3d.data.names import displaced
+from rep3d.data.regions import IGNORE, check_judging
 from rep3d.datasets.fingerprint import CaseFacts
 from rep3d.datasets.rendering import check_plain_names
 from rep3d.datasets.sources import IDS, NO_LABELS, ToldLabels
@@ -65,16 +66,28 @@ def with_names(told: ToldLabels | None, names: Sequence[str]) -> ToldLabels:
     """What the data set's file tells of its labels, with the names that the user gives.
 
     Raises:
-        ValueError: they cannot be names of the ids 1, 2, ... and of those of the regions.
+        ValueError: they cannot be names of the ids 1, 2, ... and of those of the regions, or the file has one of them
+            for another id.
     """
     check_plain_names("labels", names)
+    told, text = told or ToldLabels({}), f"labels are {', '.join(names)}"
     if len({*names, "background"}) <= len(names) or not all(names):
-        raise ValueError(f"labels are {', '.join(names)}, expected a name for each of the ids 1, 2, ... once")
-    given = ToldLabels(dict(enumerate(["background", *names])), *(told or ToldLabels({}))[1:])
+        raise ValueError(f"{text}, expected a name for each of the ids 1, 2, ... once")
+    given = told._replace(names=dict(enumerate(["background", *names])))
+    if given.ignored is not None and given.ignored <= len(names):
+        count = given.ignored - 1
+        raise ValueError(f"{text}, and the label {IGNORE!r} has the id {given.ignored}: expected {count} name(s)")
     needed = {i for ids in (given.regions or {}).values() for i in ids}
-    if not needed <= given.names.keys() or given.ignored in given.names:
-        raise ValueError(f"labels are {', '.join(names)}, expected names of the ids {sorted(needed)} of the regions")
+    if not needed <= given.names.keys():
+        raise ValueError(f"{text}, expected names of the ids {sorted(needed)} of the regions")
+    if wrong := displaced(list(given.names.values()), told.names):
+        raise ValueError(f"{text}, {wrong}")
     return given
+
+
+def unnamed(label_id: int) -> str:
+    """What a label is called that has no name."""
+    return f"label {label_id}"
 
 
 def count_ids(told: ToldLabels | None) -> int:
@@ -103,7 +116,7 @@ def read_labels(
     if told:
         labels = Labels([told.names[i] for i in ids], ids, *told[1:])
     else:
-        labels = Labels(["background", *(f"label {i}" for i in ids[1:])], ids)
+        labels = Labels(["background", *map(unnamed, ids[1:])], ids)
     notes = []
     if not told:
         notes.append("no file tells the labels' names: give them with --labels, in the order of their ids")

@@ -24,6 +24,7 @@ from rep3d.console.configurations import (
 from rep3d.console.nearest import nearest
 from rep3d.console.typed import TYPED_SEPARATOR
 from rep3d.data.cases import ONE_CHANNEL
+from rep3d.data.notes import channel_windows
 from rep3d.data.regions import IGNORE, check_judging, check_label_names
 from rep3d.datasets.bundle_readme import COMPUTED, OF_WEIGHTS, OPTIONAL, computed_fields
 from rep3d.installed import licence_text
@@ -227,8 +228,13 @@ def _check_dataset(path: Path, dataset: Config, template: str, computed: set[str
     _check_keys(path, "readme.", dataset["readme"], fields - METADATA - computed - {"bundle"}, OPTIONAL)
     if "variant" in dataset:
         return
+    common = dataset["common"]
     for key in ("label_names", "channel_names", "regions"):
-        check_plain_names(path, dataset["common"].get(key) or ())
+        check_plain_names(path, common.get(key) or ())
+    try:
+        channel_windows(common.get("intensity_window"), len(common.get("channel_names", ONE_CHANNEL)))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     _check_keys(path, "data.", dataset["data"], {"layout", "split", "folds"}, OF_LAYOUTS)
     _check_keys(path, "data.split.", dataset["data"]["split"], {"training", "validation", "test"})
 

@@ -351,3 +351,8 @@ def test_loading_says_nothing_again(tmp_path, caplog):
     load = LoadImaged("image", reader="rep3d.io.reader.NiftiReader", ensure_channel_first=True)
     CheckVolumed("image", window=(500, 1500))(load(item))
     assert len([record for record in caplog.records if record.name == "rep3d.data.notes"]) == 1
+
+
+def test_a_reversed_window():
+    with pytest.raises(ValueError, match=r"intensity_window is \[275, -125\], expected the lower first"):
+        check_datalist([], 3, window=[275, -125])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rep3d.data.notes import image_note, intensity_note, modality_note, warn_once
+from rep3d.data.notes import channel_windows, image_note, intensity_note, modality_note, warn_once
 
 CT, HEPATIC, MR = (-125, 275), (0, 230), (0, 1000)
 
@@ -93,3 +93,42 @@ def test_a_ct_for_a_bundle_of_another_modality(modality, air, share, told):
     scan = body(air, [-50, 40, 60], air_share=share)[None]
     note = modality_note(np.concatenate([abs(scan), scan]), modality)
     assert (f"as the air of a CT does: the bundle is of {modality}" in note) == told == bool(note)
+
+
+@pytest.mark.parametrize(
+    ("window", "channels", "expected"),
+    [
+        (None, 2, [None, None]),
+        ([-125, 275], 2, [[-125, 275]] * 2),
+        ((0.5, 1), 1, [(0.5, 1)]),
+        ([[-125, 275], None], 2, [[-125, 275], None]),
+    ],
+)
+def test_the_windows_of_channels(window, channels, expected):
+    assert channel_windows(window, channels) == expected
+
+
+@pytest.mark.parametrize(
+    ("window", "channels"),
+    [
+        ([275, -125], 1),  # would invert the image
+        ([100, 100], 1),
+        ([0, float("inf")], 1),
+        ([0, float("nan")], 1),
+        ([0, 100, 200], 1),
+        ([], 1),
+        (100, 1),
+        ("CT", 2),
+        ([[275, -125], None], 2),
+        ([None, 100], 2),
+    ],
+)
+def test_windows_that_are_none(window, channels):
+    with pytest.raises(ValueError) as error:
+        channel_windows(window, channels)
+    assert str(error.value) == f"intensity_window is {window!r}, expected the lower first, of two finite numbers"
+
+
+def test_a_window_for_each_of_another_number_of_channels():
+    with pytest.raises(ValueError, match=r"expected \[lowest, highest\] or null for 3 channel\(s\)"):
+        channel_windows([[-125, 275], None], 3)

@@ -21,9 +21,10 @@ from monai.bundle import ConfigParser
 from rep3d import installed
 from rep3d.commands import creating, main
 from rep3d.data.lists import load_datalist
-from rep3d.datasets import own_bundle, own_cases, own_changes, own_data
+from rep3d.datasets import own_bundle, own_cases, own_changes, own_data, own_splits
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle, report
+from rep3d.datasets.own_places import made_for, outdated
 from rep3d.files import read_json, write_json
 from rep3d.io.nifti import read_volume, write_marked
 from rep3d.locks import lock_file
@@ -177,6 +178,14 @@ def test_a_window_in_place_of_the_z_score(tmp_path):
     scan = load_datalist(made.folder / "data", "training")[0]["image"]
     image = parser.get_parsed_content("preprocessing")({"image": scan})["image"]
     assert image.min() == 0 and image.max() == 1
+
+
+@pytest.mark.parametrize("window", [[140, 90], [90, 90], [90, "140"], [[90, 140], None]])
+def test_a_window_that_is_none(window, tmp_path):
+    made = make(tmp_path)
+    change(dataset_file(made), lambda content: content["common"].update(intensity_window=window))
+    with pytest.raises(ValueError, match="mine.json: intensity_window is .*, expected "):
+        make(tmp_path, tmp_path / "source")
 
 
 def test_the_patch_is_of_the_spacing_that_a_person_wants(tmp_path):
@@ -415,7 +424,7 @@ def test_a_split_of_the_source_is_not_dropped_without_a_word(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("writes", range(8))
+@pytest.mark.parametrize("writes", range(10))
 def test_what_was_decided_is_nobodys_change_after_a_kill(writes, tmp_path, monkeypatch):
     """Wherever `new` was stopped, twice, and whatever it would decide by now; what a person changed is theirs."""
     made = make(tmp_path)
@@ -425,7 +434,8 @@ def test_what_was_decided_is_nobodys_change_after_a_kill(writes, tmp_path, monke
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             one_after_another = until(writes)
             patch.setattr(own_changes, "write_json", one_after_another)
-            patch.setattr(own_data, "write_json", one_after_another)
+            for module in (own_data, own_splits):
+                patch.setattr(module, "write_json", one_after_another)
             patch.setattr(own_bundle, "write_text", until(0))
             make(tmp_path, tmp_path / "source", label_names=names)
     made = make(tmp_path, tmp_path / "source", label_names=["bone", "tendon"])
@@ -549,15 +559,221 @@ def test_names_of_a_person_fit_the_ids(tmp_path):
     make(tmp_path, source)
     assert list(json.loads((made.folder / "data/dataset.json").read_text())["labels"].values()) == names
     make_source(source, 3, ids=(2, 3))
-    with pytest.raises(
-        ValueError, match=r"mine.json: label_names is .*yours, and the ids .* \[0, 2, 3\], were \[0, 1, 2\]"
-    ):
+    told = (
+        "yours, made for the labels 0 background, 1 label 1, 2 label 2, and they are 0 background, 1 label 2, 2 label"
+    )
+    with pytest.raises(ValueError, match=f"mine.json: label_names is .*{told}"):
         make(tmp_path, source)
     change(dataset_file(made), lambda content: content["common"].update(label_names=["background", "marrow", "nerve"]))
     assert "common.label_names" in make(tmp_path, source).kept
     make_source(source, 3, ids=(2,))
     with pytest.raises(ValueError, match="expected a name for each, or no label_names"):
         make(tmp_path, source)
+
+
+def describe(source, count, **told):
+    """A dataset.json for the two folders of `make_source`."""
+    pairs = [{"image": f"images/case{i}.nii.gz", "label": f"labels/case{i}.nii.gz"} for i in range(count)]
+    (source / "dataset.json").write_text(json.dumps({**told, "training": pairs}))
+
+
+def test_regions_of_a_person_are_of_the_labels_that_they_were_made_for(tmp_path):
+    """Until they are changed, or taken out; whether `new` had seen them before the labels changed or not."""
+    source = make_source(tmp_path / "source", 3, ids=(1, 3))
+    path = dataset_file(make(tmp_path, source))
+    own = {"regions": {"whole": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}
+    change(path, lambda content: content["common"].update(own))
+    before = path.read_text()
+    make_source(source, 3, ids=(1, 2, 3))
+    told = "1 label 1, 2 label 3, and they are 0 background, 1 label 1, 2 label 2, 3 label 3 now: change it, or take"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"mine.json: regions is .*yours, made for the labels .*{told} it out"):
+            make(tmp_path, source)
+        assert path.read_text() == before
+    right = {"regions": {"whole": [1, 3], "core": [3]}, "regions_class_order": [1, 3]}
+    change(path, lambda content: content["common"].update(right))
+    for _ in range(2):
+        assert "common.regions.core" in make(tmp_path, source).kept
+    make_source(source, 3, ids=(1, 3))
+    with pytest.raises(ValueError, match="mine.json: regions is .*: change it, or take it out"):
+        make(tmp_path, source)
+    change(path, lambda content: [content["common"].pop(key) for key in right])
+    assert not make(tmp_path, source).kept
+    change(path, lambda content: content["common"].update(own))
+    assert "common.regions.core" in make(tmp_path, source).kept
+
+
+def test_regions_of_a_person_where_the_data_set_swaps_its_names(tmp_path):
+    source = make_source(tmp_path / "source", 3)
+    describe(source, 3, labels={"background": 0, "liver": 1, "tumor": 2})
+    path = dataset_file(make(tmp_path, source))
+    own = {"regions": {"all": [1, 2], "lesion": [2]}, "regions_class_order": [1, 2]}
+    change(path, lambda content: content["common"].update(own))
+    make(tmp_path, source)
+    describe(source, 3, labels={"background": 0, "liver": 2, "tumor": 1})
+    told = "made for the labels 0 background, 1 liver, 2 tumor, and they are 0 background, 1 tumor, 2 liver now"
+    with pytest.raises(ValueError, match=told):
+        make(tmp_path, source)
+    change(path, lambda content: content["common"]["regions"].update(lesion=[1]))
+    change(path, lambda content: content["common"].update(regions_class_order=[2, 1]))
+    assert make(tmp_path, source).kept["common.regions.lesion"] == [1]
+
+
+def test_names_for_labels_that_had_none_change_no_regions(tmp_path):
+    source = make_source(tmp_path / "source", 3)
+    path = dataset_file(make(tmp_path, source))
+    own = {"regions": {"all": [1, 2], "core": [2]}, "regions_class_order": [1, 2]}
+    change(path, lambda content: content["common"].update(own))
+    make_source(source, 3, ids=(1, 2, 3))
+    assert "common.regions.core" in make(tmp_path, source, label_names=["bone", "marrow", "nerve"]).kept
+
+
+LIVER = {"ids": [0, 1, 2], "labels": ["background", "liver", "tumor"], "channels": ["ct", "mr"]}
+UNNAMED = {**LIVER, "labels": ["background", "label 1", "label 2"]}
+
+
+@pytest.mark.parametrize(
+    ("own", "then", "now", "is_outdated"),
+    [
+        ({"label_names": ["background", "a", "b"]}, LIVER, {**LIVER, "labels": ["background", "tumor", "liver"]}, True),
+        ({"label_names": ["background", "a", "b"]}, UNNAMED, LIVER, False),
+        ({"label_names": ["background", "a", "b"]}, UNNAMED, {**UNNAMED, "ids": [0, 1, 3]}, False),  # of equal names
+        ({"label_names": ["background", "a", "b"]}, UNNAMED, {**LIVER, "ids": [0, 1, 3]}, True),
+        ({"regions_class_order": [1, 2]}, LIVER, {**LIVER, "labels": ["background", "liver", "cyst"]}, True),
+        ({"regions": {"a": [1]}}, LIVER, {**LIVER, "labels": ["background", "liver", "cyst"]}, False),
+        ({"regions": {"a": [2]}}, LIVER, {**LIVER, "ids": [0, 1], "labels": ["background", "liver"]}, True),
+        ({"regions": None}, LIVER, {**LIVER, "labels": ["background", "tumor", "liver"]}, False),
+        ({"channel_names": ["CT", "MR"]}, LIVER, {**LIVER, "channels": ["mr", "ct"]}, True),
+        ({"intensity_window": [[0, 1], None]}, LIVER, {**LIVER, "channels": ["ct", "pet"]}, True),
+        ({"intensity_window": [0, 1]}, LIVER, {**LIVER, "channels": ["mr", "ct"]}, False),
+        ({"spacing": [1, 1, 1]}, LIVER, {**LIVER, "channels": ["mr", "ct"]}, False),
+    ],
+)
+def test_what_entries_were_made_for(own, then, now, is_outdated):
+    made = made_for(own, {"shown": then}, now)
+    assert bool(outdated(made, now)) == is_outdated and not outdated(made_for(own, {}, now), now)
+
+
+def make_two_channels(folder, channels=("ct", "mr"), count=3):
+    """A folder for each patient."""
+    make_source(folder / "flat", count)
+    for number in range(count):
+        for channel in channels:
+            path = folder / f"source/p{number}/{channel}.nii.gz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = nib.load(folder / f"flat/images/case{number}.nii.gz")
+            save(path, np.asarray(image.dataobj) * (1 + len(channels) * (channel == channels[0])))
+        shutil.copy(folder / f"flat/labels/case{number}.nii.gz", folder / f"source/p{number}/seg.nii.gz")
+    return folder / "source"
+
+
+def test_windows_of_a_person_are_of_the_channels_that_they_were_made_for(tmp_path):
+    source = make_two_channels(tmp_path)
+    path = dataset_file(make(tmp_path, source, channels=["ct", "mr"], modality="CT,MR"))
+    change(path, lambda content: content["common"].update(intensity_window=[[-100.0, 200.0], None]))
+    make(tmp_path, source, channels=["ct", "mr"], modality="CT,MR")
+    told = "yours, made for the channels 0 ct, 1 mr, and they are 0 mr, 1 ct now: change it, or take it out"
+    with pytest.raises(ValueError, match=rf"intensity_window is \[\[-100.0, 200.0\], null\], {told}"):
+        make(tmp_path, source, channels=["mr", "ct"], modality="MR,CT")
+    change(path, lambda content: content["common"].update(intensity_window=[None, [-100.0, 200.0]]))
+    assert "common.intensity_window" in make(tmp_path, source, channels=["mr", "ct"], modality="MR,CT").kept
+
+
+def test_names_of_channels_of_a_person(tmp_path):
+    """Others than those of the data set, in its order."""
+    source = make_two_channels(tmp_path, ("FLAIR", "T1w"))
+    path = dataset_file(make(tmp_path, source))
+    for names, said in (
+        (["T1w", "FLAIR"], "with 'T1w' as 0, expected it as 1, or another name"),
+        (["FLAIR", "flair"], "with 'flair' as 1, expected it as 0, or another name"),
+        (["FLAIR", "T1w", "T2w"], "expected 2 different name(s), in the order of FLAIR, T1w"),
+        (["a", "a"], "expected 2 different name(s)"),
+        ("FLAIR", "expected a list of names"),
+        (None, "expected a list of names"),
+    ):
+        change(path, lambda content, names=names: content["common"].update(channel_names=names))
+        with pytest.raises(ValueError, match="mine.json: channel_names is .*" + re.escape(said)):
+            make(tmp_path, source)
+    change(path, lambda content: content["common"].update(channel_names=["FLAIR", "T1"]))
+    assert make(tmp_path, source).kept == {"common.channel_names": ["FLAIR", "T1"]}
+    with pytest.raises(ValueError, match="channel_names is .*made for the channels 0 FLAIR, 1 T1w, and they are 0 T1w"):
+        make(tmp_path, source, channels=["T1w", "FLAIR"])
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["tumor", "liver"], "labels are tumor, liver, with 'tumor' as 1, expected it as 2, or another name"),
+        (["Tumor", "cyst"], "labels are Tumor, cyst, with 'Tumor' as 1, expected it as 2, or another name"),
+        (["a", "b", "c"], "labels are a, b, c, and the label 'ignore' has the id 3: expected 2 name(s)"),
+    ],
+)
+def test_names_that_the_data_set_has_for_other_ids(names, said, tmp_path):
+    source = make_source(tmp_path / "source", 2)
+    describe(source, 2, labels={"background": 0, "liver": 1, "tumor": 2, "ignore": 3})
+    with pytest.raises(ValueError, match=re.escape(said)):
+        make(tmp_path, source, label_names=names)
+    made = make(tmp_path, source, name="renamed", label_names=["liver", "cyst"])
+    assert made.labels.names == ["background", "liver", "cyst"]
+    if len(names) == 2:
+        path = dataset_file(make(tmp_path, source))
+        change(path, lambda content: content["common"].update(label_names=["background", *names]))
+        told = re.escape(f"with {names[0]!r} as 1, expected it as 2, or another name")
+        with pytest.raises(ValueError, match=f"mine.json: label_names is .*, yours, {told}"):
+            make(tmp_path, source)
+
+
+def test_what_is_said_of_the_split_of_a_person(tmp_path):
+    """Cases that were added since, and patients that both train and validate."""
+    source, names = make_source(tmp_path / "source", 6), [f"P{i}_ses-{j}" for i in range(3) for j in range(2)]
+    for kind in ("images", "labels"):
+        for number, name in enumerate(names):
+            (source / f"{kind}/case{number}.nii.gz").rename(source / f"{kind}/{name}.nii.gz")
+    path = make(tmp_path, source).folder / "data/splits.json"
+    path.write_text(json.dumps([{"train": names[:4], "val": names[4:]}]))
+    notes = make(tmp_path, source).notes
+    assert "data/splits.json is yours, and stays" in notes and not any("part" in note for note in notes)
+    own = [{"train": names[:3], "val": names[3:]}, {"train": names[:2], "val": names[4:5], "test": names[5:]}]
+    path.write_text(json.dumps(own))
+    make_source(tmp_path / "more", 7)
+    for kind in ("images", "labels"):
+        shutil.copy(tmp_path / f"more/{kind}/case6.nii.gz", source / kind)
+    notes = make(tmp_path, source).notes
+    for told in (
+        "cases that stand in no part of data/splits.json, and neither train nor validate: "
+        "1 case(s) in fold 0, such as case6; 3 case(s) in fold 1, such as P1_ses-0",
+        "patients that train and are held out, so that scores are too good: 1 patient(s) in fold 0, such as P1",
+    ):
+        assert told in notes
+
+
+def test_a_data_set_that_a_person_changed_is_not_written_anew(tmp_path):
+    made = make(tmp_path)
+    path = made.folder / "data/dataset.json"
+    path.write_text(json.dumps(json.loads(path.read_text())))  # another editor's lines
+    make(tmp_path, tmp_path / "source")
+    change(path, lambda content: content["training"].pop())
+    before = path.read_text()
+    with pytest.raises(
+        ValueError, match="data/dataset.json: has changed since `rep3d new` wrote it, .* in mine.json, and"
+    ):
+        make(tmp_path, tmp_path / "source")
+    assert path.read_text() == before
+    path.unlink()
+    make(tmp_path, tmp_path / "source")
+    assert len(json.loads(path.read_text())["training"]) == 6
+
+
+def test_a_bundle_whose_memory_is_gone(tmp_path):
+    """What a person changed is not known then, which is said; what is decided as before is so again."""
+    made = make(tmp_path)
+    change(dataset_file(made), lambda content: content["train"].update(seed=7))
+    (made.folder / "data/decided.json").unlink()
+    told = "data/decided.json is gone, by which your changes and options are known: all of mine.json and data/splits"
+    again = make(tmp_path, tmp_path / "source")
+    assert any(note.startswith(told) for note in again.notes) and "common.spacing" in again.kept
+    again = make(tmp_path, tmp_path / "source")
+    assert not any(note.startswith(told) for note in again.notes) and list(again.kept) == ["train.seed"]
 
 
 def test_ids_that_no_label_has(tmp_path):
