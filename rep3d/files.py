@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import fields
@@ -132,6 +134,17 @@ def write_csv(path: str | os.PathLike, rows: Sequence[Mapping[str, object]]) -> 
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+
+
+def dated_name(path: Path, seconds: float) -> Path:
+    """A name beside a file, to keep it by: `model_20260101-101010.pt`, and behind a number where that is taken.
+
+    Args:
+        seconds: since the epoch, as `time.time` has them.
+    """
+    dated = path.with_name(f"{path.stem}_{time.strftime('%Y%m%d-%H%M%S', time.localtime(seconds))}{path.suffix}")
+    numbered = (dated.with_name(f"{dated.stem}-{number}{dated.suffix}") for number in itertools.count(2))
+    return next(name for name in itertools.chain([dated], numbered) if not name.exists())
 
 
 def remove_parts(folder: str | os.PathLike) -> None:

@@ -26,7 +26,7 @@ from fire.decorators import SetParseFn
 from tqdm import tqdm
 
 from rep3d import depthwise_conv3d
-from rep3d.console.commands import run_command
+from rep3d.console.commands import run_command, switch
 from rep3d.console.tables import markdown_table
 from rep3d.files import write_csv
 from rep3d.ops.fft_conv import KernelSpectra
@@ -79,13 +79,13 @@ Inputs = tuple[torch.Tensor, torch.Tensor]
 Operator = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # (x, weight) -> y
 
 
-@SetParseFn(str, "output_dir")  # a folder may be called 2024_01_05
+@SetParseFn(str, "output_dir", "quick")  # a folder may be called 2024_01_05
 def main(
     device: str = "cpu",
     repeats: int = 5,
     threads: int | None = None,
     output_dir: str = "runs/benchmark_operator",
-    quick: bool = False,
+    quick: str | bool = False,
 ) -> None:
     """Print the tables and what they were measured on.
 
@@ -96,17 +96,18 @@ def main(
         output_dir: for `speed.csv`, `memory.csv` and `kernel_size.png`.
         quick: two tiny sizes, to try the script itself.
     """
+    is_quick = switch("quick", quick)
     if threads is not None:
         torch.set_num_threads(threads)
     keep_freed_memory()  # for all alike, as in training: page faults hide what the operators cost
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     print(f"{device_name(device)}, {torch.get_num_threads()} thread(s), torch {torch.__version__}\n")
-    speed = [row for case in tqdm(QUICK_CASES if quick else CASES) for row in speed_rows(case, device, repeats)]
+    speed = [row for case in tqdm(QUICK_CASES if is_quick else CASES) for row in speed_rows(case, device, repeats)]
     print(markdown(speed), "\n")
     if any("*" in row["direct ms"] for row in speed):
         print(f"\\* backward: one call on {FEW_CHANNELS} channels, times channels / {FEW_CHANNELS}\n")
-    memory = [memory_row(case, device) for case in tqdm(QUICK_CASES[:1] if quick else MEMORY_CASES)]
+    memory = [memory_row(case, device) for case in tqdm(QUICK_CASES[:1] if is_quick else MEMORY_CASES)]
     print(markdown(memory))
     write_csv(folder / "speed.csv", speed)
     write_csv(folder / "memory.csv", memory)

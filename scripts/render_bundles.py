@@ -10,21 +10,21 @@ from pathlib import Path
 
 from fire.decorators import SetParseFn
 
-from rep3d.console.commands import run_command
+from rep3d.console.commands import run_command, switch
 from rep3d.datasets.rendering import render
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@SetParseFn(str, "root")  # a folder may be called 2024_01_05
-def main(check: bool = False, root: str | Path = ROOT) -> None:
+@SetParseFn(str)  # a folder may be called 2024_01_05
+def main(check: str | bool = False, root: str | Path = ROOT) -> None:
     """Write the bundle of every file in configs/datasets, or only compare.
 
     Args:
         check: write nothing, and exit with 1 when something would change.
         root: the folder that holds configs, bundles and LICENSE.
     """
-    root = Path(root)
+    root, compares = Path(root), switch("check", check)
     stale = []
     for dataset in sorted((root / "configs/datasets").glob("*.json")):
         for name, text in _render(root, dataset.stem).items():
@@ -32,12 +32,12 @@ def main(check: bool = False, root: str | Path = ROOT) -> None:
             if path.is_file() and path.read_text(encoding="utf-8") == text:
                 continue
             stale.append(path)
-            if not check:
+            if not compares:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
     for path in stale:
-        print(f"{'differs from its render' if check else 'written'}: {path.relative_to(root)}")
-    if check and stale:
+        print(f"{'differs from its render' if compares else 'written'}: {path.relative_to(root)}")
+    if compares and stale:
         raise SystemExit("run scripts/render_bundles.py and commit what it writes")
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from fire.decorators import SetParseFn
 from monai.utils import ensure_tuple
 
-from rep3d.console.commands import run_command
+from rep3d.console.commands import run_command, switch
 from rep3d.data.lists import load_datalist
 from rep3d.evaluation.click_cases import TOGETHER, named_labels
 from rep3d.evaluation.deepedit import SIZE
 from rep3d.study.deepedit import train
 
 
-@SetParseFn(str, "dataset_dir", "output")  # a folder may be called 2024_01_05
+@SetParseFn(str, "dataset_dir", "output", "resume")  # a folder may be called 2024_01_05
 def main(
     dataset_dir: str,
     output: str = "runs/deepedit.pt",
@@ -29,7 +29,7 @@ def main(
     size: tuple[int, ...] = SIZE,
     cases: int = 0,
     seed: int = 0,
-    resume: bool = False,
+    resume: str | bool = False,
 ) -> None:
     """Train on the training part.
 
@@ -46,6 +46,7 @@ def main(
     logging.basicConfig(format="%(message)s")
     logging.getLogger("rep3d").setLevel(logging.INFO)
     logging.getLogger("monai.apps").setLevel(logging.WARNING)  # it tells every click
+    goes_on = switch("resume", resume)
     if minutes <= 0:
         raise ValueError(f"minutes is {minutes}, expected more than 0")
     if cases < 0:
@@ -55,7 +56,7 @@ def main(
     chosen = named_labels(Path(dataset_dir), labels if labels == TOGETHER else ensure_tuple(labels))
     ids = sorted({i for one in chosen.values() for i in one})
     items = load_datalist(dataset_dir, "training")
-    loss = train(items[: cases or None], ids, Path(output), minutes=minutes, size=size, seed=seed, resume=resume)
+    loss = train(items[: cases or None], ids, Path(output), minutes=minutes, size=size, seed=seed, resume=goes_on)
     print(f"{output}: loss {loss:.3f}")
 
 

@@ -1,4 +1,5 @@
 import os
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from rep3d.files import (
     WriteError,
     copy_whole,
+    dated_name,
     read_json,
     read_record,
     remove_parts,
@@ -153,3 +155,13 @@ def test_a_missing_source_is_what_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="missing.txt") as raised:
         copy_whole(tmp_path / "missing.txt", tmp_path / "copy.txt")
     assert not isinstance(raised.value, WriteError)
+
+
+def test_dated_names_are_of_no_other_file(tmp_path):
+    names = []
+    for _ in range(3):
+        name = dated_name(tmp_path / "model.pt", 1_000_000_000)
+        name.touch()
+        names.append(name.name)
+    date = time.strftime("%Y%m%d-%H%M%S", time.localtime(1_000_000_000))
+    assert names == [f"model_{date}{end}.pt" for end in ("", "-2", "-3")]

@@ -65,7 +65,7 @@ def new(
     if hours or gpu_memory:
         before = {option: value for option, value in before.items() if option not in ("hours", "gpu_memory")}
     told = {option: value for option, value in (before | given).items() if value}
-    if not {*told.get("modality", MODALITIES[0]).split(",")} <= {*MODALITIES}:
+    if not {*_names(told.get("modality", MODALITIES[0]))} <= {*MODALITIES}:
         raise ValueError(f"modality is {modality!r}, expected one of {', '.join(MODALITIES)}, or one for each channel")
     make = partial(
         new_bundle,
@@ -74,9 +74,9 @@ def new(
         Path(bundle_dir),
         root=installed.root(),
         machine=this_machine(_positive("gpu_memory", told["gpu_memory"]) if "gpu_memory" in told else None),
-        modality=told.get("modality"),
-        channels=told["channel"].split(",") if "channel" in told else (),
-        label_names=[label.strip() for label in told["labels"].split(",")] if "labels" in told else None,
+        modality=",".join(_names(told["modality"])) if "modality" in told else None,
+        channels=_names(told["channel"]) if "channel" in told else (),
+        label_names=_names(told["labels"]) if "labels" in told else None,
     )
     limit = 3600 * _positive("hours", told["hours"]) if "hours" in told else None
     made = make()
@@ -102,6 +102,11 @@ def new(
         )
     if trains:
         run_line(training)
+
+
+def _names(typed: str) -> list[str]:
+    """Those between commas."""
+    return [name.strip() for name in typed.split(",")]
 
 
 def _words(options: Mapping[str, str]) -> list[str]:

@@ -118,18 +118,23 @@ def predict(
 
 
 def _folds(folds: str, dataset_dir: Path) -> list[int]:
-    """The numbers of the folds.
+    """The numbers of the folds; fold 0 there is without folds, too.
 
     Raises:
-        ValueError: neither numbers nor `all`, or the data set has none.
+        ValueError: neither numbers nor `all`, one twice, or the data set has none, or fewer.
     """
-    if folds == ALL:
-        from rep3d.data.lists import count_folds  # here, not above: it takes seconds
+    from rep3d.data.lists import count_folds  # here, not above: it takes seconds
 
+    if folds == ALL:
         return list(range(count_folds(dataset_dir)))
     if not all(number.isdecimal() for number in folds.split(",")):
         raise ValueError(f"folds is {folds!r}, expected {ALL}, or numbers such as 0,2")
-    return [int(number) for number in folds.split(",")]
+    numbers = [int(number) for number in folds.split(",")]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"folds is {folds!r}, expected each number once")
+    if max(numbers) > 0 and dataset_dir.is_dir() and max(numbers) >= (count := count_folds(dataset_dir)):
+        raise ValueError(f"folds is {folds!r}, but {str(dataset_dir)!r} has fold 0 to {count - 1}")
+    return numbers
 
 
 def _of_fold(options: Mapping[str, str], told: Mapping[str, str], fold: int) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def channel_of(path: str | os.PathLike, channel_names: Sequence[str]) -> str:
 
 
 def check_channel_files(items: Iterable[Item], channel_names: Sequence[str]) -> None:
-    """Refuse an image of a file for each channel where the files' names are those of the channels in another order.
+    """Refuse images of a file for each channel where the files' names are those of channels of other places.
 
     Args:
         items: {"image": path or paths}.
@@ -88,14 +89,52 @@ def check_channel_files(items: Iterable[Item], channel_names: Sequence[str]) -> 
     Raises:
         ValueError: names the files and the order.
     """
-    for problem in (order_problem(image_files(item), channel_names) for item in items):
+    for problem in order_problems(list(map(image_files, items)), channel_names):
         if problem:
             raise ValueError(problem)
 
 
-def order_problem(files: Sequence[str], channel_names: Sequence[str]) -> str:
-    """That files of channels are called after these in another order, or an empty text."""
-    told = [channel_of(path, channel_names) for path in files]
-    if told == list(channel_names) or sorted(told) != sorted(channel_names):
-        return ""
-    return f"{', '.join(files)}: another order by their names, expected {', '.join(channel_names)}"
+def order_problems(images: Sequence[Sequence[str]], channel_names: Sequence[str]) -> list[str]:
+    """For each image, that its files are called after channels of other places, or an empty text.
+
+    A name that most images have in its own place and in another one tells nothing there: the channel T1ce may well be
+    called `sub-1_ce-gd_T1w` beside `sub-1_T1w`.
+
+    Args:
+        images: the files of each; one with all channels tells none by its name.
+    """
+    told = [
+        [channel_of(path, channel_names) for path in files] if len(files) == len(channel_names) else []
+        for files in images
+    ]
+    counts = [Counter(of_place) for of_place in zip(*filter(None, told), strict=True)]
+    usual = [{name for name, count in of_place.items() if 2 * count > of_place.total()} for of_place in counts]
+    own = set().union(*(names & {name} for names, name in zip(usual, channel_names, strict=False)))
+    repeated = [names & own for names in usual]
+    return [
+        _order_problem(files, of_image, channel_names, repeated) for files, of_image in zip(images, told, strict=True)
+    ]
+
+
+def _order_problem(
+    files: Sequence[str], told: Sequence[str], channel_names: Sequence[str], repeated: Sequence[Collection[str]]
+) -> str:
+    """See `order_problems`.
+
+    Args:
+        told: the channels that the files' names tell; empty of an image in one file.
+        repeated: for each place the names that tell nothing there.
+    """
+    order = ", ".join(channel_names)
+    if told and told != list(channel_names) and sorted(told) == sorted(channel_names):
+        return f"{', '.join(files)}: another order by their names, expected {order}"
+    for path, own, name, ignored in zip(files, told, channel_names, repeated, strict=False):
+        is_number = own.isdecimal()  # which may be that of the case
+        if own and not is_number and own not in ignored and not _has_word(path, name):
+            return f"{path}: is called {own!r}, expected the channel {name!r} in this place of {order}"
+    return ""
+
+
+def _has_word(path: str, word: str) -> bool:
+    """Whether it stands in a file's name, as T1w does in `p1_T1w_on_FLAIR`."""
+    return bool(re.search(rf"(^|[_\-. ]){re.escape(word)}([_\-. ]|$)", case_name(path), re.IGNORECASE))

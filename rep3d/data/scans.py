@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NRRD, LABEL_MAP = ".nrrd", ".seg.nrrd"
+UNREAD = (".mha", ".mhd", ".hdr", ".nhdr", ".mgz", ".mgh", ".mnc", ".nii.zip", ".nii.bz2")  # scans of other formats
 EXPECTED = "expected files that end with .nii.gz, .nii or .nrrd, or DICOM series"
 
 
@@ -33,7 +34,8 @@ def list_scans(source: str | os.PathLike, channel_names: Sequence[str] = ONE_CHA
 
     Of a folder these are its NIfTI and NRRD files, and the DICOM series in it and in its subfolders, also behind links;
     what is no scan there, such as label maps, by their names or of an earlier inference, and DICOM objects other than
-    images, is logged, and so is how many NIfTI and NRRD files lie in its subfolders.
+    images, is logged, and so is how many files are of other formats, and how many NIfTI and NRRD files lie in its
+    subfolders.
 
     Args:
         source: a file; a folder; the folder of a DICOM series, or a file of it; or a data set, see
@@ -83,6 +85,10 @@ def _scans_of(folder: Path, channel_names: Sequence[str]) -> list[Item]:
         told = f"{len(labels)} file(s) are called as label maps of scans beside them, and not segmented"
         logger.warning("dataset_dir %r: %s: %s", str(folder), told, some([path.name for path in labels]))
     items = [item for item in items if Path(first_file(item)) not in labels]
+    unread = [path.name for path in sorted(folder.glob("[!.]*")) if path.name.lower().endswith(UNREAD)]
+    if unread:
+        told = f"{len(unread)} file(s) are of formats that are not read, and not segmented"
+        logger.warning("dataset_dir %r: %s: %s: convert them to NIfTI", str(folder), told, some(unread))
     deeper = _files_below(folder)
     hint = f"{len(deeper)} NIfTI or NRRD file(s) lie in its subfolders, such as {deeper[0]}" if deeper else ""
     if not items:

@@ -27,6 +27,7 @@ MEDIAN = 50.0  # of several channels the picture shows this one alone
 QUANTILES = tuple(np.linspace(0, 100, 201).tolist())  # percentiles that tell a distribution
 SAMPLES = 10_000_000  # voxels of an image that percentiles look at
 SPACING_TOLERANCE = 1e-2  # millimetres
+DIGITS = 6  # of a spacing
 
 
 class CaseFacts(NamedTuple):
@@ -75,7 +76,7 @@ def examine(
     facts = CaseFacts(
         case,
         shape=[int(n) for n in shape],
-        spacing=[round(float(s), 4) for s in nib.affines.voxel_sizes(affine)],
+        spacing=[float(f"{s:.{DIGITS}g}") for s in nib.affines.voxel_sizes(affine)],
         orientation="".join(nib.aff2axcodes(affine)),
         percentiles=[_percentiles(channel) for channel in intensities],
         foreground_percentiles=[_percentiles(channel) for channel in foreground if channel.size],

@@ -101,7 +101,7 @@ def _in_common_ids(scans: Sequence[Scan], source: Source, folder: Path) -> tuple
     found, problems = [], {}
     for scan in scans:
         ids, label = ids_of.get(scan.case), scan.label
-        if ids is not None and any(old != new for old, new in ids.items()):
+        if ids is not None:
             try:
                 check_pair({"image": list(map(str, scan.images)), "label": str(label)}, None)
                 voxels, geometry = read_volume(str(label))
@@ -112,7 +112,8 @@ def _in_common_ids(scans: Sequence[Scan], source: Source, folder: Path) -> tuple
             if others:
                 problems[scan.case] = [f"{label}: label value(s) {others}, which no segment of it has: {sorted(ids)}"]
                 continue
-            label = renumbered(voxels, geometry, ids, folder, scan.case)
+            if any(old != new for old, new in ids.items()):
+                label = renumbered(voxels, geometry, ids, folder, scan.case)
         found.append(scan._replace(label=label))
     return found, problems
 

@@ -25,12 +25,13 @@ from rep3d.data.notes import warn_once
 from rep3d.data.regions import count_ids
 from rep3d.datasets.downloads import Scan, find_scans
 from rep3d.datasets.fingerprint import CaseFacts, examine, summary
-from rep3d.files import read_json, write_json
+from rep3d.files import dated_name, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 CHECKED = "checked.json"
-FACTS = 5  # the edition of what is kept there of a case
+PATIENT_COLUMNS = ("case", "patient")
+FACTS = 6  # the edition of what is kept there of a case
 
 
 class Preparation(NamedTuple):
@@ -61,7 +62,8 @@ def prepare(
     Raises:
         FileNotFoundError: `source` does not exist.
         ValueError: the bundle trains on data of any kind; `source` is of another layout or task, or has two scans of
-            one name, `output_dir` lies in it, or the splits.json that is there does not fit.
+            one name, `output_dir` lies in it, the splits.json that is there does not fit or has a patient in two
+            parts, or `patients` names a case that there is not.
     """
     if "data" not in dataset:
         raise ValueError(
@@ -74,16 +76,18 @@ def prepare(
     source, folder = _folders(source, output_dir)
     scans, problems = find_scans(source, data)
     pairs = [scan for scan in scans if scan.label is not None]
-    folder.mkdir(parents=True, exist_ok=True)
-    facts, found = check_pairs(pairs, classes, folder / CHECKED, channel_names, ignored)
-    problems = {case: problems.get(case, []) + found.get(case, []) for case in [*problems, *found]}
+    _check_patients(patients or {}, [*(scan.case for scan in scans), *problems])
     path = folder / splits.FILE
     is_kept = path.is_file() and not new_splits
     cases = [scan.case for scan in pairs]
     if is_kept:
         whole = splits.read_splits(path, {*cases, *problems})
+        _refuse_divided(path, whole, patients or {})
     else:  # of all pairs: repaired files do not move the others
         whole = splits.make_splits(cases, data["split"], folds=data["folds"], patients=patients)
+    folder.mkdir(parents=True, exist_ok=True)
+    facts, found = check_pairs(pairs, classes, folder / CHECKED, channel_names, ignored)
+    problems = {case: problems.get(case, []) + found.get(case, []) for case in [*problems, *found]}
     good = [scan for scan in scans if scan.case not in problems]
     for scan in good:
         link_scan(scan, folder)
@@ -92,16 +96,27 @@ def prepare(
 
 
 def read_patients(path: Path) -> dict[str, str]:
-    """The patient of each case, from a CSV file with the columns case and patient.
+    """The patient of each case, from a CSV file with the columns case and patient, with commas or semicolons between.
 
     Raises:
-        ValueError: it has other columns.
+        ValueError: it has other columns or no rows, a row lacks one of both, or a case is of two patients.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"case", "patient"} <= set(rows[0]):
-        raise ValueError(f"{path}: expected the columns case and patient")
-    return {row["case"]: row["patient"] for row in rows}
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    rows = csv.DictReader(lines, delimiter=";" if ";" in "".join(lines[:1]) else ",", skipinitialspace=True)
+    columns = [name.strip() for name in rows.fieldnames or ()]
+    if not {*PATIENT_COLUMNS} <= {*columns}:
+        raise ValueError(f"{path}: expected the columns case and patient, found {', '.join(columns) or 'none'}")
+    rows.fieldnames = columns
+    found: dict[str, str] = {}
+    for row in rows:
+        case, patient = ((row[name] or "").strip() for name in PATIENT_COLUMNS)
+        if not (case and patient):
+            raise ValueError(f"{path}: line {rows.line_num} has case {case!r} and patient {patient!r}, expected both")
+        if found.setdefault(case, patient) != patient:
+            raise ValueError(f"{path}: case {case!r} is of the patients {found[case]!r} and {patient!r}, expected one")
+    if not found:
+        raise ValueError(f"{path}: has no rows, expected one for each case")
+    return found
 
 
 def report(result: Preparation, label_names: Sequence[str]) -> str:
@@ -125,7 +140,9 @@ def check_pairs(
     channel_names: Sequence[str] | None = ONE_CHANNEL,
     ignored: int | None = None,
 ) -> tuple[list[CaseFacts], dict[str, list[str]]]:
-    """Facts of the good pairs, and the problems of the others; `memory` keeps both while the files stay the same.
+    """Facts of the good pairs, and the problems of the others; `memory` keeps the facts while the files stay the same.
+
+    Problems may pass without a change of the files, as those of a disk do: they are looked at again each time.
 
     Args:
         channel_names: of an image; None: as many as it has.
@@ -138,12 +155,14 @@ def check_pairs(
             key = _stamp(scan, classes, channel_names, ignored)
             entry = seen.get(scan.case)
             if entry is None or entry["key"] != key:
-                entry = seen[scan.case] = {"key": key, **_check(scan, classes, channel_names, ignored)}
-            if entry["problems"]:
-                problems[scan.case] = entry["problems"]
-            else:
-                facts.append(CaseFacts(**entry["facts"]))
-                warn_once(str(scan.images[0]), facts[-1].note)
+                fact, wrong = _check(scan, classes, channel_names, ignored)
+                if fact is None:
+                    seen.pop(scan.case, None)
+                    problems[scan.case] = wrong
+                    continue
+                entry = seen[scan.case] = {"key": key, "facts": fact._asdict()}
+            facts.append(CaseFacts(**entry["facts"]))
+            warn_once(str(scan.images[0]), facts[-1].note)
     finally:
         write_json(memory, seen)
     for case, twin in _twins(facts):
@@ -161,6 +180,25 @@ def _folders(source: str | os.PathLike, output_dir: str | os.PathLike) -> tuple[
     return origin, folder
 
 
+def _check_patients(patients: Mapping[str, str], cases: Sequence[str]) -> None:
+    """Refuse patients of cases that there are not: nobody would know whose the others are."""
+    unknown = [case for case in patients if case not in cases]
+    if unknown:
+        expected = f"expected names such as {cases[0]!r}"
+        raise ValueError(f"patients has {len(unknown)} name(s) of no case, such as {unknown[0]!r}, {expected}")
+
+
+def _refuse_divided(path: Path, whole: Sequence[splits.Split], patients: Mapping[str, str]) -> None:
+    """Refuse splits that a file has where cases of one patient stand in two parts."""
+    for fold, split in enumerate(whole):
+        part_of: dict[str, str] = {}
+        for part, case in ((part, case) for part, cases in split.items() for case in cases if case in patients):
+            first = part_of.setdefault(patients[case], part)
+            if first != part:
+                told = f"patient {patients[case]!r} in {first} and in {part}"
+                raise ValueError(f"{path}: fold {fold} has {told}, expected one part: mend it, or give --new_splits")
+
+
 def _write_splits(
     path: Path, whole: Sequence[splits.Split], problems: Mapping[str, Sequence[str]], is_kept: bool
 ) -> list[splits.Split]:
@@ -172,7 +210,7 @@ def _write_splits(
     if is_kept and usable == whole:
         return usable
     if is_kept:
-        copy = path.with_name(f"{path.stem}_{time.strftime('%Y%m%d-%H%M%S')}{path.suffix}")
+        copy = dated_name(path, time.time())
         shutil.copy2(path, copy)
         lost = sorted({case for split in whole for cases in split.values() for case in cases} & problems.keys())
         logger.warning("%s: %s have problems and are left out; what it was is kept as %s", path, ", ".join(lost), copy)
@@ -180,14 +218,17 @@ def _write_splits(
     return usable
 
 
-def _check(scan: Scan, classes: int, channel_names: Sequence[str] | None, ignored: int | None) -> dict[str, Any]:
+def _check(
+    scan: Scan, classes: int, channel_names: Sequence[str] | None, ignored: int | None
+) -> tuple[CaseFacts | None, list[str]]:
+    """The facts of a pair, or what is wrong with it."""
     images, label = list(map(str, scan.images)), str(scan.label)
     try:
         note = check_pair({"image": images, "label": label}, channel_names)
         facts, problems = examine(scan.case, images, label, classes, ignored)
     except ValueError as error:
-        return {"problems": [str(error)], "facts": None}
-    return {"problems": problems, "facts": facts._replace(note=note)._asdict()}
+        return None, [str(error)]
+    return (None, problems) if problems else (facts._replace(note=note), [])
 
 
 def _twins(facts: Sequence[CaseFacts]) -> list[tuple[str, str]]:

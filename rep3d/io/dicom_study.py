@@ -90,15 +90,16 @@ def _series_of(folder: Path, name: str, skipped: dict[str, str]) -> list[Series]
     if len(scans) == 1:
         ((uid, own),) = scans.items()
         return [Series(folder if len(by_uid) == 1 else next(iter(own)), name, uid)]
-    numbers = Counter(_number(own) for own in scans.values())
-    return [
-        Series(
-            next(iter(own)),
-            f"{name}/series_{_number(own) if numbers[_number(own)] == 1 else uid.rpartition('.')[2]}",
-            uid,
-        )
-        for uid, own in scans.items()
-    ]
+    ends = _shortest_ends({uid: _number(own) for uid, own in scans.items()})
+    return [Series(next(iter(own)), f"{name}/series_{ends[uid]}", uid) for uid, own in scans.items()]
+
+
+def _shortest_ends(number_of: Mapping[str, str]) -> dict[str, str]:
+    """What tells series apart, by their UIDs: the number, or the last part of the UID, or all of it."""
+    numbers = Counter(number_of.values())
+    short = {uid: number if numbers[number] == 1 else uid.rpartition(".")[2] for uid, number in number_of.items()}
+    taken = Counter(short.values())
+    return {uid: one if taken[one] == 1 or numbers[number_of[uid]] == 1 else uid for uid, one in short.items()}
 
 
 def _no_scan(header: Header) -> str:

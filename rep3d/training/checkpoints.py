@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +24,7 @@ from rep3d.data.cases import Item
 from rep3d.data.leakage import TrainingCases, cases_among, some, trained_images
 from rep3d.data.regions import Regions
 from rep3d.deploy import reparameterize
-from rep3d.files import copy_whole, whole_file
+from rep3d.files import copy_whole, dated_name, whole_file
 from rep3d.format_number import check_format
 from rep3d.networks.ensemble import Ensemble
 from rep3d.networks.upkern import fitting_weights, is_smaller_kernel
@@ -369,8 +368,7 @@ class Checkpoints:
         for name in (BEST,) if self.new_validation else (BEST, LAST):
             path = self.folder / name
             if path.is_file():
-                saved = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
-                kept = path.with_name(f"{path.stem}_{saved}{path.suffix}")
+                kept = dated_name(path, path.stat().st_mtime)
                 path.replace(kept)
                 if settings_beside(path).is_file():
                     copy_whole(settings_beside(path), settings_beside(kept))

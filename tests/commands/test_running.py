@@ -86,6 +86,7 @@ def test_prediction_of_what_clicks_show(lines, type_words):
         (["predict", "absent", "--bundle", KITS], "scans is 'absent', expected a file or a folder that is there"),
         (["predict", ".", "--bundle", KITS, "--dataset_dir", "x"], "dataset_dir is given twice"),
         (["train", KITS, "--folds", "some"], "folds is 'some', expected all, or numbers such as 0,2"),
+        (["train", KITS, "--folds", "0,1,0"], "folds is '0,1,0', expected each number once"),
         (["evaluate", KITS, "--fold", "1.0"], "fold is '1.0', expected a whole number from 0"),
         (["train", KITS, "--folds", "1", "--ckpt_dir", "$@bundle_root"], "ckpt_dir is '$@bundle_root', expected with"),
         (["train", KITS, "--folds", "1", "--fold", "1"], "fold and folds exclude each other"),
@@ -116,6 +117,8 @@ def test_all_folds(lines, type_words, tmp_path):
     (tmp_path / "splits.json").write_text(json.dumps(splits))
     type_words("train", KITS, "--folds", "all", "--dataset_dir", str(tmp_path))
     type_words("train", KITS, "--folds", "2,0")
+    with pytest.raises(ValueError, match=f"folds is '0,2', but '{tmp_path}' has fold 0 to 1"):
+        type_words("train", KITS, "--folds", "0,2", "--dataset_dir", str(tmp_path))
     assert [line[-2:] for line in lines] == [["--fold", number] for number in "0120"[:2] + "20"]
     (tmp_path / "splits.json").unlink()
     with pytest.raises(ValueError, match="has no folds: neither a splits.json nor"):

@@ -1,4 +1,6 @@
+import ast
 import sys
+from pathlib import Path
 
 import pytest
 from fire.decorators import SetParseFn
@@ -90,3 +92,19 @@ def test_letters_that_the_help_has(words, called, capsys):
     assert "-f, --folds" in shown.out + shown.err and "-b, " not in shown.out + shown.err
     run_command(anything, ["here", *words, "-b", "x"])
     assert called == [("all", "", {"b": "x"})]
+
+
+def test_switches_of_all_commands_are_read_as_such():
+    """fire makes `--flag false` a text, which is true."""
+    root = Path(__file__).parents[2]
+    files = [path for place in ("scripts", "rep3d/commands") for path in (root / place).glob("*.py")]
+    functions = [
+        (path.name, node)
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and any("SetParseFn" in ast.unparse(one) for one in node.decorator_list)
+    ]
+    assert len(functions) > 20
+    for name, function in functions:
+        arguments = [*function.args.args, *function.args.kwonlyargs]
+        assert "bool" not in [ast.unparse(one.annotation) for one in arguments if one.annotation], name

@@ -95,7 +95,11 @@ def test_lists_of_channels_in_another_order_than_the_bundles(part, tmp_path):
     pairs = [{"image": [f"c{i}-flair.nii.gz", f"c{i}-t1.nii.gz"], "label": f"c{i}.nii.gz"} for i in range(6)]
     write(tmp_path, {"training": pairs, "test": [{"image": pair["image"]} for pair in pairs]})
     call = load_inference_list if part == "test" else lambda folder, names: load_datalist(folder, part, 0, (), names)
-    assert call(tmp_path, ["FLAIR", "T1"]) and call(tmp_path, ["T1w", "FLAIR"])
+    assert call(tmp_path, ["FLAIR", "T1"]) and call(tmp_path, ["FLAIR", "T1w"])
+    with pytest.raises(
+        ValueError, match="-flair.nii.gz: is called 'FLAIR', expected the channel 'T1w' in this place of"
+    ):
+        call(tmp_path, ["T1w", "FLAIR"])
     with pytest.raises(ValueError, match="-flair.nii.gz, .*-t1.nii.gz: another order by their names, expected T1, FL"):
         call(tmp_path, ["T1", "FLAIR"])
 

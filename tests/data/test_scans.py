@@ -90,6 +90,14 @@ def test_label_maps_in_nrrd_beside_their_scans(scans, caplog):
     assert "3 file(s) are called as label maps of scans beside them" in caplog.text
 
 
+def test_files_of_other_formats_are_told_of(scans, caplog):
+    for name in ("c.mha", "d.MHD", "d.raw", "e.img", "e.hdr", "f.nhdr", "g.nii.zip", ".h.mha"):
+        (scans / name).touch()
+    assert list(cases(scans)) == ["a", "b"]
+    told = "5 file(s) are of formats that are not read, and not segmented: c.mha, d.MHD, e.hdr, f.nhdr, g.nii.zip"
+    assert f"dataset_dir {str(scans)!r}: {told}: convert them to NIfTI" in caplog.text
+
+
 def test_a_label_map_that_is_called_so_alone(tmp_path):
     """As in a folder of KiTS; where there is nothing else it is the scan that is asked for."""
     write_nifti(tmp_path / "segmentation.nii.gz")

@@ -1078,8 +1078,10 @@ def test_options_stay(tmp_path, monkeypatch, capsys):
     assert (names, modality) == (["bone", "marrow"], "CT")
     assert "as before: --labels 'bone, marrow' --modality CT" in shown
     assert labels("--modality", "MR")[:2] == (["bone", "marrow"], "MR")
-    with pytest.raises(ValueError, match="channel is 'T1', expected some of image"):
-        labels("--channel", "T1")
+    with pytest.raises(ValueError, match="channel is 'T1,T2', expected some of image"):
+        labels("--channel", "T1, T2")
+    with pytest.raises(ValueError, match="modality is 'CT,MR', expected one, or 1: there are so many channels"):
+        labels("--modality", "CT, MR")
     names, modality, shown = labels("--labels", "")
     assert (names, modality) == (["label 1", "label 2"], "MR")
     assert shown.partition("as before: ")[2].startswith("--modality MR\n")

@@ -5,18 +5,22 @@ import json
 import os
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from rep3d.commands import preparing
+from rep3d.console.commands import run_command
 from rep3d.data.checks import check_datalist
 from rep3d.data.lists import load_datalist, load_inference_list
 from rep3d.datasets import preparation
 from rep3d.datasets.downloads import Scan, find_scans
-from rep3d.datasets.fingerprint import PERCENTILES, summary
-from rep3d.datasets.preparation import check_pairs, prepare
+from rep3d.datasets.fingerprint import PERCENTILES, examine, summary
+from rep3d.datasets.preparation import Preparation, check_pairs, prepare, read_patients
+from rep3d.io.geometry import VolumeError
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in ROOT.glob("configs/datasets/*.json")}
@@ -246,6 +250,89 @@ def test_the_users_splits_stay(tmp_path):
         prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data")
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"), [([], False), (["--new_splits"], True), (["--new_splits", "false"], False)]
+)
+def test_splits_are_drawn_anew_where_that_is_said(words, expected, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(
+        preparation, "prepare", lambda *_, new_splits, **__: told.append(new_splits) or Preparation([], {}, [])
+    )
+    run_command(preparing.prepare, ["kits", "source", str(tmp_path), *words], program="rep3d")
+    assert told == [expected]
+    with pytest.raises(ValueError, match="new_splits is 'no', expected nothing behind it, or true or false"):
+        run_command(preparing.prepare, ["kits", "source", str(tmp_path), "--new_splits", "no"], program="rep3d")
+
+
+# --- patients
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeffcase,patient\na,p 1\nb,p 1\n",
+        "\ufeffage;case;patient\r\n50;a;p 1\r\n50;b;p 1\r\n",
+        "case, patient\na, p 1\n\nb ,p 1 \n",
+    ],
+    ids=["of Excel", "of a German Excel", "blanks"],
+)
+def test_patients_of_a_table(text, tmp_path):
+    path = tmp_path / "patients.csv"
+    path.write_bytes(text.encode())
+    assert read_patients(path) == {"a": "p 1", "b": "p 1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "expected the columns case and patient, found none"),
+        ("Case;patient\na;1\n", "expected the columns case and patient, found Case, patient"),
+        ("case,patient\n", "has no rows, expected one for each case"),
+        ("case,patient\na,1\nb\n", "line 3 has case 'b' and patient '', expected both"),
+        ("case,patient\n ,1\n", "line 2 has case '' and patient '1', expected both"),
+        ("case,patient\na,1\na,2\n", "case 'a' is of the patients '1' and '2', expected one"),
+    ],
+)
+def test_tables_without_patients(text, said, tmp_path):
+    path = tmp_path / "patients.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(f"{path}: {said}")):
+        read_patients(path)
+
+
+def test_patients_of_no_case(tmp_path):
+    """Scans without a label may be among them."""
+    source = decathlon(tmp_path / "task")
+    told = "patients has 2 name(s) of no case, such as 'scan_00', expected names such as 'scan_000'"
+    with pytest.raises(ValueError, match=re.escape(told)):
+        prepare(
+            CONFIGS["msd_hippocampus"],
+            source,
+            tmp_path / "data",
+            patients={"scan_000": "a", "scan_00": "a", "scan_01": "b"},
+        )
+    assert not (tmp_path / "data").exists()
+    _nan(source)
+    patients = {"scan_010": "a", "scan_004": "b"}
+    assert prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data", patients=patients).splits
+
+
+def test_patients_in_two_parts_of_splits_that_are_there(tmp_path):
+    source, path = decathlon(tmp_path / "task"), tmp_path / "data/splits.json"
+    before = prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data").splits
+    case, other, beside = before[0]["train"][0], before[0]["val"][0], before[0]["test"][0]
+    told = f"{path}: fold 0 has patient 'a' in train and in val, expected one part: mend it, or give --new_splits"
+    with pytest.raises(ValueError, match=re.escape(told)):
+        prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data", patients={case: "a", other: "a", beside: "b"})
+    assert json.loads(path.read_text(encoding="utf-8")) == before
+    kept = prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data", patients={case: "a", other: "b"}).splits
+    assert kept == before
+    patients = {case: "a", other: "a"}
+    anew = prepare(CONFIGS["msd_hippocampus"], source, tmp_path / "data", patients=patients, new_splits=True).splits
+    assert all(sum({case, other} <= set(cases) for cases in split.values()) == 1 for split in anew)
+
+
 def test_wrong_sources(tmp_path):
     with pytest.raises(FileNotFoundError, match="source .*nowhere' does not exist"):
         prepare(CONFIGS["kits"], tmp_path / "nowhere", tmp_path / "data")
@@ -270,6 +357,14 @@ def test_kits_without_an_image_and_without_a_segmentation(tmp_path):
     assert len(result.facts) == 8
     assert "the images are downloaded apart" in result.problems["case_00002"][0]
     assert "no segmentation, expected one of" in result.problems["case_00003"][0]
+
+
+@pytest.mark.parametrize("size", [2e-5, 0.00065, 0.7031250123])
+def test_spacings_have_six_digits(size, tmp_path):
+    save(tmp_path / "a.nii", np.arange(504, dtype=np.int16).reshape(9, 8, 7), np.diag([size, size, size, 1]))
+    save(tmp_path / "b.nii", np.ones((9, 8, 7), np.uint8), np.diag([size, size, size, 1]))
+    facts, _ = examine("a", [str(tmp_path / "a.nii")], str(tmp_path / "b.nii"), 2)
+    assert facts.spacing == [float(f"{size:.6g}")] * 3
 
 
 def test_facts(tmp_path):
@@ -305,9 +400,6 @@ def test_script(tmp_path, capsys):
     assert "NaN" in (tmp_path / "data/report.md").read_text(encoding="utf-8")
     with pytest.raises(ValueError, match="dataset is 'kidney', expected one of amos_ct, amos_mri, interactive, kits"):
         main("kidney", str(source), str(tmp_path / "data"))
-    patients.write_text("name\nx\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="patients.csv: expected the columns case and patient"):
-        main("msd_hippocampus", str(source), str(tmp_path / "data"), patients=str(patients))
 
 
 # --- names
@@ -469,6 +561,22 @@ def test_a_label_of_another_name_is_checked(tmp_path):
     os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert other.stat().st_size == stat.st_size
     assert voxels_of(scan._replace(label=other), tmp_path) == [0, 0, 504] != before
+
+
+def test_a_problem_that_has_passed(tmp_path, monkeypatch):
+    """Such as of a disk, or of rights: the file's size and time are as before."""
+    scan, check = pair(tmp_path), preparation.check_pair
+
+    def refuse(*_):
+        raise VolumeError(str(scan.images[0]), "cannot be opened (Permission denied)")
+
+    monkeypatch.setattr(preparation, "check_pair", refuse)
+    facts, problems = check_pairs([scan], 3, tmp_path / "checked.json")
+    assert not facts and "Permission denied" in problems["a"][0]
+    monkeypatch.setattr(preparation, "check_pair", check)
+    assert len(voxels_of(scan, tmp_path)) == 3
+    monkeypatch.setattr(preparation, "check_pair", refuse)
+    assert len(voxels_of(scan, tmp_path)) == 3  # which is remembered
 
 
 def test_other_classes_are_checked_again(tmp_path):

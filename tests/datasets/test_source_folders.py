@@ -492,6 +492,94 @@ def test_channels_in_files_of_their_own_in_any_order(tmp_path):
     assert not problems and [path.name for path in scans[0].images] == ["p1_t1.nii.gz", "p1_flair.nii.gz"]
 
 
+def list_channels(folder, names, files, usual):
+    """A list whose last case has other files than the others, by parts of their names."""
+    pairs = []
+    for case in CASES:
+        images = [file.format(case) + ".nii.gz" for file in (files if case == "p3" else usual)]
+        touch(folder, *images, f"{case}_seg.nii.gz")
+        pairs.append({"image": images, "label": f"{case}_seg.nii.gz"})
+    describe(folder, labels={"1": "organ"}, modality=dict(enumerate(names)), training=pairs)
+    return choose_channels(read_source(folder))
+
+
+@pytest.mark.parametrize(
+    ("names", "files", "usual", "said"),
+    [
+        (["T1w", "FLAIR"], ["{}_FLAIR", "{}_T1"], ["{}_T1", "{}_FLAIR"], "p3_FLAIR.nii.gz: is called 'FLAIR'"),
+        (["T1w", "FLAIR"], ["{}_T1w", "{}b_T1w"], ["{}_T1w", "{}_FLAIR"], "p3b_T1w.nii.gz: is called 'T1w'"),
+        (["T1w", "FLAIR"], ["{}_T1w", "{}b_t1w"], ["{}_0000", "{}_0001"], "p3b_t1w.nii.gz: is called 'T1w'"),
+        (["T1", "T1w"], ["{}_T1w", "{}_b"], ["{}_T1", "{}_T1w"], "p3_T1w.nii.gz: is called 'T1w'"),
+    ],
+)
+def test_channels_in_the_place_of_others(names, files, usual, said, tmp_path):
+    scans, problems = list_channels(tmp_path, names, files, usual)
+    assert [scan.images[0].name[:2] for scan in scans] == ["p1", "p2"]
+    ((told,),) = problems.values()
+    assert said in told and told.endswith(f"in this place of {', '.join(names)}")
+
+
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (["T1w", "FLAIR"], ["{}_0000", "{}_0001"]),
+        (["T1w", "FLAIR"], ["a/{}", "b/{}"]),
+        (["T1w", "FLAIR"], ["{}_T1w", "{}"]),
+        (["T1", "T1w", "T1Gd"], ["{}_T1", "{}_T1w", "{}_T1Gd"]),
+        (["w", "T1_w"], ["{}_T1_w", "{}_a_T1_w"]),
+        (["T1w", "FLAIR"], ["{}_T1w_on_FLAIR", "{}_FLAIR"]),
+        (["1", "3"], ["a/{}_3", "b/{}_3"]),
+    ],
+)
+def test_channels_that_are_in_their_places(names, files, tmp_path):
+    """As far as names tell it, of all cases, and of one beside others."""
+    for place, usual in (("alike", files), ("alone", [f"{channel}/{{}}" for channel in "xyz"[: len(names)]])):
+        scans, problems = list_channels(tmp_path / place, names, files, usual)
+        assert len(scans) == 3 and not problems
+
+
+def test_channels_that_the_others_have_twice_by_their_names(tmp_path):
+    """As BIDS has images with and without contrast agent; one case may call them otherwise."""
+    usual = ["sub-{}_T1w", "sub-{}_ce-gd_T1w"]
+    for files in (usual, ["{}_T1w", "{}_T1ce"]):
+        scans, problems = list_channels(tmp_path, ["T1w", "T1ce"], files, usual)
+        assert len(scans) == 3 and not problems
+
+
+@pytest.mark.parametrize("kind", ["label", "channel", "linked channel"])
+def test_a_file_of_two_cases(kind, tmp_path):
+    """Of one of them it is not, and nobody knows of which."""
+    listed_of_two(tmp_path)
+    content = json.loads((tmp_path / "dataset.json").read_text())
+    first, second = content["training"][:2]
+    path = tmp_path / "p1/p1_seg.nii.gz"
+    if kind == "label":
+        second["label"] = f"p2/../{first['label']}"
+    elif kind == "channel":
+        path, second["image"] = tmp_path / first["image"][1], [second["image"][0], first["image"][1]]
+    else:
+        path = tmp_path / first["image"][1]
+        (tmp_path / second["image"][1]).unlink()
+        (tmp_path / second["image"][1]).symlink_to(path)
+    describe(tmp_path, **content)
+    source = read_source(tmp_path)
+    scans, problems = choose_channels(source)
+    assert [scan.case for scan in scans] == ["p3_flair"] and problems.keys() == {"p1_flair", "p2_flair"}
+    assert problems["p1_flair"] == [f"{path}: is a file of the cases p1_flair, p2_flair, expected of one"]
+    if kind != "label":
+        assert len(choose_channels(source, ["flair"])[0]) == 3
+
+
+def test_empty_labels_of_a_store_of_contents(tmp_path):
+    """As git-annex keeps files: equal ones are links to one."""
+    listed_of_two(tmp_path)
+    for case in ("p1", "p2"):
+        label = tmp_path / f"{case}/{case}_seg.nii.gz"
+        label.rename(tmp_path / "empty")
+        label.symlink_to(tmp_path / "empty")
+    assert len(choose_channels(read_source(tmp_path))[0]) == 3
+
+
 def test_a_missing_channel_is_named(tmp_path):
     brats(tmp_path)
     (tmp_path / "p2/p2_t1.nii.gz").unlink()
@@ -510,6 +598,65 @@ def test_names_that_begin_alike(tmp_path):
     scans, problems = choose_channels(read_source(tmp_path))
     assert not problems
     assert {scan.images[0].name: scan.label.name for scan in scans} == dict(zip(images, labels, strict=True))
+
+
+def test_cases_are_called_as_their_images_are(tmp_path):
+    """As predictions of them are; whatever word their labels have."""
+    two_folders(tmp_path / "a")
+    assert [case.name for case in read_source(tmp_path / "a").cases] == ["p1", "p2", "p3"]
+    numbered_images(tmp_path / "b")
+    assert [case.name for case in read_source(tmp_path / "b").cases] == ["p1", "p2", "p3"]
+    touch(tmp_path / "c", "images/a_seg_0000.nii", "images/a_seg_0001.nii", "labels/a_seg.nii", "images/b.nii")
+    found = {case.name: sorted(case.images) for case in read_source(tmp_path / "c").cases}
+    assert found == {"a_seg": ["0000", "0001"], "b": ["image"]}
+
+
+def test_labels_of_studies_that_are_called_otherwise(tmp_path):
+    """Their names count all the same."""
+    touch(tmp_path, "p1.nii.gz", "labels/final/p1_seg.nii.gz", "labels/versions/p1_seg/0001.nii.gz")
+    keep_names(tmp_path, "p1_seg", "0001", {"liver": 1})
+    source = read_source(tmp_path)
+    assert source.labels == ToldLabels({0: "background", 1: "liver"})
+    assert [(scan.case, scan.label.name) for scan in choose_channels(source)[0]] == [("p1", "0001.nii.gz")]
+
+
+def in_folders(folder, form, names):
+    for patient in names:
+        touch(folder, *(f"{patient}/{form.format(patient, kind)}.nii.gz" for kind in ("t1", "seg")))
+
+
+@pytest.mark.parametrize(
+    ("names", "form", "wrong", "patient"),
+    [
+        (("P1", "P2", "P10"), "{}_{}", "P2/P1_seg", "P1"),
+        (("P1", "P2", "P10"), "{}_{}", "P1/P10-t2", "P10"),
+        (("P1", "P2", "P10"), "{1}", "P2/P1_b_seg", "P1"),
+        (("001", "002", "003"), "{}_{}", "002/001_seg", "001"),
+        (("sub-1", "sub-2"), "anat/{}_{}", "sub-2/anat/sub-1_seg", "sub-1"),
+    ],
+)
+def test_files_of_another_patient(names, form, wrong, patient, tmp_path):
+    own = wrong.partition("/")[0]
+    in_folders(tmp_path, form, names)
+    if "seg" in wrong:
+        (tmp_path / own / f"{form.format(own, 'seg')}.nii.gz").unlink()
+    touch(tmp_path, f"{wrong}.nii.gz")
+    scans, problems = choose_channels(read_source(tmp_path))
+    told = f"{tmp_path / wrong}.nii.gz: is called after the patient {patient!r}, expected {own!r}"
+    assert problems[own] == [told] and {*problems} | {scan.case for scan in scans} == {*names}
+
+
+@pytest.mark.parametrize(
+    ("names", "form"),
+    [
+        (("P1", "P10", "P1_b"), "{}_{}"),
+        (("P1", "P1_b"), "P1_{1}"),
+        (("1", "2", "3"), "1_{1}"),
+    ],
+)
+def test_names_of_patients_in_names_of_others(names, form, tmp_path):
+    in_folders(tmp_path, form, names)
+    assert not choose_channels(read_source(tmp_path))[1]
 
 
 def test_a_label_without_its_image(tmp_path):
@@ -654,6 +801,15 @@ def a_word_for_a_list(folder):
     describe(folder, training=["imagesTr/p1.nii.gz"])
 
 
+def a_number_for_a_list(folder):
+    decathlon(folder)
+    describe(folder, **json.loads((folder / "dataset.json").read_text()) | {"validation": 5})
+
+
+def images_in_subfolders(folder):
+    touch(folder, "images/a/x.nii.gz", "images/b/y.nii", "labels/x.nii.gz")
+
+
 def too_many_images(folder):
     touch(folder, "a.nii", "b.nii", "l.nii")
     describe(folder, modality={"0": "x"}, training=[{"image": ["a.nii", "b.nii"], "label": "l.nii"}])
@@ -678,6 +834,11 @@ def nnunet_of_other_files(folder):
         (a_word_for_a_list, "dataset.json: lists 'imagesTr/p1.nii.gz', expected {\"image\": path"),
         (too_many_images, "dataset.json: a has 2 images, expected 1, one a channel"),
         (nnunet_of_other_files, "dataset.json: \"file_ending\" is '.nrrd', expected one of .nii.gz, .nii"),
+        (a_number_for_a_list, 'dataset.json: "validation" is 5, expected a list of cases'),
+        (
+            images_in_subfolders,
+            "images holds no .nii.gz or .nii files; 2 lie in its subfolders, such as .*a/x.nii.gz: mo",
+        ),
         (nothing_listed, 'dataset.json: lists no "training", and there is no folder labelsTr'),
     ],
 )

@@ -108,6 +108,18 @@ def test_labels_that_cannot_be_used_are_named(studies):
     assert np.unique(nib.load(items["more"]["label"]).dataobj).tolist() == [0, 1, 2]
 
 
+def test_values_without_a_segment_are_not_ignored_voxels(studies):
+    """Also in a label whose numbers are the common ones."""
+    add_case(studies, "unsure", {"front": 1, "back": 2, "ignore": 3})
+    label = add_case(studies, "edited", {"front": 1, "back": 2})
+    label[0, 0, 0] = 3
+    submit(studies, "edited", label, {"front": 1, "back": 2})
+    made = make(studies)
+    assert made.labels.ignored == 3
+    told = "edited/0001.nii.gz: label value(s) [3], which no segment of it has: [1, 2]"
+    assert made.problems.keys() == {"edited"} and made.problems["edited"][0].endswith(told)
+
+
 def test_a_label_of_another_scan_is_named(studies):
     add_case(studies, "other", {"back": 1, "front": 2})
     submit(studies, "other", np.ones((9, 9, 9), np.uint8), {"back": 1, "front": 2}, 2)

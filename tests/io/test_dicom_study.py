@@ -71,6 +71,18 @@ def test_two_series_in_one_folder(numbers, tmp_path):
         assert read_scan_geometry(series.path).shape == geometry.shape
 
 
+def test_series_that_nothing_short_tells_apart(tmp_path):
+    """Without a number, and of UIDs that end alike, or as another one's number."""
+    uids = ["1.2.840.1.0", "1.2.840.2.0", "1.2.840.3.7", "1.2.840.4.1"]
+    for uid, number in zip(uids, ("", "", "", "7"), strict=True):
+        paths = write_series(tmp_path / uid, slices=2)
+        change_tags(paths, SeriesInstanceUID=uid, SeriesNumber=number or None)
+        (tmp_path / "all").mkdir(exist_ok=True)
+        for path in paths:
+            path.rename(tmp_path / "all" / f"{uid}_{path.name}")
+    assert names(read_study(tmp_path / "all")) == [f"all/series_{end}" for end in (*uids[:3], "7")]
+
+
 def test_folders_of_one_name_go_by_their_paths(tmp_path):
     for patient in "ab":
         write_series(tmp_path / patient / "ct", slices=3)

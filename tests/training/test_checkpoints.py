@@ -369,6 +369,17 @@ def test_previous_weights_are_kept(tmp_path, caplog):
     assert kept[1].name in caplog.text
 
 
+def test_previous_weights_of_one_second_are_kept(tmp_path):
+    befores = []
+    for _ in range(2):
+        Training(tmp_path).run()
+        for name in ("model.pt", "last.pt"):
+            os.utime(tmp_path / name, (1_000_000_000, 1_000_000_000))
+        befores.append(weight(tmp_path / "model.pt"))
+    Training(tmp_path).run()
+    assert {weight(path) for path in tmp_path.glob("model_*.pt")} == {*befores} and len({*befores}) == 2
+
+
 @pytest.mark.parametrize("below", [".", "a/b"])
 def test_folder_that_cannot_be_made(below, tmp_path):
     (tmp_path / "file").touch()

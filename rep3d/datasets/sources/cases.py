@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rep3d.data.cases import case_name, without_label_word
-from rep3d.data.channels import case_and_number, further_channel
+from rep3d.data.channels import NUMBER, case_and_number, further_channel
 from rep3d.datasets.sources.labels import ToldLabels
 
 IMAGE = "image"  # the channel of data sets that name none
@@ -70,32 +70,32 @@ def cases_of(
     channels: Sequence[str] = (),
     name_of: Callable[[Path], str] = case_name,
 ) -> list[Case]:
-    """The cases of images and labels, paired by their names.
+    """The cases of images and labels, paired by their names; a case is called as its image is, where it has one.
 
     Args:
         channels: names by nnU-Net's numbers; the numbers themselves where there are none.
         name_of: of an image.
     """
     images, label_of, problems = list(images), dict[str, Path](), dict[str, str]()
-    own, label_names = set(map(name_of, images)), dict[str, str]()
+    own = set(map(name_of, images))
+    own |= {numbered[1] for numbered in map(NUMBER.fullmatch, own) if numbered}
     for label in labels:
         name = case_name(label)
         bare = name if name in own else without_label_word(name)
-        case = label_names.setdefault(bare, name)
-        if label_of.setdefault(case, label) != label:
-            problems[case] = both_files("label", bare, label_of[case], label)
+        name = bare if bare in own else name
+        if label_of.setdefault(name, label) != label:
+            problems[name] = both_files("label", name, label_of[name], label)
     images_of: dict[str, dict[str, Path]] = {}
     for image in images:
-        name, number = case_and_number(name_of(image), label_of.keys() | label_names.keys())
-        case = name if name in label_of else label_names.get(name, name)
+        name, number = case_and_number(name_of(image), label_of)
         channel = IMAGE if number is None else f"{number:04d}"
         if channels and (number or 0) < len(channels):
             channel = channels[number or 0]
         elif channels:
-            problems[case] = further_channel(image, name, channels)
-        first = images_of.setdefault(case, {}).setdefault(channel, image)
+            problems[name] = further_channel(image, name, channels)
+        first = images_of.setdefault(name, {}).setdefault(channel, image)
         if first != image:
-            problems[case] = both_files(channel, name, first, image)
+            problems[name] = both_files(channel, name, first, image)
     return [
         Case(name, images_of.get(name, {}), label_of.get(name), patient_of(name), problem=problems.get(name, ""))
         for name in sorted(images_of.keys() | label_of.keys())

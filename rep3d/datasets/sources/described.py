@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rep3d.data.cases import CHANNEL, case_name
-from rep3d.data.channels import further_channel, order_problem
+from rep3d.data.channels import further_channel, order_problems
 from rep3d.data.dataset_json import FILE, check_file_ending, told_channels
 from rep3d.data.layouts import LISTS, list_nifti
 from rep3d.datasets.sources.cases import IMAGE, Case, Source, cases_of, channels_of, one_channel, patient_of
@@ -31,7 +31,10 @@ def described_source(folder: Path, dataset: Mapping[str, Any]) -> Source:
     if "file_ending" in dataset:
         check_file_ending(folder, dataset["file_ending"])
     if isinstance(dataset.get("training"), list):
-        entries = [*dataset["training"], *(dataset.get("validation") or [])]
+        validation = dataset.get("validation") or []
+        if not isinstance(validation, list):
+            raise ValueError(f'{folder / FILE}: "validation" is {validation!r}, expected a list of cases')
+        entries = [*dataset["training"], *validation]
         layout, cases = "Decathlon", [_listed(folder, entry, channels) for entry in entries]
         if any(CHANNEL in path.name for case in cases for path in case.images.values()):
             layout = "nnU-Net, version 1"
@@ -48,6 +51,8 @@ def described_source(folder: Path, dataset: Mapping[str, Any]) -> Source:
     if not channels:
         cases, of_kinds = one_channel(cases, ())
         channels, notes = channels_of(cases), [*notes, *of_kinds]
+    problems = order_problems([list(dict.fromkeys(map(str, case.images.values()))) for case in cases], channels)
+    cases = [case._replace(problem=case.problem or told) for case, told in zip(cases, problems, strict=True)]
     split, tests = _listed_split(folder / FILE, dataset), _listed_tests(folder, dataset)
     return Source(layout, cases, channels, labels, told, notes, split, tests)
 
@@ -110,7 +115,6 @@ def _listed(folder: Path, entry: Any, channels: Sequence[str]) -> Case:
     channels = channels or (IMAGE,)
     if len(paths) not in (1, len(channels)):
         raise ValueError(f"{folder / FILE}: {name} has {len(paths)} images, expected {len(channels)}, one a channel")
-    problem = problem or order_problem([str(path) for path in paths], channels)
     label, patient = entry.get("label"), entry.get("patient")
     images = dict(zip(channels, paths if len(paths) > 1 else paths * len(channels), strict=True))
     own = "" if patient is None else str(patient)

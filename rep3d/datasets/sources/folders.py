@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rep3d.data.cases import is_nifti
 from rep3d.data.layouts import list_nifti, what_else
 from rep3d.datasets.sources.cases import Source, cases_of, channels_of
+from rep3d.io.folders import walk
 
 IMAGE_FOLDERS = {"image", "images", "imgs", "scan", "scans", "volumes", "imagestr"}
 LABEL_FOLDERS = {"label", "labels", "mask", "masks", "seg", "segs", "segmentation", "segmentations", "gt", "labelstr"}
@@ -40,12 +42,18 @@ def side_by_side(folder: Path, pairs: Sequence[tuple[Path, Path]], layout: str) 
         layout: in words.
 
     Raises:
-        ValueError: there is no image and no label.
+        ValueError: there is no image.
     """
     cases = [case for images, labels in pairs for case in cases_of(list_nifti(images), list_nifti(labels))]
-    if not cases:
-        raise ValueError(
-            f"source {str(folder)!r}: {pairs[0][0]} holds no .nii.gz or .nii files{what_else(pairs[0][0])}"
-        )
+    if not any(case.images for case in cases):
+        images = pairs[0][0]
+        told = f"source {str(folder)!r}: {images} holds no .nii.gz or .nii files"
+        raise ValueError(f"{told}{_below(images)}{what_else(images)}")
     by_hand = f"the folders {' and '.join(images.name for images, _ in pairs)}" if len(pairs) > 1 else ""
     return Source(layout, cases, channels_of(cases), split=by_hand)
+
+
+def _below(folder: Path) -> str:
+    """How many images lie in the subfolders, to end a message with; empty where there are none."""
+    below = [path for _, files in walk(folder) for path in files if is_nifti(path)]
+    return f"; {len(below)} lie in its subfolders, such as {below[0]}: move them into the folder" if below else ""

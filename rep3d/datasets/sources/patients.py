@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from rep3d.data.cases import case_name, is_nifti, without_label_word
@@ -36,8 +36,39 @@ def by_patient(folder: Path, chosen: Collection[str]) -> Source:
         )
     parts = [(name, run, own) for name, paths in groups.items() for run, own in _runs(paths).items()]
     found = min(([_case_of_group(*part, end) for part in parts] for end in (False, True)), key=_oddity)
+    strange = _of_other_patients(
+        {path: patient_of(group) for group, own in groups.items() for path in own if path.parent != folder}
+    )
+    for i, (_, _, own) in enumerate(parts):
+        told = next((strange[path] for path in own if path in strange), "")
+        found[i] = found[i]._replace(problem=found[i].problem or told)
     cases, notes = one_channel(found, chosen)
     return Source(BY_PATIENT, cases, channels_of(cases), notes=notes)
+
+
+def _of_other_patients(patient_of_file: Mapping[Path, str]) -> dict[Path, str]:
+    """What is wrong with files that are called after the patient of another folder than their own.
+
+    Patients that are called by numbers count where most files begin with their own: `2_t1` may be a second scan.
+
+    Args:
+        patient_of_file: of those in folders of patients.
+    """
+    patients = set(patient_of_file.values())
+    own = sum(_begins(case_name(path), patient) for path, patient in patient_of_file.items())
+    known = {patient for patient in patients if not patient.isdecimal() or 2 * own > len(patient_of_file)}
+    found = {}
+    for path, patient in patient_of_file.items():
+        name = case_name(path)
+        others = [other for other in known if _begins(name, other) and not _begins(patient, other)]
+        if others and not _begins(name, patient):
+            found[path] = f"{path}: is called after the patient {max(others, key=len)!r}, expected {patient!r}"
+    return found
+
+
+def _begins(name: str, word: str) -> bool:
+    """Whether a name begins with a word, as `P1_seg` does with P1, and `P10_seg` does not."""
+    return name.startswith(word) and not name[len(word) : len(word) + 1].isalnum()
 
 
 def _oddity(cases: Sequence[Case]) -> tuple[int, int]:

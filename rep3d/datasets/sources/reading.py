@@ -9,6 +9,7 @@ from pathlib import Path
 from rep3d.data import splits
 from rep3d.data.cases import CHANNEL, LABEL_WORDS, case_name, case_names, file_name
 from rep3d.data.dataset_json import FILE, read_dataset_json
+from rep3d.data.leakage import some
 from rep3d.datasets.downloads import Scan
 from rep3d.datasets.sources.cases import Case, Source, patient_of
 from rep3d.datasets.sources.described import described_source
@@ -85,17 +86,38 @@ def choose_channels(source: Source, chosen: Sequence[str] = ()) -> tuple[list[Sc
     ordered = [name for name in source.channels if name in chosen]
     if source.told and list(chosen) != ordered and _are_numbered(source):
         raise ValueError(f"channel is {','.join(chosen)!r}, expected {','.join(ordered)}: the files are numbered so")
-    scans, problems = [], {}
+    scans, problems, channels = [], {}, chosen or source.channels
+    shared = _shared_files(source.cases, channels)
     for case in source.cases:
         if case.label is None:
             continue
-        problem = case.problem or _channel_problem(case, chosen or source.channels)
+        problem = case.problem or _channel_problem(case, channels) or shared.get(case.name)
         if problem:
             problems[case.name] = [problem]
         else:
-            files = dict.fromkeys(case.images[name] for name in chosen or source.channels)
+            files = dict.fromkeys(case.images[name] for name in channels)
             scans.append(Scan(case.name, list(files), case.label))
     return scans, problems
+
+
+def _shared_files(cases: Sequence[Case], channels: Sequence[str]) -> dict[str, str]:
+    """What is wrong with cases that have a label, or the file of a channel, in common, by their names.
+
+    Links of labels are not followed: in stores of contents all empty ones lead to one file.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for case in cases:
+        if case.label is not None:
+            images = [case.images[name] for name in channels if name in case.images]
+            places = {os.path.abspath(case.label): case.label, **{os.path.realpath(path): path for path in images}}
+            for place, path in places.items():
+                found.setdefault(place, {})[case.name] = path
+    return {
+        case: f"{path}: is a file of the cases {some(list(paths))}, expected of one"
+        for paths in found.values()
+        for case, path in paths.items()
+        if len(paths) > 1
+    }
 
 
 def _are_numbered(source: Source) -> bool:

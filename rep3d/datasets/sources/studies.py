@@ -180,8 +180,8 @@ def studies_source(folder: Path) -> Source:
         ValueError: the labels have no segments in common.
     """
     paths, images = list_nifti(folder / LABELS), list_images(folder)
-    labels = {case_name(path): current_label(folder, path) for path in paths}
     found = cases_of(images.ids, paths, name_of=images.ids.__getitem__)
+    labels = {case.name: current_label(folder, case.label) for case in found if case.label is not None}
     cases = [_as_kept(case, labels.get(case.name), images.unread.get(case.name)) for case in found]
     source = Source("the label app's studies", cases, channels_of(cases))
     source = _with_names(source, folder, {name: label.names for name, label in labels.items()})
