@@ -126,7 +126,7 @@ def _clicked(
         note = _renamed_note(label, renamed) if renamed else missing
         if options.continue_from == session.id:
             _come_back(session, label, [*_drawn(session, options), *points])
-        prompts = [*_box(session, label, options, points), *points]
+        prompts = [*_box(session, label, options, is_deleted=not points), *points]
         if not prompts and label not in session.labels:
             reasons = (f"the segment {label!r} has no prompts yet: place a point or a box", missing)
             raise RequestError(400, "; ".join(filter(None, reasons)))
@@ -211,8 +211,8 @@ def _edited(
         renamed = {name: begin_as_renamed(session, name, some, others) for name, some in points.items()}
         if found is not None:
             _begin(session, labels, found, origin, taken)
-        if everything:
-            points, background = dict.fromkeys(labels, []), []
+        if everything:  # where a label is chosen, the others are but shown
+            points, background = {name: [] for name in labels if options.label in ("", name)}, []
         chosen = list(labels) if everything else _chosen(session, options.label, labels, points, background)
         locked = [prompt for name in chosen for prompt in _edit(session, name, points, background, options, taken)]
         ids = {name: labels[name] for name in sorted(chosen, key=lambda name: labels[name])}
@@ -322,20 +322,24 @@ def _edit(
     taken: Taken,
 ) -> Sequence[Prompt]:
     """Bring a label to its list of points, or leave its own as they are where there is none; the locked ones."""
-    own = points.get(name)
+    own, is_chosen = points.get(name), name == options.label
+    is_deleted = is_chosen and own == [] and not (background and concerned_labels(session, [name], background))
     if own is None:
         own = [prompt for prompt in known_prompts(session, name) if prompt.kind == "point" and prompt.positive]
-    prompts = [*_box(session, name, options, own), *own]
+    prompts = [*_box(session, name, options, is_deleted=is_deleted), *own]
     return bring_to_lists(session, name, prompts, background, taken(name)).locked
 
 
-def _box(session: InteractiveSession, label: str, options: PromptParameters, points: Sequence[Prompt]) -> list[Prompt]:
-    """The box of a request; without one, that which the label has, as long as there are points.
+def _box(session: InteractiveSession, label: str, options: PromptParameters, *, is_deleted: bool) -> list[Prompt]:
+    """The box of a request; without one, that which the label has.
 
     3D Slicer has one box for all segments, and sends none once the user has gone on to another segment.
+
+    Args:
+        is_deleted: whether the user has deleted all that the label had, and the box with it.
     """
-    known = [prompt for prompt in known_prompts(session, label) if prompt.kind == "box"] if points else []
-    return _drawn(session, options) or known
+    known = [prompt for prompt in known_prompts(session, label) if prompt.kind == "box"]
+    return _drawn(session, options) or ([] if is_deleted else known)
 
 
 def _drawn(session: InteractiveSession, options: PromptParameters) -> list[Prompt]:

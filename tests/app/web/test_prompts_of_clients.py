@@ -174,6 +174,32 @@ def test_a_box_of_a_bundles_label_stays_while_it_has_points(slicer):
     assert slicer.update("msd_hippocampus_edit", ANTERIOR)["note"] == ""
 
 
+@pytest.mark.parametrize("model", ["msd_hippocampus_edit", "interactive"])
+def test_a_box_alone_stays_where_a_request_is_of_something_else(slicer, model):
+    """Of a point of the background, of another label, or of what the bundle finds now; until it is deleted itself."""
+    if model == "interactive":
+        slicer.update(model, ANTERIOR, roi=[1, 9, 6, 14, 4, 8])
+        slicer.update("msd_hippocampus_edit", POSTERIOR)
+    else:
+        slicer.update(model, POSTERIOR)
+        slicer.update(model, ANTERIOR, roi=[1, 9, 6, 14, 4, 8])
+    boxed = slicer.segments[ANTERIOR]
+    told = slicer.update("msd_hippocampus_edit", POSTERIOR, preset="accurate")
+    assert set(told["label_names"]) == {ANTERIOR, POSTERIOR} and f"{ANTERIOR}: kept as you have it" in told["note"]
+    assert (slicer.segments[ANTERIOR] == boxed).all() and boxed.sum() > 100
+    point = np.argwhere(boxed & ~ball(FIRST, 2))[0].tolist()
+    slicer.points["background"]["foreground"].append(point)
+    for label in ("background", ANTERIOR):
+        slicer.update("msd_hippocampus_edit", label, preset="accurate")
+        corrected = slicer.segments[ANTERIOR]
+        assert not corrected[tuple(point)] and 0 < (boxed & ~corrected).sum() < boxed.sum() / 2
+    slicer.points["background"]["foreground"].clear()
+    slicer.update("msd_hippocampus_edit", "background", preset="accurate")
+    assert (slicer.segments[ANTERIOR] == boxed).all()
+    slicer.update("msd_hippocampus_edit", ANTERIOR, preset="accurate")
+    assert session_of(slicer).prompts(ANTERIOR) == ()
+
+
 def test_editing_begins_with_what_the_bundle_finds(slicer, forwards):
     """All labels the first time; then the edited one alone, so that hand edits of others stay."""
     slicer.update("msd_hippocampus_edit", ANTERIOR)
