@@ -167,15 +167,18 @@ class InteractiveSession:
         Raises:
             RequestError: as `show`.
         """
+        begins = torch.from_numpy(np.ascontiguousarray(mask))
 
         def begin(edit: LabelEdit) -> Answer:
-            locked, begins = self._untakable(taken), torch.from_numpy(np.ascontiguousarray(mask))
+            locked = self._untakable(taken)
             return edit.begin(begins if locked is None else begins & ~locked)
 
         with self.hold():
             answer = self._change(label, begin)
             if origin:
-                self._labels.note(label, origin=origin, first_steps=self.steps(label))
+                lacks = bool((begins & ~answer.mask).any())
+                told = f"{origin}\n{self._locks(taken)}" if lacks else origin
+                self._labels.note(label, origin=told, first_steps=_checksum(answer.mask))
             return answer
 
     def go_on(self, label: str, session_id: str) -> None:
@@ -213,7 +216,7 @@ class InteractiveSession:
 
     def origin(self, label: str) -> str:
         """What the mask comes from that a label began with; empty where that is not known, and of the user's own."""
-        return self.record.label(label).origin
+        return self.record.label(label).origin.partition("\n")[0]
 
     def is_to_begin(self, label: str, origin: str) -> bool:
         """Whether a label may begin with a mask of this origin, and none of the user's work is lost.
@@ -222,9 +225,29 @@ class InteractiveSession:
         """
         if label not in self.record.labels:
             return True
-        told = self.record.label(label)
-        is_others = told.origin not in ("", origin)
-        return is_others and self.steps(label) == told.first_steps and not self.prompts(label)
+        return self.origin(label) not in ("", origin) and self._is_as_begun(label)
+
+    def is_to_begin_again(self, label: str, taken: np.ndarray | None = None) -> bool:
+        """Whether a label is as it began with a mask of a known origin, but would not begin so under today's locks.
+
+        That is where it has voxels that are locked or taken by now, or lacks some that other locks have kept from it.
+
+        Args:
+            taken: see `show`.
+        """
+        if not self.origin(label):
+            return False
+        with self.hold():
+            mask, untakable = self._labels.get(label).mask, self._untakable(taken)
+            locks = self.record.label(label).origin.partition("\n")[2]
+            is_limited = untakable is not None and bool((mask & untakable).any())
+            return (is_limited or locks not in ("", self._locks(taken))) and self._is_as_begun(label)
+
+    def _is_as_begun(self, label: str) -> bool:
+        """Whether the mask is that which others made of a label, and the user has shown nothing since."""
+        with self.hold():
+            edit = self._labels.get(label)
+            return not edit.prompts and _checksum(edit.mask) == self.record.label(label).first_steps
 
     def undo(self, label: str, *, answered: bool = True) -> Answer:
         """Take the label's last step back, where there is one.
@@ -499,3 +522,7 @@ class InteractiveSession:
         image, locked = view
         with self._network.answering(priority) as network:
             yield Scene(network, image, self.record.spacing, locked, self._network.size, tiles)
+
+
+def _checksum(mask: torch.Tensor) -> int:
+    return zlib.crc32(np.ascontiguousarray(mask.numpy()).data)

@@ -167,6 +167,51 @@ def test_a_label_begins_anew_where_the_user_has_done_nothing_to_it(place, mine):
     assert one.is_to_begin("spleen", "other")
 
 
+@pytest.mark.parametrize("emptied", ["reset", "undo"])
+def test_what_the_user_paints_in_the_place_of_what_began_is_no_beginning(place, mine, emptied):
+    """It takes as many steps; the same mask again is one."""
+    mine.begin("liver", cube(2, 8), origin="one")
+    getattr(mine, emptied)("liver")
+    assert not mine.is_to_begin("liver", "other")
+    mine.paint("liver", cube(9, 15))
+    for one in (mine, place.start().get(mine.id, "ann")):
+        assert one.steps("liver") == 1 and not one.is_to_begin("liver", "other") and one.origin("liver") == "one"
+    one.paint("liver", cube(2, 8))
+    assert one.is_to_begin("liver", "other")
+
+
+def test_a_hand_edit_among_steps_that_are_forgotten_is_no_beginning(mine, monkeypatch):
+    monkeypatch.setattr("rep3d.interactive.history.MAX_STEPS", 3)
+    mine.begin("liver", cube(2, 8), origin="one")
+    mine.paint("liver", cube(2, 10))
+    for number in range(5):
+        mine.show("liver", [at(10 + number, 15, 12)])
+    mine.bring_to("liver", [])
+    assert mine.steps("liver") == 1 and np.array_equal(mine.mask("liver"), cube(2, 10))
+    assert not mine.is_to_begin("liver", "other")
+
+
+def test_what_began_under_other_locks_begins_again(place, mine):
+    """Where it makes a difference, and the user has done nothing to it."""
+    mine.paint("cyst", cube(6, 10))
+    mine.begin("apart", cube(12, 16), origin="one")
+    mine.begin("edited", cube(2, 8), origin="one")
+    mine.show("edited", [at(20, 20, 15)])
+    mine.begin("before", cube(2, 8), origin="one")
+    mine.lock(["cyst"])
+    labels = (*mine.labels, "new")
+    again = lambda one: [label for label in labels if one.is_to_begin_again(label)]  # noqa: E731
+    assert again(mine) == ["before"] and mine.is_to_begin_again("apart", cube(15, 18))
+    for label in ("before", "edited"):
+        mine.begin(label, cube(2, 8), origin="one")
+    for one in (mine, place.start().get(mine.id, "ann")):
+        assert again(one) == [] and one.origin("before") == "one" and not one.is_to_begin("before", "one")
+    one.lock([])
+    assert again(one) == ["before"]
+    one.begin("before", cube(2, 8), origin="one")
+    assert again(one) == []
+
+
 def test_a_label_that_goes_on_from_its_own_session_is_the_users_work(place, mine):
     """No bundle's result takes its place, and no shorter list takes it back; also after a restart."""
     mine.begin("liver", cube(2, 8), origin="one")

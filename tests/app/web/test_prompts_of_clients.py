@@ -424,6 +424,17 @@ def test_another_preset_is_asked_anew(both):
     assert (both.segments["tumor"] == edited).all() and "tumor: kept as you have it" in told["note"]
 
 
+def test_what_the_user_drew_after_a_reset_is_kept(both):
+    """Though it is the first step of the label, as what the first preset found was."""
+    session_id = both.update("kits_edit", "tumor")["interaction"]
+    both.client.post(f"/interaction/{session_id}/reset", json={"labels": ["tumor"]})
+    drawn = both.segments["tumor"] = ball(SECOND, 3)
+    both.update_scribbles("tumor")
+    told = both.update("kits_edit", "tumor", preset="accurate")
+    assert (both.segments["tumor"] == drawn).all()
+    assert told["note"] == "tumor: kept as you have it, not as kits finds it now"
+
+
 def test_a_label_of_an_earlier_server_is_kept(both):
     """It does not tell what it began with."""
     both.update("kits_edit", "tumor")
@@ -797,6 +808,25 @@ def test_locks_hold_for_what_a_bundle_finds(slicer):
     slicer.update("msd_hippocampus_edit", ANTERIOR)
     assert (slicer.segments[ANTERIOR] == (ball(FIRST, 2) & ~slicer.segments["cyst"])).all()
     assert (slicer.segments[POSTERIOR] == ball(SECOND, 2)).all()
+
+
+def test_locks_that_change_change_what_a_bundle_found(slicer, monkeypatch):
+    """Of the label that is chosen, as long as it is not edited."""
+    for name in ("cyst", "other"):
+        slicer.add(name)
+        slicer.points[name]["foreground"].append(FIRST if name == "cyst" else SECOND)
+        session_id = slicer.update("interactive", name)["interaction"]
+    model, asked, found = slicer.client.services.models["msd_hippocampus"], [], ball(FIRST, 2)
+    segment = model.segment
+    monkeypatch.setattr(model, "segment", lambda *_, **__: asked.append(1) or segment())
+    for locked, times in ((["cyst"], 1), (["cyst", "other"], 2), ([], 3), (["other"], 3), (["cyst"], 4)):
+        slicer.client.put(f"/interaction/{session_id}/locks", json={"labels": locked})
+        for _ in range(2):
+            told = slicer.update("msd_hippocampus_edit", ANTERIOR)
+            wanted = found & ~slicer.segments["cyst"] if "cyst" in locked else found
+            assert (slicer.segments[ANTERIOR] == wanted).all() and told["note"] == "" and len(asked) == times
+        assert set(told["label_names"]) == {ANTERIOR}
+    assert (session_of(slicer).mask(POSTERIOR) == ball(SECOND, 2)).all()  # it was not chosen
 
 
 def test_locks_of_the_session(slicer):
