@@ -182,7 +182,7 @@ class InteractiveSession:
             return answer
 
     def go_on(self, label: str, session_id: str) -> None:
-        """Note that a label has gone on from a session; from this one, its mask stays, and what led to it is forgotten.
+        """Note that a label has gone on from a session; from this one, its mask stays without the steps that led to it.
 
         Raises:
             RequestError: 404, there is no such label.
@@ -340,6 +340,16 @@ class InteractiveSession:
         """
         with self._held():
             return self._labels.get(label).prompts
+
+    def shown(self, label: str) -> tuple[Prompt, ...]:
+        """All that the user has shown of a label: its prompts, and before them those from which it has gone on.
+
+        Raises:
+            RequestError: 404, there is no such label.
+        """
+        with self._held():
+            edit = self._labels.get(label)
+            return edit.earlier + edit.prompts
 
     def settled(self, label: str) -> int:
         """How many of the prompts bind no longer, the oldest ones: the user has painted since.

@@ -72,9 +72,9 @@ class Change:
         self._paint(mask, bounds(mask != self.state.mask))
 
     def reset(self) -> None:
-        """Forget mask, prompts and steps."""
+        """Forget mask, prompts and steps, but for prompts that were the label's no longer."""
         box = hull([self.state.untold.box, self.state.box])
-        self._become(LabelState.empty(self.state.mask.shape), box)
+        self._become(replace(LabelState.empty(self.state.mask.shape), earlier=self.state.earlier), box)
 
     def _finish_oldest(self, scene: Scene) -> None:
         pending = self.state.pending

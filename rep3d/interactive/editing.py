@@ -80,6 +80,11 @@ class LabelEdit:
         return self._state.history.prompts
 
     @property
+    def earlier(self) -> tuple[Prompt, ...]:
+        """Those that had led to the mask when it was settled, the oldest first; they are the label's no longer."""
+        return self._state.earlier
+
+    @property
     def in_force(self) -> tuple[Prompt, ...]:
         """The last ones of them: those since the last painting, which settles those before it."""
         return self._state.history.in_force
@@ -188,10 +193,11 @@ class LabelEdit:
         self._state = self._state.told_as(told)
 
     def settle(self) -> Answer:
-        """Keep the mask, as one that was painted, and forget the prompts and the steps that led to it."""
+        """Keep the mask, as one that was painted, without the steps that led to it, and the prompts as `earlier` ones."""
         change = Change(self._state)
         change.reset()
         change.take_over(self.mask)
+        change.state = replace(change.state, earlier=(*self.earlier, *self.prompts))
         return self._tell(change)
 
     def undo(self, taken: torch.Tensor | None = None) -> Answer:
@@ -213,7 +219,7 @@ class LabelEdit:
 
     def reset(self) -> Answer:
         """Forget mask, prompts and steps."""
-        change = Change(self._state)
+        change = Change(replace(self._state, earlier=()))
         change.reset()
         return self._tell(change)
 

@@ -25,6 +25,7 @@ class LabelState:
         history: the steps that led to it.
         coarse: answers that are left to refine, the oldest first.
         untold: from the mask as the last answer told it to the mask as it is.
+        earlier: prompts that led to what the history begins with, the oldest first; they are the label's no longer.
     """
 
     mask: torch.Tensor
@@ -32,6 +33,7 @@ class LabelState:
     history: History = History()
     coarse: tuple[Coarse, ...] = ()
     untold: Step = NOTHING
+    earlier: tuple[Prompt, ...] = ()
 
     @classmethod
     def empty(cls, shape: Sequence[int]) -> LabelState:
@@ -89,7 +91,8 @@ class LabelState:
         coarse = (*([replace(first, tiles=finer.tiles)] if finer.tiles else []), *others)
         if finer.changed is None:
             return replace(self, coarse=coarse)
-        return LabelState(
+        return replace(
+            self,
             mask=finer.mask,
             box=hull([self.box, finer.changed]),
             history=self.history.with_refined(self.mask, finer.mask, finer.changed),

@@ -30,7 +30,7 @@ def to_bytes(state: LabelState) -> bytes:
     history, forgotten = state.history, state.history.forgotten
     painting = [] if forgotten.painting is None else [forgotten.painting]
     steps = [*history.done, *history.undone, state.untold, *painting]
-    prompts = [*forgotten.prompts, *(prompt for step in steps for prompt in step.prompts)]
+    prompts = [*forgotten.prompts, *(prompt for step in steps for prompt in step.prompts), *state.earlier]
     positions = np.array([position for prompt in prompts for position in prompt.positions], np.float64)
     blobs = [zlib.compress(positions.tobytes(), 1), b"" if state.box is None else pack(state.mask[state.box])]
     blobs += [blob for step in steps for blob in (step.joined, step.left)]
@@ -42,6 +42,7 @@ def to_bytes(state: LabelState) -> bytes:
         "prompts": [[prompt.kind, prompt.positive, len(prompt.positions)] for prompt in prompts],
         "old": len(forgotten.prompts),
         "old_in_force": len(forgotten.in_force),
+        "earlier": len(state.earlier),
         "forgotten": forgotten.count,
         "done": len(history.done),
         "undone": len(history.undone),
@@ -96,6 +97,7 @@ def _read(header: dict[str, Any], blobs: list[bytes]) -> LabelState:
         history=History(tuple(steps[:done]), tuple(steps[done:known]), forgotten),
         coarse=tuple(Coarse.read(told, packed) for told in header.get("coarse", ())),
         untold=untold,
+        earlier=tuple(prompts[len(prompts) - header.get("earlier", 0) :]),
     )
 
 

@@ -472,6 +472,25 @@ def test_reset_forgets_all():
     assert not edit.mask.any() and edit.prompts == () and edit.undoable == edit.redoable == 0
 
 
+def test_settled_prompts_are_remembered_but_are_the_labels_no_longer(monkeypatch):
+    """Until it is reset; also where prompts vanish to which there is no way back."""
+    monkeypatch.setattr(history, "MAX_STEPS", 2)
+    edit, case, prompts = LabelEdit(SHAPE), scene(), clicks(6)
+    edit.show(prompts[:2], case)
+    edit.settle()
+    edit.show(prompts[2:3], case)
+    mask = edit.mask
+    edit.settle()
+    edit = LabelEdit.from_bytes(edit.to_bytes())
+    assert torch.equal(edit.mask, mask) and edit.prompts == () and edit.earlier == tuple(prompts[:3])
+    for prompt in prompts[3:]:
+        edit.show([prompt], case)
+    assert edit.undoable == 2 and torch.equal(edit.bring_to([], case).mask, mask)
+    assert edit.earlier == tuple(prompts[:3])
+    edit.reset()
+    assert edit.earlier == edit.prompts == ()
+
+
 # --- what is left coarse
 
 

@@ -1029,6 +1029,29 @@ def test_a_user_who_comes_back_goes_on(place, slicer, first):
     assert (again.segments["cyst"] == mask).all()
 
 
+def test_what_a_user_had_shown_before_coming_back_lies_beside_the_label(place, slicer, tmp_path):
+    """So that a segment that no bundle has can be submitted."""
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"].append(FIRST)
+    slicer.update("interactive", "cyst")
+    own = session_of(slicer)
+    shown = own.prompts("cyst")
+    again = Slicer(place, "scan", place.scan, slicer.client_id)
+    again.add("cyst")
+    again.update("interactive", "cyst", continue_from=own.id)
+    nib.save(nib.Nifti1Image(again.segments["cyst"].astype(np.uint8), place.scan.affine), tmp_path / "label.nii.gz")
+    params = {"label_info": [{"name": "cyst", "idx": 1}]}
+    with (tmp_path / "label.nii.gz").open("rb") as file:
+        files = {"params": (None, json.dumps(params)), "label": ("label.nii.gz", file)}
+        answer = place.put("/datastore/label?image=scan", files=files)
+    assert answer.status_code == 200, answer.text
+    versions = place.services.studies.root / "labels/versions/scan"
+    kept = json.loads(max(versions.glob("*.prompts.json")).read_text())
+    (told,) = (one["labels"]["cyst"] for one in kept if one["session"] == own.id)
+    assert [prompt["positions"] for prompt in told] == [[list(shown[0].positions[0])]] and own.prompts("cyst") == ()
+    place.delete("/datastore/label?id=scan&tag=final")
+
+
 def test_what_a_label_is_to_go_on_from_is_looked_for_once(place, slicer, monkeypatch):
     """Also where the label is there already; an image that came from a client would be compared at each click."""
     sessions = place.services.interaction
