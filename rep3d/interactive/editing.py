@@ -139,9 +139,9 @@ class LabelEdit:
         Where older ones are missing, what followed is undone, and what of it is left is shown again. Masks that were
         painted meanwhile are painted again. The order in which prompts that are known already come does not matter.
 
-        Where locks have changed, what other locks had limited, what took voxels that are locked now, and what was
-        without effect on voxels that are locked no more, is undone and answered again, step by step; but for steps that
-        can be undone no more.
+        Where locks have changed, or what they lock, what other locks had limited, what took voxels that are locked now,
+        and what was without effect on voxels that are locked no more, is undone and answered again, step by step; but
+        for steps that can be undone no more.
 
         Raises:
             ValueError: as `show`; an empty list is allowed here.
@@ -193,7 +193,7 @@ class LabelEdit:
         self._state = self._state.told_as(told)
 
     def settle(self) -> Answer:
-        """Keep the mask, as one that was painted, without the steps that led to it, and the prompts as `earlier` ones."""
+        """Keep the mask, as one that was painted, and forget the steps; the prompts become `earlier` ones."""
         change = Change(self._state)
         change.reset()
         change.take_over(self.mask)

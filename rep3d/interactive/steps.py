@@ -121,11 +121,13 @@ class Step:
         return cls(prompts, painted, box, pack(new & ~old), pack(old & ~new), locks)
 
     def holds_under(self, locks: str, taken: torch.Tensor | None) -> bool:
-        """Whether it stays what it is: it was answered under these locks, or under none and took nothing of theirs."""
-        if self.painted or self.locks == locks:
+        """Whether it stays what it is: no other locks have limited it, and it took nothing that is taken by now."""
+        if self.painted:
             return True
-        if self.locks or self.box is None or taken is None:
-            return not self.locks
+        if self.locks not in ("", locks):
+            return False
+        if self.box is None or taken is None:
+            return True
         return not bool((unpack(self.joined, self.box) & taken[self.box]).any())
 
     def undone_from(self, mask: torch.Tensor, taken: torch.Tensor | None = None) -> torch.Tensor:

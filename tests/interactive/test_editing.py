@@ -298,7 +298,7 @@ def test_what_was_painted_stays_where_there_is_no_way_back(monkeypatch):
 
 
 def test_the_same_list_under_other_locks_is_answered_anew():
-    """As if they had been so from the start; under the same ones it is remembered, whatever is locked by then."""
+    """As if they had been so from the start; under the same ones it is remembered, also where they have let go of it."""
     network = Counted()
     edit, free = LabelEdit(SHAPE), scene(network)
     locked = replace(free, taken=cube(5, 12), locks="liver")
@@ -338,6 +338,21 @@ def test_a_click_counts_once_the_locked_label_has_let_go_of_it():
     assert edit.bring_to(three, smaller).locked == () and edit.mask[2, 3, 12]
     count = network.count
     assert not edit.bring_to(three, smaller).forwards and network.count == count
+
+
+def test_what_a_locked_label_has_grown_into_is_given_back():
+    """Under the same locks, whose voxels are more; once, also where the user has painted there."""
+    edit, network, three = LabelEdit(SHAPE), Counted(), clicks(3)
+    edit.paint(cube(20, 22))
+    liver = replace(scene(network), taken=cube(9, 11), locks="liver")
+    edit.bring_to(three, liver)
+    count, larger = network.count, replace(liver, taken=cube(9, 11) | cube(20, 22))
+    larger.taken[8, 3, 12] = True  # the second point
+    answer = edit.bring_to(three, larger)
+    assert network.count > count and answer.locked == tuple(three[1:2]) and not edit.mask[8, 3, 12]
+    assert torch.equal(edit.mask & larger.taken, cube(20, 22)) and edit.mask[2, 3, 12] and edit.mask[14, 3, 12]
+    count = network.count
+    assert not edit.bring_to(three, larger).forwards and network.count == count
 
 
 def test_what_was_painted_stays_where_locks_change():
