@@ -128,24 +128,30 @@ class InteractiveSession:
     # --- one label. Names that are new make a label, but for `mask` and `prompts`
 
     def show(
-        self, label: str, prompts: Sequence[Prompt], taken: np.ndarray | None = None, *, grow: bool = True
+        self, label: str, prompts: Sequence[Prompt], limits: np.ndarray | None = None, *, grow: bool = True
     ) -> Answer:
         """Let the network answer new prompts, all of them at once; see `LabelEdit.show`.
 
         Args:
-            taken: voxels of other labels that the client knows of, (D, H, W) of bool, beside those that are locked.
-                The answer stays when `bring_to` is called with others.
+            limits: voxels that the answer is not to take, (D, H, W) of bool, beside those of locked labels; also where
+                `bring_to` shows these prompts again.
             grow: see `rep3d.interactive.Scene`.
 
         Raises:
             RequestError: 400, a prompt that lies outside, or too many; 404, no weights; 413, too many labels.
         """
-        return self._ask(
-            label, lambda edit, scene: edit.show(prompts, replace(scene, grow=grow, locks=self._locks(None))), taken
-        )
+        kept_out = self._voxels(limits)
+        return self._ask(label, lambda edit, scene: edit.show(prompts, replace(scene, grow=grow), kept_out), None)
 
     def bring_to(self, label: str, prompts: Sequence[Prompt], taken: np.ndarray | None = None) -> Answer:
-        """Make these, and no others, the label's prompts; see `LabelEdit.bring_to`. Arguments and errors as `show`."""
+        """Make these, and no others, the label's prompts; see `LabelEdit.bring_to`.
+
+        Args:
+            taken: voxels of other labels that the client knows of, (D, H, W) of bool, beside those that are locked.
+
+        Raises:
+            RequestError: as `show`.
+        """
         return self._ask(label, lambda edit, scene: edit.bring_to(prompts, scene), taken)
 
     def paint(self, label: str, mask: np.ndarray, *, answered: bool = True) -> Answer:
@@ -161,7 +167,7 @@ class InteractiveSession:
         """Take over a mask (D, H, W) of bool that others made, but for what is locked or taken; see `LabelEdit.begin`.
 
         Args:
-            taken: see `show`.
+            taken: see `bring_to`.
             origin: what the mask comes from, to be remembered of a label that begins; empty: the user's own work.
 
         Raises:
@@ -233,7 +239,7 @@ class InteractiveSession:
         That is where it has voxels that are locked or taken by now, or lacks some that other locks have kept from it.
 
         Args:
-            taken: see `show`.
+            taken: see `bring_to`.
         """
         if not self.origin(label):
             return False
@@ -511,13 +517,18 @@ class InteractiveSession:
 
     def _untakable(self, taken: np.ndarray | None) -> torch.Tensor | None:
         """What is locked for the label in memory, and what is taken besides."""
-        locked = self._labels.locked_voxels()
+        locked, also = self._labels.locked_voxels(), self._voxels(taken)
+        if locked is None or also is None:
+            return also if locked is None else locked
+        return locked | also
+
+    def _voxels(self, taken: np.ndarray | None) -> torch.Tensor | None:
+        """What a client knows to be taken."""
         if taken is None:
-            return locked
+            return None
         if taken.shape != tuple(self.record.shape) or taken.dtype != bool:
             raise RequestError(400, f"taken has the shape {taken.shape}, expected {tuple(self.record.shape)} of bool")
-        also = torch.from_numpy(np.ascontiguousarray(taken))
-        return also if locked is None else locked | also
+        return torch.from_numpy(np.ascontiguousarray(taken))
 
     def _locks(self, taken: np.ndarray | None) -> str:
         """A name of what the label in memory may not take: which labels are locked, and which voxels are taken."""

@@ -20,7 +20,7 @@ from rep3d.interactive.label_state import LabelState, Pending
 from rep3d.interactive.prompt_lists import bring_to
 from rep3d.interactive.prompts import Prompt, check_inside
 from rep3d.interactive.scene import Scene
-from rep3d.interactive.steps import NOTHING, Coarse
+from rep3d.interactive.steps import NOTHING, Coarse, pack
 
 MAX_PROMPTS = 1000  # of one label
 
@@ -121,15 +121,19 @@ class LabelEdit:
         kept = {id(one.region): one for one in chain(self.coarse, *(step.coarse for step in steps))}
         return sum(one.nbytes for one in kept.values())
 
-    def show(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
+    def show(self, prompts: Sequence[Prompt], scene: Scene, limits: torch.Tensor | None = None) -> Answer:
         """Let the network answer new prompts, all of them at once.
+
+        Args:
+            limits: what the answer takes nothing of beside `scene.taken`, (D, H, W) of bool; None: nothing. It holds
+                for these prompts, also where `bring_to` shows them again, as long as their step can be undone.
 
         Raises:
             ValueError: no prompt or too many, one that lies outside the scan, or as `correct`.
         """
         self._check(prompts, scene, known=len(self.prompts))
         change = Change(self._state)
-        change.show(prompts, scene)
+        change.show(prompts, scene, pack(limits) if limits is not None and bool(limits.any()) else b"")
         return self._tell(change, scene.taken)
 
     def bring_to(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from rep3d.interactive.correction import Correction, refine
-from rep3d.interactive.grid import Box, bounds, hull
+from rep3d.interactive.grid import Box, bounds, hull, whole
 from rep3d.interactive.history import History
 from rep3d.interactive.prompts import Prompt
 from rep3d.interactive.scene import Scene
@@ -125,7 +125,7 @@ class Pending:
         """
         taken = scene.taken
         for packed in self.coarse.taken:
-            also = unpack(packed, _all_of(self.mask))
+            also = unpack(packed, whole(self.mask.shape))
             taken = also if taken is None else taken | also
         return refine(replace(scene, taken=taken), self.coarse.answer(self.mask), self.prompts)
 
@@ -133,8 +133,3 @@ class Pending:
 def _anew(coarse: tuple[Coarse, ...]) -> tuple[Coarse, ...]:
     """The same as others, so that nobody's `Pending` is taken for one of them."""
     return tuple(replace(one) for one in coarse)
-
-
-def _all_of(mask: torch.Tensor) -> Box:
-    x, y, z = (slice(0, count) for count in mask.shape)
-    return x, y, z

@@ -94,6 +94,7 @@ class Step:
     Attributes:
         locks: of the scene that it was answered in, where they have limited it.
         coarse: what was left to refine at its other end: before it, or, where it is undone, after it. Not stored.
+        limits: (D, H, W), what it was not to take beside what the locks name, packed; empty: nothing.
     """
 
     prompts: tuple[Prompt, ...]
@@ -103,6 +104,7 @@ class Step:
     left: bytes
     locks: str = ""
     coarse: tuple[Coarse, ...] = ()
+    limits: bytes = b""
 
     @classmethod
     def between(
@@ -148,7 +150,7 @@ class Step:
 
     def _between(self, before: torch.Tensor, after: torch.Tensor, box: Box | None) -> Step:
         step = self.between(before, after, box, self.prompts, self.painted, self.locks)
-        return replace(step, coarse=self.coarse)
+        return replace(step, coarse=self.coarse, limits=self.limits)
 
     def and_then(self, later: Step) -> Step:
         """Two paintings as one."""

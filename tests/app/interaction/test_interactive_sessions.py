@@ -104,7 +104,7 @@ def test_labels_are_told_apart_and_locked(mine):
 def test_what_the_client_says_is_taken_is_locked_too(mine):
     mine.show("liver", [at(10, 10, 10)])
     mine.lock(["liver"])
-    answer = mine.show("spleen", [at(10, 10, 10), at(20, 20, 15), at(30, 20, 15)], taken=cube(12, 22))
+    answer = mine.show("spleen", [at(10, 10, 10), at(20, 20, 15), at(30, 20, 15)], limits=cube(12, 22))
     assert answer.locked == (at(10, 10, 10), at(20, 20, 15)) and answer.mask[30, 20, 15]
 
 
@@ -282,7 +282,7 @@ def test_all_that_a_request_does_or_nothing(place, mine):
         (lambda one: one.show("liver", [at(5, 5, 5)] * 10_000), 400, "10001 prompts"),
         (lambda one: one.paint("liver", np.zeros((3, 3, 3), bool)), 400, "of the scan's shape"),
         (lambda one: one.paint("liver", np.zeros(SHAPE, np.uint8)), 400, "of bool"),
-        (lambda one: one.show("liver", [at(5, 5, 5)], taken=np.zeros(SHAPE)), 400, "taken has the shape"),
+        (lambda one: one.show("liver", [at(5, 5, 5)], limits=np.zeros(SHAPE)), 400, "taken has the shape"),
         (lambda one: one.paint("", cube(1, 2)), 400, "expected a name"),
         (lambda one: one.paint("a\ud800", cube(1, 2)), 400, "without control characters or line ends"),
         (lambda one: one.paint("a\tb", cube(1, 2)), 400, "without control characters or line ends"),
