@@ -545,6 +545,23 @@ def test_points_that_follow_leave_the_limits_of_the_scribbles_in_force(slicer, f
     assert (slicer.segments["cyst"] == answered).all() and forwards == [1, 1]
 
 
+@pytest.mark.parametrize("limit", [{"roi": [0, 5, 0, 19, 0, 11]}, {"lock_others": True}])
+def test_the_limits_of_the_scribbles_hold_where_an_older_point_is_deleted(slicer, forwards, limit):
+    slicer.add("last")
+    slicer.segments["last"][ball(FIRST, 9) & (np.indices(SHAPE)[0] > 5)] = True
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"].append([20, 3, 2])
+    slicer.update("interactive", "cyst")
+    before = slicer.segments["cyst"]
+    scribbled(slicer, foreground=[FIRST])
+    slicer.update_scribbles("cyst", **limit)
+    added = slicer.segments["cyst"] & ~before
+    slicer.points["cyst"]["foreground"].clear()
+    slicer.update("interactive", "cyst")
+    left = slicer.segments["cyst"]
+    assert left[tuple(FIRST)] and not (left & ~before)[6:].any() and not added[6:].any() and forwards == [1, 1, 1]
+
+
 @pytest.mark.parametrize("name", ["drawn", "clicked"])
 @pytest.mark.parametrize("is_later", [True, False])
 def test_what_was_painted_over_a_segment_is_taken_from_it(slicer, name, is_later):
