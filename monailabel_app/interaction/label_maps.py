@@ -49,7 +49,7 @@ def follow_scribbles(
         RequestError: 413, too many scribbles; others as `InteractiveSession.show`.
     """
     others = [name for name in values if lock_others and name not in (label, *NO_SEGMENTS)]
-    taken = np.isin(voxels, [values[name] for name in others])
+    limits = np.isin(voxels, [values[name] for name in others])
     drawn = {positive: voxels == values[name] for name, positive in STROKES.items() if name in values}
     for name in sorted(values, key=values.__getitem__):  # a segment before those that lie over it
         if name == label:
@@ -59,15 +59,16 @@ def follow_scribbles(
             if name in others:
                 told = session.told(name)
                 for stroke in drawn.values():
-                    taken |= stroke & told
+                    limits |= stroke & told
     if roi is not None:
         inside = np.zeros(voxels.shape, bool)
         inside[tuple(roi)] = True
-        taken |= ~inside
+        limits |= ~inside
+    taken = limits.copy()
     for name in session.locked:
         if name != label:
             taken |= session.mask(name)
-    answer = _show_strokes(session, label, drawn, taken) or answer
+    answer = _show_strokes(session, label, drawn, limits, taken) or answer
     overlapped = np.unique(voxels[answer.mask.numpy()])
     for name, value in values.items():
         if value in overlapped and name not in (*NO_SEGMENTS, *session.labels):
@@ -123,15 +124,19 @@ def paint_segment(
 
 
 def _show_strokes(
-    session: InteractiveSession, label: str, drawn: Mapping[bool, np.ndarray], taken: np.ndarray
+    session: InteractiveSession, label: str, drawn: Mapping[bool, np.ndarray], limits: np.ndarray, taken: np.ndarray
 ) -> Answer | None:
-    """Show the label what is new of the scribbles, but for the part of the positive ones that is taken."""
+    """Show the label what is new of the scribbles, but for the part of the positive ones that is taken.
+
+    Args:
+        limits: of what is taken what holds for these strokes alone.
+    """
     new = [
         _new_scribble(session, label, voxels & ~taken if positive else voxels, positive)
         for positive, voxels in drawn.items()
     ]
     shown = [prompt for prompt in new if prompt]
-    return session.show(label, shown, taken) if shown else None
+    return session.show(label, shown, limits) if shown else None
 
 
 def _new_scribble(session: InteractiveSession, label: str, drawn: np.ndarray, positive: bool) -> Prompt | None:

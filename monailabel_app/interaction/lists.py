@@ -33,7 +33,7 @@ def bring_to_lists(
         own: of the label.
         background: points that belong to no label, of a model without negative points of labels. One is shown to the
             label once its mask reaches there. None: of a model without such a list.
-        taken: see `InteractiveSession.show`.
+        taken: see `InteractiveSession.bring_to`.
 
     Raises:
         RequestError: as `InteractiveSession.bring_to`.

@@ -152,7 +152,7 @@ class InteractiveSessions:
         spacing = voxel_sizes(read_grid(self._studies.image(image_id)).affine)
         for session, placement in self.of_image(owner, image_id):
             try:
-                prompts = {label: session.prompts(label) for label in session.labels}
+                prompts = {label: session.shown(label) for label in session.labels}
             except RequestError as error:  # nobody's label is to wait for that
                 logger.warning("the prompts of session %s are left out: %s", session.id, error.message)
                 continue

@@ -128,24 +128,30 @@ class InteractiveSession:
     # --- one label. Names that are new make a label, but for `mask` and `prompts`
 
     def show(
-        self, label: str, prompts: Sequence[Prompt], taken: np.ndarray | None = None, *, grow: bool = True
+        self, label: str, prompts: Sequence[Prompt], limits: np.ndarray | None = None, *, grow: bool = True
     ) -> Answer:
         """Let the network answer new prompts, all of them at once; see `LabelEdit.show`.
 
         Args:
-            taken: voxels of other labels that the client knows of, (D, H, W) of bool, beside those that are locked.
-                The answer stays when `bring_to` is called with others.
+            limits: voxels that the answer is not to take, (D, H, W) of bool, beside those of locked labels; also where
+                `bring_to` shows these prompts again.
             grow: see `rep3d.interactive.Scene`.
 
         Raises:
             RequestError: 400, a prompt that lies outside, or too many; 404, no weights; 413, too many labels.
         """
-        return self._ask(
-            label, lambda edit, scene: edit.show(prompts, replace(scene, grow=grow, locks=self._locks(None))), taken
-        )
+        kept_out = self._voxels(limits)
+        return self._ask(label, lambda edit, scene: edit.show(prompts, replace(scene, grow=grow), kept_out), None)
 
     def bring_to(self, label: str, prompts: Sequence[Prompt], taken: np.ndarray | None = None) -> Answer:
-        """Make these, and no others, the label's prompts; see `LabelEdit.bring_to`. Arguments and errors as `show`."""
+        """Make these, and no others, the label's prompts; see `LabelEdit.bring_to`.
+
+        Args:
+            taken: voxels of other labels that the client knows of, (D, H, W) of bool, beside those that are locked.
+
+        Raises:
+            RequestError: as `show`.
+        """
         return self._ask(label, lambda edit, scene: edit.bring_to(prompts, scene), taken)
 
     def paint(self, label: str, mask: np.ndarray, *, answered: bool = True) -> Answer:
@@ -161,25 +167,28 @@ class InteractiveSession:
         """Take over a mask (D, H, W) of bool that others made, but for what is locked or taken; see `LabelEdit.begin`.
 
         Args:
-            taken: see `show`.
+            taken: see `bring_to`.
             origin: what the mask comes from, to be remembered of a label that begins; empty: the user's own work.
 
         Raises:
             RequestError: as `show`.
         """
+        begins = torch.from_numpy(np.ascontiguousarray(mask))
 
         def begin(edit: LabelEdit) -> Answer:
-            locked, begins = self._untakable(taken), torch.from_numpy(np.ascontiguousarray(mask))
+            locked = self._untakable(taken)
             return edit.begin(begins if locked is None else begins & ~locked)
 
         with self.hold():
             answer = self._change(label, begin)
             if origin:
-                self._labels.note(label, origin=origin, first_steps=self.steps(label))
+                lacks = bool((begins & ~answer.mask).any())
+                told = f"{origin}\n{self._locks(taken)}" if lacks else origin
+                self._labels.note(label, origin=told, first_steps=_checksum(answer.mask))
             return answer
 
     def go_on(self, label: str, session_id: str) -> None:
-        """Note that a label has gone on from a session; from this one, its mask stays, and what led to it is forgotten.
+        """Note that a label has gone on from a session; from this one, its mask stays without the steps that led to it.
 
         Raises:
             RequestError: 404, there is no such label.
@@ -213,7 +222,7 @@ class InteractiveSession:
 
     def origin(self, label: str) -> str:
         """What the mask comes from that a label began with; empty where that is not known, and of the user's own."""
-        return self.record.label(label).origin
+        return self.record.label(label).origin.partition("\n")[0]
 
     def is_to_begin(self, label: str, origin: str) -> bool:
         """Whether a label may begin with a mask of this origin, and none of the user's work is lost.
@@ -222,9 +231,29 @@ class InteractiveSession:
         """
         if label not in self.record.labels:
             return True
-        told = self.record.label(label)
-        is_others = told.origin not in ("", origin)
-        return is_others and self.steps(label) == told.first_steps and not self.prompts(label)
+        return self.origin(label) not in ("", origin) and self._is_as_begun(label)
+
+    def is_to_begin_again(self, label: str, taken: np.ndarray | None = None) -> bool:
+        """Whether a label is as it began with a mask of a known origin, but would not begin so under today's locks.
+
+        That is where it has voxels that are locked or taken by now, or lacks some that other locks have kept from it.
+
+        Args:
+            taken: see `bring_to`.
+        """
+        if not self.origin(label):
+            return False
+        with self.hold():
+            mask, untakable = self._labels.get(label).mask, self._untakable(taken)
+            locks = self.record.label(label).origin.partition("\n")[2]
+            is_limited = untakable is not None and bool((mask & untakable).any())
+            return (is_limited or locks not in ("", self._locks(taken))) and self._is_as_begun(label)
+
+    def _is_as_begun(self, label: str) -> bool:
+        """Whether the mask is that which others made of a label, and the user has shown nothing since."""
+        with self.hold():
+            edit = self._labels.get(label)
+            return not edit.prompts and _checksum(edit.mask) == self.record.label(label).first_steps
 
     def undo(self, label: str, *, answered: bool = True) -> Answer:
         """Take the label's last step back, where there is one.
@@ -317,6 +346,16 @@ class InteractiveSession:
         """
         with self._held():
             return self._labels.get(label).prompts
+
+    def shown(self, label: str) -> tuple[Prompt, ...]:
+        """All that the user has shown of a label: its prompts, and before them those from which it has gone on.
+
+        Raises:
+            RequestError: 404, there is no such label.
+        """
+        with self._held():
+            edit = self._labels.get(label)
+            return edit.earlier + edit.prompts
 
     def settled(self, label: str) -> int:
         """How many of the prompts bind no longer, the oldest ones: the user has painted since.
@@ -478,13 +517,18 @@ class InteractiveSession:
 
     def _untakable(self, taken: np.ndarray | None) -> torch.Tensor | None:
         """What is locked for the label in memory, and what is taken besides."""
-        locked = self._labels.locked_voxels()
+        locked, also = self._labels.locked_voxels(), self._voxels(taken)
+        if locked is None or also is None:
+            return also if locked is None else locked
+        return locked | also
+
+    def _voxels(self, taken: np.ndarray | None) -> torch.Tensor | None:
+        """What a client knows to be taken."""
         if taken is None:
-            return locked
+            return None
         if taken.shape != tuple(self.record.shape) or taken.dtype != bool:
             raise RequestError(400, f"taken has the shape {taken.shape}, expected {tuple(self.record.shape)} of bool")
-        also = torch.from_numpy(np.ascontiguousarray(taken))
-        return also if locked is None else locked | also
+        return torch.from_numpy(np.ascontiguousarray(taken))
 
     def _locks(self, taken: np.ndarray | None) -> str:
         """A name of what the label in memory may not take: which labels are locked, and which voxels are taken."""
@@ -499,3 +543,7 @@ class InteractiveSession:
         image, locked = view
         with self._network.answering(priority) as network:
             yield Scene(network, image, self.record.spacing, locked, self._network.size, tiles)
+
+
+def _checksum(mask: torch.Tensor) -> int:
+    return zlib.crc32(np.ascontiguousarray(mask.numpy()).data)

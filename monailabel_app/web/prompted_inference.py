@@ -126,7 +126,7 @@ def _clicked(
         note = _renamed_note(label, renamed) if renamed else missing
         if options.continue_from == session.id:
             _come_back(session, label, [*_drawn(session, options), *points])
-        prompts = [*_box(session, label, options, points), *points]
+        prompts = [*_box(session, label, options, is_deleted=not points), *points]
         if not prompts and label not in session.labels:
             reasons = (f"the segment {label!r} has no prompts yet: place a point or a box", missing)
             raise RequestError(400, "; ".join(filter(None, reasons)))
@@ -204,15 +204,17 @@ def _edited(
     if roi is not None and options.label not in labels:
         raise RequestError(400, "params['roi'] needs the label that the box shows: choose it, or delete the box")
     origin = f"{start.bundle.name} {options.preset} {start.networks.stamp()}"
-    found = _found(session, start, origin, path, options)  # not while the session is held: others see it meanwhile
-    everything = not any((*points.values(), background, roi)) and (found is not None or not options.label)
+    is_new = any(session.is_to_begin(name, origin) for name in labels)
+    everything = not any((*points.values(), background, roi)) and (is_new or not options.label)
+    found = _found(session, start, origin, path, options, taken)  # the session is not held: others see it meanwhile
     with session.hold():
         others = {name for name, value in point_lists(parameters).items() if value}
         renamed = {name: begin_as_renamed(session, name, some, others) for name, some in points.items()}
         if found is not None:
-            _begin(session, labels, found, origin, taken)
-        if everything:
-            points, background = dict.fromkeys(labels, []), []
+            for name in _to_begin(session, labels, origin, options, taken):
+                session.begin(name, found == labels[name], taken(name), origin)
+        if everything:  # where a label is chosen, the others are but shown
+            points, background = {name: [] for name in labels if options.label in ("", name)}, []
         chosen = list(labels) if everything else _chosen(session, options.label, labels, points, background)
         locked = [prompt for name in chosen for prompt in _edit(session, name, points, background, options, taken)]
         ids = {name: labels[name] for name in sorted(chosen, key=lambda name: labels[name])}
@@ -288,29 +290,34 @@ def _check_labels(label: str, parameters: Mapping[str, object], labels: Mapping[
 
 
 def _found(
-    session: InteractiveSession, model: BundleInference, origin: str, path: Path, options: PromptParameters
+    session: InteractiveSession,
+    model: BundleInference,
+    origin: str,
+    path: Path,
+    options: PromptParameters,
+    taken: Taken,
 ) -> npt.NDArray[np.uint8] | None:
     """What a model finds, for a session to begin with; None where none of the model's labels is to begin."""
-    if not any(session.is_to_begin(name, origin) for name in model.bundle.labels):
+    if not _to_begin(session, model.bundle.labels, origin, options, taken):
         return None
     return model.segment(path, device=options.device, preset=options.preset).voxels
 
 
-def _begin(
-    session: InteractiveSession,
-    labels: Mapping[str, int],
-    found: npt.NDArray[np.uint8],
-    origin: str,
-    taken: Taken,
-) -> None:
-    """Let labels begin with what a model has found, but for what they may not take.
+def _to_begin(
+    session: InteractiveSession, labels: Iterable[str], origin: str, options: PromptParameters, taken: Taken
+) -> list[str]:
+    """The labels that are to begin with what a model finds; what the user has done to others stays.
 
     Args:
-        origin: the model, the preset and the weights. What the user has done to labels that others have begun stays.
+        origin: the model, the preset and the weights. Where that is the same and locks have changed, only the label
+            that is chosen may begin again.
     """
-    for name, index in labels.items():
-        if session.is_to_begin(name, origin):
-            session.begin(name, found == index, taken(name), origin)
+    return [
+        name
+        for name in labels
+        if session.is_to_begin(name, origin)
+        or (options.label in ("", name) and session.is_to_begin_again(name, taken(name)))
+    ]
 
 
 def _edit(
@@ -322,20 +329,24 @@ def _edit(
     taken: Taken,
 ) -> Sequence[Prompt]:
     """Bring a label to its list of points, or leave its own as they are where there is none; the locked ones."""
-    own = points.get(name)
+    own, is_chosen = points.get(name), name == options.label
+    is_deleted = is_chosen and own == [] and not (background and concerned_labels(session, [name], background))
     if own is None:
         own = [prompt for prompt in known_prompts(session, name) if prompt.kind == "point" and prompt.positive]
-    prompts = [*_box(session, name, options, own), *own]
+    prompts = [*_box(session, name, options, is_deleted=is_deleted), *own]
     return bring_to_lists(session, name, prompts, background, taken(name)).locked
 
 
-def _box(session: InteractiveSession, label: str, options: PromptParameters, points: Sequence[Prompt]) -> list[Prompt]:
-    """The box of a request; without one, that which the label has, as long as there are points.
+def _box(session: InteractiveSession, label: str, options: PromptParameters, *, is_deleted: bool) -> list[Prompt]:
+    """The box of a request; without one, that which the label has.
 
     3D Slicer has one box for all segments, and sends none once the user has gone on to another segment.
+
+    Args:
+        is_deleted: whether the user has deleted all that the label had, and the box with it.
     """
-    known = [prompt for prompt in known_prompts(session, label) if prompt.kind == "box"] if points else []
-    return _drawn(session, options) or known
+    known = [prompt for prompt in known_prompts(session, label) if prompt.kind == "box"]
+    return _drawn(session, options) or ([] if is_deleted else known)
 
 
 def _drawn(session: InteractiveSession, options: PromptParameters) -> list[Prompt]:

@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 
 from rep3d.interactive.correction import Correction, correct
-from rep3d.interactive.grid import Box, bounds, hull
+from rep3d.interactive.grid import Box, bounds, hull, whole
 from rep3d.interactive.label_state import LabelState
 from rep3d.interactive.prompts import Prompt
 from rep3d.interactive.scene import Scene
-from rep3d.interactive.steps import Coarse, Step
+from rep3d.interactive.steps import Coarse, Step, unpack
 
 MAX_COARSE = 50  # answers at a time that are left to refine; before another one comes the oldest is finished
 
@@ -33,8 +33,11 @@ class Change:
         self.locked: tuple[Prompt, ...] = ()
         self.forwards = False
 
-    def show(self, prompts: Sequence[Prompt], scene: Scene) -> None:
+    def show(self, prompts: Sequence[Prompt], scene: Scene, limits: bytes = b"") -> None:
         """Let the network answer new prompts, all of them at once.
+
+        Args:
+            limits: see `Step`; what they hold is taken, too.
 
         Raises:
             ValueError: as `correct`.
@@ -43,10 +46,13 @@ class Change:
             self._finish_oldest(scene)
         state = self.state
         in_force = (*state.history.in_force, *prompts)
-        answer = correct(scene, in_force, new=len(prompts), previous=state.mask)
+        answer = correct(_limited(scene, limits), in_force, new=len(prompts), previous=state.mask)
         coarse = (*state.coarse, *([Coarse.of(answer)] if answer.tiles else []))
+        if limits:
+            coarse = tuple(one.without(limits) for one in coarse)
         locks = scene.locks if _is_limited(answer, scene) else ""
         step = Step.between(state.mask, answer.mask, answer.changed, tuple(prompts), locks=locks)
+        step = replace(step, limits=limits)
         self._become(state.then(step, answer.mask, coarse), answer.changed)
         self.locked += tuple(one for one in answer.locked if one in prompts and one not in self.locked)
         self.forwards = True
@@ -72,9 +78,9 @@ class Change:
         self._paint(mask, bounds(mask != self.state.mask))
 
     def reset(self) -> None:
-        """Forget mask, prompts and steps."""
+        """Forget mask, prompts and steps, but for prompts that were the label's no longer."""
         box = hull([self.state.untold.box, self.state.box])
-        self._become(LabelState.empty(self.state.mask.shape), box)
+        self._become(replace(LabelState.empty(self.state.mask.shape), earlier=self.state.earlier), box)
 
     def _finish_oldest(self, scene: Scene) -> None:
         pending = self.state.pending
@@ -87,6 +93,14 @@ class Change:
 
     def _become(self, state: LabelState, changed: Box | None) -> None:
         self.state, self.changed = state, hull([self.changed, changed])
+
+
+def _limited(scene: Scene, limits: bytes) -> Scene:
+    """The scene where these, packed, are taken, too."""
+    if not limits:
+        return scene
+    also = unpack(limits, whole(scene.scan.shape))
+    return replace(scene, taken=also if scene.taken is None else scene.taken | also)
 
 
 def _is_limited(answer: Correction, scene: Scene) -> bool:

@@ -20,7 +20,7 @@ from rep3d.interactive.label_state import LabelState, Pending
 from rep3d.interactive.prompt_lists import bring_to
 from rep3d.interactive.prompts import Prompt, check_inside
 from rep3d.interactive.scene import Scene
-from rep3d.interactive.steps import NOTHING, Coarse
+from rep3d.interactive.steps import NOTHING, Coarse, pack
 
 MAX_PROMPTS = 1000  # of one label
 
@@ -80,6 +80,11 @@ class LabelEdit:
         return self._state.history.prompts
 
     @property
+    def earlier(self) -> tuple[Prompt, ...]:
+        """Those that had led to the mask when it was settled, the oldest first; they are the label's no longer."""
+        return self._state.earlier
+
+    @property
     def in_force(self) -> tuple[Prompt, ...]:
         """The last ones of them: those since the last painting, which settles those before it."""
         return self._state.history.in_force
@@ -116,15 +121,19 @@ class LabelEdit:
         kept = {id(one.region): one for one in chain(self.coarse, *(step.coarse for step in steps))}
         return sum(one.nbytes for one in kept.values())
 
-    def show(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
+    def show(self, prompts: Sequence[Prompt], scene: Scene, limits: torch.Tensor | None = None) -> Answer:
         """Let the network answer new prompts, all of them at once.
+
+        Args:
+            limits: what the answer takes nothing of beside `scene.taken`, (D, H, W) of bool; None: nothing. It holds
+                for these prompts, also where `bring_to` shows them again, as long as their step can be undone.
 
         Raises:
             ValueError: no prompt or too many, one that lies outside the scan, or as `correct`.
         """
         self._check(prompts, scene, known=len(self.prompts))
         change = Change(self._state)
-        change.show(prompts, scene)
+        change.show(prompts, scene, pack(limits) if limits is not None and bool(limits.any()) else b"")
         return self._tell(change, scene.taken)
 
     def bring_to(self, prompts: Sequence[Prompt], scene: Scene) -> Answer:
@@ -134,9 +143,9 @@ class LabelEdit:
         Where older ones are missing, what followed is undone, and what of it is left is shown again. Masks that were
         painted meanwhile are painted again. The order in which prompts that are known already come does not matter.
 
-        Where locks have changed, what other locks had limited, what took voxels that are locked now, and what was
-        without effect on voxels that are locked no more, is undone and answered again, step by step; but for steps that
-        can be undone no more.
+        Where locks have changed, or what they lock, what other locks had limited, what took voxels that are locked now,
+        and what was without effect on voxels that are locked no more, is undone and answered again, step by step; but
+        for steps that can be undone no more.
 
         Raises:
             ValueError: as `show`; an empty list is allowed here.
@@ -188,10 +197,11 @@ class LabelEdit:
         self._state = self._state.told_as(told)
 
     def settle(self) -> Answer:
-        """Keep the mask, as one that was painted, and forget the prompts and the steps that led to it."""
+        """Keep the mask, as one that was painted, and forget the steps; the prompts become `earlier` ones."""
         change = Change(self._state)
         change.reset()
         change.take_over(self.mask)
+        change.state = replace(change.state, earlier=(*self.earlier, *self.prompts))
         return self._tell(change)
 
     def undo(self, taken: torch.Tensor | None = None) -> Answer:
@@ -213,7 +223,7 @@ class LabelEdit:
 
     def reset(self) -> Answer:
         """Forget mask, prompts and steps."""
-        change = Change(self._state)
+        change = Change(replace(self._state, earlier=()))
         change.reset()
         return self._tell(change)
 

@@ -124,6 +124,11 @@ def box_of(ends: Iterable[Iterable[int]]) -> Box:
     return x, y, z
 
 
+def whole(shape: Sequence[int]) -> Box:
+    """The box of all voxels of this shape."""
+    return box_of((0, count - 1) for count in shape)
+
+
 def hull(boxes: Iterable[Box | None]) -> Box | None:
     """The smallest box that holds several; None where there is none."""
     sides = list(zip(*filter(None, boxes), strict=True))

@@ -102,6 +102,6 @@ class History:
 
 
 def _are_too_many(steps: list[Step]) -> bool:
-    count, size = len(steps), sum(len(step.joined) + len(step.left) for step in steps)
+    count, size = len(steps), sum(len(step.joined) + len(step.left) + len(step.limits) for step in steps)
     is_large = (count > MIN_STEPS and size > MAX_STEP_BYTES) or size > MOST_STEP_BYTES
     return count > 1 and (count > MAX_STEPS or is_large)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from rep3d.interactive.correction import Correction, refine
-from rep3d.interactive.grid import Box, bounds, hull
+from rep3d.interactive.grid import Box, bounds, hull, whole
 from rep3d.interactive.history import History
 from rep3d.interactive.prompts import Prompt
 from rep3d.interactive.scene import Scene
@@ -25,6 +25,7 @@ class LabelState:
         history: the steps that led to it.
         coarse: answers that are left to refine, the oldest first.
         untold: from the mask as the last answer told it to the mask as it is.
+        earlier: prompts that led to what the history begins with, the oldest first; they are the label's no longer.
     """
 
     mask: torch.Tensor
@@ -32,6 +33,7 @@ class LabelState:
     history: History = History()
     coarse: tuple[Coarse, ...] = ()
     untold: Step = NOTHING
+    earlier: tuple[Prompt, ...] = ()
 
     @classmethod
     def empty(cls, shape: Sequence[int]) -> LabelState:
@@ -89,7 +91,8 @@ class LabelState:
         coarse = (*([replace(first, tiles=finer.tiles)] if finer.tiles else []), *others)
         if finer.changed is None:
             return replace(self, coarse=coarse)
-        return LabelState(
+        return replace(
+            self,
             mask=finer.mask,
             box=hull([self.box, finer.changed]),
             history=self.history.with_refined(self.mask, finer.mask, finer.changed),
@@ -122,7 +125,7 @@ class Pending:
         """
         taken = scene.taken
         for packed in self.coarse.taken:
-            also = unpack(packed, _all_of(self.mask))
+            also = unpack(packed, whole(self.mask.shape))
             taken = also if taken is None else taken | also
         return refine(replace(scene, taken=taken), self.coarse.answer(self.mask), self.prompts)
 
@@ -130,8 +133,3 @@ class Pending:
 def _anew(coarse: tuple[Coarse, ...]) -> tuple[Coarse, ...]:
     """The same as others, so that nobody's `Pending` is taken for one of them."""
     return tuple(replace(one) for one in coarse)
-
-
-def _all_of(mask: torch.Tensor) -> Box:
-    x, y, z = (slice(0, count) for count in mask.shape)
-    return x, y, z

@@ -49,12 +49,16 @@ def _go_back(change: Change, kept: int, prompts: Sequence[Prompt], scene: Scene)
     wanted = Counter(prompts) - Counter(change.state.history.prompts)
     again: list[Prompt] = []
     for step in gone:
-        if step.painted:
-            if again:
-                change.show(again, scene)
-            change.repaint(step)
+        if (step.painted or step.limits) and again:
+            change.show(again, scene)
             again = []
-        again += [prompt for prompt in step.prompts if _take(wanted, prompt)]
+        if step.painted:
+            change.repaint(step)
+        left = [prompt for prompt in step.prompts if _take(wanted, prompt)]
+        if step.limits and left:
+            change.show(left, scene, step.limits)
+        else:
+            again += left
     again += [prompt for prompt in prompts if _take(wanted, prompt)]
     if again:
         change.show(again, scene)
@@ -89,7 +93,7 @@ def _answer_under_these_locks(change: Change, scene: Scene) -> None:
         if step.painted:
             change.repaint(step)
         else:
-            change.show(step.prompts, scene)
+            change.show(step.prompts, scene, step.limits)
 
 
 def _freed(change: Change, scene: Scene) -> set[Prompt]:

@@ -94,6 +94,7 @@ class Step:
     Attributes:
         locks: of the scene that it was answered in, where they have limited it.
         coarse: what was left to refine at its other end: before it, or, where it is undone, after it. Not stored.
+        limits: (D, H, W), what it was not to take beside what the locks name, packed; empty: nothing.
     """
 
     prompts: tuple[Prompt, ...]
@@ -103,6 +104,7 @@ class Step:
     left: bytes
     locks: str = ""
     coarse: tuple[Coarse, ...] = ()
+    limits: bytes = b""
 
     @classmethod
     def between(
@@ -121,11 +123,13 @@ class Step:
         return cls(prompts, painted, box, pack(new & ~old), pack(old & ~new), locks)
 
     def holds_under(self, locks: str, taken: torch.Tensor | None) -> bool:
-        """Whether it stays what it is: it was answered under these locks, or under none and took nothing of theirs."""
-        if self.painted or self.locks == locks:
+        """Whether it stays what it is: no other locks have limited it, and it took nothing that is taken by now."""
+        if self.painted:
             return True
-        if self.locks or self.box is None or taken is None:
-            return not self.locks
+        if self.locks not in ("", locks):
+            return False
+        if self.box is None or taken is None:
+            return True
         return not bool((unpack(self.joined, self.box) & taken[self.box]).any())
 
     def undone_from(self, mask: torch.Tensor, taken: torch.Tensor | None = None) -> torch.Tensor:
@@ -146,7 +150,7 @@ class Step:
 
     def _between(self, before: torch.Tensor, after: torch.Tensor, box: Box | None) -> Step:
         step = self.between(before, after, box, self.prompts, self.painted, self.locks)
-        return replace(step, coarse=self.coarse)
+        return replace(step, coarse=self.coarse, limits=self.limits)
 
     def and_then(self, later: Step) -> Step:
         """Two paintings as one."""

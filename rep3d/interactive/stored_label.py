@@ -1,7 +1,7 @@
 """A label as bytes: all of its state, but for what was coarse before a step or after one that was undone.
 
 A checksum (4 bytes), the header's length (8 bytes), the header (JSON), and one packed part after the other, whose
-sizes the header tells: the prompts' positions, the mask in its box, two for each step, and those of what is coarse.
+sizes the header tells: the prompts' positions, the mask in its box, three for each step, and those of what is coarse.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -22,7 +23,9 @@ from rep3d.interactive.label_state import LabelState
 from rep3d.interactive.prompts import Kind, Prompt
 from rep3d.interactive.steps import Coarse, Step, pack, unchanged, unpack
 
-FORMAT = 4  # 3 had nothing of what is coarse, 2 the box alone of what is to be told, 1 no locks and no old paintings
+# 4 had no limits of steps, 3 nothing of what is coarse, 2 the box alone of what is to be told, 1 no locks and no old
+# paintings
+FORMAT = 5
 
 
 def to_bytes(state: LabelState) -> bytes:
@@ -30,10 +33,10 @@ def to_bytes(state: LabelState) -> bytes:
     history, forgotten = state.history, state.history.forgotten
     painting = [] if forgotten.painting is None else [forgotten.painting]
     steps = [*history.done, *history.undone, state.untold, *painting]
-    prompts = [*forgotten.prompts, *(prompt for step in steps for prompt in step.prompts)]
+    prompts = [*forgotten.prompts, *(prompt for step in steps for prompt in step.prompts), *state.earlier]
     positions = np.array([position for prompt in prompts for position in prompt.positions], np.float64)
     blobs = [zlib.compress(positions.tobytes(), 1), b"" if state.box is None else pack(state.mask[state.box])]
-    blobs += [blob for step in steps for blob in (step.joined, step.left)]
+    blobs += [blob for step in steps for blob in (step.joined, step.left, step.limits)]
     blobs += [blob for one in state.coarse for blob in one.blobs]
     header = {
         "format": FORMAT,
@@ -42,6 +45,7 @@ def to_bytes(state: LabelState) -> bytes:
         "prompts": [[prompt.kind, prompt.positive, len(prompt.positions)] for prompt in prompts],
         "old": len(forgotten.prompts),
         "old_in_force": len(forgotten.in_force),
+        "earlier": len(state.earlier),
         "forgotten": forgotten.count,
         "done": len(history.done),
         "undone": len(history.undone),
@@ -77,8 +81,10 @@ def _read(header: dict[str, Any], blobs: list[bytes]) -> LabelState:
     mask, box = torch.zeros(header["shape"], dtype=torch.bool), _slices(header["box"])
     if box is not None:
         mask[box] = unpack(blobs[1], box)
-    prompts, old, end = _read_prompts(header["prompts"], blobs[0]), header["old"], 2 + 2 * len(header["steps"])
-    steps = _read_steps(header["steps"], prompts[old:], blobs[2:end])
+    prompts, old, parts = _read_prompts(header["prompts"], blobs[0]), header["old"], 2 if header["format"] < 5 else 3
+    end = 2 + parts * len(header["steps"])
+    packed_steps = [blobs[start : start + parts] for start in range(2, end, parts)]
+    steps = _read_steps(header["steps"], prompts[old:], packed_steps)
     done = header["done"]
     known = done + header.get("undone", len(steps))
     others = steps[known:]
@@ -96,13 +102,15 @@ def _read(header: dict[str, Any], blobs: list[bytes]) -> LabelState:
         history=History(tuple(steps[:done]), tuple(steps[done:known]), forgotten),
         coarse=tuple(Coarse.read(told, packed) for told in header.get("coarse", ())),
         untold=untold,
+        earlier=tuple(prompts[len(prompts) - header.get("earlier", 0) :]),
     )
 
 
-def _read_steps(table: Sequence[Sequence[Any]], prompts: list[Prompt], blobs: list[bytes]) -> list[Step]:
+def _read_steps(table: Sequence[Sequence[Any]], prompts: list[Prompt], blobs: list[list[bytes]]) -> list[Step]:
     steps = []
-    for (count, painted, numbers, *locks), joined, left in zip(table, blobs[::2], blobs[1::2], strict=True):
-        steps.append(Step(tuple(prompts[:count]), painted, _slices(numbers), joined, left, *locks))
+    for (count, painted, numbers, *locks), (joined, left, *limits) in zip(table, blobs, strict=True):
+        step = Step(tuple(prompts[:count]), painted, _slices(numbers), joined, left, *locks)
+        steps.append(replace(step, limits=b"".join(limits)))
         prompts = prompts[count:]
     return steps
 

@@ -298,7 +298,7 @@ def test_what_was_painted_stays_where_there_is_no_way_back(monkeypatch):
 
 
 def test_the_same_list_under_other_locks_is_answered_anew():
-    """As if they had been so from the start; under the same ones it is remembered, whatever is locked by then."""
+    """As if they had been so from the start; under the same ones it is remembered, also where they let go of it."""
     network = Counted()
     edit, free = LabelEdit(SHAPE), scene(network)
     locked = replace(free, taken=cube(5, 12), locks="liver")
@@ -338,6 +338,49 @@ def test_a_click_counts_once_the_locked_label_has_let_go_of_it():
     assert edit.bring_to(three, smaller).locked == () and edit.mask[2, 3, 12]
     count = network.count
     assert not edit.bring_to(three, smaller).forwards and network.count == count
+
+
+def test_what_a_locked_label_has_grown_into_is_given_back():
+    """Under the same locks, whose voxels are more; once, also where the user has painted there."""
+    edit, network, three = LabelEdit(SHAPE), Counted(), clicks(3)
+    edit.paint(cube(20, 22))
+    liver = replace(scene(network), taken=cube(9, 11), locks="liver")
+    edit.bring_to(three, liver)
+    count, larger = network.count, replace(liver, taken=cube(9, 11) | cube(20, 22))
+    larger.taken[8, 3, 12] = True  # the second point
+    answer = edit.bring_to(three, larger)
+    assert network.count > count and answer.locked == tuple(three[1:2]) and not edit.mask[8, 3, 12]
+    assert torch.equal(edit.mask & larger.taken, cube(20, 22)) and edit.mask[2, 3, 12] and edit.mask[14, 3, 12]
+    count = network.count
+    assert not edit.bring_to(three, larger).forwards and network.count == count
+
+
+@pytest.mark.parametrize("later", ["an older point vanishes", "locks change", "undone and redone"])
+def test_limits_of_an_answer_hold_where_it_is_shown_again(later):
+    """Also after a restart, and not for other answers."""
+    near, stroke, far = point((12, 12, 12), SPACING), scribble([(30, 20, 12)], SPACING), point((30, 27, 12), SPACING)
+    edit, case = LabelEdit(SHAPE), scene(lambda channels: channels[:, 2:3] - 0.2)  # all that is near
+    limits = torch.ones(SHAPE, dtype=torch.bool)
+    limits[29:32, 19:22, 11:14] = False
+    edit.bring_to([near], case)
+    before = edit.mask
+    edit.show([stroke], case, limits)
+    added = edit.mask & ~before
+    assert added[30, 20, 12] and not (added & limits).any()
+    for _ in range(2):
+        edit = LabelEdit.from_bytes(edit.to_bytes())
+        if later == "an older point vanishes":
+            edit.bring_to([stroke], case)
+            assert torch.equal(edit.mask, added)
+        elif later == "locks change":
+            locked = replace(case, taken=cube(11, 14), locks="liver")
+            assert edit.bring_to([near, stroke], locked).locked == (near,)
+            assert torch.equal(edit.mask & limits, edit.mask & limits & before) and edit.mask[30, 20, 12]
+        else:
+            assert torch.equal(edit.undo().mask, before) and torch.equal(edit.redo().mask, before | added)
+        edit.bring_to([near, stroke], case)
+    edit.bring_to([stroke, far], case)
+    assert (edit.mask & limits).any() and edit.mask[30, 27, 12]
 
 
 def test_what_was_painted_stays_where_locks_change():
@@ -470,6 +513,25 @@ def test_reset_forgets_all():
     answer = edit.reset()
     assert torch.equal(boxed(before, answer), torch.zeros(SHAPE, dtype=torch.bool))
     assert not edit.mask.any() and edit.prompts == () and edit.undoable == edit.redoable == 0
+
+
+def test_settled_prompts_are_remembered_but_are_the_labels_no_longer(monkeypatch):
+    """Until it is reset; also where prompts vanish to which there is no way back."""
+    monkeypatch.setattr(history, "MAX_STEPS", 2)
+    edit, case, prompts = LabelEdit(SHAPE), scene(), clicks(6)
+    edit.show(prompts[:2], case)
+    edit.settle()
+    edit.show(prompts[2:3], case)
+    mask = edit.mask
+    edit.settle()
+    edit = LabelEdit.from_bytes(edit.to_bytes())
+    assert torch.equal(edit.mask, mask) and edit.prompts == () and edit.earlier == tuple(prompts[:3])
+    for prompt in prompts[3:]:
+        edit.show([prompt], case)
+    assert edit.undoable == 2 and torch.equal(edit.bring_to([], case).mask, mask)
+    assert edit.earlier == tuple(prompts[:3])
+    edit.reset()
+    assert edit.earlier == edit.prompts == ()
 
 
 # --- what is left coarse
@@ -756,8 +818,8 @@ def test_bytes_of_the_first_format():
     content = edit.to_bytes()
     start = 12 + int.from_bytes(content[4:12], "little")
     header = json.loads(content[12:start])
-    assert header["sizes"][-2:] == [0, 0]  # nothing is to be told
-    steps, sizes = header["steps"][:-1], header["sizes"][:-2]
+    assert header["sizes"][4::3] == [0] * 4 and header["sizes"][-3:] == [0] * 3  # no limits; nothing is to be told
+    steps, sizes = header["steps"][:-1], without_limits(header["sizes"])[:-2]
     header |= {"format": 1, "untold": None, "steps": [step[:3] for step in steps], "sizes": sizes}
     del header["forgotten"], header["undone"]
     text = json.dumps(header).encode()
@@ -775,8 +837,8 @@ def test_bytes_of_the_second_format():
     content = edit.to_bytes()
     start = 12 + int.from_bytes(content[4:12], "little")
     header = json.loads(content[12:start])
-    end = len(content) - sum(header["sizes"][-2:])
-    header |= {"format": 2, "untold": header["steps"].pop()[2], "sizes": header["sizes"][:-2]}
+    end = len(content) - sum(header["sizes"][-3:])
+    header |= {"format": 2, "untold": header["steps"].pop()[2], "sizes": without_limits(header["sizes"])[:-2]}
     text = json.dumps(header).encode()
     earlier = len(text).to_bytes(8, "little") + text + content[start:end]
     kept = LabelEdit.from_bytes(zlib.crc32(earlier).to_bytes(4, "little") + earlier)
@@ -784,6 +846,27 @@ def test_bytes_of_the_second_format():
     kept = LabelEdit.from_bytes(kept.to_bytes())
     answer = kept.bring_to([FIRST], few)
     assert answer.changed == box and torch.equal(boxed(shown, answer), refined)
+
+
+def test_bytes_of_the_fourth_format():
+    """They tell nothing of limits that hold for single answers."""
+    edit, few = LabelEdit((48,) * 3), large_scene(tiles=0)
+    edit.show([FIRST], few)
+    content = edit.to_bytes()
+    start = 12 + int.from_bytes(content[4:12], "little")
+    header = json.loads(content[12:start])
+    coarse = sum(len(one.blobs) for one in edit.coarse)
+    sizes = without_limits(header["sizes"][:-coarse]) + header["sizes"][-coarse:]
+    del header["earlier"]
+    text = json.dumps(header | {"format": 4, "sizes": sizes}).encode()
+    earlier = len(text).to_bytes(8, "little") + text + content[start:]
+    kept = LabelEdit.from_bytes(zlib.crc32(earlier).to_bytes(4, "little") + earlier)
+    assert edit.is_coarse and kept.to_bytes() == content and kept.prompts == (FIRST,)
+
+
+def without_limits(sizes):
+    """Of the parts of bytes, which have three for each step, but nothing that is coarse; of an earlier format two."""
+    return [size for number, size in enumerate(sizes) if number < 2 or (number - 2) % 3 < 2]
 
 
 @pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c[:40], lambda c: b"", lambda c: c[:-5] + b"wrong",
@@ -816,5 +899,5 @@ def test_remembered_answers_cost_little():
 def test_newer_bytes_are_refused(monkeypatch):
     content = LabelEdit(SHAPE).to_bytes()
     monkeypatch.setattr(stored_label, "FORMAT", 0)
-    with pytest.raises(ValueError, match=r"0001\.label: the format is 4"):
+    with pytest.raises(ValueError, match=r"0001\.label: the format is 5"):
         LabelEdit.from_bytes(content, "0001.label")

@@ -104,7 +104,7 @@ def test_labels_are_told_apart_and_locked(mine):
 def test_what_the_client_says_is_taken_is_locked_too(mine):
     mine.show("liver", [at(10, 10, 10)])
     mine.lock(["liver"])
-    answer = mine.show("spleen", [at(10, 10, 10), at(20, 20, 15), at(30, 20, 15)], taken=cube(12, 22))
+    answer = mine.show("spleen", [at(10, 10, 10), at(20, 20, 15), at(30, 20, 15)], limits=cube(12, 22))
     assert answer.locked == (at(10, 10, 10), at(20, 20, 15)) and answer.mask[30, 20, 15]
 
 
@@ -165,6 +165,51 @@ def test_a_label_begins_anew_where_the_user_has_done_nothing_to_it(place, mine):
         assert [one.origin(label) for label in ("spleen", "by hand", "new")] == ["one", "", ""]
     one.bring_to("spleen", [])
     assert one.is_to_begin("spleen", "other")
+
+
+@pytest.mark.parametrize("emptied", ["reset", "undo"])
+def test_what_the_user_paints_in_the_place_of_what_began_is_no_beginning(place, mine, emptied):
+    """It takes as many steps; the same mask again is one."""
+    mine.begin("liver", cube(2, 8), origin="one")
+    getattr(mine, emptied)("liver")
+    assert not mine.is_to_begin("liver", "other")
+    mine.paint("liver", cube(9, 15))
+    for one in (mine, place.start().get(mine.id, "ann")):
+        assert one.steps("liver") == 1 and not one.is_to_begin("liver", "other") and one.origin("liver") == "one"
+    one.paint("liver", cube(2, 8))
+    assert one.is_to_begin("liver", "other")
+
+
+def test_a_hand_edit_among_steps_that_are_forgotten_is_no_beginning(mine, monkeypatch):
+    monkeypatch.setattr("rep3d.interactive.history.MAX_STEPS", 3)
+    mine.begin("liver", cube(2, 8), origin="one")
+    mine.paint("liver", cube(2, 10))
+    for number in range(5):
+        mine.show("liver", [at(10 + number, 15, 12)])
+    mine.bring_to("liver", [])
+    assert mine.steps("liver") == 1 and np.array_equal(mine.mask("liver"), cube(2, 10))
+    assert not mine.is_to_begin("liver", "other")
+
+
+def test_what_began_under_other_locks_begins_again(place, mine):
+    """Where it makes a difference, and the user has done nothing to it."""
+    mine.paint("cyst", cube(6, 10))
+    mine.begin("apart", cube(12, 16), origin="one")
+    mine.begin("edited", cube(2, 8), origin="one")
+    mine.show("edited", [at(20, 20, 15)])
+    mine.begin("before", cube(2, 8), origin="one")
+    mine.lock(["cyst"])
+    labels = (*mine.labels, "new")
+    again = lambda one: [label for label in labels if one.is_to_begin_again(label)]  # noqa: E731
+    assert again(mine) == ["before"] and mine.is_to_begin_again("apart", cube(15, 18))
+    for label in ("before", "edited"):
+        mine.begin(label, cube(2, 8), origin="one")
+    for one in (mine, place.start().get(mine.id, "ann")):
+        assert again(one) == [] and one.origin("before") == "one" and not one.is_to_begin("before", "one")
+    one.lock([])
+    assert again(one) == ["before"]
+    one.begin("before", cube(2, 8), origin="one")
+    assert again(one) == []
 
 
 def test_a_label_that_goes_on_from_its_own_session_is_the_users_work(place, mine):
@@ -237,7 +282,7 @@ def test_all_that_a_request_does_or_nothing(place, mine):
         (lambda one: one.show("liver", [at(5, 5, 5)] * 10_000), 400, "10001 prompts"),
         (lambda one: one.paint("liver", np.zeros((3, 3, 3), bool)), 400, "of the scan's shape"),
         (lambda one: one.paint("liver", np.zeros(SHAPE, np.uint8)), 400, "of bool"),
-        (lambda one: one.show("liver", [at(5, 5, 5)], taken=np.zeros(SHAPE)), 400, "taken has the shape"),
+        (lambda one: one.show("liver", [at(5, 5, 5)], limits=np.zeros(SHAPE)), 400, "taken has the shape"),
         (lambda one: one.paint("", cube(1, 2)), 400, "expected a name"),
         (lambda one: one.paint("a\ud800", cube(1, 2)), 400, "without control characters or line ends"),
         (lambda one: one.paint("a\tb", cube(1, 2)), 400, "without control characters or line ends"),

@@ -174,6 +174,32 @@ def test_a_box_of_a_bundles_label_stays_while_it_has_points(slicer):
     assert slicer.update("msd_hippocampus_edit", ANTERIOR)["note"] == ""
 
 
+@pytest.mark.parametrize("model", ["msd_hippocampus_edit", "interactive"])
+def test_a_box_alone_stays_where_a_request_is_of_something_else(slicer, model):
+    """Of a point of the background, of another label, or of what the bundle finds now; until it is deleted itself."""
+    if model == "interactive":
+        slicer.update(model, ANTERIOR, roi=[1, 9, 6, 14, 4, 8])
+        slicer.update("msd_hippocampus_edit", POSTERIOR)
+    else:
+        slicer.update(model, POSTERIOR)
+        slicer.update(model, ANTERIOR, roi=[1, 9, 6, 14, 4, 8])
+    boxed = slicer.segments[ANTERIOR]
+    told = slicer.update("msd_hippocampus_edit", POSTERIOR, preset="accurate")
+    assert set(told["label_names"]) == {ANTERIOR, POSTERIOR} and f"{ANTERIOR}: kept as you have it" in told["note"]
+    assert (slicer.segments[ANTERIOR] == boxed).all() and boxed.sum() > 100
+    point = np.argwhere(boxed & ~ball(FIRST, 2))[0].tolist()
+    slicer.points["background"]["foreground"].append(point)
+    for label in ("background", ANTERIOR):
+        slicer.update("msd_hippocampus_edit", label, preset="accurate")
+        corrected = slicer.segments[ANTERIOR]
+        assert not corrected[tuple(point)] and 0 < (boxed & ~corrected).sum() < boxed.sum() / 2
+    slicer.points["background"]["foreground"].clear()
+    slicer.update("msd_hippocampus_edit", "background", preset="accurate")
+    assert (slicer.segments[ANTERIOR] == boxed).all()
+    slicer.update("msd_hippocampus_edit", ANTERIOR, preset="accurate")
+    assert session_of(slicer).prompts(ANTERIOR) == ()
+
+
 def test_editing_begins_with_what_the_bundle_finds(slicer, forwards):
     """All labels the first time; then the edited one alone, so that hand edits of others stay."""
     slicer.update("msd_hippocampus_edit", ANTERIOR)
@@ -398,6 +424,17 @@ def test_another_preset_is_asked_anew(both):
     assert (both.segments["tumor"] == edited).all() and "tumor: kept as you have it" in told["note"]
 
 
+def test_what_the_user_drew_after_a_reset_is_kept(both):
+    """Though it is the first step of the label, as what the first preset found was."""
+    session_id = both.update("kits_edit", "tumor")["interaction"]
+    both.client.post(f"/interaction/{session_id}/reset", json={"labels": ["tumor"]})
+    drawn = both.segments["tumor"] = ball(SECOND, 3)
+    both.update_scribbles("tumor")
+    told = both.update("kits_edit", "tumor", preset="accurate")
+    assert (both.segments["tumor"] == drawn).all()
+    assert told["note"] == "tumor: kept as you have it, not as kits finds it now"
+
+
 def test_a_label_of_an_earlier_server_is_kept(both):
     """It does not tell what it began with."""
     both.update("kits_edit", "tumor")
@@ -506,6 +543,23 @@ def test_points_that_follow_leave_the_limits_of_the_scribbles_in_force(slicer, f
     slicer.update("interactive", "cyst")
     assert answered.any() and not answered[6:].any()
     assert (slicer.segments["cyst"] == answered).all() and forwards == [1, 1]
+
+
+@pytest.mark.parametrize("limit", [{"roi": [0, 5, 0, 19, 0, 11]}, {"lock_others": True}])
+def test_the_limits_of_the_scribbles_hold_where_an_older_point_is_deleted(slicer, forwards, limit):
+    slicer.add("last")
+    slicer.segments["last"][ball(FIRST, 9) & (np.indices(SHAPE)[0] > 5)] = True
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"].append([20, 3, 2])
+    slicer.update("interactive", "cyst")
+    before = slicer.segments["cyst"]
+    scribbled(slicer, foreground=[FIRST])
+    slicer.update_scribbles("cyst", **limit)
+    added = slicer.segments["cyst"] & ~before
+    slicer.points["cyst"]["foreground"].clear()
+    slicer.update("interactive", "cyst")
+    left = slicer.segments["cyst"]
+    assert left[tuple(FIRST)] and not (left & ~before)[6:].any() and not added[6:].any() and forwards == [1, 1, 1]
 
 
 @pytest.mark.parametrize("name", ["drawn", "clicked"])
@@ -773,6 +827,25 @@ def test_locks_hold_for_what_a_bundle_finds(slicer):
     assert (slicer.segments[POSTERIOR] == ball(SECOND, 2)).all()
 
 
+def test_locks_that_change_change_what_a_bundle_found(slicer, monkeypatch):
+    """Of the label that is chosen, as long as it is not edited."""
+    for name in ("cyst", "other"):
+        slicer.add(name)
+        slicer.points[name]["foreground"].append(FIRST if name == "cyst" else SECOND)
+        session_id = slicer.update("interactive", name)["interaction"]
+    model, asked, found = slicer.client.services.models["msd_hippocampus"], [], ball(FIRST, 2)
+    segment = model.segment
+    monkeypatch.setattr(model, "segment", lambda *_, **__: asked.append(1) or segment())
+    for locked, times in ((["cyst"], 1), (["cyst", "other"], 2), ([], 3), (["other"], 3), (["cyst"], 4)):
+        slicer.client.put(f"/interaction/{session_id}/locks", json={"labels": locked})
+        for _ in range(2):
+            told = slicer.update("msd_hippocampus_edit", ANTERIOR)
+            wanted = found & ~slicer.segments["cyst"] if "cyst" in locked else found
+            assert (slicer.segments[ANTERIOR] == wanted).all() and told["note"] == "" and len(asked) == times
+        assert set(told["label_names"]) == {ANTERIOR}
+    assert (session_of(slicer).mask(POSTERIOR) == ball(SECOND, 2)).all()  # it was not chosen
+
+
 def test_locks_of_the_session(slicer):
     for name in ("first", "cyst"):
         slicer.add(name)
@@ -971,6 +1044,29 @@ def test_a_user_who_comes_back_goes_on(place, slicer, first):
     assert caught.value.args[0] == 400 and (own.mask("cyst") == more).all()
     again.update("interactive", "cyst")
     assert (again.segments["cyst"] == mask).all()
+
+
+def test_what_a_user_had_shown_before_coming_back_lies_beside_the_label(place, slicer, tmp_path):
+    """So that a segment that no bundle has can be submitted."""
+    slicer.add("cyst")
+    slicer.points["cyst"]["foreground"].append(FIRST)
+    slicer.update("interactive", "cyst")
+    own = session_of(slicer)
+    shown = own.prompts("cyst")
+    again = Slicer(place, "scan", place.scan, slicer.client_id)
+    again.add("cyst")
+    again.update("interactive", "cyst", continue_from=own.id)
+    nib.save(nib.Nifti1Image(again.segments["cyst"].astype(np.uint8), place.scan.affine), tmp_path / "label.nii.gz")
+    params = {"label_info": [{"name": "cyst", "idx": 1}]}
+    with (tmp_path / "label.nii.gz").open("rb") as file:
+        files = {"params": (None, json.dumps(params)), "label": ("label.nii.gz", file)}
+        answer = place.put("/datastore/label?image=scan", files=files)
+    assert answer.status_code == 200, answer.text
+    versions = place.services.studies.root / "labels/versions/scan"
+    kept = json.loads(max(versions.glob("*.prompts.json")).read_text())
+    (told,) = (one["labels"]["cyst"] for one in kept if one["session"] == own.id)
+    assert [prompt["positions"] for prompt in told] == [[list(shown[0].positions[0])]] and own.prompts("cyst") == ()
+    place.delete("/datastore/label?id=scan&tag=final")
 
 
 def test_what_a_label_is_to_go_on_from_is_looked_for_once(place, slicer, monkeypatch):
