@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 Kind = Literal["study", "lent", "array"]
 
+BEGUN = ("origin", "checksum", "limits")  # what is recorded of a label that others made
+
 
 @dataclass(frozen=True)
 class LabelRecord:
@@ -18,14 +20,16 @@ class LabelRecord:
     Args:
         number: of its file; 0 of one without a file yet.
         origin: what the mask comes from that it began with, where others made that; else empty.
-        first_steps: how many steps there were then.
+        checksum: of that mask, see `monailabel_app.interaction.session`.
+        limits: the locks that kept something from it, in words; empty where none did.
         went_on: the id of the session that it was told to go on from, also where that had nothing for it.
         background: where those of its points lie that are of a list of the background's; None: no list was for it yet.
     """
 
     number: int = 0
     origin: str = ""
-    first_steps: int = 0
+    checksum: int = 0
+    limits: str = ""
     went_on: str | None = None
     background: list[list[float]] | None = None
 
@@ -109,7 +113,7 @@ class SessionRecord:
         return {
             **asdict(self),
             "labels": {name: label.number for name, label in labels},
-            "begun": {name: (label.origin, label.first_steps) for name, label in labels if label.origin},
+            "begun": {name: [getattr(label, one) for one in BEGUN] for name, label in labels if label.origin},
             "went_on": {name: label.went_on for name, label in labels if label.went_on is not None},
             "background": {name: label.background for name, label in labels if label.background is not None},
         }
@@ -127,6 +131,7 @@ class SessionRecord:
         )
         labels = {}
         for name, number in numbers.items():
-            origin, first_steps = begun.get(name, ("", 0))
-            labels[name] = LabelRecord(number, origin, first_steps, went_on.get(name), background.get(name))
+            # Of an earlier version, which had no limits, the checksum is another number: the label counts as edited.
+            begins: dict[str, Any] = dict(zip(BEGUN, begun.get(name, ()), strict=False))
+            labels[name] = LabelRecord(number, **begins, went_on=went_on.get(name), background=background.get(name))
         return cls(**{**known, "labels": labels})

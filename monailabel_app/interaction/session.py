@@ -182,9 +182,8 @@ class InteractiveSession:
         with self.hold():
             answer = self._change(label, begin)
             if origin:
-                lacks = bool((begins & ~answer.mask).any())
-                told = f"{origin}\n{self._locks(taken)}" if lacks else origin
-                self._labels.note(label, origin=told, first_steps=_checksum(answer.mask))
+                limits = self._locks(taken) if bool((begins & ~answer.mask).any()) else ""
+                self._labels.note(label, origin=origin, checksum=_checksum(answer.mask), limits=limits)
             return answer
 
     def go_on(self, label: str, session_id: str) -> None:
@@ -197,7 +196,7 @@ class InteractiveSession:
             self._labels.get(label)
             if session_id == self.id:
                 self._change(label, LabelEdit.settle)
-                self._labels.note(label, origin="", first_steps=0, background=None)
+                self._labels.note(label, origin="", checksum=0, limits="", background=None)
             self._labels.note(label, went_on=session_id)
 
     def went_on(self, label: str, session_id: str) -> bool:
@@ -222,7 +221,7 @@ class InteractiveSession:
 
     def origin(self, label: str) -> str:
         """What the mask comes from that a label began with; empty where that is not known, and of the user's own."""
-        return self.record.label(label).origin.partition("\n")[0]
+        return self.record.label(label).origin
 
     def is_to_begin(self, label: str, origin: str) -> bool:
         """Whether a label may begin with a mask of this origin, and none of the user's work is lost.
@@ -245,15 +244,15 @@ class InteractiveSession:
             return False
         with self.hold():
             mask, untakable = self._labels.get(label).mask, self._untakable(taken)
-            locks = self.record.label(label).origin.partition("\n")[2]
-            is_limited = untakable is not None and bool((mask & untakable).any())
-            return (is_limited or locks not in ("", self._locks(taken))) and self._is_as_begun(label)
+            limits = self.record.label(label).limits
+            is_beyond = untakable is not None and bool((mask & untakable).any())
+            return (is_beyond or limits not in ("", self._locks(taken))) and self._is_as_begun(label)
 
     def _is_as_begun(self, label: str) -> bool:
         """Whether the mask is that which others made of a label, and the user has shown nothing since."""
         with self.hold():
             edit = self._labels.get(label)
-            return not edit.prompts and _checksum(edit.mask) == self.record.label(label).first_steps
+            return not edit.prompts and _checksum(edit.mask) == self.record.label(label).checksum
 
     def undo(self, label: str, *, answered: bool = True) -> Answer:
         """Take the label's last step back, where there is one.

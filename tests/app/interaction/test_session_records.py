@@ -1,6 +1,7 @@
 """What is recorded of a session's labels: as it lies on disk, and where a label gets another name or a copy."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -19,12 +20,12 @@ ON_DISK = {
     "digest": "0123456789abcdef",
     "labels": {"liver": 3, "spleen": 0, "cyst": 7},
     "locked": ["cyst", "liver"],
-    "begun": {"liver": ["ct fast 1", 2]},
+    "begun": {"liver": ["ct fast 1", 2, '[["cyst"], null]']},
     "went_on": {"liver": "another", "cyst": ""},
     "background": {"liver": [], "cyst": [[1.0, 2.0, 3.5]]},
     "coarse": ["spleen", "cyst"],
 }
-LIVER = LabelRecord(3, "ct fast 1", 2, "another", [])
+LIVER = LabelRecord(3, "ct fast 1", 2, '[["cyst"], null]', "another", [])
 CYST = LabelRecord(7, went_on="", background=[[1.0, 2.0, 3.5]])
 
 
@@ -43,6 +44,8 @@ def test_a_record_without_what_later_servers_added(record):
     tables = ("labels", "locked", "begun", "went_on", "background", "coarse", "digest")
     earlier = SessionRecord.from_json({name: value for name, value in ON_DISK.items() if name not in tables})
     assert earlier.labels == {} and earlier.locked == earlier.coarse == () and earlier.digest == ""
+    begun = SessionRecord.from_json({**ON_DISK, "begun": {"liver": ["ct fast 1", 2]}})  # how many steps there were
+    assert begun.labels["liver"] == replace(LIVER, limits="")
     with pytest.raises(TypeError, match="owner"):
         SessionRecord.from_json({"id": record.id})
 
@@ -56,5 +59,5 @@ def test_all_that_is_recorded_goes_with_a_name(record):
 def test_a_copy_has_no_file_yet_and_the_lock(record):
     copied = record.copied("liver", "tumor")
     assert list(copied.labels) == ["liver", "spleen", "cyst", "tumor"] and copied.labels["liver"] == LIVER
-    assert copied.labels["tumor"] == LabelRecord(0, "ct fast 1", 2, "another", [])
+    assert copied.labels["tumor"] == replace(LIVER, number=0)
     assert copied.locked == ("cyst", "liver", "tumor") and copied.coarse == record.coarse

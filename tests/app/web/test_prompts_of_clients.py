@@ -440,7 +440,7 @@ def test_a_label_of_an_earlier_server_is_kept(both):
     both.update("kits_edit", "tumor")
     session = session_of(both)
     for name in session.labels:
-        session._labels.note(name, origin="", first_steps=0)
+        session._labels.note(name, origin="", checksum=0, limits="")
     told = both.update("msd_pancreas_edit", "tumor")
     assert (both.segments["tumor"] == ball(FIRST, 2)).all() and "tumor: kept as you have it" in told["note"]
 
