@@ -99,12 +99,12 @@ class SessionRecord:
     def copied(self, label: str, name: str) -> SessionRecord:
         """With a label of this name, which no other one has, that is as the label is, without a file yet.
 
-        It is locked as the label is; whether it is to be refined is not recorded yet.
+        A lock goes on to it, which would leave it without a voxel; whether it is to be refined is not recorded yet.
         """
         return replace(
             self,
             labels={**self.labels, name: replace(self.labels[label], number=0)},
-            locked=(*self.locked, name) if label in self.locked else self.locked,
+            locked=tuple(name if one == label else one for one in self.locked),
         )
 
     def to_json(self) -> dict[str, object]:

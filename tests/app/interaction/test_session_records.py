@@ -60,4 +60,4 @@ def test_a_copy_has_no_file_yet_and_the_lock(record):
     copied = record.copied("liver", "tumor")
     assert list(copied.labels) == ["liver", "spleen", "cyst", "tumor"] and copied.labels["liver"] == LIVER
     assert copied.labels["tumor"] == replace(LIVER, number=0)
-    assert copied.locked == ("cyst", "liver", "tumor") and copied.coarse == record.coarse
+    assert copied.locked == ("cyst", "tumor") and copied.coarse == record.coarse
