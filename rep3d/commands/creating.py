@@ -61,7 +61,14 @@ def new(
     folder = Path(bundle_dir) / name
     given = {"labels": labels, "modality": modality, "channel": channel, "gpu_memory": gpu_memory, "hours": hours}
     given = {option: value for option, value in given.items() if value is not None}
-    before = {option: value for option, value in read_options(folder).items() if option not in given}
+    remembered = read_options(folder)
+    before = {option: value for option, value in remembered.items() if option not in given}
+    channels = remembered.get("channel", "")
+    if len(_names(before.get("modality", ""))) > 1 and _names(given.get("channel", channels)) != _names(channels):
+        earlier = f"{before['modality']} was told for {channels or 'all channels'!r}"
+        raise ValueError(f"channel is {channel!r}, and --modality {earlier}: give --modality as well")
+        )
+        raise ValueError(f"{told}: give --modality as well")
     if hours or gpu_memory:
         before = {option: value for option, value in before.items() if option not in ("hours", "gpu_memory")}
     told = {option: value for option, value in (before | given).items() if value}

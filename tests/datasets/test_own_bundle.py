@@ -24,6 +24,7 @@ from rep3d.data.lists import load_datalist
 from rep3d.datasets import own_bundle, own_cases, own_changes, own_data, own_splits
 from rep3d.datasets.machine import Machine
 from rep3d.datasets.own_bundle import new_bundle, report
+from rep3d.datasets.own_changes import write_options
 from rep3d.datasets.own_places import made_for, outdated
 from rep3d.files import read_json, write_json
 from rep3d.io.nifti import read_volume, write_marked
@@ -1115,6 +1116,19 @@ def test_options_that_are_refused(words, said, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(sys, "argv", ["rep3d", "new", "x", "--source", str(tmp_path), *words])
     with pytest.raises(ValueError, match=said):
+        main()
+
+
+@pytest.mark.parametrize("channel", ["mr,ct", "ct"])
+def test_modalities_of_other_channels(channel, tmp_path, monkeypatch):
+    """They are told by their order."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    (tmp_path / "bundles/x/data").mkdir(parents=True)
+    write_options(tmp_path / "bundles/x", {"channel": "ct,mr", "modality": "CT,MR"})
+    monkeypatch.setattr(sys, "argv", ["rep3d", "new", "x", "--source", str(tmp_path), "--channel", channel])
+    told = f"channel is {channel!r}, and --modality CT,MR was told for 'ct,mr': give --modality as well"
+    with pytest.raises(ValueError, match=told):
         main()
 
 
