@@ -67,8 +67,6 @@ def new(
     if len(_names(before.get("modality", ""))) > 1 and _names(given.get("channel", channels)) != _names(channels):
         earlier = f"{before['modality']} was told for {channels or 'all channels'!r}"
         raise ValueError(f"channel is {channel!r}, and --modality {earlier}: give --modality as well")
-        )
-        raise ValueError(f"{told}: give --modality as well")
     if hours or gpu_memory:
         before = {option: value for option, value in before.items() if option not in ("hours", "gpu_memory")}
     told = {option: value for option, value in (before | given).items() if value}
