@@ -64,7 +64,8 @@ def new(
     remembered = read_options(folder)
     before = {option: value for option, value in remembered.items() if option not in given}
     channels = remembered.get("channel", "")
-    if len(_names(before.get("modality", ""))) > 1 and _names(given.get("channel", channels)) != _names(channels):
+    is_of_others = channel is not None and _names(channel) != _names(channels)
+    if is_of_others and len(_names(before.get("modality", ""))) > 1:
         earlier = f"{before['modality']} was told for {channels or 'all channels'!r}"
         raise ValueError(f"channel is {channel!r}, and --modality {earlier}: give --modality as well")
     if hours or gpu_memory:
