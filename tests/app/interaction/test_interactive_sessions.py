@@ -1102,7 +1102,9 @@ def test_what_a_request_had_taken_stays_so_in_the_background(coarse):
 
 def test_what_is_to_be_refined_counts_as_memory(coarse):
     one, click = coarse
-    one.show("cube", [click], np.zeros((28, 28, 28), bool))
+    limits = np.zeros((28, 28, 28), bool)
+    limits[0, 0, 0] = True
+    one.show("cube", [click], limits)
     kept = sum(len(part.region) + len(part.kept) + len(part.taken[0]) for part in one._labels.edit.coarse)
     assert kept and one.nbytes == 28**3 * 3 + kept and one.leave_memory() and one.nbytes == 0
     one.mask("cube")
