@@ -96,5 +96,5 @@ def test_keys_that_were_taken_out_of_the_file_are_decided_anew(tmp_path, monkeyp
     for text in (said, (path.parent / "data/report.md").read_text()):
         removed = re.findall(r"- (\S+) was removed from mine.json, and is decided anew", text)
         assert sorted(removed) == ["common.patch_size", "metadata", "train.epochs", "train.learning_rate"]
-        assert re.findall(r"- (\S+) is yours", text) == ["train.seed"]
+        assert re.findall(r"- (\S+) is \S+ yours", text) == ["train.seed"]
     assert "was removed" not in new()[1]
