@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 Kind = Literal["study", "lent", "array"]
 
-BEGUN = ("origin", "checksum", "limits")  # what is recorded of a label that others made
+BEGUN = ("origin", "checksum")  # what is recorded of a label that others made
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,6 @@ class LabelRecord:
         number: of its file; 0 of one without a file yet.
         origin: what the mask comes from that it began with, where others made that; else empty.
         checksum: of that mask, see `monailabel_app.interaction.session`.
-        limits: the locks that kept something from it, in words; empty where none did.
         went_on: the id of the session that it was told to go on from, also where that had nothing for it.
         background: where those of its points lie that are of a list of the background's; None: no list was for it yet.
     """
@@ -29,7 +28,6 @@ class LabelRecord:
     number: int = 0
     origin: str = ""
     checksum: int = 0
-    limits: str = ""
     went_on: str | None = None
     background: list[list[float]] | None = None
 
@@ -131,7 +129,7 @@ class SessionRecord:
         )
         labels = {}
         for name, number in numbers.items():
-            # Of an earlier version, which had no limits, the checksum is another number: the label counts as edited.
+            # Earlier versions have the number of steps in the place of the checksum: the label counts as edited.
             begins: dict[str, Any] = dict(zip(BEGUN, begun.get(name, ()), strict=False))
             labels[name] = LabelRecord(number, **begins, went_on=went_on.get(name), background=background.get(name))
         return cls(**{**known, "labels": labels})

@@ -182,8 +182,7 @@ class InteractiveSession:
         with self.hold():
             answer = self._change(label, begin)
             if origin:
-                limits = self._locks(taken) if bool((begins & ~answer.mask).any()) else ""
-                self._labels.note(label, origin=origin, checksum=_checksum(answer.mask), limits=limits)
+                self._labels.note(label, origin=origin, checksum=_checksum(answer.mask))
             return answer
 
     def go_on(self, label: str, session_id: str) -> None:
@@ -196,7 +195,7 @@ class InteractiveSession:
             self._labels.get(label)
             if session_id == self.id:
                 self._change(label, LabelEdit.settle)
-                self._labels.note(label, origin="", checksum=0, limits="", background=None)
+                self._labels.note(label, origin="", checksum=0, background=None)
             self._labels.note(label, went_on=session_id)
 
     def went_on(self, label: str, session_id: str) -> bool:
@@ -231,22 +230,6 @@ class InteractiveSession:
         if label not in self.record.labels:
             return True
         return self.origin(label) not in ("", origin) and self._is_as_begun(label)
-
-    def is_to_begin_again(self, label: str, taken: np.ndarray | None = None) -> bool:
-        """Whether a label is as it began with a mask of a known origin, but would not begin so under today's locks.
-
-        That is where it has voxels that are locked or taken by now, or lacks some that other locks have kept from it.
-
-        Args:
-            taken: see `bring_to`.
-        """
-        if not self.origin(label):
-            return False
-        with self.hold():
-            mask, untakable = self._labels.get(label).mask, self._untakable(taken)
-            limits = self.record.label(label).limits
-            is_beyond = untakable is not None and bool((mask & untakable).any())
-            return (is_beyond or limits not in ("", self._locks(taken))) and self._is_as_begun(label)
 
     def _is_as_begun(self, label: str) -> bool:
         """Whether the mask is that which others made of a label, and the user has shown nothing since."""

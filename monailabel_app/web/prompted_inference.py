@@ -204,15 +204,13 @@ def _edited(
     if roi is not None and options.label not in labels:
         raise RequestError(400, "params['roi'] needs the label that the box shows: choose it, or delete the box")
     origin = f"{start.bundle.name} {options.preset} {start.networks.stamp()}"
-    is_new = any(session.is_to_begin(name, origin) for name in labels)
-    everything = not any((*points.values(), background, roi)) and (is_new or not options.label)
-    found = _found(session, start, origin, path, options, taken)  # the session is not held: others see it meanwhile
+    found = _found(session, start, origin, path, options)  # not while the session is held: others see it meanwhile
+    everything = not any((*points.values(), background, roi)) and (found is not None or not options.label)
     with session.hold():
         others = {name for name, value in point_lists(parameters).items() if value}
         renamed = {name: begin_as_renamed(session, name, some, others) for name, some in points.items()}
         if found is not None:
-            for name in _to_begin(session, labels, origin, options, taken):
-                session.begin(name, found == labels[name], taken(name), origin)
+            _begin(session, labels, found, origin, taken)
         if everything:  # where a label is chosen, the others are but shown
             points, background = {name: [] for name in labels if options.label in ("", name)}, []
         chosen = list(labels) if everything else _chosen(session, options.label, labels, points, background)
@@ -290,34 +288,29 @@ def _check_labels(label: str, parameters: Mapping[str, object], labels: Mapping[
 
 
 def _found(
-    session: InteractiveSession,
-    model: BundleInference,
-    origin: str,
-    path: Path,
-    options: PromptParameters,
-    taken: Taken,
+    session: InteractiveSession, model: BundleInference, origin: str, path: Path, options: PromptParameters
 ) -> npt.NDArray[np.uint8] | None:
     """What a model finds, for a session to begin with; None where none of the model's labels is to begin."""
-    if not _to_begin(session, model.bundle.labels, origin, options, taken):
+    if not any(session.is_to_begin(name, origin) for name in model.bundle.labels):
         return None
     return model.segment(path, device=options.device, preset=options.preset).voxels
 
 
-def _to_begin(
-    session: InteractiveSession, labels: Iterable[str], origin: str, options: PromptParameters, taken: Taken
-) -> list[str]:
-    """The labels that are to begin with what a model finds; what the user has done to others stays.
+def _begin(
+    session: InteractiveSession,
+    labels: Mapping[str, int],
+    found: npt.NDArray[np.uint8],
+    origin: str,
+    taken: Taken,
+) -> None:
+    """Let labels begin with what a model has found, but for what they may not take.
 
     Args:
-        origin: the model, the preset and the weights. Where that is the same and locks have changed, only the label
-            that is chosen may begin again.
+        origin: the model, the preset and the weights. What the user has done to labels that others have begun stays.
     """
-    return [
-        name
-        for name in labels
-        if session.is_to_begin(name, origin)
-        or (options.label in ("", name) and session.is_to_begin_again(name, taken(name)))
-    ]
+    for name, index in labels.items():
+        if session.is_to_begin(name, origin):
+            session.begin(name, found == index, taken(name), origin)
 
 
 def _edit(

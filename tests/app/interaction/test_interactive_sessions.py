@@ -191,27 +191,6 @@ def test_a_hand_edit_among_steps_that_are_forgotten_is_no_beginning(mine, monkey
     assert not mine.is_to_begin("liver", "other")
 
 
-def test_what_began_under_other_locks_begins_again(place, mine):
-    """Where it makes a difference, and the user has done nothing to it."""
-    mine.paint("cyst", cube(6, 10))
-    mine.begin("apart", cube(12, 16), origin="one")
-    mine.begin("edited", cube(2, 8), origin="one")
-    mine.show("edited", [at(20, 20, 15)])
-    mine.begin("before", cube(2, 8), origin="one")
-    mine.lock(["cyst"])
-    labels = (*mine.labels, "new")
-    again = lambda one: [label for label in labels if one.is_to_begin_again(label)]  # noqa: E731
-    assert again(mine) == ["before"] and mine.is_to_begin_again("apart", cube(15, 18))
-    for label in ("before", "edited"):
-        mine.begin(label, cube(2, 8), origin="one")
-    for one in (mine, place.start().get(mine.id, "ann")):
-        assert again(one) == [] and one.origin("before") == "one" and not one.is_to_begin("before", "one")
-    one.lock([])
-    assert again(one) == ["before"]
-    one.begin("before", cube(2, 8), origin="one")
-    assert again(one) == []
-
-
 def test_a_label_that_goes_on_from_its_own_session_is_the_users_work(place, mine):
     """No bundle's result takes its place, and no shorter list takes it back; also after a restart."""
     mine.begin("liver", cube(2, 8), origin="one")
