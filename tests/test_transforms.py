@@ -54,7 +54,7 @@ def test_a_reversed_window_of_a_bundle_is_refused(name):
     parser = ConfigParser()
     parser.read_config([ROOT / f"bundles/{name}/configs/train.json"])
     parser["intensity_window"] = [275, -125]
-    with pytest.raises(Exception) as error:  # noqa: PT011
+    with pytest.raises(RuntimeError) as error:
         parser.get_parsed_content("preprocessing")
     assert str(root_cause(error.value)).startswith("intensity_window is [275, -125], expected the lower first")
 
